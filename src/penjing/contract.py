@@ -1,0 +1,204 @@
+"""The plain data that floors hand to each other: plans, artifacts, measurements, sessions.
+
+Everything here is frozen, prints, and goes to JSON and back; `None` means "not measured".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Json = Any
+"""A value that `json.dumps` takes and `json.loads` gives back unchanged."""
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """A part of the network that a pass did not touch, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass decided, before anything is changed.
+
+    Attributes:
+        method: the pass's name, such as `"PruneChannels"`.
+        options: the fields of the pass.
+        edits: what will be done to the graph, in order; each is a mapping with the key `"edit"`
+            that names an entry of `penjing.network.edit.EDITS`. Empty means nothing to do.
+        summary: one line for people.
+        left_alone: what was looked at and not touched, with the reason.
+    """
+
+    method: str
+    options: Mapping[str, Json]
+    edits: tuple[Mapping[str, Json], ...] = ()
+    summary: str = ""
+    left_alone: tuple[LeftAlone, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """This plan as plain data, the inverse of `from_json`."""
+        return {
+            "method": self.method,
+            "options": dict(self.options),
+            "edits": [dict(edit) for edit in self.edits],
+            "summary": self.summary,
+            "left_alone": [asdict(one) for one in self.left_alone],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Plan:
+        """Read a plan that `to_json` wrote."""
+        return cls(
+            method=data["method"],
+            options=dict(data["options"]),
+            edits=tuple(dict(edit) for edit in data["edits"]),
+            summary=data["summary"],
+            left_alone=tuple(LeftAlone(**one) for one in data["left_alone"]),
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{self.method}: {self.summary or 'nothing to do'}"]
+        lines += [f"  left alone: {one.what}: {one.why}" for one in self.left_alone]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a device's runtime loads.
+
+    Attributes:
+        path: where it lies.
+        runtime: the name of the runtime that loads it, such as `"onnxruntime"`.
+        file_bytes: its size on disk.
+        sha256: of its bytes; checked before it is loaded.
+    """
+
+    path: Path
+    runtime: str
+    file_bytes: int
+    sha256: str
+
+
+class Session(Protocol):
+    """An artifact loaded in its runtime, ready to run."""
+
+    def run(self, inputs: Any) -> Any:
+        """Outputs for one batch: a NumPy array, or a tuple or dict of them, as the model returns.
+
+        `inputs` is one array, a tuple of arrays or a dict of arrays by name, batch first.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artifact's outputs are from the network's, on the same samples.
+
+    Attributes:
+        samples: how many were compared.
+        max_difference: largest absolute difference of any output; NaN anywhere makes it infinite.
+        mean_difference: mean absolute difference.
+        same_decisions: share (0..1) of samples with the same argmax; None if outputs aren't scores.
+    """
+
+    samples: int
+    max_difference: float
+    mean_difference: float
+    same_decisions: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one inference of one artifact, beside the baseline in the same windows.
+
+    Attributes:
+        latency_ms: median over all undisturbed runs.
+        p90_ms: the 90th percentile.
+        ratio: median over windows of (this / baseline); 1.0 for the baseline itself.
+        ratio_low, ratio_high: confidence interval of `ratio`.
+        windows: how many windows counted.
+        disturbed: True when other load kept disturbing the windows; then don't trust the figure.
+    """
+
+    latency_ms: float
+    p90_ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    windows: int
+    disturbed: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """`"faster"`, `"slower"` or `"no difference"` against the baseline."""
+        if self.ratio_high < 1.0:
+            return "faster"
+        return "slower" if self.ratio_low > 1.0 else "no difference"
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A paired difference of scores to the original, in points (hundredths), on one data split.
+
+    Attributes:
+        drop: original minus candidate; negative is a gain.
+        bound: one-sided upper confidence bound of `drop`.
+        confidence: of the bound, such as 0.95.
+        samples: how many pairs.
+    """
+
+    drop: float
+    bound: float
+    confidence: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures of one artifact on one target; `None` is "not measured"."""
+
+    file_bytes: int | None = None
+    weight_bytes: int | None = None
+    peak_activation_bytes: int | None = None
+    peak_process_bytes: int | None = None
+    macs: int | None = None
+    params: int | None = None
+    score: float | None = None
+    metric: str = "accuracy"
+    latency: Latency | None = None
+    drop: Drop | None = None
+    parity: Parity | None = None
+    notes: Sequence[str] = field(default=())
+
+    def to_json(self) -> dict[str, Json]:
+        """This measurement as plain data; `from_json` reads it."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Measurement:
+        """Read a measurement that `to_json` wrote."""
+        parts = {"latency": Latency, "drop": Drop, "parity": Parity}
+        read = {
+            key: parts[key](**value) if key in parts and value is not None else value
+            for key, value in data.items()
+        }
+        return cls(**read | {"notes": tuple(data["notes"])})
+
+
+def as_arrays(inputs: Any) -> Any:
+    """A batch's inputs with every tensor as a NumPy array, in the same structure."""
+    if isinstance(inputs, dict):
+        return {name: as_arrays(value) for name, value in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return tuple(as_arrays(value) for value in inputs)
+    return inputs if isinstance(inputs, np.ndarray) else inputs.detach().cpu().numpy()

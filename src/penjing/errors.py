@@ -1,0 +1,49 @@
+"""Everything penjing raises on purpose.
+
+    PenjingError                     one line for the user; `exit_code` is the process's
+    ├── InputError          (2)      your input: the model, the data, the budget, the options
+    │   └── CaptureError    (2)      the model can't be captured by torch.export
+    ├── UnsafeError         (3)      refused: loading it could run code or corrupt memory
+    ├── MachineError        (4)      this machine: disk, memory, permission
+    └── RemoteError         (5)      the remote device
+
+A message is one line: what, where, found, wanted, next step.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PenjingError(Exception):
+    """The root of the tree; never raised itself."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(PenjingError):
+    """What the user gave can't be used."""
+
+    exit_code = 2
+
+
+class CaptureError(InputError):
+    """`torch.export` can't turn the model into a graph."""
+
+
+class UnsafeError(PenjingError):
+    """Loading this could run code or corrupt memory."""
+
+    exit_code = 3
+
+
+class MachineError(PenjingError):
+    """This machine lacks disk, memory or a permission."""
+
+    exit_code = 4
+
+
+class RemoteError(PenjingError):
+    """The remote device failed or could not be reached."""
+
+    exit_code = 5

@@ -1,0 +1,59 @@
+"""Files that are whole or absent: the one place where penjing writes what must survive a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from penjing.errors import MachineError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk and renamed.
+
+    Raises:
+        MachineError: the folder can't be written or the disk is full.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        reason = error.strerror or error
+        raise MachineError(
+            f"{path} can't be written: {reason}; free the disk or choose another folder"
+        ) from error
+
+
+def require_writable_folder(path: Path) -> None:
+    """Create the folder `path` if need be and prove by a probe that it takes files.
+
+    Raises:
+        MachineError: it can't be created or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise MachineError(
+            f"folder {path} can't be written: {error.strerror}; choose another with --out"
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

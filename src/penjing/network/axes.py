@@ -1,0 +1,257 @@
+"""The algebra of axes: how the dimensions of all tensors in a network hang together.
+
+A dimension is written as an expression over axes:
+
+    Axis                an unknown of some size; once more is known it is *bound* to an expression
+    Product(a, b, ..)   row-major flattening, as in a view of C x H x W: size = product
+    Concat(a, b, ..)    one after the other, as in the output of `cat`: size = sum
+
+`join(x, y)` says that two dimensions are one and must shrink together; it is unification: an axis
+is bound, or split into finer axes until both sides spell the same. What can't be spelled alike is
+pinned: it keeps its size, with a reason. Keeping indices of some axes then gives, for every
+expression, the indices that are left of it (`kept`).
+
+Source of the idea, as dependency groups found operator by operator: Fang, Ma, Song, Mi, Wang,
+"DepGraph: Towards Any Structural Pruning", 2023. The terms and their unification are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Why an axis keeps its size, and where that was found."""
+
+    why: str
+    node: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.why}{f' ({self.source})' if self.source else ''}"
+
+
+class Axis:
+    """An unknown of the algebra: `size` indices that are kept or go together."""
+
+    __slots__ = ("bound", "mixed", "pins", "size")
+
+    def __init__(self, size: int, pin: Pin | None = None) -> None:
+        self.size = size
+        self.bound: Expression | None = None
+        self.pins: list[Pin] = [pin] if pin else []
+        self.mixed: list[Pin] = []
+
+    def __repr__(self) -> str:
+        return f"Axis({self.size}{', pinned' if self.pins else ''})"
+
+
+@dataclass(frozen=True)
+class Product:
+    """Row-major flattening of `parts`, the first one outermost."""
+
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True)
+class Concat:
+    """`parts` one after the other."""
+
+    parts: tuple[Expression, ...]
+
+
+Expression = Axis | Product | Concat
+
+
+def size(expression: Expression) -> int:
+    """How many indices the expression has.
+
+    >>> size(Product((Axis(3), Concat((Axis(2), Axis(4))))))
+    18
+    """
+    if isinstance(expression, Axis):
+        return expression.size
+    sizes = (size(part) for part in expression.parts)
+    return math.prod(sizes) if isinstance(expression, Product) else sum(sizes)
+
+
+def resolve(expression: Expression) -> Expression:
+    """The normal form: bound axes replaced, nested products and concatenations flattened."""
+    if isinstance(expression, Axis):
+        if expression.bound is None:
+            return expression
+        expression.bound = resolve(expression.bound)
+        return expression.bound
+    kind = type(expression)
+    parts: list[Expression] = []
+    for part in expression.parts:
+        part = resolve(part)
+        parts.extend(part.parts if isinstance(part, kind) else (part,))
+    if kind is Concat:
+        parts = [part for part in parts if size(part)] or parts[:1]
+        return parts[0] if len(parts) == 1 else Concat(tuple(parts))
+    parts = [part for part in parts if size(part) != 1] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    first, rest = parts[0], tuple(parts[1:])
+    if isinstance(first, Concat):  # (a ++ b) x c  =  a x c ++ b x c
+        return resolve(Concat(tuple(Product((part, *rest)) for part in first.parts)))
+    return Product(tuple(parts))
+
+
+def leaves(expression: Expression) -> Iterator[Axis]:
+    """The unbound axes of the expression, in order, with repetitions."""
+    expression = resolve(expression)
+    if isinstance(expression, Axis):
+        yield expression
+    else:
+        for part in expression.parts:
+            yield from leaves(part)
+
+
+def pin(expression: Expression, why: Pin) -> None:
+    """Every axis in the expression keeps its size."""
+    for axis in leaves(expression):
+        if why not in axis.pins:
+            axis.pins.append(why)
+
+
+def mix(expression: Expression, why: Pin) -> None:
+    """Note that `why` computes a statistic over these axes, so that shrinking changes it."""
+    for axis in leaves(expression):
+        if why not in axis.mixed:
+            axis.mixed.append(why)
+
+
+def bind(axis: Axis, expression: Expression) -> None:
+    """The axis is the expression from now on; its pins pass on."""
+    assert axis.bound is None and axis.size == size(expression)
+    axis.bound = expression
+    for why in axis.pins:
+        pin(expression, why)
+    for why in axis.mixed:
+        mix(expression, why)
+
+
+def join(left: Expression, right: Expression, why: Pin) -> None:
+    """The two dimensions are one; `why` is the reason to give if that can't be spelled."""
+    left, right = resolve(left), resolve(right)
+    if left is right or left == right:
+        return
+    if size(left) != size(right):
+        _give_up((left, right), why)
+    elif isinstance(left, Axis):
+        bind(left, right)
+    elif isinstance(right, Axis):
+        bind(right, left)
+    elif isinstance(left, Product) and isinstance(right, Product):
+        _align(deque(left.parts), deque(right.parts), Product, why)
+    else:
+        _align(deque(_parts(left, Concat)), deque(_parts(right, Concat)), Concat, why)
+
+
+def _align(
+    left: deque[Expression], right: deque[Expression], kind: type[Product | Concat], why: Pin
+) -> None:
+    """Join two sequences of parts pairwise, splitting the larger part where sizes differ."""
+    while left and right:
+        for side in (left, right):  # a join may have bound what stands here
+            side.extendleft(reversed(_parts(side.popleft(), kind)))
+        one, other = left.popleft(), right.popleft()
+        if size(one) == size(other):
+            join(one, other, why)
+            continue
+        small, large, rest = (one, other, right) if size(one) < size(other) else (other, one, left)
+        halves = split(large, size(small), kind)
+        if halves is None:
+            _give_up((one, other, *left, *right), why)
+            return
+        join(small, halves[0], why)
+        rest.extendleft(reversed(halves))
+        rest.popleft()
+
+
+def split(
+    expression: Expression, head: int, kind: type[Product | Concat]
+) -> tuple[Expression, Expression] | None:
+    """Cut an expression in two, the first of size `head`; None if it can't be spelled.
+
+    With `kind` Product the first is the outer factor, with Concat the leading part.
+    """
+    expression = resolve(expression)
+    total = size(expression)
+    if isinstance(expression, Axis):
+        if kind is Product and total % head:
+            return None
+        tail = total // head if kind is Product else total - head
+        parts = (Axis(head), Axis(tail))
+        bind(expression, kind(parts))
+        return parts
+    if kind is Concat and isinstance(expression, Product):
+        outer, inner = expression.parts[0], Product(expression.parts[1:])
+        if head % size(inner):
+            return None
+        halves = split(outer, head // size(inner), Concat)
+        return halves and (Product((halves[0], inner)), Product((halves[1], inner)))
+    return _split_sequence(expression, head, kind)
+
+
+def _split_sequence(
+    expression: Product | Concat, head: int, kind: type[Product | Concat]
+) -> tuple[Expression, Expression] | None:
+    """Cut between two parts of the same kind, or within the part that the cut falls in."""
+    if not isinstance(expression, kind):
+        return None
+    done: list[Expression] = []
+    for position, part in enumerate(expression.parts):
+        after = expression.parts[position + 1 :]
+        so_far = size(kind((*done, part)))
+        if so_far == head:
+            return kind((*done, part)), kind(after)
+        if so_far > head:
+            before = size(kind(tuple(done))) if done else (1 if kind is Product else 0)
+            if kind is Product and head % before:
+                return None
+            wanted = head // before if kind is Product else head - before
+            halves = split(part, wanted, kind)
+            return halves and (kind((*done, halves[0])), kind((halves[1], *after)))
+        done.append(part)
+    return None
+
+
+def _parts(expression: Expression, kind: type[Product | Concat]) -> tuple[Expression, ...]:
+    expression = resolve(expression)
+    return expression.parts if isinstance(expression, kind) else (expression,)
+
+
+def _give_up(expressions: Iterable[Expression], why: Pin) -> None:
+    for expression in expressions:
+        pin(expression, Pin(f"shapes that don't divide alike: {why.why}", why.node, why.source))
+
+
+def kept(expression: Expression, keep: Mapping[Axis, list[int]]) -> list[int]:
+    """The indices of the expression that are left when the axes in `keep` shrink.
+
+    >>> heads, width = Axis(2), Axis(3)
+    >>> kept(Product((heads, width)), {width: [0, 2]})
+    [0, 2, 3, 5]
+    """
+    expression = resolve(expression)
+    if isinstance(expression, Axis):
+        return keep.get(expression, list(range(expression.size)))
+    if isinstance(expression, Concat):
+        found: list[int] = []
+        offset = 0
+        for part in expression.parts:
+            found += [offset + index for index in kept(part, keep)]
+            offset += size(part)
+        return found
+    result = [0]
+    for part in expression.parts:
+        inner, width = kept(part, keep), size(part)
+        result = [outer * width + index for outer in result for index in inner]
+    return result

@@ -1,0 +1,159 @@
+"""Capture: from a user's `nn.Module` to a Network, by `torch.export`."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from penjing.errors import CaptureError, InputError
+from penjing.network.network import Network
+from penjing.task import as_call
+
+ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+EVEN_SPLITS = {
+    torch.ops.aten.chunk.default,
+    torch.ops.aten.split.Tensor,
+    torch.ops.aten.tensor_split.sections,
+}
+CHECKS = {
+    torch.ops.aten._assert_tensor_metadata.default,
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+}
+
+
+def capture(model: nn.Module, example: Any, source: str | None = None) -> Network:
+    """Capture `model` as a Network whose batch size is free.
+
+    The model is exported in evaluation mode; its own mode and tensors are left as they were, and
+    the Network holds copies.
+
+    Args:
+        model: any `nn.Module` that `torch.export` takes.
+        example: inputs of one batch of at least two samples: a tensor, a tuple of tensors
+            (positional) or a dict of tensors (keywords).
+        source: how to find the task again, kept for `save`.
+
+    Raises:
+        CaptureError: control flow that depends on data, a batch size fixed in the code, ...
+        InputError: the example holds fewer than two samples, or a weight isn't finite.
+
+    >>> network = capture(nn.Linear(3, 2), torch.zeros(2, 3))
+    >>> network(torch.zeros(5, 3)).shape
+    torch.Size([5, 2])
+    """
+    args, kwargs = as_call(example)
+    leaves = pytree.tree_leaves((args, kwargs))
+    if not leaves or any(not isinstance(x, torch.Tensor) or x.dim() == 0 for x in leaves):
+        raise InputError(
+            "the example inputs must be tensors with the batch first; found "
+            f"{[type(x).__name__ for x in leaves]}"
+        )
+    if any(x.shape[0] < 2 for x in leaves):
+        raise InputError(
+            f"the example holds {leaves[0].shape[0]} sample(s); give two or more, "
+            "so that the batch size stays free"
+        )
+    _require_finite(model)
+    program = _export(model, args, kwargs)
+    _spell_out(program)
+    return copy.deepcopy(Network(program, program.graph, example=example, source=source))
+
+
+def _require_finite(model: nn.Module) -> None:
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if not any(True for _ in model.parameters()):
+        raise InputError(f"{type(model).__name__} has no parameters; there is nothing to compress")
+    for name, tensor in tensors:
+        if tensor.is_meta:
+            raise InputError(f"weight {name} is on the meta device; load the weights first")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise InputError(
+                f"weight {name} holds {bad} NaN or infinite value(s) of {tensor.numel()}; "
+                "repair the checkpoint"
+            )
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise InputError(f"weight {name} holds a negative variance; repair the checkpoint")
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
+    modes = {module: module.training for module in model.modules()}
+    batch = torch.export.Dim("batch")
+    free = pytree.tree_map(lambda _: {0: batch}, (args, kwargs))
+    try:
+        model.eval()
+        with torch.no_grad():
+            program = torch.export.export(
+                model, args, kwargs, dynamic_shapes=(*free[0], *free[1].values())
+            )
+    except Exception as error:
+        raise CaptureError(_explain(type(model).__name__, error)) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return program.module(check_guards=False)  # type: ignore[return-value]
+
+
+def _explain(name: str, error: Exception) -> str:
+    """One line out of an exporter's error: what it said, and where in the user's code."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    own = os.path.dirname(torch.__file__)
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if own not in file and "penjing" not in file and os.path.exists(file):
+            place = f" at {os.path.basename(file)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    if "batch" in text and ("specializ" in text or "constant" in text or "Constraints" in text):
+        return (
+            f"{name} fixes its batch size{place}; write x.shape[0] or -1 where it is a number"
+        )
+    if "data-dependent" in text or "Data dependent" in text or "GuardOnDataDependent" in text:
+        return (
+            f"{name} can't be captured{place}: its control flow depends on the data; "
+            "use torch.where or torch.cond"
+        )
+    return f"{name} can't be captured by torch.export{place}: {first[:300]}"
+
+
+def _spell_out(program: fx.GraphModule) -> None:
+    """Keep of each node its layer and source line, and write implied constants as numbers.
+
+    A `chunk` or even `split` becomes a split by sizes, and attention gets the scale it would
+    derive from its width, so that both stay as trained when an axis shrinks.
+    """
+    for node in list(program.graph.nodes):
+        if node.target in CHECKS and not node.users:
+            program.graph.erase_node(node)
+            continue
+        if node.target is ATTENTION and node.kwargs.get("scale") is None:
+            node.update_kwarg("scale", 1 / math.sqrt(int(node.args[0].meta["val"].shape[-1])))
+        elif node.target in EVEN_SPLITS:
+            given = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+            sizes = [piece.shape[given] for piece in node.meta["val"]]
+            if all(isinstance(size, int) for size in sizes):
+                node.target = torch.ops.aten.split_with_sizes.default
+                node.args, node.kwargs = (node.args[0], sizes, given), {}
+    for node in program.graph.nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        node.meta = {"layer": stack[-1][0] if stack else "", "source": _source(node.meta)}
+
+
+def _source(meta: dict[str, Any]) -> str:
+    """`file.py:line` of the user's innermost line, from an export stack trace."""
+    found = ""
+    for line in str(meta.get("stack_trace") or "").splitlines():
+        line = line.strip()
+        if line.startswith('File "') and f"{os.sep}torch{os.sep}nn{os.sep}" not in line:
+            path, number = line[6:].split('", line ', 1)
+            found = f"{os.path.basename(path)}:{number.split(',')[0]}"
+    return found

@@ -1,0 +1,37 @@
+"""Edits: the few things that can be done to a network's graph, as plain data.
+
+An edit is a mapping `{"edit": name, ...}`; `EDITS` names the function that carries it out. Passes
+only decide; that is why a saved network can be restored by replaying its plans.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from penjing.contract import Plan
+from penjing.network.network import Network
+from penjing.network.quantize_edits import fold_batch_norm, quantize
+from penjing.network.shrink import shrink
+
+EDITS: dict[str, Callable[..., None]] = {
+    "shrink": shrink,
+    "fold_batch_norm": fold_batch_norm,
+    "quantize": quantize,
+}
+"""Name of an edit to the function (network, **parameters) that changes a network in place."""
+
+
+def carry_out(network: Network, plan: Plan) -> Network:
+    """A copy of `network` with the plan's edits made and the plan added to its history.
+
+    The one place where a network is copied to be edited.
+    """
+    new = copy.deepcopy(network)
+    for edit in plan.edits:
+        parameters: dict[str, Any] = dict(edit)
+        EDITS[parameters.pop("edit")](new, **parameters)
+        new.compile_graph()
+    new.history = (*network.history, plan)
+    return new

@@ -1,0 +1,130 @@
+"""Network: a captured program with its parameters, an `nn.Module` like any other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from penjing.contract import Plan
+
+TRAINING_ARGUMENT = {
+    torch.ops.aten.batch_norm.default: 5,
+    torch.ops.aten.dropout.default: 2,
+    torch.ops.aten.dropout_.default: 2,
+    torch.ops.aten.feature_dropout.default: 2,
+}
+"""Operators that behave otherwise in training, and which of their arguments says so."""
+
+
+class Network(nn.Module):
+    """A `torch.export` graph that can be called, trained, edited and exported again.
+
+    The keys of `state_dict` are those of the user's model. `train()` and `eval()` switch batch
+    norm and dropout as they do in the class. Built by `penjing.capture`.
+
+    Attributes:
+        graph: the program; each node's `meta` holds `layer` (module path) and `source` (file:line).
+        history: the plans carried out so far, in order.
+        example: inputs of one batch, as the task gave them.
+        output_names: one name per output tensor.
+        source: how to find the task that this was captured from, or None.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        graph: fx.Graph,
+        *,
+        example: Any,
+        source: str | None = None,
+        history: tuple[Plan, ...] = (),
+    ) -> None:
+        super().__init__()
+        for name, child in root.named_children():
+            self.add_module(name, child)
+        for name, parameter in root.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in root.named_buffers(recurse=False):
+            keep = name not in root._non_persistent_buffers_set
+            self.register_buffer(name, buffer, persistent=keep)
+        self.graph = graph
+        self.example = example
+        self.source = source
+        self.history = history
+        self._run: Callable[..., Any]
+        self.compile_graph()
+        self.train(False)
+
+    def compile_graph(self) -> None:
+        """Turn the graph into Python; call it after every edit of `graph`."""
+        self.graph.lint()
+        info = getattr(self.graph._codegen, "pytree_info", None)
+        if info is not None:
+            self._in_spec, self._out_spec = info.in_spec, info.out_spec
+        code = self.graph.python_code("self")
+        namespace = dict(code.globals)
+        exec(compile(code.src, "<penjing network>", "exec"), namespace)  # noqa: S102
+        self._run = namespace["forward"]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's outputs, in the model's structure."""
+        return self._run(self, *args, **kwargs)
+
+    def train(self, mode: bool = True) -> Network:
+        """Switch batch norm and dropout to training (or evaluation); returns self."""
+        super().train(mode)
+        changed = False
+        for node in self.graph.nodes:
+            position = TRAINING_ARGUMENT.get(node.target)
+            if position is not None and node.args[position] is not mode:
+                node.update_arg(position, mode)
+                changed = True
+        if changed:
+            self.compile_graph()
+        return self
+
+    def calls(self) -> Iterator[fx.Node]:
+        """The operator nodes, in order."""
+        return (node for node in self.graph.nodes if node.op == "call_function")
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The parameter, buffer or lifted constant of that name."""
+        owner: Any = self
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        assert isinstance(owner, torch.Tensor)
+        return owner
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        root = nn.Module()
+        for name, child in self._modules.items():
+            root._modules[name] = copy.deepcopy(child, memo)
+        for name, parameter in self._parameters.items():
+            root._parameters[name] = copy.deepcopy(parameter, memo)
+        for name, buffer in self._buffers.items():
+            root._buffers[name] = copy.deepcopy(buffer, memo)
+        root._non_persistent_buffers_set = set(self._non_persistent_buffers_set)
+        new = Network(
+            root,
+            _copy_graph(self.graph),
+            example=self.example,
+            source=self.source,
+            history=self.history,
+        )
+        return new.train(self.training)
+
+
+def _copy_graph(graph: fx.Graph) -> fx.Graph:
+    """A copy that shares no node; `copy.deepcopy` would also copy the pytree specs."""
+    new = fx.Graph(tracer_cls=graph._tracer_cls)
+    outputs = new.graph_copy(graph, {}, return_output_node=True)
+    assert isinstance(outputs, tuple)
+    new.output(outputs[0]).meta = dict(outputs[1].meta)
+    new.set_codegen(graph._codegen)
+    for node in new.nodes:
+        node.meta = dict(node.meta)
+    return new

@@ -1,0 +1,47 @@
+"""Normalisations: which dimensions carry their weights, and over which they compute statistics."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from penjing.network.axes import Axis, Product, size
+from penjing.network.trace import Dims, Trace
+
+
+def batch_norm(trace: Trace, node: fx.Node) -> Dims:
+    """x_NC.. with weight, bias, running mean and variance_C; each channel on its own."""
+    dims = trace.of(node.args[0])
+    for one in node.args[1:5]:
+        for dim in trace.of(one):
+            trace.join(node, dims[1], dim)
+    return dims
+
+
+def layer_norm(trace: Trace, node: fx.Node) -> Dims:
+    """x_..C with weight and bias_C; the statistics mix the last dimensions."""
+    dims = trace.of(node.args[0])
+    shape = node.args[1]
+    assert isinstance(shape, list | tuple)
+    normalized = dims[len(dims) - len(shape) :]
+    for one in node.args[2:4]:
+        for dim, parameter in zip(normalized, trace.of(one), strict=False):
+            trace.join(node, dim, parameter)
+    for position, dim in enumerate(normalized):
+        trace.spell(node, (1, position), dim)
+    trace.mix(node, normalized, "layer norm computes its mean and variance over it")
+    return dims
+
+
+def group_norm(trace: Trace, node: fx.Node) -> Dims:
+    """x_NC.. with C = groups x width; the statistics mix the channels of a group."""
+    dims = trace.of(node.args[0])
+    groups = node.args[1]
+    assert isinstance(groups, int)
+    group, width = Axis(groups), Axis(size(dims[1]) // groups)
+    trace.join(node, dims[1], Product((group, width)))
+    trace.spell(node, (1,), group)
+    for one in node.args[2:4]:
+        for dim in trace.of(one):
+            trace.join(node, dims[1], dim)
+    trace.mix(node, (width,), "group norm computes its mean and variance over it")
+    return dims

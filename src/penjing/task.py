@@ -1,0 +1,106 @@
+"""Task: all that a user brings. Model, example inputs, data, loss, metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from penjing.contract import Array
+
+Inputs = Any
+"""One tensor, a tuple of tensors (positional) or a dict of tensors (keywords); batch first."""
+Batches = Iterable[tuple[Inputs, Tensor]]
+"""Anything that can be iterated again and again into (inputs, targets)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of merit that is the mean of one score per sample; higher is better.
+
+    Attributes:
+        name: as printed, such as `"accuracy"`.
+        scores: (outputs, targets), both NumPy, to an array of shape (N,).
+    """
+
+    name: str
+    scores: Callable[[Any, Array], Array]
+
+
+def correct(outputs: Any, targets: Array) -> Array:
+    """1.0 where the largest score of a row is the target's, else 0.0; shape (N,).
+
+    Outputs are N x classes; of a tuple or dict the first entry counts.
+
+    >>> correct(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    array([1., 0.])
+    """
+    if isinstance(outputs, dict):
+        outputs = next(iter(outputs.values()))
+    elif isinstance(outputs, tuple):
+        outputs = outputs[0]
+    finite = np.isfinite(outputs).all(axis=1)
+    return ((outputs.argmax(axis=1) == targets) & finite).astype(np.float64)
+
+
+ACCURACY = Metric("accuracy", correct)
+
+
+def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the (first) output's logits."""
+    if isinstance(outputs, dict):
+        outputs = next(iter(outputs.values()))
+    elif isinstance(outputs, tuple):
+        outputs = outputs[0]
+    return functional.cross_entropy(outputs, targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What the user brings.
+
+    Attributes:
+        model: a trained `nn.Module`.
+        example: inputs of one batch, two samples or more: a tensor, a tuple or a dict.
+        train: batches to learn and calibrate from.
+        validation: batches that the search looks at; None cuts them from `train`, stratified.
+        test: batches touched once, for the chosen file and the original.
+        loss: (outputs, targets) to a scalar tensor.
+        metric: see `Metric`.
+        name: as printed.
+        source: how to find this task again (`"file.py"`, `"package.module:name"`, `"digits"`).
+    """
+
+    model: nn.Module
+    example: Inputs
+    train: Batches
+    test: Batches
+    validation: Batches | None = None
+    loss: Callable[[Any, Tensor], Tensor] = cross_entropy
+    metric: Metric = ACCURACY
+    name: str = "task"
+    source: str | None = None
+
+
+def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments that call a model with `inputs`.
+
+    >>> as_call({"image": 1})
+    ((), {'image': 1})
+    """
+    if isinstance(inputs, dict):
+        return (), dict(inputs)
+    if isinstance(inputs, list | tuple):
+        return tuple(inputs), {}
+    return (inputs,), {}
+
+
+def count(inputs: Inputs) -> int:
+    """How many samples a batch's inputs hold."""
+    first: Tensor = torch.utils._pytree.tree_leaves(inputs)[0]
+    return int(first.shape[0])
