@@ -1,0 +1,132 @@
+"""Capture keeps what the model was; save and restore keep what the network became."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penjing.contract import Plan
+from penjing.errors import CaptureError, InputError, UnsafeError
+from penjing.network import capture, carry_out, restore, save
+from tests.reference_networks import NETWORKS, build
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_captured_network_is_the_model(name: str) -> None:
+    model, x = build(name)
+    network = capture(model, x[:2])
+    assert list(network.state_dict()) and set(network.state_dict()) == set(model.state_dict())
+    torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
+    assert torch.equal(copy.deepcopy(network)(x), network(x))
+    model.load_state_dict(network.state_dict())
+
+
+def test_a_network_owns_its_weights_and_leaves_the_mode_of_the_model() -> None:
+    model, x = build("resnet_b")
+    model.train()
+    network = capture(model, x)
+    assert model.training
+    assert not network.training
+    before = network(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(network(x), before)
+
+
+def test_training_mode_is_that_of_the_class() -> None:
+    model, x = build("resnet_a")
+    network = capture(model, x).train()
+    model.train()
+    torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
+    for name, buffer in network.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(buffer, model.get_buffer(name), rtol=0, atol=0)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(3, 4), nn.Linear(5, 4)
+
+    def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        return {"sum": self.left(a) + self.right(b), "left": self.left(a)}
+
+
+@pytest.mark.parametrize("keywords", [False, True])
+def test_several_inputs_and_a_dict_out(keywords: bool) -> None:
+    model, a, b = TwoInputs(), torch.randn(6, 3), torch.randn(6, 5)
+    example = {"a": a[:2], "b": b[:2]} if keywords else (a[:2], b[:2])
+    network = capture(model, example)
+    found = network(a=a, b=b) if keywords else network(a, b)
+    assert found.keys() == {"sum", "left"}
+    assert torch.equal(found["sum"], model(a, b)["sum"])
+
+
+def test_replaying_the_plans_gives_the_network_back_bit_for_bit(tmp_path: Path) -> None:
+    model, x = build("mobilenet_v2")
+    keep = {"features.0.0": [0, 2, 5, 7], "classifier.1.in": list(range(0, 64, 3))}
+    network = capture(model, x, source="somewhere.py")
+    names = [name for name in keep if name in __import__("penjing").network.find_axes(network)]
+    keep = {name: keep[name] for name in names}
+    plan = Plan("PruneChannels", {}, ({"edit": "shrink", "axes": keep},))
+    pruned = carry_out(network, plan)
+    save(pruned, tmp_path)
+    again = restore(tmp_path, model, x)
+    assert torch.equal(again(x), pruned(x))
+    assert again.history == pruned.history
+    assert again.source == "somewhere.py"
+    assert not any(b"pickle" in file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
+    model, x = build("plain_cnn")
+    with pytest.raises(InputError, match=r"no saved network.*network\.json is missing"):
+        restore(tmp_path, model, x)
+    save(capture(model, x), tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    with pytest.raises(UnsafeError, match="is damaged"):
+        restore(tmp_path, model, x)
+
+
+class DataDependent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return self.linear(x)
+        return x
+
+
+class FixedBatch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.view(2, 12))
+
+
+def test_what_cannot_be_captured_is_said_in_one_line() -> None:
+    x = torch.randn(2, 3)
+    with pytest.raises(CaptureError, match=r"test_capture_and_save\.py:\d+.*depends on the data") as e:
+        capture(DataDependent(), x)
+    assert "\n" not in str(e.value)
+    with pytest.raises(CaptureError, match="fixes its batch size"):
+        capture(FixedBatch(), torch.randn(2, 3, 4))
+    with pytest.raises(InputError, match="1 sample"):
+        capture(nn.Linear(3, 3), x[:1])
+    with pytest.raises(InputError, match="no parameters"):
+        capture(nn.ReLU(), x)
+    bad = nn.Linear(3, 3)
+    with torch.no_grad():
+        bad.weight[1, 1] = torch.nan
+    with pytest.raises(InputError, match=r"weight weight holds 1 NaN.*of 9"):
+        capture(bad, x)
