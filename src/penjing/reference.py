@@ -1,0 +1,79 @@
+"""Reference: from the words that name a task to the task."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from penjing.errors import InputError, PenjingError
+from penjing.task import Task
+
+
+def find_task(text: str) -> Task:
+    """The task that `text` names.
+
+    Args:
+        text: `"digits"` (built in), a Python file with a `task` or a function `task()`, or
+            `"package.module:name"`.
+
+    Raises:
+        InputError: nothing of that name, or the file raises; with the line where it did.
+    """
+    if text == "digits":
+        from penjing.digits import digits
+
+        return digits()
+    if text.endswith(".py"):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"task file {text} doesn't exist; give a .py file or 'digits'")
+        found = getattr(_guarded(text, lambda: _load(path)), "task", None)
+        name = "task"
+    elif ":" in text:
+        module, _, name = text.partition(":")
+        sys.path.insert(0, "")
+        found = getattr(_guarded(text, lambda: importlib.import_module(module)), name, None)
+    else:
+        raise InputError(
+            f"no task {text!r}; wanted 'digits', a file such as mytask.py, or package.module:name"
+        )
+    if found is None:
+        raise InputError(f"{text} has no {name!r}; wanted a penjing.Task or a function returning one")
+    if callable(found):
+        found = _guarded(text, found)
+    if not isinstance(found, Task):
+        raise InputError(f"{name!r} in {text} is a {type(found).__name__}; wanted a penjing.Task")
+    return dataclasses.replace(found, source=found.source or text)
+
+
+def _load(path: Path) -> ModuleType:
+    sys.path.insert(0, str(path.parent.resolve()))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _guarded(text: str, call: Callable[[], Any]) -> Any:
+    """What `call` gives; whatever the user's code raises becomes one line with its place."""
+    try:
+        return call()
+    except PenjingError:
+        raise
+    except ModuleNotFoundError as error:
+        raise InputError(f"{text} needs the module {error.name!r}, which isn't installed") from error
+    except Exception as error:
+        frames = [one for one in traceback.extract_tb(error.__traceback__) if "penjing/" not in one.filename]
+        frames = [one for one in frames if not one.filename.startswith("<")] or frames
+        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        line = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{text} raised {type(error).__name__}{where}: {line[:300]}") from error
