@@ -12,12 +12,13 @@ from typing import Any
 
 from penjing.contract import Plan
 from penjing.network.network import Network
-from penjing.network.quantize_edits import fold_batch_norm, quantize
+from penjing.network.quantize_edits import fold_batch_norm, pool_means, quantize
 from penjing.network.shrink import shrink
 
 EDITS: dict[str, Callable[..., None]] = {
     "shrink": shrink,
     "fold_batch_norm": fold_batch_norm,
+    "pool_means": pool_means,
     "quantize": quantize,
 }
 """Name of an edit to the function (network, **parameters) that changes a network in place."""

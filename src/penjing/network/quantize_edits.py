@@ -1,189 +1,183 @@
-"""Edits that turn a network to integers: fold batch norm, insert quantize/dequantize pairs.
+"""Edits that turn a float network into one of integers: fold batch norm, pool means, quantize.
 
-Both are mechanical; what to quantize with which scale was decided by the pass. The operators are
-`quantized_decomposed`, which every runtime's exporter understands.
+All decisions (which values, which scales) come with the edit; nothing is measured here.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers quantized_decomposed)
+from torch import fx, nn
 
-from penjing.arith.quantizer import round_bias, round_weight
-from penjing.contract import Json
+from penjing.arith.quantizer import quantized_bias, quantized_weight
 from penjing.network.network import Network
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import torch.ao.quantization.fx._decomposed  # registers the operators
-
-WEIGHTED = {
-    torch.ops.aten.conv1d.default,
-    torch.ops.aten.conv2d.default,
-    torch.ops.aten.linear.default,
+aten = torch.ops.aten
+CONVOLUTIONS = {
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv1d.padding,
+    aten.conv2d.padding,
+    aten.conv3d.padding,
 }
-"""Operators (input, weight_O..., bias, ...) whose weight has the output channels first."""
-QUANTIZED = torch.ops.quantized_decomposed
-BATCH_NORM = torch.ops.aten.batch_norm.default
+INTEGERS = torch.ops.quantized_decomposed
 
 
 def fold_batch_norm(network: Network) -> None:
-    """Fold each evaluation-mode batch norm into the convolution or linear right before it.
+    """Fold each batch norm into the convolution or linear layer that alone feeds it, in place.
 
-    w' = w * g / sqrt(var + eps); b' = (b - mean) * g / sqrt(var + eps) + beta, in float64. A batch
-    norm stays where its input has other users or the weight is shared with another layer.
+    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta, for evaluation mode.
     """
     for node in list(network.graph.nodes):
-        if node.target is BATCH_NORM and _foldable(node):
-            _fold(network, node)
-    remove_unused(network)
+        producer = node.args[0] if node.target is aten.batch_norm.default else None
+        if not isinstance(producer, fx.Node) or len(producer.users) != 1:
+            continue
+        if producer.target not in CONVOLUTIONS | {aten.linear.default}:
+            continue
+        weight_node = producer.args[1]
+        if not isinstance(weight_node, fx.Node) or len(weight_node.users) != 1:
+            continue  # a shared weight can't take two norms
+        _fold(network, producer, node)
+    drop_unused(network)
 
 
-def _foldable(norm: fx.Node) -> bool:
-    layer = norm.args[0]
-    if not isinstance(layer, fx.Node) or layer.target not in WEIGHTED or len(layer.users) != 1:
-        return False
-    if layer.target is torch.ops.aten.linear.default and norm.meta.get("rank", 2) != 2:
-        return False
-    tensors = [one for one in layer.args[1:3] if one is not None]
-    return norm.args[3] is not None and all(
-        isinstance(one, fx.Node) and one.op == "get_attr" and not shared(one) for one in tensors
+def _fold(network: Network, producer: fx.Node, norm: fx.Node) -> None:
+    gamma, beta, mean, variance = (
+        None if one is None else network.tensor(str(one.target))  # type: ignore[union-attr]
+        for one in norm.args[1:5]
     )
-
-
-def shared(tensor: fx.Node) -> bool:
-    """True if a parameter is read by more than one operator (tied weights)."""
-    readers = [
-        user
-        for node in tensor.graph.nodes
-        if node.op == "get_attr" and node.target == tensor.target
-        for user in node.users
-    ]
-    return len(readers) > 1
-
-
-def _fold(network: Network, norm: fx.Node) -> None:
-    layer = norm.args[0]
-    assert isinstance(layer, fx.Node)
-
-    def read(argument: Any, otherwise: float) -> Tensor:
-        if isinstance(argument, fx.Node):
-            return network.tensor(str(argument.target)).detach().double()
-        return torch.tensor(otherwise, dtype=torch.float64)
-
-    weight = read(layer.args[1], 0.0)
-    mean, variance = read(norm.args[3], 0.0), read(norm.args[4], 1.0)
-    factor = read(norm.args[1], 1.0) / torch.sqrt(variance + float(norm.args[7]))  # type: ignore[arg-type]
-    bias = (read(layer.args[2] if len(layer.args) > 2 else None, 0.0) - mean) * factor
-    bias = bias + read(norm.args[2], 0.0)
-    weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
-    name = str(layer.args[1].target)  # type: ignore[union-attr]
-    old = network.tensor(name)
-    stem, _, last = name.rpartition(".")
-    bias_name = f"{stem}.bias" if stem and last == "weight" else f"{name}_bias"
-    if len(layer.args) > 2 and isinstance(layer.args[2], fx.Node):
-        bias_name = str(layer.args[2].target)
-    for key, value in ((name, weight), (bias_name, bias)):
-        _store(network, key, nn.Parameter(value.to(old.dtype), requires_grad=old.requires_grad))
-    with network.graph.inserting_before(layer):
-        read_bias = network.graph.create_node("get_attr", bias_name)
-    read_bias.meta = dict(layer.meta)
-    layer.args = (*layer.args[:2], read_bias, *layer.args[3:])
-    norm.replace_all_uses_with(layer)
+    assert mean is not None and variance is not None
+    with torch.no_grad():
+        factor = torch.rsqrt(variance.double() + float(norm.args[7]))  # type: ignore[arg-type]
+        if gamma is not None:
+            factor = factor * gamma
+        name = str(producer.args[1].target)  # type: ignore[union-attr]
+        weight = network.tensor(name)
+        shape = (-1, *[1] * (weight.dim() - 1))
+        bias_node = producer.args[2] if len(producer.args) > 2 else None
+        bias = network.tensor(str(bias_node.target)) if isinstance(bias_node, fx.Node) else 0.0
+        shift = (bias - mean.double()) * factor + (0.0 if beta is None else beta)
+        weight.copy_(weight.double() * factor.view(shape))
+        bias_name = f"{name.rpartition('.')[0]}.bias".lstrip(".")
+        if isinstance(bias_node, fx.Node):
+            network.tensor(str(bias_node.target)).copy_(shift)
+        else:
+            set_tensor(network, bias_name, nn.Parameter(shift.to(weight.dtype)))
+            with network.graph.inserting_before(producer):
+                new = network.graph.get_attr(bias_name)
+            new.meta = dict(producer.meta)
+            producer.args = (*producer.args[:2], new, *producer.args[3:])
+    norm.replace_all_uses_with(producer)
     network.graph.erase_node(norm)
+
+
+def pool_means(network: Network) -> None:
+    """Write a mean over the last two of four dimensions as an average pool, in place.
+
+    The same numbers; runtimes have an integer kernel for the pool and none for the mean.
+    """
+    for node in list(network.graph.nodes):
+        if node.target is not aten.mean.dim or not isinstance(node.args[1], list | tuple):
+            continue
+        if sorted(int(one) % 4 for one in node.args[1]) != [2, 3]:  # type: ignore[call-overload]
+            continue
+        keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim"))
+        with network.graph.inserting_before(node):
+            new = network.graph.call_function(
+                aten.adaptive_avg_pool2d.default, (node.args[0], [1, 1])
+            )
+            new.meta = dict(node.meta)
+            if not keep:
+                new = network.graph.call_function(aten.flatten.using_ints, (new, 1))
+                new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        network.graph.erase_node(node)
 
 
 def quantize(
     network: Network,
-    activations: Mapping[str, Mapping[str, Json]],
-    weights: Mapping[str, Mapping[str, Json]],
+    activations: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Put the named layers' weights into int8 and quantize/dequantize pairs behind values.
+    """Round the named values to uint8 and the named layers' weights to int8, in place.
 
     Args:
-        activations: node name to `{"scale", "zero_point"}`; uint8. All users of the node read the
-            dequantized value.
-        weights: name of a convolution or linear node to `{"scale": [one per output channel],
-            "input_scale": float}`; the bias becomes int32 with their product as its scale.
+        activations: name of a node to `{"scale", "zero_point"}`; all its users read the rounded
+            value.
+        weights: name of a convolution or linear node to `{"scales": one per output channel,
+            "input_scale": float}`; its weight becomes int8, its bias int32 on the accumulator's
+            grid, both kept as buffers under their own names.
     """
     nodes = {node.name: node for node in network.graph.nodes}
-    for name, choice in weights.items():
-        _quantize_layer(network, nodes[name], choice)
-    for name, choice in activations.items():
-        _quantize_value(nodes[name], float(choice["scale"]), int(choice["zero_point"]))
-    remove_unused(network)
+    for name, one in activations.items():
+        _round(network, nodes[name], float(one["scale"]), int(one["zero_point"]))
+    for name, one in weights.items():
+        scales = torch.tensor(one["scales"], dtype=torch.float32)
+        node = nodes[name]
+        weight = str(node.args[1].target)  # type: ignore[union-attr]
+        codes = quantized_weight(network.tensor(weight).cpu(), scales)
+        _integer(network, node, 1, weight, codes, scales)
+        if len(node.args) > 2 and node.args[2] is not None:
+            bias = str(node.args[2].target)  # type: ignore[union-attr]
+            grid = scales * float(one["input_scale"])
+            codes = quantized_bias(network.tensor(bias).cpu(), grid)
+            _integer(network, node, 2, bias, codes, grid)
+    drop_unused(network)
 
 
-def _quantize_value(node: fx.Node, scale: float, zero_point: int) -> None:
+def _round(network: Network, node: fx.Node, scale: float, zero_point: int) -> None:
     grid = (scale, zero_point, 0, 255, torch.uint8)
-    graph, users = node.graph, list(node.users)
-    after = node
-    if node.op == "placeholder":
-        after = [one for one in graph.nodes if one.op == "placeholder"][-1]
-    with graph.inserting_after(after):
-        stored = graph.call_function(QUANTIZED.quantize_per_tensor.default, (node, *grid))
-    with graph.inserting_after(stored):
-        value = graph.call_function(QUANTIZED.dequantize_per_tensor.default, (stored, *grid))
-    stored.meta, value.meta = dict(node.meta), dict(node.meta)
-    for user in users:
-        user.replace_input_with(node, value)
+    with network.graph.inserting_after(node):
+        codes = network.graph.call_function(INTEGERS.quantize_per_tensor.default, (node, *grid))
+    with network.graph.inserting_after(codes):
+        value = network.graph.call_function(INTEGERS.dequantize_per_tensor.default, (codes, *grid))
+    codes.meta, value.meta = dict(node.meta), dict(node.meta)
+    node.replace_all_uses_with(value, delete_user_cb=lambda user: user is not codes)
 
 
-def _quantize_layer(network: Network, layer: fx.Node, choice: Mapping[str, Json]) -> None:
-    scale = torch.tensor(choice["scale"], dtype=torch.float32)
-    name = str(layer.args[1].target)  # type: ignore[union-attr]
-    weight = round_weight(network.tensor(name).float(), scale)
-    integers = {1: (name, weight, scale, -127, 127, torch.int8)}
-    if len(layer.args) > 2 and isinstance(layer.args[2], fx.Node):
-        bias_name = str(layer.args[2].target)
-        both = scale * float(choice["input_scale"])
-        bias = round_bias(network.tensor(bias_name), both)
-        integers[2] = (bias_name, bias, both, -(2**31), 2**31 - 1, torch.int32)
-    graph = network.graph
-    for position, (key, values, scales, low, high, dtype) in integers.items():
-        stored = {
-            f"{key}_{str(dtype).removeprefix('torch.')}": values,
-            f"{key}_scale": scales,
-            f"{key}_zero_point": torch.zeros(len(scales), dtype=torch.int64),
-        }
-        with graph.inserting_before(layer):
-            reads = []
-            for one, tensor in stored.items():
-                _store(network, one, tensor)
-                reads.append(graph.create_node("get_attr", one))
-            real = graph.call_function(
-                QUANTIZED.dequantize_per_channel.default, (*reads, 0, low, high, dtype)
-            )
-        for node in (*reads, real):
-            node.meta = dict(layer.meta)
-        layer.update_arg(position, real)
+def _integer(
+    network: Network, node: fx.Node, position: int, name: str, codes: Any, scales: Any
+) -> None:
+    kind = codes.dtype
+    limit = torch.iinfo(kind).max
+    set_tensor(network, name, codes)
+    set_tensor(network, f"{name}_scale", scales)
+    set_tensor(network, f"{name}_zero_point", torch.zeros(len(scales), dtype=kind))
+    with network.graph.inserting_before(node):
+        parts = [network.graph.get_attr(name + end) for end in ("", "_scale", "_zero_point")]
+        value = network.graph.call_function(
+            INTEGERS.dequantize_per_channel.default, (*parts, 0, -limit, limit, kind)
+        )
+    for one in (*parts, value):
+        one.meta = dict(node.meta)
+    node.update_arg(position, value)
 
 
-def _store(network: Network, name: str, value: Tensor) -> None:
-    """Set the parameter or buffer of that dotted name, where the old one lay."""
-    path, _, last = name.rpartition(".")
+def set_tensor(network: Network, name: str, tensor: torch.Tensor) -> None:
+    """Put a parameter or buffer under that name, in place of what was there."""
+    path, _, leaf = name.rpartition(".")
     owner = network.get_submodule(path)
-    if hasattr(owner, last):
-        delattr(owner, last)
-    if isinstance(value, nn.Parameter):
-        owner.register_parameter(last, value)
+    owner._parameters.pop(leaf, None)
+    owner._buffers.pop(leaf, None)
+    if isinstance(tensor, nn.Parameter):
+        owner.register_parameter(leaf, tensor)
     else:
-        owner.register_buffer(last, value)
+        owner.register_buffer(leaf, tensor)
 
 
-def remove_unused(network: Network) -> None:
-    """Erase reads of tensors that nothing uses, and the tensors that were read only there."""
-    graph = network.graph
-    unused = [node for node in graph.nodes if node.op == "get_attr" and not node.users]
-    for node in unused:
-        graph.erase_node(node)
-    used = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    for name in {str(node.target) for node in unused} - used:
-        path, _, last = name.rpartition(".")
-        owner = network.get_submodule(path)
-        if hasattr(owner, last):
-            delattr(owner, last)
+def drop_unused(network: Network) -> None:
+    """Remove parameters and nodes that nothing reads any more, but not the inputs."""
+    for node in reversed(list(network.graph.nodes)):
+        if node.op == "get_attr" and not node.users:
+            network.graph.erase_node(node)
+    read = {str(node.target) for node in network.graph.nodes if node.op == "get_attr"}
+    for name in [*dict(network.named_parameters()), *dict(network.named_buffers())]:
+        if name not in read:
+            path, _, leaf = name.rpartition(".")
+            owner = network.get_submodule(path)
+            owner._parameters.pop(leaf, None)
+            owner._buffers.pop(leaf, None)

@@ -1,311 +1,207 @@
-"""Int8: weights and activations as 8-bit integers, placed so that the runtime fuses them all."""
+"""Int8: integers of eight bits for weights and activations, chosen from calibration data."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import fx
-from torch.utils import _pytree as pytree
+from torch import Tensor, fx
 
-from penjing.arith.quantizer import Affine, Histogram, Ranges, channel_scales
+from penjing.arith.quantizer import (
+    RangeMethod,
+    activation_range,
+    scale_and_zero_point,
+    weight_scales,
+)
 from penjing.contract import LeftAlone, Plan
-from penjing.data import calibration
+from penjing.data import first
 from penjing.errors import InputError
-from penjing.network import Network
-from penjing.network.quantize_edits import WEIGHTED, fold_batch_norm, shared
+from penjing.network import Network, carry_out
+from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.passes.contract import Pass
-from penjing.task import Inputs, Task, as_call, count
+from penjing.task import Task, as_call
 
 aten = torch.ops.aten
-LINEAR = aten.linear.default
-ADD = {aten.add.Tensor, aten.add_.Tensor}
-CAT = aten.cat.default
-POOL = {aten.mean.dim, aten.adaptive_avg_pool2d.default}
-CLIPS = {
-    aten.relu.default, aten.relu_.default, aten.relu6.default, aten.relu6_.default,
-    aten.hardtanh.default, aten.hardtanh_.default, aten.clamp.default, aten.clamp_.default,
-    aten.clamp_min.default,
+LAYERS = CONVOLUTIONS | {aten.linear.default}
+CLAMPS = {
+    aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default,
+    aten.relu6.default, aten.clamp.default, aten.clamp_.default,
 }  # fmt: skip
-SAME_GRID = {
+SUMS = {aten.add.Tensor, aten.add_.Tensor}
+JOINED = SUMS | {aten.cat.default, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default}
+PASSING = {
     aten.max_pool2d.default, aten.flatten.using_ints, aten.view.default, aten.reshape.default,
-    aten.slice.Tensor, aten.pad.default, aten.constant_pad_nd.default, aten.permute.default,
-    aten.transpose.int, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
-    aten.dropout.default, aten.contiguous.default, aten.channel_shuffle.default,
+    aten.slice.Tensor, aten.pad.default, aten.dropout.default, aten.dropout_.default,
+    aten.permute.default, aten.transpose.int, aten.contiguous.default,
 }  # fmt: skip
-"""Operators that only move values: their output keeps the input's scale and zero point."""
+VALUES_PER_BATCH = 4_096
 
 
 @dataclass(frozen=True)
 class Int8(Pass):
-    """Post-training int8: per-channel symmetric weights, per-tensor uint8 activations.
+    """Quantize weights (per channel, symmetric int8) and activations (per tensor, uint8).
 
-    Batch norm is folded first. Inputs and outputs of convolutions and linears, of residual adds,
-    concatenations and global pools become uint8; a clip behind one is absorbed in its range. The
-    network's outputs stay float.
+    Batch norms are folded first. A rounding stands where the runtime fuses it: at the inputs and
+    outputs of convolutions, linear layers, sums, concatenations and pools, behind a ReLU rather
+    than before it; operators that only move values keep the grid of their input.
 
     Attributes:
-        ranges: `"mse"`, `"percentile"` or `"minmax"`, how the range of a value is chosen.
-        samples: how many training inputs are looked at.
-        percentile: used by `ranges="percentile"`, in percent.
-        skip: layers (module paths) or nodes that stay float.
+        ranges: `"mse"` (least squared error), `"percentile"` or `"minmax"` of the activations.
+        samples: how many training samples are looked at; two or more.
+        percentile: for `"percentile"`.
+        skip: layers to leave in float, by name or prefix.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", 2018.
     """
 
-    ranges: Ranges = "mse"
+    ranges: RangeMethod = "mse"
     samples: int = 512
     percentile: float = 99.99
     skip: tuple[str, ...] = ()
+
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "skip", tuple(self.skip))
         if self.ranges not in ("mse", "percentile", "minmax"):
-            raise InputError(
-                f"Int8: ranges is {self.ranges!r}; choose 'mse', 'percentile' or 'minmax'"
-            )
-        if self.samples < 1:
-            raise InputError(f"Int8: samples is {self.samples}; give 1 or more, such as 512")
-        if not 50 < self.percentile <= 100:
-            raise InputError(f"Int8: percentile is {self.percentile}; give 50 to 100, as 99.99")
+            raise InputError(f"ranges must be mse, percentile or minmax; found {self.ranges!r}")
+        if self.samples < 2:
+            raise InputError(f"samples must be 2 or more to find ranges; found {self.samples}")
+        object.__setattr__(self, "skip", tuple(self.skip))
 
     def plan(self, network: Network, task: Task) -> Plan:
-        """Fold on a copy, look at the calibration inputs, choose every scale."""
+        """Fold on a copy, run calibration samples, and choose every scale."""
+        start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
         options = asdict(self) | {"skip": list(self.skip)}
-        if any("quantized_decomposed" in str(node.target) for node in network.calls()):
-            why = LeftAlone("the network", "it is quantized already")
-            return Plan("Int8", options, left_alone=(why,))
-        folded = copy.deepcopy(network).eval()
-        fold_batch_norm(folded)
-        folded.compile_graph()
-        _check_names(folded, self.skip)
-        batches = _calibration(task, self.samples)
-        places = _Places(folded, self.skip, _ranks(folded, batches[0]))
-        if not places.layers:
-            return Plan("Int8", options, left_alone=tuple(places.left_alone))
-        grids = self._grids(places, _observe(folded, places.wanted, batches))
-        weights = {}
-        for node in places.layers:
-            tensor = folded.tensor(str(node.args[1].target))  # type: ignore[union-attr]
-            weights[node.name] = {
-                "scale": [float(one) for one in channel_scales(tensor, self.ranges)],
-                "input_scale": grids[node.args[0]].scale,  # type: ignore[index]
+        name = type(self).__name__
+        if any("quantize" in str(node.target) for node in network.calls()):
+            left = LeftAlone("the network", "it is quantized already")
+            return Plan(name, options, left_alone=(left,))
+        folded = carry_out(network, Plan(name, options, start))
+        layers, left_alone = self._layers(folded)
+        if not layers:
+            return Plan(name, options, left_alone=tuple(left_alone))
+        rounded, grids = _places(folded, layers)
+        values = _collect(folded, task, self.samples, set(grids.values()))
+        activations: dict[str, dict[str, float]] = {}
+        for node in rounded:
+            low, high = activation_range(values[grids[node]], self.ranges, self.percentile)
+            scale, zero = scale_and_zero_point(low, high)
+            activations[node.name] = {"scale": scale, "zero_point": zero}
+        weights = {
+            node.name: {
+                "scales": weight_scales(folded.tensor(str(node.args[1].target))).tolist(),  # type: ignore[union-attr]
+                "input_scale": activations[node.args[0].name]["scale"],  # type: ignore[union-attr]
             }
-        activations = {node.name: asdict(grid) for node, grid in grids.items()}
+            for node in layers
+        }
         edit = {"edit": "quantize", "activations": activations, "weights": weights}
-        return Plan(
-            "Int8",
-            options,
-            ({"edit": "fold_batch_norm"}, edit),
-            f"{len(weights)} layers and {len(activations)} values to int8",
-            tuple(places.left_alone),
-        )
+        summary = f"{len(weights)} layers and {len(activations)} values to 8 bits"
+        return Plan(name, options, (*start, edit), summary, tuple(left_alone))
 
-    def _grids(self, places: _Places, seen: dict[fx.Node, Histogram]) -> dict[fx.Node, Affine]:
-        """Scale and zero point of every wanted value; movers copy their source's."""
-        ranges = {node: one.range(self.ranges, self.percentile) for node, one in seen.items()}
-        for members in places.concatenations:
-            sources = [places.source(node) for node in members]
-            if len({ranges[node][0] < 0 for node in sources}) == 1:
-                low = min(ranges[node][0] for node in sources)
-                high = max(ranges[node][1] for node in sources)
-                ranges |= dict.fromkeys(sources, (low, high))
-        return {node: Affine.over(*ranges[places.source(node)]) for node in places.wanted}
-
-
-class _Places:
-    """Where quantize/dequantize pairs go in a folded graph.
-
-    Attributes:
-        layers: convolutions and linears that get int8 weights.
-        wanted: values (nodes) that become uint8, in graph order.
-        concatenations: values that should share a grid, output included.
-    """
-
-    def __init__(self, network: Network, skip: tuple[str, ...], ranks: dict[fx.Node, int]) -> None:
-        self.layers: list[fx.Node] = []
-        self.left_alone: list[LeftAlone] = []
-        self.concatenations: list[list[fx.Node]] = []
-        self._skip, self._ranks = skip, ranks
-        self._wanted: set[fx.Node] = set()
+    def _layers(self, network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
+        layers, left = [], []
         for node in network.calls():
-            if node.target in WEIGHTED:
-                self._layer(node)
+            if node.target in CONVOLUTIONS | {aten.linear.default}:
+                layer = str(node.meta["layer"])
+                weight = node.args[1]
+                if any(layer == one or layer.startswith(f"{one}.") for one in self.skip):
+                    left.append(LeftAlone(layer, "named in skip"))
+                elif not isinstance(weight, fx.Node) or weight.op != "get_attr":
+                    left.append(LeftAlone(layer, "its weight is computed"))
+                elif len(weight.users) > 1:
+                    left.append(LeftAlone(layer, "its weight is shared"))
+                else:
+                    layers.append(node)
+        return layers, left
+
+
+def _places(
+    network: Network, layers: list[fx.Node]
+) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
+    """The values to round, in order, and for each the value whose range gives its grid."""
+    wanted: set[fx.Node] = set()
+    outputs = {one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes}
+    for node in layers:
+        wanted.add(node.args[0])  # type: ignore[arg-type]
+    changed = True
+    while changed:
+        before = len(wanted)
         for node in network.calls():
-            self._follower(node)
-        self._inputs_of_movers()
-        self.wanted = [node for node in network.graph.nodes if node in self._wanted]
-
-    def _layer(self, node: fx.Node) -> None:
-        why = self._obstacle(node)
-        if why:
-            self.left_alone.append(LeftAlone(_label(node), why))
-            return
-        self.layers.append(node)
-        self._wanted.add(node.args[0])  # type: ignore[arg-type]
-        if node.target is not LINEAR:
-            self._want(absorbed(node))
-
-    def _obstacle(self, node: fx.Node) -> str:
-        if _named(node, self._skip):
-            return "named in skip"
-        tensors = [one for one in node.args[1:3] if one is not None]
-        if not all(isinstance(one, fx.Node) and one.op == "get_attr" for one in tensors):
-            return "its weight is computed in the graph"
-        if any(shared(one) for one in tensors):  # type: ignore[arg-type]
-            return "its weight is tied to another layer"
-        if node.target is LINEAR and self._ranks.get(node, 2) != 2:
-            return f"a linear on {self._ranks[node]} dimensions isn't fused by the runtime"
-        if not isinstance(node.args[0], fx.Node) or node.args[0] not in self._ranks:
-            return "its input isn't a float tensor"
-        return ""
-
-    def _follower(self, node: fx.Node) -> None:
-        """Operators that take uint8 when all they read is uint8 already."""
-        if _named(node, self._skip) or node not in self._ranks:
-            return
-        if node.target in SAME_GRID:
-            if node.args[0] in self._wanted and _moves(node):
-                self._want(node)
-        elif node.target in ADD:
-            plain = node.kwargs.get("alpha", 1) == 1
-            if plain and all(one in self._wanted for one in node.args[:2]):
-                self._want(absorbed(node))
-        elif node.target is CAT:
-            pieces: Any = node.args[0]
-            if all(one in self._wanted for one in pieces) and self._want(node):
-                self.concatenations.append([*pieces, node])
-        elif node.target in POOL and node.args[0] in self._wanted and _global(node):
-            self._want(node)
-
-    def _want(self, node: fx.Node) -> bool:
-        if any(user.op == "output" for user in node.users) or node not in self._ranks:
-            return False
-        self._wanted.add(node)
-        return True
-
-    def _inputs_of_movers(self) -> None:
-        """A mover that is wanted needs a uint8 input too, back to the first computed value."""
-        for node in list(self._wanted):
-            while node.target in SAME_GRID and _moves(node):
-                node = node.args[0]  # type: ignore[assignment]
-                if node not in self._ranks:
-                    break
-                self._wanted.add(node)
-
-    def source(self, node: fx.Node) -> fx.Node:
-        """The value whose grid `node` takes over: itself, unless it only moves values."""
-        while node.target in SAME_GRID and _moves(node) and node.args[0] in self._wanted:
-            node = node.args[0]  # type: ignore[assignment]
-        return node
+            edge = _edge(node)
+            if edge in outputs:
+                continue
+            if node in layers and node.target in CONVOLUTIONS:
+                wanted.add(edge)
+            elif node in layers or node.target in JOINED | PASSING:
+                inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
+                ready = all(_edge_of_value(one) in wanted or one in wanted for one in inputs)
+                if node in layers:
+                    ready = any(_is_integer(user, layers) for user in edge.users)
+                if ready and _feeds_integers(edge, layers):
+                    wanted.add(edge)
+                    wanted.update(one for one in inputs if node.target not in LAYERS)
+        changed = len(wanted) > before
+    order = [node for node in network.graph.nodes if node in wanted]
+    grids: dict[fx.Node, fx.Node] = {}
+    for node in order:
+        source = node.args[0] if node.target in PASSING else None
+        grids[node] = grids.get(source, node) if isinstance(source, fx.Node) else node
+    return order, grids
 
 
-def absorbed(node: fx.Node) -> fx.Node:
-    """The clip from zero right behind `node` if that is its only user, else `node`."""
-    users = list(node.users)
-    if len(users) == 1 and users[0].target in CLIPS and _from_zero(users[0]):
-        return users[0]
+def _edge(node: fx.Node) -> fx.Node:
+    """Where a layer's or sum's result is rounded: behind the clamp that alone reads it."""
+    if node.target in LAYERS | SUMS and len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.target in CLAMPS:
+            return user
     return node
 
 
-def _from_zero(clip: fx.Node) -> bool:
-    if "relu" in str(clip.target):
-        return True
-    low = clip.args[1] if len(clip.args) > 1 else clip.kwargs.get("min", -1)
-    return low == 0
+def _edge_of_value(node: fx.Node) -> fx.Node:
+    return _edge(node)
 
 
-def _moves(node: fx.Node) -> bool:
-    if node.target is aten.pad.default:
-        mode = node.args[2] if len(node.args) > 2 else "constant"
-        return mode == "constant" and (len(node.args) < 4 or node.args[3] in (None, 0, 0.0))
-    if node.target is aten.constant_pad_nd.default:
-        return len(node.args) < 3 or node.args[2] == 0
-    return True
+def _is_integer(node: fx.Node, layers: list[fx.Node]) -> bool:
+    return node in layers or node.target in JOINED | PASSING
 
 
-def _global(node: fx.Node) -> bool:
-    if node.target is aten.adaptive_avg_pool2d.default:
-        return list(node.args[1]) == [1, 1]  # type: ignore[arg-type]
-    return list(node.args[1]) in ([2, 3], [-2, -1], [-1, -2], [3, 2])  # type: ignore[arg-type]
+def _feeds_integers(edge: fx.Node, layers: list[fx.Node]) -> bool:
+    return any(_is_integer(user, layers) for user in edge.users)
 
 
-def _named(node: fx.Node, names: tuple[str, ...]) -> bool:
-    return node.name in names or node.meta.get("layer") in names
+class _Collector(fx.Interpreter):
+    """Keeps a sample of the values of some nodes while it runs the graph."""
 
-
-def _label(node: fx.Node) -> str:
-    return str(node.meta.get("layer") or node.name)
-
-
-def _check_names(network: Network, skip: tuple[str, ...]) -> None:
-    known = {node.name for node in network.calls()} | {_label(node) for node in network.calls()}
-    for name in skip:
-        if name not in known:
-            layers = [_label(node) for node in network.calls() if node.target in WEIGHTED]
-            raise InputError(f"Int8: skip names {name!r}; the layers are {', '.join(layers[:8])}")
-
-
-def _calibration(task: Task, samples: int) -> list[Inputs]:
-    found = list(calibration(task, samples))
-    if not found or not count(found[0]):
-        raise InputError(f"Int8: {task.name} has no training inputs to calibrate with")
-    return found
-
-
-class _Watcher(fx.Interpreter):
-    """Runs a network and shows each node's value to a function."""
-
-    def __init__(self, network: Network, look: Callable[[fx.Node, Any], None]) -> None:
+    def __init__(self, network: Network, wanted: set[fx.Node]) -> None:
         super().__init__(network, graph=network.graph)
-        self._look = look
+        self.found: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
+        self.draw = torch.Generator().manual_seed(0)
+
+    def fetch_attr(self, target: str) -> Any:
+        return self.module.tensor(target)  # type: ignore[operator, union-attr]
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        self._look(n, value)
+        if n in self.found:
+            flat = value.flatten()
+            ends = torch.stack([flat.min(), flat.max()])
+            if len(flat) > VALUES_PER_BATCH:
+                flat = flat[torch.randint(len(flat), (VALUES_PER_BATCH,), generator=self.draw)]
+            self.found[n].append(torch.cat([flat, ends]))
         return value
 
 
-def _leaves(network: Network, inputs: Inputs) -> Iterator[Any]:
-    args, kwargs = as_call(inputs)
-    if isinstance(network.example, dict):
-        kwargs = {name: kwargs[name] for name in network.example}
-    yield from pytree.tree_leaves((args, kwargs))
-
-
-def _watch(network: Network, inputs: Inputs, look: Callable[[fx.Node, Any], None]) -> None:
+def _collect(
+    network: Network, task: Task, samples: int, wanted: set[fx.Node]
+) -> dict[fx.Node, Tensor]:
+    collector = _Collector(network, wanted)
     with torch.no_grad():
-        _Watcher(network, look).run(*_leaves(network, inputs), enable_io_processing=False)
-
-
-def _ranks(network: Network, inputs: Inputs) -> dict[fx.Node, int]:
-    """Number of dimensions of every computed or given float tensor."""
-    found: dict[fx.Node, int] = {}
-
-    def look(node: fx.Node, value: Any) -> None:
-        if node.op != "get_attr" and isinstance(value, torch.Tensor) and value.is_floating_point():
-            found[node] = value.dim()
-
-    _watch(network, inputs, look)
-    return found
-
-
-def _observe(
-    network: Network, wanted: list[fx.Node], batches: list[Inputs]
-) -> dict[fx.Node, Histogram]:
-    seen = {node: Histogram() for node in wanted}
-
-    def look(node: fx.Node, value: Any) -> None:
-        if node in seen:
-            if not bool(torch.isfinite(value).all()):
-                raise InputError(
-                    f"Int8: {_label(node)} gives NaN or infinity on the calibration inputs; "
-                    "check the data or the weights"
-                )
-            seen[node].add(value)
-
-    for inputs in batches:
-        _watch(network, inputs, look)
-    return seen
+        for inputs, _ in first(task.train, samples):
+            args, kwargs = as_call(inputs)
+            leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+            collector.run(*leaves, enable_io_processing=False)
+    return {node: torch.cat(parts) for node, parts in collector.found.items()}

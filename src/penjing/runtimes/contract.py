@@ -1,4 +1,4 @@
-"""The contract of a runtime: lowers a Network to a file, loads it, runs it."""
+"""The contract of a runtime: what it can't take, how to make its file, how to run that."""
 
 from __future__ import annotations
 
@@ -12,34 +12,19 @@ from penjing.targets import Target
 
 
 class Runtime(ABC):
-    """One runtime; the only place where its package is imported.
-
-    Attributes:
-        name: as written in `Artifact.runtime`.
-        suffix: of its files, with the dot.
-    """
+    """Lowers a Network to an Artifact, loads it, and says what it can't take."""
 
     name: ClassVar[str]
-    suffix: ClassVar[str]
+    ending: ClassVar[str]
 
     @abstractmethod
-    def problems(self, network: Network, target: Target | None = None) -> list[str]:
-        """What the runtime can't take, one line each with node and source; empty if all is well."""
+    def problems(self, network: Network, target: Target) -> list[str]:
+        """What stands against running `network` on `target`, one line each; empty if nothing."""
 
     @abstractmethod
     def lower(self, network: Network, path: Path) -> Artifact:
-        """Write `network` (batch size free) to the one file `path`.
-
-        Raises:
-            InputError: the network can't be lowered.
-            MachineError: the file can't be written.
-        """
+        """Write the network as this runtime's file."""
 
     @abstractmethod
     def load(self, artifact: Artifact, threads: int = 1) -> Session:
-        """Load a file that `lower` wrote.
-
-        Raises:
-            UnsafeError: its bytes aren't those that were written.
-            InputError: it is missing or the runtime refuses it.
-        """
+        """Load a file, after its hash has been checked."""

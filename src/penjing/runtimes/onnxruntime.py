@@ -1,21 +1,21 @@
-"""ONNX Runtime on the CPU: the runtime that installs everywhere."""
+"""ONNX Runtime: the embedded default. One `.onnx` file, integers as Q/DQ pairs that it fuses."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import json
+import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
-from penjing.contract import Artifact, Session, as_arrays
+from penjing.contract import Array, Artifact, Session
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
@@ -23,223 +23,154 @@ from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
 from penjing.task import as_call
 
-LARGEST_BYTES = 2**31 - 2**20
+PROTOBUF_LIMIT = 2 * 2**30
+OUTPUTS_KEY = "penjing.outputs"
 
 
 class OnnxRuntime(Runtime):
-    """Lowers to one `.onnx` file and runs it on the CPU execution provider."""
+    """Microsoft's ONNX Runtime, CPU execution provider."""
 
-    name = "onnxruntime"
-    suffix = ".onnx"
+    name: ClassVar[str] = "onnxruntime"
+    ending: ClassVar[str] = ".onnx"
 
-    def problems(self, network: Network, target: Target | None = None) -> list[str]:
-        """Try the export; one line for each operator that has no ONNX translation."""
-        shape = _structure(network)
-        if isinstance(shape, str):
-            return [shape]
-        try:
-            _export(network, shape)
-        except InputError as error:
-            return [str(error)]
-        return []
+    def problems(self, network: Network, target: Target) -> list[str]:
+        """A target without this runtime, and weights beyond a protobuf's 2 GiB."""
+        found = []
+        if self.name not in target.runtimes:
+            found.append(f"target {target.name} has no {self.name}; it has {target.runtimes}")
+        tensors = network.state_dict().values()
+        size = sum(one.numel() * one.element_size() for one in tensors)
+        if size >= PROTOBUF_LIMIT:
+            found.append(f"{size} bytes of weights exceed the {PROTOBUF_LIMIT} of one ONNX file")
+        return found
 
     def lower(self, network: Network, path: Path) -> Artifact:
-        """Write the network, batch free, weights inside, to `path`."""
-        structure = _structure(network)
-        if isinstance(structure, str):
-            raise InputError(structure)
-        write_atomically(Path(path), _export(network, structure))
-        return artifact(Path(path))
+        """Export with a free batch size; weights lie within the file.
 
-    def load(self, artifact: Artifact, threads: int = 1) -> Session:
-        """Check the file's SHA-256, then load it for `threads` threads."""
-        if not artifact.path.is_file():
-            raise InputError(f"{artifact.path} isn't there; lower the network again")
+        Raises:
+            InputError: the exporter can't express an operator; the message names it.
+        """
+        args, kwargs = as_call(network.example)
+        batch = torch.export.Dim("batch")
+        free: dict[str, Any] = {"args": tuple({0: batch} for _ in args)} if args else {}
+        if kwargs:
+            free["kwargs"] = {name: {0: batch} for name in kwargs}
+        mode = network.training
+        network.eval()
+        try:
+            with torch.no_grad(), _quiet():
+                outputs = network(*args, **kwargs)
+                program = torch.export.export(network, args, kwargs, dynamic_shapes=free)
+                exported = torch.onnx.export(program, dynamo=True, verbose=False)
+        except Exception as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"the ONNX exporter can't take this network: {line[:300]}") from error
+        finally:
+            network.train(mode)
+        assert exported is not None
+        model = _named(exported.model_proto, list(kwargs), outputs)
+        write_atomically(path, model.SerializeToString())
+        return Artifact(path, self.name, path.stat().st_size, sha256(path))
+
+    def load(self, artifact: Artifact, threads: int = 1) -> OnnxSession:
+        """Load into a session of `threads` threads.
+
+        Raises:
+            UnsafeError: the file is not the one that was lowered.
+        """
+        content = artifact.path.read_bytes()
         found = sha256(artifact.path)
         if found != artifact.sha256:
             raise UnsafeError(
-                f"{artifact.path} was changed since it was written: sha256 {found[:12]}..., "
-                f"wanted {artifact.sha256[:12]}...; lower the network again"
+                f"{artifact.path} has changed: sha256 {found[:12]}, wanted {artifact.sha256[:12]}; "
+                "make it again"
             )
-        return OnnxSession(artifact.path, threads)
-
-
-def artifact(path: Path) -> Artifact:
-    """The artifact for an ONNX file that is on disk and trusted."""
-    return Artifact(path, "onnxruntime", path.stat().st_size, sha256(path))
+        return OnnxSession(content, threads)
 
 
 class OnnxSession:
-    """An ONNX file loaded in ONNX Runtime.
+    """An ONNX file loaded from bytes, so that it can open no other file."""
 
-    Attributes:
-        runtime_session: the `onnxruntime.InferenceSession`.
-    """
-
-    def __init__(self, path: Path, threads: int = 1, optimized: Path | None = None) -> None:
-        import onnxruntime
-
+    def __init__(self, content: bytes, threads: int = 1, profile_to: Path | None = None) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        if optimized is not None:
-            options.optimized_model_filepath = str(optimized)
+        if profile_to is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile_to)
         try:
-            self.runtime_session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+            self.session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise InputError(
-                f"{path} isn't taken by ONNX Runtime: {_first_line(error)}; is it an ONNX file?"
-            ) from error
-        self._inputs = [one.name for one in self.runtime_session.get_inputs()]
-        outputs = [one.name for one in self.runtime_session.get_outputs()]
-        kept = self.runtime_session.get_modelmeta().custom_metadata_map
-        plain: dict[str, Any] = {"kind": "tuple" if len(outputs) > 1 else "tensor"}
-        self._structure = json.loads(kept.get("penjing.outputs", json.dumps(plain)))
-        self._names = self._structure.get("names", outputs)
+            line = (str(error).splitlines() or [""])[0]
+            raise InputError(f"ONNX Runtime can't load this file: {line[:300]}") from error
+        self.inputs = [one.name for one in self.session.get_inputs()]
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.structure = json.loads(metadata.get(OUTPUTS_KEY, '"tensor"'))
 
     def run(self, inputs: Any) -> Any:
-        """Outputs for one batch of arrays (or tensors), structured as the model returns them."""
-        given = as_arrays(inputs)
-        if isinstance(given, dict):
-            feed = given
+        """See `penjing.contract.Session`."""
+        if isinstance(inputs, dict):
+            feed = inputs
         else:
-            feed = dict(zip(self._inputs, as_call(given)[0], strict=False))
-        if set(feed) != set(self._inputs):
-            raise InputError(
-                f"the file takes the inputs {self._inputs}; found "
-                f"{len(as_call(given)[0]) or sorted(feed)}"
-            )
-        try:
-            found = self.runtime_session.run(None, feed)
-        except Exception as error:
-            shapes = {name: (one.shape, str(one.dtype)) for name, one in feed.items()}
-            raise InputError(f"ONNX Runtime refused {shapes}: {_first_line(error)}") from error
-        if self._structure["kind"] == "tensor":
-            return found[0]
-        if self._structure["kind"] == "dict":
-            return dict(zip(self._names, found, strict=True))
-        return tuple(found)
+            values = inputs if isinstance(inputs, tuple) else (inputs,)
+            feed = dict(zip(self.inputs, values, strict=True))
+        found: list[Array] = self.session.run(None, feed)
+        if isinstance(self.structure, list):
+            return dict(zip(self.structure, found, strict=True))
+        return found[0] if self.structure == "tensor" else tuple(found)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The exporter's progress lines and warnings are not ours to show."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
-class _Traced(nn.Module):
-    """The network as a function of flat inputs that marks each operation with its layer."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self._modules = network._modules
-        self._parameters = network._parameters
-        self._buffers = network._buffers
-        self._non_persistent_buffers_set = network._non_persistent_buffers_set
-        self.__dict__["graph"] = network.graph
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        found = _Marker(self, self.__dict__["graph"]).run(*inputs, enable_io_processing=False)
-        return tuple(pytree.tree_leaves(found))
-
-
-class _Marker(fx.Interpreter):
-    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(module, graph=graph)
-
-    def run_node(self, n: fx.Node) -> Any:
-        with fx.traceback.annotate({"layer": n.meta.get("layer") or "", "node": n.name}):
-            return super().run_node(n)
-
-
-def _structure(network: Network) -> dict[str, Any] | str:
-    """Kind and names of the outputs as plain data, or one line why they can't be kept."""
-    spec = getattr(network, "_out_spec", None)
-    if spec is None:
-        return {"kind": "tensor", "names": ["output"]}
-    shape = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    if isinstance(shape, int):
-        return {"kind": "tensor", "names": ["output"]}
-    if isinstance(shape, dict) and all(isinstance(one, int) for one in shape.values()):
-        return {"kind": "dict", "names": [str(name) for name in shape]}
-    if isinstance(shape, list | tuple) and all(isinstance(one, int) for one in shape):
-        return {"kind": "tuple", "names": [f"output_{index}" for index in shape]}
-    return (
-        f"the model returns {type(shape).__name__} with other structures inside; "
-        "return a tensor, a flat tuple or a flat dict"
-    )
+def _named(model: onnx.ModelProto, keywords: list[str], outputs: Any) -> onnx.ModelProto:
+    """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
+    structure: Any = "tensor"
+    names = ["output"]
+    if isinstance(outputs, dict):
+        structure = names = list(outputs)
+    elif isinstance(outputs, list | tuple):
+        structure, names = "tuple", [f"output{i or ''}" for i in range(len(outputs))]
+    graph = model.graph
+    inputs = keywords or [f"input{i or ''}" for i in range(len(graph.input))]
+    new = dict(zip([one.name for one in graph.input], inputs, strict=True))
+    new |= dict(zip([one.name for one in graph.output], names, strict=True))
+    for value in (*graph.input, *graph.output):
+        value.name = new[value.name]
+    layers = {one.name: one.name.rpartition(".")[0] for one in graph.initializer}
+    used: set[str] = set()
+    for position, node in enumerate(graph.node):
+        weights = [layers[one] for one in node.input if layers.get(one)]
+        node.input[:] = [new.get(one, one) for one in node.input]
+        node.output[:] = [new.get(one, one) for one in node.output]
+        if node.op_type in ("DequantizeLinear", "Transpose") and weights:
+            layers[node.output[0]] = weights[0]
+        name = f"{weights[0] if weights else position}/{node.op_type}"
+        node.name = name if name not in used else f"{name}.{position}"
+        used.add(node.name)
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del graph.value_info[:]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {OUTPUTS_KEY: json.dumps(structure)})
+    return model
 
 
-def _example(network: Network) -> tuple[list[str], list[Tensor]]:
-    """Names and values of the inputs, in graph order."""
-    example = network.example
-    if isinstance(example, dict):
-        return [str(name) for name in example], [one.cpu() for one in example.values()]
-    args = as_call(example)[0]
-    names = ["input"] if len(args) == 1 else [f"input_{index}" for index in range(len(args))]
-    return names, [one.cpu() for one in args]
-
-
-def _export(network: Network, structure: dict[str, Any]) -> bytes:
-    """The ONNX file's bytes."""
-    from penjing.runtimes.onnx_cleanup import clean
-
-    names, values = _example(network)
-    copied = copy.deepcopy(network).cpu().eval()
-    free = ({0: torch.export.Dim("batch")},) * len(values)
-    outputs = structure["names"]
-    safe = outputs if not set(outputs) & set(names) else [f"output.{one}" for one in outputs]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            with torch.no_grad(), fx.traceback.preserve_node_meta():
-                program = torch.export.export(
-                    _Traced(copied), tuple(values), dynamic_shapes=(free,)
-                )
-            _name_layers(program.graph)
-            exported = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=names, output_names=safe
-            )
-        except Exception as error:
-            raise InputError(_explain(network, error)) from error
-    assert exported is not None
-    clean(exported.model)
-    exported.model.metadata_props["penjing.outputs"] = json.dumps(structure)
-    proto = exported.model_proto
-    if proto.ByteSize() > LARGEST_BYTES:
-        raise InputError(
-            f"the ONNX file would hold {proto.ByteSize()} bytes, more than one file takes "
-            f"({LARGEST_BYTES}); compress the network first"
-        )
-    return bytes(proto.SerializeToString())
-
-
-def _name_layers(graph: fx.Graph) -> None:
-    """Carry the layer of each node where the ONNX exporter looks for it."""
-    for node in graph.nodes:
-        layer = (node.meta.get("custom") or {}).get("layer", "")
-        node.meta["nn_module_stack"] = {layer: (layer, "")}
-        node.meta.pop("stack_trace", None)
-
-
-def _explain(network: Network, error: BaseException) -> str:
-    """One line out of the exporter's chain of errors, with the nodes it may mean."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    text = " ".join(str(cause).split())[:300]
-    where = ""
-    for node in network.calls():
-        if str(node.target) in str(cause) or str(node.target) in str(error):
-            where = f" at {node.name} ({node.target}, {node.meta.get('source') or 'no source'})"
-            break
-    return f"the network can't be written as ONNX{where}: {type(cause).__name__}: {text}"
-
-
-def random_inputs(network: Network, batch: int, seed: int = 0) -> Any:
-    """Inputs like the network's example, `batch` samples, NumPy; for timing without data."""
-    generator = np.random.default_rng(seed)
-    example = as_arrays(network.example)
-    return pytree.tree_map(lambda one: one[generator.integers(0, len(one), batch)], example)
+def weight_bytes(path: Path) -> int:
+    """Bytes of all weights in an ONNX file."""
+    model = onnx.load(path, load_external_data=False)
+    arrays = (onnx.numpy_helper.to_array(one) for one in model.graph.initializer)
+    return sum(np.asarray(one).nbytes for one in arrays)

@@ -1,0 +1,137 @@
+"""Int8: the plan is data, the input stays, the integers are what the plan says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penjing.contract import Plan
+from penjing.errors import InputError
+from penjing.network import Network, capture, carry_out
+from penjing.passes.int8 import Int8
+from penjing.task import Task
+
+
+class Small(nn.Module):
+    """Convolutions with batch norm, a residual add, a subsampling pad, a mean, a linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv3 = nn.Conv2d(8, 16, 3, 2, 1)
+        self.linear = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)) + x)
+        y = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        return self.linear(torch.relu(self.conv3(x) + y).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    torch.manual_seed(0)
+    model = Small()
+    for norm in (model.bn1, model.bn2):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(4)]
+    return Task(model.eval(), batches[0][0][:2], batches, batches)
+
+
+@pytest.fixture(scope="module")
+def network(task: Task) -> Network:
+    return capture(task.model, task.example)
+
+
+def worst(one: Network, other: Network, task: Task) -> float:
+    """Largest difference, relative to the spread of the outputs."""
+    with torch.no_grad():
+        x = task.train[1][0]  # type: ignore[index]
+        want = other(x)
+        return float((one(x) - want).abs().max() / want.std())
+
+
+def test_folding_batch_norm_changes_no_number(network: Network, task: Task) -> None:
+    folded = carry_out(network, Plan("fold", {}, ({"edit": "fold_batch_norm"},)))
+    assert not any("batch_norm" in str(node.target) for node in folded.calls())
+    assert worst(folded, network, task) < 1e-5
+
+
+@pytest.mark.parametrize("ranges", ["mse", "percentile", "minmax"])
+def test_outputs_stay_near(network: Network, task: Task, ranges: str) -> None:
+    quantized = Int8(ranges=ranges, samples=32)(network, task)  # type: ignore[arg-type]
+    assert 0 < worst(quantized, network, task) < 0.25
+
+
+def test_weights_are_int8_and_biases_int32(network: Network, task: Task) -> None:
+    kinds = {one.dtype for one in Int8()(network, task).state_dict().values()}
+    assert {torch.int8, torch.int32} <= kinds
+
+
+def test_plan_survives_json_and_gives_the_same_bits(network: Network, task: Task) -> None:
+    plan = Int8().plan(network, task)
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    x = task.train[0][0]  # type: ignore[index]
+    one, other = carry_out(network, plan)(x), carry_out(network, again)(x)
+    assert torch.equal(one, other)
+    assert Int8().plan(network, task).to_json() == plan.to_json()
+
+
+def test_input_network_is_untouched(network: Network, task: Task) -> None:
+    before = {name: one.clone() for name, one in network.state_dict().items()}
+    Int8()(network, task)
+    assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
+
+
+def test_twice_is_once(network: Network, task: Task) -> None:
+    quantized = Int8()(network, task)
+    plan = Int8().plan(quantized, task)
+    assert plan.edits == ()
+    assert "already" in plan.left_alone[0].why
+
+
+def test_skip_is_obeyed_and_listed(network: Network, task: Task) -> None:
+    plan = Int8(skip=("conv1",)).plan(network, task)
+    assert [one.what for one in plan.left_alone] == ["conv1"]
+    assert "skip" in plan.left_alone[0].why
+    assert carry_out(network, plan).tensor("conv1.weight").dtype is torch.float32
+
+
+def test_tied_weights_are_listed() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(torch.relu(self.one(x)))
+
+    batches = [(torch.randn(8, 6), torch.zeros(8, dtype=torch.long))]
+    task = Task(Tied(), batches[0][0], batches, batches)
+    plan = Int8(samples=8).plan(capture(task.model, task.example), task)
+    assert plan.edits == ()
+    assert plan.left_alone
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"ranges": "best"}, "ranges"), ({"samples": 0}, "samples")]
+)
+def test_wrong_options_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Int8(**options)  # type: ignore[arg-type]
+
+
+def test_grid_worked_by_hand() -> None:
+    """uint8 over -1..1.55: step 0.01, zero at 100; 0.004 rounds to 0 and 1.6 saturates."""
+    q = torch.ops.quantized_decomposed
+    x = torch.tensor([-1.0, 0.0, 0.004, 1.6])
+    stored = q.quantize_per_tensor.default(x, 0.01, 100, 0, 255, torch.uint8)
+    assert np.array_equal(stored.numpy(), [0, 100, 100, 255])

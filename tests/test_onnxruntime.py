@@ -1,0 +1,98 @@
+"""ONNX Runtime: what is lowered runs as the network does, and only the file that was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penjing.errors import InputError, UnsafeError
+from penjing.network import capture
+from penjing.passes.int8 import Int8
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.task import Task
+from tests.test_int8 import Small
+
+
+class Two(nn.Module):
+    """Two inputs by name, outputs as a tuple or a dict."""
+
+    def __init__(self, named: bool) -> None:
+        super().__init__()
+        self.one, self.other, self.named = nn.Linear(4, 3), nn.Linear(4, 2), named
+
+    def forward(self, left: Tensor, right: Tensor) -> object:
+        found = self.one(left), self.other(right)
+        return {"a": found[0], "b": found[1]} if self.named else found
+
+
+def test_any_batch_size_gives_the_networks_numbers(tmp_path: Path) -> None:
+    network = capture(Small().eval(), torch.randn(2, 3, 8, 8))
+    session = OnnxRuntime().load(OnnxRuntime().lower(network, tmp_path / "a.onnx"))
+    for batch in (1, 3, 7):
+        x = torch.randn(batch, 3, 8, 8)
+        with torch.no_grad():
+            assert np.allclose(session.run(x.numpy()), network(x).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_structure_of_inputs_and_outputs(tmp_path: Path, named: bool) -> None:
+    example = {"left": torch.randn(2, 4), "right": torch.randn(2, 4)}
+    network = capture(Two(named).eval(), example)
+    session = OnnxRuntime().load(OnnxRuntime().lower(network, tmp_path / "a.onnx"))
+    found = session.run({name: one.numpy() for name, one in example.items()})
+    want = network(**example)
+    assert type(found) is type(want)
+    pairs = [(found[k], want[k]) for k in want] if named else list(zip(found, want, strict=True))
+    assert all(np.allclose(x, y.detach().numpy(), atol=1e-5) for x, y in pairs)
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    network = capture(nn.Linear(3, 2), torch.randn(2, 3))
+    artifact = OnnxRuntime().lower(network, tmp_path / "a.onnx")
+    with pytest.raises(UnsafeError, match="sha256"):
+        OnnxRuntime().load(replace(artifact, sha256="0" * 64))
+    artifact.path.write_bytes(artifact.path.read_bytes() + b"\0")
+    with pytest.raises(UnsafeError, match=r"a\.onnx"):
+        OnnxRuntime().load(artifact)
+
+
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    from penjing.contract import Artifact
+    from penjing.files import sha256
+
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"not a model")
+    artifact = Artifact(path, "onnxruntime", 11, sha256(path))
+    with pytest.raises(InputError, match="ONNX"):
+        OnnxRuntime().load(artifact)
+
+
+def test_int8_runs_on_integers_and_keeps_its_decisions(tmp_path: Path) -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(4)]
+    task = Task(Small().eval(), batches[0][0][:2], batches, batches)
+    quantized = Int8(samples=64)(capture(task.model, task.example), task)
+    artifact = OnnxRuntime().lower(quantized, tmp_path / "a.onnx")
+    weights = [one for one in onnx.load(artifact.path).graph.initializer if len(one.dims) > 1]
+    assert {one.data_type for one in weights} == {onnx.TensorProto.INT8}
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(artifact.path), options)
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert kinds["QLinearConv"] == 3
+    assert kinds["QLinearAdd"] == 2
+    assert kinds["Conv"] == kinds["Gemm"] == kinds["Relu"] == 0
+    found = OnnxRuntime().load(artifact).run(batches[0][0].numpy())
+    with torch.no_grad():
+        want = quantized(batches[0][0]).numpy()
+    assert np.abs(found - want).max() < 0.1 * want.std()
