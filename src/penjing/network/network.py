@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,6 +87,11 @@ class Network(nn.Module):
         if changed:
             self.compile_graph()
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors lie; they all lie together."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def calls(self) -> Iterator[fx.Node]:
         """The operator nodes, in order."""

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from penjing.data import calibration_batches
+from penjing.data import first
 from penjing.network import Axes, Group, Network
 from penjing.network.axes import kept
 from penjing.task import Task, as_call
@@ -75,7 +75,7 @@ def gradients_of(network: Network, task: Task, samples: int) -> dict[str, Tensor
     sums = {name: torch.zeros_like(one) for name, one in parameters.items()}
     wanted = [one for one in parameters.values() if one.requires_grad]
     names = [name for name, one in parameters.items() if one.requires_grad]
-    for inputs, targets in calibration_batches(task, samples):
+    for inputs, targets in first(task.train, samples):
         args, kwargs = as_call(inputs)
         loss = task.loss(network(*args, **kwargs), targets)
         found = torch.autograd.grad(loss, wanted, allow_unused=True)

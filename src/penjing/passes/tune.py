@@ -1,0 +1,47 @@
+"""Tune: training as a step of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
+
+from penjing.contract import Plan
+from penjing.data import first
+from penjing.network import Network
+from penjing.passes.contract import Pass, Progress
+from penjing.task import Task
+from penjing.tune.recalibrate import recalibrate
+from penjing.tune.train import TuneOptions, train
+
+
+@dataclass(frozen=True)
+class Tune(Pass):
+    """Recalibrate batch norms, then train, distilled from the task's original model.
+
+    Attributes:
+        options: see `penjing.tune.train.TuneOptions`.
+        recalibration_samples: training samples for the batch norms; 0 leaves them.
+    """
+
+    options: TuneOptions = field(default_factory=TuneOptions)
+    recalibration_samples: int = 1024
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "gradients"})
+
+    def plan(self, network: Network, task: Task) -> Plan:
+        """Nothing of the graph changes; the plan only says how the weights will be trained."""
+        one = self.options
+        limit = f", at most {one.seconds:.0f} s" if one.seconds else ""
+        summary = f"{one.epochs:g} epochs of {one.optimizer}, lr {one.lr:g}, distill {one.distill:g}"
+        return Plan(type(self).__name__, asdict(self), (), summary + limit)
+
+    def apply(
+        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
+    ) -> Network:
+        """Train a copy."""
+        if self.recalibration_samples:
+            network = recalibrate(network, first(task.train, self.recalibration_samples))
+        tuned = train(network, task, self.options, progress)
+        tuned.history = (*network.history, dataclasses.replace(plan))
+        return tuned
