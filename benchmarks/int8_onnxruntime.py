@@ -235,7 +235,8 @@ def main() -> None:
                 rows += compare(make(), options.windows)
             except FileNotFoundError as error:
                 print(f"skipped {name}: {error}")
-    print("| model | file | latency_ms | ratio | accuracy | file_bytes |\n|---|---|---|---|---|---|")
+    print("| model | file | latency_ms | ratio | accuracy | file_bytes |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         score = "-" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
         print(

@@ -246,9 +246,7 @@ class Vit(nn.Module):
                         "norm1": nn.LayerNorm(width),
                         "attention": Attention(width, 4, fused),
                         "norm2": nn.LayerNorm(width),
-                        "mlp": nn.Sequential(
-                            nn.Linear(width, 96), nn.GELU(), nn.Linear(96, width)
-                        ),
+                        "mlp": nn.Sequential(nn.Linear(width, 96), nn.GELU(), nn.Linear(96, width)),
                     }
                 )
             )

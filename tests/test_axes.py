@@ -7,10 +7,10 @@ import random
 import pytest
 import torch
 
+from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import capture, carry_out, find_axes, mask
 from penjing.network.axes import Axis, Concat, Pin, Product, join, kept, resolve, size
-from penjing.contract import Plan
 from tests.reference_networks import NETWORKS, build
 
 WHY = Pin("test")
@@ -70,7 +70,7 @@ def test_pruned_equals_masked(name: str, seed: int) -> None:
     pruned = carry_out(network, Plan("test", {}, ({"edit": "shrink", "axes": keep},)))
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in model.parameters())
     expected = mask(network, keep)(x)
-    assert not torch.equal(expected, model(x)) 
+    assert not torch.equal(expected, model(x))
     torch.testing.assert_close(pruned(x), expected, rtol=1e-5, atol=1e-5)
 
 

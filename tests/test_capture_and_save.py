@@ -116,7 +116,9 @@ class FixedBatch(nn.Module):
 
 def test_what_cannot_be_captured_is_said_in_one_line() -> None:
     x = torch.randn(2, 3)
-    with pytest.raises(CaptureError, match=r"test_capture_and_save\.py:\d+.*depends on the data") as e:
+    with pytest.raises(
+        CaptureError, match=r"test_capture_and_save\.py:\d+.*depends on the data"
+    ) as e:
         capture(DataDependent(), x)
     assert "\n" not in str(e.value)
     with pytest.raises(CaptureError, match="fixes its batch size"):

@@ -1,1 +1,46 @@
 """penjing: from a trained PyTorch network to the smaller file that runs best on a device."""
+
+from penjing.contract import Artifact, Measurement, Plan
+from penjing.data import Arrays, image_folder, npz
+from penjing.errors import InputError, MachineError, PenjingError
+from penjing.network import Network, capture, find_axes, restore, save
+from penjing.passes import Int8, Pass, PruneChannels, Tune
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.search.bench import bench
+from penjing.search.fit import fit
+from penjing.search.profile import profile
+from penjing.search.result import Candidate, Result
+from penjing.targets import Target
+from penjing.task import Metric, Task
+from penjing.tune.train import TuneOptions
+
+__all__ = [
+    "Arrays",
+    "Artifact",
+    "Candidate",
+    "InputError",
+    "Int8",
+    "MachineError",
+    "Measurement",
+    "Metric",
+    "Network",
+    "OnnxRuntime",
+    "Pass",
+    "PenjingError",
+    "Plan",
+    "PruneChannels",
+    "Result",
+    "Target",
+    "Task",
+    "Tune",
+    "TuneOptions",
+    "bench",
+    "capture",
+    "find_axes",
+    "fit",
+    "image_folder",
+    "npz",
+    "profile",
+    "restore",
+    "save",
+]

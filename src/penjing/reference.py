@@ -45,7 +45,9 @@ def find_task(text: str) -> Task:
             f"no task {text!r}; wanted 'digits', a file such as mytask.py, or package.module:name"
         )
     if found is None:
-        raise InputError(f"{text} has no {name!r}; wanted a penjing.Task or a function returning one")
+        raise InputError(
+            f"{text} has no {name!r}; wanted a penjing.Task or a function returning one"
+        )
     if callable(found):
         found = _guarded(text, found)
     if not isinstance(found, Task):
@@ -70,9 +72,15 @@ def _guarded(text: str, call: Callable[[], Any]) -> Any:
     except PenjingError:
         raise
     except ModuleNotFoundError as error:
-        raise InputError(f"{text} needs the module {error.name!r}, which isn't installed") from error
+        raise InputError(
+            f"{text} needs the module {error.name!r}, which isn't installed"
+        ) from error
     except Exception as error:
-        frames = [one for one in traceback.extract_tb(error.__traceback__) if "penjing/" not in one.filename]
+        frames = [
+            one
+            for one in traceback.extract_tb(error.__traceback__)
+            if "penjing/" not in one.filename
+        ]
         frames = [one for one in frames if not one.filename.startswith("<")] or frames
         where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         line = (str(error).splitlines() or [""])[0]

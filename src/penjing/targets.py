@@ -41,7 +41,9 @@ class Target:
 def this_machine() -> Target:
     """The machine that penjing runs on, found out from the operating system."""
     flags = _cpu_flags()
-    wide = [one for one in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp") if one in flags]
+    wide = [
+        one for one in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp") if one in flags
+    ]
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -55,15 +55,16 @@ def compare(
     series = {name: _Series(_runs(session, inputs)) for name, session in sessions.items()}
     draw = random.Random(seed)
     end = time.perf_counter() + seconds
-    rounds = disturbed = 0
+    patience = end + seconds
+    rounds = taken_anyway = 0
     while rounds < LEAST_ROUNDS or time.perf_counter() < end:
         order = list(sessions)
         draw.shuffle(order)
         windows = {name: _window(sessions[name], inputs, series[name].runs) for name in order}
         if any(one is None for one in windows.values()):
-            disturbed += 1
-            if disturbed <= 2 * LEAST_ROUNDS or disturbed < rounds:
+            if time.perf_counter() < patience:
                 continue
+            taken_anyway += 1
             windows = {  # it stays disturbed: take what comes, and say so
                 name: _window(sessions[name], inputs, series[name].runs, anyway=True)
                 for name in order
@@ -73,7 +74,7 @@ def compare(
             assert samples is not None
             series[name].windows.append(statistics.median(samples))
             series[name].samples += samples
-    marked = disturbed > 2 * LEAST_ROUNDS and disturbed >= rounds
+    marked = taken_anyway > rounds // 4
     return {
         name: _summary(one, series[baseline], name == baseline, marked, seed)
         for name, one in series.items()

@@ -27,7 +27,11 @@ def parity(network: Network, session: Session, batches: Batches, samples: int = 
             for one, other in zip(wanted, found, strict=True):
                 gap = np.abs(one.cpu().numpy().astype(np.float64) - other)
                 gap = np.where(np.isfinite(gap), gap, np.inf)
-                worst, total, count = max(worst, float(gap.max())), total + gap.sum(), count + gap.size
+                worst, total, count = (
+                    max(worst, float(gap.max())),
+                    total + gap.sum(),
+                    count + gap.size,
+                )
             decides = decides and found[0].ndim == 2
             if decides:
                 same += int((wanted[0].cpu().numpy().argmax(1) == found[0].argmax(1)).sum())

@@ -7,4 +7,14 @@ from penjing.network.network import Network
 from penjing.network.save import restore, save
 from penjing.network.shrink import mask
 
-__all__ = ["Axes", "Group", "Network", "capture", "carry_out", "find_axes", "mask", "restore", "save"]
+__all__ = [
+    "Axes",
+    "Group",
+    "Network",
+    "capture",
+    "carry_out",
+    "find_axes",
+    "mask",
+    "restore",
+    "save",
+]

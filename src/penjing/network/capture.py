@@ -114,9 +114,7 @@ def _explain(name: str, error: Exception) -> str:
             place = f" at {os.path.basename(file)}:{trace.tb_lineno}"
         trace = trace.tb_next
     if "batch" in text and ("specializ" in text or "constant" in text or "Constraints" in text):
-        return (
-            f"{name} fixes its batch size{place}; write x.shape[0] or -1 where it is a number"
-        )
+        return f"{name} fixes its batch size{place}; write x.shape[0] or -1 where it is a number"
     if "data-dependent" in text or "Data dependent" in text or "GuardOnDataDependent" in text:
         return (
             f"{name} can't be captured{place}: its control flow depends on the data; "

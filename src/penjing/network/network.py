@@ -68,7 +68,7 @@ class Network(nn.Module):
             self._in_spec, self._out_spec = info.in_spec, info.out_spec
         code = self.graph.python_code("self")
         namespace = dict(code.globals)
-        exec(compile(code.src, "<penjing network>", "exec"), namespace)  # noqa: S102
+        exec(compile(code.src, "<penjing network>", "exec"), namespace)
         self._run = namespace["forward"]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

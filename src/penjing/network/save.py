@@ -69,5 +69,7 @@ def restore(folder: Path | str, model: nn.Module, example: Any) -> Network:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
-        raise InputError(f"{folder} holds another network's weights: {' '.join(lines)[:300]}") from error
+        raise InputError(
+            f"{folder} holds another network's weights: {' '.join(lines)[:300]}"
+        ) from error
     return network

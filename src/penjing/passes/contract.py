@@ -37,9 +37,7 @@ class Pass(ABC):
         """Carry out `plan` on a copy. Passes that train override this; the rest edit the graph."""
         return carry_out(network, plan)
 
-    def __call__(
-        self, network: Network, task: Task, progress: Progress | None = None
-    ) -> Network:
+    def __call__(self, network: Network, task: Task, progress: Progress | None = None) -> Network:
         """Plan, apply, and check that the input was left as it was."""
         before = _fingerprint(network)
         result = self.apply(network, self.plan(network, task), task, progress)

@@ -123,7 +123,9 @@ def _places(
 ) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
     """The values to round, in order, and for each the value whose range gives its grid."""
     wanted: set[fx.Node] = set()
-    outputs = {one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes}
+    outputs = {
+        one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
+    }
     for node in layers:
         wanted.add(node.args[0])  # type: ignore[arg-type]
     changed = True

@@ -87,14 +87,18 @@ class PruneChannels(Pass):
             summary += "; changes a statistic: " + "; ".join(
                 f"{group.name}: {group.mixed[0]}" for group in changed[:3]
             )
-        edits: tuple[Mapping[str, object], ...] = ({"edit": "shrink", "axes": keep},) if keep else ()
+        edits: tuple[Mapping[str, object], ...] = (
+            ({"edit": "shrink", "axes": keep},) if keep else ()
+        )
         options = asdict(self) | {"skip": list(self.skip)}
         return Plan(type(self).__name__, options, edits, summary if keep else "", left)
 
     def _choose(self, axes: Axes) -> tuple[list[Group], tuple[LeftAlone, ...]]:
         for name in self.skip:
             if not any(_is_in(one, name) for one in axes):
-                raise InputError(f"skip names {name!r}, which is no axis; there are {', '.join(axes)}")
+                raise InputError(
+                    f"skip names {name!r}, which is no axis; there are {', '.join(axes)}"
+                )
         chosen, left = [], list(axes.pinned())
         for name, group in axes.free.items():
             if any(_is_in(name, one) for one in self.skip):

@@ -33,7 +33,9 @@ class Tune(Pass):
         """Nothing of the graph changes; the plan only says how the weights will be trained."""
         one = self.options
         limit = f", at most {one.seconds:.0f} s" if one.seconds else ""
-        summary = f"{one.epochs:g} epochs of {one.optimizer}, lr {one.lr:g}, distill {one.distill:g}"
+        summary = (
+            f"{one.epochs:g} epochs of {one.optimizer}, lr {one.lr:g}, distill {one.distill:g}"
+        )
         return Plan(type(self).__name__, asdict(self), (), summary + limit)
 
     def apply(

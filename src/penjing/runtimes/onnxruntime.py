@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import torch
 
-from penjing.contract import Array, Artifact, Session
+from penjing.contract import Array, Artifact
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
@@ -51,16 +51,15 @@ class OnnxRuntime(Runtime):
             InputError: the exporter can't express an operator; the message names it.
         """
         args, kwargs = as_call(network.example)
+        leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
         batch = torch.export.Dim("batch")
-        free: dict[str, Any] = {"args": tuple({0: batch} for _ in args)} if args else {}
-        if kwargs:
-            free["kwargs"] = {name: {0: batch} for name in kwargs}
+        free = (tuple({0: batch} for _ in leaves),)
         mode = network.training
         network.eval()
         try:
             with torch.no_grad(), _quiet():
                 outputs = network(*args, **kwargs)
-                program = torch.export.export(network, args, kwargs, dynamic_shapes=free)
+                program = torch.export.export(_Flat(network), leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)
         except Exception as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -86,6 +85,19 @@ class OnnxRuntime(Runtime):
                 "make it again"
             )
         return OnnxSession(content, threads)
+
+
+class _Flat(torch.nn.Module):
+    """The network with its inputs one by one: the exporter takes no keyword tensors."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = torch.utils._pytree.tree_structure(as_call(network.example))
+
+    def forward(self, *leaves: Any) -> Any:
+        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self.spec)
+        return self.network(*args, **kwargs)
 
 
 class OnnxSession:
@@ -150,7 +162,9 @@ def _named(model: onnx.ModelProto, keywords: list[str], outputs: Any) -> onnx.Mo
     new |= dict(zip([one.name for one in graph.output], names, strict=True))
     for value in (*graph.input, *graph.output):
         value.name = new[value.name]
-    layers = {one.name: one.name.rpartition(".")[0] for one in graph.initializer}
+    layers = {
+        one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
+    }
     used: set[str] = set()
     for position, node in enumerate(graph.node):
         weights = [layers[one] for one in node.input if layers.get(one)]

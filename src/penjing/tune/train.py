@@ -157,7 +157,12 @@ def validate(network: Network, task: Task, device: torch.device | None = None) -
 
 
 def _loss(
-    student: Network, teacher: nn.Module, task: Task, options: TuneOptions, inputs: Any, targets: Tensor
+    student: Network,
+    teacher: nn.Module,
+    task: Task,
+    options: TuneOptions,
+    inputs: Any,
+    targets: Tensor,
 ) -> Tensor:
     args, kwargs = as_call(inputs)
     with torch.autocast(targets.device.type, torch.bfloat16, enabled=targets.is_cuda):

@@ -36,7 +36,9 @@ def reshape(trace: Trace, node: fx.Node) -> Dims:
     return tuple(result)
 
 
-def _cut(trace: Trace, node: fx.Node, taken: list[Expression], sizes: list[int]) -> list[Expression]:
+def _cut(
+    trace: Trace, node: fx.Node, taken: list[Expression], sizes: list[int]
+) -> list[Expression]:
     """One run of dimensions, as many new dimensions as `sizes`."""
     rest: Expression = Product(tuple(taken)) if taken else Axis(1)
     result: list[Expression] = []
@@ -177,7 +179,12 @@ def pad(trace: Trace, node: fx.Node) -> Dims:
         left, right = amounts[2 * pair], amounts[2 * pair + 1]
         if left == 0 and right == 0:
             continue
-        if not constant or not isinstance(left, int) or not isinstance(right, int) or min(left, right) < 0:
+        if (
+            not constant
+            or not isinstance(left, int)
+            or not isinstance(right, int)
+            or min(left, right) < 0
+        ):
             trace.pin(node, (dims[axis],), "padded by other than constants")
             dims[axis] = trace.fixed(node, "padded", (trace.shape(node)[axis],))[0]
             continue

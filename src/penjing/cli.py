@@ -1,0 +1,188 @@
+"""The command line: reads arguments, calls the rest, prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penjing.errors import PenjingError
+
+if TYPE_CHECKING:
+    from penjing.search.result import Result
+
+app = typer.Typer(
+    name="penjing",
+    help="From a trained PyTorch network to the smaller file that runs best on a device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="'digits', mytask.py, or package.module:name")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+LOAD = """
+import onnxruntime
+session = onnxruntime.InferenceSession("{path}")
+name = session.get_inputs()[0].name
+outputs = session.run(None, {{name: batch}})[0]  # batch: float32, prepared as for training
+"""
+
+
+@app.command()
+def fit(
+    task: TaskName,
+    target: Annotated[str, typer.Option(help="See `penjing targets`.")] = "cpu",
+    max_drop: Annotated[float, typer.Option(help="Budget in points, such as 1.0.")] = 1.0,
+    minutes: Annotated[float, typer.Option(help="About how long to take.")] = 10.0,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("fitted"),
+    goal: Annotated[str, typer.Option(help="latency or size.")] = "latency",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    confidence: Annotated[float, typer.Option(help="Of the bound on the drop.")] = 0.95,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make candidates, measure each on its file, choose the best that keeps the budget."""
+    from penjing.reference import find_task
+    from penjing.report.markdown import write_report
+    from penjing.search.fit import check_options, claim_folder
+    from penjing.search.fit import fit as run
+
+    check_options(max_drop, minutes, goal, confidence)
+    claim_folder(out, overwrite)
+    found = find_task(task)
+    with _display(as_json) as progress:
+        result = run(
+            found, target, max_drop, minutes, out, goal=goal, seed=seed, confidence=confidence,
+            overwrite=True, progress=progress,
+        )  # fmt: skip
+    report = write_report(result, out)
+    if as_json:
+        print(json.dumps(result.to_json()))
+    else:
+        _print_result(result, out, report)
+    if not result.finished:
+        raise typer.Exit(130)
+
+
+@app.command()
+def profile(task: TaskName, as_json: AsJson = False) -> None:
+    """Show where parameters, MACs, memory and measured time go, layer by layer."""
+    from rich.console import Console
+
+    from penjing.reference import find_task
+    from penjing.report.table import profile_table
+    from penjing.search.profile import profile as run
+
+    layers, whole = run(find_task(task))
+    if as_json:
+        print(json.dumps({"latency_ms": whole, "layers": [asdict(one) for one in layers]}))
+    else:
+        Console().print(profile_table(layers, whole))
+
+
+@app.command()
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="Two or more .onnx files.")],
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Time files side by side, interleaved; ratios are to the first."""
+    from rich.console import Console
+
+    from penjing.report.table import bench_table
+    from penjing.search.bench import bench as run
+
+    times = run(files, seconds)
+    if as_json:
+        rows = {name: asdict(one) | {"verdict": one.verdict} for name, one in times.items()}
+        print(json.dumps(rows))
+    else:
+        Console().print(bench_table(times))
+
+
+@app.command()
+def targets(as_json: AsJson = False) -> None:
+    """List the devices that penjing knows, each with the source of its figures."""
+    from rich.console import Console
+
+    from penjing.report.table import targets_table
+    from penjing.targets import all_targets
+
+    found = all_targets()
+    if as_json:
+        print(json.dumps({name: asdict(one) for name, one in found.items()}))
+    else:
+        Console().print(targets_table(found))
+
+
+def _print_result(result: Result, out: Path, report: Path) -> None:
+    from rich.console import Console
+
+    from penjing.report.markdown import test_line
+    from penjing.report.table import candidates_table, reasons
+
+    console = Console()
+    console.print(candidates_table(result))
+    for line in (*reasons(result), *result.notes):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"chosen: [bold]{result.chosen}[/], {result.reason}", highlight=False)
+    console.print(test_line(result), highlight=False, soft_wrap=True)
+    if result.artifact:
+        console.print(f"file:   {out / result.artifact}   report: {report}", highlight=False)
+        console.print(
+            LOAD.format(path=out / result.artifact), highlight=False, markup=False, soft_wrap=True
+        )
+
+
+@contextmanager
+def _display(silent: bool) -> Iterator[Any]:
+    """A progress display on stderr: stage, best so far, time left; plain lines into a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if silent or not console.is_terminal:
+        last = ""
+
+        def say(stage: str, share: float, best: str) -> None:
+            nonlocal last
+            head = stage.split(":")[0]
+            if not silent and head != last:
+                console.print(f"[{share:4.0%}] {head}; best so far: {best}", markup=False)
+                last = head
+
+        yield say
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        item = bar.add_task("starting", total=1.0)
+        yield lambda stage, share, best: bar.update(
+            item, completed=share, description=f"{stage}  [dim]best so far: {best}[/]"
+        )
+
+
+def main() -> None:
+    """Run the command line; a PenjingError is one line and its exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [one for one in sys.argv[1:] if one != "--debug"]
+    try:
+        app(arguments, standalone_mode=True)
+    except PenjingError as error:
+        if debug:
+            traceback.print_exc()
+        line = " ".join(str(error).split())
+        print(f"penjing: error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

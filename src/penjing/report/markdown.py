@@ -1,0 +1,57 @@
+"""The report: a Markdown page with the table and the plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penjing.files import write_atomically
+from penjing.report.plot import plot
+from penjing.report.table import HEADINGS, reasons, rows
+from penjing.search.result import Result
+
+
+def write_report(result: Result, folder: Path) -> Path:
+    """Write `report.md` and `plot.png` into the folder; returns the page's path."""
+    write_atomically(folder / "plot.png", plot(result))
+    write_atomically(folder / "report.md", page(result))
+    return folder / "report.md"
+
+
+def page(result: Result) -> str:
+    """The report as text."""
+    lines = [
+        f"# {result.task} on {result.target}",
+        "",
+        f"Chosen: **{result.chosen}**, {result.reason}.",
+        "",
+        test_line(result),
+        "",
+        f"Machine: {result.machine}. Budget {result.max_drop:g} points at "
+        f"{result.confidence:.0%} confidence, goal {result.goal}, seed {result.seed}. "
+        f"Versions: {', '.join(f'{k} {v}' for k, v in result.versions.items())}.",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|" + "---|" * len(HEADINGS),
+        *("| " + " | ".join(row) + " |" for row in rows(result)),
+        "",
+        "Accuracy, drop and bound are on validation data, latency is batch 1 on one thread, and "
+        "each figure was measured on the exported file. A ratio is to the original in the same "
+        "windows.",
+        "",
+        "![drop against latency](plot.png)",
+        "",
+        *(f"- {line}" for line in (*reasons(result), *result.notes)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def test_line(result: Result) -> str:
+    """What the test data said, in one sentence."""
+    if result.test_drop is None or result.test_score is None or result.test_baseline is None:
+        return "The test data was not touched: the run did not finish."
+    found = result.test_drop
+    return (
+        f"Test ({found.samples} samples): original {100 * result.test_baseline:.2f}, chosen "
+        f"{100 * result.test_score:.2f}; drop {found.drop:.2f} points, "
+        f"{found.confidence:.0%} bound {found.bound:.2f}."
+    )

@@ -1,0 +1,105 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from penjing.contract import Latency
+from penjing.search.profile import LayerProfile
+from penjing.search.result import Candidate, Result
+from penjing.targets import Target
+
+HEADINGS = ("candidate", "accuracy", "drop", "bound", "ms", "ratio", "kB", "verdict")
+
+
+def rows(result: Result) -> list[tuple[str, ...]]:
+    """The cells of the candidates' table, the baseline first, then by latency."""
+
+    def order(one: Candidate) -> float:
+        return one.measurement.latency.ratio if one.measurement.latency else float("inf")
+
+    return [_row(one) for one in (result.baseline, *sorted(result.candidates, key=order))]
+
+
+def _row(one: Candidate) -> tuple[str, ...]:
+    m = one.measurement
+    times, drop = m.latency, m.drop
+    return (
+        one.name,
+        "" if m.score is None else f"{100 * m.score:.2f}",
+        "" if drop is None or one.status == "baseline" else f"{drop.drop:+.2f}",
+        "" if drop is None or one.status == "baseline" else f"{drop.bound:.2f}",
+        "" if times is None else f"{times.latency_ms:.3f}{' ?' if times.disturbed else ''}",
+        "" if times is None else f"{times.ratio:.3f}",
+        "" if m.file_bytes is None else f"{m.file_bytes / 1000:.1f}",
+        one.status,
+    )
+
+
+def reasons(result: Result) -> list[str]:
+    """One line for each candidate: what it gained, or why it failed."""
+    return [f"{one.name}: {one.reason}" for one in result.candidates if one.reason]
+
+
+def candidates_table(result: Result) -> Table:
+    """Every candidate; the chosen one in bold."""
+    table = Table(title=f"{result.task} on {result.machine}", title_justify="left")
+    for heading in HEADINGS:
+        left = heading in ("candidate", "verdict")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for row in rows(result):
+        table.add_row(*row, style="bold green" if row[0] == result.chosen else None)
+    return table
+
+
+def profile_table(layers: Sequence[LayerProfile], whole: float) -> Table:
+    """Layers, the slowest first, and totals."""
+    table = Table(title=f"{whole:.3f} ms in all, batch 1, one thread", title_justify="left")
+    for heading in ("layer", "operator", "params", "MACs", "activation bytes", "ms", "share"):
+        table.add_column(heading, justify="left" if heading in ("layer", "operator") else "right")
+    for one in layers:
+        ms = "fused" if one.latency_ms is None else f"{one.latency_ms:.4f}"
+        share = "" if one.latency_ms is None else f"{one.latency_ms / whole:.1%}"
+        numbers = (f"{n:,}" for n in (one.params, one.macs, one.activation_bytes))
+        table.add_row(one.layer, one.operator, *numbers, ms, share)
+    sums = (
+        f"{sum(getattr(one, name) for one in layers):,}"
+        for name in ("params", "macs", "activation_bytes")
+    )
+    table.add_section()
+    table.add_row("total", "", *sums, f"{whole:.4f}", "100.0%")
+    return table
+
+
+def bench_table(times: Mapping[str, Latency]) -> Table:
+    """Files against the first one."""
+    table = Table(title="batch 1, one thread, interleaved", title_justify="left")
+    for heading in ("file", "latency ms", "p90 ms", "ratio", "interval (99 %)", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("file", "verdict") else "right")
+    for number, (name, one) in enumerate(times.items()):
+        verdict = one.verdict + (" (disturbed)" if one.disturbed else "")
+        table.add_row(
+            name,
+            f"{one.latency_ms:.4f}",
+            f"{one.p90_ms:.4f}",
+            f"{one.ratio:.3f}",
+            f"{one.ratio_low:.3f} - {one.ratio_high:.3f}" if number else "",
+            verdict if number else "the measure",
+        )
+    return table
+
+
+def targets_table(targets: Mapping[str, Target]) -> Table:
+    """The devices that penjing knows."""
+    table = Table()
+    for heading in ("target", "what", "ISA", "cores", "memory", "runtimes", "multiple", "measured"):
+        table.add_column(heading)
+    for one in targets.values():
+        memory = f"{one.memory_bytes / 2**30:.0f} GiB" if one.memory_bytes else "unknown"
+        table.add_row(
+            one.name, one.description, one.isa, str(one.cores), memory, ", ".join(one.runtimes),
+            str(one.channel_multiple), "here" if one.local else "not from here yet",
+        )  # fmt: skip
+    return table

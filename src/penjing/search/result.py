@@ -1,0 +1,180 @@
+"""Result: the baseline, every candidate, the chosen one, and the reasons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from penjing.contract import Drop, Json, Measurement
+from penjing.errors import InputError
+from penjing.files import write_atomically
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One recipe and what its file measured.
+
+    Attributes:
+        recipe: the passes, as JSON.
+        status: `"kept"` (within the budget), `"over budget"`, `"failed"` or `"baseline"`.
+        reason: why, in one line.
+        artifact: path of its file within the result's folder; None if there is none.
+        pareto: no other candidate is better in drop, latency and bytes at once.
+    """
+
+    name: str
+    recipe: Sequence[Json]
+    status: str
+    reason: str = ""
+    measurement: Measurement = Measurement()
+    artifact: str | None = None
+    sha256: str | None = None
+    seconds: float = 0.0
+    pareto: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a fit found; `finished` is False while it runs and after it was interrupted.
+
+    Attributes:
+        chosen: name of the answer, `"original"` if nothing better keeps the budget.
+        reason: why it was chosen.
+        test_score, test_baseline, test_drop: on the test data, touched once at the end.
+    """
+
+    task: str
+    target: str
+    machine: str
+    goal: str
+    max_drop: float
+    confidence: float
+    seed: int
+    versions: Mapping[str, str]
+    baseline: Candidate
+    candidates: tuple[Candidate, ...] = ()
+    chosen: str = "original"
+    reason: str = ""
+    artifact: str | None = None
+    test_score: float | None = None
+    test_baseline: float | None = None
+    test_drop: Drop | None = None
+    notes: tuple[str, ...] = ()
+    finished: bool = False
+
+    @property
+    def everything(self) -> tuple[Candidate, ...]:
+        """The baseline and all candidates."""
+        return (self.baseline, *self.candidates)
+
+    def find(self, name: str) -> Candidate:
+        """The candidate of that name."""
+        return next(one for one in self.everything if one.name == name)
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data, the inverse of `from_json`."""
+        data = asdict(self) | {"format": FORMAT, "notes": list(self.notes)}
+        data["baseline"] = _candidate_json(self.baseline)
+        data["candidates"] = [_candidate_json(one) for one in self.candidates]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Result:
+        """Read a result that `to_json` wrote."""
+        rest = {key: value for key, value in data.items() if key != "format"}
+        rest["baseline"] = _candidate(data["baseline"])
+        rest["candidates"] = tuple(_candidate(one) for one in data["candidates"])
+        rest["notes"] = tuple(data["notes"])
+        rest["test_drop"] = Drop(**data["test_drop"]) if data["test_drop"] else None
+        return cls(**rest)
+
+    def save(self, folder: Path) -> None:
+        """Write `result.json`, whole or not at all."""
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
+        write_atomically(folder / "result.json", text)
+
+    @classmethod
+    def load(cls, folder: Path) -> Result:
+        """Read a folder's `result.json`."""
+        try:
+            return cls.from_json(json.loads((folder / "result.json").read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / 'result.json'} can't be read: {error}") from error
+
+
+def _candidate_json(one: Candidate) -> dict[str, Json]:
+    return asdict(one) | {"measurement": one.measurement.to_json(), "recipe": list(one.recipe)}
+
+
+def _candidate(data: Mapping[str, Json]) -> Candidate:
+    return Candidate(**{**data, "measurement": Measurement.from_json(data["measurement"])})
+
+
+def with_pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates with their `pareto` marks set."""
+    return tuple(replace(one, pareto=_on_front(one, candidates)) for one in candidates)
+
+
+def _figures(one: Candidate) -> tuple[float, float, float] | None:
+    m = one.measurement
+    if m.latency is None or m.drop is None or m.file_bytes is None:
+        return None
+    return m.drop.drop, m.latency.ratio, float(m.file_bytes)
+
+
+def _on_front(one: Candidate, others: Sequence[Candidate]) -> bool:
+    mine = _figures(one)
+    if mine is None:
+        return False
+    rivals = (figures for other in others if other is not one and (figures := _figures(other)))
+    return not any(
+        all(a <= b for a, b in zip(rival, mine, strict=True)) and rival != mine for rival in rivals
+    )
+
+
+def choose(
+    baseline: Candidate, candidates: Sequence[Candidate], goal: str, max_drop: float
+) -> tuple[Candidate, str]:
+    """The best of those that keep the budget, and why; the baseline if none is better.
+
+    Candidates whose latency can't be told from the fastest tie, and the smaller file wins.
+    """
+    kept = [one for one in candidates if one.status == "kept"]
+    if not kept:
+        return baseline, _nothing_kept(candidates, max_drop)
+    if goal == "size":
+        best = min(kept, key=lambda one: one.measurement.file_bytes or 0)
+        if (best.measurement.file_bytes or 0) >= (baseline.measurement.file_bytes or 0):
+            return baseline, "no candidate that keeps the budget is smaller than the original"
+        return best, f"the smallest of {len(kept)} that keep the budget"
+    timed = [one for one in kept if one.measurement.latency is not None]
+    faster = [one for one in timed if one.measurement.latency.verdict == "faster"]  # type: ignore[union-attr]
+    if not faster:
+        return baseline, "no candidate that keeps the budget is faster than the original"
+    fastest = min(faster, key=lambda one: one.measurement.latency.ratio)  # type: ignore[union-attr]
+    limit = fastest.measurement.latency.ratio_high  # type: ignore[union-attr]
+    ties = [one for one in faster if one.measurement.latency.ratio <= limit]  # type: ignore[union-attr]
+    best = min(ties, key=lambda one: one.measurement.file_bytes or 0)
+    if len(ties) == 1:
+        return best, f"the fastest of {len(kept)} that keep the budget"
+    return best, f"the smallest of {len(ties)} whose latency can't be told from the fastest"
+
+
+def _nothing_kept(candidates: Sequence[Candidate], max_drop: float) -> str:
+    measured = [one for one in candidates if one.measurement.drop is not None]
+    if not measured:
+        return "no candidate was finished"
+    nearest = min(measured, key=lambda one: one.measurement.drop.bound)  # type: ignore[union-attr]
+    found = nearest.measurement.drop
+    assert found is not None
+    why = (
+        f"nothing keeps the budget of {max_drop:g} points; nearest is {nearest.name}: drop "
+        f"{found.drop:.2f}, bound {found.bound:.2f} on {found.samples} validation samples"
+    )
+    if found.drop <= max_drop:
+        why += "; more validation data, or a lower --confidence, would decide it"
+    return why
