@@ -19,7 +19,8 @@ from tests.reference_networks import NETWORKS, build
 def test_a_captured_network_is_the_model(name: str) -> None:
     model, x = build(name)
     network = capture(model, x[:2])
-    assert list(network.state_dict()) and set(network.state_dict()) == set(model.state_dict())
+    assert list(network.state_dict())
+    assert set(network.state_dict()) == set(model.state_dict())
     torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
     assert torch.equal(copy.deepcopy(network)(x), network(x))
     model.load_state_dict(network.state_dict())

@@ -21,7 +21,7 @@ class Arrays:
     """Samples in memory, given out in batches; may be iterated again and again.
 
     Args:
-        x: inputs, N x ...; a NumPy array or tensor, or a tuple or dict of them. uint8 is divided by 255.
+        x: inputs, N x ...; an array or tensor, or a tuple or dict of them; uint8 is divided by 255.
         y: integer targets, N.
         batch_size: samples a batch; a last batch of one joins the batch before it.
         mean, std: one figure per channel of N x C x H x W inputs, applied batch by batch.

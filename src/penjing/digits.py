@@ -76,7 +76,7 @@ def _train(model: nn.Module, train: Arrays, epochs: int) -> None:
     for _ in range(epochs):
         for x, y in train:
             optimizer.zero_grad()
-            functional.cross_entropy(model(x), y).backward()
+            functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     model.eval()

@@ -45,7 +45,8 @@ def correct(outputs: Any, targets: Array) -> Array:
     elif isinstance(outputs, tuple):
         outputs = outputs[0]
     finite = np.isfinite(outputs).all(axis=1)
-    return ((outputs.argmax(axis=1) == targets) & finite).astype(np.float64)
+    scores: Array = ((outputs.argmax(axis=1) == targets) & finite).astype(np.float64)
+    return scores
 
 
 ACCURACY = Metric("accuracy", correct)

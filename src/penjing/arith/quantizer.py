@@ -61,7 +61,9 @@ def scale_and_zero_point(low: float, high: float, levels: int = 255) -> tuple[fl
 
 def fake_quantized(values: Tensor, scale: float, zero_point: int, levels: int = 255) -> Tensor:
     """The values after rounding to the uint8 grid and back."""
-    return ((values / scale).round() + zero_point).clamp(0, levels).sub(zero_point) * scale
+    codes = ((values / scale).round() + zero_point).clamp(0, levels)
+    values = (codes - zero_point) * scale
+    return values
 
 
 def weight_scales(weight: Tensor, bits: int = 8, steps: int = 40) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -81,9 +81,11 @@ def _elements(shape: Any) -> int:
 def _macs(node: fx.Node, known: dict[fx.Node, Any]) -> int:
     name = str(node.target).split(".")[1] if "." in str(node.target) else ""
     if name in ("conv1d", "conv2d", "conv3d", "linear"):
-        return math.prod(known[node]) * math.prod(known[node.args[1]][1:])  # type: ignore[index]
+        weight = known[cast(fx.Node, node.args[1])]
+        return int(math.prod(known[node]) * math.prod(weight[1:]))
     if name in ("matmul", "bmm", "mm"):
-        return math.prod(known[node]) * int(known[node.args[0]][-1])  # type: ignore[index]
+        first = known[cast(fx.Node, node.args[0])]
+        return int(math.prod(known[node]) * first[-1])
     if name == "scaled_dot_product_attention":
         q, k, v = (known[one] for one in node.args[:3])  # type: ignore[index]
         return int(math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1]))

@@ -40,8 +40,8 @@ def score(
             ) from error
         if found.shape != (len(labels),) or not np.isfinite(found).all():
             raise InputError(
-                f"metric {metric.name!r} gave shape {found.shape} for {len(labels)} samples; wanted "
-                f"one finite score per sample, shape ({len(labels)},)"
+                f"metric {metric.name!r} gave shape {found.shape} for {len(labels)} samples; "
+                f"wanted one finite score per sample, shape ({len(labels)},)"
             )
         parts.append(found)
         done += len(found)

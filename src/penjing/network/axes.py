@@ -129,7 +129,8 @@ def mix(expression: Expression, why: Pin) -> None:
 
 def bind(axis: Axis, expression: Expression) -> None:
     """The axis is the expression from now on; its pins pass on."""
-    assert axis.bound is None and axis.size == size(expression)
+    assert axis.bound is None
+    assert axis.size == size(expression)
     axis.bound = expression
     for why in axis.pins:
         pin(expression, why)

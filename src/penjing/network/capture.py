@@ -98,7 +98,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return program.module(check_guards=False)  # type: ignore[return-value]
+    return program.module(check_guards=False)
 
 
 def _explain(name: str, error: Exception) -> str:

@@ -50,7 +50,8 @@ def _fold(network: Network, producer: fx.Node, norm: fx.Node) -> None:
         None if one is None else network.tensor(str(one.target))  # type: ignore[union-attr]
         for one in norm.args[1:5]
     )
-    assert mean is not None and variance is not None
+    assert mean is not None
+    assert variance is not None
     with torch.no_grad():
         factor = torch.rsqrt(variance.double() + float(norm.args[7]))  # type: ignore[arg-type]
         if gamma is not None:
@@ -83,7 +84,7 @@ def pool_means(network: Network) -> None:
     for node in list(network.graph.nodes):
         if node.target is not aten.mean.dim or not isinstance(node.args[1], list | tuple):
             continue
-        if sorted(int(one) % 4 for one in node.args[1]) != [2, 3]:  # type: ignore[call-overload]
+        if sorted(int(one) % 4 for one in node.args[1]) != [2, 3]:
             continue
         keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim"))
         with network.graph.inserting_before(node):
@@ -118,11 +119,11 @@ def quantize(
     for name, one in weights.items():
         scales = torch.tensor(one["scales"], dtype=torch.float32)
         node = nodes[name]
-        weight = str(node.args[1].target)  # type: ignore[union-attr]
+        weight = str(node.args[1].target)
         codes = quantized_weight(network.tensor(weight).cpu(), scales)
         _integer(network, node, 1, weight, codes, scales)
         if len(node.args) > 2 and node.args[2] is not None:
-            bias = str(node.args[2].target)  # type: ignore[union-attr]
+            bias = str(node.args[2].target)
             grid = scales * float(one["input_scale"])
             codes = quantized_bias(network.tensor(bias).cpu(), grid)
             _integer(network, node, 2, bias, codes, grid)

@@ -20,11 +20,11 @@ class _Recorder(fx.Interpreter):
 
     def __init__(self, network: Network, mode: FakeTensorMode) -> None:
         super().__init__(network, garbage_collect_values=False, graph=network.graph)
-        self.mode = mode
+        self.mode, self.network = mode, network
         self.values: dict[fx.Node, Any] = {}
 
     def fetch_attr(self, target: str) -> Any:
-        return self.mode.from_tensor(self.module.tensor(target))
+        return self.mode.from_tensor(self.network.tensor(target))
 
     def run_node(self, n: fx.Node) -> Any:
         self.values[n] = super().run_node(n)

@@ -47,7 +47,7 @@ class Pass(ABC):
 
     def to_json(self) -> dict[str, Json]:
         """The name and the options; `penjing.passes.recipe` reads it back."""
-        return {"method": type(self).__name__} | asdict(self)  # type: ignore[call-overload]
+        return {"method": type(self).__name__} | asdict(self)  # type: ignore[call-overload, no-any-return]
 
 
 def _fingerprint(network: Network) -> tuple[object, ...]:

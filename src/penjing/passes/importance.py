@@ -27,7 +27,7 @@ def importance(
 
     With w the weights that go when the index goes, over all parameters that the axis touches:
 
-        l1      mean |w|                    Li et al., "Pruning Filters for Efficient ConvNets", 2016
+        l1      mean |w|                    Li et al., "Pruning Filters", 2016
         l2      sqrt(mean w^2)              He et al., "Soft Filter Pruning", 2018
         l1+l2   half of each, each divided by its mean over the axis
         taylor  (sum w dL/dw)^2             Molchanov et al., "Importance Estimation for Neural

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, fx
@@ -93,7 +93,7 @@ class Int8(Pass):
         weights = {
             node.name: {
                 "scales": weight_scales(folded.tensor(str(node.args[1].target))).tolist(),  # type: ignore[union-attr]
-                "input_scale": activations[node.args[0].name]["scale"],  # type: ignore[union-attr]
+                "input_scale": activations[cast(fx.Node, node.args[0]).name]["scale"],
             }
             for node in layers
         }
@@ -180,11 +180,12 @@ class _Collector(fx.Interpreter):
 
     def __init__(self, network: Network, wanted: set[fx.Node]) -> None:
         super().__init__(network, graph=network.graph)
+        self.network = network
         self.found: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
         self.draw = torch.Generator().manual_seed(0)
 
     def fetch_attr(self, target: str) -> Any:
-        return self.module.tensor(target)  # type: ignore[operator, union-attr]
+        return self.network.tensor(target)
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
+
 from penjing.search.result import Result
 
 
@@ -21,9 +23,8 @@ def plot(result: Result) -> bytes:
             continue
         x, y = m.latency.latency_ms, m.drop.drop
         chosen = one.name == result.chosen
-        axes.errorbar(
-            x, y, yerr=[[0], [max(m.drop.bound - y, 0)]], color="0.7", capsize=3, zorder=1
-        )
+        bars = np.array([[0.0], [max(m.drop.bound - y, 0.0)]])
+        axes.errorbar(x, y, yerr=bars, color="0.7", capsize=3, zorder=1)
         colour = "tab:green" if chosen else "tab:blue" if one.pareto else "0.55"
         axes.scatter(x, y, s=90 if chosen else 45, color=colour, zorder=2)
         weight = "bold" if chosen else "normal"

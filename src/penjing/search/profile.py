@@ -55,16 +55,20 @@ def profile(task: Task, seconds: float = 3.0) -> tuple[list[LayerProfile], float
         whole = compare({"it": session}, one, "it", seconds)["it"].latency_ms
         times = _times(artifact.path, one, Path(folder))
     scale = whole / max(sum(times.values()), 1e-12)
-    merged: dict[str, list[Any]] = {}
+    merged: dict[str, list[int]] = {}
+    operators: dict[str, str] = {}
     for cost in costs(network):
         weighted = cost.params > 0 and cost.macs > 0
         key = cost.layer if weighted else cost.operator
-        row = merged.setdefault(key, [cost.operator, 0, 0, 0])
-        for place, value in enumerate((cost.params, cost.macs, cost.activation_bytes), start=1):
+        operators.setdefault(key, cost.operator)
+        row = merged.setdefault(key, [0, 0, 0])
+        for place, value in enumerate((cost.params, cost.macs, cost.activation_bytes)):
             row[place] += value
     rows = [
-        LayerProfile(key, *row, latency_ms=times[key] * scale if key in times else None)
-        for key, row in merged.items()
+        LayerProfile(
+            key, operators[key], params, macs, size, times[key] * scale if key in times else None
+        )
+        for key, (params, macs, size) in merged.items()
     ]
     known = set(merged)
     rows += [

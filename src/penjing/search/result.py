@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from penjing.contract import Drop, Json, Measurement
@@ -30,7 +30,7 @@ class Candidate:
     recipe: Sequence[Json]
     status: str
     reason: str = ""
-    measurement: Measurement = Measurement()
+    measurement: Measurement = field(default_factory=Measurement)
     artifact: str | None = None
     sha256: str | None = None
     seconds: float = 0.0

@@ -105,7 +105,7 @@ def _run(
             if not torch.isfinite(loss):
                 raise InputError(f"the loss became {loss.item()} at step {step}; lower lr")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             _average_gradients(student)
             optimizer.step()
             step += 1

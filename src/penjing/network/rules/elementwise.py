@@ -40,7 +40,7 @@ def reduction(trace: Trace, node: fx.Node) -> Dims:
     dims = trace.of(node.args[0])
     chosen = node.args[1] if len(node.args) > 1 else ()
     given = [chosen] if isinstance(chosen, int) else list(chosen or range(len(dims)))  # type: ignore[arg-type]
-    axes = {int(one) % len(dims) for one in given}  # type: ignore[call-overload]
+    axes = {int(one) % len(dims) for one in given}
     trace.pin(node, tuple(dims[one] for one in axes), f"{node.name} reduces over it")
     left = [resolve(dim) for position, dim in enumerate(dims) if position not in axes]
     if len(trace.shape(node)) == len(left):

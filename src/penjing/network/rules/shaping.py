@@ -20,7 +20,7 @@ SPELLED_SIZES = {
 
 
 def reshape(trace: Trace, node: fx.Node) -> Dims:
-    """Flatten the input's dimensions and cut the product anew, smallest runs of equal size first."""
+    """Flatten the input's dimensions and cut the product anew, run by run."""
     dims, wanted = list(trace.of(node.args[0])), list(trace.shape(node))
     result: list[Expression] = []
     while dims or wanted:
@@ -199,7 +199,8 @@ def pad(trace: Trace, node: fx.Node) -> Dims:
 def getitem(trace: Trace, node: fx.Node) -> Dims:
     """One of several outputs."""
     source, index = node.args
-    assert isinstance(source, fx.Node) and isinstance(index, int)
+    assert isinstance(source, fx.Node)
+    assert isinstance(index, int)
     found: Dims = trace.dims[source][index]
     return found
 
