@@ -62,8 +62,7 @@ def scale_and_zero_point(low: float, high: float, levels: int = 255) -> tuple[fl
 def fake_quantized(values: Tensor, scale: float, zero_point: int, levels: int = 255) -> Tensor:
     """The values after rounding to the uint8 grid and back."""
     codes = ((values / scale).round() + zero_point).clamp(0, levels)
-    values = (codes - zero_point) * scale
-    return values
+    return (codes - zero_point) * scale
 
 
 def weight_scales(weight: Tensor, bits: int = 8, steps: int = 40) -> Tensor:
@@ -82,7 +81,8 @@ def weight_scales(weight: Tensor, bits: int = 8, steps: int = 40) -> Tensor:
         error = (rounded - rows).square().sum(1)
         scales = torch.where(error < best, scale, scales)
         best = torch.minimum(error, best)
-    return scales.float()
+    found: Tensor = scales.float()
+    return found
 
 
 def quantized_weight(weight: Tensor, scales: Tensor, bits: int = 8) -> Tensor:

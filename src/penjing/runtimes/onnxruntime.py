@@ -19,6 +19,7 @@ from penjing.contract import Array, Artifact
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
+from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
 from penjing.task import as_call
@@ -54,6 +55,7 @@ class OnnxRuntime(Runtime):
         leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
         batch = torch.export.Dim("batch")
         free = (tuple({0: batch} for _ in leaves),)
+        kernels = [str(one.meta["layer"]) for one in network.calls() if one.target in CONVOLUTIONS]
         mode = network.training
         network.eval()
         try:
@@ -67,7 +69,7 @@ class OnnxRuntime(Runtime):
         finally:
             network.train(mode)
         assert exported is not None
-        model = _named(exported.model_proto, list(kwargs), outputs)
+        model = _named(exported.model_proto, list(kwargs), outputs, kernels)
         write_atomically(path, model.SerializeToString())
         return Artifact(path, self.name, path.stat().st_size, sha256(path))
 
@@ -148,7 +150,9 @@ def _quiet() -> Any:
         logger.setLevel(level)
 
 
-def _named(model: onnx.ModelProto, keywords: list[str], outputs: Any) -> onnx.ModelProto:
+def _named(
+    model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: list[str]
+) -> onnx.ModelProto:
     """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
     structure: Any = "tensor"
     names = ["output"]
@@ -165,6 +169,9 @@ def _named(model: onnx.ModelProto, keywords: list[str], outputs: Any) -> onnx.Mo
     layers = {
         one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
     }
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    if len(convolutions) == len(kernels):  # folding a norm renames weights, but keeps the order
+        layers |= {one.input[1]: kernel for one, kernel in zip(convolutions, kernels, strict=True)}
     used: set[str] = set()
     for position, node in enumerate(graph.node):
         weights = [layers[one] for one in node.input if layers.get(one)]

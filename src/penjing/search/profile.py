@@ -89,7 +89,7 @@ def _times(path: Path, inputs: Any, folder: Path) -> dict[str, float]:
     kinds: dict[str, str] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"].removesuffix("_kernel_time")
+            name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
             samples[name].append(event["dur"] / 1e6)
             kinds[name] = event["args"]["op_name"]
     found: dict[str, float] = defaultdict(float)

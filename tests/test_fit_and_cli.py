@@ -1,0 +1,120 @@
+"""The command line: a whole fit, and one line with the right exit code for every bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from penjing.data import Arrays
+from penjing.reference import find_task
+from penjing.search.fit import fit
+from penjing.search.result import Result
+from penjing.task import Task
+
+
+def _penjing(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "penjing.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fit") / "out"
+    done = _penjing("fit", "digits", "--minutes", "0.3", "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((out / "result.json").read_text())
+    return out
+
+
+def test_the_chosen_file_gives_the_printed_accuracy(fitted: Path) -> None:
+    result = Result.load(fitted)
+    assert result.finished
+    assert result.chosen != "original"
+    session = onnxruntime.InferenceSession(str(fitted / "model.onnx"))
+    name = session.get_inputs()[0].name
+    test = find_task("digits").test
+    right = [session.run(None, {name: x.numpy()})[0].argmax(1) == y.numpy() for x, y in test]
+    assert float(np.concatenate(right).mean()) == result.test_score
+
+
+def test_a_result_survives_json_and_the_report_is_there(fitted: Path) -> None:
+    result = Result.load(fitted)
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
+    page = (fitted / "report.md").read_text()
+    assert result.chosen in page
+    assert (fitted / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert all((fitted / str(one.artifact)).exists() for one in result.everything if one.artifact)
+
+
+def test_bench_of_a_file_with_itself_and_targets(fitted: Path) -> None:
+    file = str(fitted / "model.onnx")
+    done = _penjing("bench", file, file, "--seconds", "0.5", "--json")
+    assert done.returncode == 0
+    assert len(json.loads(done.stdout)) == 2
+    assert "raspberry-pi-5" in json.loads(_penjing("targets", "--json").stdout)
+
+
+def _task(**changes: object) -> Task:
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 3, 8, 8), torch.arange(60) % 4
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+    data = Arrays(x, y, batch_size=20)
+    values: dict[str, object] = {
+        "model": model, "example": x[:2], "train": data, "validation": data, "test": data,
+    }  # fmt: skip
+    return Task(**values | changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"train": []}, "training data is empty"),
+        ({"test": [(torch.zeros(4, 8, 8, 3), torch.zeros(4))]}, "NHWC; permute"),
+        ({"train": Arrays(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 2, 9]))}, "0 to 9.*4 outputs"),
+        ({}, "accuracy is at chance"),
+    ],
+)
+def test_bad_tasks_end_in_one_line(changes: dict[str, object], text: str, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=text) as error:
+        fit(_task(**changes), out=tmp_path / "out", minutes=0.1)
+    assert error.value.exit_code == 2  # type: ignore[attr-defined]
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("fit", "digits", "--max-drop", "-1"), 2, "--max-drop must be points between 0 and 100"),
+        (("fit", "nothing.py"), 2, "nothing.py doesn't exist"),
+        (("fit", "digits", "--out", "/proc/penjing"), 4, "can't be written"),
+        (("fit", "digits", "--target", "rasberry-pi-5"), 2, "did you mean 'raspberry-pi-5'"),
+        (("bench", "nothing.onnx"), 2, "no file nothing.onnx"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(arguments: tuple[str, ...], code: int, text: str) -> None:
+    done = _penjing(*arguments)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_a_task_file_that_raises_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("x = 1\nraise RuntimeError('no weights')\n")
+    done = _penjing("fit", str(file), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "raised RuntimeError at broken.py:2: no weights" in done.stderr
