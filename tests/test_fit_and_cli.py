@@ -82,7 +82,10 @@ def _task(**changes: object) -> Task:
     [
         ({"train": []}, "training data is empty"),
         ({"test": [(torch.zeros(4, 8, 8, 3), torch.zeros(4))]}, "NHWC; permute"),
-        ({"train": Arrays(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 2, 9]))}, "0 to 9.*4 outputs"),
+        (
+            {"train": Arrays(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 2, 9]))},
+            "0 to 9.*4 outputs",
+        ),
         ({}, "accuracy is at chance"),
     ],
 )

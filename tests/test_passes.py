@@ -87,7 +87,9 @@ def test_widths_respect_multiple_and_keep() -> None:
     pruned = PruneChannels(0.6, multiple=8)(network, task)
     sizes = [group.size for group in find_axes(pruned).free.values()]
     assert all(size % 8 == 0 for size in sizes)
-    assert min(g.size for g in find_axes(PruneChannels(0.9, keep=5)(network, task)).free.values()) == 5
+    assert (
+        min(g.size for g in find_axes(PruneChannels(0.9, keep=5)(network, task)).free.values()) == 5
+    )
 
 
 def test_bad_options_are_refused() -> None:

@@ -130,7 +130,7 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
     from penjing.report.markdown import test_line
     from penjing.report.table import candidates_table, reasons
 
-    console = Console()
+    console = Console(width=max(Console().width, 100))
     console.print(candidates_table(result))
     for line in (*reasons(result), *result.notes):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)

@@ -111,6 +111,7 @@ def fit(
     problems = OnnxRuntime().problems(network, device)
     if problems:
         raise InputError(problems[0])
+    _clear(folder)
     result = Result(
         task=task.name,
         target=device.name,
@@ -243,6 +244,9 @@ def _measure(run: _Run, network: Network, name: str, artifact: Artifact) -> Meas
     times = latency.compare(pair, run.one, BASELINE, LATENCY_SECONDS, run.result.seed)
     held_out: Batches = run.task.validation or ()
     operators = costs.costs(network)
+    found = parity(network, run.sessions[name], held_out)
+    if not math.isfinite(found.max_difference):
+        raise InputError("the file's outputs are NaN or infinite on validation data")
     return Measurement(
         file_bytes=artifact.file_bytes,
         weight_bytes=weight_bytes(artifact.path),
@@ -254,7 +258,7 @@ def _measure(run: _Run, network: Network, name: str, artifact: Artifact) -> Meas
         metric=run.task.metric.name,
         latency=times[name],
         drop=scores.drop(run.scores[BASELINE], run.scores[name], run.result.confidence),
-        parity=parity(network, run.sessions[name], held_out),
+        parity=found,
     )
 
 
@@ -363,11 +367,15 @@ def claim_folder(out: Path, overwrite: bool) -> Path:
         hint = "--overwrite replaces it" if (out / "result.json").exists() else "choose another"
         raise InputError(f"--out {out} exists and is not empty; {hint}")
     require_writable_folder(out)
-    if taken:
+    return out
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier result, once nothing speaks against the new one."""
+    if (out / "result.json").exists():
         for name in ("result.json", "report.md", "plot.png", "model.onnx"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "candidates", ignore_errors=True)
-    return out
 
 
 def _versions() -> dict[str, str]:
