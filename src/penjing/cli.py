@@ -53,8 +53,8 @@ def fit(
     """Make candidates, measure each on its file, choose the best that keeps the budget."""
     from penjing.reference import find_task
     from penjing.report.markdown import write_report
-    from penjing.search.fit import check_options, claim_folder
     from penjing.search.fit import fit as run
+    from penjing.search.preflight import check_options, claim_folder
 
     check_options(max_drop, minutes, goal, confidence)
     claim_folder(out, overwrite)

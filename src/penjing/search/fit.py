@@ -19,13 +19,14 @@ import torch
 
 from penjing.contract import Array, Artifact, Measurement, Session, as_arrays
 from penjing.data import check, with_validation
-from penjing.errors import InputError, MachineError, PenjingError
+from penjing.errors import InputError, PenjingError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.measure import costs, latency, memory, scores
 from penjing.measure.parity import parity
 from penjing.network import Network, capture
 from penjing.runtimes.onnxruntime import OnnxRuntime, weight_bytes
 from penjing.search import recipes
+from penjing.search.preflight import check_options, claim_folder, clear
 from penjing.search.recipes import Trial
 from penjing.search.result import Candidate, Result, choose, with_pareto
 from penjing.targets import Target, find_target
@@ -111,7 +112,7 @@ def fit(
     problems = OnnxRuntime().problems(network, device)
     if problems:
         raise InputError(problems[0])
-    _clear(folder)
+    clear(folder)
     result = Result(
         task=task.name,
         target=device.name,
@@ -340,42 +341,6 @@ def _deliver(run: _Run) -> None:
     name = f"model{run.runtime.ending}"
     write_atomically(run.out / name, (run.out / chosen.artifact).read_bytes())
     run.keep(replace(run.result, artifact=name))
-
-
-def check_options(max_drop: float, minutes: float, goal: str, confidence: float) -> None:
-    if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
-        raise InputError(
-            f"--max-drop must be points between 0 and 100 (1.0 is one percentage point); "
-            f"found {max_drop}"
-        )
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise InputError(f"--minutes must be a positive number; found {minutes}")
-    if goal not in ("latency", "size"):
-        raise InputError(f"--goal must be latency or size; found {goal!r}")
-    if not 0.5 <= confidence < 1:
-        raise InputError(f"--confidence must be in [0.5, 1); found {confidence}")
-
-
-def claim_folder(out: Path, overwrite: bool) -> Path:
-    try:
-        if out.exists() and not out.is_dir():
-            raise MachineError(f"--out {out} is a file; choose a folder")
-        taken = out.is_dir() and any(out.iterdir())
-    except OSError as error:
-        raise MachineError(f"--out {out} can't be read: {error.strerror}") from error
-    if taken and not (overwrite and (out / "result.json").exists()):
-        hint = "--overwrite replaces it" if (out / "result.json").exists() else "choose another"
-        raise InputError(f"--out {out} exists and is not empty; {hint}")
-    require_writable_folder(out)
-    return out
-
-
-def _clear(out: Path) -> None:
-    """Remove an earlier result, once nothing speaks against the new one."""
-    if (out / "result.json").exists():
-        for name in ("result.json", "report.md", "plot.png", "model.onnx"):
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / "candidates", ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,53 @@
+"""Preflight: what is checked of a fit's options before anything else."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from penjing.errors import InputError, MachineError
+from penjing.files import require_writable_folder
+
+
+def check_options(max_drop: float, minutes: float, goal: str, confidence: float) -> None:
+    """Raise InputError for an option that is out of range."""
+    if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
+        raise InputError(
+            f"--max-drop must be points between 0 and 100 (1.0 is one percentage point); "
+            f"found {max_drop}"
+        )
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise InputError(f"--minutes must be a positive number; found {minutes}")
+    if goal not in ("latency", "size"):
+        raise InputError(f"--goal must be latency or size; found {goal!r}")
+    if not 0.5 <= confidence < 1:
+        raise InputError(f"--confidence must be in [0.5, 1); found {confidence}")
+
+
+def claim_folder(out: Path, overwrite: bool) -> Path:
+    """The folder for the results, proven writable; an earlier result only with `overwrite`.
+
+    Raises:
+        InputError: it holds something already.
+        MachineError: it can't be written.
+    """
+    try:
+        if out.exists() and not out.is_dir():
+            raise MachineError(f"--out {out} is a file; choose a folder")
+        taken = out.is_dir() and any(out.iterdir())
+    except OSError as error:
+        raise MachineError(f"--out {out} can't be read: {error.strerror}") from error
+    if taken and not (overwrite and (out / "result.json").exists()):
+        hint = "--overwrite replaces it" if (out / "result.json").exists() else "choose another"
+        raise InputError(f"--out {out} exists and is not empty; {hint}")
+    require_writable_folder(out)
+    return out
+
+
+def clear(out: Path) -> None:
+    """Remove an earlier result, once nothing speaks against the new one."""
+    if (out / "result.json").exists():
+        for name in ("result.json", "report.md", "plot.png", "model.onnx"):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / "candidates", ignore_errors=True)
