@@ -94,6 +94,8 @@ def _run(
     steps = max(1, round(options.epochs * per_epoch))
     optimizer = _optimizer(student, options)
     best_score, best_state, stale = -math.inf, None, 0
+    if task.validation is not None:  # so that training never ends worse than it began
+        best_score, best_state = validate(student, task, device), _snapshot(student)
     check_every = max(1, min(per_epoch, steps))
     start, share, step = time.monotonic(), 0.0, 0
     student.train()
