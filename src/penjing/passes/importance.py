@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from penjing.data import first
-from penjing.network import Axes, Group, Network
+from penjing.network import Group, Network
 from penjing.network.axes import kept
 from penjing.task import Task, as_call
 
@@ -83,8 +83,3 @@ def gradients_of(network: Network, task: Task, samples: int) -> dict[str, Tensor
             if gradient is not None:
                 sums[name] += gradient
     return sums
-
-
-def free_groups(axes: Axes) -> list[Group]:
-    """The axes that can shrink, in the order of the graph."""
-    return list(axes.free.values())

@@ -104,7 +104,7 @@ class Int8(Pass):
     def _layers(self, network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
         layers, left = [], []
         for node in network.calls():
-            if node.target in CONVOLUTIONS | {aten.linear.default}:
+            if node.target in LAYERS:
                 layer = str(node.meta["layer"])
                 weight = node.args[1]
                 if any(layer == one or layer.startswith(f"{one}.") for one in self.skip):
@@ -139,9 +139,9 @@ def _places(
                 wanted.add(edge)
             elif node in layers or node.target in JOINED | PASSING:
                 inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
-                ready = all(_edge_of_value(one) in wanted or one in wanted for one in inputs)
+                ready = all(_edge(one) in wanted or one in wanted for one in inputs)
                 if node in layers:
-                    ready = any(_is_integer(user, layers) for user in edge.users)
+                    ready = _feeds_integers(edge, layers)
                 if ready and _feeds_integers(edge, layers):
                     wanted.add(edge)
                     wanted.update(one for one in inputs if node.target not in LAYERS)
@@ -163,16 +163,9 @@ def _edge(node: fx.Node) -> fx.Node:
     return node
 
 
-def _edge_of_value(node: fx.Node) -> fx.Node:
-    return _edge(node)
-
-
-def _is_integer(node: fx.Node, layers: list[fx.Node]) -> bool:
-    return node in layers or node.target in JOINED | PASSING
-
-
 def _feeds_integers(edge: fx.Node, layers: list[fx.Node]) -> bool:
-    return any(_is_integer(user, layers) for user in edge.users)
+    """Whether an operator that computes on integers reads it."""
+    return any(user in layers or user.target in JOINED | PASSING for user in edge.users)
 
 
 class _Collector(fx.Interpreter):
