@@ -12,7 +12,7 @@ from penjing.search.profile import profile
 from penjing.search.result import Candidate, Result
 from penjing.targets import Target
 from penjing.task import Metric, Task
-from penjing.tune.train import TuneOptions
+from penjing.tune.options import TuneOptions
 
 __all__ = [
     "Arrays",

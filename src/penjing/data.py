@@ -26,7 +26,8 @@ class Arrays:
         batch_size: samples a batch; a last batch of one joins the batch before it.
         mean, std: one figure per channel of N x C x H x W inputs, applied batch by batch.
         augment: `"flip-crop"` (mirror, and shift by up to 4 pixels), `"crop"`, or None.
-        shuffle: a new order at each pass, drawn from `seed`.
+        shuffle: a new order at each pass. Order and augmentation are drawn from torch's own random
+            state, as in a `DataLoader`.
 
     >>> batches = Arrays(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> [len(targets) for _, targets in batches]
@@ -43,7 +44,6 @@ class Arrays:
         std: Sequence[float] | None = None,
         augment: str | None = None,
         shuffle: bool = False,
-        seed: int = 0,
     ) -> None:
         if augment not in (None, "crop", "flip-crop"):
             raise InputError(f"augment must be 'crop', 'flip-crop' or None; found {augment!r}")
@@ -53,8 +53,7 @@ class Arrays:
         if len(lengths) != 1:
             raise InputError(f"inputs and targets differ in number: {sorted(lengths)}")
         self.batch_size, self.mean, self.std = batch_size, mean, std
-        self.augment, self.shuffle, self.seed = augment, shuffle, seed
-        self._passes = 0
+        self.augment, self.shuffle = augment, shuffle
 
     @property
     def samples(self) -> int:
@@ -66,7 +65,7 @@ class Arrays:
         where = torch.as_tensor(index)
         options = {
             name: getattr(self, name)
-            for name in ("batch_size", "mean", "std", "augment", "shuffle", "seed")
+            for name in ("batch_size", "mean", "std", "augment", "shuffle")
         }
         x = torch.utils._pytree.tree_map(lambda one: one[where], self.x)
         return Arrays(x, self.y[where], **options | changes)
@@ -75,8 +74,8 @@ class Arrays:
         return max(1, self.samples // self.batch_size) if self.samples else 0
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self._passes)
-        self._passes += self.shuffle
+        random = self.shuffle or self.augment
+        draw = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if random else 0)
         order = (
             torch.randperm(self.samples, generator=draw)
             if self.shuffle
@@ -204,8 +203,7 @@ def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
     """Batches from the start until `samples` are reached; in-memory data is drawn across classes
     and not augmented."""
     if isinstance(batches, Arrays):
-        draw = np.random.default_rng(batches.seed)
-        index = draw.permutation(batches.samples)[:samples]
+        index = np.random.default_rng(0).permutation(batches.samples)[:samples]
         return list(batches.subset(index, augment=None, shuffle=False, batch_size=64))
     found, seen = [], 0
     for inputs, targets in batches:
@@ -214,6 +212,32 @@ def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
         if seen >= samples:
             break
     return found
+
+
+def number_of_batches(batches: Batches) -> int:
+    """How many batches one pass gives; counted where the data doesn't know its length."""
+    try:
+        return len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        return sum(1 for _ in batches)
+
+
+def require_repeatable(batches: Batches, name: str) -> tuple[Inputs, Tensor]:
+    """The first batch, once it is sure that the data isn't empty and can be iterated again.
+
+    Raises:
+        InputError: neither, or a generator, naming the split.
+    """
+    try:
+        begun = iter(batches)
+    except TypeError as error:
+        raise InputError(f"the {name} data can't be iterated: {error}") from error
+    if begun is batches:
+        raise InputError(f"the {name} data is a generator, gone after one pass; give a list")
+    first_batch = next(begun, None)
+    if first_batch is None or len(first_batch[1]) == 0:
+        raise InputError(f"the {name} data is empty; give at least one batch")
+    return first_batch
 
 
 def check(task: Task) -> None:
@@ -228,14 +252,7 @@ def check(task: Task) -> None:
     for name, batches in splits.items():
         if batches is None:
             continue
-        try:
-            found = next(iter(batches), None)
-        except TypeError as error:
-            raise InputError(f"the {name} data can't be iterated: {error}") from error
-        if found is None or len(found[1]) == 0:
-            raise InputError(f"the {name} data is empty; give at least one batch")
-        if iter(batches) is batches:
-            raise InputError(f"the {name} data is a generator, gone after one pass; give a list")
+        found = require_repeatable(batches, name)
         _check_batch(name, found[0], found[1], wanted)
         labels = batches.y if isinstance(batches, Arrays) else found[1]
         if outputs and not labels.is_floating_point() and labels.dim() == 1:

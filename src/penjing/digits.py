@@ -49,13 +49,12 @@ def digits(epochs: int = 6, seed: int = 0) -> Task:
     images = np.repeat(np.repeat(found.images.astype(np.float32) / 16, 2, 1), 2, 2)[:, None]
     order = np.random.default_rng(seed).permutation(len(images))
     learn, choose, prove = np.split(order, [len(order) // 2, 3 * len(order) // 4])
-    whole = Arrays(images, found.target.astype(np.int64), batch_size=32, seed=seed)
+    whole = Arrays(images, found.target.astype(np.int64), batch_size=32)
     train = whole.subset(learn, shuffle=True)
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    model = DigitsNet()
-    torch.random.set_rng_state(state)
-    _train(model, train, epochs)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = DigitsNet()
+        _train(model, train, epochs)
     return Task(
         model=model,
         example=torch.as_tensor(images[:2]),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from penjing.errors import InputError
 
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -55,7 +57,7 @@ def this_machine() -> Target:
         memory_bytes=memory,
         flash_bytes=None,
         runtimes=("onnxruntime",),
-        precisions=("float32", "int8"),
+        precisions=("float32", "int8", *(["bfloat16"] if flags & BFLOAT16_FLAGS else [])),
         channel_multiple=16 if "avx512f" in flags else 8,
         local=True,
         source="found out on this machine",

@@ -21,6 +21,7 @@ EVEN_SPLITS = {
     torch.ops.aten.split.Tensor,
     torch.ops.aten.tensor_split.sections,
 }
+VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
 CHECKS = {
     torch.ops.aten._assert_tensor_metadata.default,
     torch.ops.aten._assert_scalar.default,
@@ -127,7 +128,8 @@ def _spell_out(program: fx.GraphModule) -> None:
     """Keep of each node its layer and source line, and write implied constants as numbers.
 
     A `chunk` or even `split` becomes a split by sizes, and attention gets the scale it would
-    derive from its width, so that both stay as trained when an axis shrinks.
+    derive from its width, so that both stay as trained when an axis shrinks. A view becomes a
+    reshape, which takes images in any memory layout.
     """
     for node in list(program.graph.nodes):
         if node.target in CHECKS and not node.users:
@@ -135,6 +137,8 @@ def _spell_out(program: fx.GraphModule) -> None:
             continue
         if node.target is ATTENTION and node.kwargs.get("scale") is None:
             node.update_kwarg("scale", 1 / math.sqrt(int(node.args[0].meta["val"].shape[-1])))
+        elif node.target in VIEWS:
+            node.target = torch.ops.aten.reshape.default
         elif node.target in EVEN_SPLITS:
             given = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
             sizes = [piece.shape[given] for piece in node.meta["val"]]

@@ -81,7 +81,9 @@ class Network(nn.Module):
         changed = False
         for node in self.graph.nodes:
             position = TRAINING_ARGUMENT.get(node.target)
-            if position is not None and node.args[position] is not mode:
+            if position is None or _has_no_statistics(node):
+                continue
+            if node.args[position] is not mode:
                 node.update_arg(position, mode)
                 changed = True
         if changed:
@@ -122,6 +124,11 @@ class Network(nn.Module):
             history=self.history,
         )
         return new.train(self.training)
+
+
+def _has_no_statistics(node: fx.Node) -> bool:
+    """Whether it is a batch norm that keeps none and so uses the batch's in evaluation too."""
+    return node.target is torch.ops.aten.batch_norm.default and node.args[3] is None
 
 
 def _copy_graph(graph: fx.Graph) -> fx.Graph:

@@ -11,8 +11,9 @@ from penjing.data import first
 from penjing.network import Network
 from penjing.passes.contract import Pass, Progress
 from penjing.task import Task
+from penjing.tune.options import TuneOptions
 from penjing.tune.recalibrate import recalibrate
-from penjing.tune.train import TuneOptions, train
+from penjing.tune.train import train
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Tune(Pass):
     """Recalibrate batch norms, then train, distilled from the task's original model.
 
     Attributes:
-        options: see `penjing.tune.train.TuneOptions`.
+        options: see `penjing.tune.options.TuneOptions`.
         recalibration_samples: training samples for the batch norms; 0 leaves them.
     """
 

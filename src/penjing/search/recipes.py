@@ -10,7 +10,7 @@ from penjing.contract import Json
 from penjing.errors import InputError
 from penjing.passes import PASSES, Int8, Pass, PruneChannels, Tune
 from penjing.targets import Target
-from penjing.tune.train import TuneOptions
+from penjing.tune.options import TuneOptions
 
 Recipe = tuple[Pass, ...]
 WIDTHS = (0.25, 0.5, 0.75)

@@ -15,10 +15,11 @@ BATCH_NORM = torch.ops.aten.batch_norm.default
 def recalibrate(network: Network, batches: Batches) -> Network:
     """A copy whose running statistics are the plain averages over `batches`.
 
-    Everything else stays in evaluation mode: dropout is off and no weight changes.
+    Everything else stays in evaluation mode: dropout is off and no weight changes. Norms that keep
+    no running statistics are left alone.
     """
     new = copy.deepcopy(network).eval()
-    norms = [node for node in new.calls() if node.target is BATCH_NORM]
+    norms = [node for node in new.calls() if node.target is BATCH_NORM and node.args[3]]
     old = {node: node.args[6] for node in norms}
     with torch.no_grad():
         for number, (inputs, _) in enumerate(batches, start=1):

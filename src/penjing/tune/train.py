@@ -7,56 +7,24 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from penjing.contract import as_arrays
+from penjing.data import number_of_batches, require_repeatable
 from penjing.errors import InputError
-from penjing.network import Network
+from penjing.network import Network, capture
+from penjing.targets import this_machine
 from penjing.task import Task, as_call
+from penjing.tune import workers
+from penjing.tune.distill import soft_loss
+from penjing.tune.options import TuneOptions
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training data; may be a fraction.
-        seconds: stop after this long at the latest; the schedule still comes to its end.
-        optimizer: `"sgd"` (Nesterov momentum 0.9) or `"adamw"`.
-        lr: the peak of the one-cycle schedule.
-        weight_decay: of weights with two dimensions or more.
-        distill: share (0..1) of the teacher's soft targets in the loss; 0 is the plain loss.
-        temperature: of the soft targets.
-        patience: evaluations on the validation data without gain before training stops.
-        device: `"auto"`, `"cpu"` or `"cuda"`; bfloat16 on CUDA.
-    """
-
-    epochs: float = 1.0
-    seconds: float | None = None
-    optimizer: str = "sgd"
-    lr: float = 0.02
-    weight_decay: float = 5e-4
-    distill: float = 0.9
-    temperature: float = 4.0
-    patience: int = 3
-    device: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adamw"):
-            raise InputError(f"optimizer must be sgd or adamw; found {self.optimizer!r}")
-        if not (self.epochs > 0 and self.lr > 0 and 0 <= self.distill <= 1):
-            raise InputError(
-                "epochs and lr must be positive and distill in [0, 1]; found "
-                f"{self.epochs}, {self.lr}, {self.distill}"
-            )
 
 
 def train(
@@ -65,70 +33,43 @@ def train(
     """A trained copy of `network`, in evaluation mode, with the weights that validated best.
 
     The loss is (1 - a) task.loss + a T^2 KL(teacher || student) at temperature T, the teacher
-    being the task's original model.
-
-    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015;
-    L. N. Smith, "Super-Convergence", 2018 (one-cycle).
+    being the task's original model. The learning rate makes one cycle. With validation data, the
+    best weights of all epochs are returned, those at the start included, so that training never
+    ends worse than it began. Under `torchrun`, once the caller has made a process group, all
+    processes train one network.
 
     Raises:
-        InputError: the loss is not finite, CUDA is asked for and absent, or outputs can't be
-            distilled.
+        InputError: the loss or the weights become NaN or infinite, CUDA is asked for and absent,
+            the data can't be iterated twice, or the outputs can't be distilled.
+
+    Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
+    L. N. Smith, N. Topin, "Super-Convergence", 2017 (one cycle).
     """
     device = _device(options.device)
-    student = copy.deepcopy(network).to(device)
-    with _seeded(options.seed), _frozen_teacher(task.model, device) as teacher:
-        _run(student, teacher, task, options, device, progress)
-    home = network.device
-    return student.to(home).eval()
+    with _seeded(options.seed):
+        require_repeatable(task.train, "training")
+        if task.validation is not None:
+            require_repeatable(task.validation, "validation")
+        student = _in_layout(copy.deepcopy(network).to(device), torch.channels_last)
+        teacher = None
+        if options.distill:
+            teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
+        _Training(student, teacher, task, options, device, progress).run()
+    return _in_layout(student.to(network.device), torch.contiguous_format).eval()
 
 
-def _run(
-    student: Network,
-    teacher: nn.Module,
-    task: Task,
-    options: TuneOptions,
-    device: torch.device,
-    progress: Progress | None,
-) -> None:
-    per_epoch = sum(1 for _ in _lengths(task))
-    steps = max(1, round(options.epochs * per_epoch))
-    optimizer = _optimizer(student, options)
-    best_score, best_state, stale = -math.inf, None, 0
-    if task.validation is not None:  # so that training never ends worse than it began
-        best_score, best_state = validate(student, task, device), _snapshot(student)
-    check_every = max(1, min(per_epoch, steps))
-    start, share, step = time.monotonic(), 0.0, 0
-    student.train()
-    while share < 1:
-        for inputs, targets in task.train:
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * one_cycle(share)
-            loss = _loss(student, teacher, task, options, _to(inputs, device), targets.to(device))
-            if not torch.isfinite(loss):
-                raise InputError(f"the loss became {loss.item()} at step {step}; lower lr")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            _average_gradients(student)
-            optimizer.step()
-            step += 1
-            spent = time.monotonic() - start
-            share = max(step / steps, spent / options.seconds if options.seconds else 0.0)
-            if progress is not None:
-                progress(f"step {step}, loss {loss.item():.3f}", min(share, 1.0))
-            if share >= 1:
-                break
-            if step % check_every == 0 and task.validation is not None:
-                score = validate(student, task, device)
-                if score > best_score:
-                    best_score, best_state, stale = score, _snapshot(student), 0
-                else:
-                    stale += 1
-                    share = 1.0 if stale >= options.patience else share
-                student.train()
-                if share >= 1:
-                    break
-    if best_state is not None and validate(student, task, device) < best_score:
-        student.load_state_dict(best_state)
+def validate(network: Network, task: Task) -> float:
+    """Mean score of the task's metric on its validation data, in the network's own arithmetic."""
+    assert task.validation is not None
+    network.eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for inputs, targets in task.validation:
+            args, kwargs = as_call(_on(inputs, network.device))
+            outputs = as_arrays(_wide(network(*args, **kwargs)))
+            scores = task.metric.scores(outputs, as_arrays(targets))
+            total, count = total + float(scores.sum()), count + len(scores)
+    return total / max(count, 1)
 
 
 def one_cycle(share: float, warm_up: float = 0.2, end: float = 1e-3) -> float:
@@ -143,50 +84,106 @@ def one_cycle(share: float, warm_up: float = 0.2, end: float = 1e-3) -> float:
     return end + (1 - end) * (1 + math.cos(angle)) / 2
 
 
-def validate(network: Network, task: Task, device: torch.device | None = None) -> float:
-    """Mean score of the task's metric on its validation data."""
-    assert task.validation is not None
-    where = device or network.device
-    network.eval()
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for inputs, targets in task.validation:
-            args, kwargs = as_call(_to(inputs, where))
-            outputs = as_arrays(network(*args, **kwargs))
-            scores = task.metric.scores(outputs, as_arrays(targets))
-            total, count = total + float(scores.sum()), count + len(scores)
-    return total / max(count, 1)
+@dataclass
+class _Best:
+    """The weights that validated best, and how long ago that was."""
+
+    score: float = -math.inf
+    state: dict[str, Tensor] = field(default_factory=dict)
+    this_run: float = -math.inf
+    stale: int = 0
+
+    def see(self, score: float, network: Network) -> None:
+        self.stale = 0 if score > self.this_run else self.stale + 1
+        self.this_run = max(self.this_run, score)
+        if score > self.score:
+            self.score = score
+            self.state = {key: one.detach().clone() for key, one in network.state_dict().items()}
 
 
-def _loss(
-    student: Network,
-    teacher: nn.Module,
-    task: Task,
-    options: TuneOptions,
-    inputs: Any,
-    targets: Tensor,
-) -> Tensor:
-    args, kwargs = as_call(inputs)
-    with torch.autocast(targets.device.type, torch.bfloat16, enabled=targets.is_cuda):
-        outputs = student(*args, **kwargs)
-        plain = task.loss(outputs, targets)
-        if options.distill == 0:
-            return plain
-        with torch.no_grad():
-            taught = teacher(*args, **kwargs)
-        mine, theirs = (torch.utils._pytree.tree_leaves(one)[0] for one in (outputs, taught))
-        if mine.dim() != 2:
-            raise InputError(
-                f"outputs of shape {tuple(mine.shape)} can't be distilled; wanted N x classes, or "
-                "set distill=0"
-            )
-        soft = functional.kl_div(
-            functional.log_softmax(mine.float() / options.temperature, 1),
-            functional.log_softmax(theirs.float() / options.temperature, 1),
-            log_target=True,
-            reduction="batchmean",
-        )
-        return (1 - options.distill) * plain + options.distill * options.temperature**2 * soft
+@dataclass
+class _Training:
+    """One training, from the first step to the best weights."""
+
+    student: Network
+    teacher: Network | None
+    task: Task
+    options: TuneOptions
+    device: torch.device
+    progress: Progress | None
+    step: int = 0
+
+    def run(self) -> None:
+        options, batches = self.options, max(1, number_of_batches(self.task.train))
+        steps = max(1, round(options.epochs * max(1, batches // workers.size())))
+        optimizer = _optimizer(self.student, options)
+        best, begin, share = _Best(), time.monotonic(), 0.0
+        if self.task.validation is not None:
+            best.see(self._score(), self.student)
+            best.this_run = -math.inf  # the start is no reason to lose patience
+        while share < 1:
+            self.student.train()
+            before = self.step
+            for inputs, targets in workers.my_share(self.task.train):
+                for group in optimizer.param_groups:
+                    group["lr"] = options.lr * one_cycle(share)
+                loss = self._step(inputs, targets, optimizer)
+                spent = (time.monotonic() - begin) / options.seconds if options.seconds else 0.0
+                share = workers.agree(min(1.0, max(self.step / steps, spent)), self.device)
+                if self.progress is not None:
+                    self.progress(f"step {self.step}, loss {loss:.3f}", share)
+                if share >= 1:
+                    break
+            if self.step == before:
+                raise InputError(
+                    f"the training data gave too few batches for {workers.size()} process(es); "
+                    "give at least one batch each"
+                )
+            if self.task.validation is not None:
+                best.see(self._score(), self.student)
+                if best.stale >= options.patience:
+                    break
+        if best.state:
+            self.student.load_state_dict(best.state)
+        workers.share_buffers(self.student)
+        _require_finite(self.student)
+
+    def _score(self) -> float:
+        workers.share_buffers(self.student)
+        with self._autocast():
+            return workers.agree(validate(self.student, self.task), self.device)
+
+    def _step(self, inputs: Any, targets: Tensor, optimizer: torch.optim.Optimizer) -> float:
+        loss = self._loss(_on(inputs, self.device), targets.to(self.device))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise InputError(f"the loss became {value} at step {self.step}; lower lr")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        workers.average_gradients(self.student)
+        optimizer.step()
+        self.step += 1
+        return value
+
+    def _loss(self, inputs: Any, targets: Tensor) -> Tensor:
+        args, kwargs = as_call(inputs)
+        with self._autocast():
+            outputs = _wide(self.student(*args, **kwargs))
+            if self.teacher is None:
+                return self.task.loss(outputs, targets)
+            with torch.no_grad():
+                taught = self.teacher(*args, **kwargs)
+        soft = soft_loss(outputs, taught, self.options.temperature)
+        if self.options.distill == 1:
+            return soft
+        plain = self.task.loss(outputs, targets)
+        return (1 - self.options.distill) * plain + self.options.distill * soft
+
+    def _autocast(self) -> torch.autocast:
+        native = self.device.type == "cuda" or "bfloat16" in this_machine().precisions
+        wanted = self.options.precision
+        mixed = wanted == "bfloat16" or (wanted == "auto" and native)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
 
 def _optimizer(network: Network, options: TuneOptions) -> torch.optim.Optimizer:
@@ -201,25 +198,10 @@ def _optimizer(network: Network, options: TuneOptions) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True)
 
 
-def _average_gradients(network: Network) -> None:
-    """Under `torchrun`, every process steps by the mean of all gradients."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    for parameter in network.parameters():
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= torch.distributed.get_world_size()
-
-
-def _lengths(task: Task) -> Iterator[None]:
-    """One item per training batch, without making the batches where their number is known."""
-    try:
-        number = len(task.train)  # type: ignore[arg-type]
-    except TypeError:
-        number = sum(1 for _ in task.train)
-    if number == 0:
-        raise InputError("the training data is empty; give at least one batch")
-    return iter([None] * number)
+def _require_finite(network: Network) -> None:
+    for name, one in network.state_dict().items():
+        if one.is_floating_point() and not bool(torch.isfinite(one).all()):
+            raise InputError(f"weight {name} became NaN or infinite in training; lower lr")
 
 
 def _device(name: str) -> torch.device:
@@ -230,12 +212,27 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _to(inputs: Any, device: torch.device) -> Any:
-    return torch.utils._pytree.tree_map(lambda one: one.to(device), inputs)
+def _in_layout(network: Network, layout: torch.memory_format) -> Network:
+    """The network with its image weights in that order; convolutions train faster channels-last."""
+    for one in network.parameters():
+        if one.dim() == 4:
+            one.data = one.data.contiguous(memory_format=layout)
+    return network
 
 
-def _snapshot(network: Network) -> dict[str, Tensor]:
-    return {name: one.detach().clone() for name, one in network.state_dict().items()}
+def _on(inputs: Any, device: torch.device) -> Any:
+    """The inputs on the device, images channels-last, as the weights are while training."""
+
+    def move(one: Tensor) -> Tensor:
+        one = one.to(device)
+        return one.contiguous(memory_format=torch.channels_last) if one.dim() == 4 else one
+
+    return pytree.tree_map(move, inputs)
+
+
+def _wide(outputs: Any) -> Any:
+    """Outputs of mixed precision as float32, so that the user's loss and metric meet no other."""
+    return pytree.tree_map(lambda one: one.float() if one.dtype is torch.bfloat16 else one, outputs)
 
 
 @contextmanager
@@ -244,9 +241,3 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _frozen_teacher(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """A copy of the original, in evaluation mode, on the device."""
-    yield copy.deepcopy(model).to(device).eval()

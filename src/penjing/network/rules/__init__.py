@@ -59,9 +59,7 @@ RULES: dict[Any, Rule] = {
     aten.adaptive_avg_pool3d.default: window.pool,
     aten.adaptive_max_pool2d.default: window.pool_with_indices,
     # shape
-    aten.view.default: shaping.reshape,
     aten.reshape.default: shaping.reshape,
-    aten._unsafe_view.default: shaping.reshape,
     aten.flatten.using_ints: shaping.reshape,
     aten.unflatten.int: shaping.reshape,
     aten.squeeze.dim: shaping.reshape,

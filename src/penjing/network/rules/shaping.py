@@ -12,9 +12,7 @@ from penjing.network.axes import Axis, Concat, Expression, Product, resolve, siz
 from penjing.network.trace import Dims, Trace
 
 SPELLED_SIZES = {
-    torch.ops.aten.view.default: 1,
     torch.ops.aten.reshape.default: 1,
-    torch.ops.aten._unsafe_view.default: 1,
     torch.ops.aten.expand.default: 1,
 }
 

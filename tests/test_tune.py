@@ -1,0 +1,232 @@
+"""Tuning: what it promises about weights, losses, seeds and several processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn import functional
+
+from penjing.data import Arrays
+from penjing.errors import InputError
+from penjing.network import Network, capture
+from penjing.passes import PruneChannels, Tune
+from penjing.task import Metric, Task
+from penjing.tune.distill import soft_loss
+from penjing.tune.options import TuneOptions
+from penjing.tune.train import one_cycle, train, validate
+from tests.reference_networks import build
+
+QUICK = TuneOptions(epochs=1, lr=0.01)
+
+
+def _task(name: str = "plain_cnn", **options: Any) -> tuple[Task, Network]:
+    model, x = build(name)
+    data = Arrays(x.repeat(4, 1, 1, 1), torch.arange(16) % 10, batch_size=4, **options)
+    return Task(model, x[:2], data, data, data), capture(model, x[:2])
+
+
+def _changed(task: Task, **changes: Any) -> Task:
+    return dataclasses.replace(task, **changes)
+
+
+def test_tuning_never_ends_worse_than_it_began() -> None:
+    task, network = _task()
+    with torch.no_grad():
+        answers = network(task.test.x).argmax(1)  # type: ignore[union-attr]
+    right = Arrays(task.test.x, answers, batch_size=8)  # type: ignore[union-attr]
+    task = _changed(task, validation=right)
+    wild = TuneOptions(epochs=2, lr=0.05, distill=0.0)
+    assert validate(network, task) == 1.0
+    assert validate(train(network, _changed(task, validation=None), wild), task) < 1.0
+    assert validate(train(network, task, wild), task) == 1.0
+
+
+def test_a_pruned_network_comes_nearer_to_its_teacher() -> None:
+    task, network = _task("resnet_a", shuffle=True)
+    pruned = PruneChannels(0.5)(network, task)
+    tuned = Tune(TuneOptions(epochs=8, lr=0.01, distill=1.0), 16)(
+        pruned, _changed(task, validation=None)
+    )
+    x = task.test.x  # type: ignore[union-attr]
+    with torch.no_grad():
+        before, after = (soft_loss(one(x), network(x), 4.0) for one in (pruned, tuned))
+    assert after < before / 2
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_state() -> None:
+    task, network = _task("alexnet", shuffle=True, augment="flip-crop")
+    task = _changed(task, validation=None)
+    state = torch.random.get_rng_state()
+    one, two = (train(network, task, QUICK) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    other = train(network, task, dataclasses.replace(QUICK, seed=1))
+    keys = [key for key in one.state_dict() if key.endswith("weight")]
+    assert all(torch.equal(one.state_dict()[key], two.state_dict()[key]) for key in keys)
+    assert any(not torch.equal(one.state_dict()[key], other.state_dict()[key]) for key in keys)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_either_precision_gives_float32_weights_in_plain_order(precision: str) -> None:
+    task, network = _task("mobilenet_v2")
+    tuned = train(network, task, dataclasses.replace(QUICK, precision=precision))
+    assert all(one.dtype is torch.float32 for one in tuned.parameters())
+    assert all(one.is_contiguous() for one in tuned.parameters())
+
+
+def test_soft_loss_by_hand() -> None:
+    student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 2 * math.log(3)]])
+    # at T = 2 the teacher says (1/4, 3/4), the student (1/2, 1/2)
+    expected = 4 * (0.25 * math.log(0.5) + 0.75 * math.log(1.5))
+    assert math.isclose(soft_loss(student, teacher, 2.0).item(), expected, rel_tol=1e-6)
+    per_pixel = soft_loss(student[..., None].expand(1, 2, 5), teacher[..., None].expand(1, 2, 5), 2)
+    assert math.isclose(per_pixel.item(), expected, rel_tol=1e-6)
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_its_end() -> None:
+    rates = [one_cycle(step / 100) for step in range(101)]
+    assert rates[20] == max(rates) == 1.0
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert math.isclose(rates[-1], 1e-3)
+
+
+def test_the_clock_ends_a_training_and_patience_too() -> None:
+    task, network = _task()
+    seen: list[float] = []
+    short = TuneOptions(epochs=1e6, seconds=0.5, lr=1e-3)
+    train(network, _changed(task, validation=None), short, lambda _, share: seen.append(share))
+    assert seen[-1] == 1.0
+    assert seen == sorted(seen)
+    seen.clear()
+    frozen = TuneOptions(epochs=100, lr=1e-12, patience=2)
+    train(network, task, frozen, lambda _, share: seen.append(share))
+    assert len(seen) == 3 * 4  # one epoch to compare with, then two without gain
+
+
+def test_batch_norms_without_running_statistics_train_and_evaluate() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(),
+        nn.Linear(144, 4),
+    )  # fmt: skip
+    x = torch.randn(8, 3, 8, 8)
+    network = capture(model, x[:2])
+    torch.testing.assert_close(network(x), model.eval()(x))
+    data = Arrays(x, torch.arange(8) % 4, batch_size=4)
+    tuned = Tune(QUICK, recalibration_samples=8)(network, Task(model, x[:2], data, data, data))
+    assert torch.isfinite(tuned(x)).all()
+
+
+def _generator() -> Iterator[tuple[Tensor, Tensor]]:
+    yield torch.randn(4, 3, 32, 32), torch.zeros(4, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "text"),
+    [
+        ({"train": _generator()}, {}, "the training data is a generator"),
+        ({"validation": _generator()}, {}, "the validation data is a generator"),
+        ({"train": []}, {}, "the training data is empty"),
+        ({"loss": lambda *_: torch.tensor(math.nan, requires_grad=True)}, {}, "loss became nan"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(3072, 7))}, {}, r"\(4, 10\).*\(4, 7\)"),
+        ({"validation": None}, {"lr": 1e30, "distill": 0.0}, "lower lr"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(
+    changes: dict[str, Any], options: dict[str, Any], text: str
+) -> None:
+    task, network = _task()
+    with pytest.raises(InputError, match=text):
+        train(network, _changed(task, **changes), dataclasses.replace(QUICK, **options))
+
+
+def test_a_single_output_cannot_be_distilled_but_trained() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 1), torch.randn(8, 3)
+    data = [(x, torch.randn(8, 1))]
+    task = Task(model, x[:2], data, data, loss=functional.mse_loss)
+    network = capture(model, x[:2])
+    with pytest.raises(InputError, match=r"\(8, 1\) can't be distilled.*set distill=0"):
+        train(network, task, QUICK)
+    train(network, task, dataclasses.replace(QUICK, distill=0.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"epochs": math.inf}, "epochs must be a positive number; found inf"),
+        ({"lr": 0}, "lr must be a positive number; found 0"),
+        ({"seconds": 0.0}, "seconds must be a positive number"),
+        ({"temperature": -1}, "temperature must be a positive number"),
+        ({"weight_decay": -1e-4}, "weight_decay must be 0 or more"),
+        ({"distill": 1.5}, r"distill must be in \[0, 1\]; found 1.5"),
+        ({"patience": 0}, "patience must be 1 epoch or more"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw; found 'adam'"),
+        ({"device": "gpu"}, "device must be one of auto, cpu, cuda; found 'gpu'"),
+        ({"precision": "fp8"}, "precision must be one of auto, float32, bfloat16; found 'fp8'"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        TuneOptions(**options)
+
+
+def _work(rank: int, folder: str) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    torch.set_num_threads(1)
+    task, network = _task("resnet_a", shuffle=True)
+    steps: list[str] = []
+    later = itertools.count()
+    rising = Metric("later is better", lambda _, y: np.full(len(y), float(next(later))))
+    task = _changed(task, metric=rising)
+    tuned = train(network, task, QUICK, lambda line, _: steps.append(line))
+    torch.save((len(steps), network.state_dict(), tuned.state_dict()), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_share_the_batches_and_end_alike(tmp_path: Path) -> None:
+    multiprocessing.spawn(_work, (str(tmp_path),), nprocs=2)
+    (one_steps, before, one), (two_steps, _, two) = (
+        torch.load(tmp_path / f"{number}.pt") for number in range(2)
+    )
+    assert one_steps == two_steps == 2  # of four batches
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert any(not torch.equal(one[key], before[key]) for key in one if key.endswith("weight"))
+
+
+def test_two_processes_step_by_the_mean_gradient(tmp_path: Path) -> None:
+    """One batch of 2 x n samples equals two batches of n on two processes."""
+    multiprocessing.spawn(_work_linear, (str(tmp_path),), nprocs=2)
+    x, y = torch.arange(12.0).view(4, 3) / 12, torch.tensor([0, 1, 1, 0])
+    alone = _linear_trained([(x, y)])
+    together = torch.load(tmp_path / "0.pt")
+    torch.testing.assert_close(together, alone)
+
+
+def _linear_trained(batches: Any) -> Tensor:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    task = Task(model, torch.zeros(2, 3), batches, batches)
+    options = TuneOptions(epochs=3, lr=0.1, distill=0.0, precision="float32")
+    return train(capture(model, task.example), task, options).tensor("weight").detach()
+
+
+def _work_linear(rank: int, folder: str) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    x, y = torch.arange(12.0).view(4, 3) / 12, torch.tensor([0, 1, 1, 0])
+    weight = _linear_trained([(x[:2], y[:2]), (x[2:], y[2:])])
+    torch.save(weight, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
