@@ -48,22 +48,22 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     confidence: Annotated[float, typer.Option(help="Of the bound on the drop.")] = 0.95,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make candidates, measure each on its file, choose the best that keeps the budget."""
-    from penjing.reference import find_task
     from penjing.report.markdown import write_report
     from penjing.search.fit import fit as run
-    from penjing.search.preflight import check_options, claim_folder
 
-    check_options(max_drop, minutes, goal, confidence)
-    claim_folder(out, overwrite)
-    found = find_task(task)
-    with _display(as_json) as progress:
-        result = run(
-            found, target, max_drop, minutes, out, goal=goal, seed=seed, confidence=confidence,
-            overwrite=True, progress=progress,
-        )  # fmt: skip
+    try:
+        with _display(as_json) as progress:
+            result = run(
+                task, target, max_drop, minutes, out, goal=goal, seed=seed, confidence=confidence,
+                overwrite=overwrite, resume=resume, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print("penjing: interrupted before anything was finished", file=sys.stderr)
+        raise typer.Exit(130) from None
     report = write_report(result, out)
     if as_json:
         print(json.dumps(result.to_json()))
@@ -157,7 +157,9 @@ def _display(silent: bool) -> Iterator[Any]:
             nonlocal last
             head = stage.split(":")[0]
             if not silent and head != last:
-                console.print(f"[{share:4.0%}] {head}; best so far: {best}", markup=False)
+                console.print(
+                    f"[{share:4.0%}] {head}; best so far: {best}", markup=False, soft_wrap=True
+                )
                 last = head
 
         yield say

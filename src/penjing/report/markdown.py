@@ -47,9 +47,11 @@ def page(result: Result) -> str:
 
 def test_line(result: Result) -> str:
     """What the test data said, in one sentence."""
-    if result.test_drop is None or result.test_score is None or result.test_baseline is None:
+    if result.test_score is None or result.test_baseline is None:
         return "The test data was not touched: the run did not finish."
     found = result.test_drop
+    if found is None:
+        return f"Test: the original, {100 * result.test_baseline:.2f}, is the answer."
     return (
         f"Test ({found.samples} samples): original {100 * result.test_baseline:.2f}, chosen "
         f"{100 * result.test_score:.2f}; drop {found.drop:.2f} points, "

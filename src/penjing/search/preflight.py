@@ -8,6 +8,7 @@ from pathlib import Path
 
 from penjing.errors import InputError, MachineError
 from penjing.files import require_writable_folder
+from penjing.search.result import Result
 
 
 def check_options(max_drop: float, minutes: float, goal: str, confidence: float) -> None:
@@ -25,11 +26,11 @@ def check_options(max_drop: float, minutes: float, goal: str, confidence: float)
         raise InputError(f"--confidence must be in [0.5, 1); found {confidence}")
 
 
-def claim_folder(out: Path, overwrite: bool) -> Path:
-    """The folder for the results, proven writable; an earlier result only with `overwrite`.
+def claim_folder(out: Path, overwrite: bool, resume: bool) -> Path:
+    """The folder for the results, proven writable; an earlier result only with an option.
 
     Raises:
-        InputError: it holds something already.
+        InputError: it holds something already, or nothing to resume.
         MachineError: it can't be written.
     """
     try:
@@ -38,11 +39,28 @@ def claim_folder(out: Path, overwrite: bool) -> Path:
         taken = out.is_dir() and any(out.iterdir())
     except OSError as error:
         raise MachineError(f"--out {out} can't be read: {error.strerror}") from error
-    if taken and not (overwrite and (out / "result.json").exists()):
-        hint = "--overwrite replaces it" if (out / "result.json").exists() else "choose another"
+    earlier = (out / "result.json").exists()
+    if overwrite and resume:
+        raise InputError("--overwrite and --resume exclude each other; give one of them")
+    if resume and not earlier:
+        raise InputError(f"--out {out} holds no result.json to resume; leave --resume away")
+    if taken and not (earlier and (overwrite or resume)):
+        hint = "--overwrite replaces it, --resume goes on" if earlier else "choose another"
         raise InputError(f"--out {out} exists and is not empty; {hint}")
     require_writable_folder(out)
     return out
+
+
+def require_same_run(out: Path, wanted: Result) -> None:
+    """Raise InputError unless the result in `out` came of the same task, target and options."""
+    found = Result.load(out)
+    for name in ("task", "target", "goal", "max_drop", "confidence", "seed", "versions"):
+        earlier, now = getattr(found, name), getattr(wanted, name)
+        if earlier != now:
+            raise InputError(
+                f"--resume: {out} was begun with {name} {earlier!r}, now it is {now!r}; "
+                "take the same, or another --out"
+            )
 
 
 def clear(out: Path) -> None:

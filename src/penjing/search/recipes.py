@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from penjing.contract import Json
+from penjing.contract import Json, Plan
 from penjing.errors import InputError
-from penjing.passes import PASSES, Int8, Pass, PruneChannels, Tune
+from penjing.passes import PASSES, Pass, PruneChannels, Tune
 from penjing.targets import Target
 from penjing.tune.options import TuneOptions
 
 Recipe = tuple[Pass, ...]
-WIDTHS = (0.25, 0.5, 0.75)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A named recipe; `base` is the trial whose network it starts from, if any."""
-
-    name: str
-    recipe: Recipe
-    base: str | None = None
+CUTS = (0.25, 0.5, 0.75)
+"""Shares of the channels to remove, the mildest first."""
+MOST_EPOCHS = 20.0
 
 
 def to_json(recipe: Recipe) -> list[Json]:
@@ -42,23 +34,37 @@ def from_json(data: Sequence[Json]) -> Recipe:
         name = options.pop("method", None)
         if name not in PASSES:
             raise InputError(f"no pass {name!r}; there are {', '.join(PASSES)}")
-        if name == "Tune" and "options" in options:
-            options["options"] = TuneOptions(**options["options"])
         try:
+            if name == "Tune" and "options" in options:
+                options["options"] = TuneOptions(**options["options"])
             found.append(PASSES[name](**options))
         except TypeError as error:
             raise InputError(f"pass {name}: {error}") from error
     return tuple(found)
 
 
-def trials(target: Target, seconds: float, seed: int) -> list[Trial]:
-    """What a fit tries, cheapest first; `seconds` is the time for each training."""
-    tune = Tune(TuneOptions(epochs=8, seconds=seconds, seed=seed))
-    found = [Trial("int8", (Int8(),))]
-    for ratio in WIDTHS:
-        narrow = f"prune {ratio:.0%}".replace("%", " %")
-        multiple = target.channel_multiple // 2
-        prune = PruneChannels(ratio, importance="l1+l2", multiple=multiple, skip_mixed=True)
-        found.append(Trial(narrow, (prune, tune)))
-        found.append(Trial(f"{narrow} + int8", (Int8(),), base=narrow))
-    return found
+def from_plans(plans: Sequence[Plan]) -> Recipe:
+    """The passes that made these plans."""
+    return from_json([{"method": one.method, **one.options} for one in plans])
+
+
+def cuts(target: Target) -> dict[str, PruneChannels]:
+    """Pruning at each of the fixed shares, by the name of its candidate.
+
+    Widths are kept at multiples of half the target's own: a whole vector of channels would leave
+    the narrow layers of small networks as they are.
+    """
+    multiple = max(1, target.channel_multiple // 2)
+    return {
+        f"prune {100 * share:.0f} %": PruneChannels(
+            share, importance="l1+l2", multiple=multiple, skip_mixed=True
+        )
+        for share in CUTS
+    }
+
+
+def tuning(seconds: float, distill: bool, seed: int) -> Tune:
+    """The training after a cut, within `seconds`."""
+    return Tune(
+        TuneOptions(epochs=MOST_EPOCHS, seconds=seconds, distill=0.9 if distill else 0.0, seed=seed)
+    )

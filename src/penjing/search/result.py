@@ -20,7 +20,8 @@ class Candidate:
 
     Attributes:
         recipe: the passes, as JSON.
-        status: `"kept"` (within the budget), `"over budget"`, `"failed"` or `"baseline"`.
+        status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
+            and why it went no further is the reason), `"failed"` or `"baseline"`.
         reason: why, in one line.
         artifact: path of its file within the result's folder; None if there is none.
         pareto: no other candidate is better in drop, latency and bytes at once.
@@ -44,7 +45,9 @@ class Result:
     Attributes:
         chosen: name of the answer, `"original"` if nothing better keeps the budget.
         reason: why it was chosen.
-        test_score, test_baseline, test_drop: on the test data, touched once at the end.
+        artifact: path of the chosen file within the result's folder.
+        test_score, test_baseline, test_drop: on the test data, touched once at the end; no drop
+            where the original is the answer.
     """
 
     task: str

@@ -39,7 +39,7 @@ class TuneOptions:
     weight_decay: float = 5e-4
     distill: float = 0.9
     temperature: float = 4.0
-    patience: int = 3
+    patience: int = 8
     device: str = "auto"
     precision: str = "auto"
     seed: int = 0

@@ -1,0 +1,341 @@
+"""FixedList: the search of this release. A fixed list of recipes, tried in the order of promise."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from penjing.contract import Latency, Measurement, as_arrays
+from penjing.errors import InputError, PenjingError
+from penjing.measure import scores
+from penjing.network import Network, restore, save
+from penjing.passes import Int8, Tune
+from penjing.search import recipes
+from penjing.search.ledger import Ledger
+from penjing.search.recipes import Recipe
+from penjing.search.result import Candidate, Result
+from penjing.search.workshop import BASELINE, LATENCY_SECONDS, Workshop
+from penjing.targets import Target
+from penjing.task import as_call
+
+Progress = Callable[[str, float, str], None]
+"""Called with the stage, the share done (0..1) and the best candidate so far."""
+INT8 = "int8"
+LEAST_TRAINING = 2.0  # seconds; less isn't worth beginning
+FAR = 2.0  # times the budget
+NO_TIME = "no time was left for it"
+
+
+@dataclass
+class FixedList:
+    """One fit, step by step: int8, then three widths, each with and without int8.
+
+    Every step leaves its candidates in the ledger. A width is timed before it is tuned, because
+    speed doesn't depend on the weights; it is tuned only if it can win.
+    """
+
+    ledger: Ledger
+    workshop: Workshop
+    target: Target
+    original: Network
+    end: float
+    progress: Progress
+    networks: dict[str, Network] = field(default_factory=dict)
+    cuts: dict[str, Recipe] = field(default_factory=dict)
+    begin: float = field(default_factory=time.monotonic)
+
+    @property
+    def result(self) -> Result:
+        return self.ledger.result
+
+    @property
+    def file(self) -> str:
+        """The name of the chosen file."""
+        return f"model{self.workshop.runtime.ending}"
+
+    def run(self) -> None:
+        """All steps; an interrupt leaves what is finished."""
+        self._measure_original()
+        try:
+            self._quantize()
+            self._cut()
+            self._tune()
+            self._time_side_by_side()
+            self._prove_on_test()
+        except KeyboardInterrupt:
+            waiting = [one for one in self.result.candidates if one.reason == NO_TIME]
+            self.ledger.record(*(replace(one, reason="interrupted before it") for one in waiting))
+            self.ledger.note(
+                "interrupted: what was finished by then is measured, the test data was not "
+                "touched; --resume goes on"
+            )
+            self.ledger.deliver(self.file)
+
+    def _say(self, stage: str) -> None:
+        spent = (time.monotonic() - self.begin) / (self.end - self.begin)
+        self.progress(stage, min(spent, 0.99), self.result.chosen)
+
+    def _measure_original(self) -> None:
+        self._say("measuring the original")
+        self.networks[BASELINE] = self.original
+        self.workshop.make(BASELINE, self.original)
+        measured = self.workshop.measure(BASELINE, self.original)
+        self._require_better_than_chance()
+        self.ledger.record(
+            Candidate(BASELINE, (), "baseline", "", measured, *self.workshop.proof(BASELINE))
+        )
+
+    def _require_better_than_chance(self) -> None:
+        found = self.workshop.scores[BASELINE]
+        targets = np.concatenate([as_arrays(y) for _, y in self.workshop.validation])
+        if self.workshop.task.metric.name != "accuracy" or not scores.is_at_chance(found, targets):
+            return
+        shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)
+        raise InputError(
+            f"the model's accuracy is at chance: {found.mean():.1%} on {len(targets)} validation "
+            "samples, and always answering the commonest class gives "
+            f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
+        )
+
+    def _quantize(self) -> None:
+        self._say(INT8)
+        self._try(INT8, lambda: self._to_int8(self.original))
+
+    def _cut(self) -> None:
+        """Prune at each share and time the files: speed doesn't depend on the weights."""
+        found: dict[str, Measurement] = {}
+        failed = []
+        for name, prune in recipes.cuts(self.target).items():
+            self._say(f"cutting: {name}")
+            plan = prune.plan(self.original, self.workshop.task)
+            self.cuts[name] = (prune,)
+            if not plan.edits:
+                failed.append(Candidate(name, self._recipe(name), "not tuned", "nothing to remove"))
+                continue
+            try:
+                network = prune.apply(self.original, plan, self.workshop.task)
+                for key, one in ((name, network), (_int8(name), self._to_int8(network))):
+                    self.workshop.make(key, one)
+                    found[key] = self.workshop.sizes(key, one)
+            except PenjingError as error:
+                failed.append(Candidate(name, self._recipe(name), "failed", str(error)))
+        self._say("timing what was cut")
+        kept = [INT8] if self._status(INT8) == "kept" else []
+        times = self.workshop.time([*kept, *found], 2 * LATENCY_SECONDS)
+        self.ledger.set_latencies({name: times[name] for name in kept})
+        self.ledger.record(*failed, *(self._untuned(key, found[key], times[key]) for key in found))
+
+    def _untuned(self, name: str, measured: Measurement, latency: Latency) -> Candidate:
+        return Candidate(
+            name,
+            self._recipe(name),
+            "not tuned",
+            NO_TIME,
+            replace(measured, latency=latency),
+            *self.workshop.proof(name),
+        )
+
+    def _tune(self) -> None:
+        """Train what can win, the mildest cut first; stop after one that is far over the budget.
+
+        Time that is left then goes to the fastest cut that was near the budget.
+        """
+        waiting = self._worth_tuning()
+        near: list[str] = []
+        given = 0.0
+        while waiting:
+            name = waiting.pop(0)
+            given = self._seconds_left(1 + len(waiting)) / (1 + len(waiting))
+            if not self._train(name, name, given) or self._keeps_budget(name):
+                continue
+            far = self._drop(name) > FAR * self.result.max_drop
+            if far:
+                why = f"{name}, a milder cut, is far over the budget: {self._drop(name):.2f} points"
+                for one in waiting:
+                    self._leave(one, why)
+                waiting.clear()
+            if not (far and near):
+                near.append(name)
+        left = self._seconds_left(1)
+        if near and left > max(given, LEAST_TRAINING):
+            self._train(f"{near[-1]} tuned longer", near[-1], left)
+
+    def _worth_tuning(self) -> list[str]:
+        """The cuts that can win: for size all, for latency those faster than any milder way."""
+        worth = []
+        rivals = [BASELINE, *([INT8] if self._status(INT8) == "kept" else [])]
+        for name in self.cuts:
+            if self._status(name) != "not tuned" or self._latency(name) is None:
+                continue
+            fastest = min((name, _int8(name)), key=lambda one: self._ratio(one))
+            beaten = [one for one in rivals if not self._is_faster(fastest, one)]
+            if beaten and self.result.goal == "latency":
+                ratio = self._ratio(fastest) / self._ratio(beaten[-1])
+                self._leave(name, f"no faster than {beaten[-1]} alone ({ratio:.2f} of its time)")
+                continue
+            rivals.append(fastest)
+            worth.append(name)
+        return worth
+
+    def _train(self, name: str, base: str, seconds: float) -> bool:
+        """Tune the cut `base` and measure both of its files as `name`; False if that failed."""
+        folder = self.workshop.folder(name) / "network"
+        if (folder / "network.json").exists():
+            done = self._try(name, lambda: self._tuned_before(name))
+        elif seconds < LEAST_TRAINING:
+            return False
+        else:
+            tune = recipes.tuning(seconds, self._distillable(), self.result.seed)
+            done = self._try(name, lambda: self._tuned(name, base, tune))
+        if done:
+            self._try(_int8(name), lambda: self._to_int8(self.networks[name]))
+        else:
+            self._leave(_int8(name), f"{name} failed")
+        return done
+
+    def _tuned(self, name: str, base: str, tune: Tune) -> Network:
+        """The cut `base`, trained and saved."""
+        task, cut = self.workshop.task, self.cuts[base]
+        self.cuts[name] = (*cut, tune)
+        network = self.networks.get(base)
+        for one in (tune,) if network else self.cuts[name]:
+            network = one(
+                network or self.original,
+                task,
+                lambda line, _: self._say(f"{name}: {line}"),
+            )
+        assert network is not None
+        save(network, self.workshop.folder(name) / "network")
+        return network
+
+    def _tuned_before(self, name: str) -> Network:
+        """What an interrupted run had tuned."""
+        self._say(f"{name}: tuned before")
+        task = self.workshop.task
+        network = restore(self.workshop.folder(name) / "network", task.model, task.example)
+        self.cuts[name] = recipes.from_plans(network.history)
+        return network
+
+    def _seconds_left(self, trainings: int) -> float:
+        """For training, once measuring, the last comparison and the test are paid for."""
+        measuring = 2 * (2 * LATENCY_SECONDS + 2 * self.workshop.scoring_seconds)
+        ending = 3 * LATENCY_SECONDS + self.workshop.testing_seconds()
+        return self.end - time.monotonic() - trainings * measuring - ending
+
+    def _try(self, name: str, make: Callable[[], Network]) -> bool:
+        """Make and measure one candidate; a failure is recorded and the run goes on."""
+        begin = time.monotonic()
+        candidate = Candidate(name, (), "failed")
+        try:
+            network = make()
+            self.workshop.make(name, network)
+            measured = self.workshop.measure(name, network)
+            path, sha256 = self.workshop.proof(name)
+            status, reason = self._judge(measured)
+            candidate = Candidate(
+                name, (), status, reason, measured, path, sha256, time.monotonic() - begin
+            )
+            self.networks[name] = network
+        except PenjingError as error:
+            candidate = replace(candidate, reason=str(error))
+        except Exception as error:
+            line = (str(error).splitlines() or [""])[0]
+            candidate = replace(candidate, reason=f"{type(error).__name__}: {line[:200]}")
+        self.ledger.record(replace(candidate, recipe=self._recipe(name)))
+        return candidate.status != "failed"
+
+    def _judge(self, measured: Measurement) -> tuple[str, str]:
+        assert measured.drop is not None
+        found, budget = measured.drop, self.result.max_drop
+        if found.bound <= budget:
+            return "kept", f"drop {found.drop:.2f}, bound {found.bound:.2f} points"
+        what = "drop" if found.drop > budget else "bound of the drop"
+        figure = found.drop if found.drop > budget else found.bound
+        return "over budget", f"{what} {figure:.2f} points, budget {budget:g}"
+
+    def _time_side_by_side(self) -> None:
+        """The last word on latency: everything that keeps the budget, in one sitting."""
+        kept = [one.name for one in self.result.candidates if one.status == "kept"]
+        if not kept:
+            return
+        self._say("timing all that keep the budget side by side")
+        self.ledger.set_latencies(self.workshop.time(kept, 2 * LATENCY_SECONDS))
+        for name in kept:
+            if name != INT8 and INT8 in kept and not self._is_faster(name, INT8):
+                ratio = self._ratio(name) / self._ratio(INT8)
+                one = self.result.find(name)
+                gain = f"no faster than {INT8} alone ({ratio:.2f} of its time)"
+                self.ledger.record(replace(one, reason=f"{one.reason}; {gain}"))
+
+    def _prove_on_test(self) -> None:
+        """The one look at the test data; it can only send us back to the original."""
+        self._say("testing the chosen file and the original")
+        chosen = self.result.chosen
+        original, mine, found = self.workshop.test(chosen)
+        result = replace(self.result, test_baseline=original, test_score=mine)
+        if chosen != BASELINE:
+            result = replace(result, test_drop=found)
+        if chosen != BASELINE and found.drop > result.max_drop:
+            why = f"{chosen} kept the budget on validation but lost {found.drop:.2f} points on test"
+            result = replace(
+                result, chosen=BASELINE, reason=why, test_score=original, test_drop=None
+            )
+        self.ledger.finish(result, self.file)
+        self.progress("done", 1.0, self.result.chosen)
+
+    def _recipe(self, name: str) -> list[object]:
+        """The passes that make a candidate, as JSON."""
+        base, _, last = name.rpartition(" + ")
+        passes = self.cuts.get(base or name, ())
+        return recipes.to_json((*passes, Int8()) if last == INT8 else passes)
+
+    def _to_int8(self, network: Network) -> Network:
+        return Int8()(network, self.workshop.task)
+
+    def _distillable(self) -> bool:
+        """Whether the targets are classes and the outputs are scores of two or more."""
+        _, targets = next(iter(self.workshop.task.train))
+        args, kwargs = as_call(self.workshop.task.example)
+        with torch.no_grad():
+            outputs = torch.utils._pytree.tree_leaves(self.original(*args, **kwargs))[0]
+        return not targets.is_floating_point() and outputs.dim() > 1 and outputs.shape[1] > 1
+
+    def _leave(self, cut: str, why: str) -> None:
+        """Say of both files of a cut why it wasn't tuned."""
+        both = [one for one in self.result.candidates if one.name in (cut, _int8(cut))]
+        self.ledger.record(*(replace(one, reason=why) for one in both))
+
+    def _keeps_budget(self, cut: str) -> bool:
+        return "kept" in (self._status(cut), self._status(_int8(cut)))
+
+    def _drop(self, cut: str) -> float:
+        found = self.result.find(cut).measurement.drop
+        assert found is not None
+        return found.drop
+
+    def _status(self, name: str) -> str:
+        return next((one.status for one in self.result.everything if one.name == name), "")
+
+    def _latency(self, name: str) -> Latency | None:
+        return self.result.find(name).measurement.latency
+
+    def _ratio(self, name: str) -> float:
+        found = self._latency(name)
+        assert found is not None
+        return found.ratio
+
+    def _is_faster(self, name: str, rival: str) -> bool:
+        mine, theirs = self._latency(name), self._latency(rival)
+        assert mine is not None
+        assert theirs is not None
+        return mine.ratio_high < theirs.ratio_low
+
+
+def _int8(cut: str) -> str:
+    """The name of a cut's quantized file."""
+    return f"{cut} + {INT8}"

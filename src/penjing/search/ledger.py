@@ -1,0 +1,75 @@
+"""Ledger: the state of a fit, on disk after every step, so that no interruption loses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from penjing.contract import Latency
+from penjing.files import write_atomically
+from penjing.search.result import Candidate, Result, choose, with_pareto
+
+
+class Ledger:
+    """A result that grows.
+
+    Every change is written to `result.json` before the next step begins. Until the end its
+    `artifact` is the chosen candidate's own file; `deliver` copies that to `model.onnx`.
+    """
+
+    def __init__(self, folder: Path, result: Result) -> None:
+        self.folder = folder
+        self.result = result
+
+    def note(self, text: str) -> None:
+        """Add a line that the user should read."""
+        self._keep(replace(self.result, notes=(*self.result.notes, text)))
+
+    def record(self, *candidates: Candidate) -> None:
+        """Add candidates, or replace those of the same name (the baseline too), and choose."""
+        known = {one.name: one for one in self.result.everything}
+        known |= {one.name: one for one in candidates}
+        self._choose(tuple(known.values()))
+
+    def set_latencies(self, times: Mapping[str, Latency]) -> None:
+        """Take new latencies, by candidate, and choose again."""
+        self._choose(
+            tuple(
+                replace(one, measurement=replace(one.measurement, latency=times[one.name]))
+                if one.name in times
+                else one
+                for one in self.result.everything
+            )
+        )
+
+    def finish(self, result: Result, name: str) -> None:
+        """Write the last state, and the chosen file under `name`."""
+        self.deliver(name, replace(result, finished=True))
+
+    def deliver(self, name: str, result: Result | None = None) -> None:
+        """Copy the chosen candidate's file to `name`, then write the state that says so."""
+        result = result or self.result
+        chosen = result.find(result.chosen)
+        if chosen.artifact is not None:
+            write_atomically(self.folder / name, (self.folder / chosen.artifact).read_bytes())
+            result = replace(result, artifact=name)
+        self._keep(result)
+
+    def _choose(self, everything: tuple[Candidate, ...]) -> None:
+        baseline, *candidates = with_pareto(everything)
+        best, why = choose(baseline, candidates, self.result.goal, self.result.max_drop)
+        self._keep(
+            replace(
+                self.result,
+                baseline=baseline,
+                candidates=tuple(candidates),
+                chosen=best.name,
+                reason=why,
+                artifact=best.artifact,
+            )
+        )
+
+    def _keep(self, result: Result) -> None:
+        self.result = result
+        result.save(self.folder)

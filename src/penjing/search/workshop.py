@@ -1,0 +1,128 @@
+"""Workshop: candidates as files, and every figure that is measured on them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penjing.contract import Array, Artifact, Drop, Latency, Measurement, Session, as_arrays
+from penjing.errors import InputError
+from penjing.files import require_writable_folder
+from penjing.measure import costs, latency, memory, scores
+from penjing.measure.parity import parity
+from penjing.network import Network
+from penjing.runtimes.onnxruntime import OnnxRuntime, weight_bytes
+from penjing.task import Batches, Task
+
+BASELINE = "original"
+LATENCY_SECONDS = 3.0
+
+
+@dataclass
+class Workshop:
+    """The files of one fit, loaded in the runtime.
+
+    Attributes:
+        out: the result's folder; each candidate gets a folder of its own in `candidates/`.
+        scoring_seconds: how long the original took on the validation data; a unit for planning.
+    """
+
+    task: Task
+    out: Path
+    confidence: float
+    seed: int
+    runtime: OnnxRuntime = field(default_factory=OnnxRuntime)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    scores: dict[str, Array] = field(default_factory=dict)
+    scoring_seconds: float = 0.0
+
+    def folder(self, name: str) -> Path:
+        """Where the files of the candidate `name` lie."""
+        return self.out / "candidates" / "-".join(name.replace("%", "").replace("+", "").split())
+
+    def proof(self, name: str) -> tuple[str, str]:
+        """Which file the figures of a candidate are of: its path within `out`, and its SHA-256."""
+        artifact = self.artifacts[name]
+        return str(artifact.path.relative_to(self.out)), artifact.sha256
+
+    def make(self, name: str, network: Network) -> None:
+        """Lower the network to the candidate's file and load that."""
+        require_writable_folder(self.folder(name))
+        path = self.folder(name) / f"model{self.runtime.ending}"
+        self.artifacts[name] = self.runtime.lower(network, path)
+        self.sessions[name] = self.runtime.load(self.artifacts[name])
+
+    def sizes(self, name: str, network: Network) -> Measurement:
+        """What a file is before it has run: bytes, MACs, parameters."""
+        artifact = self.artifacts[name]
+        operators = costs.costs(network)
+        return Measurement(
+            file_bytes=artifact.file_bytes,
+            weight_bytes=weight_bytes(artifact.path),
+            peak_activation_bytes=costs.peak_activation_bytes(network),
+            macs=sum(one.macs for one in operators),
+            params=sum(one.params for one in operators),
+            metric=self.task.metric.name,
+        )
+
+    def measure(self, name: str, network: Network) -> Measurement:
+        """Everything, on the file: sizes, score, drop, parity, memory, latency.
+
+        Raises:
+            InputError: its outputs aren't finite, or the metric can't score them.
+        """
+        begin = time.monotonic()
+        self.scores[name] = scores.score(self.sessions[name], self.validation, self.task.metric)
+        if name == BASELINE:
+            self.scoring_seconds = time.monotonic() - begin
+        found = parity(network, self.sessions[name], self.validation)
+        if not math.isfinite(found.max_difference):
+            raise InputError("the file's outputs are NaN or infinite on validation data")
+        return replace(
+            self.sizes(name, network),
+            peak_process_bytes=memory.peak_process_bytes(self.artifacts[name].path, self._one),
+            score=float(self.scores[name].mean()),
+            latency=self.time([name])[name],
+            drop=scores.drop(self.scores[BASELINE], self.scores[name], self.confidence),
+            parity=found,
+        )
+
+    def time(self, names: Sequence[str], seconds: float = LATENCY_SECONDS) -> dict[str, Latency]:
+        """Latencies of candidates and the original, all in the same windows."""
+        some = {name: self.sessions[name] for name in (BASELINE, *names)}
+        return latency.compare(some, self._one, BASELINE, seconds, self.seed)
+
+    def test(self, name: str) -> tuple[float, float, Drop]:
+        """The original's score on the test data, the candidate's, and the drop between them."""
+        original = scores.score(self.sessions[BASELINE], self.task.test, self.task.metric)
+        if name == BASELINE:
+            mine = original
+        else:
+            mine = scores.score(self.sessions[name], self.task.test, self.task.metric)
+        found = scores.drop(original, mine, self.confidence)
+        return float(original.mean()), float(mine.mean()), found
+
+    def testing_seconds(self) -> float:
+        """About how long `test` will take, if both splits have batches of the same size."""
+        both = self.task.test, self.validation
+        known = all(isinstance(one, Sized) for one in both)
+        share = len(both[0]) / max(1, len(both[1])) if known else 1.0  # type: ignore[arg-type]
+        return 2 * share * self.scoring_seconds
+
+    @property
+    def validation(self) -> Batches:
+        """The held-out data that the search looks at."""
+        assert self.task.validation is not None
+        return self.task.validation
+
+    @property
+    def _one(self) -> Any:
+        """A single sample of the example, for timing."""
+        return torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(self.task.example))
