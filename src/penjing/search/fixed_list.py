@@ -253,7 +253,7 @@ class FixedList:
         assert measured.drop is not None
         found, budget = measured.drop, self.result.max_drop
         if found.bound <= budget:
-            return "kept", f"drop {found.drop:.2f}, bound {found.bound:.2f} points"
+            return "kept", ""
         what = "drop" if found.drop > budget else "bound of the drop"
         figure = found.drop if found.drop > budget else found.bound
         return "over budget", f"{what} {figure:.2f} points, budget {budget:g}"
@@ -268,9 +268,8 @@ class FixedList:
         for name in kept:
             if name != INT8 and INT8 in kept and not self._is_faster(name, INT8):
                 ratio = self._ratio(name) / self._ratio(INT8)
-                one = self.result.find(name)
-                gain = f"no faster than {INT8} alone ({ratio:.2f} of its time)"
-                self.ledger.record(replace(one, reason=f"{one.reason}; {gain}"))
+                why = f"no faster than {INT8} alone ({ratio:.2f} of its time)"
+                self.ledger.record(replace(self.result.find(name), reason=why))
 
     def _prove_on_test(self) -> None:
         """The one look at the test data; it can only send us back to the original."""

@@ -22,7 +22,7 @@ class Candidate:
         recipe: the passes, as JSON.
         status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
             and why it went no further is the reason), `"failed"` or `"baseline"`.
-        reason: why, in one line.
+        reason: why it isn't kept, or what it didn't gain, in one line.
         artifact: path of its file within the result's folder; None if there is none.
         pareto: no other candidate is better in drop, latency and bytes at once.
     """
