@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch.nn import functional
 from penjing.contract import Artifact
 from penjing.data import Arrays
 from penjing.files import sha256
+from penjing.measure.latency import compare
 from penjing.network import capture
 from penjing.passes.int8 import Int8
 from penjing.runtimes.onnxruntime import OnnxRuntime
@@ -170,27 +170,12 @@ def quantize_static(task: Task, fp32: Path, path: Path) -> Artifact:
     return Artifact(path, "onnxruntime", path.stat().st_size, sha256(path))
 
 
-def interleaved(sessions: dict[str, Any], one: Any, windows: int) -> dict[str, list[float]]:
-    """Median milliseconds of each session in each window, all sessions in every window."""
-    found: dict[str, list[float]] = {name: [] for name in sessions}
-    for _ in range(windows):
-        for name, session in sessions.items():
-            session.run(one)
-            times = []
-            for _ in range(8):
-                start = time.perf_counter()
-                session.run(one)
-                times.append(time.perf_counter() - start)
-            found[name].append(float(np.median(times)) * 1e3)
-    return found
-
-
 def accuracy(task: Task, session: Any) -> float | None:
     hits = [session.run(x.numpy()).argmax(1) == y.numpy() for x, y in task.test]
     return float(np.mean(np.concatenate(hits))) if hits else None
 
 
-def compare(task: Task, windows: int) -> list[dict[str, Any]]:
+def rows_of(task: Task, seconds: float) -> list[dict[str, Any]]:
     """One row each for fp32, ONNX Runtime's int8 and ours."""
     runtime, network = OnnxRuntime(), capture(task.model, task.example)
     with tempfile.TemporaryDirectory() as folder:
@@ -200,14 +185,16 @@ def compare(task: Task, windows: int) -> list[dict[str, Any]]:
         quantized = Int8(samples=SAMPLES)(network, task)
         files["penjing Int8"] = runtime.lower(quantized, place / "ours.onnx")
         sessions = {name: runtime.load(one) for name, one in files.items()}
-        times = interleaved(sessions, next(calibration(task))[:1], windows)
-        theirs = np.array(times["quantize_static"])
+        one = next(calibration(task))[:1]
+        times = compare(sessions, one, "quantize_static", seconds)
         return [
             {
                 "model": task.name,
                 "file": name,
-                "latency_ms": float(np.median(times[name])),
-                "ratio": float(np.median(np.array(times[name]) / theirs)),
+                "latency_ms": times[name].latency_ms,
+                "ratio": times[name].ratio,
+                "ratio_low": times[name].ratio_low,
+                "ratio_high": times[name].ratio_high,
                 "accuracy": accuracy(task, session),
                 "file_bytes": files[name].file_bytes,
             }
@@ -218,7 +205,7 @@ def compare(task: Task, windows: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--windows", type=int, default=150)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of timing for each model")
     parser.add_argument("--only", default="", help="part of a model's name")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -232,16 +219,16 @@ def main() -> None:
     for name, make in makers.items():
         if options.only in name:
             try:
-                rows += compare(make(), options.windows)
+                rows += rows_of(make(), options.seconds)
             except FileNotFoundError as error:
                 print(f"skipped {name}: {error}")
-    print("| model | file | latency_ms | ratio | accuracy | file_bytes |")
-    print("|---|---|---|---|---|---|")
+    print("| model | file | latency_ms | ratio | interval (99 %) | accuracy | file_bytes |")
+    print("|---|---|---|---|---|---|---|")
     for row in rows:
         score = "-" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
         print(
             f"| {row['model']} | {row['file']} | {row['latency_ms']:.3f} | {row['ratio']:.3f} "
-            f"| {score} | {row['file_bytes']} |"
+            f"| {row['ratio_low']:.3f} - {row['ratio_high']:.3f} | {score} | {row['file_bytes']} |"
         )
     if options.json:
         options.json.write_text(json.dumps({"rows": rows}, indent=1))

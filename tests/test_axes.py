@@ -11,6 +11,8 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import capture, carry_out, find_axes, mask
 from penjing.network.axes import Axis, Concat, Pin, Product, join, kept, resolve, size
+from penjing.passes import PruneChannels
+from penjing.task import Task
 from tests.reference_networks import NETWORKS, build
 
 WHY = Pin("test")
@@ -57,16 +59,27 @@ def _kept_at_random(axes, names, seed: int) -> dict[str, list[int]]:  # type: ig
     }
 
 
+def _kept_by_rank(model, network, x) -> dict[str, list[int]]:  # type: ignore[no-untyped-def]
+    task = Task(model, x[:2], [], [])
+    edits = PruneChannels(0.4, importance="l1+l2", skip_mixed=True).plan(network, task).edits
+    return edits[0]["axes"]
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("seed", range(3))
-def test_pruned_equals_masked(name: str, seed: int) -> None:
+@pytest.mark.parametrize("choice", ["ranked", 0, 1, 2])
+def test_pruned_equals_masked(name: str, choice: str | int) -> None:
     model, x = build(name)
     network = capture(model, x[:2])
     axes = find_axes(network)
     assert not axes.trace.unknown
     names = [one for one, group in axes.free.items() if not group.mixed]
     assert names
-    keep = _kept_at_random(axes, names, seed)
+    keep = (
+        _kept_by_rank(model, network, x)
+        if choice == "ranked"
+        else _kept_at_random(axes, names, int(choice))
+    )
+    assert set(keep) == set(names)
     pruned = carry_out(network, Plan("test", {}, ({"edit": "shrink", "axes": keep},)))
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in model.parameters())
     expected = mask(network, keep)(x)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from penjing.contract import Latency
 from penjing.errors import InputError
 from penjing.measure import costs, scores
 from penjing.measure.latency import compare
@@ -47,30 +48,63 @@ def test_chance() -> None:
     assert not scores.is_at_chance(np.ones(500), targets)
 
 
-class Burn:
-    """A session that takes a known amount of work."""
+class Clock:
+    """Time that passes only when something runs, so that no test depends on the machine."""
 
-    def __init__(self, work: int) -> None:
-        self.x, self.work = np.ones(20_000), work
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, share_of_processor: float = 1.0) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "thread_time", lambda: self.now * share_of_processor)
+
+
+class Takes:
+    """A session that takes a known time, give or take a tenth, and now and then three times it."""
+
+    def __init__(self, clock: Clock, seconds: float, seed: int) -> None:
+        self.clock, self.seconds, self.draw = clock, seconds, np.random.default_rng(seed)
 
     def run(self, inputs: Any) -> Any:
-        for _ in range(self.work):
-            self.x.sum()
+        factor = 1 + 0.1 * self.draw.standard_normal()
+        self.clock.now += self.seconds * factor * (3 if self.draw.random() < 0.03 else 1)
         return inputs
 
 
-def test_the_baseline_has_ratio_one_and_twice_the_work_is_slower() -> None:
-    found = compare({"a": Burn(5), "b": Burn(15)}, np.zeros(1), "a", seconds=0.5)
-    assert found["a"].ratio == 1.0
-    assert found["a"].verdict == "no difference"
-    assert found["b"].verdict == "slower"
-    assert found["b"].ratio_low < found["b"].ratio < found["b"].ratio_high
+def _ratios(monkeypatch: pytest.MonkeyPatch, slower_by: float) -> list[Latency]:
+    found = []
+    for seed in range(100):
+        clock = Clock(monkeypatch)
+        sessions = {
+            "a": Takes(clock, 1e-3, 2 * seed), "b": Takes(clock, 1e-3 * slower_by, 2 * seed + 1),
+        }  # fmt: skip
+        found.append(compare(sessions, np.zeros(1), "a", seconds=2.0, seed=seed)["b"])
+    return found
+
+
+def test_of_a_hundred_comparisons_with_itself_none_finds_a_difference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert {one.verdict for one in _ratios(monkeypatch, 1.0)} == {"no difference"}
+
+
+def test_a_slow_down_of_a_twentieth_is_found_and_sized(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _ratios(monkeypatch, 1.05)
+    assert sum(one.verdict == "slower" for one in found) >= 95
+    assert sum(one.ratio_low < 1.05 < one.ratio_high for one in found) >= 95
+
+
+def test_the_baseline_has_ratio_one_and_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    found = compare({"a": Takes(clock, 2e-3, 0)}, np.zeros(1), "a", seconds=1.0)["a"]
+    assert (found.ratio, found.ratio_low, found.ratio_high) == (1.0, 1.0, 1.0)
+    assert found.verdict == "no difference"
+    assert not found.disturbed
+    assert math.isclose(found.latency_ms, 2.0, rel_tol=0.02)
+    assert 2.1 < found.p90_ms < 2.5
 
 
 def test_comparing_comes_to_an_end_on_a_disturbed_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
-    found = compare({"a": Burn(5)}, np.zeros(1), "a", seconds=0.05)
-    assert found["a"].disturbed
+    clock = Clock(monkeypatch, share_of_processor=0.5)
+    assert compare({"a": Takes(clock, 1e-3, 0)}, np.zeros(1), "a", seconds=0.5)["a"].disturbed
 
 
 class Constant:

@@ -104,5 +104,7 @@ def test_bad_options_are_refused() -> None:
         PruneChannels(skip=("conv9",)).plan(network, task)
     with pytest.raises(InputError, match="samples must be 2 or more"):
         Int8(samples=1)
+    with pytest.raises(InputError, match=r"skip names 'conv9', which is no layer.*conv1"):
+        Int8(skip=("conv9",)).plan(network, task)
     with pytest.raises(InputError, match="no pass 'Prune'"):
         recipes.from_json([{"method": "Prune"}])

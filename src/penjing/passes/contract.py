@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
@@ -46,8 +47,9 @@ class Pass(ABC):
         return result
 
     def to_json(self) -> dict[str, Json]:
-        """The name and the options; `penjing.passes.recipe` reads it back."""
-        return {"method": type(self).__name__} | asdict(self)  # type: ignore[call-overload, no-any-return]
+        """The name and the options; `penjing.search.recipes.from_json` reads it back."""
+        options = json.dumps(asdict(self))  # type: ignore[call-overload]
+        return {"method": type(self).__name__, **json.loads(options)}
 
 
 def _fingerprint(network: Network) -> tuple[object, ...]:

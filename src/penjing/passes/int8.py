@@ -32,7 +32,7 @@ CLAMPS = {
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
 JOINED = SUMS | {aten.cat.default, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default}
 PASSING = {
-    aten.max_pool2d.default, aten.flatten.using_ints, aten.view.default, aten.reshape.default,
+    aten.max_pool2d.default, aten.flatten.using_ints, aten.reshape.default,
     aten.slice.Tensor, aten.pad.default, aten.dropout.default, aten.dropout_.default,
     aten.permute.default, aten.transpose.int, aten.contiguous.default,
 }  # fmt: skip
@@ -52,6 +52,9 @@ class Int8(Pass):
         samples: how many training samples are looked at; two or more.
         percentile: for `"percentile"`.
         skip: layers to leave in float, by name or prefix.
+
+    Raises:
+        InputError: an option is out of range, or `skip` names nothing.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", 2018.
@@ -103,11 +106,17 @@ class Int8(Pass):
 
     def _layers(self, network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
         layers, left = [], []
+        names = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
+        for one in self.skip:
+            if not any(_is_in(name, one) for name in names):
+                raise InputError(
+                    f"skip names {one!r}, which is no layer; there are {', '.join(names)}"
+                )
         for node in network.calls():
             if node.target in LAYERS:
                 layer = str(node.meta["layer"])
                 weight = node.args[1]
-                if any(layer == one or layer.startswith(f"{one}.") for one in self.skip):
+                if any(_is_in(layer, one) for one in self.skip):
                     left.append(LeftAlone(layer, "named in skip"))
                 elif not isinstance(weight, fx.Node) or weight.op != "get_attr":
                     left.append(LeftAlone(layer, "its weight is computed"))
@@ -116,6 +125,10 @@ class Int8(Pass):
                 else:
                     layers.append(node)
         return layers, left
+
+
+def _is_in(layer: str, name: str) -> bool:
+    return layer == name or layer.startswith(f"{name}.")
 
 
 def _places(

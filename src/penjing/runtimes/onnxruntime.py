@@ -6,7 +6,10 @@ import contextlib
 import io
 import json
 import logging
+import statistics
+import tempfile
 import warnings
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +28,9 @@ from penjing.targets import Target
 from penjing.task import as_call
 
 PROTOBUF_LIMIT = 2 * 2**30
+KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul": {torch.ops.aten.linear.default}}
+"""ONNX operators, and what they are in the graph."""
+FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
 OUTPUTS_KEY = "penjing.outputs"
 
 
@@ -55,7 +61,10 @@ class OnnxRuntime(Runtime):
         leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
         batch = torch.export.Dim("batch")
         free = (tuple({0: batch} for _ in leaves),)
-        kernels = [str(one.meta["layer"]) for one in network.calls() if one.target in CONVOLUTIONS]
+        kernels = {
+            kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
+            for kind, targets in KERNELS.items()
+        }
         mode = network.training
         network.eval()
         try:
@@ -151,7 +160,7 @@ def _quiet() -> Any:
 
 
 def _named(
-    model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: list[str]
+    model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: dict[str, list[str]]
 ) -> onnx.ModelProto:
     """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
     structure: Any = "tensor"
@@ -169,9 +178,14 @@ def _named(
     layers = {
         one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
     }
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    if len(convolutions) == len(kernels):  # folding a norm renames weights, but keeps the order
-        layers |= {one.input[1]: kernel for one, kernel in zip(convolutions, kernels, strict=True)}
+    constants = {one.name for one in graph.initializer}
+    for kind, names_of_kind in kernels.items():
+        nodes = [
+            one for one in graph.node if one.op_type in kind.split() and one.input[1] in constants
+        ]
+        if len(nodes) == len(names_of_kind):  # folding renames weights, but keeps the order
+            pairs = zip(nodes, names_of_kind, strict=True)
+            layers |= {one.input[1]: layer for one, layer in pairs if layer}
     used: set[str] = set()
     for position, node in enumerate(graph.node):
         weights = [layers[one] for one in node.input if layers.get(one)]
@@ -188,6 +202,53 @@ def _named(
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {OUTPUTS_KEY: json.dumps(structure)})
     return model
+
+
+def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float]:
+    """Seconds that ONNX Runtime's profiler gives each layer, or each operator without weights.
+
+    One thread, the median over `runs`; a file that `OnnxRuntime.lower` wrote names its layers.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session = OnnxSession(path.read_bytes(), profile_to=Path(folder) / "profile")
+        for _ in range(runs):
+            session.run(inputs)
+        events = json.loads(Path(session.session.end_profiling()).read_text())
+    samples: dict[str, list[float]] = defaultdict(list)
+    kinds: dict[str, str] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
+            samples[name].append(event["dur"] / 1e6)
+            kinds[name] = event["args"]["op_name"]
+    layers = _layers(onnx.load(path, load_external_data=False).graph)
+    found: dict[str, float] = defaultdict(float)
+    for name, durations in samples.items():
+        key = layers.get(name.removesuffix("_nchwc").removesuffix("_bn")) or kinds[name]
+        found[key] += statistics.median(durations)
+    return dict(found)
+
+
+def _layers(graph: onnx.GraphProto) -> dict[str, str]:
+    """The layer behind a node's name, and the layer or operator behind a value's.
+
+    Where the runtime lays channels out anew (NCHWc), it names a node after the value at the end of
+    all that it fused, and turns a lone batch norm into a convolution.
+    """
+    found: dict[str, str] = {}
+    order: list[str] = []
+    for node in graph.node:
+        layer = node.name.rpartition("/")[0]
+        if layer and not layer.isdigit():
+            found[node.name] = layer
+        else:
+            layer = node.op_type
+            if layer in FUSED_INTO_CONVOLUTIONS:
+                known = [one for one in node.input if one in found]
+                layer = found[max(known, key=order.index)] if known else layer
+        found |= dict.fromkeys(node.output, layer)
+        order += node.output
+    return found
 
 
 def weight_bytes(path: Path) -> int:

@@ -27,7 +27,10 @@ def bench(paths: list[Path], seconds: float = 5.0, seed: int = 0) -> dict[str, L
         name = str(path)
         while name in sessions:
             name += " (again)"
-        sessions[name] = OnnxSession(path.read_bytes())
+        try:
+            sessions[name] = OnnxSession(path.read_bytes())
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         shapes[name] = [
             ([1 if not isinstance(n, int) else n for n in one.shape], one.type)
             for one in sessions[name].session.get_inputs()

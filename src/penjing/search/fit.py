@@ -57,6 +57,7 @@ def fit(
     Raises:
         PenjingError: with one line, before any long work.
     """
+    begin = time.monotonic()
     check_options(max_drop, minutes, goal, confidence)
     device = find_target(target)
     if not device.local:
@@ -93,7 +94,8 @@ def fit(
         Workshop(task, folder, confidence, seed),
         device,
         network,
-        time.monotonic() + 60 * minutes,
+        begin,
+        begin + 60 * minutes,
         progress or (lambda *_: None),
     )
     with _terminated_as_interrupt():

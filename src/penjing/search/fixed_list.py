@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from penjing.contract import Latency, Measurement, as_arrays
+from penjing.contract import Json, Latency, Measurement, as_arrays
 from penjing.errors import InputError, PenjingError
 from penjing.measure import scores
 from penjing.network import Network, restore, save
@@ -28,6 +28,7 @@ Progress = Callable[[str, float, str], None]
 INT8 = "int8"
 LEAST_TRAINING = 2.0  # seconds; less isn't worth beginning
 FAR = 2.0  # times the budget
+SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
 NO_TIME = "no time was left for it"
 
 
@@ -43,11 +44,11 @@ class FixedList:
     workshop: Workshop
     target: Target
     original: Network
+    begin: float
     end: float
     progress: Progress
     networks: dict[str, Network] = field(default_factory=dict)
     cuts: dict[str, Recipe] = field(default_factory=dict)
-    begin: float = field(default_factory=time.monotonic)
 
     @property
     def result(self) -> Result:
@@ -149,8 +150,10 @@ class FixedList:
         near: list[str] = []
         given = 0.0
         while waiting:
+            while len(waiting) > 1 and self._share_of(waiting) < LEAST_TRAINING:
+                waiting.pop()  # rather a few well than all badly, and the mildest first
+            given = self._share_of(waiting)
             name = waiting.pop(0)
-            given = self._seconds_left(1 + len(waiting)) / (1 + len(waiting))
             if not self._train(name, name, given) or self._keeps_budget(name):
                 continue
             far = self._drop(name) > FAR * self.result.max_drop
@@ -176,7 +179,7 @@ class FixedList:
             beaten = [one for one in rivals if not self._is_faster(fastest, one)]
             if beaten and self.result.goal == "latency":
                 ratio = self._ratio(fastest) / self._ratio(beaten[-1])
-                self._leave(name, f"no faster than {beaten[-1]} alone ({ratio:.2f} of its time)")
+                self._leave(name, f"no faster than {beaten[-1]} ({ratio:.2f} of its time)")
                 continue
             rivals.append(fastest)
             worth.append(name)
@@ -215,16 +218,21 @@ class FixedList:
 
     def _tuned_before(self, name: str) -> Network:
         """What an interrupted run had tuned."""
-        self._say(f"{name}: tuned before")
+        self._say(f"{name}, tuned before")
         task = self.workshop.task
         network = restore(self.workshop.folder(name) / "network", task.model, task.example)
         self.cuts[name] = recipes.from_plans(network.history)
         return network
 
+    def _share_of(self, waiting: Sequence[str]) -> float:
+        """Seconds for each of the cuts that wait, if all are trained alike."""
+        return self._seconds_left(len(waiting)) / len(waiting)
+
     def _seconds_left(self, trainings: int) -> float:
         """For training, once measuring, the last comparison and the test are paid for."""
         measuring = 2 * (2 * LATENCY_SECONDS + 2 * self.workshop.scoring_seconds)
         ending = 3 * LATENCY_SECONDS + self.workshop.testing_seconds()
+        ending += SPARE_SHARE * (self.end - self.begin)
         return self.end - time.monotonic() - trainings * measuring - ending
 
     def _try(self, name: str, make: Callable[[], Network]) -> bool:
@@ -268,7 +276,7 @@ class FixedList:
         for name in kept:
             if name != INT8 and INT8 in kept and not self._is_faster(name, INT8):
                 ratio = self._ratio(name) / self._ratio(INT8)
-                why = f"no faster than {INT8} alone ({ratio:.2f} of its time)"
+                why = f"no faster than {INT8} ({ratio:.2f} of its time)"
                 self.ledger.record(replace(self.result.find(name), reason=why))
 
     def _prove_on_test(self) -> None:
@@ -287,11 +295,11 @@ class FixedList:
         self.ledger.finish(result, self.file)
         self.progress("done", 1.0, self.result.chosen)
 
-    def _recipe(self, name: str) -> list[object]:
+    def _recipe(self, name: str) -> tuple[Json, ...]:
         """The passes that make a candidate, as JSON."""
         base, _, last = name.rpartition(" + ")
         passes = self.cuts.get(base or name, ())
-        return recipes.to_json((*passes, Int8()) if last == INT8 else passes)
+        return tuple(recipes.to_json((*passes, Int8()) if last == INT8 else passes))
 
     def _to_int8(self, network: Network) -> Network:
         return Int8()(network, self.workshop.task)

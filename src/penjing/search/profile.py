@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,11 +13,9 @@ from penjing.contract import as_arrays
 from penjing.data import check
 from penjing.measure.costs import costs
 from penjing.measure.latency import compare
-from penjing.network import capture
-from penjing.runtimes.onnxruntime import OnnxRuntime, OnnxSession
+from penjing.network import Network, capture
+from penjing.runtimes.onnxruntime import OnnxRuntime, seconds_by_layer
 from penjing.task import Task
-
-RUNS = 60
 
 
 @dataclass(frozen=True)
@@ -53,49 +49,49 @@ def profile(task: Task, seconds: float = 3.0) -> tuple[list[LayerProfile], float
         artifact = runtime.lower(network, Path(folder) / "model.onnx")
         session = runtime.load(artifact)
         whole = compare({"it": session}, one, "it", seconds)["it"].latency_ms
-        times = _times(artifact.path, one, Path(folder))
+        times = seconds_by_layer(artifact.path, one)
     scale = whole / max(sum(times.values()), 1e-12)
-    merged: dict[str, list[int]] = {}
-    operators: dict[str, str] = {}
-    for cost in costs(network):
-        weighted = cost.params > 0 and cost.macs > 0
-        key = cost.layer if weighted else cost.operator
-        operators.setdefault(key, cost.operator)
-        row = merged.setdefault(key, [0, 0, 0])
-        for place, value in enumerate((cost.params, cost.macs, cost.activation_bytes)):
-            row[place] += value
     rows = [
-        LayerProfile(
-            key, operators[key], params, macs, size, times[key] * scale if key in times else None
-        )
-        for key, (params, macs, size) in merged.items()
+        replace(row, latency_ms=times.pop(key) * scale if (key := _match(row, times)) else None)
+        for row in _rows(network)
     ]
-    known = set(merged)
     rows += [
-        LayerProfile(f"({name})", name, 0, 0, 0, value * scale)
-        for name, value in times.items()
-        if name not in known
+        LayerProfile(f"({name})", name, 0, 0, 0, value * scale) for name, value in times.items()
     ]
     return sorted(rows, key=lambda row: (-(row.latency_ms or 0), -row.macs)), whole
 
 
-def _times(path: Path, inputs: Any, folder: Path) -> dict[str, float]:
-    """Seconds by layer name (or by operator, for those without weights), median over runs."""
-    session = OnnxSession(path.read_bytes(), profile_to=folder / "profile")
-    for _ in range(RUNS):
-        session.run(inputs)
-    events = json.loads(Path(session.session.end_profiling()).read_text())
-    samples: dict[str, list[float]] = defaultdict(list)
-    kinds: dict[str, str] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
-            samples[name].append(event["dur"] / 1e6)
-            kinds[name] = event["args"]["op_name"]
-    found: dict[str, float] = defaultdict(float)
-    for name, durations in samples.items():
-        layer = name.rsplit("/", 1)[0]
-        named = "/" in name and not layer.isdigit()
-        usual = sorted(durations)[len(durations) // 2]
-        found[layer if named else kinds[name]] += usual
-    return dict(found)
+def _rows(network: Network) -> list[LayerProfile]:
+    """One row for each layer with weights and for each kind of operator without, untimed."""
+    found: dict[str, LayerProfile] = {}
+    for cost in costs(network):
+        key = cost.layer if cost.params > 0 and cost.layer else cost.operator
+        row = found.get(key, LayerProfile(key, cost.operator, 0, 0, 0, None))
+        found[key] = replace(
+            row,
+            params=row.params + cost.params,
+            macs=row.macs + cost.macs,
+            activation_bytes=row.activation_bytes + cost.activation_bytes,
+        )
+    return list(found.values())
+
+
+def _match(row: LayerProfile, times: Mapping[str, float]) -> str | None:
+    """The runtime's word for a row: its layer, or an operator whose name means the same."""
+    if row.layer in times:
+        return row.layer
+    mine = _plain(row.layer)
+    return next((name for name in times if _plain(name) == mine), None)
+
+
+def _plain(name: str) -> str:
+    """An operator's name as PyTorch and ONNX have it in common.
+
+    >>> _plain("max_pool2d") == _plain("MaxPool"), _plain("mean") == _plain("ReduceMean")
+    (True, True)
+    """
+    word = name.replace("_", "").lower().removeprefix("reduce")
+    words = {"adaptive": "", "global": "", "average": "avg", "normalization": "norm"}
+    for long, short in words.items():
+        word = word.replace(long, short)
+    return word.removesuffix("1d").removesuffix("2d").removesuffix("3d")

@@ -19,7 +19,7 @@ class Candidate:
     """One recipe and what its file measured.
 
     Attributes:
-        recipe: the passes, as JSON.
+        recipe: the passes, in order, as JSON.
         status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
             and why it went no further is the reason), `"failed"` or `"baseline"`.
         reason: why it isn't kept, or what it didn't gain, in one line.
@@ -28,7 +28,7 @@ class Candidate:
     """
 
     name: str
-    recipe: Sequence[Json]
+    recipe: tuple[Json, ...]
     status: str
     reason: str = ""
     measurement: Measurement = field(default_factory=Measurement)
@@ -114,7 +114,11 @@ def _candidate_json(one: Candidate) -> dict[str, Json]:
 
 
 def _candidate(data: Mapping[str, Json]) -> Candidate:
-    return Candidate(**{**data, "measurement": Measurement.from_json(data["measurement"])})
+    parts = {
+        "measurement": Measurement.from_json(data["measurement"]),
+        "recipe": tuple(data["recipe"]),
+    }
+    return Candidate(**{**data, **parts})
 
 
 def with_pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -1,0 +1,122 @@
+"""A fit that is killed, interrupted or resumed: what is on disk is always whole and true."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from penjing.errors import InputError
+from penjing.search.fit import fit
+from penjing.search.result import Result
+
+TASK = Path(__file__).with_name("slow_task.py")
+
+
+def _start(out: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-W", "ignore", "-m", "penjing.cli", "fit", str(TASK), "--minutes",
+            "1", "--max-drop", "20", "--goal", "size", "--out", str(out), *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def _wait(process: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not until():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _require_whole(out: Path) -> Result:
+    """The result reads, and every file that it speaks of is the one that was measured."""
+    result = Result.load(out)
+    for one in result.everything:
+        if one.artifact is not None:
+            content = (out / one.artifact).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == one.sha256
+            onnxruntime.InferenceSession(content)
+    assert result.artifact is not None
+    chosen = result.find(result.chosen)
+    assert hashlib.sha256((out / result.artifact).read_bytes()).hexdigest() == chosen.sha256
+    return result
+
+
+def _first_cut_is_tuned(out: Path) -> bool:
+    return (out / "candidates" / "prune-25" / "network" / "network.json").exists()
+
+
+def _interrupted(out: Path, by: signal.Signals) -> Result:
+    process = _start(out)
+    _wait(process, lambda: _first_cut_is_tuned(out))
+    process.send_signal(by)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume goes on" in printed
+    return _require_whole(out)
+
+
+def test_an_interrupted_fit_keeps_what_was_finished_and_can_be_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = _interrupted(out, signal.SIGINT)
+    assert not result.finished
+    assert result.artifact == "model.onnx"
+    assert result.test_score is None
+    assert result.find("int8").status == "kept"
+    assert result.find("prune 75 %").reason == "interrupted before it"
+    assert result.chosen in (out / "report.md").read_text()
+
+    process = _start(out, "--resume")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "prune 25 %, tuned before" in errors
+    result = _require_whole(out)
+    assert result.finished
+    assert result.find("prune 25 %").status == "kept"
+    tuned = [one["method"] for one in result.find("prune 25 % + int8").recipe]
+    assert tuned == ["PruneChannels", "Tune", "Int8"]
+
+
+def test_a_terminated_fit_ends_as_an_interrupted_one(tmp_path: Path) -> None:
+    assert not _interrupted(tmp_path / "out", signal.SIGTERM).finished
+
+
+def test_a_killed_fit_leaves_a_valid_result_and_only_the_same_run_resumes_it(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"holds no result\.json to resume"):
+        fit(str(TASK), out=out, resume=True)
+    process = _start(out)
+    _wait(process, lambda: (out / "result.json").exists())
+    process.kill()
+    process.communicate()
+    assert not _require_whole(out).finished
+    with pytest.raises(InputError, match=r"was begun with max_drop 20\.0, now it is 1\.0"):
+        fit(str(TASK), out=out, goal="size", resume=True)
+    with pytest.raises(InputError, match="exclude each other"):
+        fit(str(TASK), out=out, resume=True, overwrite=True)
+    with pytest.raises(InputError, match="--overwrite replaces it, --resume goes on"):
+        fit(str(TASK), out=out)
+
+
+def test_an_interrupt_before_the_first_figure_says_so(tmp_path: Path) -> None:
+    process = _start(tmp_path / "out")
+    _wait(process, lambda: (tmp_path / "out").exists())
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "penjing: interrupted before anything was finished"
+    assert not (tmp_path / "out" / "result.json").exists()
