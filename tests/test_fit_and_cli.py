@@ -107,7 +107,14 @@ def test_bad_tasks_end_in_one_line(changes: dict[str, object], text: str, tmp_pa
         (("bench", "nothing.onnx"), 2, "no file nothing.onnx"),
     ],
 )
-def test_bad_arguments_end_in_one_line(arguments: tuple[str, ...], code: int, text: str) -> None:
+def test_bad_arguments_end_in_one_line(
+    arguments: tuple[str, ...],
+    code: int,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = _penjing(*arguments)
     assert done.returncode == code
     assert text in done.stderr
@@ -115,9 +122,43 @@ def test_bad_arguments_end_in_one_line(arguments: tuple[str, ...], code: int, te
     assert done.stdout == ""
 
 
-def test_a_task_file_that_raises_is_named_with_its_line(tmp_path: Path) -> None:
-    file = tmp_path / "broken.py"
-    file.write_text("x = 1\nraise RuntimeError('no weights')\n")
+CONTROL_FLOW = """
+import torch
+from torch import nn
+from penjing import Arrays, Task
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.linear(x)
+        return self.linear(-x)
+
+data = Arrays(torch.randn(8, 3), torch.arange(8) % 4)
+task = Task(Odd(), data.x[:2], data, data, data)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "x = 1\nraise RuntimeError('no weights')\n",
+            "raised RuntimeError at task.py:2: no weights",
+        ),
+        ("import absent_module\n", "needs the module 'absent_module', which isn't installed"),
+        ("x = 1\n", "has no 'task'; wanted a penjing.Task"),
+        (CONTROL_FLOW, "at task.py:12: its control flow depends on the data"),
+    ],
+)
+def test_a_task_file_that_cannot_be_used_is_one_line(text: str, line: str, tmp_path: Path) -> None:
+    file = tmp_path / "task.py"
+    file.write_text(text)
     done = _penjing("fit", str(file), "--out", str(tmp_path / "out"))
     assert done.returncode == 2
-    assert "raised RuntimeError at broken.py:2: no weights" in done.stderr
+    assert line in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""

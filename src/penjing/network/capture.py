@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import CaptureError, InputError
 from penjing.network.network import Network
+from penjing.quiet import quiet
 from penjing.task import as_call
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
@@ -87,13 +89,12 @@ def _require_finite(model: nn.Module) -> None:
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
     modes = {module: module.training for module in model.modules()}
     batch = torch.export.Dim("batch")
-    free = pytree.tree_map(lambda _: {0: batch}, (args, kwargs))
     try:
+        given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+        free = {key: pytree.tree_map(lambda _: {0: batch}, one) for key, one in given.items()}
         model.eval()
-        with torch.no_grad():
-            program = torch.export.export(
-                model, args, kwargs, dynamic_shapes=(*free[0], *free[1].values())
-            )
+        with torch.no_grad(), quiet():
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
     except Exception as error:
         raise CaptureError(_explain(type(model).__name__, error)) from error
     finally:

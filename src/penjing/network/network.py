@@ -17,6 +17,10 @@ TRAINING_ARGUMENT = {
     torch.ops.aten.dropout.default: 2,
     torch.ops.aten.dropout_.default: 2,
     torch.ops.aten.feature_dropout.default: 2,
+    torch.ops.aten.lstm.input: 6,
+    torch.ops.aten.gru.input: 6,
+    torch.ops.aten.rnn_tanh.input: 6,
+    torch.ops.aten.rnn_relu.input: 6,
 }
 """Operators that behave otherwise in training, and which of their arguments says so."""
 
@@ -52,6 +56,9 @@ class Network(nn.Module):
         for name, buffer in root.named_buffers(recurse=False):
             keep = name not in root._non_persistent_buffers_set
             self.register_buffer(name, buffer, persistent=keep)
+        for node in graph.nodes:  # constants that were written in the code
+            if node.op == "get_attr" and isinstance(vars(root).get(node.target), torch.Tensor):
+                self.register_buffer(node.target, vars(root)[node.target], persistent=False)
         self.graph = graph
         self.example = example
         self.source = source

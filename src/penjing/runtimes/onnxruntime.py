@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import statistics
 import tempfile
-import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +19,7 @@ from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
 from penjing.network.quantize_edits import CONVOLUTIONS
+from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
 from penjing.task import as_call
@@ -68,7 +65,7 @@ class OnnxRuntime(Runtime):
         mode = network.training
         network.eval()
         try:
-            with torch.no_grad(), _quiet():
+            with torch.no_grad(), quiet():
                 outputs = network(*args, **kwargs)
                 program = torch.export.export(_Flat(network), leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)
@@ -143,20 +140,6 @@ class OnnxSession:
         if isinstance(self.structure, list):
             return dict(zip(self.structure, found, strict=True))
         return found[0] if self.structure == "tensor" else tuple(found)
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """The exporter's progress lines and warnings are not ours to show."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _named(
