@@ -22,6 +22,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Pin:
@@ -232,6 +235,27 @@ def _parts(expression: Expression, kind: type[Product | Concat]) -> tuple[Expres
 def _give_up(expressions: Iterable[Expression], why: Pin) -> None:
     for expression in expressions:
         pin(expression, Pin(f"shapes that don't divide alike: {why.why}", why.node, why.source))
+
+
+def owners(expression: Expression, axis: Axis) -> NDArray[np.int64]:
+    """For each index of the expression, the index of `axis` that it belongs to, or -1.
+
+    >>> heads, width = Axis(2), Axis(3)
+    >>> owners(Product((heads, width)), width).tolist()
+    [0, 1, 2, 0, 1, 2]
+    """
+    expression = resolve(expression)
+    if isinstance(expression, Axis):
+        same = expression is axis
+        return np.arange(axis.size) if same else np.full(expression.size, -1, np.int64)
+    parts = [owners(part, axis) for part in expression.parts]
+    if isinstance(expression, Concat):
+        return np.concatenate(parts)
+    found = np.full(1, -1, np.int64)
+    for part in parts:
+        outer, inner = np.repeat(found, len(part)), np.tile(part, len(found))
+        found = np.where(outer >= 0, outer, inner)
+    return found
 
 
 def kept(expression: Expression, keep: Mapping[Axis, list[int]]) -> list[int]:

@@ -97,6 +97,7 @@ def find_axes(network: Network) -> Axes:
     ['0']
     """
     found = trace(network, rule_of)
+    parameters = {name for name, _ in network.named_parameters()}
     sites: dict[Axis, list[Site]] = {}
     for tensor, dims in found.tensors.items():
         for position, dim in enumerate(dims):
@@ -104,6 +105,8 @@ def find_axes(network: Network) -> Axes:
                 sites.setdefault(axis, []).append(Site(tensor, position, resolve(dim)))
     groups: dict[str, Group] = {}
     for axis, places in sites.items():
+        if not any(site.tensor in parameters for site in places):
+            axis.pins.append(Pin("only constants have it"))
         name = _name(axis, places)
         while name in groups:
             name += "'"

@@ -1,11 +1,13 @@
 """Importance: how much each index of an axis matters, over all the tensors that it touches.
 
 Each criterion gives one score per index; larger stays. For single weights any increasing function
-of |w| ranks alike, so "l1", "l2" and "l1+l2" differ only because an index owns many weights.
+of |w| ranks alike, so "l1", "l2" and "l1+l2" give one and the same mask there; they differ here
+only because an index owns many weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -13,73 +15,116 @@ from torch import Tensor
 
 from penjing.data import first
 from penjing.network import Group, Network
-from penjing.network.axes import kept
+from penjing.network.axes import owners
 from penjing.task import Task, as_call
 
-Criterion = Literal["l1", "l2", "l1+l2", "taylor"]
+Criterion = Literal["l1", "l2", "l1+l2", "taylor", "fisher"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)
+NEEDS_GRADIENTS = ("taylor", "fisher")
 
 
-def importance(
-    network: Network, group: Group, criterion: Criterion, gradients: dict[str, Tensor] | None = None
-) -> Tensor:
-    """One score for each index of the group's axis; shape (size,).
+def importances(
+    network: Network,
+    groups: Mapping[str, Group],
+    criterion: Criterion,
+    gradients: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """One score for each index of each group's axis, float64, shape (size,), by the group's name.
 
-    With w the weights that go when the index goes, over all parameters that the axis touches:
+    With w the weights that go when the index goes, over all parameters that the axis touches, and
+    g their gradients of the loss:
 
-        l1      mean |w|                    Li et al., "Pruning Filters", 2016
-        l2      sqrt(mean w^2)              He et al., "Soft Filter Pruning", 2018
+        l1      mean |w|               Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for
+                                       Efficient ConvNets", 2016
+        l2      sqrt(mean w^2)         He, Kang, Dong, Fu, Yang, "Soft Filter Pruning", 2018
         l1+l2   half of each, each divided by its mean over the axis
-        taylor  (sum w dL/dw)^2             Molchanov et al., "Importance Estimation for Neural
-                                            Network Pruning", 2019
+        taylor  (sum w g)^2            Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance
+                                       Estimation for Neural Network Pruning", 2019
+        fisher  1/2 sum w^2 E[g^2]     LeCun, Denker, Solla, "Optimal Brain Damage", 1990, with the
+                                       Hessian's diagonal from the Fisher information: Theis,
+                                       Korshunova, Tejani, Huszar, "Faster gaze prediction with
+                                       dense networks and Fisher pruning", 2018
 
-    Each tensor counts alike: its scores are divided by their mean before they are averaged.
+    For the norms each tensor counts alike: its scores are divided by their mean before they are
+    averaged. The last two are sums over all tensors, divided by their mean over the axis.
+
+    Args:
+        gradients: for "taylor" the mean gradient of each parameter, for "fisher" its mean square.
     """
     if criterion == "l1+l2":
-        return (importance(network, group, "l1") + importance(network, group, "l2")) / 2
-    parameters = dict(network.named_parameters())
-    total = torch.zeros(group.size, dtype=torch.float64)
-    tensors = 0
-    for site in group.sites:
-        if site.tensor not in parameters:
-            continue
-        weight = parameters[site.tensor].detach().double().cpu()
-        if criterion == "taylor":
-            assert gradients is not None
-            weight = weight * gradients[site.tensor].double().cpu()
-        rows = _by_index(weight, group, site.dim, site.expression)
-        if criterion == "taylor":
-            total += rows.sum(1)
-            continue
-        score = rows.abs().mean(1) if criterion == "l1" else rows.square().mean(1).sqrt()
-        mean = float(score.mean())
-        if mean > 0:
-            total += score / mean
-            tensors += 1
-    if criterion == "taylor":
-        score = total.square()
-        return score / score.mean().clamp_min(1e-30)
-    return total / max(tensors, 1)
+        one, two = (importances(network, groups, which) for which in ("l1", "l2"))
+        return {name: (one[name] + two[name]) / 2 for name in groups}
+    parameters = {name: one.detach() for name, one in network.named_parameters()}
+    entries: dict[str, Callable[[str], Tensor]] = {
+        "l1": lambda name: parameters[name].abs(),
+        "l2": lambda name: parameters[name].square(),
+        "taylor": lambda name: parameters[name] * (gradients or {})[name],
+        "fisher": lambda name: parameters[name].square() * (gradients or {})[name] / 2,
+    }
+    sums: dict[tuple[str, int], Tensor] = {}
+
+    def along(tensor: str, dim: int) -> Tensor:
+        """The entries summed up over all dimensions but one."""
+        if (tensor, dim) not in sums:
+            values = entries[criterion](tensor)
+            rest = [other for other in range(values.dim()) if other != dim]
+            total = values.sum(rest, dtype=torch.float64) if rest else values.double()
+            sums[tensor, dim] = total.cpu()
+        return sums[tensor, dim]
+
+    found = {}
+    for name, group in groups.items():
+        scores, counts = [], []
+        for site in group.sites:
+            if site.tensor not in parameters:
+                continue
+            owner = torch.from_numpy(owners(site.expression, group.axis))
+            inside = owner >= 0
+            total = torch.zeros(group.size, dtype=torch.float64)
+            total.index_add_(0, owner[inside], along(site.tensor, site.dim)[inside])
+            tensor = parameters[site.tensor]
+            scores.append(total)
+            counts.append(int(inside.sum()) / group.size * tensor.numel() / len(owner))
+        found[name] = _joined(criterion, scores, counts)
+    return found
 
 
-def _by_index(weight: Tensor, group: Group, dim: int, expression: object) -> Tensor:
-    """The weight's entries by index of the axis; shape (size, the rest)."""
-    rows = weight.movedim(dim, 0).flatten(1) if weight.dim() > 1 else weight[:, None]
-    where = [kept(expression, {group.axis: [index]}) for index in range(group.size)]  # type: ignore[arg-type]
-    return rows[torch.tensor(where)].flatten(1)
+def _joined(criterion: Criterion, scores: list[Tensor], counts: list[float]) -> Tensor:
+    """One score per index from the sums in each tensor."""
+    if criterion in NEEDS_GRADIENTS:
+        total = torch.stack(scores).sum(0)
+        total = total.square() if criterion == "taylor" else total
+        return total / total.mean().clamp_min(1e-300)
+    means = [score / count for score, count in zip(scores, counts, strict=True)]
+    means = [one.sqrt() for one in means] if criterion == "l2" else means
+    alive = [one / one.mean() for one in means if float(one.mean()) > 0]
+    return torch.stack(alive).mean(0) if alive else torch.zeros_like(scores[0])
 
 
-def gradients_of(network: Network, task: Task, samples: int) -> dict[str, Tensor]:
-    """Mean gradient of the task's loss for every parameter, in evaluation mode."""
-    parameters = dict(network.named_parameters())
-    sums = {name: torch.zeros_like(one) for name, one in parameters.items()}
-    wanted = [one for one in parameters.values() if one.requires_grad]
-    names = [name for name, one in parameters.items() if one.requires_grad]
+def gradients_of(network: Network, task: Task, samples: int, squared: bool) -> dict[str, Tensor]:
+    """Mean gradient (or its mean square, over small batches) of the loss for every parameter.
+
+    In evaluation mode, on `samples` training samples.
+    """
+    parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    sums = {name: torch.zeros_like(one) for name, one in network.named_parameters()}
+    batches = 0
     for inputs, targets in first(task.train, samples):
-        args, kwargs = as_call(inputs)
-        loss = task.loss(network(*args, **kwargs), targets)
-        found = torch.autograd.grad(loss, wanted, allow_unused=True)
-        for name, gradient in zip(names, found, strict=True):
-            if gradient is not None:
-                sums[name] += gradient
-    return sums
+        for part, labels in _small(inputs, targets) if squared else [(inputs, targets)]:
+            args, kwargs = as_call(part)
+            loss = task.loss(network(*args, **kwargs), labels)
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            batches += 1
+            for name, gradient in zip(parameters, found, strict=True):
+                if gradient is not None:
+                    sums[name] += gradient.square() if squared else gradient
+    return {name: one / max(batches, 1) for name, one in sums.items()}
+
+
+def _small(inputs: object, targets: Tensor, by: int = 8) -> list[tuple[object, Tensor]]:
+    """A batch in parts of a few samples."""
+    split = torch.utils._pytree.tree_map
+    return [
+        (split(lambda one, s=start: one[s : s + by], inputs), targets[start : start + by])
+        for start in range(0, len(targets), by)
+    ]

@@ -13,8 +13,16 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Axes, Group, Network, find_axes
 from penjing.passes.contract import Pass
-from penjing.passes.importance import CRITERIA, Criterion, gradients_of, importance
+from penjing.passes.importance import (
+    CRITERIA,
+    NEEDS_GRADIENTS,
+    Criterion,
+    gradients_of,
+    importances,
+)
 from penjing.task import Task
+
+RANKINGS = ("per-axis", "global", "isomorphic")
 
 
 @dataclass(frozen=True)
@@ -26,13 +34,15 @@ class PruneChannels(Pass):
         importance: the criterion, see `penjing.passes.importance`.
         ranking: `"per-axis"` removes the share from each axis; `"global"` ranks the indices of
             all axes together (each axis' scores are divided by their mean) and removes at most
-            nine tenths of any.
+            nine tenths of any; `"isomorphic"` does so among axes that play the same part in the
+            same kinds of tensors (Fang, Ma, Mi, Wang, "Isomorphic Pruning for Vision Models",
+            2024).
         keep: the least indices to leave in any axis.
         multiple: what is left of an axis is rounded up to a multiple of this, where the axis is
             larger; take it from the target's `channel_multiple`.
         skip: names of axes, or prefixes of layers, to leave alone.
         skip_mixed: leave alone axes over which a statistic is computed (layer norm).
-        samples: how many training samples the Taylor criterion looks at.
+        samples: how many training samples "taylor" and "fisher" look at.
 
     Raises:
         InputError: an option is out of range, or `skip` names nothing.
@@ -56,8 +66,8 @@ class PruneChannels(Pass):
             raise InputError(
                 f"importance must be one of {', '.join(CRITERIA)}; found {self.importance!r}"
             )
-        if self.ranking not in ("per-axis", "global"):
-            raise InputError(f"ranking must be per-axis or global; found {self.ranking!r}")
+        if self.ranking not in RANKINGS:
+            raise InputError(f"ranking must be {', '.join(RANKINGS)}; found {self.ranking!r}")
         if self.keep < 1 or self.multiple < 1:
             raise InputError(
                 f"keep and multiple must be 1 or more; found {self.keep} and {self.multiple}"
@@ -68,13 +78,13 @@ class PruneChannels(Pass):
         """Score every axis that can shrink and choose what stays."""
         axes = find_axes(network)
         chosen, left = self._choose(axes)
-        gradients = (
-            gradients_of(network, task, self.samples) if self.importance == "taylor" else None
-        )
-        scores = {
-            group.name: importance(network, group, self.importance, gradients) for group in chosen
-        }
-        counts = self._counts(scores)
+        gradients = None
+        if self.importance in NEEDS_GRADIENTS:
+            squared = self.importance == "fisher"
+            gradients = gradients_of(network, task, self.samples, squared)
+        groups = {group.name: group for group in chosen}
+        scores = importances(network, groups, self.importance, gradients)
+        counts = self._counts(scores, groups)
         keep = {
             name: sorted(torch.topk(scores[name], count).indices.tolist())
             for name, count in counts.items()
@@ -109,16 +119,21 @@ class PruneChannels(Pass):
                 chosen.append(group)
         return chosen, tuple(left)
 
-    def _counts(self, scores: Mapping[str, Tensor]) -> dict[str, int]:
+    def _counts(self, scores: Mapping[str, Tensor], groups: Mapping[str, Group]) -> dict[str, int]:
         """How many indices stay in each axis."""
-        if self.ranking == "per-axis" or not scores:
-            wanted = {name: round(len(one) * (1 - self.ratio)) for name, one in scores.items()}
-        else:
-            everything = torch.cat([one / one.mean().clamp_min(1e-30) for one in scores.values()])
+        ranked: dict[object, dict[str, Tensor]] = {}
+        for name, one in scores.items():
+            key: object = {"per-axis": name, "isomorphic": _kind(groups[name])}.get(self.ranking)
+            ranked.setdefault(key, {})[name] = one / one.mean().clamp_min(1e-30)
+        wanted: dict[str, int] = {}
+        for together in ranked.values():
+            if self.ranking == "per-axis":
+                wanted |= {key: round(len(one) * (1 - self.ratio)) for key, one in together.items()}
+                continue
+            everything = torch.cat(list(together.values()))
             cut = everything.sort().values[int(self.ratio * len(everything))]
-            wanted = {
-                name: max(int((one / one.mean().clamp_min(1e-30) >= cut).sum()), len(one) // 10)
-                for name, one in scores.items()
+            wanted |= {
+                key: max(int((one >= cut).sum()), len(one) // 10) for key, one in together.items()
             }
         return {name: self._rounded(count, len(scores[name])) for name, count in wanted.items()}
 
@@ -129,6 +144,11 @@ class PruneChannels(Pass):
         else:
             count = total if self.multiple > 1 else count
         return min(count, total)
+
+
+def _kind(group: Group) -> tuple[tuple[str, int], ...]:
+    """What an axis is to the tensors that it touches, so that like can be ranked with like."""
+    return tuple(sorted((site.tensor.rpartition(".")[2], site.dim) for site in group.sites))
 
 
 def _is_in(axis: str, name: str) -> bool:

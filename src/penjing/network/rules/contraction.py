@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from penjing.network.axes import Axis, Product, pin, size
+from penjing.network.axes import Axis, Expression, Product, pin, size
+from penjing.network.rules.window import slide
 from penjing.network.trace import Dims, Trace
 
 
@@ -39,19 +40,82 @@ def convolution(trace: Trace, node: fx.Node) -> Dims:
         trace.join(node, channels, weight[1])
     if len(node.args) > 2 and node.args[2] is not None:
         trace.join(node, trace.of(node.args[2])[0], weight[0])
-    shape = trace.shape(node)
-    return (
-        *x[: -spatial - 1],
-        weight[0],
-        *trace.fixed(node, "a spatial extent", shape[-spatial:]),
-    )
+    extents = slide(trace, node, x[-spatial:], trace.shape(node)[-spatial:])
+    return (*x[: -spatial - 1], weight[0], *extents)
+
+
+def transposed_convolution(trace: Trace, node: fx.Node) -> Dims:
+    """x_NCs.., w_COk.., b -> y_NDt..: C is groups x width, D is groups x O."""
+    x, weight = trace.of(node.args[0]), trace.of(node.args[1])
+    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    assert isinstance(groups, int)
+    spatial = len(weight) - 2
+    trace.pin(node, weight[2:], "a kernel's extent")
+    trace.join(node, x[-spatial - 1], weight[0])
+    outputs: Expression = weight[1]
+    if groups > 1:
+        group = Axis(groups)
+        trace.join(node, weight[0], Product((group, Axis(size(weight[0]) // groups))))
+        trace.spell(node, (6,) if len(node.args) > 6 else ("groups",), group)
+        outputs = Product((group, weight[1]))
+    if len(node.args) > 2 and node.args[2] is not None:
+        trace.join(node, trace.of(node.args[2])[0], outputs)
+    trace.pin(node, x[-spatial:], "a spatial extent")
+    extents = trace.fixed(node, "a spatial extent", trace.shape(node)[-spatial:])
+    return (*x[: -spatial - 1], outputs, *extents)
+
+
+def einsum(trace: Trace, node: fx.Node) -> Dims:
+    """A letter is one dimension, wherever it stands; `...` are leading dimensions in common."""
+    equation, operands = node.args[0], [trace.of(one) for one in node.args[1]]  # type: ignore[union-attr]
+    assert isinstance(equation, str)
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    letters: dict[str, Expression] = {}
+    rest: Dims = ()
+    for term, dims in zip(left.split(","), operands, strict=True):
+        before, dots, after = term.partition("...")
+        middle = len(dims) - len(before) - len(after)
+        named = [*zip(before, dims, strict=False)]
+        named += [*zip(after, dims[len(dims) - len(after) :], strict=True)] if dots else []
+        for letter, dim in named:
+            known = letters.setdefault(letter, dim)
+            if size(known) == size(dim):
+                trace.join(node, known, dim)
+            elif size(known) == 1:
+                letters[letter] = dim
+        if dots:
+            rest = broadcast(trace, node, rest, dims[len(before) : len(before) + middle])
+    if not arrow:
+        once = sorted(one for one in letters if left.count(one) == 1)
+        right = ("..." if rest else "") + "".join(once)
+    before, dots, after = right.partition("...")
+    ends = tuple(letters[one] for one in before), tuple(letters[one] for one in after)
+    return (*ends[0], *(rest if dots else ()), *ends[1])
+
+
+def added_product(trace: Trace, node: fx.Node) -> Dims:
+    """c + a b, with c broadcast to the product."""
+    a, b = trace.of(node.args[1]), trace.of(node.args[2])
+    trace.join(node, a[-1], b[-2])
+    lead = broadcast(trace, node, a[:-2], b[:-2])
+    return broadcast(trace, node, (*lead, a[-2], b[-1]), trace.of(node.args[0]))
+
+
+def bilinear(trace: Trace, node: fx.Node) -> Dims:
+    """x_..I, z_..J, w_OIJ, b_O -> y_..O."""
+    x, z, weight = (trace.of(one) for one in node.args[:3])
+    trace.join(node, x[-1], weight[1])
+    trace.join(node, z[-1], weight[2])
+    if len(node.args) > 3 and node.args[3] is not None:
+        trace.join(node, trace.of(node.args[3])[0], weight[0])
+    return (*broadcast(trace, node, x[:-1], z[:-1]), weight[0])
 
 
 def matmul(trace: Trace, node: fx.Node) -> Dims:
     """a_..mk, b_..kn -> y_..mn; leading dimensions broadcast."""
     a, b = trace.of(node.args[0]), trace.of(node.args[1])
     trace.join(node, a[-1], b[-2] if len(b) > 1 else b[-1])
-    lead = _broadcast(trace, node, a[:-2], b[:-2])
+    lead = broadcast(trace, node, a[:-2], b[:-2])
     return (*lead, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
 
 
@@ -65,11 +129,11 @@ def attention(trace: Trace, node: fx.Node) -> Dims:
     if isinstance(mask, fx.Node):
         for dim in trace.of(mask):
             pin(dim, trace.pin_of(node, "an attention mask spans it"))
-    lead = _broadcast(trace, node, _broadcast(trace, node, q[:-2], k[:-2]), v[:-2])
+    lead = broadcast(trace, node, broadcast(trace, node, q[:-2], k[:-2]), v[:-2])
     return (*lead, q[-2], v[-1])
 
 
-def _broadcast(trace: Trace, node: fx.Node, a: Dims, b: Dims) -> Dims:
+def broadcast(trace: Trace, node: fx.Node, a: Dims, b: Dims) -> Dims:
     """Leading dimensions of both, aligned from the right; size 1 stretches."""
     longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
     lead = list(longer)

@@ -1,10 +1,10 @@
-"""Operators that keep the dimensions they are given, or reduce some of them."""
+"""Operators that keep the dimensions they are given."""
 
 from __future__ import annotations
 
 from torch import fx
 
-from penjing.network.axes import Expression, resolve, size
+from penjing.network.axes import Expression, size
 from penjing.network.trace import Dims, Trace
 
 
@@ -26,26 +26,54 @@ def pointwise(trace: Trace, node: fx.Node) -> Dims:
     return tuple(reversed(result))
 
 
-def softmax(trace: Trace, node: fx.Node) -> Dims:
-    """As the input; the normalised dimension keeps its size."""
+def like_the_second(trace: Trace, node: fx.Node) -> Dims:
+    """x stretched to the shape of the second argument."""
+    dims, model = trace.of(node.args[0]), trace.of(node.args[1])
+    for position in range(1, len(dims) + 1):
+        if size(dims[-position]) == size(model[-position]):
+            trace.join(node, dims[-position], model[-position])
+    return model
+
+
+def displaced(trace: Trace, node: fx.Node) -> Dims:
+    """As the input; the dimensions along which it is rolled or turned over keep their sizes."""
     dims = trace.of(node.args[0])
-    axis = node.args[1]
-    assert isinstance(axis, int)
-    trace.pin(node, (dims[axis],), "softmax normalises over it")
+    position = 2 if "roll" in str(node.target) else 1
+    given = node.args[position] if len(node.args) > position else node.kwargs.get("dims", ())
+    axes = given if isinstance(given, list | tuple) and given else range(len(dims))
+    for axis in axes:
+        trace.pin(node, (dims[int(axis)],), f"{node.name} moves its indices")
     return dims
 
 
-def reduction(trace: Trace, node: fx.Node) -> Dims:
-    """The reduced dimensions keep their sizes and vanish, or stay with size 1 (`keepdim`)."""
+def ranked(trace: Trace, node: fx.Node) -> Dims | tuple[Dims, ...]:
+    """Sorted, or the first of the sorted: the order of all indices matters along the dimension."""
     dims = trace.of(node.args[0])
-    chosen = node.args[1] if len(node.args) > 1 else ()
-    given = [chosen] if isinstance(chosen, int) else list(chosen or range(len(dims)))  # type: ignore[arg-type]
-    axes = {int(one) % len(dims) for one in given}
-    trace.pin(node, tuple(dims[one] for one in axes), f"{node.name} reduces over it")
-    left = [resolve(dim) for position, dim in enumerate(dims) if position not in axes]
-    if len(trace.shape(node)) == len(left):
-        return tuple(left)
-    return tuple(
-        trace.fixed(node, "reduced", (1,))[0] if position in axes else dim
-        for position, dim in enumerate(dims)
-    )
+    trace.pin(node, dims, f"{node.name} compares along it")
+    shapes = trace.shapes[node]
+    if shapes and isinstance(shapes[0], tuple):
+        return tuple(trace.fixed(node, "ranked", one) for one in shapes)
+    return trace.fixed(node, "ranked")
+
+
+def spectrum(trace: Trace, node: fx.Node) -> Dims:
+    """A Fourier transform over some dimensions, which keep their sizes; the rest stays."""
+    dims, shape = list(trace.of(node.args[0])), trace.shape(node)
+    given = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
+    axes = [given] if isinstance(given, int) else list(given or range(len(dims)))  # type: ignore[arg-type]
+    for axis in axes:
+        trace.pin(node, (dims[axis],), "transformed by Fourier")
+        dims[axis] = trace.fixed(node, "transformed by Fourier", (shape[axis],))[0]
+    return tuple(dims)
+
+
+def as_complex(trace: Trace, node: fx.Node) -> Dims:
+    """x_..2 as x_.. of complex numbers."""
+    dims = trace.of(node.args[0])
+    trace.pin(node, dims[-1:], "real and imaginary part")
+    return dims[:-1]
+
+
+def as_real(trace: Trace, node: fx.Node) -> Dims:
+    """x_.. of complex numbers as x_..2."""
+    return (*trace.of(node.args[0]), *trace.fixed(node, "real and imaginary part", (2,)))

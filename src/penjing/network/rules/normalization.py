@@ -17,8 +17,15 @@ def batch_norm(trace: Trace, node: fx.Node) -> Dims:
     return dims
 
 
+def instance_norm(trace: Trace, node: fx.Node) -> Dims:
+    """x_NCs.. with weight, bias and statistics_C; each channel of each sample on its own."""
+    dims = trace.of(node.args[0])
+    trace.mix(node, dims[2:], "instance norm computes its mean and variance over it")
+    return batch_norm(trace, node)
+
+
 def layer_norm(trace: Trace, node: fx.Node) -> Dims:
-    """x_..C with weight and bias_C; the statistics mix the last dimensions."""
+    """x_..C with weight (and bias)_C; the statistics mix the last dimensions. RMS norm alike."""
     dims = trace.of(node.args[0])
     shape = node.args[1]
     assert isinstance(shape, list | tuple)
@@ -28,7 +35,7 @@ def layer_norm(trace: Trace, node: fx.Node) -> Dims:
             trace.join(node, dim, parameter)
     for position, dim in enumerate(normalized):
         trace.spell(node, (1, position), dim)
-    trace.mix(node, normalized, "layer norm computes its mean and variance over it")
+    trace.mix(node, normalized, f"{_name(node)} computes its statistics over it")
     return dims
 
 
@@ -45,3 +52,7 @@ def group_norm(trace: Trace, node: fx.Node) -> Dims:
             trace.join(node, dims[1], dim)
     trace.mix(node, (width,), "group norm computes its mean and variance over it")
     return dims
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target).split(".")[1].replace("_", " ")

@@ -9,11 +9,11 @@ import torch
 from torch import fx
 
 from penjing.network.axes import Axis, Concat, Expression, Product, resolve, size, split
+from penjing.network.rules.creation import spelled
 from penjing.network.trace import Dims, Trace
 
 SPELLED_SIZES = {
     torch.ops.aten.reshape.default: 1,
-    torch.ops.aten.expand.default: 1,
 }
 
 
@@ -84,15 +84,120 @@ def transpose(trace: Trace, node: fx.Node) -> Dims:
 
 
 def expand(trace: Trace, node: fx.Node) -> Dims:
-    """Size 1 stretches to a fixed size; the rest stays."""
+    """Size 1 stretches; as all its indices are alike, it shrinks with whatever it meets."""
     dims, shape = trace.of(node.args[0]), trace.shape(node)
+    stretched = spelled(trace, node, 1, tuple(node.args[1]), shape)  # type: ignore[arg-type]
     new = len(shape) - len(dims)
-    result = trace.fixed(node, "stretched by expand", shape[:new]) + tuple(
-        dim if size(dim) == wanted else trace.fixed(node, "stretched by expand", (wanted,))[0]
-        for dim, wanted in zip(dims, shape[new:], strict=True)
+    result = list(stretched[:new])
+    for position, dim in enumerate(dims, start=new):
+        same = size(dim) == shape[position]
+        if same:
+            trace.spell(node, (1, position), dim)
+        result.append(dim if same else stretched[position])
+    return tuple(result)
+
+
+def repeat(trace: Trace, node: fx.Node) -> Dims:
+    """Copies side by side: a dimension becomes (copies x dimension); of size 1, copies alone."""
+    dims, times, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
+    assert isinstance(times, list | tuple)
+    stretched = spelled(trace, node, 1, tuple(times), shape)
+    dims = (*trace.fixed(node, "new", (1,) * (len(shape) - len(dims))), *dims)
+    result: list[Expression] = []
+    for position, (dim, count) in enumerate(zip(dims, times, strict=True)):
+        if size(dim) == shape[position]:
+            result.append(dim)
+        elif size(dim) == 1:
+            result.append(stretched[position])
+        elif isinstance(count, int):
+            copies = trace.fixed(node, "copies", (count,))
+            result.append(Product((*copies, dim)))
+        else:
+            trace.pin(node, (dim,), "repeated as often as the batch says")
+            result += trace.fixed(node, "repeated", (shape[position],))
+    return tuple(result)
+
+
+def repeat_interleave(trace: Trace, node: fx.Node) -> Dims:
+    """Each index several times in a row: a dimension becomes (dimension x copies)."""
+    dims = list(trace.of(node.args[0]))
+    count = node.args[1]
+    axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
+    if not isinstance(count, int) or not isinstance(axis, int):
+        trace.pin(node, tuple(dims), "repeated in a flat order")
+        return trace.fixed(node, "repeated")
+    dims[axis] = Product((dims[axis], *trace.fixed(node, "copies", (count,))))
+    return tuple(dims)
+
+
+def stack(trace: Trace, node: fx.Node) -> Dims:
+    """Side by side along a new dimension; all others are one."""
+    inputs = [trace.of(one) for one in node.args[0]]  # type: ignore[union-attr]
+    axis = _axis(node, 1, len(inputs[0]) + 1)
+    for dims in inputs[1:]:
+        for one, other in zip(inputs[0], dims, strict=True):
+            trace.join(node, one, other)
+    new = trace.fixed(node, "the number of stacked tensors", (len(inputs),))
+    return (*inputs[0][:axis], *new, *inputs[0][axis:])
+
+
+def halves(trace: Trace, node: fx.Node) -> Dims:
+    """GLU: the dimension is two halves, one gates the other."""
+    dims = list(trace.of(node.args[0]))
+    axis = node.args[1] if len(node.args) > 1 else -1
+    assert isinstance(axis, int)
+    half = Axis(size(dims[axis]) // 2)
+    two = trace.fixed(node, "the two halves of a gate", (2,))
+    trace.join(node, dims[axis], Product((*two, half)))
+    dims[axis] = half
+    return tuple(dims)
+
+
+def shuffle_pixels(trace: Trace, node: fx.Node) -> Dims:
+    """x_N(Crr)hw -> y_NC(hr)(wr)."""
+    dims, factor, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
+    channels = Axis(shape[-3])
+    square = trace.fixed(node, "pixels of a channel", (int(factor) ** 2,))  # type: ignore[arg-type]
+    trace.join(node, dims[-3], Product((channels, *square)))
+    return (*dims[:-3], channels, *trace.fixed(node, "a spatial extent", shape[-2:]))
+
+
+def unshuffle_pixels(trace: Trace, node: fx.Node) -> Dims:
+    """x_NC(hr)(wr) -> y_N(Crr)hw."""
+    dims, factor, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
+    square = trace.fixed(node, "pixels of a channel", (int(factor) ** 2,))  # type: ignore[arg-type]
+    flat = Product((dims[-3], *square))
+    return (*dims[:-3], flat, *trace.fixed(node, "a spatial extent", shape[-2:]))
+
+
+def shuffle_channels(trace: Trace, node: fx.Node) -> Dims:
+    """x_N(gc).. -> y_N(cg)..: groups change places with the channels within them."""
+    dims, groups = trace.of(node.args[0]), node.args[1]
+    assert isinstance(groups, int)
+    group, width = Axis(groups), Axis(size(dims[1]) // groups)
+    trace.join(node, dims[1], Product((group, width)))
+    trace.spell(node, (1,), group)
+    return (dims[0], Product((width, group)), *dims[2:])
+
+
+def move(trace: Trace, node: fx.Node) -> Dims:
+    """Some dimensions go to other places, the rest keep their order."""
+    dims = trace.of(node.args[0])
+    source, target = (
+        [one] if isinstance(one, int) else list(one)  # type: ignore[arg-type]
+        for one in node.args[1:3]
     )
-    _spell_sizes(trace, node, result)
-    return result
+    order = [one for one in range(len(dims)) if one not in {int(s) % len(dims) for s in source}]
+    for place, one in sorted(
+        zip([int(t) % len(dims) for t in target], source, strict=True), key=lambda pair: pair[0]
+    ):
+        order.insert(place, int(one) % len(dims))
+    return tuple(dims[one] for one in order)
+
+
+def reverse(trace: Trace, node: fx.Node) -> Dims:
+    """All dimensions in the opposite order."""
+    return tuple(reversed(trace.of(node.args[0])))
 
 
 def cat(trace: Trace, node: fx.Node) -> Dims:

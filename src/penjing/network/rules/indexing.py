@@ -1,0 +1,67 @@
+"""Operators that pick indices by tensors of indices."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from penjing.network.axes import size
+from penjing.network.rules.contraction import broadcast
+from penjing.network.trace import Dims, Trace
+
+
+def index_select(trace: Trace, node: fx.Node) -> Dims:
+    """x, dimension, indices: the dimension keeps its size, the indices' own takes its place."""
+    dims, axis = list(trace.of(node.args[0])), node.args[1]
+    assert isinstance(axis, int)
+    trace.pin(node, (dims[axis],), "indices are selected from it")
+    where = trace.of(node.args[2])
+    dims[axis] = where[0] if where else trace.fixed(node, "selected", (1,))[0]
+    return tuple(dims)
+
+
+def index(trace: Trace, node: fx.Node) -> Dims:
+    """x[i, :, j]: indexed dimensions keep their sizes; the indices' own stand in their place."""
+    dims, given = trace.of(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
+    given += [None] * (len(dims) - len(given))
+    where = [position for position, one in enumerate(given) if one is not None]
+    trace.pin(node, tuple(dims[one] for one in where), "indices are taken from it")
+    left = [dim for position, dim in enumerate(dims) if given[position] is None]
+    new: Dims = ()
+    for one in where:
+        new = broadcast(trace, node, new, trace.of(given[one]))
+    if len(new) != len(trace.shape(node)) - len(left):  # a mask picks as many as it has ones
+        trace.pin(node, (*new, *left), "picked by a mask")
+        return trace.fixed(node, "picked by a mask")
+    together = where == list(range(where[0], where[-1] + 1))
+    start = where[0] if together else 0
+    return (*left[:start], *new, *left[start:])
+
+
+def gather(trace: Trace, node: fx.Node) -> Dims:
+    """x, dimension, indices of the output's shape: the dimension keeps its size; the others are
+    those of x where they are as large."""
+    dims, axis, where = trace.of(node.args[0]), node.args[1], trace.of(node.args[2])
+    assert isinstance(axis, int)
+    axis %= len(dims)
+    trace.pin(node, (dims[axis],), "gathered from by index")
+    for position, (dim, other) in enumerate(zip(dims, where, strict=True)):
+        if position != axis and size(dim) == size(other):
+            trace.join(node, dim, other)
+        elif position != axis:
+            trace.pin(node, (dim,), "gathered from in part")
+    return where
+
+
+def embedding(trace: Trace, node: fx.Node) -> Dims:
+    """w_VC, i_.. -> y_..C: the vocabulary keeps its size, the width is an axis."""
+    weight, where = trace.of(node.args[0]), trace.of(node.args[1])
+    trace.pin(node, (weight[0],), "a vocabulary, looked up by index")
+    return (*where, weight[1])
+
+
+def scatter(trace: Trace, node: fx.Node) -> Dims:
+    """Values put into x at some indices: x keeps its dimensions, which keep their sizes."""
+    dims = trace.of(node.args[0])
+    for one in node.all_input_nodes:
+        trace.pin(node, trace.of(one), "written to by index")
+    return dims
