@@ -1,11 +1,17 @@
 """The passes: one method of compression a file."""
 
+from penjing.passes.compensate import Compensate
 from penjing.passes.contract import Pass
 from penjing.passes.int8 import Int8
 from penjing.passes.prune import PruneChannels
 from penjing.passes.tune import Tune
 
-PASSES: dict[str, type[Pass]] = {"Int8": Int8, "PruneChannels": PruneChannels, "Tune": Tune}
+PASSES: dict[str, type[Pass]] = {
+    "Compensate": Compensate,
+    "Int8": Int8,
+    "PruneChannels": PruneChannels,
+    "Tune": Tune,
+}
 """Name to pass."""
 
-__all__ = ["PASSES", "Int8", "Pass", "PruneChannels", "Tune"]
+__all__ = ["PASSES", "Compensate", "Int8", "Pass", "PruneChannels", "Tune"]
