@@ -277,11 +277,9 @@ def table(rows: list[Row]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, float) and 0 < value < 1e-3:
-        return f"{value:.0e}"
-    return (
-        {True: "yes", False: "no"}.get(value, str(value)) if value in (True, False) else str(value)
-    )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.0e}" if isinstance(value, float) and 0 < value < 1e-3 else str(value)
 
 
 def summary(rows: list[Row]) -> str:

@@ -79,6 +79,14 @@ def _packed_in_three(self: Net, x: Tensor) -> Tensor:
     return self.head((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, n, 12)).mean(1)
 
 
+def _packed_from_three_biases(self: Net, x: Tensor) -> Tensor:
+    bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+    q, k, v = functional.linear(x, self.qkv, bias).reshape(*x.shape[:2], 3, 2, -1).unbind(2)
+    q = torch.stack([-q[..., 1::2], q[..., ::2]], -1).reshape(q.shape)
+    y = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return self.head(y.transpose(1, 2).flatten(2)).mean(1)
+
+
 def _shifted_windows(self: Net, x: Tensor) -> Tensor:
     x = self.embed(x).permute(0, 2, 3, 1)
     b, h, w, c = x.shape
@@ -185,6 +193,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
         lambda: Net(
             _packed_in_three, qkv=nn.Linear(12, 36), head=_head(12), table=torch.randn(11, 2),
             index=torch.arange(6)[:, None] - torch.arange(6) + 5,
+        ),
+        _tokens,
+    ),
+    "packed attention with a bias for each part, rotated in pairs": (
+        lambda: Net(
+            _packed_from_three_biases, qkv=torch.randn(36, 12), q_bias=torch.randn(12),
+            v_bias=torch.randn(12), head=_head(12),
         ),
         _tokens,
     ),

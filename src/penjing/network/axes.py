@@ -184,10 +184,15 @@ def split(
 ) -> tuple[Expression, Expression] | None:
     """Cut an expression in two, the first of size `head`; None if it can't be spelled.
 
-    With `kind` Product the first is the outer factor, with Concat the leading part.
+    With `kind` Product the first is the outer factor, with Concat the leading part. To cut a
+    concatenation into factors makes its pieces one, as in packed queries, keys and values.
     """
     expression = resolve(expression)
     total = size(expression)
+    if kind is Product and isinstance(expression, Concat) and total % head == 0:
+        factors = Axis(head), Axis(total // head)
+        join(expression, Product(factors), Pin("its pieces are taken as one"))
+        return factors
     if isinstance(expression, Axis):
         if kind is Product and total % head:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
@@ -30,7 +31,7 @@ class PruneChannels(Pass):
     """Remove whole channels, neurons and heads: the network stays dense and gets narrower.
 
     Attributes:
-        ratio: share (0..1) of indices to remove.
+        ratio: share (0..1) of indices to remove, at most.
         importance: the criterion, see `penjing.passes.importance`.
         ranking: `"per-axis"` removes the share from each axis; `"global"` ranks the indices of
             all axes together (each axis' scores are divided by their mean) and removes at most
@@ -128,7 +129,10 @@ class PruneChannels(Pass):
         wanted: dict[str, int] = {}
         for together in ranked.values():
             if self.ranking == "per-axis":
-                wanted |= {key: round(len(one) * (1 - self.ratio)) for key, one in together.items()}
+                wanted |= {
+                    key: len(one) - math.floor(len(one) * self.ratio + 1e-9)
+                    for key, one in together.items()
+                }
                 continue
             everything = torch.cat(list(together.values()))
             cut = everything.sort().values[int(self.ratio * len(everything))]

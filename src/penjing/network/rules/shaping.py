@@ -251,6 +251,12 @@ def narrow(trace: Trace, node: fx.Node) -> Dims:
     if length == total:
         return tuple(dims)
     start, step = arguments[2] or 0, arguments[4] or 1
+    if isinstance(step, int) and step > 1 and length * step == total and isinstance(start, int):
+        run = Axis(length)
+        steps = trace.fixed(node, "taken in steps", (step,))
+        trace.join(node, dims[axis], Product((run, *steps)))
+        dims[axis] = run
+        return tuple(dims)
     if step != 1 or not isinstance(start, int):
         trace.pin(node, (dims[axis],), "taken in steps")
         dims[axis] = trace.fixed(node, "taken in steps", (length,))[0]
