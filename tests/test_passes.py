@@ -11,7 +11,7 @@ from penjing.contract import Plan
 from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture, find_axes
-from penjing.passes import Compensate, Int8, Pass, PruneChannels, Tune
+from penjing.passes import Compensate, Int8, Merge, Pass, PruneChannels, Tune
 from penjing.search import recipes
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
@@ -25,6 +25,7 @@ PASSES: dict[str, Pass] = {
     "fisher isomorphic": PruneChannels(0.4, importance="fisher", ranking="isomorphic", samples=8),
     "int8": Int8(samples=16),
     "compensate": Compensate(samples=8),
+    "merge": Merge(0.4),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
 }
 NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"]

@@ -1,0 +1,103 @@
+"""Widths: which axes a pass may make narrower, and how many indices of each stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from penjing.contract import LeftAlone
+from penjing.errors import InputError
+from penjing.network import Axes, Group
+
+RANKINGS = ("per-axis", "global", "isomorphic")
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How much goes; the attributes are those of `PruneChannels`."""
+
+    ratio: float
+    ranking: str = "per-axis"
+    keep: int = 1
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < 1:
+            raise InputError(f"ratio must be in [0, 1), the share to remove; found {self.ratio}")
+        if self.ranking not in RANKINGS:
+            raise InputError(f"ranking must be {', '.join(RANKINGS)}; found {self.ranking!r}")
+        if self.keep < 1 or self.multiple < 1:
+            raise InputError(
+                f"keep and multiple must be 1 or more; found {self.keep} and {self.multiple}"
+            )
+
+    def counts(self, scores: Mapping[str, Tensor], groups: Mapping[str, Group]) -> dict[str, int]:
+        """How many indices stay in each axis, from one score for each of its indices."""
+        ranked: dict[object, dict[str, Tensor]] = {}
+        for name, one in scores.items():
+            key: object = {"per-axis": name, "isomorphic": _kind(groups[name])}.get(self.ranking)
+            ranked.setdefault(key, {})[name] = one / one.mean().clamp_min(1e-30)
+        wanted: dict[str, int] = {}
+        for together in ranked.values():
+            if self.ranking == "per-axis":
+                wanted |= {
+                    key: len(one) - math.floor(len(one) * self.ratio + 1e-9)
+                    for key, one in together.items()
+                }
+                continue
+            everything = torch.cat(list(together.values()))
+            cut = everything.sort().values[int(self.ratio * len(everything))]
+            wanted |= {
+                key: max(int((one >= cut).sum()), len(one) // 10) for key, one in together.items()
+            }
+        return {name: self._rounded(count, len(scores[name])) for name, count in wanted.items()}
+
+    def too_narrow(self, groups: Sequence[Group]) -> tuple[LeftAlone, ...]:
+        """The axes that are narrower than a multiple and so stay as they are."""
+        why = "narrower than the multiple of {}"
+        return tuple(
+            LeftAlone(group.name, f"its {group.size} indices are " + why.format(self.multiple))
+            for group in groups
+            if self.multiple > 1 and group.size <= self.multiple
+        )
+
+    def _rounded(self, count: int, total: int) -> int:
+        count = max(count, self.keep, 1)
+        if self.multiple > 1:
+            count = -(-count // self.multiple) * self.multiple if self.multiple < total else total
+        return min(count, total)
+
+
+def allowed(
+    axes: Axes, skip: Sequence[str], skip_mixed: bool
+) -> tuple[list[Group], tuple[LeftAlone, ...]]:
+    """The axes that may shrink, and those that may not, each with its reason.
+
+    Raises:
+        InputError: `skip` names no axis.
+    """
+    for name in skip:
+        if not any(_is_in(one, name) for one in axes):
+            raise InputError(f"skip names {name!r}, which is no axis; there are {', '.join(axes)}")
+    chosen, left = [], list(axes.pinned())
+    for name, group in axes.free.items():
+        if any(_is_in(name, one) for one in skip):
+            left.append(LeftAlone(name, "named in skip"))
+        elif skip_mixed and group.mixed:
+            left.append(LeftAlone(name, str(group.mixed[0])))
+        else:
+            chosen.append(group)
+    return chosen, tuple(left)
+
+
+def _kind(group: Group) -> tuple[tuple[str, int], ...]:
+    """What an axis is to the tensors that it touches, so that like can be ranked with like."""
+    return tuple(sorted((site.tensor.rpartition(".")[2], site.dim) for site in group.sites))
+
+
+def _is_in(axis: str, name: str) -> bool:
+    return axis == name or axis.startswith((f"{name}.", f"{name}["))
