@@ -96,3 +96,30 @@ def test_int8_runs_on_integers_and_keeps_its_decisions(tmp_path: Path) -> None:
     with torch.no_grad():
         want = quantized(batches[0][0]).numpy()
     assert np.abs(found - want).max() < 0.1 * want.std()
+
+
+class Attention(nn.Module):
+    """Attention over `rank` dimensions, with a mask or without."""
+
+    def __init__(self, rank: int, masked: bool) -> None:
+        super().__init__()
+        self.project, self.rank = nn.Linear(12, 12), rank
+        self.mask = nn.Parameter(torch.randn(4, 4)) if masked else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = {3: (-1, 4, 12), 4: (x.shape[0], 2, 4, 6), 5: (x.shape[0], 2, 1, 4, 6)}[self.rank]
+        y = self.project(x).reshape(shape)
+        y = nn.functional.scaled_dot_product_attention(y, y.relu(), y, attn_mask=self.mask)
+        return y.reshape(x.shape)
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_any_rank_gives_the_networks_numbers(
+    rank: int, masked: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = capture(Attention(rank, masked).eval(), torch.randn(2, 4, 12))
+    session = OnnxRuntime().load(OnnxRuntime().lower(network, tmp_path / "a.onnx"))
+    x = torch.randn(5, 4, 12)
+    np.testing.assert_allclose(session.run(x.numpy()), network(x).detach(), rtol=1e-4, atol=1e-5)

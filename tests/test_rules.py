@@ -66,6 +66,16 @@ def _cross_attention(self: Net, x: Tensor) -> Tensor:
     return self.head(y.transpose(1, 2).flatten(2)).mean(1)
 
 
+def _biased_heads(self: Net, x: Tensor) -> Tensor:
+    q, k, v = (_split_heads(one(x), 4) for one in (self.q, self.k, self.v))
+    y = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+    return self.head(y.transpose(1, 2).flatten(2)).mean(1)
+
+
+def _tiled(self: Net, x: Tensor) -> Tensor:
+    return self.head((self.conv(x) + torch.tile(self.window, (4, 4))).mean((2, 3)))
+
+
 def _linear_attention(self: Net, x: Tensor) -> Tensor:
     q, k, v = self.q(x).relu(), self.k(x).relu(), self.v(x)
     y = q @ (k.transpose(1, 2) @ v) / (q @ k.sum(1, keepdim=True).transpose(1, 2) + 1e-3)
@@ -185,6 +195,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
             _cross_attention, **_linear(12, 12), head=_head(12), queries=torch.randn(1, 4, 12)
         ),
         _tokens,
+    ),
+    "a bias for each head": (
+        lambda: Net(_biased_heads, **_linear(12, 12), head=_head(12), bias=torch.randn(4, 6, 6)),
+        _tokens,
+    ),
+    "tiled": (
+        lambda: Net(_tiled, conv=_conv(3, 8), window=torch.randn(1, 8, 2, 2), head=_head(8)), _image
     ),
     "linear attention": (
         lambda: Net(_linear_attention, **_linear(12, 8), head=_head(8)), _tokens

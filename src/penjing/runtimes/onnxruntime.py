@@ -18,7 +18,9 @@ from penjing.contract import Array, Artifact
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
+from penjing.network.attention import spell_out_attention
 from penjing.network.quantize_edits import CONVOLUTIONS
+from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
@@ -67,7 +69,8 @@ class OnnxRuntime(Runtime):
         try:
             with torch.no_grad(), quiet():
                 outputs = network(*args, **kwargs)
-                program = torch.export.export(_Flat(network), leaves, dynamic_shapes=free)
+                flat = _Flat(spell_out_attention(network, shapes(network)))
+                program = torch.export.export(flat, leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)
         except Exception as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]

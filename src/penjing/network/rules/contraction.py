@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from penjing.network.axes import Axis, Expression, Product, pin, size
+from penjing.network.axes import Axis, Expression, Product, size
 from penjing.network.rules.window import slide
 from penjing.network.trace import Dims, Trace
 
@@ -125,11 +125,12 @@ def attention(trace: Trace, node: fx.Node) -> Dims:
     trace.join(node, q[-1], k[-1])
     trace.join(node, k[-2], v[-2])
     trace.pin(node, (k[-2],), "softmax normalises over it")
+    lead = broadcast(trace, node, broadcast(trace, node, q[:-2], k[:-2]), v[:-2])
     mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
     if isinstance(mask, fx.Node):
-        for dim in trace.of(mask):
-            pin(dim, trace.pin_of(node, "an attention mask spans it"))
-    lead = broadcast(trace, node, broadcast(trace, node, q[:-2], k[:-2]), v[:-2])
+        broadcast(trace, node, (*lead, q[-2], k[-2]), trace.of(mask))
+    if node.kwargs.get("enable_gqa"):
+        trace.pin(node, (q[-3], k[-3], v[-3]), "several heads share a key")
     return (*lead, q[-2], v[-1])
 
 

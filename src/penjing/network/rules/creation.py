@@ -20,12 +20,17 @@ def uniform(trace: Trace, node: fx.Node) -> Dims:
 def spelled(
     trace: Trace, node: fx.Node, place: int, sizes: tuple[object, ...], shape: tuple[int, ...]
 ) -> Dims:
-    """Fresh dimensions; those whose size stands in the arguments at `place` are free."""
+    """Fresh dimensions; those whose size stands in the arguments at `place` are free.
+
+    Where there are fewer sizes than dimensions, they are those of the last dimensions.
+    """
     found: list[Expression] = []
-    for position, (given, size) in enumerate(zip(sizes, shape, strict=True)):
+    missing = len(shape) - len(sizes)
+    for position, size in enumerate(shape):
+        given = sizes[position - missing] if position >= missing else None
         if isinstance(given, int) and given == size and size > 1:
             axis = Axis(size)
-            trace.spell(node, (place, position), axis)
+            trace.spell(node, (place, position - missing), axis)
             found.append(axis)
         else:
             found += trace.fixed(node, "made with a fixed size", (size,))

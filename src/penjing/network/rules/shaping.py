@@ -103,6 +103,7 @@ def repeat(trace: Trace, node: fx.Node) -> Dims:
     assert isinstance(times, list | tuple)
     stretched = spelled(trace, node, 1, tuple(times), shape)
     dims = (*trace.fixed(node, "new", (1,) * (len(shape) - len(dims))), *dims)
+    times = [*[1] * (len(shape) - len(times)), *times]
     result: list[Expression] = []
     for position, (dim, count) in enumerate(zip(dims, times, strict=True)):
         if size(dim) == shape[position]:
