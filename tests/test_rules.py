@@ -293,6 +293,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
         _plain(_conv(3, 8), nn.ConvTranspose2d(8, 8, 2, 2, groups=2), nn.ReLU(), _conv(8, 8)),
         _image,
     ),
+    "slopes": (_plain(_conv(3, 8), nn.PReLU(8), _conv(8, 8), nn.Hardswish()), _image),
     "instance norm": (_plain(_conv(3, 8), nn.InstanceNorm2d(8, affine=True), nn.ReLU()), _image),
     "group norm": (_plain(_conv(3, 8), nn.GroupNorm(2, 8), nn.ReLU(), _conv(8, 8)), _image),
     "resized": (_plain(_conv(3, 8), nn.Upsample(scale_factor=2, mode="bilinear")), _image),

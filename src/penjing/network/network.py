@@ -17,6 +17,8 @@ TRAINING_ARGUMENT = {
     torch.ops.aten.dropout.default: 2,
     torch.ops.aten.dropout_.default: 2,
     torch.ops.aten.feature_dropout.default: 2,
+    torch.ops.aten.alpha_dropout.default: 2,
+    torch.ops.aten.feature_alpha_dropout.default: 2,
     torch.ops.aten.lstm.input: 6,
     torch.ops.aten.gru.input: 6,
     torch.ops.aten.rnn_tanh.input: 6,

@@ -1,4 +1,4 @@
-"""Normalisations: which dimensions carry their weights, and over which they compute statistics."""
+"""Normalisations and slopes: which dimensions carry their weights, and over which they compute statistics."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ def group_norm(trace: Trace, node: fx.Node) -> Dims:
         for dim in trace.of(one):
             trace.join(node, dims[1], dim)
     trace.mix(node, (width,), "group norm computes its mean and variance over it")
+    return dims
+
+
+def slope(trace: Trace, node: fx.Node) -> Dims:
+    """PReLU: x_NC.. with one slope for each channel, or one for all."""
+    dims, weight = trace.of(node.args[0]), trace.of(node.args[1])
+    if size(weight[0]) > 1:
+        trace.join(node, dims[1], weight[0])
     return dims
 
 
