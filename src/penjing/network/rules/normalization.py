@@ -1,4 +1,4 @@
-"""Normalisations and slopes: which dimensions carry their weights, and over which they compute statistics."""
+"""Normalisations and slopes: where their weights lie, and over what they compute statistics."""
 
 from __future__ import annotations
 
