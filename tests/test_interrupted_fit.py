@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from penjing.errors import InputError
 from penjing.search.fit import fit
+from penjing.search.interrupt import Interrupt
 from penjing.search.result import Result
 
 TASK = Path(__file__).with_name("slow_task.py")
@@ -110,6 +112,18 @@ def test_a_killed_fit_leaves_a_valid_result_and_only_the_same_run_resumes_it(
         fit(str(TASK), out=out, resume=True, overwrite=True)
     with pytest.raises(InputError, match="--overwrite replaces it, --resume goes on"):
         fit(str(TASK), out=out)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_a_library_swallows_is_remembered(name: str) -> None:
+    before = signal.getsignal(getattr(signal, name))
+    with Interrupt() as interrupt:
+        interrupt.check()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(getattr(signal, name))
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+    assert signal.getsignal(getattr(signal, name)) is before
 
 
 def test_an_interrupt_before_the_first_figure_says_so(tmp_path: Path) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import platform
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from penjing.network import capture
 from penjing.reference import find_task
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.search.fixed_list import FixedList, Progress
+from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
 from penjing.search.preflight import check_options, claim_folder, clear, require_same_run
 from penjing.search.result import Candidate, Result
@@ -89,6 +87,7 @@ def fit(
         require_same_run(folder, result)
     else:
         clear(folder)
+    interrupt = Interrupt()
     search = FixedList(
         Ledger(folder, result),
         Workshop(task, folder, confidence, seed),
@@ -97,8 +96,9 @@ def fit(
         begin,
         begin + 60 * minutes,
         progress or (lambda *_: None),
+        interrupt.check,
     )
-    with _terminated_as_interrupt():
+    with interrupt:
         search.run()
     return search.ledger.result
 
@@ -106,21 +106,3 @@ def fit(
 def _versions() -> dict[str, str]:
     names = ("penjing", "torch", "onnx", "onnxruntime", "numpy")
     return {name: version(name) for name in names} | {"python": platform.python_version()}
-
-
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does; only the main thread may say so."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        old = signal.signal(signal.SIGTERM, stop)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)

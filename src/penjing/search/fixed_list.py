@@ -37,7 +37,8 @@ class FixedList:
     """One fit, step by step: int8, then three widths, each with and without int8.
 
     Every step leaves its candidates in the ledger. A width is timed before it is tuned, because
-    speed doesn't depend on the weights; it is tuned only if it can win.
+    speed doesn't depend on the weights; it is tuned only if it can win. `check` raises
+    KeyboardInterrupt once the run should end.
     """
 
     ledger: Ledger
@@ -47,6 +48,7 @@ class FixedList:
     begin: float
     end: float
     progress: Progress
+    check: Callable[[], None]
     networks: dict[str, Network] = field(default_factory=dict)
     cuts: dict[str, Recipe] = field(default_factory=dict)
 
@@ -78,6 +80,7 @@ class FixedList:
             self.ledger.deliver(self.file)
 
     def _say(self, stage: str) -> None:
+        self.check()
         spent = (time.monotonic() - self.begin) / (self.end - self.begin)
         self.progress(stage, min(spent, 0.99), self.result.chosen)
 
@@ -242,7 +245,9 @@ class FixedList:
         try:
             network = make()
             self.workshop.make(name, network)
+            self.check()
             measured = self.workshop.measure(name, network)
+            self.check()
             path, sha256 = self.workshop.proof(name)
             status, reason = self._judge(measured)
             candidate = Candidate(

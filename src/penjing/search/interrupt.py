@@ -1,0 +1,39 @@
+"""Interrupt: Ctrl-C and SIGTERM, remembered, because a library may swallow what they raise."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+
+class Interrupt:
+    """Within it, either signal raises KeyboardInterrupt at once, and again at the next `check`.
+
+    Only the main thread can receive signals; elsewhere nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[one] = signal.signal(one, self._stop)
+            except ValueError:  # not the main thread
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal has come."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
