@@ -124,7 +124,7 @@ class FixedList:
             try:
                 network = prune.apply(self.original, plan, self.workshop.task)
                 for key, one in ((name, network), (_int8(name), self._to_int8(network))):
-                    self.workshop.make(key, one)
+                    self.workshop.make(key, one, "untuned")  # a file that tuning doesn't replace
                     found[key] = self.workshop.sizes(key, one)
             except PenjingError as error:
                 failed.append(Candidate(name, self._recipe(name), "failed", str(error)))

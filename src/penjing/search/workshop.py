@@ -52,10 +52,10 @@ class Workshop:
         artifact = self.artifacts[name]
         return str(artifact.path.relative_to(self.out)), artifact.sha256
 
-    def make(self, name: str, network: Network) -> None:
+    def make(self, name: str, network: Network, stem: str = "model") -> None:
         """Lower the network to the candidate's file and load that."""
         require_writable_folder(self.folder(name))
-        path = self.folder(name) / f"model{self.runtime.ending}"
+        path = self.folder(name) / f"{stem}{self.runtime.ending}"
         self.artifacts[name] = self.runtime.lower(network, path)
         self.sessions[name] = self.runtime.load(self.artifacts[name])
 
