@@ -253,7 +253,7 @@ def check(task: Task) -> None:
         if batches is None:
             continue
         found = require_repeatable(batches, name)
-        _check_batch(name, found[0], found[1], wanted)
+        check_batch(name, found[0], found[1], wanted)
         labels = batches.y if isinstance(batches, Arrays) else found[1]
         if outputs and not labels.is_floating_point() and labels.dim() == 1:
             low, high = int(labels.min()), int(labels.max())
@@ -264,7 +264,8 @@ def check(task: Task) -> None:
                 )
 
 
-def _check_batch(name: str, inputs: Inputs, targets: Tensor, wanted: list[Any]) -> None:
+def check_batch(name: str, inputs: Inputs, targets: Tensor, wanted: list[Any]) -> None:
+    """Raise InputError unless the batch's samples have the `wanted` shapes and can be used."""
     for x, shape in zip(torch.utils._pytree.tree_leaves(inputs), wanted, strict=False):
         found = tuple(x.shape[1:])
         if found != shape:

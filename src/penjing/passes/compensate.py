@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from penjing.arith.least_squares import NormalEquations
 from penjing.contract import LeftAlone, Plan
-from penjing.data import first
+from penjing.data import check_batch, first
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.network.lineage import CUTS, Indices, surviving
@@ -83,8 +83,11 @@ class Compensate(Pass):
             return new
         original = capture(task.model, task.example)
         left = surviving(original, network.history)
-        batches = [inputs for inputs, _ in first(task.train, self.samples)]
-        _require_shapes(batches, task)
+        wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
+        batches = []
+        for inputs, targets in first(task.train, self.samples):
+            check_batch("calibration", inputs, targets, wanted)
+            batches.append(inputs)
         teacher, student = Lockstep(original, batches), Lockstep(new, batches)
         draw = torch.Generator().manual_seed(0)
         layers, _ = _layers(new)
@@ -97,17 +100,6 @@ class Compensate(Pass):
                 student.forget_before(node)
                 teacher.forget_before(node)
         return new
-
-
-def _require_shapes(batches: list[Any], task: Task) -> None:
-    wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
-    for batch in batches:
-        found = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(batch)]
-        if found != wanted:
-            raise InputError(
-                f"the calibration data has samples of shape {found[0]}, the example has "
-                f"{wanted[0]}; give data that the model takes"
-            )
 
 
 def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:

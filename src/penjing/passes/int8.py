@@ -21,6 +21,7 @@ from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.passes.contract import Pass
+from penjing.passes.widths import is_in
 from penjing.task import Task, as_call
 
 aten = torch.ops.aten
@@ -108,7 +109,7 @@ class Int8(Pass):
         layers, left = [], []
         names = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
         for one in self.skip:
-            if not any(_is_in(name, one) for name in names):
+            if not any(is_in(name, one) for name in names):
                 raise InputError(
                     f"skip names {one!r}, which is no layer; there are {', '.join(names)}"
                 )
@@ -116,7 +117,7 @@ class Int8(Pass):
             if node.target in LAYERS:
                 layer = str(node.meta["layer"])
                 weight = node.args[1]
-                if any(_is_in(layer, one) for one in self.skip):
+                if any(is_in(layer, one) for one in self.skip):
                     left.append(LeftAlone(layer, "named in skip"))
                 elif not isinstance(weight, fx.Node) or weight.op != "get_attr":
                     left.append(LeftAlone(layer, "its weight is computed"))
@@ -125,10 +126,6 @@ class Int8(Pass):
                 else:
                     layers.append(node)
         return layers, left
-
-
-def _is_in(layer: str, name: str) -> bool:
-    return layer == name or layer.startswith(f"{name}.")
 
 
 def _places(

@@ -81,11 +81,11 @@ def allowed(
         InputError: `skip` names no axis.
     """
     for name in skip:
-        if not any(_is_in(one, name) for one in axes):
+        if not any(is_in(one, name) for one in axes):
             raise InputError(f"skip names {name!r}, which is no axis; there are {', '.join(axes)}")
     chosen, left = [], list(axes.pinned())
     for name, group in axes.free.items():
-        if any(_is_in(name, one) for one in skip):
+        if any(is_in(name, one) for one in skip):
             left.append(LeftAlone(name, "named in skip"))
         elif skip_mixed and group.mixed:
             left.append(LeftAlone(name, str(group.mixed[0])))
@@ -99,5 +99,6 @@ def _kind(group: Group) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((site.tensor.rpartition(".")[2], site.dim) for site in group.sites))
 
 
-def _is_in(axis: str, name: str) -> bool:
+def is_in(axis: str, name: str) -> bool:
+    """Whether the axis (or layer) has that name, or lies within the layer of that name."""
     return axis == name or axis.startswith((f"{name}.", f"{name}["))

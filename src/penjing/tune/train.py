@@ -54,7 +54,8 @@ def train(
         teacher = None
         if options.distill:
             teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
-        _Training(student, teacher, task, options, device, progress).run()
+        mixed = _is_mixed(options.precision, device)
+        _Training(student, teacher, task, options, device, progress, mixed).run()
     return _in_layout(student.to(network.device), torch.contiguous_format).eval()
 
 
@@ -111,6 +112,7 @@ class _Training:
     options: TuneOptions
     device: torch.device
     progress: Progress | None
+    mixed: bool
     step: int = 0
 
     def run(self) -> None:
@@ -180,10 +182,7 @@ class _Training:
         return (1 - self.options.distill) * plain + self.options.distill * soft
 
     def _autocast(self) -> torch.autocast:
-        native = self.device.type == "cuda" or "bfloat16" in this_machine().precisions
-        wanted = self.options.precision
-        mixed = wanted == "bfloat16" or (wanted == "auto" and native)
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
 
 def _optimizer(network: Network, options: TuneOptions) -> torch.optim.Optimizer:
@@ -210,6 +209,13 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda was asked for, but there is none here; use cpu or auto")
     return torch.device(name)
+
+
+def _is_mixed(precision: str, device: torch.device) -> bool:
+    """Whether to train in bfloat16; found out once, for it reads the processor's flags."""
+    if precision == "auto":
+        return device.type == "cuda" or "bfloat16" in this_machine().precisions
+    return precision == "bfloat16"
 
 
 def _in_layout(network: Network, layout: torch.memory_format) -> Network:

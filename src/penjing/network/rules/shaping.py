@@ -12,10 +12,6 @@ from penjing.network.axes import Axis, Concat, Expression, Product, resolve, siz
 from penjing.network.rules.creation import spelled
 from penjing.network.trace import Dims, Trace
 
-SPELLED_SIZES = {
-    torch.ops.aten.reshape.default: 1,
-}
-
 
 def reshape(trace: Trace, node: fx.Node) -> Dims:
     """Flatten the input's dimensions and cut the product anew, run by run."""
@@ -60,8 +56,8 @@ def _spell_sizes(trace: Trace, node: fx.Node, dims: Dims) -> None:
         start = int(first) % (len(dims) - count + 1)  # type: ignore[arg-type]
         for offset in range(count):
             trace.spell(node, (2, offset), dims[start + offset])
-    elif node.target in SPELLED_SIZES:
-        sizes = node.args[SPELLED_SIZES[node.target]]
+    elif node.target is torch.ops.aten.reshape.default:
+        sizes = node.args[1]
         assert isinstance(sizes, list | tuple)
         for position in range(len(sizes)):
             trace.spell(node, (1, position), dims[position])
