@@ -11,14 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from penjing.contract import Plan
-from penjing.network.merge import merge
 from penjing.network.network import Network
 from penjing.network.quantize_edits import fold_batch_norm, pool_means, quantize
 from penjing.network.shrink import shrink
 
 EDITS: dict[str, Callable[..., None]] = {
     "shrink": shrink,
-    "merge": merge,
     "fold_batch_norm": fold_batch_norm,
     "pool_means": pool_means,
     "quantize": quantize,

@@ -1,64 +1,108 @@
-"""Merge: some indices of an axis become part of others, and what reads them takes the sum."""
+"""Merge: what reads some indices of an axis takes them as combinations of the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor, fx
 
-from penjing.errors import InputError
 from penjing.network.axes import owners
-from penjing.network.groups import Group, find_axes
+from penjing.network.groups import Group, Site
 from penjing.network.network import Network
-from penjing.network.shrink import shrink
+
+aten = torch.ops.aten
 
 
-def merge(network: Network, axes: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
-    """Merge indices of each named axis in place, then drop them.
+class Combination(NamedTuple):
+    """z ~ weights z_keep + shift, for the values z_n of an axis.
 
-    Where a layer reads index g, its weights times a scale are added to those with which it reads
-    index t: w_t += s w_g. That is exact where the value at g is s times the value at t.
+    Attributes:
+        keep: the indices that stay, ascending.
+        weights: (n, len(keep)).
+        shift: (n,).
+    """
+
+    keep: list[int]
+    weights: Tensor
+    shift: Tensor
+
+
+def merge(
+    network: Network,
+    group: Group,
+    readers: Sequence[tuple[fx.Node, Site]],
+    made: Combination,
+    variance_left: Sequence[Tensor],
+) -> None:
+    """Let each reader take the combination, in place; what goes is then read with weight zero.
+
+    A reader w z becomes (w A) z_keep, and its bias, or the mean of the batch norm behind it, takes
+    w shift.
 
     Args:
-        axes: name of an axis to `{"gone": [g, ..], "into": [t, ..], "scale": [s, ..]}`; what isn't
-            gone stays.
-
-    Raises:
-        InputError: an axis doesn't exist or can't shrink, or an index is merged into one that goes.
+        variance_left: by reader, the share of each output's variance that is left, or an
+            empty tensor; the batch norm behind it takes that too.
     """
-    found = find_axes(network)
-    keep = {}
-    for name, what in axes.items():
-        if name not in found:
-            raise InputError(f"no axis {name!r} in this network; there are {', '.join(found)}")
-        group, gone, into = found[name], list(what["gone"]), list(what["into"])
-        if set(gone) & set(into) or not len(gone) == len(into) == len(what["scale"]):
-            raise InputError(f"axis {name!r}: an index is merged into one that goes itself")
-        keep[name] = [index for index in range(group.size) if index not in set(gone)]
-        with torch.no_grad():
-            for site in readers(network, group):
-                _add(network, group, site, what)
-    shrink(network, keep)
+    weights = {site.tensor: read_by_index(network, group, site) for _, site in readers}
+    moved: set[str] = set()
+    with torch.no_grad():
+        for (node, site), left in zip(readers, variance_left, strict=True):
+            total = torch.einsum("on...,n->o...", weights[site.tensor], made.shift)
+            _shift(network, node, total.flatten(1).sum(1), left, moved)
+        for site in {site.tensor: site for _, site in readers}.values():
+            taken = torch.einsum("on...,nt->ot...", weights[site.tensor], made.weights)
+            weight, places = network.tensor(site.tensor), _places(group, site)
+            weight[:, places.flatten()] = 0.0
+            weight[:, places[made.keep].flatten()] = taken.flatten(1, 2).to(weight.dtype)
 
 
-def readers(network: Network, group: Group) -> list[tuple[str, int, Any]]:
-    """Where layers read the axis: tensor, dimension and expression of their weights' inputs."""
-    parameters = dict(network.named_parameters())
-    return [
-        (site.tensor, site.dim, site.expression)
-        for site in group.sites
-        if site.dim == 1 and site.tensor in parameters and parameters[site.tensor].dim() > 1
-    ]
+def read_by_index(network: Network, group: Group, site: Site) -> Tensor:
+    """The weights that read each index: w_OI.. as (O, n, m, ..), float64."""
+    places = _places(group, site)
+    weight = network.tensor(site.tensor).detach().double()
+    return weight[:, places.flatten()].reshape(len(weight), *places.shape, *weight.shape[2:])
 
 
-def _add(
-    network: Network, group: Group, site: tuple[str, int, Any], what: Mapping[str, Sequence[Any]]
-) -> None:
-    name, dim, expression = site
-    weight, owner = network.tensor(name), owners(expression, group.axis)
-    places = [torch.from_numpy(np.flatnonzero(owner == index)) for index in range(group.size)]
-    for gone, into, scale in zip(what["gone"], what["into"], what["scale"], strict=True):
-        part = weight.index_select(dim, places[gone]) * scale
-        weight.index_add_(dim, places[into], part)
+def _places(group: Group, site: Site) -> Tensor:
+    """Where in the site's dimension each index of the axis stands, (n, m)."""
+    owner = owners(site.expression, group.axis)
+    found = [np.flatnonzero(owner == index) for index in range(group.size)]
+    return torch.from_numpy(np.stack(found))
+
+
+def takes_shift(reader: fx.Node) -> bool:
+    """Whether something behind the reader can take a constant: its bias, or a batch norm."""
+    return _norm_behind(reader) is not None or _has_bias(reader)
+
+
+def _shift(network: Network, reader: fx.Node, shift: Tensor, left: Tensor, moved: set[str]) -> None:
+    """Add to what a reader gives, where something takes it; each tensor once."""
+    norm = _norm_behind(reader)
+    if norm is None and not _has_bias(reader):
+        return
+    name = _name(reader, 2) if norm is None else _name(norm, 3)
+    if name in moved:
+        return
+    moved.add(name)
+    network.tensor(name).add_(shift if norm is None else -shift)
+    if norm is not None and len(left):
+        network.tensor(_name(norm, 4)).mul_(left)
+
+
+def _norm_behind(reader: fx.Node) -> fx.Node | None:
+    """The batch norm with statistics that alone reads what the reader gives."""
+    users = list(reader.users)
+    if len(users) != 1 or users[0].target is not aten.batch_norm.default:
+        return None
+    return None if users[0].args[3] is None else users[0]
+
+
+def _has_bias(reader: fx.Node) -> bool:
+    return len(reader.args) > 2 and isinstance(reader.args[2], fx.Node)
+
+
+def _name(node: fx.Node, place: int) -> str:
+    return str(cast(fx.Node, node.args[place]).target)

@@ -15,7 +15,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.data import check_batch, first
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.lineage import CUTS, Indices, surviving
+from penjing.network.lineage import Indices, surviving
 from penjing.network.lockstep import Lockstep
 from penjing.passes.contract import Pass, Progress
 from penjing.task import Task
@@ -66,7 +66,7 @@ class Compensate(Pass):
         """The layers that can be solved; the graph itself stays as it is."""
         layers, left = _layers(network)
         name = type(self).__name__
-        if not any(edit["edit"] in CUTS for plan in network.history for edit in plan.edits):
+        if not any(edit["edit"] == "shrink" for plan in network.history for edit in plan.edits):
             return Plan(
                 name, asdict(self), left_alone=(LeftAlone("the network", "nothing is cut"),)
             )

@@ -1,60 +1,62 @@
-"""Merge: similar channels and nodes become one, with no data."""
+"""Merge: channels become combinations of the channels that stay, with no data."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx
 
+from penjing.arith.elimination import combinations, eliminated, nearest
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
-from penjing.network import Group, Network, find_axes
-from penjing.network.axes import owners
-from penjing.network.merge import readers
-from penjing.passes.contract import Pass
+from penjing.network import Group, Network, carry_out, find_axes
+from penjing.network.groups import Site
+from penjing.network.merge import Combination, merge, read_by_index, takes_shift
+from penjing.network.passage import Passage, passage
+from penjing.passes.contract import Pass, Progress
+from penjing.passes.expectation import Known, Moments, spatial_correlation, written
 from penjing.passes.importance import importances
 from penjing.passes.widths import Widths, allowed
 from penjing.task import Task
 
-aten = torch.ops.aten
-LAYERS = {
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv2d.padding,
-    aten.linear.default,
-}  # fmt: skip
-HOMOGENEOUS = {
-    aten.relu.default, aten.relu_.default, aten.max_pool2d.default, aten.avg_pool2d.default,
-    aten.adaptive_avg_pool2d.default, aten.mean.dim, aten.dropout.default, aten.dropout_.default,
-    aten.feature_dropout.default, aten.flatten.using_ints, aten.reshape.default,
-    aten.squeeze.dims, aten.batch_norm.default,
-}  # fmt: skip
-"""Operators f with f(s x) = s f(x) for s > 0, channel by channel (a batch norm folds away)."""
 SELECTIONS = ("similarity", "importance")
+TARGETS = ("all", "nearest")
+RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
 class Merge(Pass):
-    """Merge channels whose weights point the same way; the next layers take the scaled sum.
+    """Merge channels into those that stay; the layers that read them take the sums.
 
-    With v_i = (w_i, b_i) the weights and bias of channel i, batch norm folded in, v_j stands for
-    s v_i with s = <v_j, v_i> / |v_i|^2. As ReLU and pooling are positively homogeneous, adding
-    s > 0 times what reads j to what reads i makes up for j exactly where v_j = s v_i. Axes written
-    by more than one layer, or passed through anything else, are left alone and named.
+    From weights and norms alone, the values z of an axis are expected to have mean m and covariance
+    C (`penjing.passes.expectation`). What goes is replaced by its best guess from what stays,
+
+        z ~ A z_keep + b,    A = C[:, keep] C[keep, keep]^-1,    b = m - A m_keep
+
+    so a layer that read w z reads (w A) z_keep, its bias takes w b, and a batch norm behind it the
+    share of the variance that is left; where nothing can take w b, C + m m^T stands for C and b is
+    zero. Where a channel is a positive multiple of another that stays, before ReLU, that is exact.
+    Axes written by more than one layer, or passed through anything but functions of one number and
+    pooling, are left alone and named.
 
     Attributes:
         ratio, ranking, keep, multiple, skip: as for `PruneChannels`.
-        selection: which channels stay: `"similarity"` takes, one by one, the channel that makes
-            all others best expressible (what is lost, weighted by how strongly it is read);
-            `"importance"` takes the largest l2 norms.
-        threshold: a channel whose cosine with the best match is below this is dropped unmerged.
+        selection: which channels stay: `"similarity"` removes, one by one, the channel whose loss
+            the readers feel least once the others make up for it; `"importance"` keeps the largest
+            l2 norms.
+        into: `"all"` channels that stay take part; or the `"nearest"` alone, by a positive scale.
 
     Raises:
         InputError: an option is out of range, or `skip` names nothing.
 
-    Source: W. Kim, S. Kim, M. Park, G. Jeon, "Neuron Merging: Compensating for Pruned Neurons",
-    2020; for choosing by clusters D. Wang et al., "Forget the Data and Fine-Tuning! Just Fold the
-    Network to Compress", 2025.
+    Source: for `into="nearest"` W. Kim, S. Kim, M. Park, G. Jeon, "Neuron Merging: Compensating for
+    Pruned Neurons", 2020; for the variance K. Jordan, H. Sedghi, O. Saukh, R. Entezari, B.
+    Neyshabur, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", 2023. Gaussian
+    moments in the place of data are ours.
     """
 
     ratio: float = 0.5
@@ -63,7 +65,7 @@ class Merge(Pass):
     multiple: int = 1
     skip: tuple[str, ...] = ()
     selection: str = "similarity"
-    threshold: float = 0.0
+    into: str = "all"
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -73,138 +75,121 @@ class Merge(Pass):
             raise InputError(
                 f"selection must be {' or '.join(SELECTIONS)}; found {self.selection!r}"
             )
-        if not 0 <= self.threshold <= 1:
-            raise InputError(f"threshold must be a cosine in [0, 1]; found {self.threshold}")
+        if self.into not in TARGETS:
+            raise InputError(f"into must be {' or '.join(TARGETS)}; found {self.into!r}")
         object.__setattr__(self, "skip", tuple(self.skip))
 
     def plan(self, network: Network, task: Task) -> Plan:
-        """For every axis that can be merged, which channel becomes part of which."""
+        """For every axis that can be merged, which channels stay."""
         groups, left = allowed(find_axes(network), self.skip, skip_mixed=False)
-        rows: dict[str, Tensor] = {}
-        alone = list(left)
-        for group in groups:
-            found = _rows(network, group)
-            if isinstance(found, str):
-                alone.append(LeftAlone(group.name, found))
-            else:
-                rows[group.name] = found
-        by_name = {group.name: group for group in groups if group.name in rows}
+        expected, alone = _expected(network, groups)
+        by_name = {group.name: group for group in groups if group.name in expected}
         scores = importances(network, by_name, "l2")
-        counts = self._widths().counts(scores, by_name)
-        axes = {
-            name: self._assign(rows[name], _read(network, by_name[name]), scores[name], count)
-            for name, count in counts.items()
+        keep = {
+            name: self._choose(network, by_name[name], *expected[name], scores[name], count)
+            for name, count in self._widths().counts(scores, by_name).items()
             if count < len(scores[name])
         }
-        edits = ({"edit": "merge", "axes": axes},) if axes else ()
-        total = sum(len(one["gone"]) for one in axes.values())
-        merged = sum(scale > 0 for one in axes.values() for scale in one["scale"])
-        summary = f"{total} channels in {len(axes)} axes go, {merged} of them merged"
+        edits: tuple[Mapping[str, object], ...] = (
+            ({"edit": "shrink", "axes": keep},) if keep else ()
+        )
+        total = sum(by_name[name].size - len(stays) for name, stays in keep.items())
+        summary = f"{total} channels in {len(keep)} axes become combinations of what stays"
         options = asdict(self) | {"skip": list(self.skip)}
-        name = type(self).__name__
-        return Plan(name, options, edits, summary if axes else "", tuple(alone))
+        left = (*left, *alone, *self._widths().too_narrow(list(by_name.values())))
+        return Plan(type(self).__name__, options, edits, summary if keep else "", left)
 
-    def _assign(self, rows: Tensor, read: Tensor, score: Tensor, count: int) -> dict[str, Any]:
-        """What goes, into what, and by which scale."""
-        inner = rows @ rows.T
-        norms = inner.diagonal().clamp_min(1e-30)
-        scale = (inner / norms[None]).clamp_min(0.0)  # [j, i]: row j as so many times row i
-        cosine = inner / (norms[:, None] * norms[None]).sqrt()
-        scale = torch.where(cosine >= self.threshold, scale, 0.0)
-        lost = norms[:, None] - 2 * scale * inner + scale.square() * norms[None]
-        lost = lost.clamp_min(0.0) * read[:, None]
+    def apply(
+        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
+    ) -> Network:
+        """Let the readers take the combinations, on a copy, and drop what went."""
+        new = copy.deepcopy(network)
+        chosen: Mapping[str, list[int]] = plan.edits[0]["axes"] if plan.edits else {}
+        axes = find_axes(new)
+        expected, _ = _expected(new, [axes[name] for name in axes if axes[name].free])
+        made = {
+            name: self._combination(*expected[name], list(stays)) for name, stays in chosen.items()
+        }
+        left = {  # before any weight is changed
+            name: _variance_left(new, axes[name], *expected[name], made[name]) for name in chosen
+        }
+        for name in chosen:
+            merge(new, axes[name], expected[name][0].readers, made[name], left[name])
+        return carry_out(new, plan)
+
+    def _choose(
+        self, network: Network, group: Group, way: Passage, moments: Moments, score: Tensor,
+        count: int,
+    ) -> list[int]:  # fmt: skip
         if self.selection == "importance":
-            keep = torch.topk(score, count).indices.tolist()
-        else:
-            keep = _best_representatives(lost, norms * read, count)
-        gone = [index for index in range(len(rows)) if index not in set(keep)]
-        chosen = torch.tensor(keep)
-        into = chosen[lost[gone][:, chosen].argmin(1)].tolist()
-        scales = [float(scale[j, i]) for j, i in zip(gone, into, strict=True)]
-        return {"gone": gone, "into": into, "scale": scales}
+            return sorted(torch.topk(score, count).indices.tolist())
+        read = sum(_read(network, group, node, site) for node, site in way.readers)
+        assert isinstance(read, Tensor)
+        return eliminated(moments.covariance, read, count, RIDGE)
+
+    def _combination(self, way: Passage, moments: Moments, keep: list[int]) -> Combination:
+        solve = combinations if self.into == "all" else nearest
+        mean, shared = moments
+        if not all(takes_shift(node) for node, _ in way.readers):  # all has to be in the weights
+            mean, shared = torch.zeros_like(mean), shared + torch.outer(mean, mean)
+        weights = solve(shared, keep, RIDGE)
+        return Combination(keep, weights, mean - weights @ mean[keep])
 
     def _widths(self) -> Widths:
         return Widths(self.ratio, self.ranking, self.keep, self.multiple)
 
 
-def _best_representatives(lost: Tensor, nothing: Tensor, count: int) -> list[int]:
-    """Indices whose rows, as representatives, lose least; greedy, each the best next one."""
-    keep: list[int] = []
-    best = nothing.clone()
-    for _ in range(count):
-        gains = (best[:, None] - lost).clamp_min(0.0).sum(0)
-        gains[keep] = -1.0
-        keep.append(int(gains.argmax()))
-        best = torch.minimum(best, lost[:, keep[-1]])
-    return keep
+def _expected(
+    network: Network, groups: list[Group]
+) -> tuple[dict[str, tuple[Passage, Moments]], tuple[LeftAlone, ...]]:
+    """The way and the moments of each axis that can be merged, in the order of the graph."""
+    ways, alone = {}, []
+    for group in groups:
+        way = passage(network, group)
+        if isinstance(way, str):
+            alone.append(LeftAlone(group.name, why=way))
+        else:
+            ways[group.name] = way
+    order = {node: place for place, node in enumerate(network.graph.nodes)}
+    by_name = {group.name: group for group in groups}
+    known: dict[fx.Node, Known] = {}
+    found = {}
+    for name in sorted(ways, key=lambda one: order[ways[one].layer]):
+        moments = written(network, ways[name], known)
+        found[name] = ways[name], moments
+        for node, site in ways[name].readers:
+            read = read_by_index(network, by_name[name], site)
+            if read.shape[1:3].numel() == network.tensor(site.tensor).shape[1]:  # and nothing else
+                known[node] = Known(moments, read)
+    return found, tuple(alone)
 
 
-def _rows(network: Network, group: Group) -> Tensor | str:
-    """Weights and bias of each channel, batch norm folded in, (size, n); or why not."""
-    weights = [
-        site for site in group.sites if site.dim == 0 and network.tensor(site.tensor).dim() > 1
-    ]
-    if len(weights) != 1:
-        return f"{len(weights)} layers write it"
-    if weights[0].expression is not group.axis:
-        return "it is only a part of a layer's output"
-    nodes = [
-        node
-        for node in network.calls()
-        if node.target in LAYERS
-        and isinstance(node.args[1], fx.Node)
-        and node.args[1].target == weights[0].tensor
-    ]
-    if len(nodes) != 1 or (len(nodes[0].args) > 6 and nodes[0].args[6] != 1):
-        return "its layer is shared or grouped"
-    norm: list[fx.Node] = []
-    why = _homogeneous(nodes[0], {name for name, _, _ in readers(network, group)}, norm)
-    if why or len(norm) > 1:
-        return why or "more than one batch norm follows"
-    weight = network.tensor(weights[0].tensor).detach().double().flatten(1)
-    bias = torch.zeros(len(weight), dtype=torch.float64)
-    if len(nodes[0].args) > 2 and isinstance(nodes[0].args[2], fx.Node):
-        bias = network.tensor(str(nodes[0].args[2].target)).detach().double()
-    if norm:
-        gamma, beta, mean, variance = (
-            None if one is None else network.tensor(str(cast(fx.Node, one).target)).detach()
-            for one in norm[0].args[1:5]
+def _read(network: Network, group: Group, node: fx.Node, site: Site) -> Tensor:
+    """w w^T of a reader, (n, n), over what its kernel sees."""
+    weight = read_by_index(network, group, site)
+    alike = spatial_correlation(node, network.tensor(site.tensor))
+    taps = weight.flatten(3) if weight.dim() > 3 else weight[..., None]
+    return torch.einsum("onmk,kl,opml->np", taps, alike, taps)
+
+
+def _variance_left(
+    network: Network, group: Group, way: Passage, moments: Moments, made: Combination
+) -> list[Tensor]:
+    """By reader, the share of each output's variance that the combination leaves; empty where the
+    reader sees more than this axis."""
+    inner = moments.covariance[made.keep][:, made.keep]
+    guessed = made.weights @ inner @ made.weights.T
+    found = []
+    for node, site in way.readers:
+        if site.expression is not group.axis:
+            found.append(torch.empty(0))
+            continue
+        weight = network.tensor(site.tensor).detach().double().cpu()
+        taps = weight.flatten(2) if weight.dim() > 2 else weight[..., None]
+        turned = taps @ spatial_correlation(node, weight)
+        before, after = (
+            torch.einsum("oik,ij,ojk->o", turned, one, taps)
+            for one in (moments.covariance, guessed)
         )
-        if gamma is None or beta is None or mean is None or variance is None:
-            return "its batch norm has no weights or statistics"
-        factor = gamma.double() / (variance.double() + float(cast(float, norm[0].args[7]))).sqrt()
-        weight, bias = weight * factor[:, None], beta.double() + (bias - mean.double()) * factor
-    return torch.cat([weight, bias[:, None]], 1)
-
-
-def _homogeneous(start: fx.Node, known: set[str], norms: list[fx.Node]) -> str | None:
-    """Why what happens between the layer and its readers isn't homogeneous; None if it is."""
-    waiting, seen = list(start.users), {start}
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.target in LAYERS:
-            if cast(fx.Node, node.args[1]).target not in known:
-                return f"{node.name} reads it in another way"
-            continue
-        if node.target not in HOMOGENEOUS:
-            return f"{str(node.target).removeprefix('aten.')} is not positively homogeneous"
-        if node.target is aten.batch_norm.default:
-            if cast(fx.Node, node.args[0]) is not start:
-                return "a batch norm comes after another operator"
-            norms.append(node)
-        waiting += list(node.users)
-    return None
-
-
-def _read(network: Network, group: Group) -> Tensor:
-    """How strongly each index is read: the summed squares of the weights that read it."""
-    total = torch.zeros(group.size, dtype=torch.float64)
-    for name, dim, expression in readers(network, group):
-        weight = network.tensor(name).detach().double()
-        squares = weight.square().sum([one for one in range(weight.dim()) if one != dim])
-        owner = torch.from_numpy(owners(expression, group.axis))
-        total.index_add_(0, owner[owner >= 0], squares[owner >= 0])
-    return total
+        found.append((after / before.clamp_min(1e-30)).clamp(0.01, 1.0))
+    return found
