@@ -115,9 +115,9 @@ def _lost(scores: Tensor, counts: list[int], weights: int) -> list[float]:
 
     -weights n log(share of the summed scores that stays): what goes first loses its scores divided
     by the axis' mean, so that axes can be compared, in each of the weights that the axis is a
-    dimension of; the fewer are left, the more each one counts. The criterion's own sums, or sums
-    without the logarithm, empty whole layers; without `weights`, a residual stream, which every
-    block reads, goes first. Figures: `benchmarks/allocation.py`.
+    dimension of; the fewer are left, the more each one counts. Without the logarithm some layers
+    are all but emptied; without `weights`, a residual stream, which every block reads, goes first.
+    Measured by `python benchmarks/allocation.py`.
     """
     best = scores.sort(descending=True).values.double().cumsum(0)
     whole = float(best[-1])
