@@ -12,6 +12,7 @@ from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, Int8, Merge, Pass, PruneChannels, Tune
+from penjing.passes.budget import Budget
 from penjing.search import recipes
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
@@ -23,6 +24,7 @@ PASSES: dict[str, Pass] = {
     "l1+l2": PruneChannels(0.4, importance="l1+l2", multiple=4),
     "taylor": PruneChannels(0.4, importance="taylor", samples=8),
     "fisher isomorphic": PruneChannels(0.4, importance="fisher", ranking="isomorphic", samples=8),
+    "budget": PruneChannels(budget=Budget("macs", 0.5), multiple=4),
     "int8": Int8(samples=16),
     "compensate": Compensate(samples=8),
     "merge": Merge(0.4),

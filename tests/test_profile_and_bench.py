@@ -35,6 +35,16 @@ def test_every_layer_with_weights_has_a_time_of_its_own(name: str) -> None:
     assert times == sorted(times, reverse=True)
 
 
+def test_layers_whose_names_are_numbers_have_times_too() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    x = torch.zeros(4, 4)
+    data = Arrays(x, torch.arange(4) % 2)
+    layers, _ = profile(Task(model, x[:2], data, data), seconds=0.1)
+    times = {one.layer: one.latency_ms for one in layers}
+    assert times["0"] is not None
+    assert times["2"] is not None
+
+
 def test_bench_names_the_file_that_it_cannot_use(tmp_path: Path) -> None:
     model, x = build("plain_cnn")
     good = OnnxRuntime().lower(capture(model, x[:2]), tmp_path / "good.onnx").path

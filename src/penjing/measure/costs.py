@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -12,7 +13,7 @@ from torch import fx
 from penjing.network import Network
 from penjing.network.shapes import shapes
 
-aten = torch.ops.aten
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,37 @@ def costs(network: Network) -> list[LayerCost]:
     """The operators in order; a weight used twice is counted at its first use."""
     known = shapes(network)
     batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
-    seen: set[str] = set()
     found = []
+    for node, tensors in operators(network, known):
+        params = sum(network.tensor(one).numel() for one in tensors)
+        size = _elements(known[node]) * 4 // batch
+        macs = sum(math.prod(one) for one in mac_terms(node, known.__getitem__)) // batch
+        name = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
+        found.append(LayerCost(str(node.meta["layer"]), name, params, macs, size))
+    return found
+
+
+def operators(
+    network: Network, known: Mapping[fx.Node, Any]
+) -> Iterator[tuple[fx.Node, list[str]]]:
+    """The operators that count, in order, each with the weights that it is the first to use.
+
+    Args:
+        known: the shape of every node that gives tensors.
+    """
+    seen: set[str] = set()
     for node in network.calls():
         if node not in known or "quantize" in str(node.target):
             continue
-        params = 0
+        tensors = []
         for one in node.all_input_nodes:
             while one.op != "get_attr" and "dequantize_per_channel" in str(one.target):
                 one = one.args[0]  # type: ignore[assignment]
             if one.op == "get_attr" and one.target not in seen:
                 seen.add(str(one.target))
                 if "running_" not in str(one.target):
-                    params += network.tensor(str(one.target)).numel()
-        size = _elements(known[node]) * 4 // batch
-        macs = _macs(node, known) // batch
-        name = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
-        found.append(LayerCost(str(node.meta["layer"]), name, params, macs, size))
-    return found
+                    tensors.append(str(one.target))
+        yield node, tensors
 
 
 def peak_activation_bytes(network: Network) -> int:
@@ -78,15 +92,25 @@ def _elements(shape: Any) -> int:
     return math.prod(shape)
 
 
-def _macs(node: fx.Node, known: dict[fx.Node, Any]) -> int:
+def mac_terms(node: fx.Node, dims: Callable[[fx.Node], Sequence[T]]) -> list[tuple[T, ...]]:
+    """The MACs of one operator for the whole batch: a sum of products of dimensions.
+
+    Written once for sizes and for expressions over axes, so that what allocation expects of a cut
+    is what is counted after it.
+
+    Args:
+        dims: the dimensions of a node's value, as numbers or as anything else that multiplies.
+
+    Returns:
+        The factors of each summand; nothing for an operator that multiplies no weights or values.
+    """
     name = str(node.target).split(".")[1] if "." in str(node.target) else ""
+    inputs = [one for one in node.args if isinstance(one, fx.Node)]
     if name in ("conv1d", "conv2d", "conv3d", "linear"):
-        weight = known[cast(fx.Node, node.args[1])]
-        return int(math.prod(known[node]) * math.prod(weight[1:]))
+        return [(*dims(node), *dims(inputs[1])[1:])]
     if name in ("matmul", "bmm", "mm"):
-        first = known[cast(fx.Node, node.args[0])]
-        return int(math.prod(known[node]) * first[-1])
+        return [(*dims(node), dims(inputs[0])[-1])]
     if name == "scaled_dot_product_attention":
-        q, k, v = (known[one] for one in node.args[:3])  # type: ignore[index]
-        return int(math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1]))
-    return 0
+        q, k, v = (dims(one) for one in inputs[:3])
+        return [(*q[:-1], k[-2], q[-1]), (*q[:-1], k[-2], v[-1])]
+    return []

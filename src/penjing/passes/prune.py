@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, find_axes
+from penjing.passes.budget import Budget
 from penjing.passes.contract import Pass
 from penjing.passes.importance import (
     CRITERIA,
@@ -41,9 +42,12 @@ class PruneChannels(Pass):
         skip: names of axes, or prefixes of layers, to leave alone.
         skip_mixed: leave alone axes over which a statistic is computed (layer norm).
         samples: how many training samples "taylor" and "fisher" look at.
+        budget: instead of `ratio` and `ranking`: how much may be left of the MACs, the parameters
+            or the measured latency; a `Budget` or a mapping of its attributes. Each axis then gets
+            a ratio of its own, so that least importance is lost.
 
     Raises:
-        InputError: an option is out of range, or `skip` names nothing.
+        InputError: an option is out of range, `skip` names nothing, or the budget can't be reached.
     """
 
     ratio: float = 0.5
@@ -54,6 +58,7 @@ class PruneChannels(Pass):
     skip: tuple[str, ...] = ()
     skip_mixed: bool = False
     samples: int = 512
+    budget: Budget | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -64,6 +69,13 @@ class PruneChannels(Pass):
                 f"importance must be one of {', '.join(CRITERIA)}; found {self.importance!r}"
             )
         object.__setattr__(self, "skip", tuple(self.skip))
+        object.__setattr__(self, "budget", Budget.read(self.budget))
+        for name in ("ratio", "ranking"):
+            value = getattr(self, name)
+            if self.budget is not None and value != getattr(type(self), name):
+                raise InputError(
+                    f"{name} {value!r} and a budget both say how much goes; give one of them"
+                )
 
     def plan(self, network: Network, task: Task) -> Plan:
         """Score every axis that can shrink and choose what stays."""
@@ -75,7 +87,10 @@ class PruneChannels(Pass):
             gradients = gradients_of(network, task, self.samples, squared)
         groups = {group.name: group for group in chosen}
         scores = importances(network, groups, self.importance, gradients)
-        counts = self._widths().counts(scores, groups)
+        if self.budget is None:
+            counts = self._widths().counts(scores, groups)
+        else:
+            counts = self.budget.counts(axes, scores, self._widths())
         keep = {
             name: sorted(torch.topk(scores[name], count).indices.tolist())
             for name, count in counts.items()
@@ -91,7 +106,8 @@ class PruneChannels(Pass):
         edits: tuple[Mapping[str, object], ...] = (
             ({"edit": "shrink", "axes": keep},) if keep else ()
         )
-        options = asdict(self) | {"skip": list(self.skip)}
+        options = self.to_json()
+        del options["method"]
         left = (*left, *self._widths().too_narrow(chosen))
         return Plan(type(self).__name__, options, edits, summary if keep else "", left)
 

@@ -56,6 +56,11 @@ class Widths:
             }
         return {name: self._rounded(count, len(scores[name])) for name, count in wanted.items()}
 
+    def choices(self, total: int, least: int) -> list[int]:
+        """The counts that an axis of `total` indices may have, from `total` down to `least`."""
+        floor = self._rounded(least, total)
+        return [total, *range(total - 1 - (total - 1) % self.multiple, floor - 1, -self.multiple)]
+
     def too_narrow(self, groups: Sequence[Group]) -> tuple[LeftAlone, ...]:
         """The axes that are narrower than a multiple and so stay as they are."""
         why = "narrower than the multiple of {}"

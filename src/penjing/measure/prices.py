@@ -1,0 +1,194 @@
+"""Prices: what a network costs under any choice of widths, without cutting it.
+
+Every dimension is an expression over axes, so the MACs of an operator and the size of a weight are
+polynomials in the numbers of indices that stay: a sum for a concatenation, a product for a
+flattening. Evaluating them takes microseconds, and gives what is counted after the cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+
+from penjing.measure.costs import mac_terms, operators
+from penjing.network import Axes
+from penjing.network.axes import Axis, Expression, Product, resolve
+
+Counts = Mapping[str, int]
+"""How many indices of each axis stay, by the axis' name."""
+Monomial = tuple[str, ...]
+
+
+class Part(Protocol):
+    """One summand of a price, and the axes that it depends on."""
+
+    @property
+    def axes(self) -> frozenset[str]: ...
+
+    def at(self, counts: Counts) -> float:
+        """Its cost under a choice of widths."""
+        ...
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """A sum of coefficient times counts, divided by `divisor` and rounded down.
+
+    >>> Polynomial({("a", "b"): 9, ("a",): 1}).at({"a": 4, "b": 2})
+    76
+    """
+
+    terms: Mapping[Monomial, int]
+    divisor: int = 1
+
+    @cached_property
+    def axes(self) -> frozenset[str]:
+        return frozenset(name for monomial in self.terms for name in monomial)
+
+    def at(self, counts: Counts) -> int:
+        """Its value; every axis that it names must be in `counts`."""
+        total = 0
+        for monomial, coefficient in self.terms.items():
+            for name in monomial:
+                coefficient *= counts[name]
+            total += coefficient
+        return total // self.divisor
+
+    def __add__(self, other: Polynomial) -> Polynomial:
+        found = defaultdict(int, self.terms)
+        for monomial, coefficient in other.terms.items():
+            found[monomial] += coefficient
+        return Polynomial(dict(found))
+
+    def __mul__(self, other: Polynomial) -> Polynomial:
+        found: dict[Monomial, int] = defaultdict(int)
+        for one, left in self.terms.items():
+            for two, right in other.terms.items():
+                found[tuple(sorted((*one, *two)))] += left * right
+        return Polynomial(dict(found))
+
+
+@dataclass(frozen=True)
+class PriceList:
+    """What a network costs as a function of its widths: the sum of its parts.
+
+    Attributes:
+        unit: what is counted, for people: `"MACs"`, `"parameters"`, `"ms"`.
+        sizes: the widths before any cut.
+        plateaus: whether a narrower axis may cost as much as a wider one, as measured times do.
+    """
+
+    unit: str
+    parts: tuple[Part, ...]
+    sizes: Counts
+    plateaus: bool = False
+
+    @cached_property
+    def by_axis(self) -> Mapping[str, tuple[Part, ...]]:
+        """The parts that change with each axis."""
+        found: dict[str, list[Part]] = {name: [] for name in self.sizes}
+        for part in self.parts:
+            for name in part.axes:
+                found[name].append(part)
+        return {name: tuple(parts) for name, parts in found.items()}
+
+    @cached_property
+    def neighbours(self) -> Mapping[str, frozenset[str]]:
+        """The axes that share a part with each axis, itself among them."""
+        return {
+            name: frozenset({name}).union(*(part.axes for part in parts))
+            for name, parts in self.by_axis.items()
+        }
+
+    def total(self, counts: Counts) -> float:
+        """The cost; an axis that `counts` doesn't name is whole."""
+        return sum(part.at({**self.sizes, **counts}) for part in self.parts)
+
+    def saved(self, counts: Counts, axis: str, count: int) -> float:
+        """How much less it costs when `axis` goes from `counts[axis]` to `count`."""
+        after = {**counts, axis: count}
+        return sum(part.at(counts) - part.at(after) for part in self.by_axis[axis])
+
+
+def price_of_macs(axes: Axes) -> PriceList:
+    """The MACs of one sample, as `penjing.measure.costs.costs` counts them.
+
+    >>> import torch
+    >>> from penjing.network import capture, find_axes
+    >>> two = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+    >>> price = price_of_macs(find_axes(capture(two, torch.zeros(2, 4))))
+    >>> price.total({}), price.total({"0": 3})
+    (48, 18)
+    """
+    network, trace = axes.trace.network, axes.trace
+    batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
+    names = _names(axes)
+    found = [
+        _sum(
+            _product(polynomial(one, names) for one in factors)
+            for factors in mac_terms(node, trace.of)
+        )
+        for node, _ in operators(network, trace.shapes)
+    ]
+    return _price_list("MACs", axes, found, batch)
+
+
+def price_of_params(axes: Axes) -> PriceList:
+    """The parameters, as `penjing.measure.costs.costs` counts them."""
+    network, trace = axes.trace.network, axes.trace
+    names = _names(axes)
+    found = [
+        _product(polynomial(one, names) for one in trace.tensors[tensor])
+        for _, tensors in operators(network, trace.shapes)
+        for tensor in tensors
+    ]
+    return _price_list("parameters", axes, found, 1)
+
+
+def polynomial(expression: Expression, names: Mapping[Axis, str]) -> Polynomial:
+    """How many indices an expression has, as a polynomial in the counts of the named axes.
+
+    >>> from penjing.network.axes import Concat
+    >>> heads, width = Axis(2), Axis(3)
+    >>> polynomial(Concat((Product((heads, width)), Axis(5))), {heads: "h", width: "w"}).terms
+    {('h', 'w'): 1, (): 5}
+    """
+    expression = resolve(expression)
+    if isinstance(expression, Axis):
+        if expression in names:
+            return Polynomial({(names[expression],): 1})
+        return Polynomial({(): expression.size})
+    parts = (polynomial(part, names) for part in expression.parts)
+    return _product(parts) if isinstance(expression, Product) else _sum(parts)
+
+
+def _names(axes: Axes) -> dict[Axis, str]:
+    return {group.axis: name for name, group in axes.free.items()}
+
+
+def _sum(some: Iterable[Polynomial]) -> Polynomial:
+    return sum(some, Polynomial({}))
+
+
+def _product(some: Iterable[Polynomial]) -> Polynomial:
+    return math.prod(some, start=Polynomial({(): 1}))
+
+
+def _price_list(unit: str, axes: Axes, found: list[Polynomial], divisor: int) -> PriceList:
+    """One part for each monomial of what divides evenly; the rest is rounded operator by operator,
+    as it is when it is counted."""
+    even = Polynomial({})
+    parts: list[Part] = []
+    for one in found:
+        if all(coefficient % divisor == 0 for coefficient in one.terms.values()):
+            even += one
+        else:
+            parts.append(Polynomial(one.terms, divisor))
+    parts += [Polynomial({monomial: value // divisor}) for monomial, value in even.terms.items()]
+    return PriceList(unit, tuple(parts), {name: one.size for name, one in axes.free.items()})
