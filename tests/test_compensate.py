@@ -94,6 +94,52 @@ def test_a_singular_system_wants_a_ridge() -> None:
         system.solve(0.0)
 
 
+def test_inputs_that_do_not_vary_get_no_weight() -> None:
+    system = NormalEquations(3, 1)
+    system.add(torch.full((5, 3), 0.1), torch.arange(5.0)[:, None])
+    weight, bias = system.solve(1e-4)
+    assert not weight.any()
+    assert bias.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_every_group_of_a_convolution_is_solved(dimensions: int, groups: int, norm: bool) -> None:
+    conv = (nn.Conv1d, nn.Conv2d)[dimensions - 1]
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)[dimensions - 1]
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        conv(3, 16, 3, stride=2, padding=1), nn.ReLU(),
+        conv(16, 24, 3, padding=2, dilation=2, groups=groups), norms(24) if norm else nn.ReLU(),
+        nn.Flatten(2), nn.Linear(16 if dimensions == 1 else 256, 1), nn.Flatten(),
+    ).eval()  # fmt: skip
+    with torch.no_grad():  # the second half of the channels that each group reads is the first
+        for tensor in (model[0].weight, model[0].bias):
+            by_group = tensor.view(groups, 16 // groups, *tensor.shape[1:])
+            half = 8 // groups
+            by_group[:, half:] = by_group[:, :half]
+    x = torch.randn(2, 3, *[32] * dimensions)
+    task, network = _task(model, x), capture(model, x)
+    axis = "0" if groups == 1 else "0[1]"
+    cut = carry_out(
+        network, Plan("cut", {}, ({"edit": "shrink", "axes": {axis: list(range(half))}},))
+    )
+    compensate = Compensate(samples=64, ridge=1e-9)
+    assert compensate.plan(cut, task).left_alone == ()
+    before = _distance(cut, network, task)
+    assert _distance(compensate(cut, task), network, task) < 1e-3 * before
+
+
+def test_fewer_samples_are_taken_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = build("plain_cnn")
+    task, network = _task(model, x), capture(model, x[:2])
+    cut = PruneChannels(0.4)(network, task)
+    monkeypatch.setattr("penjing.passes.compensate.MOST_BYTES", 2 * 2**20)
+    plan = Compensate(samples=512).plan(cut, task)
+    assert "samples (512 would not fit into memory)" in plan.summary
+
+
 def test_bad_options_and_data_are_refused() -> None:
     with pytest.raises(InputError, match="samples and rows must be 2 or more; found 1 and 50000"):
         Compensate(samples=1)

@@ -50,11 +50,16 @@ class NormalEquations:
     def solve(self, ridge: float, intercept: bool = True) -> tuple[Tensor, Tensor]:
         """W of shape (M, N) and b of shape (M,), which is zero without an intercept.
 
+        Where no input varies, W is zero, as the smallest of all that are equally good.
+
         Raises:
             InputError: without a ridge, inputs that are constant or depend on each other.
         """
         rows = max(self.rows, 1)
         xx, yx = self.covariances() if intercept else (self.xx / rows, self.yx / rows)
+        varies = float(xx.diagonal().mean()) > 1e-12 * float(self.xx.diagonal().mean()) / rows
+        if ridge and not varies:
+            return torch.zeros_like(yx), self.y / rows if intercept else torch.zeros_like(self.y)
         xx = xx + ridge * xx.diagonal().mean() * torch.eye(len(xx), dtype=torch.float64)
         factor, failed = torch.linalg.cholesky_ex(xx)
         if int(failed) or not bool(torch.isfinite(factor).all()):

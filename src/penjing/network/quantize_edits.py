@@ -13,6 +13,7 @@ import torch.ao.quantization.fx._decomposed
 from torch import fx, nn
 
 from penjing.arith.quantizer import quantized_bias, quantized_weight
+from penjing.network.batch_norm import batch_norm_of
 from penjing.network.network import Network
 
 aten = torch.ops.aten
@@ -46,22 +47,16 @@ def fold_batch_norm(network: Network) -> None:
 
 
 def _fold(network: Network, producer: fx.Node, norm: fx.Node) -> None:
-    gamma, beta, mean, variance = (
-        None if one is None else network.tensor(str(one.target))  # type: ignore[union-attr]
-        for one in norm.args[1:5]
-    )
-    assert mean is not None
-    assert variance is not None
+    found = batch_norm_of(network, norm)
+    assert found is not None
     with torch.no_grad():
-        factor = torch.rsqrt(variance.double() + float(norm.args[7]))  # type: ignore[arg-type]
-        if gamma is not None:
-            factor = factor * gamma
+        factor = found.gain
         name = str(producer.args[1].target)  # type: ignore[union-attr]
         weight = network.tensor(name)
         shape = (-1, *[1] * (weight.dim() - 1))
         bias_node = producer.args[2] if len(producer.args) > 2 else None
         bias = network.tensor(str(bias_node.target)) if isinstance(bias_node, fx.Node) else 0.0
-        shift = (bias - mean.double()) * factor + (0.0 if beta is None else beta)
+        shift = (bias - found.mean.double()) * factor + (0.0 if found.beta is None else found.beta)
         weight.copy_(weight.double() * factor.view(shape))
         bias_name = f"{name.rpartition('.')[0]}.bias".lstrip(".")
         if isinstance(bias_node, fx.Node):

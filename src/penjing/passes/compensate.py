@@ -14,7 +14,9 @@ from penjing.arith.least_squares import NormalEquations
 from penjing.contract import LeftAlone, Plan
 from penjing.data import check_batch, first
 from penjing.errors import InputError
+from penjing.measure import costs
 from penjing.network import Network, capture
+from penjing.network.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.lineage import Indices, surviving
 from penjing.network.lockstep import Lockstep
 from penjing.passes.contract import Pass, Progress
@@ -22,7 +24,10 @@ from penjing.task import Task
 
 aten = torch.ops.aten
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
+LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 LARGEST_SYSTEM = 12_000  # unknowns; more than 1 GB each for the sums and their factor
+MOST_PRODUCTS = 4e11  # multiplications for a system's sums, half a minute; fewer rows if more
+MOST_BYTES = 3 * 2**30  # of the values that both networks hold; fewer samples if more
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,10 @@ class Compensate(Pass):
     was solved.
 
     Attributes:
-        samples: training images to look at; their labels are not used.
-        rows: positions that enter each system, drawn at random, at most.
+        samples: training images to look at, fewer where their values would not fit into memory;
+            their labels are not used.
+        rows: positions that enter each system, drawn at random, at most; always two for each
+            unknown, if there are as many.
         ridge: relative to the mean variance of the inputs.
 
     Source: Y. He, X. Zhang, J. Sun, "Channel Pruning for Accelerating Very Deep Neural Networks",
@@ -70,8 +77,15 @@ class Compensate(Pass):
             return Plan(
                 name, asdict(self), left_alone=(LeftAlone("the network", "nothing is cut"),)
             )
-        summary = f"{len(layers)} layers solved anew on {self.samples} samples"
+        samples = self._affordable(network)
+        why = "" if samples == self.samples else f" ({self.samples} would not fit into memory)"
+        summary = f"{len(layers)} layers solved anew on {samples} samples{why}"
         return Plan(name, asdict(self), (), summary, tuple(left))
+
+    def _affordable(self, network: Network) -> int:
+        """How many samples' values can be held at once, for this network and the original."""
+        each = 2 * (costs.peak_activation_bytes(network) + _input_bytes(network))
+        return max(min(self.samples, MOST_BYTES // each), 2)
 
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
@@ -85,7 +99,7 @@ class Compensate(Pass):
         left = surviving(original, network.history)
         wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
         batches = []
-        for inputs, targets in first(task.train, self.samples):
+        for inputs, targets in first(task.train, self._affordable(network)):
             check_batch("calibration", inputs, targets, wanted)
             batches.append(inputs)
         teacher, student = Lockstep(original, batches), Lockstep(new, batches)
@@ -102,21 +116,28 @@ class Compensate(Pass):
         return new
 
 
+def _input_bytes(network: Network) -> int:
+    """Of one sample."""
+    leaves = torch.utils._pytree.tree_leaves(network.example)
+    return sum(int(one[0].numel()) * one.element_size() for one in leaves)
+
+
 def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
     """Convolutions and linear layers with weights of their own, and those that can't be solved."""
     layers, left = [], []
     for node in network.calls():
-        if node.target not in (aten.conv2d.default, aten.linear.default):
+        if "conv" not in str(node.target) and node.target not in LAYERS:
             continue
         weight = node.args[1]
-        if not isinstance(weight, fx.Node) or weight.op != "get_attr" or len(weight.users) > 1:
-            left.append(LeftAlone(str(node.meta["layer"]), "its weight is computed or shared"))
-            continue
-        unknowns = network.tensor(str(weight.target))[0].numel()
-        if node.target is aten.conv2d.default and len(node.args) > 6 and node.args[6] != 1:
-            left.append(LeftAlone(str(node.meta["layer"]), "a grouped convolution"))
-        elif unknowns > LARGEST_SYSTEM:
-            left.append(LeftAlone(str(node.meta["layer"]), f"{unknowns} unknowns are too many"))
+        why = ""
+        if node.target not in LAYERS:
+            why = f"{str(node.target).removeprefix('aten.')} isn't solved"
+        elif not isinstance(weight, fx.Node) or weight.op != "get_attr" or len(weight.users) > 1:
+            why = "its weight is computed or shared"
+        elif (unknowns := network.tensor(str(weight.target))[0].numel()) > LARGEST_SYSTEM:
+            why = f"{unknowns} unknowns are too many"
+        if why:
+            left.append(LeftAlone(str(node.meta["layer"]), why))
         else:
             layers.append(node)
     return layers, left
@@ -124,7 +145,7 @@ def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
 
 @dataclass
 class _Solve:
-    """One layer's system."""
+    """One layer's systems: one for each of its groups."""
 
     network: Network
     node: fx.Node
@@ -134,30 +155,36 @@ class _Solve:
     draw: torch.Generator
 
     def run(self, rows: int, ridge: float) -> None:
-        weight = self._tensor(1)
+        weight, bias = self._tensor(1), self._tensor(2)
         assert weight is not None
         norm = _sole_user(self.node, {aten.batch_norm.default})
-        norm = norm if norm is None or norm.args[3] is not None else None
-        bias = self._tensor(2)
-        intercept = norm is not None or bias is not None
-        system = NormalEquations(weight[0].numel(), len(weight))
+        found = None if norm is None else batch_norm_of(self.network, norm)
+        norm = norm if found is not None else None
+        groups, unknowns = self._groups(), weight[0].numel()
+        systems = [NormalEquations(unknowns, len(weight) // groups) for _ in range(groups)]
+        rows = max(2 * unknowns, min(rows, int(MOST_PRODUCTS / unknowns**2 / groups)))
         each = max(1, rows // len(self.student.batches))
         for x, y in zip(self.student.value(self._input()), self._targets(norm), strict=True):
-            system.add(*self._sampled(x, y, each))
-        solved, offset = system.solve(ridge, intercept)
-        if norm is not None:
-            self._write_through(norm, system, solved, offset)
+            columns, outputs = self._sampled(x, y, each)
+            for system, part, wanted in zip(
+                systems, columns.chunk(groups, 1), outputs.chunk(groups, 1), strict=True
+            ):
+                system.add(part, wanted)
+        if found is not None:
+            if found.gamma is not None and found.beta is not None:
+                self._write_through(found, systems, ridge)
             return
-        weight.copy_(solved.view_as(weight))
+        solved = [system.solve(ridge, bias is not None) for system in systems]
+        weight.copy_(torch.cat([one for one, _ in solved]).view_as(weight))
         if bias is not None:
-            bias.copy_(offset)
+            bias.copy_(torch.cat([offset for _, offset in solved]))
 
     def _targets(self, norm: fx.Node | None) -> list[Tensor]:
         """What the layer (and its batch norm) should give: the original's, or, where a shortcut
         is added, what is missing to the original's sum."""
         end = norm or self.node
         total = _sole_user(end, SUMS)
-        dim = 1 if self.node.target is aten.conv2d.default else -1
+        dim = -1 if self.node.target is aten.linear.default else 1
         keep = torch.tensor(self.left[str(cast(fx.Node, self.node.args[1]).target)][0])
         if total is not None and total.kwargs.get("alpha", 1) == 1:
             other = next((one for one in total.args if one is not end), None)
@@ -172,55 +199,55 @@ class _Solve:
         return [one.index_select(dim, keep) for one in self.teacher.value_of(end.name)]
 
     def _sampled(self, x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Rows of inputs and outputs at some positions."""
+        """Rows of what the layer reads and of what it should give, at some positions."""
         if self.node.target is aten.linear.default:
-            x, y = x.flatten(0, -2), y.flatten(0, -2)
-            return _some(x, y, rows, self.draw)
+            return _some(x.flatten(0, -2), y.flatten(0, -2), rows, self.draw)
         weight = self._tensor(1)
         assert weight is not None
+        kernel = weight.shape[2:]
         arguments: list[Any] = [*self.node.args, None, None, None, None][:6]
-        columns = functional.unfold(
-            x,
-            weight.shape[2:],
-            dilation=arguments[5] or 1,
-            padding=arguments[4] or 0,
-            stride=arguments[3] or 1,
+        stride, padding, dilation = (
+            _each(given, len(kernel), default)
+            for given, default in zip(arguments[3:], (1, 0, 1), strict=True)
         )
+        if len(kernel) == 1:  # one dimension as two, the first of size 1
+            x, y, kernel = x.unsqueeze(2), y.unsqueeze(2), torch.Size((1, *kernel))
+            stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+        columns = functional.unfold(x, kernel, dilation, padding, stride)
         return _some(
             columns.transpose(1, 2).flatten(0, 1), y.flatten(2).transpose(1, 2).flatten(0, 1),
             rows, self.draw,
         )  # fmt: skip
 
-    def _write_through(
-        self, norm: fx.Node, system: NormalEquations, solved: Tensor, offset: Tensor
-    ) -> None:
+    def _write_through(self, norm: BatchNorm, systems: list[NormalEquations], ridge: float) -> None:
         """Write the solution before a batch norm: the layer's weight keeps its scale, the norm
         takes the new statistics, and its weight and bias make the solved function of it."""
-        weight = self._tensor(1)
+        weight, bias = self._tensor(1), self._tensor(2)
         assert weight is not None
-        gamma, beta, mean, variance = (
-            None if one is None else self.network.tensor(str(cast(fx.Node, one).target))
-            for one in norm.args[1:5]
-        )
-        assert mean is not None
-        assert variance is not None
-        if gamma is None or beta is None:
-            return
-        epsilon = float(cast(float, norm.args[7]))
-        scale = gamma.double() / (variance.double() + epsilon).sqrt()
-        alive = scale.abs() > 1e-4 * scale.abs().max()
-        new = torch.where(alive[:, None], solved / torch.where(alive, scale, 1.0)[:, None], 0.0)
-        covariance, _ = system.covariances()
-        average = new @ system.x / max(system.rows, 1)
-        spread = ((new @ covariance) * new).sum(1).clamp_min(0.0)
-        bias = self._tensor(2)
-        if bias is not None:
-            average = average + bias.double()
-        weight.copy_(new.view_as(weight))
-        mean.copy_(average)
-        variance.copy_(spread)
-        gamma.copy_(scale * (spread + epsilon).sqrt())
-        beta.copy_(offset + scale * (average - (0.0 if bias is None else bias.double())))
+        assert norm.gamma is not None
+        assert norm.beta is not None
+        gain = norm.gain
+        alive = gain.abs() > 1e-4 * gain.abs().max()
+        scales = torch.where(alive, gain, torch.inf).chunk(len(systems))
+        weights, offsets, means, spreads = [], [], [], []
+        for system, scale in zip(systems, scales, strict=True):
+            solved, offset = system.solve(ridge)
+            new = solved / scale[:, None]
+            covariance, _ = system.covariances()
+            weights.append(new)
+            offsets.append(offset)
+            means.append(new @ system.x / max(system.rows, 1))
+            spreads.append(((new @ covariance) * new).sum(1).clamp_min(0.0))
+        mean, spread = torch.cat(means), torch.cat(spreads)
+        shift = torch.cat(offsets) + gain * mean
+        weight.copy_(torch.cat(weights).view_as(weight))
+        norm.mean.copy_(mean if bias is None else mean + bias.double())
+        norm.variance.copy_(spread)
+        norm.gamma.copy_(gain * (spread + norm.epsilon).sqrt())
+        norm.beta.copy_(shift)
+
+    def _groups(self) -> int:
+        return int(cast(int, self.node.args[6])) if len(self.node.args) > 6 else 1
 
     def _input(self) -> fx.Node:
         return cast(fx.Node, self.node.args[0])
@@ -229,6 +256,12 @@ class _Solve:
         if len(self.node.args) <= position or self.node.args[position] is None:
             return None
         return self.network.tensor(str(cast(fx.Node, self.node.args[position]).target))
+
+
+def _each(given: Any, dimensions: int, default: int) -> tuple[int, ...]:
+    """A window's stride, padding or dilation, one for each dimension."""
+    given = [default] if given is None else list(given)
+    return tuple(given * dimensions) if len(given) == 1 else tuple(given)
 
 
 def _some(x: Tensor, y: Tensor, rows: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:

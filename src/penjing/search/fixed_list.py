@@ -14,7 +14,7 @@ from penjing.contract import Json, Latency, Measurement, as_arrays
 from penjing.errors import InputError, PenjingError
 from penjing.measure import scores
 from penjing.network import Network, restore, save
-from penjing.passes import Int8, Tune
+from penjing.passes import Compensate, Int8, Pass
 from penjing.search import recipes
 from penjing.search.ledger import Ledger
 from penjing.search.recipes import Recipe
@@ -198,28 +198,30 @@ class FixedList:
         elif seconds < LEAST_TRAINING:
             return False
         else:
-            tune = recipes.tuning(seconds, self._distillable(), self.result.seed)
-            done = self._try(name, lambda: self._tuned(name, base, tune))
+            done = self._try(name, lambda: self._tuned(name, base, seconds))
         if done:
             self._try(_int8(name), lambda: self._to_int8(self.networks[name]))
         else:
             self._leave(_int8(name), f"{name} failed")
         return done
 
-    def _tuned(self, name: str, base: str, tune: Tune) -> Network:
-        """The cut `base`, trained and saved."""
-        task, cut = self.workshop.task, self.cuts[base]
-        self.cuts[name] = (*cut, tune)
-        network = self.networks.get(base)
-        for one in (tune,) if network else self.cuts[name]:
-            network = one(
-                network or self.original,
-                task,
-                lambda line, _: self._say(f"{name}: {line}"),
-            )
-        assert network is not None
+    def _tuned(self, name: str, base: str, seconds: float) -> Network:
+        """The cut `base`, solved anew, trained for what is left of `seconds`, and saved."""
+        end = time.monotonic() + seconds
+        network, recipe = self.networks.get(base), self.cuts[base]
+        if network is None:
+            network, recipe = self.original, (*recipe, Compensate())
+            for one in recipe:
+                network = self._applied(one, network, name)
+        left = max(end - time.monotonic(), LEAST_TRAINING)
+        tune = recipes.tuning(left, self._distillable(), self.result.seed)
+        self.cuts[name] = (*recipe, tune)
+        network = self._applied(tune, network, name)
         save(network, self.workshop.folder(name) / "network")
         return network
+
+    def _applied(self, one: Pass, network: Network, name: str) -> Network:
+        return one(network, self.workshop.task, lambda line, _: self._say(f"{name}: {line}"))
 
     def _tuned_before(self, name: str) -> Network:
         """What an interrupted run had tuned."""

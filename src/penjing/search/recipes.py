@@ -64,7 +64,8 @@ def cuts(target: Target) -> dict[str, PruneChannels]:
 
 
 def tuning(seconds: float, distill: bool, seed: int) -> Tune:
-    """The training after a cut, within `seconds`."""
-    return Tune(
-        TuneOptions(epochs=MOST_EPOCHS, seconds=seconds, distill=0.9 if distill else 0.0, seed=seed)
+    """The training after a cut whose layers, batch norms among them, have been solved anew."""
+    options = TuneOptions(
+        epochs=MOST_EPOCHS, seconds=seconds, distill=0.9 if distill else 0.0, seed=seed
     )
+    return Tune(options, recalibration_samples=0)
