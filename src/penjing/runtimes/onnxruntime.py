@@ -24,7 +24,7 @@ from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
-from penjing.task import as_call
+from penjing.task import as_call, batch_dims
 
 PROTOBUF_LIMIT = 2 * 2**30
 KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul": {torch.ops.aten.linear.default}}
@@ -59,7 +59,8 @@ class OnnxRuntime(Runtime):
         args, kwargs = as_call(network.example)
         leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
         batch = torch.export.Dim("batch")
-        free = (tuple({0: batch} for _ in leaves),)
+        dims = batch_dims(leaves, batch)
+        free = (tuple(dims[id(one)] for one in leaves),)
         kernels = {
             kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
             for kind, targets in KERNELS.items()
