@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from penjing.contract import Plan
 from penjing.network import capture, carry_out, find_axes, mask
+from penjing.runtimes.onnxruntime import OnnxRuntime
 
 
 class Net(nn.Module):
@@ -495,3 +497,30 @@ def test_pruned_equals_masked_and_all_that_is_free_trains(name: str) -> None:
     pruned.train()
     pruned(x).square().mean().backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in pruned.parameters())
+
+
+def _bounded(self: Net, x: Tensor) -> Tensor:
+    x = torch.clamp(self.up(x), self.low, self.high)
+    wall = torch.zeros_like(x)
+    wall[:, 2:] = self.low
+    return self.head(x + wall).mean(1)
+
+
+def _bounds() -> nn.Module:
+    return Net(
+        _bounded, up=nn.Linear(12, 8), low=-torch.rand(8), high=torch.rand(8), head=_head(8)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bounds", "cosines and distances", "kernels of each sample"])
+def test_what_the_exporter_lacks_reaches_onnx_runtime(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, inputs = {**CASES, "bounds": (_bounds, _tokens)}[name]
+    x = inputs()
+    network = capture(make().eval(), x)
+    keep = _kept(find_axes(network), list(find_axes(network).free))
+    pruned = carry_out(network, Plan("test", {}, ({"edit": "shrink", "axes": keep},)))
+    runtime = OnnxRuntime()
+    session = runtime.load(runtime.lower(pruned, tmp_path / "model.onnx"))
+    found = torch.as_tensor(session.run(x.numpy()))
+    torch.testing.assert_close(found, pruned(x), rtol=1e-5, atol=1e-5)

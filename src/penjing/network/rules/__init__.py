@@ -53,6 +53,7 @@ RULES: dict[Any, Rule] = {
     aten.copy_.default: elementwise.pointwise,
     aten.copy.default: elementwise.pointwise,
     aten.fill_.Scalar: elementwise.same,
+    aten.fill_.Tensor: elementwise.same,
     aten.hardswish.default: elementwise.same,
     aten.hardswish_.default: elementwise.same,
     aten.log_sigmoid.default: elementwise.same,
