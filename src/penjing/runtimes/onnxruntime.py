@@ -18,6 +18,7 @@ from penjing.contract import Array, Artifact
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
+from penjing.network.complex import without_complex
 from penjing.network.plain import write_plainly
 from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.network.shapes import shapes
@@ -70,7 +71,8 @@ class OnnxRuntime(Runtime):
         try:
             with torch.no_grad(), quiet():
                 outputs = network(*args, **kwargs)
-                flat = _Flat(write_plainly(network, shapes(network)))
+                real = without_complex(network)
+                flat = _Flat(write_plainly(real, shapes(real)))
                 program = torch.export.export(flat, leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)
         except Exception as error:
