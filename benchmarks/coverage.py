@@ -3,6 +3,7 @@
     python benchmarks/coverage.py --list FILE.json [--json ROWS.json] [--peer torch-pruning]
     python benchmarks/coverage.py --torchvision classification segmentation video
     python benchmarks/coverage.py --models resnet18 vit_tiny_patch16_224
+    python benchmarks/coverage.py --kinds                  (small networks of many other kinds)
 
 Needs timm (and torchvision): pip install timm torchvision. Every network gets a process of its own
 and a time limit; a row that is in ROWS.json already isn't measured again. Weights are random: the
@@ -27,6 +28,7 @@ from typing import Any
 
 Row = dict[str, Any]
 RATIO = 0.3
+PEER = Path(__file__).resolve().parents[2] / "shared" / "peers" / "torch_pruning_peer.py"
 COLUMNS = (
     "model", "captured", "axes", "prunable", "params_left", "runs", "masked_equals_pruned",
     "trains", "onnx_parity", "capture_seconds", "axes_seconds", "seconds", "peak_gb", "error",
@@ -44,6 +46,7 @@ def examine(name: str) -> Row:
     try:
         with _stage(row, "build"):
             model, x = build(name)
+            _draw_constants(model)
             row["params"] = sum(one.numel() for one in model.parameters())
         _capture_and_prune(row, model, x)
     except _StageFailed as failure:
@@ -75,6 +78,8 @@ def _capture_and_prune(row: Row, model: Any, x: Any) -> None:
         / sum(p.numel() for p in parameters.values()),
         3,
     )
+    with torch.no_grad():
+        row["outputs_vary"] = _vary(_outputs(network, x))
     task = Task(model, x, [], [])
     prune = PruneChannels(RATIO)
     with _stage(row, "prune"):
@@ -82,7 +87,7 @@ def _capture_and_prune(row: Row, model: Any, x: Any) -> None:
         pruned = prune.apply(network, plan, task)
         row["params_left"] = round(sum(p.numel() for p in pruned.parameters()) / row["params"], 3)
     with _stage(row, "run"), torch.no_grad():
-        tensors = torch.utils._pytree.tree_leaves(pruned(x))
+        tensors = _outputs(pruned, x)
         if not all(bool(torch.isfinite(one).all()) for one in tensors):
             raise ValueError("outputs aren't finite")
         row["runs"] = True
@@ -108,8 +113,7 @@ def _masked_equals_pruned(network: Any, x: Any, task: Any) -> float | None:
         return None
     pruned, masked = prune.apply(network, plan, task), mask(network, plan.edits[0]["axes"])
     with torch.no_grad():
-        found, wanted = (torch.utils._pytree.tree_leaves(one(x))[0] for one in (pruned, masked))
-    gap = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        gap = _gap(_outputs(pruned, x), _outputs(masked, x))
     if not gap < 1e-3:
         raise ValueError(f"pruned and masked differ by {gap:.1e} of the largest output")
     return gap
@@ -122,7 +126,7 @@ def _train_a_step(network: Any, x: Any) -> None:
 
     student = copy.deepcopy(network).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
-    outputs = torch.utils._pytree.tree_leaves(student(x))
+    outputs = _outputs(student, x)
     sum(one.float().square().mean() for one in outputs if one.is_floating_point()).backward()
     if not any(one.grad is not None for one in student.parameters()):
         raise ValueError("no parameter got a gradient")
@@ -139,13 +143,40 @@ def _parity(network: Any, x: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
         runtime = OnnxRuntime()
         session = runtime.load(runtime.lower(network, Path(folder) / "model.onnx"))
-        found = torch.utils._pytree.tree_leaves(session.run(as_arrays(x)))[0]
+        found = torch.utils._pytree.tree_leaves(session.run(as_arrays(x)))
     with torch.no_grad():
-        wanted = torch.utils._pytree.tree_leaves(network(x))[0].numpy()
-    gap = float(abs(found - wanted).max() / max(float(abs(wanted).max()), 1e-12))
+        gap = _gap([torch.as_tensor(one) for one in found], _outputs(network, x))
     if not gap < 1e-3:
         raise ValueError(f"ONNX Runtime differs by {gap:.1e} of the largest output")
     return gap
+
+
+def _outputs(network: Any, x: Any) -> list[Any]:
+    """All tensors that the network gives."""
+    from torch.utils import _pytree as pytree
+
+    from penjing.task import as_call
+
+    args, kwargs = as_call(x)
+    return pytree.tree_leaves(network(*args, **kwargs))
+
+
+def _vary(outputs: list[Any]) -> bool:
+    """Whether the two samples of the batch get different answers."""
+    one = outputs[0].float()
+    return bool((one[0] - one[1]).abs().max() > 1e-4 * one.abs().max())
+
+
+def _gap(found: list[Any], wanted: list[Any]) -> float:
+    """The largest difference in any output, relative to that output's largest entry."""
+    if [one.shape for one in found] != [one.shape for one in wanted]:
+        raise ValueError(f"{len(found)} outputs, of other shapes than the {len(wanted)} wanted")
+    gaps = [
+        float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))
+        for one, other in zip(found, wanted, strict=True)
+        if other.is_floating_point()
+    ]
+    return max(gaps, default=0.0) if all(one == one for one in gaps) else float("nan")
 
 
 class _StageFailed(Exception):
@@ -164,10 +195,33 @@ def _stage(row: Row, name: str, seconds: str = "") -> Iterator[None]:
         row[seconds] = round(time.monotonic() - begin, 2)
 
 
+def _draw_constants(model: Any) -> None:
+    """Random values where all entries of a tensor are alike.
+
+    A layer scale of zero or a last norm of zero would silence the layers that it follows, and
+    pruned would equal masked whatever was cut.
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, one in (*model.named_parameters(), *model.named_buffers()):
+            statistic = name.rpartition(".")[2] in ("running_mean", "running_var")
+            if not (statistic or isinstance(one, torch.nn.Parameter)) or one.numel() < 2:
+                continue
+            if one.is_floating_point() and bool((one == one.flatten()[0]).all()):
+                width = 0.2 * one.flatten()[0].abs().clamp_min(0.1)
+                one += width * (2 * torch.rand_like(one) - 1)
+
+
 def build(name: str) -> tuple[Any, Any]:
     """A timm model, or `torchvision/NAME`, with random weights and a batch of two."""
     import torch
 
+    if name.startswith("kinds/"):
+        from other_kinds import KINDS
+
+        model, x = KINDS[name.removeprefix("kinds/")]()
+        return model.eval(), x
     if name.startswith("torchvision/"):
         _declare_torchvision_operators()
         import torchvision
@@ -224,6 +278,10 @@ def names_of(options: argparse.Namespace) -> list[str]:
     names = list(options.models)
     if options.list:
         names += [one["model"] for one in json.loads(options.list.read_text())]
+    if options.kinds:
+        from other_kinds import KINDS
+
+        names += [f"kinds/{one}" for one in KINDS]
     if options.torchvision:
         _declare_torchvision_operators()
         import torchvision
@@ -299,6 +357,9 @@ def summary(rows: list[Row]) -> str:
         f"{max((row.get('peak_gb', 0.0) for row in rows), default=0.0):.1f} GB"
     )
     known = [row for row in rows if "peer_runs" in row]
+    still = [row["model"] for row in captured if row.get("outputs_vary") is False]
+    if still:
+        line += f"; outputs that don't vary with the input: {', '.join(still)}"
     if known:
         line += f"; Torch-Pruning prunes {sum(row['peer_runs'] for row in known)} of {len(known)}"
     return line
@@ -309,16 +370,18 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--list", type=Path, help="JSON: a list of objects with the key 'model'")
     parser.add_argument("--torchvision", nargs="*", default=[])
+    parser.add_argument("--kinds", action="store_true", help="the networks of other_kinds.py")
     parser.add_argument("--json", type=Path, help="rows go here, and are taken from here")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each network")
     parser.add_argument("--peer", choices=["torch-pruning"])
-    parser.add_argument("--peer-script", type=Path, help="torch_pruning_peer.py")
+    parser.add_argument("--peer-script", type=Path, default=PEER, help="torch_pruning_peer.py")
+    parser.add_argument("--peer-limit", type=float, default=240.0, help="seconds for each")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(examine(options.one)))
         return
-    if options.peer and not (options.peer_script and options.peer_script.is_file()):
+    if options.peer and not options.peer_script.is_file():
         parser.error("--peer wants --peer-script, the path of torch_pruning_peer.py")
     known: dict[str, Row] = {}
     if options.json and options.json.exists():
@@ -328,7 +391,7 @@ def main() -> None:
     for number, name in enumerate(names, start=1):
         row = known.get(name) or in_process(name, options.limit, [])
         if options.peer and "peer_runs" not in row and "/" not in name:
-            row |= peer(name, options.peer_script, options.limit)
+            row |= peer(name, options.peer_script, options.peer_limit)
         rows.append(row)
         print(f"[{number}/{len(names)}] {name}: {row.get('error', 'ok')}", file=sys.stderr)
         if options.json:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from penjing.contract import Plan
 from penjing.errors import InputError
@@ -125,3 +128,31 @@ def test_shrinking_what_is_not_there_is_refused_by_name() -> None:
         mask(network, {"fc2": [0]})
     with pytest.raises(InputError, match=r"'conv1' of size 16.*0..15; found \[\]"):
         mask(network, {"conv1": []})
+
+
+class Tied(nn.Module):
+    """One weight, used in two ways; `ways` takes the layer's output and the tied layer."""
+
+    def __init__(self, ways: Callable[[Tensor, nn.Linear], Tensor]) -> None:
+        super().__init__()
+        self.up, self.tied, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.ways = ways
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.ways(self.up(x).relu(), self.tied))
+
+
+def test_a_tied_weight_shrinks_in_one_way_or_not_at_all() -> None:
+    def free(ways: Callable[[Tensor, nn.Linear], Tensor]) -> tuple[list[str], list[str]]:
+        axes = find_axes(capture(Tied(ways).eval(), torch.randn(2, 6)))
+        return list(axes.free), [f"{one.what}: {one.why}" for one in axes.pinned()]
+
+    # there and back: rows and columns keep meanings of their own
+    back = free(lambda x, tied: functional.linear(tied(x).relu(), tied.weight.t()))
+    assert back[0] == ["up", "tied"]
+    # twice in a row: what comes out goes in, so that rows and columns are one axis
+    assert free(lambda x, tied: tied(tied(x).relu()))[0] == ["up"]
+    # as a table whose rows are looked up: they stay, and with them the columns that are one
+    found = free(lambda x, tied: tied(tied(x)) + tied.weight[torch.tensor([1, 0])].sum(0))
+    assert not found[0]
+    assert any("indices are taken from it (test_axes.py:" in one for one in found[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,28 @@ def test_what_cannot_be_captured_is_said_in_one_line() -> None:
         bad.weight[1, 1] = torch.nan
     with pytest.raises(InputError, match=r"weight weight holds 1 NaN.*of 9"):
         capture(bad, x)
+
+
+class _OddNames(nn.Module):
+    """Layers and tensors with names that a Network uses itself, and a mask of infinities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensor = nn.Linear(4, 6)
+        self.source = nn.Linear(6, 3)
+        self.register_buffer("example", torch.full((6,), -math.inf))
+        self.history = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: torch.Tensor, edges: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        y = self.tensor(x)[edges[0]] * self.history + torch.where(self.example < 0, 1.0, 0.0)
+        return x.sum(1, keepdim=True) + scale * self.source(y).mean(0)
+
+
+def test_names_of_its_own_infinite_masks_and_inputs_without_a_batch() -> None:
+    model = _OddNames().eval()
+    x = torch.randn(5, 4), torch.randint(5, (2, 7)), torch.tensor(2.0)
+    network = capture(model, x)
+    assert list(network.state_dict()) == list(model.state_dict())
+    torch.testing.assert_close(network(*x), model(*x))
+    more = torch.randn(9, 4), x[1], x[2]
+    torch.testing.assert_close(copy.deepcopy(network)(*more), model(*more))

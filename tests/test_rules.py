@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from penjing.contract import Plan
 from penjing.network import capture, carry_out, find_axes, mask
+from penjing.runtimes.onnxruntime import OnnxRuntime
 
 
 class Net(nn.Module):
@@ -176,12 +178,87 @@ def _spectrum(self: Net, x: Tensor) -> Tensor:
     return self.head(x.mean((2, 3)))
 
 
+def _flattened_heads(self: Net, x: Tensor) -> Tensor:
+    x = self.up(x).transpose(0, 1)
+    return self.head(self.attention(x, x, x, need_weights=False)[0].mean(0))
+
+
+def _grouped_queries(self: Net, x: Tensor) -> Tensor:
+    q, k, v = _split_heads(self.q(x), 4), _split_heads(self.k(x), 2), _split_heads(self.v(x), 2)
+    y = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    return self.head(y.transpose(1, 2).flatten(2)).mean(1)
+
+
+def _without_autocast(self: Net, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        x = self.up(x).relu()
+    return self.head(x).mean(1)
+
+
+def _two_heads_of_one_layer(self: Net, x: Tensor) -> Tensor:
+    return self.one(x).relu().mean(1) + self.two(x).sigmoid().mean(1) + self.three(x).mean(1)
+
+
+def _similar(self: Net, x: Tensor) -> Tensor:
+    x = self.up(x)
+    alike = functional.cosine_similarity(x[:, :, None], self.centres, dim=-1)
+    return alike.mean(1) - torch.cdist(x, self.centres).mean(1)
+
+
+def _cell(self: Net, x: Tensor) -> Tensor:
+    h = c = torch.zeros(x.shape[0], 8)
+    for step in range(2):
+        h, c = self.cell(x[:, step], (h, c))
+    return self.head(h)
+
+
+def _kernels_of_each_sample(self: Net, x: Tensor) -> Tensor:
+    x = self.conv(x)
+    b, c, h, w = x.shape
+    kernels = self.make(x.mean((2, 3))).view(b * c, 1, 3, 3)
+    y = functional.conv2d(x.reshape(1, b * c, h, w), kernels, padding=1, groups=b * c)
+    return self.head(y.view(b, c, h, w).mean((2, 3)))
+
+
+def _standardised(self: Net, x: Tensor) -> Tensor:
+    x = self.first(x)
+    weight = functional.batch_norm(
+        self.weight.reshape(1, 8, -1), None, None, training=True, momentum=0.0
+    ).reshape_as(self.weight)
+    return self.head(functional.conv2d(x, weight).mean((2, 3)))
+
+
+def _pooled_channels(self: Net, x: Tensor) -> Tensor:
+    x = self.conv(x)
+    both = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+    return self.head((x * self.gate(both).sigmoid()).mean((2, 3)))
+
+
+def _added_by_index(self: Net, x: Tensor) -> Tensor:
+    x = self.up(x)
+    return self.head(torch.zeros_like(x).index_add(1, self.where, x)).mean(1)
+
+
 def _linear(*sizes: int) -> dict[str, nn.Linear]:
     return {name: nn.Linear(*sizes) for name in ("q", "k", "v")}
 
 
 def _conv(*sizes: int, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(*sizes, 3, padding=1, **options)
+
+
+def _tied_head() -> nn.Module:
+    model = Net(
+        lambda self, x: self.head(self.mix(self.table(x)).relu()).mean(1),
+        table=nn.Embedding(20, 8), mix=nn.Linear(8, 8), head=nn.Linear(8, 20, bias=False),
+    )  # fmt: skip
+    model.head.weight = model.table.weight
+    return model
+
+
+def _shared_layer() -> nn.Module:
+    layer = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 5))
+    return Net(_two_heads_of_one_layer, one=layer, two=layer, three=layer)
 
 
 def _plain(*layers: nn.Module) -> Callable[[], nn.Module]:
@@ -313,6 +390,69 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
         ),
         lambda: torch.randint(20, (3, 6)),
     ),
+    "batch and heads in one dimension": (
+        lambda: Net(
+            _flattened_heads, up=nn.Linear(12, 16), attention=nn.MultiheadAttention(16, 4),
+            head=_head(16),
+        ),
+        _tokens,
+    ),
+    "a layer of the decoder": (
+        lambda: Net(
+            lambda self, x: self.head(self.layer(self.up(x), x)).mean(1),
+            up=nn.Linear(12, 12), layer=nn.TransformerDecoderLayer(12, 4, 20, batch_first=True),
+            head=_head(12),
+        ),
+        _tokens,
+    ),
+    "two heads for each key": (
+        lambda: Net(
+            _grouped_queries, q=nn.Linear(12, 24), k=nn.Linear(12, 12), v=nn.Linear(12, 12),
+            head=_head(24),
+        ),
+        _tokens,
+    ),
+    "a region without autocast": (
+        lambda: Net(_without_autocast, up=nn.Linear(12, 8), head=_head(8)), _tokens
+    ),
+    "cosines and distances": (
+        lambda: Net(_similar, up=nn.Linear(12, 8), centres=torch.randn(5, 8)), _tokens
+    ),
+    "a cell unrolled": (
+        lambda: Net(_cell, cell=nn.LSTMCell(12, 8), head=_head(8)), _tokens
+    ),
+    "kernels of each sample": (
+        lambda: Net(
+            _kernels_of_each_sample, conv=_conv(3, 8), make=nn.Linear(8, 72), head=_head(8)
+        ),
+        _image,
+    ),
+    "standardised weights": (
+        lambda: Net(
+            _standardised, first=_conv(3, 6), weight=torch.randn(8, 6, 3, 3), head=_head(8)
+        ),
+        _image,
+    ),
+    "pooled channels": (
+        lambda: Net(_pooled_channels, conv=_conv(3, 8), gate=nn.Conv2d(2, 1, 3, padding=1),
+                    head=_head(8)),
+        _image,
+    ),
+    "added by index": (
+        lambda: Net(_added_by_index, up=nn.Linear(12, 8), where=torch.tensor([0, 2, 2, 5, 1, 3]),
+                    head=_head(8)),
+        _tokens,
+    ),
+    "local response norm": (_plain(_conv(3, 8), nn.LocalResponseNorm(3), _conv(8, 8)), _image),
+    "weight norm": (
+        lambda: nn.Sequential(
+            nn.utils.parametrizations.weight_norm(nn.Linear(12, 8)), nn.ReLU(), nn.Flatten(),
+            nn.Linear(48, 5),
+        ),
+        _tokens,
+    ),
+    "a tied head": (lambda: _tied_head(), lambda: torch.randint(20, (3, 6))),
+    "one layer by three names": (lambda: _shared_layer(), _tokens),
     "bilinear": (
         lambda: Net(
             lambda self, x: self.head(self.form(self.up(x), self.up(x)).mean(1)),
@@ -357,3 +497,30 @@ def test_pruned_equals_masked_and_all_that_is_free_trains(name: str) -> None:
     pruned.train()
     pruned(x).square().mean().backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in pruned.parameters())
+
+
+def _bounded(self: Net, x: Tensor) -> Tensor:
+    x = torch.clamp(self.up(x), self.low, self.high)
+    wall = torch.zeros_like(x)
+    wall[:, 2:] = self.low
+    return self.head(x + wall).mean(1)
+
+
+def _bounds() -> nn.Module:
+    return Net(
+        _bounded, up=nn.Linear(12, 8), low=-torch.rand(8), high=torch.rand(8), head=_head(8)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bounds", "cosines and distances", "kernels of each sample"])
+def test_what_the_exporter_lacks_reaches_onnx_runtime(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, inputs = {**CASES, "bounds": (_bounds, _tokens)}[name]
+    x = inputs()
+    network = capture(make().eval(), x)
+    keep = _kept(find_axes(network), list(find_axes(network).free))
+    pruned = carry_out(network, Plan("test", {}, ({"edit": "shrink", "axes": keep},)))
+    runtime = OnnxRuntime()
+    session = runtime.load(runtime.lower(pruned, tmp_path / "model.onnx"))
+    found = torch.as_tensor(session.run(x.numpy()))
+    torch.testing.assert_close(found, pruned(x), rtol=1e-5, atol=1e-5)

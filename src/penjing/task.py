@@ -101,6 +101,19 @@ def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (inputs,), {}
 
 
+def batch_dims(inputs: Any, batch: Any) -> dict[int, dict[int, Any] | None]:
+    """By the identity of each tensor, `{0: batch}` where it has one entry for each sample.
+
+    Those are the tensors whose first dimension is as large as the first tensor's; the others (a
+    step, the edges of a graph) belong to the batch as a whole.
+    """
+    leaves = torch.utils._pytree.tree_leaves(inputs)
+    samples = leaves[0].shape[0]
+    return {
+        id(one): {0: batch} if one.dim() and one.shape[0] == samples else None for one in leaves
+    }
+
+
 def count(inputs: Inputs) -> int:
     """How many samples a batch's inputs hold."""
     first: Tensor = torch.utils._pytree.tree_leaves(inputs)[0]

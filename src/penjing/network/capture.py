@@ -13,14 +13,17 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from penjing.errors import CaptureError, InputError
+from penjing.network.breakup import break_up
 from penjing.network.network import Network
+from penjing.network.rules import rule_of
 from penjing.quiet import quiet
-from penjing.task import as_call
+from penjing.task import as_call, batch_dims
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 EVEN_SPLITS = {
     torch.ops.aten.chunk.default,
     torch.ops.aten.split.Tensor,
+    torch.ops.aten.unsafe_split.Tensor,
     torch.ops.aten.tensor_split.sections,
 }
 VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
@@ -29,6 +32,8 @@ CHECKS = {
     torch.ops.aten._assert_scalar.default,
     torch.ops.aten.sym_constrain_range_for_size.default,
 }
+SPELLED_OUT = EVEN_SPLITS | VIEWS | CHECKS
+"""Operators that `capture` itself writes in another way, or drops."""
 
 
 def capture(model: nn.Module, example: Any, source: str | None = None) -> Network:
@@ -53,31 +58,35 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
     """
     args, kwargs = as_call(example)
     leaves = pytree.tree_leaves((args, kwargs))
-    if not leaves or any(not isinstance(x, torch.Tensor) or x.dim() == 0 for x in leaves):
+    if not leaves or any(not isinstance(x, torch.Tensor) for x in leaves) or leaves[0].dim() == 0:
         raise InputError(
-            "the example inputs must be tensors with the batch first; found "
+            "the example inputs must be tensors, the first one with the batch first; found "
             f"{[type(x).__name__ for x in leaves]}"
         )
-    if any(x.shape[0] < 2 for x in leaves):
+    if leaves[0].shape[0] < 2:
         raise InputError(
             f"the example holds {leaves[0].shape[0]} sample(s); give two or more, "
             "so that the batch size stays free"
         )
     _require_finite(model)
     program = _export(model, args, kwargs)
+    break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
     _spell_out(program)
     return copy.deepcopy(Network(program, program.graph, example=example, source=source))
 
 
 def _require_finite(model: nn.Module) -> None:
-    tensors = [*model.named_parameters(), *model.named_buffers()]
+    constants = dict(model.named_buffers())
+    tensors = [*model.named_parameters(), *constants.items()]
     if not any(True for _ in model.parameters()):
         raise InputError(f"{type(model).__name__} has no parameters; there is nothing to compress")
     for name, tensor in tensors:
         if tensor.is_meta:
             raise InputError(f"weight {name} is on the meta device; load the weights first")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
+        constant = name in constants and "running_" not in name  # a mask may well hold -inf
+        wrong = torch.isnan(tensor) if constant else ~torch.isfinite(tensor)
+        if tensor.is_floating_point() and bool(wrong.any()):
+            bad = int(wrong.sum())
             raise InputError(
                 f"weight {name} holds {bad} NaN or infinite value(s) of {tensor.numel()}; "
                 "repair the checkpoint"
@@ -88,19 +97,40 @@ def _require_finite(model: nn.Module) -> None:
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
     modes = {module: module.training for module in model.modules()}
-    batch = torch.export.Dim("batch")
+    model.eval()
     try:
-        given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-        free = {key: pytree.tree_map(lambda _: {0: batch}, one) for key, one in given.items()}
-        model.eval()
         with torch.no_grad(), quiet():
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
+            try:
+                free = _free(model, args, kwargs, torch.export.Dim("batch"))
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
+            except Exception as error:
+                if "Constraints violated" not in str(error):
+                    raise
+                # an operator may choose its way by the batch (`cdist`): the way chosen is kept
+                free = _free(model, args, kwargs, torch.export.Dim.AUTO)
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
+                if not _batch_is_free(program):
+                    raise
     except Exception as error:
         raise CaptureError(_explain(type(model).__name__, error)) from error
     finally:
         for module, mode in modes.items():
             module.training = mode
     return program.module(check_guards=False)
+
+
+def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Any) -> Any:
+    """For each argument of `forward`, which of its dimensions may have another size."""
+    given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    free = batch_dims((args, kwargs), batch)
+    return pytree.tree_map(lambda one: free[id(one)], given)
+
+
+def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
+    names = set(program.graph_signature.user_inputs)
+    nodes = [one for one in program.graph.nodes if one.op == "placeholder" and one.name in names]
+    size = nodes[0].meta["val"].shape[0]
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _explain(name: str, error: Exception) -> str:

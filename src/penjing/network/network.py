@@ -51,21 +51,24 @@ class Network(nn.Module):
         history: tuple[Plan, ...] = (),
     ) -> None:
         super().__init__()
-        for name, child in root.named_children():
-            self.add_module(name, child)
-        for name, parameter in root.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
-        for name, buffer in root.named_buffers(recurse=False):
-            keep = name not in root._non_persistent_buffers_set
-            self.register_buffer(name, buffer, persistent=keep)
+        self._modules |= root._modules  # by no name: a layer may be called `tensor` or `source`
+        self._parameters |= root._parameters
+        self._buffers |= root._buffers
+        self._non_persistent_buffers_set |= root._non_persistent_buffers_set
         for node in graph.nodes:  # constants that were written in the code
             if node.op == "get_attr" and isinstance(vars(root).get(node.target), torch.Tensor):
-                self.register_buffer(node.target, vars(root)[node.target], persistent=False)
-        self.graph = graph
-        self.example = example
-        self.source = source
-        self.history = history
+                self._buffers[node.target] = vars(root)[node.target]
+                self._non_persistent_buffers_set.add(node.target)
+        names = {id(one): name for name, one in (*self.named_parameters(), *self.named_buffers())}
+        for node in graph.nodes:  # of a tied tensor, all nodes give the first name
+            if node.op == "get_attr":
+                node.target = names.get(id(self.attribute(node.target)), node.target)
+        self.graph: fx.Graph
+        self.example: Any
+        self.source: str | None
+        self.history: tuple[Plan, ...]
         self._run: Callable[..., Any]
+        vars(self).update(graph=graph, example=example, source=source, history=history)
         self.compile_graph()
         self.train(False)
 
@@ -82,7 +85,7 @@ class Network(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's outputs, in the model's structure."""
-        return self._run(self, *args, **kwargs)
+        return self._run(_Names(self), *args, **kwargs)
 
     def train(self, mode: bool = True) -> Network:
         """Switch batch norm and dropout to training (or evaluation); returns self."""
@@ -110,11 +113,16 @@ class Network(nn.Module):
 
     def tensor(self, name: str) -> torch.Tensor:
         """The parameter, buffer or lifted constant of that name."""
-        owner: Any = self
+        found = self.attribute(name)
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def attribute(self, name: str) -> Any:
+        """What the graph reads by that name: a tensor, or the subgraph of a control operator."""
+        owner: Any = _Names(self)
         for part in name.split("."):
             owner = getattr(owner, part)
-        assert isinstance(owner, torch.Tensor)
-        return owner
+        return owner._owner if isinstance(owner, _Names) else owner
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         root = nn.Module()
@@ -133,6 +141,25 @@ class Network(nn.Module):
             history=self.history,
         )
         return new.train(self.training)
+
+
+class _Names:
+    """A module's tensors and layers by their names, whatever else its class calls so."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: nn.Module) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        owner = self._owner
+        for tensors in (owner._parameters, owner._buffers):
+            if name in tensors:
+                return tensors[name]
+        if name in owner._modules:
+            found = owner._modules[name]
+            return found if isinstance(found, fx.GraphModule) else _Names(found)  # type: ignore[arg-type]
+        return getattr(owner, name)
 
 
 def _has_no_statistics(node: fx.Node) -> bool:

@@ -24,7 +24,8 @@ class _Recorder(fx.Interpreter):
         self.values: dict[fx.Node, Any] = {}
 
     def fetch_attr(self, target: str) -> Any:
-        return self.mode.from_tensor(self.network.tensor(target))
+        value = self.network.attribute(target)
+        return self.mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
 
     def run_node(self, n: fx.Node) -> Any:
         self.values[n] = super().run_node(n)

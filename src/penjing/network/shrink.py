@@ -12,7 +12,9 @@ from penjing.errors import InputError
 from penjing.network.axes import Axis, kept
 from penjing.network.groups import Axes, find_axes
 from penjing.network.network import Network
-from penjing.network.trace import Spelling
+from penjing.network.spelled import rewrite
+
+SILENT = 1e-12
 
 
 def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
@@ -29,21 +31,25 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
     """
     found = find_axes(network)
     keep = _checked(found, axes)
+    places = _places(network)
     with torch.no_grad():
         for name, dims in found.trace.tensors.items():
-            tensor = network.tensor(name)
+            old = tensor = network.tensor(name)
             for dim, expression in enumerate(dims):
                 index = kept(expression, keep)
                 if len(index) < tensor.shape[dim]:
                     tensor = tensor.index_select(dim, torch.tensor(index, device=tensor.device))
-            if tensor is not network.tensor(name):
-                _replace(network, name, tensor)
-    for spelling in found.trace.spellings:
-        _rewrite(spelling, sum(len(kept(one, keep)) for one in spelling.sizes))
+            if tensor is not old:
+                if isinstance(old, torch.nn.Parameter):
+                    tensor = torch.nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
+                for owner, leaf in places[id(old)]:
+                    owner[leaf] = tensor
+    rewrite(found.trace, keep)
 
 
 def mask(network: Network, axes: Mapping[str, list[int]]) -> Network:
-    """A copy of full size in which what `shrink` would drop is silenced: its weights are zero.
+    """A copy of full size in which what `shrink` would drop is silenced: its weights are next to
+    nothing (zero would be divided by its own norm in a layer with weight norm).
 
     Where no statistic is computed over a dropped axis, its outputs equal the shrunk network's.
     """
@@ -58,7 +64,7 @@ def mask(network: Network, axes: Mapping[str, list[int]]) -> Network:
                     gone = sorted(
                         set(range(parameters[name].shape[dim])) - set(kept(expression, keep))
                     )
-                    parameters[name].index_fill_(dim, torch.tensor(gone, dtype=torch.long), 0.0)
+                    parameters[name].index_fill_(dim, torch.tensor(gone, dtype=torch.long), SILENT)
     return silent
 
 
@@ -79,26 +85,11 @@ def _checked(found: Axes, axes: Mapping[str, list[int]]) -> dict[Axis, list[int]
     return keep
 
 
-def _replace(network: Network, name: str, tensor: torch.Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    owner = network.get_submodule(path)
-    old = getattr(owner, leaf)
-    if isinstance(old, torch.nn.Parameter):
-        tensor = torch.nn.Parameter(tensor.detach().clone(), requires_grad=old.requires_grad)
-    if leaf in owner._parameters or leaf in owner._buffers:
-        setattr(owner, leaf, tensor)
-    else:
-        object.__setattr__(owner, leaf, tensor)
-
-
-def _rewrite(spelling: Spelling, value: int) -> None:
-    node, (first, *rest) = spelling.node, spelling.path
-    old: Any = node.kwargs[first] if isinstance(first, str) else node.args[first]
-    new: Any = value
-    if rest:
-        new = list(old)
-        new[rest[0]] = value
-    if isinstance(first, str):
-        node.update_kwarg(first, new)
-    else:
-        node.update_arg(first, new)
+def _places(network: Network) -> dict[int, list[tuple[dict[str, Any], str]]]:
+    """Where each tensor is registered, by its identity: a tied weight has several places."""
+    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for owner in network.modules():
+        for tensors in (owner._parameters, owner._buffers):
+            for leaf, tensor in tensors.items():
+                found.setdefault(id(tensor), []).append((tensors, leaf))
+    return found

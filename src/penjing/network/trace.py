@@ -20,7 +20,9 @@ Rule = Callable[["Trace", fx.Node], Any]
 
 @dataclass(frozen=True)
 class Spelling:
-    """An integer in a node's arguments that spells the size of some dimensions, summed.
+    """A size in a node's arguments: that of some dimensions, summed.
+
+    It is a number, or a node of the graph where the batch takes part in it (`batch * heads`).
 
     Attributes:
         path: where it stands: an argument's position or name, then an index into it.
@@ -71,11 +73,11 @@ class Trace:
         return tuple(Axis(one, self.pin_of(node, why)) for one in where)
 
     def spell(self, node: fx.Node, path: tuple[int | str, ...], *sizes: Expression) -> None:
-        """Remember that the integer at `path` is the sum of the sizes of these dimensions."""
+        """Remember that the size at `path` is the sum of the sizes of these dimensions."""
         value: Any = node.kwargs.get(path[0]) if isinstance(path[0], str) else node.args[path[0]]
         for step in path[1:]:
             value = value[step]
-        if isinstance(value, int) and value >= 0:
+        if isinstance(value, fx.Node) or (isinstance(value, int) and value >= 0):
             self.spellings.append(Spelling(node, path, sizes))
 
     @staticmethod
@@ -94,6 +96,8 @@ def trace(network: Network, rules: Callable[[Any], Rule | None]) -> Trace:
         if node.op == "placeholder":
             found.dims[node] = found.fixed(node, "the model's input")
         elif node.op == "get_attr":
+            if node not in found.shapes:
+                continue  # the subgraph of a control operator
             if node.target not in found.tensors:
                 shape = network.tensor(node.target).shape
                 found.tensors[node.target] = tuple(Axis(size) for size in shape)
@@ -120,6 +124,13 @@ def _no_rule(found: Trace, node: fx.Node) -> Any:
     if shape and isinstance(shape[0], tuple):
         return tuple(found.fixed(node, why, one) for one in shape)
     return found.fixed(node, why)
+
+
+def argument(node: fx.Node, name: str, default: Any = None) -> Any:
+    """An operator's argument by its name in the signature, wherever it was given."""
+    names = [one.name for one in node.target._schema.arguments]  # type: ignore[union-attr]
+    place = names.index(name) if name in names else len(node.args)
+    return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
 
 
 def is_pointwise(target: Any) -> bool:

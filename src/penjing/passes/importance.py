@@ -58,7 +58,10 @@ def importances(
     if criterion == "l1+l2":
         one, two = (importances(network, groups, which) for which in ("l1", "l2"))
         return {name: (one[name] + two[name]) / 2 for name in groups}
-    parameters = {name: one.detach() for name, one in network.named_parameters()}
+    parameters = {
+        name: one.detach().abs() if one.is_complex() else one.detach()
+        for name, one in network.named_parameters()
+    }
     entries: dict[str, Callable[[str], Tensor]] = {
         "l1": lambda name: parameters[name].abs(),
         "l2": lambda name: parameters[name].square(),

@@ -18,13 +18,14 @@ from penjing.contract import Array, Artifact
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
-from penjing.network.attention import spell_out_attention
+from penjing.network.complex import without_complex
+from penjing.network.plain import write_plainly
 from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
-from penjing.task import as_call
+from penjing.task import as_call, batch_dims
 
 PROTOBUF_LIMIT = 2 * 2**30
 KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul": {torch.ops.aten.linear.default}}
@@ -59,7 +60,8 @@ class OnnxRuntime(Runtime):
         args, kwargs = as_call(network.example)
         leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
         batch = torch.export.Dim("batch")
-        free = (tuple({0: batch} for _ in leaves),)
+        dims = batch_dims(leaves, batch)
+        free = (tuple(dims[id(one)] for one in leaves),)
         kernels = {
             kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
             for kind, targets in KERNELS.items()
@@ -69,7 +71,8 @@ class OnnxRuntime(Runtime):
         try:
             with torch.no_grad(), quiet():
                 outputs = network(*args, **kwargs)
-                flat = _Flat(spell_out_attention(network, shapes(network)))
+                real = without_complex(network)
+                flat = _Flat(write_plainly(real, shapes(real)))
                 program = torch.export.export(flat, leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)
         except Exception as error:

@@ -26,15 +26,14 @@ def convolution(trace: Trace, node: fx.Node) -> Dims:
     x, weight = trace.of(node.args[0]), trace.of(node.args[1])
     position = 6
     groups = node.args[position] if len(node.args) > position else node.kwargs.get("groups", 1)
-    assert isinstance(groups, int)
     spatial = len(weight) - 2
     channels = x[-spatial - 1]
     for one in weight[2:]:
         trace.pin(node, (one,), "a kernel's extent")
-    if groups > 1:
-        group = Axis(groups)
+    if groups != 1:  # a node where each sample has kernels of its own
+        group = Axis(groups if isinstance(groups, int) else size(channels) // size(weight[1]))
         trace.join(node, channels, Product((group, weight[1])))
-        trace.join(node, weight[0], Product((group, Axis(size(weight[0]) // groups))))
+        trace.join(node, weight[0], Product((group, Axis(size(weight[0]) // group.size))))
         trace.spell(node, (position,) if len(node.args) > position else ("groups",), group)
     else:
         trace.join(node, channels, weight[1])
@@ -125,13 +124,25 @@ def attention(trace: Trace, node: fx.Node) -> Dims:
     trace.join(node, q[-1], k[-1])
     trace.join(node, k[-2], v[-2])
     trace.pin(node, (k[-2],), "softmax normalises over it")
-    lead = broadcast(trace, node, broadcast(trace, node, q[:-2], k[:-2]), v[:-2])
+    if node.kwargs.get("enable_gqa") and size(q[-3]) > size(k[-3]):  # several heads share a key
+        shared = size(q[-3]) // size(k[-3])
+        trace.join(node, k[-3], v[-3])
+        trace.join(node, q[-3], Product((k[-3], Axis(shared))))
+        lead = broadcast(trace, node, broadcast(trace, node, q[:-3], k[:-3]), v[:-3])
+        lead = (*lead, q[-3])
+    else:
+        lead = broadcast(trace, node, broadcast(trace, node, q[:-2], k[:-2]), v[:-2])
     mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
     if isinstance(mask, fx.Node):
         broadcast(trace, node, (*lead, q[-2], k[-2]), trace.of(mask))
-    if node.kwargs.get("enable_gqa"):
-        trace.pin(node, (q[-3], k[-3], v[-3]), "several heads share a key")
     return (*lead, q[-2], v[-1])
+
+
+def distances(trace: Trace, node: fx.Node) -> Dims:
+    """a_..mk, b_..nk -> y_..mn: what is dropped of k counted as equal."""
+    a, b = trace.of(node.args[0]), trace.of(node.args[1])
+    trace.join(node, a[-1], b[-1])
+    return (*broadcast(trace, node, a[:-2], b[:-2]), a[-2], b[-2])
 
 
 def broadcast(trace: Trace, node: fx.Node, a: Dims, b: Dims) -> Dims:

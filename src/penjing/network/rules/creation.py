@@ -12,7 +12,7 @@ def uniform(trace: Trace, node: fx.Node) -> Dims:
     """Zeros, ones, one value everywhere: each size is a number in the arguments, which can be
     rewritten, so the dimension shrinks with whatever it meets."""
     place = 1 if "new_" in str(node.target) else 0
-    sizes = node.args[place]
+    sizes = node.args[place]  # of random values alike: they are as good with fewer of them
     assert isinstance(sizes, list | tuple)
     return spelled(trace, node, place, tuple(sizes), trace.shape(node))
 
@@ -40,3 +40,8 @@ def spelled(
 def fixed(trace: Trace, node: fx.Node) -> Dims:
     """A ramp, a grid, random values: every index is its own, so no size can change."""
     return trace.fixed(node, "made with a fixed size")
+
+
+def counted(trace: Trace, node: fx.Node) -> Dims:
+    """Indices_.. -> ones and zeros_..V: the number of classes is fixed."""
+    return (*trace.of(node.args[0]), *trace.fixed(node, "classes", trace.shape(node)[-1:]))

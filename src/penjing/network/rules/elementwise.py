@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 
 from penjing.network.axes import Expression, size
-from penjing.network.trace import Dims, Trace
+from penjing.network.trace import Dims, Trace, argument
 
 
 def same(trace: Trace, node: fx.Node) -> Dims:
@@ -38,9 +40,8 @@ def like_the_second(trace: Trace, node: fx.Node) -> Dims:
 def displaced(trace: Trace, node: fx.Node) -> Dims:
     """As the input; the dimensions along which it is rolled or turned over keep their sizes."""
     dims = trace.of(node.args[0])
-    position = 2 if "roll" in str(node.target) else 1
-    given = node.args[position] if len(node.args) > position else node.kwargs.get("dims", ())
-    axes = given if isinstance(given, list | tuple) and given else range(len(dims))
+    given = argument(node, "dims", ())
+    axes: Any = given if isinstance(given, list | tuple) and given else range(len(dims))
     for axis in axes:
         trace.pin(node, (dims[int(axis)],), f"{node.name} moves its indices")
     return dims
@@ -48,20 +49,24 @@ def displaced(trace: Trace, node: fx.Node) -> Dims:
 
 def ranked(trace: Trace, node: fx.Node) -> Dims | tuple[Dims, ...]:
     """Sorted, or the first of the sorted: the order of all indices matters along the dimension."""
-    dims = trace.of(node.args[0])
-    trace.pin(node, dims, f"{node.name} compares along it")
+    dims = list(trace.of(node.args[0]))
+    chosen = argument(node, "dim", -1)
+    assert isinstance(chosen, int)
+    trace.pin(node, (dims[chosen],), f"{node.name} compares along it")
     shapes = trace.shapes[node]
-    if shapes and isinstance(shapes[0], tuple):
-        return tuple(trace.fixed(node, "ranked", one) for one in shapes)
-    return trace.fixed(node, "ranked")
+    several = bool(shapes) and isinstance(shapes[0], tuple)
+    (dims[chosen],) = trace.fixed(node, "ranked", ((shapes[0] if several else shapes)[chosen],))
+    return (tuple(dims),) * len(shapes) if several else tuple(dims)
 
 
 def spectrum(trace: Trace, node: fx.Node) -> Dims:
     """A Fourier transform over some dimensions, which keep their sizes; the rest stays."""
     dims, shape = list(trace.of(node.args[0])), trace.shape(node)
-    given = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
-    axes = [given] if isinstance(given, int) else list(given or range(len(dims)))  # type: ignore[arg-type]
-    for axis in axes:
+    name = str(node.target).split(".")[1]
+    usual = [-2, -1] if "2" in name else list(range(len(dims))) if name.endswith("n") else -1
+    given: Any = argument(node, "dim", usual)
+    chosen: Any = usual if given is None else given
+    for axis in [chosen] if isinstance(chosen, int) else chosen:
         trace.pin(node, (dims[axis],), "transformed by Fourier")
         dims[axis] = trace.fixed(node, "transformed by Fourier", (shape[axis],))[0]
     return tuple(dims)
@@ -77,3 +82,10 @@ def as_complex(trace: Trace, node: fx.Node) -> Dims:
 def as_real(trace: Trace, node: fx.Node) -> Dims:
     """x_.. of complex numbers as x_..2."""
     return (*trace.of(node.args[0]), *trace.fixed(node, "real and imaginary part", (2,)))
+
+
+def positioned(trace: Trace, node: fx.Node) -> Dims:
+    """As the input; which of the last two dimensions' entries stay depends on their positions."""
+    dims = trace.of(node.args[0])
+    trace.pin(node, dims[-2:], f"{node.name} looks at positions in it")
+    return dims

@@ -59,9 +59,47 @@ def embedding(trace: Trace, node: fx.Node) -> Dims:
     return (*where, weight[1])
 
 
+def bag(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
+    """w_VC, indices, offsets_B -> y_BC (and bookkeeping): embeddings summed up for each sample."""
+    weight = trace.of(node.args[0])
+    trace.pin(node, (weight[0],), "a vocabulary, looked up by index")
+    first, *others = trace.shapes[node]
+    rest = tuple(trace.fixed(node, "bookkeeping of a bag", one) for one in others)
+    return ((*trace.fixed(node, "bags", first[:1]), weight[1]), *rest)
+
+
+def put(trace: Trace, node: fx.Node) -> Dims:
+    """x[i, :, j] = values: indexed dimensions keep their sizes, the others are the values' own."""
+    dims, given = trace.of(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
+    given += [None] * (len(dims) - len(given))
+    where = [position for position, one in enumerate(given) if one is not None]
+    trace.pin(node, tuple(dims[one] for one in where), "written to by index")
+    left = [dim for position, dim in enumerate(dims) if given[position] is None]
+    values = trace.of(node.args[2])
+    masks = any(len(trace.of(given[one])) > 1 for one in where)  # they cover several dimensions
+    if not masks and where and where[-1] == len(where) - 1:  # the indexed come first
+        broadcast(trace, node, tuple(left), values[max(len(values) - len(left), 0) :])
+        trace.pin(node, values[: max(len(values) - len(left), 0)], "written by index")
+    else:
+        trace.pin(node, (*left, *values), "written to by index")
+    return dims
+
+
 def scatter(trace: Trace, node: fx.Node) -> Dims:
-    """Values put into x at some indices: x keeps its dimensions, which keep their sizes."""
-    dims = trace.of(node.args[0])
-    for one in node.all_input_nodes:
-        trace.pin(node, trace.of(one), "written to by index")
+    """Values put into x, or added to it, at indices along a dimension, which keeps its size; the
+    others are one where they are as large."""
+    dims, axis = trace.of(node.args[0]), node.args[1]
+    assert isinstance(axis, int)
+    axis %= len(dims)
+    trace.pin(node, (dims[axis],), "written to by index")
+    for one in node.args[2:]:
+        other = trace.of(one)
+        if len(other) != len(dims):  # the indices of index_add lie along one dimension
+            trace.pin(node, other, "indices to write to")
+            continue
+        for position, dim in enumerate(other):
+            if position != axis and size(dim) == size(dims[position]):
+                trace.join(node, dims[position], dim)
+            else:
+                trace.pin(node, (dim, dims[position]), "written to by index")
     return dims

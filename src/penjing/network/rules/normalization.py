@@ -9,8 +9,14 @@ from penjing.network.trace import Dims, Trace
 
 
 def batch_norm(trace: Trace, node: fx.Node) -> Dims:
-    """x_NC.. with weight, bias, running mean and variance_C; each channel on its own."""
+    """x_NC.. with weight, bias, running mean and variance_C; each channel on its own.
+
+    Where it keeps no statistics it takes those of its input: so are weights standardised.
+    """
     dims = trace.of(node.args[0])
+    if node.args[3] is None:
+        why = "batch norm computes its mean and variance over it"
+        trace.mix(node, (dims[0], *dims[2:]), why)
     for one in node.args[1:5]:
         for dim in trace.of(one):
             trace.join(node, dims[1], dim)

@@ -5,26 +5,45 @@ from __future__ import annotations
 from torch import fx
 
 from penjing.network.axes import resolve
-from penjing.network.trace import Dims, Trace
+from penjing.network.trace import Dims, Trace, argument
 
 
 def total(trace: Trace, node: fx.Node) -> Dims:
     """A sum or a Euclidean norm: what is dropped counted as zero, so the axis may shrink."""
-    return _reduced(trace, node, _position(node), "")
+    return _reduced(trace, node, argument(node, "dim"), "")
 
 
 def statistic(trace: Trace, node: fx.Node) -> Dims:
     """A mean, a variance, an extreme: shrinking the axis changes it."""
-    return _reduced(trace, node, _position(node), "is taken over it")
+    return _reduced(trace, node, argument(node, "dim"), "is taken over it")
 
 
 def statistic_with_indices(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     """As `statistic`, once for each output."""
     dims = trace.of(node.args[0])
     axis = _axes(node.args[1] if len(node.args) > 1 else -1, len(dims))
-    trace.pin(node, tuple(dims[one] for one in axis), f"{node.name} gives positions in it")
+    over = tuple(dims[one] for one in axis)
+    if any(user.args[1] == 1 and user.users for user in node.users):
+        trace.pin(node, over, f"{node.name} gives positions in it")
+    trace.mix(node, over, f"{node.name} is taken over it")
     shapes = trace.shapes[node]
     return tuple(_left(trace, node, dims, axis, len(shape)) for shape in shapes)
+
+
+def several_statistics(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
+    """As `statistic`, for operators that give several at once (variance and mean)."""
+    dims = trace.of(node.args[0])
+    axes = _axes(argument(node, "dim"), len(dims))
+    trace.mix(node, tuple(dims[one] for one in axes), f"{node.name} is taken over it")
+    return tuple(_left(trace, node, dims, axes, len(shape)) for shape in trace.shapes[node])
+
+
+def position(trace: Trace, node: fx.Node) -> Dims:
+    """Where the extreme lies: the dimension keeps its size, or the positions would move."""
+    dims = trace.of(node.args[0])
+    axes = _axes(argument(node, "dim"), len(dims))
+    trace.pin(node, tuple(dims[one] for one in axes), f"{node.name} gives positions in it")
+    return _left(trace, node, dims, axes, len(trace.shape(node)))
 
 
 def along(trace: Trace, node: fx.Node) -> Dims:
@@ -34,15 +53,6 @@ def along(trace: Trace, node: fx.Node) -> Dims:
     for axis in _axes(chosen, len(dims)):
         trace.mix(node, (dims[axis],), f"{node.name} is computed along it")
     return dims
-
-
-def _position(node: fx.Node) -> object:
-    """The reduced dimensions, wherever the operator's signature has them."""
-    names = [one.name for one in node.target._schema.arguments]  # type: ignore[union-attr]
-    if "dim" not in names:
-        return None
-    place = names.index("dim")
-    return node.args[place] if len(node.args) > place else node.kwargs.get("dim")
 
 
 def _reduced(trace: Trace, node: fx.Node, chosen: object, why: str) -> Dims:

@@ -6,7 +6,7 @@ import re
 
 from torch import fx
 
-from penjing.network.axes import Axis, Expression, Product, size
+from penjing.network.axes import Axis, Concat, Expression, Product, resolve, size
 from penjing.network.trace import Dims, Trace
 
 
@@ -15,6 +15,10 @@ def slide(trace: Trace, node: fx.Node, dims: Dims, shape: tuple[int, ...]) -> Di
     its neighbours mixed; any other is new and fixed."""
     found: list[Expression] = []
     for dim, length in zip(dims, shape, strict=True):
+        dim = resolve(dim)
+        if isinstance(dim, Concat) and len(dim.parts) == 3 and size(dim.parts[1]) == length:
+            trace.pin(node, (dim.parts[0], dim.parts[2]), "a margin for a window")
+            dim = dim.parts[1]
         if size(dim) == length:
             trace.mix(node, (dim,), "a window slides over it")
             found.append(dim)
@@ -27,6 +31,10 @@ def slide(trace: Trace, node: fx.Node, dims: Dims, shape: tuple[int, ...]) -> Di
 def pool(trace: Trace, node: fx.Node) -> Dims:
     """x_NCs.. -> y_NCt..: every channel on its own."""
     dims, spatial = trace.of(node.args[0]), _spatial(node)
+    if "adaptive" in str(node.target):
+        for offset in range(spatial):
+            if size(dims[offset - spatial]) == trace.shape(node)[offset - spatial]:
+                trace.spell(node, (1, offset), dims[offset - spatial])
     return (*dims[:-spatial], *slide(trace, node, dims[-spatial:], trace.shape(node)[-spatial:]))
 
 

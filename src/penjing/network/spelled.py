@@ -1,0 +1,81 @@
+"""Sizes spelled in a graph's arguments, rewritten when the dimensions that they measure shrink."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from penjing.network.axes import Axis, kept
+from penjing.network.trace import Spelling, Trace
+
+
+def rewrite(trace: Trace, keep: Mapping[Axis, list[int]]) -> None:
+    """Let every size that a node of the graph spells be what is left when `keep` stays."""
+    for spelling in trace.spellings:
+        wanted = sum(len(kept(one, keep)) for one in spelling.sizes)
+        old = _argument(spelling)
+        if isinstance(old, int):
+            new: Any = wanted
+        else:
+            new = _scaled(old, _measure(trace, old, keep), wanted)
+        if new is not old and new != old:
+            _put(spelling, new)
+            if isinstance(old, fx.Node) and not old.users:
+                old.graph.erase_node(old)
+
+
+def _argument(spelling: Spelling) -> Any:
+    node, (first, *rest) = spelling.node, spelling.path
+    value: Any = node.kwargs[first] if isinstance(first, str) else node.args[first]
+    return value[rest[0]] if rest else value
+
+
+def _put(spelling: Spelling, value: Any) -> None:
+    node, (first, *rest) = spelling.node, spelling.path
+    old: Any = node.kwargs[first] if isinstance(first, str) else node.args[first]
+    new: Any = value
+    if rest:
+        new = list(old)
+        new[rest[0]] = value
+    if isinstance(first, str):
+        node.update_kwarg(first, new)
+    else:
+        node.update_arg(first, new)
+
+
+def _measure(trace: Trace, value: Any, keep: Mapping[Axis, list[int]]) -> int:
+    """What a size that is worked out in the graph will be, with the example's batch."""
+    if not isinstance(value, fx.Node):
+        return int(value)
+    if value.target is torch.ops.aten.sym_size.int:
+        tensor, dim = value.args
+        return len(kept(trace.of(tensor)[int(dim)], keep))  # type: ignore[arg-type]
+    arguments = [_measure(trace, one, keep) for one in value.args]
+    return int(value.target(*arguments))  # type: ignore[operator]
+
+
+def _scaled(node: fx.Node, old: int, new: int) -> fx.Node:
+    """A node that gives `new` where `node` gives `old`, and that much more for a larger batch."""
+    if old == new:
+        return node
+    factor, divisor = new // math.gcd(old, new), old // math.gcd(old, new)
+    source, count = node, 1
+    if node.target is operator.mul and isinstance(node.args[1], int):  # batch * heads
+        source, count = node.args[0], node.args[1]  # type: ignore[assignment]
+    scale = math.gcd(count, divisor)
+    result = _after(node, operator.mul, source, count // scale * factor)
+    if scale == divisor:
+        return result
+    return _after(result, operator.floordiv, result, divisor // scale)
+
+
+def _after(node: fx.Node, target: Any, *arguments: Any) -> fx.Node:
+    with node.graph.inserting_after(node):
+        made = node.graph.call_function(target, arguments)
+    made.meta = dict(node.meta)
+    return made
