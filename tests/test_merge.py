@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from penjing.arith.elimination import combinations, eliminated
 from penjing.errors import InputError
+from penjing.measure.costs import costs
 from penjing.network import capture, carry_out, find_axes
 from penjing.network.merge import read_by_index
 from penjing.network.passage import passage
@@ -91,6 +92,14 @@ def test_merging_loses_less_than_cutting_the_same_channels(name: str, selection:
         lost = [float((one(images) - wanted).square().mean()) for one in (merged, cut)]
     assert lost[0] < lost[1]
     assert [one.shape for one in merged.parameters()] == [one.shape for one in cut.parameters()]
+
+
+def test_merging_keeps_a_budget() -> None:
+    model, x = build("resnet_a")
+    network, task = capture(model, x[:2]), Task(model, x[:2], [], [])
+    merged = Merge(budget={"what": "macs", "share": 0.7})(network, task)  # type: ignore[arg-type]
+    left, whole = (sum(one.macs for one in costs(net)) for net in (merged, network))
+    assert 0.6 * whole < left <= 0.7 * whole
 
 
 def test_what_cannot_be_merged_is_named() -> None:

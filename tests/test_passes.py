@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from penjing.contract import Plan
 from penjing.data import Arrays
@@ -13,6 +14,7 @@ from penjing.errors import InputError
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, Int8, Merge, Pass, PruneChannels, Tune
 from penjing.passes.budget import Budget
+from penjing.passes.importance import Criterion, importances
 from penjing.search import recipes
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
@@ -113,3 +115,24 @@ def test_bad_options_are_refused() -> None:
         Int8(skip=("conv9",)).plan(network, task)
     with pytest.raises(InputError, match="no pass 'Prune'"):
         recipes.from_json([{"method": "Prune"}])
+
+
+@pytest.mark.parametrize("criterion", ["l2", "l1+l2"])
+def test_single_weights_are_ranked_alike_by_all_norms(criterion: Criterion) -> None:
+    """Where an index owns one weight, any increasing function of |w| leaves the same mask."""
+
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.randn(40))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.sum(1, keepdim=True).expand(-1, 40) * self.scale).sum(1, keepdim=True)
+
+    torch.manual_seed(0)
+    network = capture(Scales(), torch.zeros(2, 3))
+    groups = find_axes(network).free
+    (name,) = groups
+    one, other = (importances(network, groups, which)[name] for which in ("l1", criterion))
+    for count in range(1, 40):
+        assert set(one.topk(count).indices.tolist()) == set(other.topk(count).indices.tolist())

@@ -52,8 +52,8 @@ def activation_range(
 def scale_and_zero_point(low: float, high: float, levels: int = 255) -> tuple[float, int]:
     """The uint8 grid that spans low..high with zero on a grid point.
 
-    >>> scale_and_zero_point(-1.0, 1.55)
-    (0.01, 100)
+    >>> scale_and_zero_point(-64.0, 63.5)
+    (0.5, 128)
     """
     scale = max((high - low) / levels, TINY)
     return scale, min(max(round(-low / scale), 0), levels)

@@ -59,9 +59,21 @@ class Budget:
             )
 
     @classmethod
-    def read(cls, value: Any) -> Budget | None:
-        """A budget, or one as a mapping of its attributes as JSON gives it, or None."""
-        if value is None or isinstance(value, cls):
+    def read(cls, value: Any, widths: Widths) -> Budget | None:
+        """A budget, or one as a mapping of its attributes as JSON gives it, or None.
+
+        Raises:
+            InputError: it is no budget, or `widths` say how much goes as well.
+        """
+        if value is None:
+            return None
+        for name in ("ratio", "ranking"):
+            if getattr(widths, name) != getattr(Widths, name):
+                raise InputError(
+                    f"{name} {getattr(widths, name)!r} and a budget both say how much goes; give "
+                    "one of them"
+                )
+        if isinstance(value, cls):
             return value
         try:
             return cls(**value)
@@ -108,6 +120,13 @@ class Budget:
             f"{len(scores)} axes that may shrink at their floors {allocation.cost / whole:.1%} is "
             "left; skip fewer axes, or take a smaller keep or multiple"
         )
+
+
+def counts_that_stay(
+    budget: Budget | None, widths: Widths, axes: Axes, scores: Mapping[str, Tensor]
+) -> dict[str, int]:
+    """How many indices stay in each axis that has scores: by the budget, or else by the ratio."""
+    return widths.counts(scores, axes) if budget is None else budget.counts(axes, scores, widths)
 
 
 def _lost(scores: Tensor, counts: list[int], weights: int) -> list[float]:

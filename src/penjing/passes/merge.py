@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from penjing.network import Group, Network, carry_out, find_axes
 from penjing.network.groups import Site
 from penjing.network.merge import Combination, merge, read_by_index, takes_shift
 from penjing.network.passage import Passage, passage
+from penjing.passes.budget import Budget, counts_that_stay
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.expectation import Known, Moments, spatial_correlation, written
 from penjing.passes.importance import importances
@@ -44,7 +45,7 @@ class Merge(Pass):
     pooling, are left alone and named.
 
     Attributes:
-        ratio, ranking, keep, multiple, skip: as for `PruneChannels`.
+        ratio, ranking, keep, multiple, skip, budget: as for `PruneChannels`.
         selection: which channels stay: `"similarity"` removes, one by one, the channel whose loss
             the readers feel least once the others make up for it; `"importance"` keeps the largest
             l2 norms.
@@ -66,6 +67,7 @@ class Merge(Pass):
     skip: tuple[str, ...] = ()
     selection: str = "similarity"
     into: str = "all"
+    budget: Budget | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -78,16 +80,18 @@ class Merge(Pass):
         if self.into not in TARGETS:
             raise InputError(f"into must be {' or '.join(TARGETS)}; found {self.into!r}")
         object.__setattr__(self, "skip", tuple(self.skip))
+        object.__setattr__(self, "budget", Budget.read(self.budget, self._widths()))
 
     def plan(self, network: Network, task: Task) -> Plan:
         """For every axis that can be merged, which channels stay."""
-        groups, left = allowed(find_axes(network), self.skip, skip_mixed=False)
+        axes = find_axes(network)
+        groups, left = allowed(axes, self.skip, skip_mixed=False)
         expected, alone = _expected(network, groups)
         by_name = {group.name: group for group in groups if group.name in expected}
-        scores = importances(network, by_name, "l2")
+        scores, widths = importances(network, by_name, "l2"), self._widths()
         keep = {
             name: self._choose(network, by_name[name], *expected[name], scores[name], count)
-            for name, count in self._widths().counts(scores, by_name).items()
+            for name, count in counts_that_stay(self.budget, widths, axes, scores).items()
             if count < len(scores[name])
         }
         edits: tuple[Mapping[str, object], ...] = (
@@ -95,8 +99,9 @@ class Merge(Pass):
         )
         total = sum(by_name[name].size - len(stays) for name, stays in keep.items())
         summary = f"{total} channels in {len(keep)} axes become combinations of what stays"
-        options = asdict(self) | {"skip": list(self.skip)}
-        left = (*left, *alone, *self._widths().too_narrow(list(by_name.values())))
+        options = self.to_json()
+        del options["method"]
+        left = (*left, *alone, *widths.too_narrow(list(by_name.values())))
         return Plan(type(self).__name__, options, edits, summary if keep else "", left)
 
     def apply(

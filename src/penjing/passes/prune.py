@@ -11,7 +11,7 @@ import torch
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, find_axes
-from penjing.passes.budget import Budget
+from penjing.passes.budget import Budget, counts_that_stay
 from penjing.passes.contract import Pass
 from penjing.passes.importance import (
     CRITERIA,
@@ -69,13 +69,7 @@ class PruneChannels(Pass):
                 f"importance must be one of {', '.join(CRITERIA)}; found {self.importance!r}"
             )
         object.__setattr__(self, "skip", tuple(self.skip))
-        object.__setattr__(self, "budget", Budget.read(self.budget))
-        for name in ("ratio", "ranking"):
-            value = getattr(self, name)
-            if self.budget is not None and value != getattr(type(self), name):
-                raise InputError(
-                    f"{name} {value!r} and a budget both say how much goes; give one of them"
-                )
+        object.__setattr__(self, "budget", Budget.read(self.budget, self._widths()))
 
     def plan(self, network: Network, task: Task) -> Plan:
         """Score every axis that can shrink and choose what stays."""
@@ -87,10 +81,7 @@ class PruneChannels(Pass):
             gradients = gradients_of(network, task, self.samples, squared)
         groups = {group.name: group for group in chosen}
         scores = importances(network, groups, self.importance, gradients)
-        if self.budget is None:
-            counts = self._widths().counts(scores, groups)
-        else:
-            counts = self.budget.counts(axes, scores, self._widths())
+        counts = counts_that_stay(self.budget, self._widths(), axes, scores)
         keep = {
             name: sorted(torch.topk(scores[name], count).indices.tolist())
             for name, count in counts.items()

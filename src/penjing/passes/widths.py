@@ -20,7 +20,7 @@ RANKINGS = ("per-axis", "global", "isomorphic")
 class Widths:
     """How much goes; the attributes are those of `PruneChannels`."""
 
-    ratio: float
+    ratio: float = 0.5
     ranking: str = "per-axis"
     keep: int = 1
     multiple: int = 1
