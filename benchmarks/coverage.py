@@ -47,6 +47,7 @@ def examine(name: str) -> Row:
         with _stage(row, "build"):
             model, x = build(name)
             _draw_constants(model)
+            _calibrate(model, x)
             row["params"] = sum(one.numel() for one in model.parameters())
         _capture_and_prune(row, model, x)
     except _StageFailed as failure:
@@ -213,6 +214,37 @@ def _draw_constants(model: Any) -> None:
                 one += width * (2 * torch.rand_like(one) - 1)
 
 
+def _calibrate(model: Any, x: Any) -> None:
+    """Batch norm statistics that are those of the batch.
+
+    With any others the signal of a deep random network dies away, and no output would vary.
+    """
+    import torch
+
+    from penjing.task import as_call
+
+    norms = [
+        one
+        for one in model.modules()
+        if isinstance(one, torch.nn.modules.batchnorm._BatchNorm) and one.track_running_stats
+    ]
+
+    def measure(norm: Any, inputs: Any) -> None:
+        values = inputs[0].float()
+        rest = [place for place in range(values.dim()) if place != 1]
+        if values.numel() > values.shape[1]:
+            norm.running_mean.copy_(values.mean(rest))
+            norm.running_var.copy_(values.var(rest, correction=0).clamp_min(1e-3))
+
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    args, kwargs = as_call(x)
+    with torch.no_grad():
+        if norms:
+            model(*args, **kwargs)
+    for hook in hooks:
+        hook.remove()
+
+
 def build(name: str) -> tuple[Any, Any]:
     """A timm model, or `torchvision/NAME`, with random weights and a batch of two."""
     import torch
@@ -233,7 +265,8 @@ def build(name: str) -> tuple[Any, Any]:
         model = torchvision.models.get_model(name, **options).eval()
         shape: tuple[int, ...] = (2, 3, 224, 224)
         if name in torchvision.models.list_models(torchvision.models.video):
-            shape = (2, 3, 16, 224, 224)
+            side = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+            shape = (2, 3, 16, side, side)
         elif name == "inception_v3":
             shape = (2, 3, 299, 299)
         return model, torch.randn(*shape)
