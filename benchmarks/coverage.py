@@ -405,7 +405,7 @@ def main() -> None:
     parser.add_argument("--torchvision", nargs="*", default=[])
     parser.add_argument("--kinds", action="store_true", help="the networks of other_kinds.py")
     parser.add_argument("--json", type=Path, help="rows go here, and are taken from here")
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds for each network")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds for each network")
     parser.add_argument("--peer", choices=["torch-pruning"])
     parser.add_argument("--peer-script", type=Path, default=PEER, help="torch_pruning_peer.py")
     parser.add_argument("--peer-limit", type=float, default=240.0, help="seconds for each")

@@ -145,6 +145,7 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["model"] for row in rows))
+    known = list(dict.fromkeys(row["method"] for row in rows))  # a colour for each, everywhere
     figure = Figure(figsize=(5 * len(names), 4), dpi=120, layout="constrained")
     for axes, model in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         mine = [row for row in rows if row["model"] == model]
@@ -152,7 +153,12 @@ def plot(rows: list[Row], path: Path) -> None:
         for method in dict.fromkeys(row["method"] for row in mine[1:]):
             points = [(0.0, base)]
             points += [(row["ratio"], row["accuracy"]) for row in mine if row["method"] == method]
-            axes.plot(*zip(*points, strict=True), marker="o", label=method)
+            axes.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                label=method,
+                color=f"C{known.index(method)}",
+            )
         axes.set_title(model)
         axes.set_xlabel("share of inner channels removed")
         axes.set_ylabel("accuracy, %")
