@@ -221,7 +221,10 @@ class FixedList:
         return network
 
     def _applied(self, one: Pass, network: Network, name: str) -> Network:
-        return one(network, self.workshop.task, lambda line, _: self._say(f"{name}: {line}"))
+        """What a pass makes of a network; it doesn't see the data by which it will be judged, or
+        the epoch that was lucky there would be chosen."""
+        blind = replace(self.workshop.task, validation=None)
+        return one(network, blind, lambda line, _: self._say(f"{name}: {line}"))
 
     def _tuned_before(self, name: str) -> Network:
         """What an interrupted run had tuned."""
