@@ -25,7 +25,7 @@ from penjing.data import Arrays
 from penjing.files import sha256
 from penjing.measure.latency import compare
 from penjing.network import capture
-from penjing.passes.int8 import Int8
+from penjing.passes.quantize import Quantize
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 
@@ -182,8 +182,8 @@ def rows_of(task: Task, seconds: float) -> list[dict[str, Any]]:
         place = Path(folder)
         files = {"fp32": runtime.lower(network, place / "fp32.onnx")}
         files["quantize_static"] = quantize_static(task, files["fp32"].path, place / "theirs.onnx")
-        quantized = Int8(samples=SAMPLES)(network, task)
-        files["penjing Int8"] = runtime.lower(quantized, place / "ours.onnx")
+        quantized = Quantize(samples=SAMPLES)(network, task)
+        files["penjing Quantize"] = runtime.lower(quantized, place / "ours.onnx")
         sessions = {name: runtime.load(one) for name, one in files.items()}
         one = next(calibration(task))[:1]
         times = compare(sessions, one, "quantize_static", seconds)

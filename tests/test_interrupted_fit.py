@@ -88,7 +88,7 @@ def test_an_interrupted_fit_keeps_what_was_finished_and_can_be_resumed(tmp_path:
     assert result.finished
     assert result.find("prune 25 %").status == "kept"
     tuned = [one["method"] for one in result.find("prune 25 % + int8").recipe]
-    assert tuned == ["PruneChannels", "Compensate", "Tune", "Int8"]
+    assert tuned == ["PruneChannels", "Compensate", "Tune", "Quantize"]
 
 
 def test_a_terminated_fit_ends_as_an_interrupted_one(tmp_path: Path) -> None:

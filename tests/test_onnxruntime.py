@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from penjing.errors import InputError, UnsafeError
 from penjing.network import capture
-from penjing.passes.int8 import Int8
+from penjing.passes.quantize import Quantize
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
-from tests.test_int8 import Small
+from tests.test_quantize import Small
 
 
 class Two(nn.Module):
@@ -80,7 +80,7 @@ def test_int8_runs_on_integers_and_keeps_its_decisions(tmp_path: Path) -> None:
     torch.manual_seed(0)
     batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(4)]
     task = Task(Small().eval(), batches[0][0][:2], batches, batches)
-    quantized = Int8(samples=64)(capture(task.model, task.example), task)
+    quantized = Quantize(samples=64)(capture(task.model, task.example), task)
     artifact = OnnxRuntime().lower(quantized, tmp_path / "a.onnx")
     weights = [one for one in onnx.load(artifact.path).graph.initializer if len(one.dims) > 1]
     assert {one.data_type for one in weights} == {onnx.TensorProto.INT8}

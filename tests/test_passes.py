@@ -12,7 +12,7 @@ from penjing.contract import Plan
 from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture, find_axes
-from penjing.passes import Compensate, Int8, Merge, Pass, PruneChannels, Tune
+from penjing.passes import Compensate, Merge, Pass, PruneChannels, Quantize, Tune
 from penjing.passes.budget import Budget
 from penjing.passes.importance import Criterion, importances
 from penjing.search import recipes
@@ -27,7 +27,7 @@ PASSES: dict[str, Pass] = {
     "taylor": PruneChannels(0.4, importance="taylor", samples=8),
     "fisher isomorphic": PruneChannels(0.4, importance="fisher", ranking="isomorphic", samples=8),
     "budget": PruneChannels(budget=Budget("macs", 0.5), multiple=4),
-    "int8": Int8(samples=16),
+    "int8": Quantize(samples=16),
     "compensate": Compensate(samples=8),
     "merge": Merge(0.4),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
@@ -85,7 +85,7 @@ def test_pruning_removes_what_matters_least() -> None:
 def test_nothing_to_do_is_an_empty_plan() -> None:
     task, network = _task("plain_cnn")
     assert PruneChannels(0.0).plan(network, task).edits == ()
-    int8 = Int8(samples=16)
+    int8 = Quantize(samples=16)
     assert int8.plan(int8(network, task), task).edits == ()
 
 
@@ -110,9 +110,9 @@ def test_bad_options_are_refused() -> None:
     with pytest.raises(InputError, match=r"skip names 'conv9'.*conv1"):
         PruneChannels(skip=("conv9",)).plan(network, task)
     with pytest.raises(InputError, match="samples must be 2 or more"):
-        Int8(samples=1)
+        Quantize(samples=1)
     with pytest.raises(InputError, match=r"skip names 'conv9', which is no layer.*conv1"):
-        Int8(skip=("conv9",)).plan(network, task)
+        Quantize(skip=("conv9",)).plan(network, task)
     with pytest.raises(InputError, match="no pass 'Prune'"):
         recipes.from_json([{"method": "Prune"}])
 

@@ -4,7 +4,7 @@ from penjing.contract import Artifact, Measurement, Plan
 from penjing.data import Arrays, image_folder, npz
 from penjing.errors import InputError, MachineError, PenjingError
 from penjing.network import Network, capture, find_axes, restore, save
-from penjing.passes import Compensate, Int8, Merge, Pass, PruneChannels, Tune
+from penjing.passes import Compensate, Merge, Pass, PruneChannels, Quantize, Tune
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.search.bench import bench
 from penjing.search.fit import fit
@@ -20,7 +20,6 @@ __all__ = [
     "Candidate",
     "Compensate",
     "InputError",
-    "Int8",
     "MachineError",
     "Measurement",
     "Merge",
@@ -31,6 +30,7 @@ __all__ = [
     "PenjingError",
     "Plan",
     "PruneChannels",
+    "Quantize",
     "Result",
     "Target",
     "Task",

@@ -1,4 +1,4 @@
-"""Ranges and rounding: from real numbers to integers and back. Pure arithmetic, no network.
+"""Grids of integers: which range of real numbers they span. Pure arithmetic, no network.
 
     q = clamp(round(x / scale) + zero_point, low, high)        x' = (q - zero_point) * scale
 
@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from penjing.arith.fake_quantize import fake_quantize
 from penjing.errors import InputError
 
 RangeMethod = Literal["mse", "percentile", "minmax"]
@@ -21,9 +22,13 @@ TINY = 1e-12
 
 
 def activation_range(
-    values: Tensor, method: RangeMethod, percentile: float = 99.99, steps: int = 64
+    values: Tensor,
+    method: RangeMethod,
+    bits: int = 8,
+    percentile: float = 99.99,
+    steps: int = 80,
 ) -> tuple[float, float]:
-    """The (low, high) that uint8 should span for these values; always holds zero.
+    """The (low, high) that 2^bits levels should span for these values; always holds zero.
 
     `"mse"` shrinks the full range step by step and keeps the least squared error.
 
@@ -39,57 +44,76 @@ def activation_range(
         return min(float(found[0]), 0.0), max(float(found[1]), 0.0)
     if method == "minmax" or high - low < TINY:
         return low, high
-    best, chosen = float("inf"), (low, high)
+    best, chosen, levels = float("inf"), (low, high), 2**bits - 1
     for step in range(steps):
-        share = 1 - 0.7 * step / steps
-        scale, zero = scale_and_zero_point(low * share, high * share)
-        error = float((fake_quantized(values, scale, zero) - values).square().mean())
+        share = 1 - 0.9 * step / steps
+        scale, zero = scale_and_zero_point(low * share, high * share, levels)
+        rounded = fake_quantize(values, torch.tensor(scale), zero, 0, levels)
+        error = float((rounded - values).square().mean())
         if error < best:
             best, chosen = error, (low * share, high * share)
     return chosen
 
 
 def scale_and_zero_point(low: float, high: float, levels: int = 255) -> tuple[float, int]:
-    """The uint8 grid that spans low..high with zero on a grid point.
+    """The grid of integers from 0 to `levels` that spans low..high, with zero on a grid point.
 
     >>> scale_and_zero_point(-64.0, 63.5)
     (0.5, 128)
     """
-    scale = max((high - low) / levels, TINY)
+    # all zero: any scale does
+    scale = max((high - low) / levels, TINY) if high > low else 1 / levels
     return scale, min(max(round(-low / scale), 0), levels)
 
 
-def fake_quantized(values: Tensor, scale: float, zero_point: int, levels: int = 255) -> Tensor:
-    """The values after rounding to the uint8 grid and back."""
-    codes = ((values / scale).round() + zero_point).clamp(0, levels)
-    return (codes - zero_point) * scale
+def weight_ends(bits: int) -> tuple[int, int]:
+    """The smallest and the largest integer of a weight.
 
+    Eight bits do without the lowest, which kernels forbid; of few, none is wasted.
 
-def weight_scales(weight: Tensor, bits: int = 8, steps: int = 40) -> Tensor:
-    """One symmetric scale per output channel (dimension 0) of least squared error; shape (O,).
-
-    The grid is -(2^(bits-1) - 1) .. 2^(bits-1) - 1, without the lowest code.
+    >>> weight_ends(8), weight_ends(2)
+    ((-127, 127), (-2, 1))
     """
+    top = 2 ** (bits - 1) - 1
+    return (-top if bits == 8 else -top - 1), top
+
+
+def weight_scales(
+    weight: Tensor, bits: int = 8, group: int | None = None, steps: int = 80
+) -> Tensor:
+    """Symmetric scales of least squared error.
+
+    Where the grid has one integer more below zero than above, a scale may be negative, so that
+    the longer side meets the larger weights.
+
+    Args:
+        weight: (O, ...).
+        group: how many weights share a scale; None for all of an output channel.
+
+    Returns:
+        (O,), or (O, G) by group.
+    """
+    low, high = weight_ends(bits)
     rows = weight.detach().flatten(1).double()
-    top = 2 ** (bits - 1) - 1
-    largest = rows.abs().amax(1).clamp_min(TINY)
+    rows = rows if group is None else rows.reshape(len(rows), -1, group)
+    largest = rows.abs().amax(-1).clamp_min(TINY)
+    signs = (1, -1) if low != -high else (1,)
     best = torch.full_like(largest, float("inf"))
-    scales = largest / top
-    for step in range(steps):
-        scale = largest * (1 - 0.5 * step / steps) / top
-        rounded = (rows / scale[:, None]).round().clamp(-top, top) * scale[:, None]
-        error = (rounded - rows).square().sum(1)
-        scales = torch.where(error < best, scale, scales)
-        best = torch.minimum(error, best)
-    found: Tensor = scales.float()
-    return found
+    scales = largest / high
+    for sign in signs:
+        for step in range(steps):
+            scale = sign * largest * (1 - 0.9 * step / steps) / max(high, -low)
+            error = (fake_quantize(rows, scale, 0, low, high) - rows).square().sum(-1)
+            scales = torch.where(error < best, scale, scales)
+            best = torch.minimum(error, best)
+    return scales.float()
 
 
-def quantized_weight(weight: Tensor, scales: Tensor, bits: int = 8) -> Tensor:
-    """int8 codes of a weight with one scale per output channel."""
-    top = 2 ** (bits - 1) - 1
-    shape = (-1, *[1] * (weight.dim() - 1))
-    return (weight.detach() / scales.view(shape)).round().clamp(-top, top).to(torch.int8)
+def quantized(weight: Tensor, scales: Tensor, low: int, high: int) -> Tensor:
+    """The integers of a weight as int8, in its shape; scales are (O,), or (O, G) by group."""
+    rows = weight.detach().reshape(*scales.shape, -1)
+    codes = (rows / scales.unsqueeze(-1)).round().clamp(low, high)
+    return codes.to(torch.int8).view(weight.shape)
 
 
 def quantized_bias(bias: Tensor, scales: Tensor) -> Tensor:

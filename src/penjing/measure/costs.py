@@ -62,7 +62,7 @@ def operators(
             continue
         tensors = []
         for one in node.all_input_nodes:
-            while one.op != "get_attr" and "dequantize_per_channel" in str(one.target):
+            while one.op != "get_attr" and "quantize" in str(one.target):
                 one = one.args[0]  # type: ignore[assignment]
             if one.op == "get_attr" and one.target not in seen:
                 seen.add(str(one.target))

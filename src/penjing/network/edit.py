@@ -11,15 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from penjing.contract import Plan
+from penjing.network.fake_quantized import fake_quantize
+from penjing.network.fold import fold_batch_norm, pool_means
 from penjing.network.network import Network
-from penjing.network.quantize_edits import fold_batch_norm, pool_means, quantize
 from penjing.network.shrink import shrink
 
 EDITS: dict[str, Callable[..., None]] = {
     "shrink": shrink,
     "fold_batch_norm": fold_batch_norm,
     "pool_means": pool_means,
-    "quantize": quantize,
+    "fake_quantize": fake_quantize,
 }
 """Name of an edit to the function (network, **parameters) that changes a network in place."""
 

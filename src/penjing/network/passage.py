@@ -10,14 +10,11 @@ import torch
 from torch import Tensor, fx
 
 from penjing.network.groups import Group, Site
+from penjing.network.layers import LAYERS
 from penjing.network.network import Network
 from penjing.network.trace import is_pointwise
 
 aten = torch.ops.aten
-LAYERS = {
-    aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding,
-    aten.conv2d.padding, aten.conv3d.padding, aten.linear.default,
-}  # fmt: skip
 UNCHANGED = {
     aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default,
     aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default,

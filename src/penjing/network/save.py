@@ -17,7 +17,7 @@ from penjing.network.capture import capture
 from penjing.network.edit import carry_out
 from penjing.network.network import Network
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(network: Network, folder: Path | str) -> None:

@@ -19,8 +19,9 @@ from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
 from penjing.network.complex import without_complex
+from penjing.network.integers import with_integers
+from penjing.network.layers import CONVOLUTIONS
 from penjing.network.plain import write_plainly
-from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
@@ -71,7 +72,7 @@ class OnnxRuntime(Runtime):
         try:
             with torch.no_grad(), quiet():
                 outputs = network(*args, **kwargs)
-                real = without_complex(network)
+                real = with_integers(without_complex(network))
                 flat = _Flat(write_plainly(real, shapes(real)))
                 program = torch.export.export(flat, leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)

@@ -14,7 +14,7 @@ from penjing.contract import Json, Latency, Measurement, as_arrays
 from penjing.errors import InputError, PenjingError
 from penjing.measure import scores
 from penjing.network import Network, restore, save
-from penjing.passes import Compensate, Int8, Pass
+from penjing.passes import Compensate, Pass, Quantize
 from penjing.search import recipes
 from penjing.search.ledger import Ledger
 from penjing.search.recipes import Recipe
@@ -311,10 +311,10 @@ class FixedList:
         """The passes that make a candidate, as JSON."""
         base, _, last = name.rpartition(" + ")
         passes = self.cuts.get(base or name, ())
-        return tuple(recipes.to_json((*passes, Int8()) if last == INT8 else passes))
+        return tuple(recipes.to_json((*passes, Quantize()) if last == INT8 else passes))
 
     def _to_int8(self, network: Network) -> Network:
-        return Int8()(network, self.workshop.task)
+        return Quantize()(network, self.workshop.task)
 
     def _distillable(self) -> bool:
         """Whether the targets are classes and the outputs are scores of two or more."""

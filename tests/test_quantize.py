@@ -1,18 +1,22 @@
-"""Int8: the plan is data, the input stays, the integers are what the plan says."""
+"""Quantize: the plan is data, the input stays, the integers are what the plan says."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from penjing.arith.fake_quantize import fake_quantize
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
-from penjing.passes.int8 import Int8
+from penjing.network.fake_quantized import weight_grids
+from penjing.network.integers import with_integers
+from penjing.passes.quantize import Quantize
 from penjing.task import Task
 
 
@@ -67,39 +71,76 @@ def test_folding_batch_norm_changes_no_number(network: Network, task: Task) -> N
 
 @pytest.mark.parametrize("ranges", ["mse", "percentile", "minmax"])
 def test_outputs_stay_near(network: Network, task: Task, ranges: str) -> None:
-    quantized = Int8(ranges=ranges, samples=32)(network, task)  # type: ignore[arg-type]
+    quantized = Quantize(ranges=ranges, samples=32)(network, task)  # type: ignore[arg-type]
     assert 0 < worst(quantized, network, task) < 0.25
 
 
 def test_weights_are_int8_and_biases_int32(network: Network, task: Task) -> None:
-    kinds = {one.dtype for one in Int8()(network, task).state_dict().values()}
-    assert {torch.int8, torch.int32} <= kinds
+    integers = with_integers(Quantize()(network, task))
+    assert {torch.int8, torch.int32} <= {one.dtype for one in integers.state_dict().values()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"weights": 4}, {"weights": 2, "activations": 4}, {"weights": 3, "ends": 3},
+     {"activations": None, "weights": 4}, {"scales": "tensor"}, {"layers": {"conv2": 2}}],
+)  # fmt: skip
+def test_integers_give_the_same_numbers(
+    network: Network, task: Task, options: dict[str, Any]
+) -> None:
+    """But for a value on the edge between two integers, here and there."""
+    quantized = Quantize(**options)(network, task)
+    x = task.train[1][0]  # type: ignore[index]
+    with torch.no_grad():
+        apart = (with_integers(quantized)(x) - quantized(x)).abs()
+    assert float(apart.median()) < 1e-5
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+def test_weights_have_no_more_levels_than_bits_can_tell(
+    network: Network, task: Task, bits: int
+) -> None:
+    quantized = Quantize(weights=bits, ends=2, activations=bits)(network, task)
+    for grid in weight_grids(quantized).values():
+        weight = fake_quantize(
+            quantized.tensor(str(grid.source.target)), quantized.tensor(grid.scale), *grid.integers
+        )
+        assert all(len(row.unique()) <= 2**bits for row in weight)
+        assert grid.bits == bits
+
+
+def test_it_can_be_trained(network: Network, task: Task) -> None:
+    quantized = Quantize(weights=4, activations=4)(network, task)
+    quantized(task.train[0][0]).square().sum().backward()  # type: ignore[index]
+    for name, one in quantized.named_parameters():
+        assert one.grad is not None, name
+        assert one.grad.any(), name
 
 
 def test_plan_survives_json_and_gives_the_same_bits(network: Network, task: Task) -> None:
-    plan = Int8().plan(network, task)
+    plan = Quantize().plan(network, task)
     again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
     x = task.train[0][0]  # type: ignore[index]
     one, other = carry_out(network, plan)(x), carry_out(network, again)(x)
     assert torch.equal(one, other)
-    assert Int8().plan(network, task).to_json() == plan.to_json()
+    assert Quantize().plan(network, task).to_json() == plan.to_json()
 
 
 def test_input_network_is_untouched(network: Network, task: Task) -> None:
     before = {name: one.clone() for name, one in network.state_dict().items()}
-    Int8()(network, task)
+    Quantize()(network, task)
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
 
 
 def test_twice_is_once(network: Network, task: Task) -> None:
-    quantized = Int8()(network, task)
-    plan = Int8().plan(quantized, task)
+    quantized = Quantize()(network, task)
+    plan = Quantize().plan(quantized, task)
     assert plan.edits == ()
     assert "already" in plan.left_alone[0].why
 
 
 def test_skip_is_obeyed_and_listed(network: Network, task: Task) -> None:
-    plan = Int8(skip=("conv1",)).plan(network, task)
+    plan = Quantize(skip=("conv1",)).plan(network, task)
     assert [one.what for one in plan.left_alone] == ["conv1"]
     assert "skip" in plan.left_alone[0].why
     assert carry_out(network, plan).tensor("conv1.weight").dtype is torch.float32
@@ -116,7 +157,7 @@ def test_tied_weights_are_listed() -> None:
 
     batches = [(torch.randn(8, 6), torch.zeros(8, dtype=torch.long))]
     task = Task(Tied(), batches[0][0], batches, batches)
-    plan = Int8(samples=8).plan(capture(task.model, task.example), task)
+    plan = Quantize(samples=8).plan(capture(task.model, task.example), task)
     assert plan.edits == ()
     assert plan.left_alone
 
@@ -126,7 +167,7 @@ def test_tied_weights_are_listed() -> None:
 )
 def test_wrong_options_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        Int8(**options)  # type: ignore[arg-type]
+        Quantize(**options)  # type: ignore[arg-type]
 
 
 def test_grid_worked_by_hand() -> None:

@@ -1,0 +1,137 @@
+"""A network that rounds its values and weights to grids of integers, and can still be trained.
+
+The quantized network keeps its real weights and its scales as parameters, with a `fake_quantize`
+behind every weight and value that has a grid. So training it is quantization-aware training, and
+each runtime makes from it the integers in its own way (`penjing.network.integers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.network.layers import LAYERS
+from penjing.network.network import Network
+from penjing.network.tensors import set_tensor
+
+INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a value is rounded: its node and the arguments of that.
+
+    Attributes:
+        node: the `fake_quantize`.
+        source: what it rounds.
+        scale: the name of its scale.
+        zero_point, low, high: integers.
+    """
+
+    node: fx.Node
+    source: fx.Node
+    scale: str
+    zero_point: int
+    low: int
+    high: int
+
+    @property
+    def integers(self) -> tuple[int, int, int]:
+        """The zero point, the smallest and the largest integer."""
+        return self.zero_point, self.low, self.high
+
+    @property
+    def bits(self) -> int:
+        """How many bits it takes to tell its integers apart."""
+        return (self.high - self.low).bit_length()
+
+
+def grid_of(node: Any) -> Grid | None:
+    """The grid of a value's or a weight's `fake_quantize`; None of any other node."""
+    if not isinstance(node, fx.Node) or node.target is not FAKE_QUANTIZE:
+        return None
+    source, scale = (cast(fx.Node, one) for one in node.args[:2])
+    if scale.op != "get_attr":
+        return None  # a bias
+    zero_point, low, high = cast(tuple[int, int, int], node.args[2:])
+    return Grid(node, source, str(scale.target), zero_point, low, high)
+
+
+def grids(network: Network) -> Iterator[Grid]:
+    """Every grid, of weights and values, in order."""
+    return (found for node in network.calls() if (found := grid_of(node)) is not None)
+
+
+def weight_grids(network: Network) -> dict[fx.Node, Grid]:
+    """Of each layer whose weight is rounded, in order, the weight's grid."""
+    found = {node: grid_of(node.args[1]) for node in network.calls() if node.target in LAYERS}
+    return {node: grid for node, grid in found.items() if grid and grid.source.op == "get_attr"}
+
+
+def fake_quantize(
+    network: Network,
+    activations: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Round the named values, and the weights of the named layers, in place.
+
+    Args:
+        activations: name of a node to `{"scale", "zero_point", "low", "high", "root"}`; all its
+            users read the rounded value. Values of one root, a node's name, share one scale.
+        weights: name of a layer's node to `{"scales", "low", "high"}`; scales are a list with one
+            for each output channel, or one list for each with the scales of its groups.
+    """
+    nodes = {node.name: node for node in network.graph.nodes}
+    for name, one in activations.items():
+        scale = f"{one['root']}_scale"
+        if name == one["root"]:
+            _put(network, scale, torch.tensor(float(one["scale"])))
+        new = _round(network, nodes[name], scale, int(one["zero_point"]), one)
+        nodes[name].replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
+    for name, one in weights.items():
+        weight = nodes[name].args[1]
+        assert isinstance(weight, fx.Node)
+        _put(network, f"{weight.target}_scale", torch.tensor(one["scales"], dtype=torch.float32))
+        nodes[name].update_arg(1, _round(network, weight, f"{weight.target}_scale", 0, one))
+    for layer in weight_grids(network):
+        _round_bias(layer)
+
+
+def _round_bias(layer: fx.Node) -> None:
+    """Put the bias on the grid of the layer's sums, where its input has a grid too.
+
+    With few bits that grid is coarse, so what is trained or judged must know of it.
+    """
+    data, weight = grid_of(layer.args[0]), grid_of(layer.args[1])
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    if data is None or weight is None or not isinstance(bias, fx.Node) or bias.op != "get_attr":
+        return
+    with layer.graph.inserting_before(layer):
+        scale = layer.graph.call_function(
+            torch.ops.aten.mul.Tensor, (data.node.args[1], weight.node.args[1])
+        )
+        new = layer.graph.call_function(FAKE_QUANTIZE, (bias, scale, 0, -INT32, INT32))
+    scale.meta, new.meta = dict(layer.meta), dict(layer.meta)
+    layer.update_arg(2, new)
+
+
+def _put(network: Network, name: str, scale: Tensor) -> None:
+    set_tensor(network, name, nn.Parameter(scale.to(network.device)))
+
+
+def _round(
+    network: Network, source: fx.Node, scale: str, zero: int, ends: Mapping[str, Any]
+) -> fx.Node:
+    with network.graph.inserting_after(source):
+        attribute = network.graph.get_attr(scale)
+    with network.graph.inserting_after(attribute):
+        new = network.graph.call_function(
+            FAKE_QUANTIZE, (source, attribute, zero, int(ends["low"]), int(ends["high"]))
+        )
+    attribute.meta, new.meta = dict(source.meta), dict(source.meta)
+    return new

@@ -1,0 +1,79 @@
+"""Folds: a batch norm into the layer before it, a mean into the pool that it is; same numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx, nn
+
+from penjing.network.batch_norm import batch_norm_of
+from penjing.network.layers import LAYERS
+from penjing.network.network import Network
+from penjing.network.tensors import drop_unused, set_tensor
+
+aten = torch.ops.aten
+
+
+def fold_batch_norm(network: Network) -> None:
+    """Fold each batch norm into the convolution or linear layer that alone feeds it, in place.
+
+    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta, for evaluation mode.
+    """
+    for node in list(network.graph.nodes):
+        producer = node.args[0] if node.target is aten.batch_norm.default else None
+        if not isinstance(producer, fx.Node) or len(producer.users) != 1:
+            continue
+        if producer.target not in LAYERS:
+            continue
+        weight_node = producer.args[1]
+        if not isinstance(weight_node, fx.Node) or len(weight_node.users) != 1:
+            continue  # a shared weight can't take two norms
+        _fold(network, producer, node)
+    drop_unused(network)
+
+
+def _fold(network: Network, producer: fx.Node, norm: fx.Node) -> None:
+    found = batch_norm_of(network, norm)
+    assert found is not None
+    with torch.no_grad():
+        factor = found.gain
+        name = str(producer.args[1].target)  # type: ignore[union-attr]
+        weight = network.tensor(name)
+        shape = (-1, *[1] * (weight.dim() - 1))
+        bias_node = producer.args[2] if len(producer.args) > 2 else None
+        bias = network.tensor(str(bias_node.target)) if isinstance(bias_node, fx.Node) else 0.0
+        shift = (bias - found.mean.double()) * factor + (0.0 if found.beta is None else found.beta)
+        weight.copy_(weight.double() * factor.view(shape))
+        bias_name = f"{name.rpartition('.')[0]}.bias".lstrip(".")
+        if isinstance(bias_node, fx.Node):
+            network.tensor(str(bias_node.target)).copy_(shift)
+        else:
+            set_tensor(network, bias_name, nn.Parameter(shift.to(weight.dtype)))
+            with network.graph.inserting_before(producer):
+                new = network.graph.get_attr(bias_name)
+            new.meta = dict(producer.meta)
+            producer.args = (*producer.args[:2], new, *producer.args[3:])
+    norm.replace_all_uses_with(producer)
+    network.graph.erase_node(norm)
+
+
+def pool_means(network: Network) -> None:
+    """Write a mean over the last two of four dimensions as an average pool, in place.
+
+    The same numbers; runtimes have an integer kernel for the pool and none for the mean.
+    """
+    for node in list(network.graph.nodes):
+        if node.target is not aten.mean.dim or not isinstance(node.args[1], list | tuple):
+            continue
+        if sorted(int(one) % 4 for one in node.args[1]) != [2, 3]:
+            continue
+        keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim"))
+        with network.graph.inserting_before(node):
+            new = network.graph.call_function(
+                aten.adaptive_avg_pool2d.default, (node.args[0], [1, 1])
+            )
+            new.meta = dict(node.meta)
+            if not keep:
+                new = network.graph.call_function(aten.flatten.using_ints, (new, 1))
+                new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        network.graph.erase_node(node)
