@@ -215,7 +215,8 @@ def _used(count: int) -> Planes:
 
 def _nonzero(planes: Planes, count: int) -> Planes:
     """Which codes of ternary or binary planes are not zero; (rows, bytes)."""
-    return (planes[0] if len(planes) == 2 else np.full_like(planes[0], 255)) & _used(count)
+    found: Planes = planes[0] if len(planes) == 2 else np.full_like(planes[0], 255)
+    return np.bitwise_and(found, _used(count), dtype=np.uint8)
 
 
 def _popcount(bits: Planes) -> Integers:
