@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import tempfile
 from collections import defaultdict
@@ -31,6 +32,8 @@ PROTOBUF_LIMIT = 2 * 2**30
 KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul": {torch.ops.aten.linear.default}}
 """ONNX operators, and what they are in the graph."""
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
+ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
+"""What ONNX Runtime's optimizers put behind the name of a node that they replace."""
 OUTPUTS_KEY = "penjing.outputs"
 
 
@@ -215,20 +218,21 @@ def seconds_by_node(path: Path, inputs: Any, runs: int = 60) -> list[tuple[str, 
         for _ in range(runs):
             session.run(inputs)
         events = json.loads(Path(session.session.end_profiling()).read_text())
-    samples: dict[str, list[float]] = defaultdict(list)
-    kinds: dict[str, str] = {}
+    samples: dict[int, list[float]] = defaultdict(list)
+    names: dict[int, tuple[str, str]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            node = int(event["args"]["node_index"])  # names repeat, such as those of Transposes
+            samples[node].append(event["dur"] / 1e6)
             name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
-            samples[name].append(event["dur"] / 1e6)
-            kinds[name] = event["args"]["op_name"]
+            names[node] = ADDED_TO_NAMES.sub("", name), event["args"]["op_name"]
     layers = _layers(onnx.load(path, load_external_data=False).graph)
     return [
         (
-            layers.get(name.removesuffix("_nchwc").removesuffix("_bn")) or kinds[name],
+            layers.get(names[node][0]) or names[node][1],
             statistics.mean(sorted(one)[len(one) // 4 : -(len(one) // 4) or None]),
         )
-        for name, one in samples.items()
+        for node, one in samples.items()
     ]
 
 
