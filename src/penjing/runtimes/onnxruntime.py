@@ -25,6 +25,7 @@ from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.onnx_trimming import trim
 from penjing.targets import Target
 from penjing.task import as_call, batch_dims
 
@@ -85,6 +86,7 @@ class OnnxRuntime(Runtime):
             network.train(mode)
         assert exported is not None
         model = _named(exported.model_proto, list(kwargs), outputs, kernels)
+        trim(model)
         write_atomically(path, model.SerializeToString())
         return Artifact(path, self.name, path.stat().st_size, sha256(path))
 
@@ -188,8 +190,6 @@ def _named(
         name = f"{weights[0]}/{node.op_type}" if weights else f"/{node.op_type}.{position}"
         node.name = name if name not in used else f"{name}.{position}"
         used.add(node.name)
-        del node.metadata_props[:]
-        node.doc_string = ""
     del graph.value_info[:]
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {OUTPUTS_KEY: json.dumps(structure)})
