@@ -25,6 +25,7 @@ from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.onnx_packing import pack_weights
 from penjing.runtimes.onnx_trimming import trim
 from penjing.targets import Target
 from penjing.task import as_call, batch_dims
@@ -87,6 +88,7 @@ class OnnxRuntime(Runtime):
         assert exported is not None
         model = _named(exported.model_proto, list(kwargs), outputs, kernels)
         trim(model)
+        model = pack_weights(model)
         write_atomically(path, model.SerializeToString())
         return Artifact(path, self.name, path.stat().st_size, sha256(path))
 
