@@ -25,13 +25,14 @@ from penjing.network.quantize_edits import CONVOLUTIONS
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.onnx_matmul_nbits import with_matmul_nbits
 from penjing.runtimes.onnx_packing import pack_weights
 from penjing.runtimes.onnx_trimming import trim
 from penjing.targets import Target
 from penjing.task import as_call, batch_dims
 
 PROTOBUF_LIMIT = 2 * 2**30
-KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul": {torch.ops.aten.linear.default}}
+KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.linear.default}}
 """ONNX operators, and what they are in the graph."""
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
 ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
@@ -77,7 +78,8 @@ class OnnxRuntime(Runtime):
             with torch.no_grad(), quiet():
                 outputs = network(*args, **kwargs)
                 real = without_complex(network)
-                flat = _Flat(write_plainly(real, shapes(real)))
+                plain = write_plainly(real, shapes(real))
+                flat = _Flat(with_matmul_nbits(plain))
                 program = torch.export.export(flat, leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)
         except Exception as error:
