@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from penjing.errors import InputError, UnsafeError
 from penjing.network import capture
 from penjing.passes.quantize import Quantize
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnxruntime import OnnxRuntime, seconds_by_layer
 from penjing.task import Task
 from tests.test_quantize import Small
 
@@ -96,6 +96,8 @@ def test_int8_runs_on_integers_and_keeps_its_decisions(tmp_path: Path) -> None:
     with torch.no_grad():
         want = quantized(batches[0][0]).numpy()
     assert np.abs(found - want).max() < 0.1 * want.std()
+    layers = seconds_by_layer(artifact.path, batches[0][0][:1].numpy(), runs=8)
+    assert {"conv1", "conv2", "conv3", "linear"} <= set(layers)
 
 
 class Attention(nn.Module):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+from penjing.cli import app
 from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.passes.quantize import Quantize
+from penjing.runtimes.onnxruntime import OnnxRuntime, weight_bytes
 from penjing.search.bench import bench
-from penjing.search.profile import profile
+from penjing.search.profile import profile, profile_file
 from penjing.task import Task
 from tests.reference_networks import build
 
@@ -61,3 +69,125 @@ def test_bench_names_the_file_that_it_cannot_use(tmp_path: Path) -> None:
         bench([good, other.path])
     times = bench([good, good], seconds=0.2)
     assert [one.rsplit("/", 1)[-1] for one in times] == ["good.onnx", "good.onnx (again)"]
+
+
+def ours(folder: Path, quantized: bool = False) -> Path:
+    """A file of a small CNN that penjing wrote."""
+    model, x = build("plain_cnn")
+    network = capture(model.eval(), x[:2])
+    if quantized:
+        data = Arrays(x, torch.arange(len(x)) % 10)
+        network = Quantize(samples=8)(network, Task(model, x[:2], data, data))
+    return OnnxRuntime().lower(network, folder / "ours.onnx").path
+
+
+def theirs(folder: Path, rename: bool) -> Path:
+    """What ONNX Runtime's own quantizer makes of it; with names of someone else's, or without."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter([{"input": build("plain_cnn")[1][:4].numpy()}])
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
+    path = folder / "theirs.onnx"
+    quantize_static(ours(folder), path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
+    model = onnx.load(path)
+    if rename:
+        model.graph.input[0].name = "images:0"
+        for position, node in enumerate(model.graph.node):
+            node.name = "" if position % 2 else f"model/layer.{position}:{node.op_type}"
+            node.input[:] = ["images:0" if one == "input" else one for one in node.input]
+        onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("rename", [False, True])
+def test_a_file_from_elsewhere_can_be_timed_and_profiled(rename: bool, tmp_path: Path) -> None:
+    path = theirs(tmp_path, rename)
+    times = bench([tmp_path / "ours.onnx", path], seconds=0.2)
+    assert all(one.latency_ms > 0 for one in times.values())
+    nodes, whole = profile_file(path, seconds=0.2)
+    assert {"QLinearConv", "QGemm"} <= {one.operator for one in nodes}
+    assert math.isclose(sum(one.latency_ms or 0 for one in nodes), whole, rel_tol=1e-6)
+    assert math.isclose(sum(one.share or 0 for one in nodes), 1, rel_tol=1e-6)
+    assert sum(one.weight_bytes for one in nodes) == weight_bytes(path)
+    assert all(one.weight_bytes for one in nodes if one.operator in ("QLinearConv", "QGemm"))
+    assert len({one.node for one in nodes if one.weight_bytes}) > 3
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_every_weight_of_our_file_is_at_its_node(quantized: bool, tmp_path: Path) -> None:
+    path = ours(tmp_path, quantized)
+    nodes, _ = profile_file(path, seconds=0.2)
+    assert sum(one.weight_bytes for one in nodes) == weight_bytes(path)
+    sizes = {one.node: one.weight_bytes for one in nodes}
+    graph = onnx.load(path).graph
+    for one in graph.initializer:
+        layer, _, kind = one.name.rpartition(".")
+        if kind == "weight":
+            reader = next(name for name in sizes if name.rpartition("/")[0] == layer)
+            assert sizes[reader] >= numpy_helper.to_array(one).nbytes
+    rest = sum(one.weight_bytes for one in nodes if one.latency_ms is None)
+    assert rest < 0.05 * weight_bytes(path)
+    times = [one.latency_ms or 0 for one in nodes]
+    assert times == sorted(times, reverse=True)
+
+
+def test_profile_of_a_file_on_the_command_line(tmp_path: Path) -> None:
+    path = ours(tmp_path)
+    found = CliRunner().invoke(app, ["profile", str(path), "--json"])
+    assert found.exit_code == 0
+    printed = json.loads(found.stdout)
+    assert printed["latency_ms"] > 0
+    assert set(printed["nodes"][0]) == {
+        "node", "operator", "latency_ms", "share", "weight_bytes",
+    }  # fmt: skip
+    table = CliRunner().invoke(app, ["profile", str(path)], env={"COLUMNS": "200"})
+    assert "weight bytes" in table.stdout
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07"])
+def test_a_file_that_is_no_model_is_one_clear_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "weights.onnx"
+    path.write_bytes(content)
+    line = r"weights\.onnx: ONNX Runtime can't load this file: it is no ONNX model"
+    with pytest.raises(InputError, match=line):
+        profile_file(path)
+    with pytest.raises(InputError, match=line):
+        bench([path])
+    with pytest.raises(InputError, match=r"no file .*absent\.onnx"):
+        profile_file(tmp_path / "absent.onnx")
+
+
+def file_of(folder: Path, kind: int, shape: list[Any], *nodes: onnx.NodeProto) -> Path:
+    """A file with the input x, the output y, and `sizes`, the constant [3, 4]."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [*nodes], "g", [value("x", kind, shape)], [value("y", kind, None)],
+        [numpy_helper.from_array(np.array([3, 4]), "sizes")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, folder / "own.onnx")
+    return folder / "own.onnx"
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "INT32", "UINT8", "BOOL", "DOUBLE", "INT64"])
+def test_inputs_of_any_type_are_drawn(kind: str, tmp_path: Path) -> None:
+    same = helper.make_node("Reshape", ["x", "sizes"], ["y"])
+    path = file_of(tmp_path, getattr(TensorProto, kind), [4, 3], same)
+    assert bench([path], seconds=0.1)[str(path)].latency_ms > 0
+
+
+def test_inputs_that_cannot_be_drawn_or_do_not_fit_are_named(tmp_path: Path) -> None:
+    same = helper.make_node("Identity", ["x"], ["y"])
+    with pytest.raises(InputError, match=r"tensor\(string\) can't be drawn"):
+        bench([file_of(tmp_path, TensorProto.STRING, [2], same)])
+    fixed = helper.make_node("Reshape", ["x", "sizes"], ["y"])
+    path = file_of(tmp_path, TensorProto.FLOAT, ["n", 3], fixed)
+    with pytest.raises(InputError, match=r"own\.onnx can't run on random inputs of \[1, 3\]"):
+        bench([path])
+    with pytest.raises(InputError, match=r"own\.onnx can't run"):
+        profile_file(path)

@@ -74,19 +74,33 @@ def fit(
 
 
 @app.command()
-def profile(task: TaskName, as_json: AsJson = False) -> None:
+def profile(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK|FILE.onnx", help="As for `fit`; or any ONNX file, node by node."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
     """Show where parameters, MACs, memory and measured time go, layer by layer."""
     from rich.console import Console
 
     from penjing.reference import find_task
-    from penjing.report.table import profile_table
+    from penjing.report.table import nodes_table, profile_table
     from penjing.search.profile import profile as run
+    from penjing.search.profile import profile_file
 
-    layers, whole = run(find_task(task))
-    if as_json:
-        print(json.dumps({"latency_ms": whole, "layers": [asdict(one) for one in layers]}))
+    if task.endswith(".onnx"):
+        nodes, whole = profile_file(Path(task))
+        table, rows = nodes_table(nodes, whole), {"nodes": [asdict(one) for one in nodes]}
     else:
-        Console().print(profile_table(layers, whole))
+        layers, whole = run(find_task(task))
+        table, rows = profile_table(layers, whole), {"layers": [asdict(one) for one in layers]}
+    if as_json:
+        print(json.dumps({"latency_ms": whole, **rows}))
+    else:
+        Console().print(table)
 
 
 @app.command()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 
-@torch.library.custom_op("penjing::fake_quantize", mutates_args=())
 def fake_quantize(values: Tensor, scale: Tensor, zero_point: int, low: int, high: int) -> Tensor:
     """The values after rounding to the grid and back.
 
@@ -35,12 +34,18 @@ def fake_quantize(values: Tensor, scale: Tensor, zero_point: int, low: int, high
     >>> fake_quantize(torch.tensor([0.24, 0.26, 9.0]), torch.tensor(0.5), 0, 0, 15)
     tensor([0.0000, 0.5000, 7.5000])
     """
+    found: Tensor = FAKE_QUANTIZE(values, scale, zero_point, low, high)
+    return found
+
+
+@torch.library.custom_op("penjing::fake_quantize", mutates_args=())
+def _operator(values: Tensor, scale: Tensor, zero_point: int, low: int, high: int) -> Tensor:
     steps = _by_scale(values, scale) / _step(scale)
     steps.round_().clamp_(low - zero_point, high - zero_point)
     return steps.mul_(_step(scale)).view_as(values)
 
 
-@fake_quantize.register_fake
+@_operator.register_fake
 def _(values: Tensor, scale: Tensor, zero_point: int, low: int, high: int) -> Tensor:
     return torch.empty_like(values)
 
@@ -77,6 +82,6 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return of_values, of_scale * damping, None, None, None
 
 
-fake_quantize.register_autograd(_gradients, setup_context=_keep)
+_operator.register_autograd(_gradients, setup_context=_keep)
 FAKE_QUANTIZE = torch.ops.penjing.fake_quantize.default
 """The operator as it stands in graphs."""

@@ -30,13 +30,11 @@ def with_integers(network: Network) -> Network:
         return network
     new = copy.deepcopy(network)
     scales = {grid.node: new.tensor(grid.scale).detach().cpu() for grid in grids(new)}
-    layers = weight_grids(new)
-    for layer, grid in layers.items():
+    for layer, grid in weight_grids(new).items():
         data, bias = grid_of(layer.args[0]), layer.args[2] if len(layer.args) > 2 else None
+        _weight(new, layer, grid, scales[grid.node])
         if data is not None and isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
             _bias(new, layer, bias, scales[grid.node] * scales[data.node])
-    for layer, grid in layers.items():
-        _weight(new, layer, grid, scales[grid.node])
     for grid in list(grids(new)):
         _value(new, grid, float(scales[grid.node]))
     drop_unused(new)
@@ -98,7 +96,11 @@ def _dequantized(
 def _dequantized_by_group(
     network: Network, layer: fx.Node, name: str, codes: Tensor, scales: Tensor
 ) -> None:
-    parts = {"": codes, "_scale": scales, "_zero_point": torch.zeros_like(scales, dtype=torch.int8)}
+    parts = {
+        "": codes,
+        "_scale": scales,
+        "_zero_point": torch.zeros_like(scales, dtype=torch.int32),
+    }
     width = codes[0].numel() // scales.shape[1]
     with network.graph.inserting_before(layer):
         nodes = [_put(network, layer, name + end, one) for end, one in parts.items()]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from penjing.contract import Latency
-from penjing.search.profile import LayerProfile
+from penjing.search.profile import LayerProfile, NodeProfile
 from penjing.search.result import Candidate, Result
 from penjing.targets import Target
 
@@ -70,6 +71,21 @@ def profile_table(layers: Sequence[LayerProfile], whole: float) -> Table:
     )
     table.add_section()
     table.add_row("total", "", *sums, f"{whole:.4f}", "100.0%")
+    return table
+
+
+def nodes_table(nodes: Sequence[NodeProfile], whole: float) -> Table:
+    """Nodes of a file, the slowest first, and totals."""
+    table = Table(title=f"{whole:.3f} ms in all, batch 1, one thread", title_justify="left")
+    for heading in ("node", "operator", "ms", "share", "weight bytes"):
+        table.add_column(heading, justify="left" if heading in ("node", "operator") else "right")
+    for one in nodes:
+        ms = "fused" if one.latency_ms is None else f"{one.latency_ms:.4f}"
+        share = "" if one.share is None else f"{one.share:.1%}"
+        table.add_row(escape(one.node), one.operator, ms, share, f"{one.weight_bytes:,}")
+    table.add_section()
+    weights = sum(one.weight_bytes for one in nodes)
+    table.add_row("total", "", f"{whole:.4f}", "100.0%", f"{weights:,}")
     return table
 
 

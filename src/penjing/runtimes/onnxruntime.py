@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import tempfile
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,13 +27,20 @@ from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.onnx_matmul_nbits import with_matmul_nbits
+from penjing.runtimes.onnx_packing import pack_weights
+from penjing.runtimes.onnx_trimming import trim
 from penjing.targets import Target
 from penjing.task import as_call, batch_dims
 
 PROTOBUF_LIMIT = 2 * 2**30
-KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul": {torch.ops.aten.linear.default}}
+KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.linear.default}}
 """ONNX operators, and what they are in the graph."""
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
+ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
+"""What ONNX Runtime's optimizers put behind the name of a node that they replace."""
+NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
+"""Words of ONNX Runtime's about bytes that are something else."""
 OUTPUTS_KEY = "penjing.outputs"
 
 
@@ -73,7 +82,8 @@ class OnnxRuntime(Runtime):
             with torch.no_grad(), quiet():
                 outputs = network(*args, **kwargs)
                 real = with_integers(without_complex(network))
-                flat = _Flat(write_plainly(real, shapes(real)))
+                plain = write_plainly(real, shapes(real))
+                flat = _Flat(with_matmul_nbits(plain))
                 program = torch.export.export(flat, leaves, dynamic_shapes=free)
                 exported = torch.onnx.export(program, dynamo=True, verbose=False)
         except Exception as error:
@@ -83,6 +93,8 @@ class OnnxRuntime(Runtime):
             network.train(mode)
         assert exported is not None
         model = _named(exported.model_proto, list(kwargs), outputs, kernels)
+        trim(model)
+        model = pack_weights(model)
         write_atomically(path, model.SerializeToString())
         return Artifact(path, self.name, path.stat().st_size, sha256(path))
 
@@ -130,8 +142,10 @@ class OnnxSession:
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            line = (str(error).splitlines() or [""])[0]
-            raise InputError(f"ONNX Runtime can't load this file: {line[:300]}") from error
+            line = (str(error).splitlines() or [""])[0][:300]
+            if any(one in line for one in NO_MODEL):
+                line = "it is no ONNX model, or a part of one"
+            raise InputError(f"ONNX Runtime can't load this file: {line}") from error
         self.inputs = [one.name for one in self.session.get_inputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.structure = json.loads(metadata.get(OUTPUTS_KEY, '"tensor"'))
@@ -186,8 +200,6 @@ def _named(
         name = f"{weights[0]}/{node.op_type}" if weights else f"/{node.op_type}.{position}"
         node.name = name if name not in used else f"{name}.{position}"
         used.add(node.name)
-        del node.metadata_props[:]
-        node.doc_string = ""
     del graph.value_info[:]
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {OUTPUTS_KEY: json.dumps(structure)})
@@ -206,57 +218,120 @@ def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float
 
 
 def seconds_by_node(path: Path, inputs: Any, runs: int = 60) -> list[tuple[str, float]]:
-    """What `seconds_by_layer` sums up: (layer or operator, seconds), in the order of execution.
+    """What `seconds_by_layer` sums up: (layer or operator, seconds), in the order of execution."""
+    return [(one.layer or one.operator, one.seconds) for one in node_times(path, inputs, runs)]
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """What one node takes as it is run, after ONNX Runtime's optimizers.
+
+    Attributes:
+        name: of the node of the file that it was made from, or what the runtime calls it.
+        operator: as it is run, such as QLinearConv.
+        layer: the module whose weights it uses, or None.
+    """
+
+    name: str
+    operator: str
+    layer: str | None
+    seconds: float
+
+
+def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
+    """Each node that is run, in order; one thread.
 
     The mean over the middle half of the runs: the profiler counts whole microseconds, so that a
     median of short ones would be coarse.
     """
+    model = _all_named(onnx.load(path, load_external_data=False))
     with tempfile.TemporaryDirectory() as folder:
-        session = OnnxSession(path.read_bytes(), profile_to=Path(folder) / "profile")
+        session = OnnxSession(model.SerializeToString(), profile_to=Path(folder) / "profile")
         for _ in range(runs):
             session.run(inputs)
         events = json.loads(Path(session.session.end_profiling()).read_text())
-    samples: dict[str, list[float]] = defaultdict(list)
-    kinds: dict[str, str] = {}
+    samples: dict[int, list[float]] = defaultdict(list)
+    names: dict[int, tuple[str, str]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            node = int(event["args"]["node_index"])  # names repeat, such as those of Transposes
+            samples[node].append(event["dur"] / 1e6)
             name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
-            samples[name].append(event["dur"] / 1e6)
-            kinds[name] = event["args"]["op_name"]
-    layers = _layers(onnx.load(path, load_external_data=False).graph)
-    return [
-        (
-            layers.get(name.removesuffix("_nchwc").removesuffix("_bn")) or kinds[name],
-            statistics.mean(sorted(one)[len(one) // 4 : -(len(one) // 4) or None]),
+            names[node] = ADDED_TO_NAMES.sub("", name), event["args"]["op_name"]
+    origins = _origins(model.graph)
+    found = []
+    for node, one in samples.items():
+        name, operator = names[node]
+        origin = origins.get(name)
+        seconds = statistics.mean(sorted(one)[len(one) // 4 : -(len(one) // 4) or None])
+        layer = _layer(origin) if origin else None
+        if origin and not layer and origin.name != name:  # it stands for values of that operator
+            layer = origin.op_type
+        found.append(NodeTime(origin.name if origin else name, operator, layer, seconds))
+    return found
+
+
+def bytes_by_node(path: Path) -> dict[str, int]:
+    """Bytes of the weights in a file, by the name of the node that computes with them.
+
+    What only changes their form (dequantizes, unpacks, transposes) is not that node, but what
+    reads its result is; of several, the first one. Nodes without a name are `/Operator.position`.
+    """
+    graph = _all_named(onnx.load(path, load_external_data=False)).graph
+    sizes = {one.name: _bytes(one) for one in graph.initializer}
+    made_of = {name: {name} for name in sizes}
+    found: dict[str, int] = defaultdict(int)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            sizes |= {node.output[0]: sum(_bytes(one.t) for one in node.attribute)}
+            made_of[node.output[0]] = {node.output[0]}
+        parts = [made_of[name] for name in node.input if name in made_of]
+        if parts and len(parts) == sum(map(bool, node.input)):
+            made_of |= dict.fromkeys(node.output, set().union(*parts))
+        elif parts:
+            found[node.name] += sum(sizes.pop(name, 0) for name in set().union(*parts))
+    return dict(found)
+
+
+def _all_named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, in which nodes without a name have got one, by which the profiler knows them."""
+    taken = {node.name for node in model.graph.node}
+    for position, node in enumerate(model.graph.node):
+        name = f"/{node.op_type}.{position}"
+        node.name = node.name or next(
+            one for k in range(len(taken) + 1) if (one := name + "_" * k) not in taken
         )
-        for name, one in samples.items()
-    ]
+    return model
 
 
-def _layers(graph: onnx.GraphProto) -> dict[str, str]:
-    """The layer behind a node's name, and the layer or operator behind a value's.
+def _layer(node: onnx.NodeProto) -> str | None:
+    return node.name.rpartition("/")[0] or None
+
+
+def _origins(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """The node behind its own name, and the one behind each value, with what is fused into it.
 
     Where the runtime lays channels out anew (NCHWc), it names a node after the value at the end of
     all that it fused, and turns a lone batch norm into a convolution.
     """
-    found: dict[str, str] = {}
+    found: dict[str, onnx.NodeProto] = {}
     order: list[str] = []
     for node in graph.node:
-        layer = node.name.rpartition("/")[0]
-        if layer:
-            found[node.name] = layer
-        else:
-            layer = node.op_type
-            if layer in FUSED_INTO_CONVOLUTIONS:
-                known = [one for one in node.input if one in found]
-                layer = found[max(known, key=order.index)] if known else layer
-        found |= dict.fromkeys(node.output, layer)
+        origin = node
+        if not _layer(node) and node.op_type in FUSED_INTO_CONVOLUTIONS:
+            known = [one for one in node.input if one in found]
+            origin = found[max(known, key=order.index)] if known else node
+        found[node.name] = node
+        found |= dict.fromkeys(node.output, origin)
         order += node.output
     return found
 
 
 def weight_bytes(path: Path) -> int:
-    """Bytes of all weights in an ONNX file."""
+    """Bytes of all weights in an ONNX file, as it holds them: packed where they are packed."""
     model = onnx.load(path, load_external_data=False)
-    arrays = (onnx.numpy_helper.to_array(one) for one in model.graph.initializer)
-    return sum(np.asarray(one).nbytes for one in arrays)
+    return sum(_bytes(one) for one in model.graph.initializer)
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    return int(np.asarray(onnx.numpy_helper.to_array(tensor)).nbytes)

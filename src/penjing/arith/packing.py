@@ -1,0 +1,230 @@
+"""Bit planes: integers of few bits stored eight to a byte, and their exact products by popcount.
+
+A plane holds one bit of every value: bit k % 8 (the lowest first) of byte k // 8 belongs to value
+k. These functions are the definition that a compiled kernel has to equal bit for bit.
+
+Shapes: x_MK are codes, M rows of K; p_BMC are their planes, B bits and C = ceil(K / 8) bytes a row.
+What the K % 8 unused bits of a last byte hold never counts.
+
+Source: M. Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
+Networks", 2016 (binary products); F. Li et al., "Ternary Weight Networks", 2016 (ternary codes);
+S. Zhou et al., "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth
+Gradients", 2016 (products of planes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penjing.errors import InputError
+
+Planes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+
+
+def code_range(bits: int) -> tuple[int, int]:
+    """The lowest and the highest signed code of so many bits; one bit holds -1 and 1, and no zero.
+
+    >>> code_range(1), code_range(4)
+    ((-1, 1), (-8, 7))
+
+    Raises:
+        InputError: `bits` is not in 1..8.
+    """
+    if not 1 <= bits <= 8:
+        raise InputError(f"bits must be in 1..8; found {bits}")
+    return (-1, 1) if bits == 1 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def pack(codes: NDArray[Any], bits: int) -> Planes:
+    """Signed codes of any shape as planes, flattened: (bits, ceil(n / 8)).
+
+    What is stored is u = code - low, with low = -2^(bits - 1); for one bit u = (code + 1) / 2.
+
+    >>> pack(np.array([-2, -1, 0, 1]), 2).tolist()  # u = 0, 1, 2, 3
+    [[10], [12]]
+
+    Raises:
+        InputError: a code is outside `code_range(bits)`, or zero where there is one bit.
+    """
+    low, high = code_range(bits)
+    flat = np.asarray(codes).reshape(-1).astype(np.int64)
+    step = 2 if bits == 1 else 1
+    if flat.size and (flat.min() < low or flat.max() > high or ((flat - low) % step).any()):
+        wanted = "-1 or 1" if bits == 1 else f"in {low}..{high}"
+        found = f"{flat.min()}..{flat.max()}"
+        raise InputError(f"codes of {bits} bits must be {wanted}; found {found}")
+    return bit_planes((flat - low) // step, bits)
+
+
+def unpack(planes: Planes, bits: int, count: int, shape: Sequence[int] | None = None) -> Any:
+    """What `pack` was given: `count` codes as int8, in `shape` (default: one dimension).
+
+    >>> unpack(pack(np.array([[3, -4, 0]]), 3), 3, 3, (1, 3)).tolist()
+    [[3, -4, 0]]
+
+    Raises:
+        InputError: the planes are not those of `count` codes of `bits` bits.
+    """
+    low, _ = code_range(bits)
+    wanted = (bits, -(-count // 8))
+    if planes.shape != wanted:
+        raise InputError(f"{count} codes of {bits} bits have planes {wanted}; found {planes.shape}")
+    codes = plane_values(planes, count) * (2 if bits == 1 else 1) + low
+    return codes.astype(np.int8).reshape((count,) if shape is None else tuple(shape))
+
+
+def bit_planes(values: NDArray[Any], bits: int) -> Planes:
+    """Unsigned values (..., K) in 0..2^bits - 1 as planes (bits, ..., ceil(K / 8)), lowest first.
+
+    Each row starts at a byte of its own, as the products need it; unused bits are zero.
+
+    >>> bit_planes(np.array([[1, 2, 3]]), 2).tolist()
+    [[[5]], [[6]]]
+
+    Raises:
+        InputError: a value is negative or too large.
+    """
+    found = np.asarray(values)
+    if found.size and (found.min() < 0 or found.max() >= 2**bits):
+        raise InputError(
+            f"values of {bits} bits must be in 0..{2**bits - 1}; found {found.min()}..{found.max()}"
+        )
+    each = np.stack([(found >> bit) & 1 for bit in range(bits)])
+    return np.packbits(each.astype(np.uint8), axis=-1, bitorder="little")
+
+
+def plane_values(planes: Planes, count: int) -> Integers:
+    """The values (..., K) that `bit_planes` was given, with K = `count`.
+
+    >>> plane_values(bit_planes(np.array([[1, 2, 3]]), 2), 3).tolist()
+    [[1, 2, 3]]
+    """
+    each = np.unpackbits(planes, axis=-1, count=count, bitorder="little").astype(np.int64)
+    return np.tensordot(2 ** np.arange(len(planes), dtype=np.int64), each, 1)
+
+
+def ternary_planes(codes: NDArray[Any]) -> Planes:
+    """Codes (..., K) of -1, 0 and 1 as two planes: which are not zero, and which are positive.
+
+    >>> ternary_planes(np.array([1, 0, -1])).tolist()
+    [[5], [1]]
+
+    Raises:
+        InputError: there are other codes.
+    """
+    found = np.asarray(codes)
+    if found.size and np.abs(found.astype(np.int64)).max() > 1:
+        raise InputError(f"ternary codes must be -1, 0 or 1; found {found.min()}..{found.max()}")
+    each = np.stack([found != 0, found > 0])
+    return np.packbits(each, axis=-1, bitorder="little")
+
+
+def binary_matmul(a: Planes, w: Planes, count: int) -> Integers:
+    """Products of rows of -1 and 1: y_MN = K - 2 popcount(a_M xor w_N), with K = `count`.
+
+    Args:
+        a, w: one plane each, (1, M, C) and (1, N, C); a bit is set where the code is 1.
+
+    >>> a, w = np.array([[1, -1, 1]]), np.array([[1, 1, 1], [-1, 1, -1]])
+    >>> binary_matmul(bit_planes(a > 0, 1), bit_planes(w > 0, 1), 3).tolist()
+    [[1, -3]]
+
+    Raises:
+        InputError: the planes don't fit each other or `count`.
+    """
+    _require(a, w, count, (1,), (1,))
+    differ = _rows(a[0], lambda row: _popcount((row ^ w[0]) & _used(count)))
+    return count - 2 * differ
+
+
+def ternary_matmul(a: Planes, w: Planes, count: int) -> Integers:
+    """Products of rows of -1, 0 and 1 with rows of the same, or of -1 and 1.
+
+        both_MN = nonzero_M & nonzero_N      y_MN = popcount(both) - 2 popcount((a xor w) & both)
+
+    Args:
+        a, w: (2, M, C) and (2, N, C) from `ternary_planes`; either may have the single plane of a
+            binary matrix, in which nothing is zero.
+
+    >>> a, w = np.array([[1, -1, 1]]), np.array([[1, 0, 1], [0, 1, 0]])
+    >>> ternary_matmul(bit_planes(a > 0, 1), ternary_planes(w), 3).tolist()
+    [[2, -1]]
+
+    Raises:
+        InputError: the planes don't fit each other or `count`.
+    """
+    _require(a, w, count, (1, 2), (1, 2))
+    nonzero_a, nonzero_w = (_nonzero(planes, count) for planes in (a, w))
+
+    def product(row: Planes) -> Integers:
+        both = row[0] & nonzero_w
+        return _popcount(both) - 2 * _popcount((row[1] ^ w[-1]) & both)
+
+    return _rows(np.stack([nonzero_a, a[-1]], 1), product)
+
+
+def planes_matmul(a: Planes, w: Planes, count: int) -> Integers:
+    """Products of rows of unsigned values, of any two widths.
+
+        y_MN = sum over i, j of 2^(i + j) popcount(a_i & w_j)
+
+    Of signed codes c = u - z it follows, for each pair of rows, by
+    sum c_a c_w = sum u_a u_w - z_w sum u_a - z_a sum u_w + K z_a z_w.
+
+    Args:
+        a, w: from `bit_planes`, (B, M, C) and (D, N, C).
+
+    >>> a, w = np.array([[3, 0, 2]]), np.array([[1, 1, 1], [0, 7, 5]])
+    >>> planes_matmul(bit_planes(a, 2), bit_planes(w, 3), 3).tolist()
+    [[5, 10]]
+
+    Raises:
+        InputError: the planes don't fit each other or `count`.
+    """
+    _require(a, w, count, range(1, 9), range(1, 9))
+    found = np.zeros((a.shape[1], w.shape[1]), np.int64)
+    for i, a_plane in enumerate(a & _used(count)):
+        for j, w_plane in enumerate(w):
+            found += _rows(a_plane, lambda row, w=w_plane: _popcount(row & w)) << (i + j)
+    return found
+
+
+def _require(a: Planes, w: Planes, count: int, of_a: Sequence[int], of_w: Sequence[int]) -> None:
+    """Both are planes of rows of `count` values, as many planes as the product takes."""
+    for name, planes, allowed in (("a", a, of_a), ("w", w, of_w)):
+        if planes.dtype != np.uint8 or planes.ndim != 3 or len(planes) not in allowed:
+            raise InputError(
+                f"{name} must be uint8 (planes, rows, bytes) with {allowed[0]}..{allowed[-1]} "
+                f"planes; found {planes.dtype} {planes.shape}"
+            )
+        if planes.shape[2] != -(-count // 8):
+            raise InputError(
+                f"rows of {count} values take {-(-count // 8)} bytes; {name} has {planes.shape[2]}"
+            )
+
+
+def _used(count: int) -> Planes:
+    """A row whose bits are set where there is a value."""
+    return np.packbits(np.ones(count, np.uint8), bitorder="little")
+
+
+def _nonzero(planes: Planes, count: int) -> Planes:
+    """Which codes of ternary or binary planes are not zero; (rows, bytes)."""
+    found: Planes = planes[0] if len(planes) == 2 else np.full_like(planes[0], 255)
+    return np.bitwise_and(found, _used(count), dtype=np.uint8)
+
+
+def _popcount(bits: Planes) -> Integers:
+    """Set bits along the last dimension."""
+    found: Integers = np.bitwise_count(bits).sum(-1, dtype=np.int64)
+    return found
+
+
+def _rows(matrix: Planes, product: Any) -> Integers:
+    """`product` of each row, one below the other: what is held at a time stays small."""
+    return np.stack([product(row) for row in matrix])

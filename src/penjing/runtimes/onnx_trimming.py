@@ -1,0 +1,119 @@
+"""Trimming: what an ONNX file carries and nobody reads; in a small integer network, a third of it.
+
+Left out are the exporter's notes, attributes that say what is the default anyway, zero points that
+are zero where ONNX Runtime fuses without them, and the names of values that no layer gives.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+
+INTEGER_NAMES = ("QuantizeLinear", "DequantizeLinear")
+NETWORK = "network."
+"""What stands before the name of each parameter, because the exporter saw the network wrapped."""
+WITHOUT_ZERO_POINT = {("Conv", 1), ("Conv", 2), ("Gemm", 2)}
+"""(operator, input) that ONNX Runtime fuses with a DequantizeLinear of two inputs. For the weight
+of a Gemm and for activations it doesn't: the layer would fall back to floats."""
+
+
+def trim(model: onnx.ModelProto) -> None:
+    """Leave out, in place, what neither changes a number nor how ONNX Runtime runs the file."""
+    del model.graph.metadata_props[:]
+    versions = {one.domain: one.version for one in model.opset_import}
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        _leave_out_defaults(node, versions)
+    _leave_out_axes(model.graph)
+    _leave_out_zero_points(model.graph)
+    _shorten_names(model.graph)
+
+
+def names_inside(node: onnx.NodeProto) -> Iterator[str]:
+    """Values that the graphs within a node (the branches of an If, the body of a Loop) read."""
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from inner.input
+                yield from names_inside(inner)
+            yield from (one.name for one in graph.output)
+
+
+def _leave_out_defaults(node: onnx.NodeProto, versions: dict[str, int]) -> None:
+    """Attributes at the default of the operator's schema, or of a convolution's geometry."""
+    known = node.domain in versions and onnx.defs.has(node.op_type, node.domain)
+    if not known:
+        return
+    schema = onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
+    plain = {"strides": 1, "dilations": 1, "pads": 0} if node.op_type == "Conv" else {}
+    for one in list(node.attribute):
+        declared = schema.attributes.get(one.name)
+        is_default = declared is not None and one == declared.default_value
+        if is_default or (one.name in plain and set(one.ints) == {plain[one.name]}):
+            node.attribute.remove(one)
+
+
+def _leave_out_axes(graph: onnx.GraphProto) -> None:
+    """The axis of a quantization whose scale is one number."""
+    scalars = {one.name for one in graph.initializer if not one.dims}
+    for node in graph.node:
+        if node.op_type in INTEGER_NAMES and node.input[1] in scalars:
+            del node.attribute[:]
+
+
+def _leave_out_zero_points(graph: onnx.GraphProto) -> None:
+    constants = {one.name: one for one in graph.initializer}
+    readers: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            readers[name].add((node.op_type, position))
+    for node in graph.node:
+        zero = constants.get(node.input[2]) if len(node.input) > 2 else None
+        if node.op_type == "DequantizeLinear" and zero is not None and node.input[0] in constants:
+            kinds = readers[node.output[0]]
+            if kinds and kinds <= WITHOUT_ZERO_POINT and not np.any(_array(zero)):
+                del node.input[2]
+    _drop_unread(graph)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in (*node.input, *names_inside(node))}
+    read |= {one.name for one in graph.output}
+    for one in list(graph.initializer):
+        if one.name not in read:
+            graph.initializer.remove(one)
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Values by number, parameters by their name in the network, nodes only by their layer."""
+    if any(True for node in graph.node for _ in names_inside(node)):
+        return  # a graph within a graph reads by name
+    kept = {one.name for one in (*graph.input, *graph.output)}
+    new = {name: name for name in kept}
+    numbers = (str(k) for k in range(10**9))
+    for one in graph.initializer:
+        short = one.name.removeprefix(NETWORK)
+        if one.name not in kept and short != one.name and short not in new.values():
+            new[one.name] = short
+    taken = set(new.values())
+    values = [name for node in graph.node for name in node.output if name]
+    for name in (*values, *(one.name for one in graph.initializer)):
+        if name not in new:
+            new[name] = next(one for one in numbers if one not in taken)
+    for one in graph.initializer:
+        one.name = new[one.name]
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+        if node.name.startswith("/"):
+            node.name = ""
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    return np.asarray(onnx.numpy_helper.to_array(tensor))
