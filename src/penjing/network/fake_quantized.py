@@ -7,6 +7,7 @@ each runtime makes from it the integers in its own way (`penjing.network.integer
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -71,6 +72,17 @@ def weight_grids(network: Network) -> dict[fx.Node, Grid]:
     """Of each layer whose weight is rounded, in order, the weight's grid."""
     found = {node: grid_of(node.args[1]) for node in network.calls() if node.target in LAYERS}
     return {node: grid for node, grid in found.items() if grid and grid.source.op == "get_attr"}
+
+
+def unrounded(network: Network) -> Network:
+    """A copy in which nothing is rounded; its nodes keep their names."""
+    new = copy.deepcopy(network)
+    for node in list(new.calls()):
+        if node.target is FAKE_QUANTIZE:
+            node.replace_all_uses_with(cast(fx.Node, node.args[0]))
+            new.graph.erase_node(node)
+    new.compile_graph()
+    return new
 
 
 def fake_quantize(

@@ -5,6 +5,7 @@ from penjing.passes.contract import Pass
 from penjing.passes.merge import Merge
 from penjing.passes.prune import PruneChannels
 from penjing.passes.quantize import Quantize
+from penjing.passes.reconstruct import Reconstruct
 from penjing.passes.tune import Tune
 
 PASSES: dict[str, type[Pass]] = {
@@ -12,8 +13,18 @@ PASSES: dict[str, type[Pass]] = {
     "Merge": Merge,
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
+    "Reconstruct": Reconstruct,
     "Tune": Tune,
 }
 """Name to pass."""
 
-__all__ = ["PASSES", "Compensate", "Merge", "Pass", "PruneChannels", "Quantize", "Tune"]
+__all__ = [
+    "PASSES",
+    "Compensate",
+    "Merge",
+    "Pass",
+    "PruneChannels",
+    "Quantize",
+    "Reconstruct",
+    "Tune",
+]

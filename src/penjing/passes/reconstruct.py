@@ -1,0 +1,263 @@
+"""Reconstruct: round weights up or down anew, so that outputs stay what they were."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.contract import LeftAlone, Plan
+from penjing.data import check_batch, first
+from penjing.errors import InputError
+from penjing.network import Network
+from penjing.network.fake_quantized import Grid, grids, unrounded, weight_grids
+from penjing.network.lockstep import Lockstep
+from penjing.network.segments import Segment, between, bottlenecks
+from penjing.passes.contract import Pass, Progress
+from penjing.task import Task
+
+STRETCH = 1.2  # of the sigmoid, so that 0 and 1 are reached
+WARM_UP = 0.2  # share of the steps without the pull to 0 and 1
+BETA = (20.0, 2.0)  # at first, and in the end
+HEIGHT_LR, SCALE_LR = 1e-2, 4e-5
+
+
+@dataclass(frozen=True)
+class Reconstruct(Pass):
+    """Learn the rounding of weights, and the scales of values, part by part, without labels.
+
+    Each weight lies between two integers. A number h from 0 to 1 says how far up it goes, is
+    learned so that the part's output comes near the unrounded network's, on the inputs that it
+    really gets, and is drawn to 0 or 1 in the end: min |y - y'|^2 + pull sum(1 - |2h - 1|^beta).
+    Values are rounded or not at random meanwhile, which makes the result less dependent on the
+    calibration data.
+
+    Attributes:
+        parts: `"blocks"` (between values through which everything goes) or `"layers"`.
+        samples: calibration images.
+        steps: of Adam, for each part.
+        batch: samples in a step.
+        drop: share of values that aren't rounded, drawn anew each step; 0 rounds all.
+        pull: weight of the second term.
+
+    Raises:
+        InputError: an option is out of range; calibration data of another shape.
+
+    Source: M. Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020
+    (h); Y. Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block
+    Reconstruction", 2021; X. Wei et al., "QDrop: Randomly Dropping Quantization for Extremely
+    Low-bit Post-Training Quantization", 2022.
+    """
+
+    parts: Literal["blocks", "layers"] = "blocks"
+    samples: int = 1024
+    steps: int = 1000
+    batch: int = 32
+    drop: float = 0.5
+    pull: float = 0.01
+    seed: int = 0
+
+    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
+
+    def __post_init__(self) -> None:
+        if self.parts not in ("blocks", "layers"):
+            raise InputError(f"parts must be blocks or layers; found {self.parts!r}")
+        if self.samples < 2 or self.steps < 1 or self.batch < 1:
+            raise InputError(
+                "samples must be 2 or more, steps and batch 1 or more; found "
+                f"{self.samples}, {self.steps} and {self.batch}"
+            )
+        if not (0 <= self.drop < 1 and math.isfinite(self.pull) and self.pull >= 0):
+            raise InputError(
+                f"drop must be in [0, 1) and pull 0 or more; found {self.drop} and {self.pull}"
+            )
+
+    def plan(self, network: Network, task: Task) -> Plan:
+        """The parts; the graph itself stays as it is."""
+        name, layers = type(self).__name__, weight_grids(network)
+        if not layers:
+            left = LeftAlone("the network", "no weight is rounded; Quantize first")
+            return Plan(name, asdict(self), left_alone=(left,))
+        found = self._segments(network)
+        inside = {node for one in found for node in one.nodes}
+        alone = [
+            LeftAlone(str(node.meta["layer"]), "no part has it alone with one input")
+            for node in layers
+            if node not in inside
+        ]
+        count = len(layers) - len(alone)
+        summary = f"rounding of {count} layers learned in {len(found)} {self.parts}"
+        return Plan(name, asdict(self), (), summary if found else "", tuple(alone))
+
+    def _segments(self, network: Network) -> list[Segment]:
+        found = _blocks(network) if self.parts == "blocks" else _layers(network)
+        layers = weight_grids(network)
+        return [one for one in found if any(node in layers for node in one.nodes)]
+
+    def apply(
+        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
+    ) -> Network:
+        """Learn part after part on a copy."""
+        new = copy.deepcopy(network).eval()
+        new.history = (*network.history, plan)
+        if not plan.summary:
+            return new
+        wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
+        batches = []
+        for inputs, targets in first(task.train, self.samples):
+            check_batch("calibration", inputs, targets, wanted)
+            batches.append(inputs)
+        teacher, student = Lockstep(unrounded(new), batches), Lockstep(new, batches)
+        segments = self._segments(new)
+        draw = torch.Generator().manual_seed(self.seed)
+        for number, segment in enumerate(segments):
+            if progress is not None:
+                layer = segment.end.meta.get("layer") or segment.end.name
+                progress(f"rounding up to {layer}", number / len(segments))
+            start = segment.start.name
+            given = torch.cat(student.value(segment.start))
+            usual = torch.cat(teacher.value_of(start))
+            target = torch.cat(teacher.value_of(segment.end.name))
+            _Rounding(new, segment, self, draw).learn(given, usual, target)
+            student.changed(segment.nodes[0])
+            student.forget_before(segment.end)
+            teacher.forget_before(segment.end)
+        return new
+
+
+def _blocks(network: Network) -> Iterator[Segment]:
+    """From one bottleneck to the next, where rounded values count as what is read, not made."""
+    rounded = {grid.node for grid in grids(network)}
+    places = [node for node in bottlenecks(network) if node not in rounded]
+    layers = set(weight_grids(network))
+    start = places[0] if places else None
+    for end in places[1:]:
+        assert start is not None
+        found = between(start, end)
+        if found is None or layers.isdisjoint(found.nodes) or _goes_on(end):
+            continue  # together with what follows
+        yield found
+        start = end
+
+
+def _goes_on(node: fx.Node) -> bool:
+    """Whether all that reads it is a function that its block should end with."""
+    readers = list(node.users)
+    return len(readers) == 1 and "relu" in str(readers[0].target)
+
+
+def _layers(network: Network) -> Iterator[Segment]:
+    for layer in weight_grids(network):
+        data, end = layer.args[0], layer
+        assert isinstance(data, fx.Node)
+        start = data.args[0] if data in {grid.node for grid in grids(network)} else data
+        assert isinstance(start, fx.Node)
+        if _goes_on(layer):
+            end = next(iter(layer.users))
+        found = between(start, end)
+        if found is not None:
+            yield found
+
+
+class _Rounding:
+    """The learning of one segment."""
+
+    def __init__(
+        self, network: Network, segment: Segment, options: Reconstruct, draw: torch.Generator
+    ) -> None:
+        self.network, self.segment, self.options, self.draw = network, segment, options, draw
+        inside = set(segment.nodes)
+        self.weights = [one for one in weight_grids(network).values() if one.node in inside]
+        others = inside - {one.node for one in self.weights}
+        self.values = [one for one in grids(network) if one.node in others]
+        self.heights = {one.node: nn.Parameter(self._start(one)) for one in self.weights}
+
+    def learn(self, given: Tensor, usual: Tensor, target: Tensor) -> None:
+        """Put the learned rounding into the weights.
+
+        Args:
+            given, usual: the segment's input as it is now, and as it was without rounding.
+            target: its output as it was.
+        """
+        options = self.options
+        scales = [self.network.tensor(one.scale) for one in self.values if one.bits < 8]
+        optimizer = torch.optim.Adam(
+            [
+                {"params": list(self.heights.values()), "lr": HEIGHT_LR},
+                {"params": [*dict.fromkeys(scales)], "lr": SCALE_LR},
+            ]
+        )
+        instead: dict[fx.Node, Callable[..., Any]] = {
+            node: partial(_soft, height) for node, height in self.heights.items()
+        }
+        if options.drop:
+            instead |= {one.node: self._sometimes for one in self.values}
+        for step in range(options.steps):
+            index = torch.randint(len(given), (options.batch,), generator=self.draw)
+            x = given[index]
+            if options.drop:
+                x = torch.where(self._lot(x), usual[index], x)
+            found = self.segment.run(self.network, x, instead)
+            error = (found - target[index]).square()
+            loss = error.mean() * (error.shape[1] if error.dim() > 1 else 1)
+            loss = loss + options.pull * self._undecided(step / options.steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            for one in self.weights:
+                weight, scale = self._tensors(one)
+                hard = (self.heights[one.node] >= 0).to(weight.dtype)
+                weight.copy_(_at_height(hard, weight, scale, one.low, one.high))
+
+    def _tensors(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        return self.network.tensor(str(grid.source.target)), self.network.tensor(grid.scale)
+
+    def _start(self, grid: Grid) -> Tensor:
+        """What gives the weights as they are."""
+        weight, scale = (one.detach() for one in self._tensors(grid))
+        steps = weight.reshape(*scale.shape, -1) / scale.unsqueeze(-1)
+        share = ((steps - steps.floor()).view_as(weight) + (STRETCH - 1) / 2) / STRETCH
+        return torch.logit(share)
+
+    def _sometimes(self, x: Tensor, *grid: Any) -> Tensor:
+        rounded: Tensor = FAKE_QUANTIZE(x, *grid)
+        return torch.where(self._lot(x), x, rounded)
+
+    def _lot(self, x: Tensor) -> Tensor:
+        return torch.rand(x.shape, generator=self.draw) < self.options.drop
+
+    def _undecided(self, done: float) -> Tensor | float:
+        """How far the heights are from 0 and 1, ever more sharply."""
+        if done < WARM_UP:
+            return 0.0
+        left = 1 - (done - WARM_UP) / (1 - WARM_UP)
+        beta = BETA[1] + (BETA[0] - BETA[1]) * left
+        heights = torch.cat([_height(one).flatten() for one in self.heights.values()])
+        return (1 - (2 * heights - 1).abs().pow(beta)).sum()
+
+
+def _height(learned: Tensor) -> Tensor:
+    """0..1, both ends within reach."""
+    return (torch.sigmoid(learned) * STRETCH - (STRETCH - 1) / 2).clamp(0, 1)
+
+
+def _soft(
+    learned: Tensor, weight: Tensor, scale: Tensor, zero_point: int, low: int, high: int
+) -> Tensor:
+    return _at_height(_height(learned), weight.detach(), scale.detach(), low, high)
+
+
+def _at_height(height: Tensor, weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    """The weight rounded down, and up again by `height` of a step."""
+    step = scale.unsqueeze(-1)
+    down = (weight.reshape(*scale.shape, -1) / step).floor()
+    found: Tensor = ((down + height.view_as(down)).clamp(low, high) * step).view_as(weight)
+    return found
