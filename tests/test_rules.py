@@ -265,6 +265,12 @@ def _plain(*layers: nn.Module) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), _head(8))
 
 
+def _part_set_to_zero(self: Net, x: Tensor) -> Tensor:
+    bias = self.up.bias.clone()
+    bias[2:4].zero_()
+    return self.head(torch.relu(nn.functional.linear(x, self.up.weight, bias)).mean(1))
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "einsum attention": (lambda: Net(_by_einsum, **_linear(12, 12), head=_head(12)), _tokens),
     "cross-attention": (
@@ -453,6 +459,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     ),
     "a tied head": (lambda: _tied_head(), lambda: torch.randint(20, (3, 6))),
     "one layer by three names": (lambda: _shared_layer(), _tokens),
+    "a part set to zero": (
+        lambda: Net(_part_set_to_zero, up=nn.Linear(12, 8), head=_head(8)), _tokens,
+    ),
     "bilinear": (
         lambda: Net(
             lambda self, x: self.head(self.form(self.up(x), self.up(x)).mean(1)),

@@ -72,12 +72,29 @@ def _take_apart(program: fx.GraphModule, node: fx.Node) -> bool:
             if any(str(one.target).endswith("_.default") for one in parts.graph.nodes):
                 # parts of an operator may be written over one another, which has no gradient
                 parts = make_fx(torch.func.functionalize(parts))(*fakes)
+                _copy_with_gradient(parts)
     except Exception:  # whatever torch can't trace stays whole, and pins what reaches it
         return False
     if any(one.op == "get_attr" for one in parts.graph.nodes):
         return False
     _replace(program, node, parts, inputs)
     return True
+
+
+def _copy_with_gradient(parts: fx.GraphModule) -> None:
+    """Write a copy into a whole tensor, which torch can't differentiate, as what is copied."""
+    for node in list(parts.graph.nodes):
+        if node.target is not torch.ops.aten.copy.default:
+            continue
+        target, source = (one.meta["val"] for one in node.args[:2])
+        if target.dtype == source.dtype:
+            with parts.graph.inserting_before(node):
+                new = parts.graph.call_function(
+                    torch.ops.aten.expand_as.default, (node.args[1], node.args[0])
+                )
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new)
+            parts.graph.erase_node(node)
 
 
 def _decomposition(target: Any) -> Callable[..., Any] | None:

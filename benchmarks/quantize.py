@@ -1,0 +1,181 @@
+"""What a ResNet keeps with few bits and no training: rounded to nearest, and learned rounding.
+
+    PENJING_DATA=<folder with data/ and models/> python benchmarks/quantize.py [--json FILE]
+        [--models 20 56] [--seeds 3] [--steps 300] [--peers PYTHON]
+
+1,024 calibration images without labels; accuracy is of the exported file in ONNX Runtime, on the
+1,468 lossless test images, with the paired difference to the float file and its 95 % bound. A row
+that is in FILE already isn't measured again. PYTHON is one that has the peers' packages (openvino,
+nncf, executorch); its int8 files are judged on the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from int8_onnxruntime import cifar_task
+
+from penjing.contract import Array
+from penjing.measure.scores import drop, score
+from penjing.network import Network, capture
+from penjing.passes import Quantize, Reconstruct
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.task import Task
+
+Row = dict[str, Any]
+WIDTHS = ((8, 8), (4, 8), (4, 4), (3, 8), (2, 8))
+SAMPLES = 1024
+COLUMNS = (
+    "model",
+    "bits",
+    "rounding",
+    "seed",
+    "accuracy",
+    "drop",
+    "bound",
+    "file_bytes",
+    "seconds",
+)
+PEERS = Path(__file__).resolve().parents[2] / "shared" / "peers"
+PEER_LINE = re.compile(r"(.*int8.*?)\s+accuracy (\S+) .* file_bytes (\d+)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--models", type=int, nargs="*", default=[20, 56])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--peers", help="a Python that has their packages")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    known: list[Row] = []
+    if options.json and options.json.exists():
+        known = json.loads(options.json.read_text())["rows"]
+    rows = Rows(known, options.json)
+    tasks = {
+        depth: cifar_task(depth, Path(os.environ.get("PENJING_DATA", ".")))
+        for depth in options.models
+    }
+    if options.peers:
+        for depth in tasks:
+            rows.add_all(f"ResNet-{depth}", lambda depth=depth: peers(options.peers, depth))
+    for depth, task in tasks.items():
+        measure(rows, task, f"ResNet-{depth}", [None], options.steps)
+    for seed in range(options.seeds):
+        for depth, task in tasks.items():
+            measure(rows, task, f"ResNet-{depth}", [seed], options.steps)
+    print(table(rows.rows))
+
+
+class Rows:
+    """The rows so far, on disk after each."""
+
+    def __init__(self, rows: list[Row], path: Path | None) -> None:
+        self.rows, self.path = rows, path
+
+    def has(self, **wanted: Any) -> bool:
+        return any(all(row.get(key) == wanted[key] for key in wanted) for row in self.rows)
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        print(row, file=sys.stderr)
+        if self.path:
+            self.path.write_text(json.dumps({"rows": self.rows}, indent=1))
+
+    def add_all(self, model: str, make: Any) -> None:
+        if not any(row["model"] == model and row["rounding"] == "peer" for row in self.rows):
+            for row in make():
+                self.add(row)
+
+
+def measure(rows: Rows, task: Task, model: str, seeds: list[int | None], steps: int) -> None:
+    """Every width; rounded to nearest for the seed None."""
+    network = capture(task.model, task.example)
+    baseline = scores_of(network, task)[0]
+    if not rows.has(model=model, bits="float"):
+        found, size = scores_of(network, task)
+        rows.add(row_of(model, "float", "", None, found, baseline, size, 0.0))
+    for weights, activations in WIDTHS:
+        bits = f"W{weights}A{activations}"
+        nearest: Network | None = None
+        for seed in seeds:
+            name = "nearest" if seed is None else "learned"
+            if rows.has(model=model, bits=bits, rounding=name, seed=seed):
+                continue
+            begin = time.monotonic()
+            nearest = nearest or Quantize(weights, activations, samples=SAMPLES)(network, task)
+            made = nearest
+            if seed is not None:
+                made = Reconstruct(samples=SAMPLES, steps=steps, seed=seed)(nearest, task)
+            seconds = time.monotonic() - begin
+            found, size = scores_of(made, task)
+            rows.add(row_of(model, bits, name, seed, found, baseline, size, seconds))
+
+
+def scores_of(network: Network, task: Task) -> tuple[Array, int]:
+    """Right or wrong for each test image, by the exported file, and its bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = OnnxRuntime()
+        file = runtime.lower(network, Path(folder) / "model.onnx")
+        return score(runtime.load(file), task.test, task.metric), file.file_bytes
+
+
+def row_of(
+    model: str, bits: str, rounding: str, seed: int | None,
+    found: Array, baseline: Array, size: int, seconds: float,
+) -> Row:  # fmt: skip
+    lost = drop(baseline, found, 0.95)
+    return {
+        "model": model, "bits": bits, "rounding": rounding, "seed": seed,
+        "accuracy": float(found.mean()), "drop": lost.drop, "bound": lost.bound,
+        "file_bytes": size, "seconds": round(seconds),
+    }  # fmt: skip
+
+
+def peers(python: str, depth: int) -> list[Row]:
+    """The int8 files of ONNX Runtime's quantizer, NNCF and ExecuTorch."""
+    command = [python, str(PEERS / "int8_peers.py"), f"resnet{depth}"]
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=PEERS, env=clean
+    )
+    found = [match for line in done.stdout.splitlines() if (match := PEER_LINE.match(line))]
+    if not found:
+        raise SystemExit(f"the peers' script gave no figures: {done.stderr.strip()[-300:]}")
+    return [
+        {
+            "model": f"ResNet-{depth}", "bits": match[1].strip(), "rounding": "peer",
+            "seed": None, "accuracy": float(match[2]), "file_bytes": int(match[3]),
+        }
+        for match in found
+    ]  # fmt: skip
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for row in sorted(rows, key=lambda one: (one["model"], one["bits"], one["rounding"])):
+        lines.append("| " + " | ".join(_cell(one, row.get(one)) for one in COLUMNS) + " |")
+    return "\n".join(lines)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column == "accuracy":
+        return f"{100 * value:.2f}"
+    return f"{value:+.2f}" if column in ("drop", "bound") else str(value)
+
+
+if __name__ == "__main__":
+    main()
