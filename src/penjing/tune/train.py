@@ -18,6 +18,7 @@ from penjing.contract import as_arrays
 from penjing.data import number_of_batches, require_repeatable
 from penjing.errors import InputError
 from penjing.network import Network, capture
+from penjing.network.fake_quantized import grids
 from penjing.targets import this_machine
 from penjing.task import Task, as_call
 from penjing.tune import workers
@@ -36,7 +37,8 @@ def train(
     being the task's original model. The learning rate makes one cycle. With validation data, the
     best weights of all epochs are returned, those at the start included, so that training never
     ends worse than it began. Under `torchrun`, once the caller has made a process group, all
-    processes train one network.
+    processes train one network. A quantized network learns its scales as well (quantization-aware
+    training), in float32 whatever the precision asked for.
 
     Raises:
         InputError: the loss or the weights become NaN or infinite, CUDA is asked for and absent,
@@ -54,7 +56,8 @@ def train(
         teacher = None
         if options.distill:
             teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
-        mixed = _is_mixed(options.precision, device)
+        rounded = any(True for _ in grids(student))  # whose grids bfloat16 can't tell apart
+        mixed = _is_mixed(options.precision, device) and not rounded
         _Training(student, teacher, task, options, device, progress, mixed).run()
     return _in_layout(student.to(network.device), torch.contiguous_format).eval()
 
