@@ -7,7 +7,9 @@
 
 Needs timm (and torchvision): pip install timm torchvision. Every network gets a process of its own
 and a time limit; a row that is in ROWS.json already isn't measured again. Weights are random: the
-question is whether it works, not what is lost. Prints a Markdown table.
+question is whether it works, not what is lost. Prints a Markdown table. `prunable` and
+`params_left` are shares of the parameters that the graph reads in evaluation mode; `unused_params`
+are the others, such as auxiliary heads.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ Row = dict[str, Any]
 RATIO = 0.3
 PEER = Path(__file__).resolve().parents[2] / "shared" / "peers" / "torch_pruning_peer.py"
 COLUMNS = (
-    "model", "captured", "axes", "prunable", "params_left", "runs", "masked_equals_pruned",
-    "trains", "onnx_parity", "capture_seconds", "axes_seconds", "seconds", "peak_gb", "error",
+    "model", "captured", "axes", "unused_params", "prunable", "params_left", "runs",
+    "masked_equals_pruned", "trains", "onnx_parity", "capture_seconds", "axes_seconds", "seconds",
+    "peak_gb", "error",
 )  # fmt: skip
 
 
@@ -73,12 +76,10 @@ def _capture_and_prune(row: Row, model: Any, x: Any) -> None:
     row["unknown"] = sorted(axes.trace.unknown)
     row["axes"] = len(axes.free)
     touched = {site.tensor for group in axes.free.values() for site in group.sites}
-    parameters = dict(network.named_parameters())
-    row["prunable"] = round(
-        sum(p.numel() for key, p in parameters.items() if key in touched)
-        / sum(p.numel() for p in parameters.values()),
-        3,
-    )
+    used = _used_parameters(network)
+    row["unused_params"] = row["params"] - sum(used.values())
+    prunable = sum(size for name, size in used.items() if name in touched)
+    row["prunable"] = round(prunable / sum(used.values()), 3)
     with torch.no_grad():
         row["outputs_vary"] = _vary(_outputs(network, x))
     task = Task(model, x, [], [])
@@ -86,7 +87,8 @@ def _capture_and_prune(row: Row, model: Any, x: Any) -> None:
     with _stage(row, "prune"):
         plan = prune.plan(network, task)
         pruned = prune.apply(network, plan, task)
-        row["params_left"] = round(sum(p.numel() for p in pruned.parameters()) / row["params"], 3)
+        left = sum(_used_parameters(pruned).values())
+        row["params_left"] = round(left / sum(used.values()), 3)
     with _stage(row, "run"), torch.no_grad():
         tensors = _outputs(pruned, x)
         if not all(bool(torch.isfinite(one).all()) for one in tensors):
@@ -99,6 +101,13 @@ def _capture_and_prune(row: Row, model: Any, x: Any) -> None:
         row["trains"] = True
     with _stage(row, "onnx"):
         row["onnx_parity"] = _parity(pruned, x)
+
+
+def _used_parameters(network: Any) -> dict[str, int]:
+    """How many entries each parameter has that the graph reads; heads that only training uses are
+    parameters too, but no operator says which of their dimensions could shrink."""
+    read = {str(node.target) for node in network.graph.nodes if node.op == "get_attr"}
+    return {name: one.numel() for name, one in network.named_parameters() if name in read}
 
 
 def _masked_equals_pruned(network: Any, x: Any, task: Any) -> float | None:

@@ -11,13 +11,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 
+from penjing.contract import Array, Latency
 from penjing.errors import InputError
 from penjing.search.fit import fit
 from penjing.search.interrupt import Interrupt
-from penjing.search.result import Result
+from penjing.search.looks import OVER_ON_TEST
+from penjing.search.result import Result, choose
+from penjing.search.workshop import Workshop
+from tests.slow_task import task
 
 TASK = Path(__file__).with_name("slow_task.py")
 
@@ -134,3 +139,49 @@ def test_an_interrupt_before_the_first_figure_says_so(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "penjing: interrupted before anything was finished"
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_what_fails_on_test_makes_way_and_an_interrupt_between_looks_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    stop_at = "second"
+
+    def test(workshop: Workshop, name: str) -> Array:
+        looks.append(name)
+        if len(looks) == 3 and stop_at == "second":
+            raise KeyboardInterrupt
+        return np.repeat([1.0, 0.0], [700, 300] if len(looks) == 2 else [1000, 0])
+
+    def time(workshop: Workshop, names: list[str], seconds: float = 0.0) -> dict[str, Latency]:
+        return {one: Latency(1.0, 1.0, 1.0, 1.0, 1.0, 15) for one in ("original", *names)}
+
+    def progress(stage: str, share: float, best: str) -> None:
+        if stage == "done" and stop_at == "the end":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Workshop, "test", test)
+    monkeypatch.setattr(Workshop, "time", time)
+    monkeypatch.setattr("penjing.search.recipes.CUTS", (0.5,))
+    out = tmp_path / "out"
+    options = {"goal": "size", "max_drop": 20.0, "minutes": 9.0, "out": out, "progress": progress}
+
+    first = fit(task(), **options)  # type: ignore[arg-type]
+    assert not first.finished
+    assert first == _require_whole(out)
+    assert (looks[1], first.test_looks, first.test_score) == (first.chosen, 0, None)
+    assert "the test data decided nothing" in first.notes[-1]
+
+    looks.clear()
+    stop_at = "the end"
+    result = fit(task(), resume=True, **options)  # type: ignore[arg-type]
+    assert result.finished
+    assert result == _require_whole(out)
+    kept = [one for one in result.candidates if one.status == "kept"]
+    assert result.chosen == choose(result.baseline, kept, "size", 20.0)[0].name
+    assert looks == ["original", first.chosen, result.chosen]
+    assert result.find(first.chosen).status == OVER_ON_TEST
+    assert f"{first.chosen} kept the budget on validation but lost 30.00" in result.reason
+    assert result.test_drop is not None
+    assert result.test_drop.confidence == pytest.approx(0.975)
+    assert result.notes[-1].startswith("looks at the test data: 2;")

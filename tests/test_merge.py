@@ -102,6 +102,19 @@ def test_merging_keeps_a_budget() -> None:
     assert 0.6 * whole < left <= 0.7 * whole
 
 
+@pytest.mark.parametrize("name", ["plain_cnn", "vgg"])
+def test_what_is_skipped_stays_whole_and_still_says_what_the_next_axis_is_made_of(
+    name: str,
+) -> None:
+    model, x = build(name)
+    network, task = capture(model, x[:2]), Task(model, x[:2], [], [])
+    stays = Merge(0.5).plan(network, task).edits[0]["axes"]
+    first, *others = stays
+    plan = Merge(0.5, skip=(first,)).plan(network, task)
+    assert plan.edits[0]["axes"] == {one: stays[one] for one in others}
+    assert [one.why for one in plan.left_alone if one.what == first] == ["named in skip"]
+
+
 def test_what_cannot_be_merged_is_named() -> None:
     model, x = build("mobilenet_v2")
     plan = Merge(0.5).plan(capture(model, x[:2]), Task(model, x[:2], [], []))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from penjing.network.axes import owners
+from penjing.network.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.groups import Group, Site
 from penjing.network.network import Network
 
@@ -47,7 +48,7 @@ def merge(
             empty tensor; the batch norm behind it takes that too.
     """
     weights = {site.tensor: read_by_index(network, group, site) for _, site in readers}
-    moved: set[str] = set()
+    moved: set[Tensor] = set()
     with torch.no_grad():
         for (node, site), left in zip(readers, variance_left, strict=True):
             total = torch.einsum("on...,n->o...", weights[site.tensor], made.shift)
@@ -73,36 +74,33 @@ def _places(group: Group, site: Site) -> Tensor:
     return torch.from_numpy(np.stack(found))
 
 
-def takes_shift(reader: fx.Node) -> bool:
+def takes_shift(network: Network, reader: fx.Node) -> bool:
     """Whether something behind the reader can take a constant: its bias, or a batch norm."""
-    return _norm_behind(reader) is not None or _has_bias(reader)
+    return _norm_behind(network, reader) is not None or _bias_of(network, reader) is not None
 
 
-def _shift(network: Network, reader: fx.Node, shift: Tensor, left: Tensor, moved: set[str]) -> None:
+def _shift(
+    network: Network, reader: fx.Node, shift: Tensor, left: Tensor, moved: set[Tensor]
+) -> None:
     """Add to what a reader gives, where something takes it; each tensor once."""
-    norm = _norm_behind(reader)
-    if norm is None and not _has_bias(reader):
+    norm = _norm_behind(network, reader)
+    taker = _bias_of(network, reader) if norm is None else norm.mean
+    if taker is None or taker in moved:
         return
-    name = _name(reader, 2) if norm is None else _name(norm, 3)
-    if name in moved:
-        return
-    moved.add(name)
-    network.tensor(name).add_(shift if norm is None else -shift)
+    moved.add(taker)
+    taker.add_(shift if norm is None else -shift)
     if norm is not None and len(left):
-        network.tensor(_name(norm, 4)).mul_(left)
+        norm.variance.mul_(left)
 
 
-def _norm_behind(reader: fx.Node) -> fx.Node | None:
+def _norm_behind(network: Network, reader: fx.Node) -> BatchNorm | None:
     """The batch norm with statistics that alone reads what the reader gives."""
     users = list(reader.users)
     if len(users) != 1 or users[0].target is not aten.batch_norm.default:
         return None
-    return None if users[0].args[3] is None else users[0]
+    return batch_norm_of(network, users[0])
 
 
-def _has_bias(reader: fx.Node) -> bool:
-    return len(reader.args) > 2 and isinstance(reader.args[2], fx.Node)
-
-
-def _name(node: fx.Node, place: int) -> str:
-    return str(cast(fx.Node, node.args[place]).target)
+def _bias_of(network: Network, reader: fx.Node) -> Tensor | None:
+    found = reader.args[2] if len(reader.args) > 2 else None
+    return network.tensor(str(found.target)) if isinstance(found, fx.Node) else None

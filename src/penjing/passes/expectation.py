@@ -17,6 +17,7 @@ from torch import Tensor, fx
 
 from penjing.arith.gaussian import moments_through
 from penjing.network import Network
+from penjing.network.batch_norm import batch_norm_of
 from penjing.network.passage import UNCHANGED, Passage
 
 aten = torch.ops.aten
@@ -63,9 +64,11 @@ def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> M
     if len(way.layer.args) > 2 and isinstance(way.layer.args[2], fx.Node):
         mean = mean + network.tensor(_name(way.layer, 2)).detach().double().cpu()
     if way.norm is not None:
-        gamma, mean = (
-            network.tensor(_name(way.norm, place)).detach().double().cpu() for place in (1, 2)
-        )
+        norm = batch_norm_of(network, way.norm)
+        assert norm is not None
+        assert norm.gamma is not None
+        assert norm.beta is not None
+        gamma, mean = (one.detach().double().cpu() for one in (norm.gamma, norm.beta))
         scale = gamma / covariance.diagonal().clamp_min(1e-30).sqrt()
         covariance = covariance * torch.outer(scale, scale)
     return Moments(*moments_through(way.function, mean, covariance))

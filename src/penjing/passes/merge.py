@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from penjing.arith.elimination import combinations, eliminated, nearest
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
-from penjing.network import Group, Network, carry_out, find_axes
+from penjing.network import Axes, Group, Network, carry_out, find_axes
 from penjing.network.groups import Site
 from penjing.network.merge import Combination, merge, read_by_index, takes_shift
 from penjing.network.passage import Passage, passage
@@ -86,7 +86,7 @@ class Merge(Pass):
         """For every axis that can be merged, which channels stay."""
         axes = find_axes(network)
         groups, left = allowed(axes, self.skip, skip_mixed=False)
-        expected, alone = _expected(network, groups)
+        expected, alone = _expected(network, axes)
         by_name = {group.name: group for group in groups if group.name in expected}
         scores, widths = importances(network, by_name, "l2"), self._widths()
         keep = {
@@ -101,6 +101,8 @@ class Merge(Pass):
         summary = f"{total} channels in {len(keep)} axes become combinations of what stays"
         options = self.to_json()
         del options["method"]
+        skipped = {one.what for one in left}
+        alone = tuple(one for one in alone if one.what not in skipped)
         left = (*left, *alone, *widths.too_narrow(list(by_name.values())))
         return Plan(type(self).__name__, options, edits, summary if keep else "", left)
 
@@ -111,9 +113,10 @@ class Merge(Pass):
         new = copy.deepcopy(network)
         chosen: Mapping[str, list[int]] = plan.edits[0]["axes"] if plan.edits else {}
         axes = find_axes(new)
-        expected, _ = _expected(new, [axes[name] for name in axes if axes[name].free])
+        expected, _ = _expected(new, axes)
         made = {
-            name: self._combination(*expected[name], list(stays)) for name, stays in chosen.items()
+            name: self._combination(new, *expected[name], list(stays))
+            for name, stays in chosen.items()
         }
         left = {  # before any weight is changed
             name: _variance_left(new, axes[name], *expected[name], made[name]) for name in chosen
@@ -132,10 +135,12 @@ class Merge(Pass):
         assert isinstance(read, Tensor)
         return eliminated(moments.covariance, read, count, RIDGE)
 
-    def _combination(self, way: Passage, moments: Moments, keep: list[int]) -> Combination:
+    def _combination(
+        self, network: Network, way: Passage, moments: Moments, keep: list[int]
+    ) -> Combination:
         solve = combinations if self.into == "all" else nearest
         mean, shared = moments
-        if not all(takes_shift(node) for node, _ in way.readers):  # all has to be in the weights
+        if not all(takes_shift(network, node) for node, _ in way.readers):  # the weights take all
             mean, shared = torch.zeros_like(mean), shared + torch.outer(mean, mean)
         weights = solve(shared, keep, RIDGE)
         return Combination(keep, weights, mean - weights @ mean[keep])
@@ -145,25 +150,25 @@ class Merge(Pass):
 
 
 def _expected(
-    network: Network, groups: list[Group]
+    network: Network, axes: Axes
 ) -> tuple[dict[str, tuple[Passage, Moments]], tuple[LeftAlone, ...]]:
-    """The way and the moments of each axis that can be merged, in the order of the graph."""
+    """The way and the moments of each axis that can be merged, in the order of the graph; of one
+    that is to stay whole too, because they say what later ones are made of."""
     ways, alone = {}, []
-    for group in groups:
+    for group in axes.free.values():
         way = passage(network, group)
         if isinstance(way, str):
             alone.append(LeftAlone(group.name, why=way))
         else:
             ways[group.name] = way
     order = {node: place for place, node in enumerate(network.graph.nodes)}
-    by_name = {group.name: group for group in groups}
     known: dict[fx.Node, Known] = {}
     found = {}
     for name in sorted(ways, key=lambda one: order[ways[one].layer]):
         moments = written(network, ways[name], known)
         found[name] = ways[name], moments
         for node, site in ways[name].readers:
-            read = read_by_index(network, by_name[name], site)
+            read = read_by_index(network, axes[name], site)
             if read.shape[1:3].numel() == network.tensor(site.tensor).shape[1]:  # and nothing else
                 known[node] = Known(moments, read)
     return found, tuple(alone)

@@ -48,12 +48,12 @@ def page(result: Result) -> str:
 def test_line(result: Result) -> str:
     """What the test data said, in one sentence."""
     if result.test_score is None or result.test_baseline is None:
-        return "The test data was not touched: the run did not finish."
+        return "The test data decided nothing: the run did not finish."
     found = result.test_drop
     if found is None:
         return f"Test: the original, {100 * result.test_baseline:.2f}, is the answer."
     return (
         f"Test ({found.samples} samples): original {100 * result.test_baseline:.2f}, chosen "
         f"{100 * result.test_score:.2f}; drop {found.drop:.2f} points, "
-        f"{found.confidence:.0%} bound {found.bound:.2f}."
+        f"{100 * found.confidence:.4g}% bound {found.bound:.2f}."
     )

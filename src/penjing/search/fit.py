@@ -40,8 +40,9 @@ def fit(
 
     A candidate keeps the budget if the upper confidence bound of its drop on the validation data
     is at most `max_drop`. Each width is timed before it is tuned, and tuned only if it can win.
-    The test data is touched once, for the chosen file and the original; if the chosen one's drop
-    there is over the budget, the answer is the original.
+    The test data is looked at in the end, for the chosen file and the original; if the chosen one's
+    drop there is over the budget, the next best is tested, three at most, and then the answer is
+    the original. Every look is counted and makes the bound on test a stricter one.
 
     Args:
         task: a `Task`, or the words that name one, as for the command line.

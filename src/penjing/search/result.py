@@ -21,7 +21,8 @@ class Candidate:
     Attributes:
         recipe: the passes, in order, as JSON.
         status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
-            and why it went no further is the reason), `"failed"` or `"baseline"`.
+            and why it went no further is the reason), `"over on test"` (within the budget on
+            validation alone), `"failed"` or `"baseline"`.
         reason: why it isn't kept, or what it didn't gain, in one line.
         artifact: path of its file within the result's folder; None if there is none.
         pareto: no other candidate is better in drop, latency and bytes at once.
@@ -46,8 +47,10 @@ class Result:
         chosen: name of the answer, `"original"` if nothing better keeps the budget.
         reason: why it was chosen.
         artifact: path of the chosen file within the result's folder.
-        test_score, test_baseline, test_drop: on the test data, touched once at the end; no drop
-            where the original is the answer.
+        test_score, test_baseline, test_drop: on the test data, at the end; no drop where the
+            original is the answer.
+        test_looks: how many candidates were tested until one passed; the confidence of `test_drop`
+            takes them into account.
     """
 
     task: str
@@ -66,6 +69,7 @@ class Result:
     test_score: float | None = None
     test_baseline: float | None = None
     test_drop: Drop | None = None
+    test_looks: int = 0
     notes: tuple[str, ...] = ()
     finished: bool = False
 

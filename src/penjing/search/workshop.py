@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from penjing.contract import Array, Artifact, Drop, Latency, Measurement, Session, as_arrays
+from penjing.contract import Array, Artifact, Latency, Measurement, Session, as_arrays
 from penjing.errors import InputError
 from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
@@ -99,18 +99,13 @@ class Workshop:
         some = {name: self.sessions[name] for name in (BASELINE, *names)}
         return latency.compare(some, self._one, BASELINE, seconds, self.seed)
 
-    def test(self, name: str) -> tuple[float, float, Drop]:
-        """The original's score on the test data, the candidate's, and the drop between them."""
-        original = scores.score(self.sessions[BASELINE], self.task.test, self.task.metric)
-        if name == BASELINE:
-            mine = original
-        else:
-            mine = scores.score(self.sessions[name], self.task.test, self.task.metric)
-        found = scores.drop(original, mine, self.confidence)
-        return float(original.mean()), float(mine.mean()), found
+    def test(self, name: str) -> Array:
+        """A candidate's score on every sample of the test data."""
+        return scores.score(self.sessions[name], self.task.test, self.task.metric)
 
     def testing_seconds(self) -> float:
-        """About how long `test` will take, if both splits have batches of the same size."""
+        """About how long it takes to test the original and one candidate, if both splits have
+        batches of the same size."""
         both = self.task.test, self.validation
         known = all(isinstance(one, Sized) for one in both)
         share = len(both[0]) / max(1, len(both[1])) if known else 1.0  # type: ignore[arg-type]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 from torch import fx
 
 from penjing.network.axes import size
@@ -21,20 +24,27 @@ def index_select(trace: Trace, node: fx.Node) -> Dims:
 
 def index(trace: Trace, node: fx.Node) -> Dims:
     """x[i, :, j]: indexed dimensions keep their sizes; the indices' own stand in their place."""
-    dims, given = trace.of(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
-    given += [None] * (len(dims) - len(given))
-    where = [position for position, one in enumerate(given) if one is not None]
-    trace.pin(node, tuple(dims[one] for one in where), "indices are taken from it")
-    left = [dim for position, dim in enumerate(dims) if given[position] is None]
+    given, left = _indexed(trace, node, "indices are taken from it")
+    where = list(given)
     new: Dims = ()
-    for one in where:
-        new = broadcast(trace, node, new, trace.of(given[one]))
+    for indices in given.values():
+        new = broadcast(trace, node, new, indices)
     if len(new) != len(trace.shape(node)) - len(left):  # a mask picks as many as it has ones
         trace.pin(node, (*new, *left), "picked by a mask")
         return trace.fixed(node, "picked by a mask")
     together = where == list(range(where[0], where[-1] + 1))
     start = where[0] if together else 0
     return (*left[:start], *new, *left[start:])
+
+
+def _indexed(trace: Trace, node: fx.Node, why: str) -> tuple[dict[int, Dims], Dims]:
+    """The indices' own dimensions by the position they stand in, ascending, and the dimensions
+    that nothing indexes; those that are indexed keep their sizes."""
+    dims, given = trace.of(node.args[0]), cast(Sequence[Any], node.args[1])
+    where = [position for position, one in enumerate(given) if one is not None]
+    trace.pin(node, tuple(dims[one] for one in where), why)
+    left = tuple(dim for position, dim in enumerate(dims) if position not in where)
+    return {one: trace.of(given[one]) for one in where}, left
 
 
 def gather(trace: Trace, node: fx.Node) -> Dims:
@@ -70,19 +80,15 @@ def bag(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
 
 def put(trace: Trace, node: fx.Node) -> Dims:
     """x[i, :, j] = values: indexed dimensions keep their sizes, the others are the values' own."""
-    dims, given = trace.of(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
-    given += [None] * (len(dims) - len(given))
-    where = [position for position, one in enumerate(given) if one is not None]
-    trace.pin(node, tuple(dims[one] for one in where), "written to by index")
-    left = [dim for position, dim in enumerate(dims) if given[position] is None]
+    given, left = _indexed(trace, node, "written to by index")
     values = trace.of(node.args[2])
-    masks = any(len(trace.of(given[one])) > 1 for one in where)  # they cover several dimensions
-    if not masks and where and where[-1] == len(where) - 1:  # the indexed come first
-        broadcast(trace, node, tuple(left), values[max(len(values) - len(left), 0) :])
+    masks = any(len(indices) > 1 for indices in given.values())  # they cover several dimensions
+    if not masks and given and max(given) == len(given) - 1:  # the indexed come first
+        broadcast(trace, node, left, values[max(len(values) - len(left), 0) :])
         trace.pin(node, values[: max(len(values) - len(left), 0)], "written by index")
     else:
         trace.pin(node, (*left, *values), "written to by index")
-    return dims
+    return trace.of(node.args[0])
 
 
 def scatter(trace: Trace, node: fx.Node) -> Dims:
