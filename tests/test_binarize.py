@@ -52,7 +52,7 @@ class Cnn(nn.Module):
         self.linear = nn.Linear(8 * 4 * 4, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn1(self.conv1(x)).relu()
+        x = self.bn1(self.conv1(x)).relu_()
         y = self.bn2(self.conv2(x)).relu_()
         x = (self.bn3(self.conv3(y)) + x).relu()
         return self.linear(nn.functional.max_pool2d(x, 2).flatten(1))
@@ -163,7 +163,7 @@ def test_what_is_not_binary_is_not_put_on_bits(cnn: tuple[Network, Task]) -> Non
 def test_signs_are_read_before_the_relu(cnn: tuple[Network, Task]) -> None:
     network, task = cnn
     plan = Binarize(ends=1).plan(network, task)
-    assert plan.edits[0]["dropped"] == ["relu_", "relu_1"]  # behind bn2, and behind the sum
+    assert plan.edits[0]["dropped"] == ["relu__1", "relu"]  # behind bn2, and behind the sum
     binary = carry_out(network, plan)
     assert targets(binary, 0) == [SIGN] * 4
     assert targets(binary, 1) == [BINARIZE] * 4
