@@ -12,7 +12,16 @@ from penjing.contract import Plan
 from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture, find_axes
-from penjing.passes import Compensate, Merge, Pass, PruneChannels, Quantize, Tune
+from penjing.passes import (
+    Binarize,
+    Compensate,
+    Merge,
+    Pass,
+    PruneChannels,
+    Quantize,
+    Ternarize,
+    Tune,
+)
 from penjing.passes.budget import Budget
 from penjing.passes.importance import Criterion, importances
 from penjing.search import recipes
@@ -30,6 +39,10 @@ PASSES: dict[str, Pass] = {
     "int8": Quantize(samples=16),
     "compensate": Compensate(samples=8),
     "merge": Merge(0.4),
+    "ternary": Ternarize(),
+    "ternary, two scales, 8 bit values": Ternarize("two", activations=8, samples=16),
+    "binary": Binarize(),
+    "binary throughout": Binarize(shortcuts=True, learned_sign=True, ends=1),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
 }
 NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"]

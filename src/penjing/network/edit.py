@@ -15,12 +15,16 @@ from penjing.network.fake_quantized import fake_quantize
 from penjing.network.fold import fold_batch_norm, pool_means
 from penjing.network.network import Network
 from penjing.network.shrink import shrink
+from penjing.network.sub_integers import binarize, sign_inputs, ternarize
 
 EDITS: dict[str, Callable[..., None]] = {
     "shrink": shrink,
     "fold_batch_norm": fold_batch_norm,
     "pool_means": pool_means,
     "fake_quantize": fake_quantize,
+    "ternarize": ternarize,
+    "sign_inputs": sign_inputs,
+    "binarize": binarize,
 }
 """Name of an edit to the function (network, **parameters) that changes a network in place."""
 

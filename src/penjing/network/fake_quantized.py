@@ -15,7 +15,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.arith.binary import BINARIZE
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.arith.ternary import TERNARIZE
 from penjing.network.layers import LAYERS
 from penjing.network.network import Network
 from penjing.network.tensors import set_tensor
@@ -110,8 +112,9 @@ def fake_quantize(
         assert isinstance(weight, fx.Node)
         _put(network, f"{weight.target}_scale", torch.tensor(one["scales"], dtype=torch.float32))
         nodes[name].update_arg(1, _round(network, weight, f"{weight.target}_scale", 0, one))
-    for layer in weight_grids(network):
-        _round_bias(layer)
+    for layer in network.calls():
+        if layer.target in LAYERS:
+            _round_bias(layer)
 
 
 def _round_bias(layer: fx.Node) -> None:
@@ -119,17 +122,32 @@ def _round_bias(layer: fx.Node) -> None:
 
     With few bits that grid is coarse, so what is trained or judged must know of it.
     """
-    data, weight = grid_of(layer.args[0]), grid_of(layer.args[1])
+    data, weight = grid_of(layer.args[0]), _weight_scale(layer.args[1])
     bias = layer.args[2] if len(layer.args) > 2 else None
     if data is None or weight is None or not isinstance(bias, fx.Node) or bias.op != "get_attr":
         return
     with layer.graph.inserting_before(layer):
-        scale = layer.graph.call_function(
-            torch.ops.aten.mul.Tensor, (data.node.args[1], weight.node.args[1])
-        )
+        scale = layer.graph.call_function(torch.ops.aten.mul.Tensor, (data.node.args[1], weight))
         new = layer.graph.call_function(FAKE_QUANTIZE, (bias, scale, 0, -INT32, INT32))
     scale.meta, new.meta = dict(layer.meta), dict(layer.meta)
     layer.update_arg(2, new)
+
+
+def _weight_scale(weight: Any) -> fx.Node | None:
+    """What the integers of a rounded or ternary weight are multiplied by, if it is one scale."""
+    if grid_of(weight) is not None or scales_of(weight):
+        first, last = weight.args[1], weight.args[2 if weight.target is TERNARIZE else 1]
+        return first if first is last else None
+    return None
+
+
+def scales_of(weight: Any) -> list[str]:
+    """The names of the scales that a weight is multiplied by after rounding, none twice."""
+    if not isinstance(weight, fx.Node):
+        return []
+    places = {FAKE_QUANTIZE: (1,), TERNARIZE: (1, 2), BINARIZE: (1,)}.get(weight.target, ())  # type: ignore[call-overload]
+    nodes = dict.fromkeys(weight.args[place] for place in places)
+    return [str(one.target) for one in nodes if isinstance(one, fx.Node) and one.op == "get_attr"]
 
 
 def _put(network: Network, name: str, scale: Tensor) -> None:

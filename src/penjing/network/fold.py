@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import fx, nn
 
+from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network.batch_norm import batch_norm_of
+from penjing.network.fake_quantized import scales_of
 from penjing.network.layers import LAYERS
 from penjing.network.network import Network
 from penjing.network.tensors import drop_unused, set_tensor
@@ -16,7 +20,8 @@ aten = torch.ops.aten
 def fold_batch_norm(network: Network) -> None:
     """Fold each batch norm into the convolution or linear layer that alone feeds it, in place.
 
-    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta, for evaluation mode.
+    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta, for evaluation mode. Of a
+    weight that is rounded, the scales take the factor, so that its integers stay the same.
     """
     for node in list(network.graph.nodes):
         producer = node.args[0] if node.target is aten.batch_norm.default else None
@@ -27,6 +32,8 @@ def fold_batch_norm(network: Network) -> None:
         weight_node = producer.args[1]
         if not isinstance(weight_node, fx.Node) or len(weight_node.users) != 1:
             continue  # a shared weight can't take two norms
+        if weight_node.op != "get_attr" and not scales_of(weight_node):
+            continue  # it is computed, or its scale stands behind the layer
         _fold(network, producer, node)
     drop_unused(network)
 
@@ -36,13 +43,19 @@ def _fold(network: Network, producer: fx.Node, norm: fx.Node) -> None:
     assert found is not None
     with torch.no_grad():
         factor = found.gain
-        name = str(producer.args[1].target)  # type: ignore[union-attr]
+        rounded = cast(fx.Node, producer.args[1])
+        source = rounded if rounded.op == "get_attr" else cast(fx.Node, rounded.args[0])
+        name = str(source.target)
         weight = network.tensor(name)
         shape = (-1, *[1] * (weight.dim() - 1))
         bias_node = producer.args[2] if len(producer.args) > 2 else None
         bias = network.tensor(str(bias_node.target)) if isinstance(bias_node, fx.Node) else 0.0
         shift = (bias - found.mean.double()) * factor + (0.0 if found.beta is None else found.beta)
-        weight.copy_(weight.double() * factor.view(shape))
+        for scale in scales_of(rounded):
+            old = network.tensor(scale)
+            old.copy_(old.double() * factor.view(-1, *[1] * (old.dim() - 1)))
+        if rounded is source or rounded.target is FAKE_QUANTIZE:
+            weight.copy_(weight.double() * factor.view(shape))
         bias_name = f"{name.rpartition('.')[0]}.bias".lstrip(".")
         if isinstance(bias_node, fx.Node):
             network.tensor(str(bias_node.target)).copy_(shift)

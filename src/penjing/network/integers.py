@@ -9,32 +9,49 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
+from penjing.arith.binary import BINARIZE, SIGN, signs
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.arith.quantizer import quantized, quantized_bias
-from penjing.network.fake_quantized import Grid, grid_of, grids, weight_grids
+from penjing.arith.ternary import TERNARIZE, ternary_codes
+from penjing.network.fake_quantized import Grid, grid_of, grids, scales_of, weight_grids
+from penjing.network.fold import fold_batch_norm
+from penjing.network.layers import LAYERS
 from penjing.network.network import Network
 from penjing.network.tensors import drop_unused, set_tensor
 
 aten = torch.ops.aten
 INTEGERS = torch.ops.quantized_decomposed
+ROUNDING = {FAKE_QUANTIZE, TERNARIZE, BINARIZE, SIGN}
 
 
 def with_integers(network: Network) -> Network:
     """A copy whose weights are int8 and whose values are uint8, the same numbers as before.
 
     Grids of fewer bits keep their integers in eight, cut off where the grid ends. Where a layer's
-    input has a grid too, its bias becomes int32 on the grid of the sums. The network itself, if
-    nothing in it is rounded.
+    input has a grid too, its bias becomes int32 on the grid of the sums. Ternary and binary
+    weights are int8 as well, signs a comparison. The network itself, if nothing in it is rounded.
     """
-    if not any(True for _ in grids(network)):
+    if not any(node.target in ROUNDING for node in network.calls()):
         return network
     new = copy.deepcopy(network)
+    if any(node.target is TERNARIZE for node in new.calls()):
+        fold_batch_norm(new)
     scales = {grid.node: new.tensor(grid.scale).detach().cpu() for grid in grids(new)}
-    for layer, grid in weight_grids(new).items():
+    of_weights = weight_grids(new)
+    for layer in [node for node in new.calls() if node.target in LAYERS]:
         data, bias = grid_of(layer.args[0]), layer.args[2] if len(layer.args) > 2 else None
-        _weight(new, layer, grid, scales[grid.node])
+        if layer in of_weights:
+            grid = of_weights[layer]
+            step: Tensor | None = scales[grid.node]
+            _weight(new, layer, grid, scales[grid.node])
+        else:
+            step = _sub_integers(new, layer)
         if data is not None and isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
-            _bias(new, layer, bias, scales[grid.node] * scales[data.node])
+            assert step is not None
+            _bias(new, layer, bias, step * scales[data.node])
+    for node in list(new.calls()):
+        if node.target is SIGN:
+            _compare(node)
     for grid in list(grids(new)):
         _value(new, grid, float(scales[grid.node]))
     drop_unused(new)
@@ -68,6 +85,71 @@ def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor) -> Non
     else:
         _dequantized_by_group(network, layer, name, codes, scales)
     network.graph.erase_node(grid.node)
+
+
+def _sub_integers(network: Network, layer: fx.Node) -> Tensor | None:
+    """Make a ternary or binary weight's codes int8; returns its scale if that is one by channel."""
+    rounded = cast(fx.Node, layer.args[1])
+    if rounded.target not in (TERNARIZE, BINARIZE):
+        return None
+    name = str(cast(fx.Node, rounded.args[0]).target)
+    weight = network.tensor(name).detach().cpu()
+    if rounded.target is TERNARIZE:
+        codes = ternary_codes(weight, cast(float, rounded.args[3])).to(torch.int8)
+    else:
+        codes = signs(weight).to(torch.int8)
+    names = scales_of(rounded)
+    scales = [network.tensor(one).detach().cpu() for one in names]
+    if len(scales) == 1:
+        _dequantized(network, layer, 1, name, codes, scales[0])
+    else:
+        value = _unscaled(network, layer, name, codes)
+        layer.update_arg(1, _by_sign(network, layer, value, names, codes.dim()) if names else value)
+    network.graph.erase_node(rounded)
+    return scales[0] if len(scales) == 1 else None
+
+
+def _unscaled(network: Network, layer: fx.Node, name: str, codes: Tensor) -> fx.Node:
+    with network.graph.inserting_before(layer):
+        node = _put(network, layer, name, codes)
+        ends = (-127, 127, torch.int8)
+        value = network.graph.call_function(
+            INTEGERS.dequantize_per_tensor.default, (node, 1.0, 0, *ends)
+        )
+    value.meta = dict(layer.meta)
+    return value
+
+
+def _by_sign(
+    network: Network, layer: fx.Node, codes: fx.Node, names: list[str], dims: int
+) -> fx.Node:
+    """positive max(c, 0) + negative min(c, 0), which has no rounding."""
+
+    def call(operator: torch._ops.OpOverload, *args: fx.Node) -> fx.Node:
+        made = network.graph.call_function(operator, args)
+        made.meta = dict(layer.meta)
+        return made
+
+    with network.graph.inserting_before(layer):
+        positive, negative = (
+            _put(network, layer, one, network.tensor(one).detach().view(-1, *[1] * (dims - 1)))
+            for one in names
+        )
+        above = call(aten.relu.default, codes)
+        below = call(aten.sub.Tensor, codes, above)
+        ends = call(aten.mul.Tensor, above, positive), call(aten.mul.Tensor, below, negative)
+        return call(aten.add.Tensor, *ends)
+
+
+def _compare(node: fx.Node) -> None:
+    """Write a sign as 1 where the value is 0 or more, else -1."""
+    graph = node.graph
+    with graph.inserting_before(node):
+        found = graph.call_function(aten.ge.Scalar, (node.args[0], 0))
+        value = graph.call_function(aten.where.Scalar, (found, 1.0, -1.0))
+    found.meta, value.meta = dict(node.meta), dict(node.meta)
+    node.replace_all_uses_with(value)
+    graph.erase_node(node)
 
 
 def _bias(network: Network, layer: fx.Node, rounded: fx.Node, grid: Tensor) -> None:

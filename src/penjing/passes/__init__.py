@@ -1,30 +1,36 @@
 """Passes: each method of compression a file."""
 
+from penjing.passes.binarize import Binarize
 from penjing.passes.compensate import Compensate
 from penjing.passes.contract import Pass
 from penjing.passes.merge import Merge
 from penjing.passes.prune import PruneChannels
 from penjing.passes.quantize import Quantize
 from penjing.passes.reconstruct import Reconstruct
+from penjing.passes.ternarize import Ternarize
 from penjing.passes.tune import Tune
 
 PASSES: dict[str, type[Pass]] = {
+    "Binarize": Binarize,
     "Compensate": Compensate,
     "Merge": Merge,
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
     "Reconstruct": Reconstruct,
+    "Ternarize": Ternarize,
     "Tune": Tune,
 }
 """Name to pass."""
 
 __all__ = [
     "PASSES",
+    "Binarize",
     "Compensate",
     "Merge",
     "Pass",
     "PruneChannels",
     "Quantize",
     "Reconstruct",
+    "Ternarize",
     "Tune",
 ]
