@@ -12,7 +12,16 @@ from penjing.contract import Plan
 from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture, find_axes
-from penjing.passes import Compensate, Merge, Pass, PruneChannels, Quantize, Tune
+from penjing.passes import (
+    Compensate,
+    CorrectBias,
+    Equalize,
+    Merge,
+    Pass,
+    PruneChannels,
+    Quantize,
+    Tune,
+)
 from penjing.passes.budget import Budget
 from penjing.passes.importance import Criterion, importances
 from penjing.search import recipes
@@ -30,6 +39,8 @@ PASSES: dict[str, Pass] = {
     "int8": Quantize(samples=16),
     "compensate": Compensate(samples=8),
     "merge": Merge(0.4),
+    "equalize": Equalize(),
+    "correct bias": CorrectBias(samples=8),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
 }
 NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"]
@@ -87,6 +98,8 @@ def test_nothing_to_do_is_an_empty_plan() -> None:
     assert PruneChannels(0.0).plan(network, task).edits == ()
     int8 = Quantize(samples=16)
     assert int8.plan(int8(network, task), task).edits == ()
+    assert Equalize().plan(Equalize()(network, task), task).edits == ()
+    assert CorrectBias().plan(network, task).edits == ()
 
 
 def test_widths_respect_multiple_and_keep() -> None:

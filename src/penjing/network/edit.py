@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from penjing.contract import Plan
-from penjing.network.fake_quantized import fake_quantize
+from penjing.network.fake_quantized import fake_quantize, give_bias
 from penjing.network.fold import fold_batch_norm, pool_means
 from penjing.network.network import Network
+from penjing.network.scaling import lift_bounds, scale_channels
 from penjing.network.shrink import shrink
 
 EDITS: dict[str, Callable[..., None]] = {
@@ -21,6 +22,9 @@ EDITS: dict[str, Callable[..., None]] = {
     "fold_batch_norm": fold_batch_norm,
     "pool_means": pool_means,
     "fake_quantize": fake_quantize,
+    "give_bias": give_bias,
+    "lift_bounds": lift_bounds,
+    "scale_channels": scale_channels,
 }
 """Name of an edit to the function (network, **parameters) that changes a network in place."""
 

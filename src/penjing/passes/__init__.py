@@ -2,6 +2,8 @@
 
 from penjing.passes.compensate import Compensate
 from penjing.passes.contract import Pass
+from penjing.passes.correct_bias import CorrectBias
+from penjing.passes.equalize import Equalize
 from penjing.passes.merge import Merge
 from penjing.passes.prune import PruneChannels
 from penjing.passes.quantize import Quantize
@@ -10,6 +12,8 @@ from penjing.passes.tune import Tune
 
 PASSES: dict[str, type[Pass]] = {
     "Compensate": Compensate,
+    "CorrectBias": CorrectBias,
+    "Equalize": Equalize,
     "Merge": Merge,
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
@@ -21,6 +25,8 @@ PASSES: dict[str, type[Pass]] = {
 __all__ = [
     "PASSES",
     "Compensate",
+    "CorrectBias",
+    "Equalize",
     "Merge",
     "Pass",
     "PruneChannels",
