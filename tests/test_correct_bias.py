@@ -70,7 +70,7 @@ def test_the_mean_error_of_every_channel_goes(bias: bool) -> None:
 def test_layers_without_a_bias_get_one() -> None:
     network, task = quantized(bias=False)
     plan = CorrectBias().plan(network, task)
-    assert plan.summary == "biases of 3 layers corrected, 3 of them new"
+    assert plan.summary == "biases of 3 layers corrected on 512 samples, 3 of them new"
     assert plan.edits[0]["layers"] == [node.name for node in weight_grids(network)]
     assert CorrectBias().plan(CorrectBias()(network, task), task).edits == ()
 

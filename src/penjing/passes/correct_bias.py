@@ -12,6 +12,7 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
 from penjing.data import check_batch, first
 from penjing.errors import InputError
+from penjing.measure import costs
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import unrounded, weight_grids
 from penjing.network.layers import CONVOLUTIONS, LAYERS
@@ -34,7 +35,8 @@ class CorrectBias(Pass):
     before, makes it worse.
 
     Attributes:
-        samples: training samples to look at; their labels are not used.
+        samples: training samples to look at, fewer where their values would not fit into memory;
+            their labels are not used.
 
     Raises:
         InputError: an option is out of range; calibration data of another shape.
@@ -71,10 +73,15 @@ class CorrectBias(Pass):
             if _bias(node) is None:
                 bare.append(node.name)
         edits = ({"edit": "give_bias", "layers": bare},) if bare else ()
-        summary = f"biases of {count} layers corrected" if count else ""
+        samples = self._samples(network)
+        why = "" if samples == self.samples else f" ({self.samples} would not fit into memory)"
+        summary = f"biases of {count} layers corrected on {samples} samples{why}" if count else ""
         if bare:
             summary += f", {len(bare)} of them new"
         return Plan(name, asdict(self), edits, summary, tuple(left))
+
+    def _samples(self, network: Network) -> int:
+        return costs.samples_in_memory(unrounded(network), self.samples)
 
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
@@ -85,7 +92,7 @@ class CorrectBias(Pass):
             return new
         wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
         batches: list[Any] = []
-        for inputs, targets in first(task.train, self.samples):
+        for inputs, targets in first(task.train, self._samples(network)):
             check_batch("calibration", inputs, targets, wanted)
             batches.append(inputs)
         teacher, student = Lockstep(unrounded(new), batches), Lockstep(new, batches)
