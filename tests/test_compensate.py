@@ -135,7 +135,7 @@ def test_fewer_samples_are_taken_where_memory_is_short(monkeypatch: pytest.Monke
     model, x = build("plain_cnn")
     task, network = _task(model, x), capture(model, x[:2])
     cut = PruneChannels(0.4)(network, task)
-    monkeypatch.setattr("penjing.passes.compensate.MOST_BYTES", 2 * 2**20)
+    monkeypatch.setattr("penjing.measure.costs.MOST_BYTES", 2 * 2**20)
     plan = Compensate(samples=512).plan(cut, task)
     assert "samples (512 would not fit into memory)" in plan.summary
 

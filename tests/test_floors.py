@@ -58,16 +58,12 @@ def test_no_import_climbs(path: Path) -> None:
 def test_no_pass_or_runtime_imports_its_neighbour(room: str) -> None:
     methods = {
         "passes": (
-            "binarize",
-            "compensate",
-            "merge",
-            "prune",
-            "quantize",
-            "ternarize",
+            "binarize", "compensate", "correct_bias", "equalize", "merge", "mixed_precision",
+            "prune", "quantize", "reconstruct", "ternarize",
             "tune",
         ),
         "runtimes": ("onnxruntime",),
-    }[room]
+    }[room]  # fmt: skip
     for name in methods:
         others = {f"penjing.{room}.{other}" for other in methods if other != name}
         assert not _imports(SOURCE / room / f"{name}.py") & others

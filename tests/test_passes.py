@@ -15,6 +15,8 @@ from penjing.network import Network, capture, find_axes
 from penjing.passes import (
     Binarize,
     Compensate,
+    CorrectBias,
+    Equalize,
     Merge,
     Pass,
     PruneChannels,
@@ -43,6 +45,8 @@ PASSES: dict[str, Pass] = {
     "ternary, two scales, 8 bit values": Ternarize("two", activations=8, samples=16),
     "binary": Binarize(),
     "binary throughout": Binarize(shortcuts=True, learned_sign=True, ends=1),
+    "equalize": Equalize(),
+    "correct bias": CorrectBias(samples=8),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
 }
 NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"]
@@ -100,6 +104,8 @@ def test_nothing_to_do_is_an_empty_plan() -> None:
     assert PruneChannels(0.0).plan(network, task).edits == ()
     int8 = Quantize(samples=16)
     assert int8.plan(int8(network, task), task).edits == ()
+    assert Equalize().plan(Equalize()(network, task), task).edits == ()
+    assert CorrectBias().plan(network, task).edits == ()
 
 
 def test_widths_respect_multiple_and_keep() -> None:

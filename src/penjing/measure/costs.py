@@ -13,6 +13,7 @@ from torch import fx
 from penjing.network import Network
 from penjing.network.shapes import shapes
 
+MOST_BYTES = 3 * 2**30  # of the values that two networks in lockstep hold
 T = TypeVar("T")
 
 
@@ -84,6 +85,15 @@ def peak_activation_bytes(network: Network) -> int:
         peak = max(peak, live)
         live -= sum(sizes.get(one, 0) for one in node.all_input_nodes if last[one] is node)
     return peak
+
+
+def samples_in_memory(network: Network, samples: int) -> int:
+    """At most so many samples, fewer where the values of two networks in lockstep, this one and
+    the one that it is compared with, would take more than `MOST_BYTES`; two or more."""
+    leaves = torch.utils._pytree.tree_leaves(network.example)
+    given: int = sum(int(one[0].numel()) * one.element_size() for one in leaves)
+    each = 2 * (peak_activation_bytes(network) + given)
+    return max(min(samples, MOST_BYTES // each), 2)
 
 
 def _elements(shape: Any) -> int:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from penjing.contract import Plan
-from penjing.network.fake_quantized import fake_quantize
+from penjing.network.fake_quantized import fake_quantize, give_bias
 from penjing.network.fold import fold_batch_norm, pool_means
 from penjing.network.network import Network
+from penjing.network.scaling import lift_bounds, scale_channels
 from penjing.network.shrink import shrink
 from penjing.network.sub_integers import binarize, sign_inputs, ternarize
 
@@ -25,6 +26,9 @@ EDITS: dict[str, Callable[..., None]] = {
     "ternarize": ternarize,
     "sign_inputs": sign_inputs,
     "binarize": binarize,
+    "give_bias": give_bias,
+    "lift_bounds": lift_bounds,
+    "scale_channels": scale_channels,
 }
 """Name of an edit to the function (network, **parameters) that changes a network in place."""
 

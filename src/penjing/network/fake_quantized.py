@@ -8,7 +8,7 @@ each runtime makes from it the integers in its own way (`penjing.network.integer
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -115,6 +115,25 @@ def fake_quantize(
     for layer in network.calls():
         if layer.target in LAYERS:
             _round_bias(layer)
+
+
+def give_bias(network: Network, layers: Sequence[str]) -> None:
+    """Give the named layers, by node, a bias of zero, rounded where the others are, in place."""
+    for node in network.calls():
+        if node.name not in layers:
+            continue
+        weight, source = node.args[1], grid_of(node.args[1])
+        name = str((source.source if source else cast(fx.Node, weight)).target)
+        bias, known = f"{name.rpartition('.')[0]}.bias".lstrip("."), network.state_dict()
+        if bias in known:
+            bias = f"{name}_bias"
+        zeros = torch.zeros(len(network.tensor(name)), dtype=network.tensor(name).dtype)
+        set_tensor(network, bias, nn.Parameter(zeros.to(network.device)))
+        with network.graph.inserting_before(node):
+            new = network.graph.get_attr(bias)
+        new.meta = dict(node.meta)
+        node.args = (*node.args[:2], new, *node.args[3:])
+        _round_bias(node)
 
 
 def _round_bias(layer: fx.Node) -> None:

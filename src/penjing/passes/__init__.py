@@ -3,6 +3,8 @@
 from penjing.passes.binarize import Binarize
 from penjing.passes.compensate import Compensate
 from penjing.passes.contract import Pass
+from penjing.passes.correct_bias import CorrectBias
+from penjing.passes.equalize import Equalize
 from penjing.passes.merge import Merge
 from penjing.passes.prune import PruneChannels
 from penjing.passes.quantize import Quantize
@@ -13,6 +15,8 @@ from penjing.passes.tune import Tune
 PASSES: dict[str, type[Pass]] = {
     "Binarize": Binarize,
     "Compensate": Compensate,
+    "CorrectBias": CorrectBias,
+    "Equalize": Equalize,
     "Merge": Merge,
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
@@ -26,6 +30,8 @@ __all__ = [
     "PASSES",
     "Binarize",
     "Compensate",
+    "CorrectBias",
+    "Equalize",
     "Merge",
     "Pass",
     "PruneChannels",

@@ -27,7 +27,6 @@ SUMS = {aten.add.Tensor, aten.add_.Tensor}
 LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 LARGEST_SYSTEM = 12_000  # unknowns; more than 1 GB each for the sums and their factor
 MOST_PRODUCTS = 4e11  # multiplications for a system's sums, half a minute; fewer rows if more
-MOST_BYTES = 3 * 2**30  # of the values that both networks hold; fewer samples if more
 
 
 @dataclass(frozen=True)
@@ -77,15 +76,10 @@ class Compensate(Pass):
             return Plan(
                 name, asdict(self), left_alone=(LeftAlone("the network", "nothing is cut"),)
             )
-        samples = self._affordable(network)
+        samples = costs.samples_in_memory(network, self.samples)
         why = "" if samples == self.samples else f" ({self.samples} would not fit into memory)"
         summary = f"{len(layers)} layers solved anew on {samples} samples{why}"
         return Plan(name, asdict(self), (), summary, tuple(left))
-
-    def _affordable(self, network: Network) -> int:
-        """How many samples' values can be held at once, for this network and the original."""
-        each = 2 * (costs.peak_activation_bytes(network) + _input_bytes(network))
-        return max(min(self.samples, MOST_BYTES // each), 2)
 
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
@@ -99,7 +93,7 @@ class Compensate(Pass):
         left = surviving(original, network.history)
         wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
         batches = []
-        for inputs, targets in first(task.train, self._affordable(network)):
+        for inputs, targets in first(task.train, costs.samples_in_memory(network, self.samples)):
             check_batch("calibration", inputs, targets, wanted)
             batches.append(inputs)
         teacher, student = Lockstep(original, batches), Lockstep(new, batches)
@@ -114,12 +108,6 @@ class Compensate(Pass):
                 student.forget_before(node)
                 teacher.forget_before(node)
         return new
-
-
-def _input_bytes(network: Network) -> int:
-    """Of one sample."""
-    leaves = torch.utils._pytree.tree_leaves(network.example)
-    return sum(int(one[0].numel()) * one.element_size() for one in leaves)
 
 
 def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
