@@ -57,7 +57,7 @@ def test_no_import_climbs(path: Path) -> None:
 @pytest.mark.parametrize("room", ["passes", "runtimes"])
 def test_no_pass_or_runtime_imports_its_neighbour(room: str) -> None:
     methods = {
-        "passes": ("compensate", "merge", "prune", "quantize", "tune"),
+        "passes": ("compensate", "merge", "mixed_precision", "prune", "quantize", "tune"),
         "runtimes": ("onnxruntime",),
     }[room]
     for name in methods:

@@ -12,7 +12,7 @@ from penjing.contract import Plan
 from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture, find_axes
-from penjing.passes import Compensate, Merge, Pass, PruneChannels, Quantize, Tune
+from penjing.passes import Compensate, Merge, MixedPrecision, Pass, PruneChannels, Quantize, Tune
 from penjing.passes.budget import Budget
 from penjing.passes.importance import Criterion, importances
 from penjing.search import recipes
@@ -28,6 +28,7 @@ PASSES: dict[str, Pass] = {
     "fisher isomorphic": PruneChannels(0.4, importance="fisher", ranking="isomorphic", samples=8),
     "budget": PruneChannels(budget=Budget("macs", 0.5), multiple=4),
     "int8": Quantize(samples=16),
+    "mixed": MixedPrecision(uniform=4, samples=16),
     "compensate": Compensate(samples=8),
     "merge": Merge(0.4),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),

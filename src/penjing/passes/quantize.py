@@ -6,39 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
-from penjing.arith.quantizer import (
-    RangeMethod,
-    activation_range,
-    scale_and_zero_point,
-    weight_ends,
-    weight_scales,
-)
+from penjing.arith.quantizer import RangeMethod, weight_ends, weight_scales
 from penjing.contract import LeftAlone, Plan
-from penjing.data import check_batch, first
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.passes.contract import Pass
+from penjing.passes.grids import Calibration, ends, require_layers, why_not
 from penjing.passes.widths import is_in
-from penjing.task import Task, as_call
+from penjing.task import Task
 
-aten = torch.ops.aten
-CLAMPS = {
-    aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default,
-    aten.relu6.default, aten.clamp.default, aten.clamp_.default,
-}  # fmt: skip
-SUMS = {aten.add.Tensor, aten.add_.Tensor}
-JOINED = SUMS | {aten.cat.default, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default}
-PASSING = {
-    aten.max_pool2d.default, aten.flatten.using_ints, aten.reshape.default,
-    aten.slice.Tensor, aten.pad.default, aten.dropout.default, aten.dropout_.default,
-    aten.permute.default, aten.transpose.int, aten.contiguous.default,
-}  # fmt: skip
-VALUES_PER_BATCH = 4_096
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 
 
@@ -125,7 +105,8 @@ class Quantize(Pass):
             return Plan(name, options, left_alone=tuple(left_alone))
         activations: dict[str, Any] = {}
         if self.activations is not None:
-            activations = self._activations(folded, task, list(widths), left_alone)
+            find = Calibration(self.activations, self.ranges, self.samples, self.percentile)
+            activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}
         edit = {"edit": "fake_quantize", "activations": activations, "weights": weights}
         return Plan(
@@ -136,25 +117,18 @@ class Quantize(Pass):
         """Bits of each layer's weights, and what stays in float."""
         nodes = [node for node in network.calls() if node.target in LAYERS]
         names = [str(node.meta["layer"]) for node in nodes]
-        for option, given in (("skip", self.skip), ("layers", tuple(self.layers))):
-            for one in given:
-                if not any(is_in(name, one) for name in names):
-                    raise InputError(
-                        f"{option} names {one!r}, which is no layer; there are {', '.join(names)}"
-                    )
+        require_layers("skip", self.skip, names)
+        require_layers("layers", tuple(self.layers), names)
         widths: dict[fx.Node, int] = {}
         left = []
         for node, layer in zip(nodes, names, strict=True):
-            weight = node.args[1]
             named = [bits for one, bits in self.layers.items() if is_in(layer, one)]
             if any(is_in(layer, one) for one in self.skip) or named == [0]:
                 left.append(LeftAlone(layer, "named in skip" if self.skip else "0 bits in layers"))
-            elif not isinstance(weight, fx.Node) or weight.op != "get_attr":
-                left.append(LeftAlone(layer, "its weight is computed"))
-            elif len(weight.users) > 1:
-                left.append(LeftAlone(layer, "its weight is shared"))
+            elif why := why_not(node):
+                left.append(LeftAlone(layer, why))
             else:
-                usual = max(self.weights, self.ends) if node in _ends(nodes) else self.weights
+                usual = max(self.weights, self.ends) if node in ends(nodes) else self.weights
                 widths[node] = named[-1] if named else usual
         return widths, left
 
@@ -170,32 +144,6 @@ class Quantize(Pass):
             scales = weight_scales(weight, bits, group)
         return {"scales": scales.tolist(), "low": low, "high": high}
 
-    def _activations(
-        self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
-    ) -> dict[str, Any]:
-        assert self.activations is not None
-        rounded, roots = _places(network, layers)
-        all_layers = [node for node in network.calls() if node.target in LAYERS]
-        bits: dict[fx.Node, int] = {}
-        for node in rounded:
-            readers = {user for user in node.users if user in layers and user.args[0] is node}
-            if readers:
-                wanted = 8 if readers & set(_ends(all_layers)) else self.activations
-                bits[roots[node]] = max(bits.get(roots[node], 0), wanted)
-        values = _collect(network, task, self.samples, set(roots.values()))
-        found: dict[fx.Node, dict[str, float]] = {}
-        for root in dict.fromkeys(roots[node] for node in rounded):
-            width, where = bits.get(root, 8), f"{root.meta.get('layer') or 'input'} ({root.name})"
-            try:
-                low, high = activation_range(values[root], self.ranges, width, self.percentile)
-            except InputError as error:
-                raise InputError(f"calibration: at {where}, {error}") from error
-            if float(values[root].min()) == float(values[root].max()):
-                left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
-            scale, zero = scale_and_zero_point(low, high, 2**width - 1)
-            found[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
-        return {node.name: {**found[roots[node]], "root": roots[node].name} for node in rounded}
-
     def _summary(self, widths: Mapping[fx.Node, int], activations: Mapping[str, Any]) -> str:
         counts = {bits: list(widths.values()).count(bits) for bits in sorted(set(widths.values()))}
         layers = ", ".join(f"{count} layers to {bits} bits" for bits, count in counts.items())
@@ -204,95 +152,3 @@ class Quantize(Pass):
         narrow = sum(one["high"] < 255 for one in activations.values())
         few = f", {narrow} of them to {self.activations}" if narrow else ""
         return f"{layers}, {len(activations)} values to 8{few}"
-
-
-def _ends(layers: list[fx.Node]) -> tuple[fx.Node, ...]:
-    """The first and the last layer."""
-    return (layers[0], layers[-1])
-
-
-def _places(
-    network: Network, layers: list[fx.Node]
-) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
-    """The values to round, in order, and for each the value whose range gives its grid."""
-    wanted: set[fx.Node] = set()
-    outputs = {
-        one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
-    }
-    for node in layers:
-        wanted.add(node.args[0])  # type: ignore[arg-type]
-    changed = True
-    while changed:
-        before = len(wanted)
-        for node in network.calls():
-            edge = _edge(node)
-            if edge in outputs:
-                continue
-            if node in layers and node.target in CONVOLUTIONS:
-                wanted.add(edge)
-            elif node in layers or node.target in JOINED | PASSING:
-                inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
-                ready = all(_edge(one) in wanted or one in wanted for one in inputs)
-                if node in layers:
-                    ready = _feeds_integers(edge, layers)
-                if ready and _feeds_integers(edge, layers):
-                    wanted.add(edge)
-                    wanted.update(one for one in inputs if node.target not in LAYERS)
-        changed = len(wanted) > before
-    order = [node for node in network.graph.nodes if node in wanted]
-    grids: dict[fx.Node, fx.Node] = {}
-    for node in order:
-        source = node.args[0] if node.target in PASSING else None
-        grids[node] = grids.get(source, node) if isinstance(source, fx.Node) else node
-    return order, grids
-
-
-def _edge(node: fx.Node) -> fx.Node:
-    """Where a layer's or sum's result is rounded: behind the clamp that alone reads it."""
-    if node.target in LAYERS | SUMS and len(node.users) == 1:
-        user = next(iter(node.users))
-        if user.target in CLAMPS:
-            return user
-    return node
-
-
-def _feeds_integers(edge: fx.Node, layers: list[fx.Node]) -> bool:
-    """Whether an operator that computes on integers reads it."""
-    return any(user in layers or user.target in JOINED | PASSING for user in edge.users)
-
-
-class _Collector(fx.Interpreter):
-    """Keeps a sample of the values of some nodes while it runs the graph."""
-
-    def __init__(self, network: Network, wanted: set[fx.Node]) -> None:
-        super().__init__(network, graph=network.graph)
-        self.network = network
-        self.found: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
-        self.draw = torch.Generator().manual_seed(0)
-
-    def fetch_attr(self, target: str) -> Any:
-        return self.network.tensor(target)
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self.found:
-            flat = value.flatten()
-            ends = torch.stack([flat.min(), flat.max()])
-            if len(flat) > VALUES_PER_BATCH:
-                flat = flat[torch.randint(len(flat), (VALUES_PER_BATCH,), generator=self.draw)]
-            self.found[n].append(torch.cat([flat, ends]))
-        return value
-
-
-def _collect(
-    network: Network, task: Task, samples: int, wanted: set[fx.Node]
-) -> dict[fx.Node, Tensor]:
-    collector = _Collector(network, wanted)
-    shapes = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
-    with torch.no_grad():
-        for inputs, targets in first(task.train, samples):
-            check_batch("calibration", inputs, targets, shapes)
-            args, kwargs = as_call(inputs)
-            leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-            collector.run(*leaves, enable_io_processing=False)
-    return {node: torch.cat(parts) for node, parts in collector.found.items()}

@@ -1,0 +1,233 @@
+"""Where values are rounded, and on which grids: what the passes that make integers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.arith.quantizer import (
+    RangeMethod,
+    activation_range,
+    scale_and_zero_point,
+    weight_ends,
+    weight_scales,
+)
+from penjing.contract import LeftAlone
+from penjing.data import check_batch, first
+from penjing.errors import InputError
+from penjing.network import Network
+from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.passes.widths import is_in
+from penjing.task import Task, as_call
+
+aten = torch.ops.aten
+CLAMPS = {
+    aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default,
+    aten.relu6.default, aten.clamp.default, aten.clamp_.default,
+}  # fmt: skip
+SUMS = {aten.add.Tensor, aten.add_.Tensor}
+JOINED = SUMS | {aten.cat.default, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default}
+PASSING = {
+    aten.max_pool2d.default, aten.flatten.using_ints, aten.reshape.default,
+    aten.slice.Tensor, aten.pad.default, aten.dropout.default, aten.dropout_.default,
+    aten.permute.default, aten.transpose.int, aten.contiguous.default,
+}  # fmt: skip
+VALUES_PER_BATCH = 4_096
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Grids of values, from what training samples give.
+
+    Attributes:
+        bits: of what layers read; sums, pools and concatenations keep eight, as does whatever the
+            first and the last layer read.
+        ranges, samples, percentile: see `penjing.passes.quantize.Quantize`.
+    """
+
+    bits: int
+    ranges: RangeMethod = "mse"
+    samples: int = 512
+    percentile: float = 99.99
+
+    def __call__(
+        self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
+    ) -> dict[str, Any]:
+        """The `activations` of the edit `fake_quantize`, for what `layers` read and give."""
+        rounded, roots = _places(network, layers)
+        all_layers = [node for node in network.calls() if node.target in LAYERS]
+        bits: dict[fx.Node, int] = {}
+        for node in rounded:
+            readers = {user for user in node.users if user in layers and user.args[0] is node}
+            if readers:
+                wanted = 8 if readers & set(ends(all_layers)) else self.bits
+                bits[roots[node]] = max(bits.get(roots[node], 0), wanted)
+        values = _collect(network, task, self.samples, set(roots.values()))
+        found: dict[fx.Node, dict[str, float]] = {}
+        for root in dict.fromkeys(roots[node] for node in rounded):
+            width, where = bits.get(root, 8), f"{root.meta.get('layer') or 'input'} ({root.name})"
+            try:
+                low, high = activation_range(values[root], self.ranges, width, self.percentile)
+            except InputError as error:
+                raise InputError(f"calibration: at {where}, {error}") from error
+            if float(values[root].min()) == float(values[root].max()):
+                left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
+            scale, zero = scale_and_zero_point(low, high, 2**width - 1)
+            found[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
+        return {node.name: {**found[roots[node]], "root": roots[node].name} for node in rounded}
+
+
+def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> None:
+    """Raise InputError unless each name that an option was given is a layer or a prefix of one."""
+    for one in given:
+        if not any(is_in(name, one) for name in layers):
+            raise InputError(
+                f"{option} names {one!r}, which is no layer; there are {', '.join(layers)}"
+            )
+
+
+def why_not(layer: fx.Node) -> str:
+    """Why the layer's weight can't be rounded; empty if it can."""
+    weight = layer.args[1]
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return "its weight is computed"
+    return "its weight is shared" if len(weight.users) > 1 else ""
+
+
+def by_channel(network: Network, layers: Iterable[fx.Node], bits: int) -> dict[str, Any]:
+    """The `weights` of the edit `fake_quantize`: a scale for each output channel."""
+    low, high = weight_ends(bits)
+    tensors = {one.name: network.tensor(str(one.args[1].target)) for one in layers}  # type: ignore[union-attr]
+    return {
+        name: {"scales": weight_scales(weight.cpu(), bits).tolist(), "low": low, "high": high}
+        for name, weight in tensors.items()
+    }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The layers that get codes of few bits, those that get `ends` bits, and the others.
+
+    Attributes:
+        few, wide: nodes.
+        left: what stays in float, and why.
+    """
+
+    few: list[fx.Node]
+    wide: list[fx.Node]
+    left: list[LeftAlone]
+
+
+def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: bool) -> Choice:
+    """All layers but those in `skip`; the first and the last apart, unless they are alike."""
+    nodes = [node for node in network.calls() if node.target in LAYERS]
+    names = [str(node.meta["layer"]) for node in nodes]
+    require_layers("skip", skip, names)
+    found = Choice([], [], [])
+    for node, layer in zip(nodes, names, strict=True):
+        at_end = node in ends(nodes) and not ends_alike
+        if any(is_in(layer, one) for one in skip):
+            found.left.append(LeftAlone(layer, "named in skip"))
+        elif why := why_not(node):
+            found.left.append(LeftAlone(layer, why))
+        elif at_end and ends_float:
+            found.left.append(LeftAlone(layer, "first or last layer"))
+        else:
+            (found.wide if at_end else found.few).append(node)
+    return found
+
+
+def ends(layers: list[fx.Node]) -> tuple[fx.Node, ...]:
+    """The first and the last layer."""
+    return (layers[0], layers[-1])
+
+
+def _places(
+    network: Network, layers: list[fx.Node]
+) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
+    """The values to round, in order, and for each the value whose range gives its grid."""
+    wanted: set[fx.Node] = set()
+    outputs = {
+        one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
+    }
+    for node in layers:
+        wanted.add(node.args[0])  # type: ignore[arg-type]
+    changed = True
+    while changed:
+        before = len(wanted)
+        for node in network.calls():
+            edge = _edge(node)
+            if edge in outputs:
+                continue
+            if node in layers and node.target in CONVOLUTIONS:
+                wanted.add(edge)
+            elif node in layers or node.target in JOINED | PASSING:
+                inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
+                ready = all(_edge(one) in wanted or one in wanted for one in inputs)
+                if node in layers:
+                    ready = _feeds_integers(edge, layers)
+                if ready and _feeds_integers(edge, layers):
+                    wanted.add(edge)
+                    wanted.update(one for one in inputs if node.target not in LAYERS)
+        changed = len(wanted) > before
+    order = [node for node in network.graph.nodes if node in wanted]
+    grids: dict[fx.Node, fx.Node] = {}
+    for node in order:
+        source = node.args[0] if node.target in PASSING else None
+        grids[node] = grids.get(source, node) if isinstance(source, fx.Node) else node
+    return order, grids
+
+
+def _edge(node: fx.Node) -> fx.Node:
+    """Where a layer's or sum's result is rounded: behind the clamp that alone reads it."""
+    if node.target in LAYERS | SUMS and len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.target in CLAMPS:
+            return user
+    return node
+
+
+def _feeds_integers(edge: fx.Node, layers: list[fx.Node]) -> bool:
+    """Whether an operator that computes on integers reads it."""
+    return any(user in layers or user.target in JOINED | PASSING for user in edge.users)
+
+
+class _Collector(fx.Interpreter):
+    """Keeps a sample of the values of some nodes while it runs the graph."""
+
+    def __init__(self, network: Network, wanted: set[fx.Node]) -> None:
+        super().__init__(network, graph=network.graph)
+        self.network = network
+        self.found: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
+        self.draw = torch.Generator().manual_seed(0)
+
+    def fetch_attr(self, target: str) -> Any:
+        return self.network.tensor(target)
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n in self.found:
+            flat = value.flatten()
+            ends = torch.stack([flat.min(), flat.max()])
+            if len(flat) > VALUES_PER_BATCH:
+                flat = flat[torch.randint(len(flat), (VALUES_PER_BATCH,), generator=self.draw)]
+            self.found[n].append(torch.cat([flat, ends]))
+        return value
+
+
+def _collect(
+    network: Network, task: Task, samples: int, wanted: set[fx.Node]
+) -> dict[fx.Node, Tensor]:
+    collector = _Collector(network, wanted)
+    shapes = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
+    with torch.no_grad():
+        for inputs, targets in first(task.train, samples):
+            check_batch("calibration", inputs, targets, shapes)
+            args, kwargs = as_call(inputs)
+            leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+            collector.run(*leaves, enable_io_processing=False)
+    return {node: torch.cat(parts) for node, parts in collector.found.items()}
