@@ -21,7 +21,8 @@ class Candidate:
     Attributes:
         recipe: the passes, in order, as JSON.
         status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
-            and why it went no further is the reason), `"failed"` or `"baseline"`.
+            and why it went no further is the reason), `"no gain"` (no faster than what it is a
+            variant of), `"failed"` or `"baseline"`.
         reason: why it isn't kept, or what it didn't gain, in one line.
         artifact: path of its file within the result's folder; None if there is none.
         pareto: no other candidate is better in drop, latency and bytes at once.
@@ -46,6 +47,7 @@ class Result:
         chosen: name of the answer, `"original"` if nothing better keeps the budget.
         reason: why it was chosen.
         artifact: path of the chosen file within the result's folder.
+        verdicts: whether each method pays on this target, a line each, from measured figures.
         test_score, test_baseline, test_drop: on the test data, touched once at the end; no drop
             where the original is the answer.
     """
@@ -66,6 +68,7 @@ class Result:
     test_score: float | None = None
     test_baseline: float | None = None
     test_drop: Drop | None = None
+    verdicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     finished: bool = False
 
@@ -81,6 +84,7 @@ class Result:
     def to_json(self) -> dict[str, Json]:
         """Plain data, the inverse of `from_json`."""
         data = asdict(self) | {"format": FORMAT, "notes": list(self.notes)}
+        data["verdicts"] = list(self.verdicts)
         data["baseline"] = _candidate_json(self.baseline)
         data["candidates"] = [_candidate_json(one) for one in self.candidates]
         return data
@@ -92,6 +96,7 @@ class Result:
         rest["baseline"] = _candidate(data["baseline"])
         rest["candidates"] = tuple(_candidate(one) for one in data["candidates"])
         rest["notes"] = tuple(data["notes"])
+        rest["verdicts"] = tuple(data.get("verdicts", ()))
         rest["test_drop"] = Drop(**data["test_drop"]) if data["test_drop"] else None
         return cls(**rest)
 
