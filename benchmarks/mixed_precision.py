@@ -1,12 +1,13 @@
 """Bits chosen layer by layer beside the same bits for all, in the same bytes, nothing trained.
 
     PENJING_DATA=<folder with data/ and models/> python benchmarks/mixed_precision.py [--json FILE]
-        [--models 20] [--bits 4 3] [--refine STEPS]
+        [--models 20] [--bits 4 3] [--loss kl] [--refine STEPS]
 
 For each width: `Quantize(weights=bits)`, first and last layer with eight, and `MixedPrecision` in
-at most its bytes, both rounded to nearest (or, with --refine, learned by `Reconstruct`), values in
-eight bits. Accuracy is of the exported file in ONNX Runtime, on the 1,468 lossless test images;
-`better by` is paired, over uniform, with its 95 % bound below.
+at most as many bytes of codes and scales, both rounded to nearest (or, with --refine, learned by
+`Reconstruct`), values in eight bits. Whole files differ by what unpacking several widths takes.
+Accuracy is of the exported file in ONNX Runtime, on the 1,468 lossless test images; `better by` is
+paired, over uniform, with its 95 % bound below.
 """
 
 from __future__ import annotations

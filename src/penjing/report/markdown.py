@@ -42,7 +42,7 @@ def page(result: Result) -> str:
         "",
         *(f"- {line}" for line in (*reasons(result), *result.notes)),
         "",
-        "What each method gave:",
+        "What each method gave, points on validation data:",
         "",
         *(f"- {line}" for line in result.verdicts),
     ]
