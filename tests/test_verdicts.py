@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from penjing.contract import Drop, Latency, Measurement
-from penjing.network import Network, capture
+from penjing.network import capture
+from penjing.network.fake_quantized import weight_grids
 from penjing.passes import PruneChannels, Quantize, Tune
 from penjing.report.markdown import page
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.search import recipes
-from penjing.search.float_layers import clearly_slower
+from penjing.search.float_layers import _profiles, clearly_slower, slower_layers
 from penjing.search.ledger import Ledger
 from penjing.search.result import Candidate, Result
-from penjing.search.rungs import INT8, NO_GAIN, Rungs
+from penjing.search.rungs import INT8, NO_GAIN, Rungs, in_float
 from penjing.search.verdicts import verdicts
+from penjing.search.workshop import BASELINE, Workshop
 from penjing.targets import all_targets
 from penjing.task import Task
 
@@ -168,16 +170,31 @@ def test_a_layer_is_slower_if_it_always_is_and_by_what_matters() -> None:
     assert clearly_slower(mine | {"whole": [400.0]}, theirs, ["a", "b", "c", "d"]) == []
 
 
-def _quantized() -> Network:
+def _task() -> Task:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4)]
-    task = Task(model.eval(), batches[0][0][:2], batches, batches)
-    return Quantize(samples=8)(capture(model, task.example), task)
+    return Task(model.eval(), batches[0][0][:2], batches, batches)
+
+
+def test_profiles_of_both_files_name_the_same_layers(tmp_path: Path) -> None:
+    task = _task()
+    network, shop = capture(task.model, task.example), Workshop(task, tmp_path, 0.95, 0)
+    shop.make(BASELINE, network)
+    shop.make(INT8, Quantize(samples=8)(network, task))
+    times = shop.time([INT8], 0.1)[INT8]
+    assert set(slower_layers(shop, INT8, network, times)) <= {"0", "3"}
+    profiles = _profiles([shop.artifacts[one].path for one in (INT8, BASELINE)], shop.one, 8)
+    assert all({"0", "3"} <= set(one) for one in profiles)
+    (recipe,) = in_float((Quantize(samples=8),), ["3"])
+    assert isinstance(recipe, Quantize)
+    kept = recipe(network, task)
+    assert [str(layer.meta["layer"]) for layer in weight_grids(kept)] == ["0"]
 
 
 def test_a_target_without_int8_is_a_problem_of_quantized_networks() -> None:
-    target, network = all_targets()["x86-server"], _quantized()
+    target, task = all_targets()["x86-server"], _task()
+    network = Quantize(samples=8)(capture(task.model, task.example), task)
     assert OnnxRuntime().problems(network, target) == []
     target = replace(target, precisions=("float32",))
     (line,) = OnnxRuntime().problems(network, target)
