@@ -44,10 +44,10 @@ class Result:
     """What a fit found; `finished` is False while it runs and after it was interrupted.
 
     Attributes:
+        verdicts: whether each method pays on this target, a line each, from measured figures.
         chosen: name of the answer, `"original"` if nothing better keeps the budget.
         reason: why it was chosen.
         artifact: path of the chosen file within the result's folder.
-        verdicts: whether each method pays on this target, a line each, from measured figures.
         test_score, test_baseline, test_drop: on the test data, touched once at the end; no drop
             where the original is the answer.
     """
@@ -68,8 +68,8 @@ class Result:
     test_score: float | None = None
     test_baseline: float | None = None
     test_drop: Drop | None = None
-    verdicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
     finished: bool = False
 
     @property
