@@ -54,6 +54,8 @@ def test_a_result_survives_json_and_the_report_is_there(fitted: Path) -> None:
     assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
     page = (fitted / "report.md").read_text()
     assert result.chosen in page
+    assert result.verdicts[0].startswith("int8 against original: ")
+    assert all(line in page for line in result.verdicts)
     assert (fitted / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert all((fitted / str(one.artifact)).exists() for one in result.everything if one.artifact)
 

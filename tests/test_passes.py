@@ -18,9 +18,11 @@ from penjing.passes import (
     CorrectBias,
     Equalize,
     Merge,
+    MixedPrecision,
     Pass,
     PruneChannels,
     Quantize,
+    Reconstruct,
     Ternarize,
     Tune,
 )
@@ -39,6 +41,7 @@ PASSES: dict[str, Pass] = {
     "fisher isomorphic": PruneChannels(0.4, importance="fisher", ranking="isomorphic", samples=8),
     "budget": PruneChannels(budget=Budget("macs", 0.5), multiple=4),
     "int8": Quantize(samples=16),
+    "mixed": MixedPrecision(uniform=4, samples=16),
     "compensate": Compensate(samples=8),
     "merge": Merge(0.4),
     "ternary": Ternarize(),
@@ -47,6 +50,7 @@ PASSES: dict[str, Pass] = {
     "binary throughout": Binarize(shortcuts=True, learned_sign=True, ends=1),
     "equalize": Equalize(),
     "correct bias": CorrectBias(samples=8),
+    "reconstruct": Reconstruct(samples=8, steps=2, batch=4),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
 }
 NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"]

@@ -148,6 +148,8 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
     console.print(candidates_table(result))
     for line in (*reasons(result), *result.notes):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    for line in result.verdicts:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"chosen: [bold]{result.chosen}[/], {result.reason}", highlight=False)
     console.print(test_line(result), highlight=False, soft_wrap=True)
     if result.artifact:

@@ -37,6 +37,7 @@ class Plan:
             that names an entry of `penjing.network.edit.EDITS`. Empty means nothing to do.
         summary: one line for people.
         left_alone: what was looked at and not touched, with the reason.
+        notes: why what was chosen was chosen, a line each.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Plan:
     edits: tuple[Mapping[str, Json], ...] = ()
     summary: str = ""
     left_alone: tuple[LeftAlone, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """This plan as plain data, the inverse of `from_json`."""
@@ -53,6 +55,7 @@ class Plan:
             "edits": [dict(edit) for edit in self.edits],
             "summary": self.summary,
             "left_alone": [asdict(one) for one in self.left_alone],
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -64,10 +67,12 @@ class Plan:
             edits=tuple(dict(edit) for edit in data["edits"]),
             summary=data["summary"],
             left_alone=tuple(LeftAlone(**one) for one in data["left_alone"]),
+            notes=tuple(data.get("notes", ())),
         )
 
     def __str__(self) -> str:
         lines = [f"{self.method}: {self.summary or 'nothing to do'}"]
+        lines += [f"  {one}" for one in self.notes]
         lines += [f"  left alone: {one.what}: {one.why}" for one in self.left_alone]
         return "\n".join(lines)
 

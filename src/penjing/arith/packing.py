@@ -61,6 +61,24 @@ def pack(codes: NDArray[Any], bits: int) -> Planes:
     return bit_planes((flat - low) // step, bits)
 
 
+def stored_bytes(codes: NDArray[Any]) -> int:
+    """Bytes of int8 codes in a file that packs them: planes of the fewest bits that hold them, or
+    five ternary codes to a byte.
+
+    >>> stored_bytes(np.array([-8, 7] * 8)), stored_bytes(np.array([1, 0, -1, 0, 1]))
+    (8, 1)
+    """
+    if not codes.size:
+        return 0
+    low, high = int(codes.min()), int(codes.max())
+    if low >= -1 and high <= 1 and not (high > low and codes.all()):
+        return -(-codes.size // 5)
+    bits = next(
+        one for one in range(1, 9) if code_range(one)[0] <= low and high <= code_range(one)[1]
+    )
+    return codes.size if bits == 8 else bits * -(-codes.size // 8)
+
+
 def unpack(planes: Planes, bits: int, count: int, shape: Sequence[int] | None = None) -> Any:
     """What `pack` was given: `count` codes as int8, in `shape` (default: one dimension).
 

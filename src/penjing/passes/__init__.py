@@ -6,6 +6,7 @@ from penjing.passes.contract import Pass
 from penjing.passes.correct_bias import CorrectBias
 from penjing.passes.equalize import Equalize
 from penjing.passes.merge import Merge
+from penjing.passes.mixed_precision import MixedPrecision
 from penjing.passes.prune import PruneChannels
 from penjing.passes.quantize import Quantize
 from penjing.passes.reconstruct import Reconstruct
@@ -18,6 +19,7 @@ PASSES: dict[str, type[Pass]] = {
     "CorrectBias": CorrectBias,
     "Equalize": Equalize,
     "Merge": Merge,
+    "MixedPrecision": MixedPrecision,
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
     "Reconstruct": Reconstruct,
@@ -33,6 +35,7 @@ __all__ = [
     "CorrectBias",
     "Equalize",
     "Merge",
+    "MixedPrecision",
     "Pass",
     "PruneChannels",
     "Quantize",

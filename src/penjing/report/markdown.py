@@ -41,6 +41,10 @@ def page(result: Result) -> str:
         "![drop against latency](plot.png)",
         "",
         *(f"- {line}" for line in (*reasons(result), *result.notes)),
+        "",
+        "What each method gave, points on validation data:",
+        "",
+        *(f"- {line}" for line in result.verdicts),
     ]
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,7 @@ from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, write_atomically
 from penjing.network import Network
 from penjing.network.complex import without_complex
+from penjing.network.fake_quantized import grids
 from penjing.network.integers import with_integers
 from penjing.network.layers import CONVOLUTIONS
 from penjing.network.plain import write_plainly
@@ -51,10 +52,15 @@ class OnnxRuntime(Runtime):
     ending: ClassVar[str] = ".onnx"
 
     def problems(self, network: Network, target: Target) -> list[str]:
-        """A target without this runtime, and weights beyond a protobuf's 2 GiB."""
+        """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
         found = []
         if self.name not in target.runtimes:
             found.append(f"target {target.name} has no {self.name}; it has {target.runtimes}")
+        if "int8" not in target.precisions and any(True for _ in grids(network)):
+            found.append(
+                f"the network is quantized, and {target.name} has no int8; it has "
+                f"{', '.join(target.precisions)}"
+            )
         tensors = network.state_dict().values()
         size = sum(one.numel() * one.element_size() for one in tensors)
         if size >= PROTOBUF_LIMIT:

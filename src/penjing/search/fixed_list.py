@@ -14,19 +14,19 @@ from penjing.contract import Array, Json, Latency, Measurement, as_arrays
 from penjing.errors import InputError, PenjingError
 from penjing.measure import scores
 from penjing.network import Network, restore, save
-from penjing.passes import Compensate, Pass, Quantize
+from penjing.passes import Compensate, Pass
 from penjing.search import recipes
 from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
+from penjing.search.rungs import INT8, Rungs
 from penjing.search.workshop import BASELINE, LATENCY_SECONDS, Workshop
 from penjing.targets import Target
 from penjing.task import as_call
 
 Progress = Callable[[str, float, str], None]
 """Called with the stage, the share done (0..1) and the best candidate so far."""
-INT8 = "int8"
 LEAST_TRAINING = 2.0  # seconds; less isn't worth beginning
 FAR = 2.0  # times the budget
 SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
@@ -36,7 +36,6 @@ NO_TIME = "no time was left for it"
 @dataclass
 class FixedList:
     """One fit, step by step: int8, then three widths, each with and without int8.
-
     Every step leaves its candidates in the ledger. A width is timed before it is tuned, because
     speed doesn't depend on the weights; it is tuned only if it can win. `check` raises
     KeyboardInterrupt once the run should end.
@@ -52,10 +51,16 @@ class FixedList:
     check: Callable[[], None]
     networks: dict[str, Network] = field(default_factory=dict)
     cuts: dict[str, Recipe] = field(default_factory=dict)
+    rungs: Rungs = field(default_factory=Rungs)
 
     @property
     def result(self) -> Result:
         return self.ledger.result
+
+    @property
+    def rung(self) -> str:
+        """The name of the quantization that goes on."""
+        return self.rungs.chosen
 
     @property
     def file(self) -> str:
@@ -113,8 +118,13 @@ class FixedList:
         )
 
     def _quantize(self) -> None:
-        self._say(INT8)
-        self._try(INT8, lambda: self._to_int8(self.original))
+        def attempt(name: str) -> Candidate:
+            self._say(name)
+            self._try(name, lambda: self._to_int8(self.original))
+            return self.result.find(name)
+
+        self.rungs.climb(attempt)
+        self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
 
     def _cut(self) -> None:
         """Prune at each share and time the files: speed doesn't depend on the weights."""
@@ -135,7 +145,7 @@ class FixedList:
             except PenjingError as error:
                 failed.append(Candidate(name, self._recipe(name), "failed", str(error)))
         self._say("timing what was cut")
-        kept = [INT8] if self._status(INT8) == "kept" else []
+        kept = [self.rung] if self._status(self.rung) == "kept" else []
         times = self.workshop.time([*kept, *found], 2 * LATENCY_SECONDS)
         self.ledger.set_latencies({name: times[name] for name in kept})
         self.ledger.record(*failed, *(self._untuned(key, found[key], times[key]) for key in found))
@@ -180,7 +190,7 @@ class FixedList:
     def _worth_tuning(self) -> list[str]:
         """The cuts that can win: for size all, for latency those faster than any milder way."""
         worth = []
-        rivals = [BASELINE, *([INT8] if self._status(INT8) == "kept" else [])]
+        rivals = [BASELINE, *([self.rung] if self._status(self.rung) == "kept" else [])]
         for name in self.cuts:
             if self._status(name) != "not tuned" or self._latency(name) is None:
                 continue
@@ -255,6 +265,8 @@ class FixedList:
         candidate = Candidate(name, (), "failed")
         try:
             network = make()
+            for problem in self.workshop.runtime.problems(network, self.target):
+                raise InputError(problem)
             self.workshop.make(name, network)
             self.check()
             measured = self.workshop.measure(name, network)
@@ -290,9 +302,9 @@ class FixedList:
         self._say("timing all that keep the budget side by side")
         self.ledger.set_latencies(self.workshop.time(kept, 2 * LATENCY_SECONDS))
         for name in kept:
-            if name != INT8 and INT8 in kept and not self._is_faster(name, INT8):
-                ratio = self._ratio(name) / self._ratio(INT8)
-                why = f"no faster than {INT8} ({ratio:.2f} of its time)"
+            if name != self.rung in kept and not self._is_faster(name, self.rung):
+                ratio = self._ratio(name) / self._ratio(self.rung)
+                why = f"no faster than {self.rung} ({ratio:.2f} of its time)"
                 self.ledger.record(replace(self.result.find(name), reason=why))
 
     def _prove_on_test(self) -> None:
@@ -308,12 +320,17 @@ class FixedList:
 
     def _recipe(self, name: str) -> tuple[Json, ...]:
         """The passes that make a candidate, as JSON."""
+        if name in self.rungs.recipes:
+            return tuple(recipes.to_json(self.rungs.recipes[name]))
         base, _, last = name.rpartition(" + ")
         passes = self.cuts.get(base or name, ())
-        return tuple(recipes.to_json((*passes, Quantize()) if last == INT8 else passes))
+        more = self.rungs.recipe if last == INT8 else ()
+        return tuple(recipes.to_json((*passes, *more)))
 
     def _to_int8(self, network: Network) -> Network:
-        return Quantize()(network, self.workshop.task)
+        for one in self.rungs.recipe:
+            network = self._applied(one, network, self.rung)
+        return network
 
     def _distillable(self) -> bool:
         """Whether the targets are classes and the outputs are scores of two or more."""

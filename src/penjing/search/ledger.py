@@ -9,6 +9,7 @@ from pathlib import Path
 from penjing.contract import Latency
 from penjing.files import write_atomically
 from penjing.search.result import Candidate, Result, choose, with_pareto
+from penjing.search.verdicts import verdicts
 
 
 class Ledger:
@@ -71,5 +72,5 @@ class Ledger:
         )
 
     def _keep(self, result: Result) -> None:
-        self.result = result
-        result.save(self.folder)
+        self.result = replace(result, verdicts=verdicts(result))
+        self.result.save(self.folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 from penjing.contract import Json, Plan
 from penjing.errors import InputError
-from penjing.passes import PASSES, Pass, PruneChannels, Tune
+from penjing.passes import PASSES, Pass, PruneChannels, Quantize, Tune
 from penjing.targets import Target
 from penjing.tune.options import TuneOptions
 
@@ -15,6 +15,12 @@ Recipe = tuple[Pass, ...]
 CUTS = (0.25, 0.5, 0.75)
 """Shares of the channels to remove, the mildest first."""
 MOST_EPOCHS = 20.0
+QUANTIZATIONS: dict[str, Recipe] = {
+    "int8": (Quantize(),),
+    "int8 by percentile": (Quantize(ranges="percentile"),),
+}
+"""Ways to quantize without training, tried in order until one keeps the budget. Each one's last
+pass is a `Quantize`, or refines one."""
 
 
 def to_json(recipe: Recipe) -> list[Json]:

@@ -22,7 +22,8 @@ class Candidate:
         recipe: the passes, in order, as JSON.
         status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
             and why it went no further is the reason), `"over on test"` (within the budget on
-            validation alone), `"failed"` or `"baseline"`.
+            validation alone), `"no gain"` (no faster than what it is a variant of), `"failed"` or
+            `"baseline"`.
         reason: why it isn't kept, or what it didn't gain, in one line.
         artifact: path of its file within the result's folder; None if there is none.
         pareto: no other candidate is better in drop, latency and bytes at once.
@@ -44,6 +45,7 @@ class Result:
     """What a fit found; `finished` is False while it runs and after it was interrupted.
 
     Attributes:
+        verdicts: whether each method pays on this target, a line each, from measured figures.
         chosen: name of the answer, `"original"` if nothing better keeps the budget.
         reason: why it was chosen.
         artifact: path of the chosen file within the result's folder.
@@ -71,6 +73,7 @@ class Result:
     test_drop: Drop | None = None
     test_looks: int = 0
     notes: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
     finished: bool = False
 
     @property
@@ -85,6 +88,7 @@ class Result:
     def to_json(self) -> dict[str, Json]:
         """Plain data, the inverse of `from_json`."""
         data = asdict(self) | {"format": FORMAT, "notes": list(self.notes)}
+        data["verdicts"] = list(self.verdicts)
         data["baseline"] = _candidate_json(self.baseline)
         data["candidates"] = [_candidate_json(one) for one in self.candidates]
         return data
@@ -96,6 +100,7 @@ class Result:
         rest["baseline"] = _candidate(data["baseline"])
         rest["candidates"] = tuple(_candidate(one) for one in data["candidates"])
         rest["notes"] = tuple(data["notes"])
+        rest["verdicts"] = tuple(data.get("verdicts", ()))
         rest["test_drop"] = Drop(**data["test_drop"]) if data["test_drop"] else None
         return cls(**rest)
 

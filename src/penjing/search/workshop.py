@@ -87,17 +87,19 @@ class Workshop:
             raise InputError("the file's outputs are NaN or infinite on validation data")
         return replace(
             self.sizes(name, network),
-            peak_process_bytes=memory.peak_process_bytes(self.artifacts[name].path, self._one),
+            peak_process_bytes=memory.peak_process_bytes(self.artifacts[name].path, self.one),
             score=float(self.scores[name].mean()),
             latency=self.time([name])[name],
             drop=scores.drop(self.scores[BASELINE], self.scores[name], self.confidence),
             parity=found,
         )
 
-    def time(self, names: Sequence[str], seconds: float = LATENCY_SECONDS) -> dict[str, Latency]:
-        """Latencies of candidates and the original, all in the same windows."""
-        some = {name: self.sessions[name] for name in (BASELINE, *names)}
-        return latency.compare(some, self._one, BASELINE, seconds, self.seed)
+    def time(
+        self, names: Sequence[str], seconds: float = LATENCY_SECONDS, baseline: str = BASELINE
+    ) -> dict[str, Latency]:
+        """Latencies of candidates and the original (or another), all in the same windows."""
+        some = {name: self.sessions[name] for name in (baseline, *names)}
+        return latency.compare(some, self.one, baseline, seconds, self.seed)
 
     def test(self, name: str) -> Array:
         """A candidate's score on every sample of the test data."""
@@ -118,6 +120,6 @@ class Workshop:
         return self.task.validation
 
     @property
-    def _one(self) -> Any:
+    def one(self) -> Any:
         """A single sample of the example, for timing."""
         return torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(self.task.example))

@@ -1,0 +1,70 @@
+"""Float layers: what a quantized file runs slower than the original does, from measurement."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from penjing.contract import Latency
+from penjing.network import Network
+from penjing.network.layers import LAYERS
+from penjing.runtimes.onnxruntime import seconds_by_layer
+from penjing.search.workshop import BASELINE, Workshop
+
+REPEATS = 5
+MARGIN = 1.1  # times the float layer's, at least
+WORTH = 0.02  # of the quantized file's time, at least
+SECONDS_A_REPEAT = 0.1
+RUNS = (8, 60)
+
+Seconds = Mapping[str, Sequence[float]]
+"""Of each layer, what it took in each repeat."""
+
+
+def slower_layers(workshop: Workshop, name: str, network: Network, latency: Latency) -> list[str]:
+    """The network's layers that the candidate `name` runs slower than the original's file does.
+
+    Both files are profiled in turn, several times. Layers that a runtime fuses are compared with
+    all that is fused into them, which can't be helped: whether a file without them is faster has
+    to be measured.
+
+    Args:
+        latency: of the candidate; tells how often a profile may run it.
+    """
+    runs = int(SECONDS_A_REPEAT / max(latency.latency_ms / 1e3, 1e-6))
+    runs = min(max(runs, RUNS[0]), RUNS[1])
+    paths = [workshop.artifacts[one].path for one in (name, BASELINE)]
+    mine, theirs = _profiles(paths, workshop.one, runs)
+    layers = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
+    return clearly_slower(mine, theirs, layers)
+
+
+def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> list[str]:
+    """The layers that were slower in every repeat and by a margin; none, if all that they could
+    save is too little to matter.
+
+    >>> clearly_slower({"a": [3, 3], "b": [4, 9]}, {"a": [1, 2], "b": [5, 5]}, ["a", "b"])
+    ['a']
+    """
+    found, saved = [], 0.0
+    for layer in dict.fromkeys(layers):
+        if layer not in mine or layer not in theirs:
+            continue
+        ours, float_ones = statistics.median(mine[layer]), statistics.median(theirs[layer])
+        if ours > MARGIN * float_ones and min(mine[layer]) > max(theirs[layer]):
+            found.append(layer)
+            saved += ours - float_ones
+    whole = sum(statistics.median(one) for one in mine.values())
+    return found if saved >= WORTH * whole else []
+
+
+def _profiles(paths: Sequence[Path], inputs: Any, runs: int) -> list[dict[str, list[float]]]:
+    """Each file's layers, profiled in turn."""
+    found: list[dict[str, list[float]]] = [{} for _ in paths]
+    for _ in range(REPEATS):
+        for path, one in zip(paths, found, strict=True):
+            for layer, seconds in seconds_by_layer(path, inputs, runs).items():
+                one.setdefault(layer, []).append(seconds)
+    return found

@@ -1,0 +1,85 @@
+"""Rungs: the ways to quantize that a fit tries, and the one that it goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from penjing.contract import Latency
+from penjing.network import Network
+from penjing.passes import Quantize
+from penjing.search.float_layers import slower_layers
+from penjing.search.ledger import Ledger
+from penjing.search.recipes import QUANTIZATIONS, Recipe
+from penjing.search.result import Candidate
+from penjing.search.workshop import Workshop
+
+INT8 = "int8"
+"""The first rung, and the end of the names of what is cut and quantized."""
+NO_GAIN = "no gain"
+
+Attempt = Callable[[str], Candidate]
+"""Makes and measures the original quantized by the chosen rung, as the candidate of its name."""
+
+
+@dataclass
+class Rungs:
+    """Recipes by name, and the name of the one with which the cuts are quantized too."""
+
+    recipes: dict[str, Recipe] = field(default_factory=lambda: dict(QUANTIZATIONS))
+    chosen: str = INT8
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.recipes[self.chosen]
+
+    def climb(self, attempt: Attempt) -> None:
+        """Rung after rung until one keeps the budget; else the one that loses least goes on."""
+        lost = {}
+        for name in self.recipes:
+            self.chosen = name
+            found = attempt(name)
+            if found.status == "kept":
+                return
+            if found.measurement.drop is not None:
+                lost[name] = found.measurement.drop.drop
+        self.chosen = min(lost, key=lost.__getitem__, default=INT8)
+
+    def leave_in_float(
+        self, attempt: Attempt, workshop: Workshop, ledger: Ledger, original: Network
+    ) -> None:
+        """Try the layers in float that the rung slows down; that goes on if its file is faster."""
+        before = ledger.result.find(self.chosen)
+        if before.measurement.latency is None:
+            return
+        slow = slower_layers(workshop, before.name, original, before.measurement.latency)
+        if not slow:
+            return
+        self.chosen = f"{before.name}, {len(slow)} in float"
+        self.recipes[self.chosen] = in_float(self.recipes[before.name], slow)
+        found = attempt(self.chosen)
+        if found.status != "failed":
+            times = workshop.time([found.name], baseline=before.name)[found.name]
+            status = found.status if times.verdict == "faster" else NO_GAIN
+            found = replace(found, status=status, reason=explained(before.name, slow, times))
+            ledger.record(found)
+        if found.status not in ("kept", before.status):
+            self.chosen = before.name
+
+
+def in_float(recipe: Recipe, layers: Sequence[str]) -> Recipe:
+    """The recipe with these layers in float."""
+    floats = dict.fromkeys(layers, 0)
+    return tuple(
+        replace(one, layers={**one.layers, **floats}) if isinstance(one, Quantize) else one
+        for one in recipe
+    )
+
+
+def explained(before: str, layers: Sequence[str], times: Latency) -> str:
+    """One line: which layers, and what a file with them in float takes, `before`'s time being 1."""
+    some = ", ".join(layers[:3]) + (", ..." if len(layers) > 3 else "")
+    return (
+        f"{before} is slower than float in {some}; with them in float {times.ratio:.3f} of its "
+        f"time ({times.ratio_low:.3f} - {times.ratio_high:.3f}): {times.verdict}"
+    )
