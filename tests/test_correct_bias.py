@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 
 from penjing.contract import Plan
 from penjing.errors import InputError
-from penjing.network import Network, capture
+from penjing.network import Network, capture, restore, save
 from penjing.network.fake_quantized import unrounded, weight_grids
 from penjing.network.lockstep import Lockstep
-from penjing.passes import CorrectBias, Quantize
+from penjing.passes import CorrectBias, Equalize, Quantize
 from penjing.task import Task
 
 
@@ -84,6 +85,17 @@ def test_input_untouched_and_the_plan_survives_json() -> None:
     x = task.train[0][0]  # type: ignore[index]
     assert torch.equal(one.apply(network, plan, task)(x), one.apply(network, again, task)(x))
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
+
+
+def test_the_whole_ladder_survives_the_disk(tmp_path: Path) -> None:
+    _, task = quantized(bias=False)
+    network = capture(task.model, task.example)
+    for one in (Equalize(), Quantize(scales="tensor", samples=48), CorrectBias(samples=48)):
+        network = one(network, task)
+    save(network, tmp_path)
+    again = restore(tmp_path, Biased(bias=False), task.example)
+    x = task.train[0][0]  # type: ignore[index]
+    assert torch.equal(again(x), network(x))
 
 
 def test_what_is_not_rounded_is_named() -> None:

@@ -123,6 +123,14 @@ def test_keep_leaves_relu6_alone() -> None:
     torch.testing.assert_close(carry_out(network, plan)(x), network(x), rtol=1e-4, atol=1e-4)
 
 
+def test_a_bound_other_than_six_is_kept() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Hardtanh(0.0, 1.0), nn.Linear(8, 2))
+    x = torch.randn(4, 4)
+    plan = Equalize().plan(capture(model, x), task_of(model, x))
+    assert plan.edits == ()
+    assert plan.left_alone[0].why == "hardtanh.default stands between it and what reads it"
+
+
 def test_twice_is_once_and_the_plan_survives_json() -> None:
     model, x = build("mobilenet_v2")
     network, task = capture(model, x[:2]), task_of(model, x)

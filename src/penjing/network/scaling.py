@@ -21,12 +21,12 @@ from penjing.network.network import Network
 from penjing.network.shapes import shapes
 
 aten = torch.ops.aten
-BOUNDED: dict[Any, Any] = {
+RELU6: dict[Any, Any] = {
     aten.hardtanh.default: aten.relu.default, aten.hardtanh_.default: aten.relu_.default,
     aten.relu6.default: aten.relu.default, aten.relu6_.default: aten.relu_.default,
     aten.clamp.default: aten.relu.default, aten.clamp_.default: aten.relu_.default,
 }  # fmt: skip
-"""What may be a ReLU with an upper bound, and the ReLU that it is without."""
+"""How ReLU6 may be spelled, and the ReLU that it is without its bound."""
 HOMOGENEOUS = {
     aten.relu.default, aten.relu_.default, aten.leaky_relu.default, aten.leaky_relu_.default,
     aten.prelu.default, aten.dropout.default, aten.dropout_.default,
@@ -50,7 +50,7 @@ class Reach:
     Attributes:
         layer: whose output the channels are.
         readers: the layers that read them, each with how many adjacent inputs a channel is.
-        bounds: the ReLUs with an upper bound on the way, which have to lose it.
+        bounds: each ReLU6 on the way, which has to lose its bound.
     """
 
     layer: fx.Node
@@ -92,11 +92,11 @@ def scale_channels(network: Network, scales: Mapping[str, Sequence[float]]) -> N
 
 
 def lift_bounds(network: Network, nodes: Sequence[str]) -> None:
-    """Make ReLUs with an upper bound, such as ReLU6, plain ones, in place; nodes by name."""
+    """Make each ReLU6 a ReLU, in place; nodes by name."""
     wanted = set(nodes)
     for node in network.calls():
         if node.name in wanted:
-            node.target = BOUNDED[node.target]
+            node.target = RELU6[node.target]
             node.args, node.kwargs = node.args[:1], {}
 
 
@@ -139,7 +139,7 @@ def _reach(layer: fx.Node, known: Mapping[fx.Node, Any]) -> Reach | str:
         after = _after(node, source, (dim, each), known)
         if after is None:
             return f"{str(node.target).removeprefix('aten.')} stands between it and what reads it"
-        if node.target in BOUNDED:
+        if node.target in RELU6:
             bounds.append(node)
         waiting += [(one, node, after) for one in node.users]
     if not readers:
@@ -152,7 +152,7 @@ def _after(
 ) -> Place | None:
     """Where the channels are behind an operator; None if they can't be scaled through it."""
     (dim, each), given = place, known[source]
-    if node.target in HOMOGENEOUS or _is_bounded_relu(node):
+    if node.target in HOMOGENEOUS or _is_relu6(node):
         return place
     if node.target in POOLS:
         return place if dim == 1 and len(given) == 2 + POOLS[node.target] else None
@@ -173,14 +173,11 @@ def _after(
     return None
 
 
-def _is_bounded_relu(node: fx.Node) -> bool:
-    """Whether it is min(max(x, 0), b)."""
+def _is_relu6(node: fx.Node) -> bool:
+    """Whether it is min(max(x, 0), 6); another bound may be what the network is about."""
     if node.target in (aten.relu6.default, aten.relu6_.default):
         return True
-    if node.target not in BOUNDED:
-        return False
-    low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", node.kwargs.get("min_val"))
-    return isinstance(low, int | float) and low == 0
+    return node.target in RELU6 and tuple(node.args[1:]) == (0, 6) and not node.kwargs
 
 
 def _groups(reader: fx.Node) -> int:

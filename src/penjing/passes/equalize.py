@@ -73,7 +73,7 @@ class Equalize(Pass):
         scales = _scales(folded, chosen)
         if not scales:
             return Plan(name, options, left_alone=tuple(left))
-        lifted = [node.name for one in chosen for node in one.bounds]
+        lifted = [node.name for one in chosen if one.layer.name in scales for node in one.bounds]
         edits: list[Mapping[str, Any]] = [folding]
         if lifted:
             edits.append({"edit": "lift_bounds", "nodes": lifted})
