@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import progress
 from kept_without_tuning import accuracy
 from torch import nn
 
@@ -88,7 +89,7 @@ def run(name: str, task: Task, seed: int, epochs: float) -> tuple[Row, Array]:
     network = cut(task)
     before = accuracy(network, task)
     options = TuneOptions(epochs=epochs, distill=distill, seed=seed)
-    tuned = train(network, task, options, _progress(f"{name}, seed {seed}"))
+    tuned = train(network, task, options, progress(f"{name}, seed {seed}"))
     with torch.no_grad():
         hits = torch.cat([tuned(x).argmax(1) == y for x, y in task.test]).double().numpy()
     share = macs(network) / macs(capture(task.model, task.example))
@@ -98,17 +99,6 @@ def run(name: str, task: Task, seed: int, epochs: float) -> tuple[Row, Array]:
         "seconds": round(time.monotonic() - begin, 1),
     }  # fmt: skip
     return row, hits
-
-
-def _progress(name: str) -> Callable[[str, float], None]:
-    last = [0.0]
-
-    def say(line: str, share: float) -> None:
-        if time.monotonic() - last[0] > 10 or share >= 1:
-            last[0] = time.monotonic()
-            print(f"\r{name}: {share:4.0%} {line}    ", end="", file=sys.stderr, flush=True)
-
-    return say
 
 
 def table(rows: list[Row], hits: dict[str, list[Array]], original: float) -> str:

@@ -16,19 +16,18 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import scores_of
 from int8_onnxruntime import cifar_task
 
 from penjing.contract import Array
-from penjing.measure.scores import drop, score
+from penjing.measure.scores import drop
 from penjing.network import Network, capture
 from penjing.passes import MixedPrecision, Quantize, Reconstruct
-from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 
 Row = dict[str, Any]
@@ -84,14 +83,6 @@ def pair(network: Network, task: Task, bits: int, baseline: Array, options: Any)
         rows.append(row_of(task.name, f"W{bits}A8", kind, found, baseline, uniform, size, seconds))
         uniform = found if uniform is None else uniform
     return rows
-
-
-def scores_of(network: Network, task: Task) -> tuple[Array, int]:
-    """Right or wrong for each test image, by the exported file, and its bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        runtime = OnnxRuntime()
-        file = runtime.lower(network, Path(folder) / "model.onnx")
-        return score(runtime.load(file), task.test, task.metric), file.file_bytes
 
 
 def row_of(

@@ -17,19 +17,18 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import scores_of
 from int8_onnxruntime import cifar_task
 
 from penjing.contract import Array
-from penjing.measure.scores import drop, score
+from penjing.measure.scores import drop
 from penjing.network import Network, capture
 from penjing.passes import Quantize, Reconstruct
-from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 
 Row = dict[str, Any]
@@ -121,14 +120,6 @@ def measure(rows: Rows, task: Task, model: str, seeds: list[int | None], steps: 
             seconds = time.monotonic() - begin
             found, size = scores_of(made, task)
             rows.add(row_of(model, bits, name, seed, found, baseline, size, seconds))
-
-
-def scores_of(network: Network, task: Task) -> tuple[Array, int]:
-    """Right or wrong for each test image, by the exported file, and its bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        runtime = OnnxRuntime()
-        file = runtime.lower(network, Path(folder) / "model.onnx")
-        return score(runtime.load(file), task.test, task.metric), file.file_bytes
 
 
 def row_of(

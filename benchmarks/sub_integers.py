@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import progress
 from torch import Tensor, fx, nn
 
 from penjing.data import Arrays
@@ -131,7 +132,7 @@ def trained(name: str, task: Task, folder: Path | None) -> tuple[Network, float]
     network = capture(task.model, task.example)
     for number, (step, options) in enumerate(CONTESTANTS[name][1], start=1):
         network = step(network, task)
-        network = Tune(options)(network, task, _progress(f"{name}, stage {number}"))
+        network = Tune(options)(network, task, progress(f"{name}, stage {number}"))
     seconds = time.monotonic() - begin
     if place:
         save(network, place)
@@ -206,17 +207,6 @@ def _of_graph(network: Network, x: Tensor) -> tuple[list[Any], Any]:
     with torch.no_grad():
         Watch(network, graph=network.graph).run(x, enable_io_processing=False)
         return found, network(x).numpy()
-
-
-def _progress(name: str) -> Callable[[str, float], None]:
-    last = [0.0]
-
-    def say(line: str, share: float) -> None:
-        if time.monotonic() - last[0] > 10 or share >= 1:
-            last[0] = time.monotonic()
-            print(f"\r{name}: {share:4.0%} {line}    ", end="", file=sys.stderr, flush=True)
-
-    return say
 
 
 def table(rows: list[Row]) -> str:

@@ -14,20 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import progress, scores_of
 
 from penjing.contract import Array
-from penjing.measure.scores import drop, score
+from penjing.measure.scores import drop
 from penjing.network import Network, capture, restore, save
 from penjing.passes import Pass, Quantize, Reconstruct, Tune
 from penjing.reference import find_task
-from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
 
@@ -71,14 +70,11 @@ def main() -> None:
 
 
 def row_of(name: str, network: Network, task: Task, baseline: Array) -> Row:
-    with tempfile.TemporaryDirectory() as folder:
-        runtime = OnnxRuntime()
-        file = runtime.lower(network, Path(folder) / "model.onnx")
-        found = score(runtime.load(file), task.test, task.metric)
+    found, size = scores_of(network, task)
     lost = drop(baseline, found, 0.95)
     return {
         "step": name, "simulated": float(hits(network, task).mean()), "file": float(found.mean()),
-        "drop": lost.drop, "bound": lost.bound, "file_bytes": file.file_bytes,
+        "drop": lost.drop, "bound": lost.bound, "file_bytes": size,
     }  # fmt: skip
 
 
@@ -87,17 +83,6 @@ def hits(network: Network, task: Task) -> Array:
     with torch.no_grad():
         found = [(network(x).argmax(1) == y).double().numpy() for x, y in task.test]
     return np.concatenate(found)
-
-
-def progress(name: str) -> Any:
-    last = [0.0]
-
-    def say(line: str, share: float) -> None:
-        if time.monotonic() - last[0] > 10 or share >= 1:
-            last[0] = time.monotonic()
-            print(f"\r{name}: {share:4.0%} {line}    ", end="", file=sys.stderr, flush=True)
-
-    return say
 
 
 def table(rows: list[Row]) -> str:

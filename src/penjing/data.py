@@ -214,6 +214,18 @@ def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
     return found
 
 
+def calibration(task: Task, samples: int) -> Iterator[Inputs]:
+    """Training inputs without their labels, batch by batch, until `samples` are reached.
+
+    Raises:
+        InputError: their shape isn't the example's, or they hold NaN or infinite values.
+    """
+    wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
+    for inputs, targets in first(task.train, samples):
+        check_batch("calibration", inputs, targets, wanted)
+        yield inputs
+
+
 def number_of_batches(batches: Batches) -> int:
     """How many batches one pass gives; counted where the data doesn't know its length."""
     try:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from penjing.arith.least_squares import NormalEquations
 from penjing.contract import LeftAlone, Plan
-from penjing.data import check_batch, first
+from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network, capture
@@ -91,11 +91,7 @@ class Compensate(Pass):
             return new
         original = capture(task.model, task.example)
         left = surviving(original, network.history)
-        wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
-        batches = []
-        for inputs, targets in first(task.train, costs.samples_in_memory(network, self.samples)):
-            check_batch("calibration", inputs, targets, wanted)
-            batches.append(inputs)
+        batches = list(calibration(task, costs.samples_in_memory(network, self.samples)))
         teacher, student = Lockstep(original, batches), Lockstep(new, batches)
         draw = torch.Generator().manual_seed(0)
         layers, _ = _layers(new)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
-from penjing.data import check_batch, first
+from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network, carry_out
@@ -90,11 +90,7 @@ class CorrectBias(Pass):
         new = carry_out(network, plan).eval()
         if not plan.summary:
             return new
-        wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
-        batches: list[Any] = []
-        for inputs, targets in first(task.train, self._samples(network)):
-            check_batch("calibration", inputs, targets, wanted)
-            batches.append(inputs)
+        batches = list(calibration(task, self._samples(network)))
         teacher, student = Lockstep(unrounded(new), batches), Lockstep(new, batches)
         layers = [node for node in weight_grids(new) if _bias(node) is not None]
         for number, node in enumerate(layers):

@@ -17,7 +17,7 @@ from penjing.arith.quantizer import (
     weight_scales,
 )
 from penjing.contract import LeftAlone
-from penjing.data import check_batch, first
+from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.layers import CONVOLUTIONS, LAYERS
@@ -223,10 +223,8 @@ def _collect(
     network: Network, task: Task, samples: int, wanted: set[fx.Node]
 ) -> dict[fx.Node, Tensor]:
     collector = _Collector(network, wanted)
-    shapes = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
     with torch.no_grad():
-        for inputs, targets in first(task.train, samples):
-            check_batch("calibration", inputs, targets, shapes)
+        for inputs in calibration(task, samples):
             args, kwargs = as_call(inputs)
             leaves = torch.utils._pytree.tree_leaves((args, kwargs))
             collector.run(*leaves, enable_io_processing=False)

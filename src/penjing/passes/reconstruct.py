@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
-from penjing.data import check_batch, first
+from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.fake_quantized import Grid, grids, unrounded, weight_grids
@@ -109,11 +109,7 @@ class Reconstruct(Pass):
         new.history = (*network.history, plan)
         if not plan.summary:
             return new
-        wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
-        batches = []
-        for inputs, targets in first(task.train, self.samples):
-            check_batch("calibration", inputs, targets, wanted)
-            batches.append(inputs)
+        batches = list(calibration(task, self.samples))
         teacher, student = Lockstep(unrounded(new), batches), Lockstep(new, batches)
         segments = self._segments(new)
         draw = torch.Generator().manual_seed(self.seed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from penjing.data import check_batch, first
+from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.task import Task, as_call
@@ -57,9 +57,7 @@ def sensitivities(
 
 def _parts(task: Task, samples: int) -> Iterator[list[Tensor]]:
     """Training inputs, a few samples at once, as the graph's placeholders take them."""
-    shapes = [tuple(one.shape[1:]) for one in pytree.tree_leaves(task.example)]
-    for inputs, targets in first(task.train, samples):
-        check_batch("calibration", inputs, targets, shapes)
+    for inputs in calibration(task, samples):
         leaves = pytree.tree_leaves(as_call(inputs))
         for part in zip(*(one.split(SAMPLES_AT_ONCE) for one in leaves), strict=True):
             yield list(part)
