@@ -78,6 +78,14 @@ def test_two_methods_are_held_against_each_alone() -> None:
     assert "longer + int8 against prune + int8" in verdicts(_result(both, longer))[1]
 
 
+def test_what_adds_to_a_failure_is_not_blamed_for_it() -> None:
+    worse = replace(PRUNED, status="over budget")
+    both = _candidate("prune + int8", (*CUT, Quantize()), 0.45, 2.0, 160, "over budget")
+    lines = verdicts(_result(INTEGERS, worse, both))
+    assert lines[2].endswith("of the bytes: not worth it: over budget")
+    assert lines[3].endswith("of the bytes: faster, but prune is over budget already")
+
+
 @pytest.mark.parametrize(
     ("changes", "end"),
     [

@@ -71,11 +71,14 @@ def _line(one: Candidate, rival: Candidate, result: Result) -> str:
     return (
         f"{one.name} against {rival.name}: {points:+.2f} points{bound}, {ratio:.3f} of the time "
         f"({low:.3f} - {high:.3f}{_disturbed(mine, theirs)}), {size:.3f} of the bytes: "
-        f"{_conclusion(one, low, high, size)}"
+        f"{_conclusion(one, rival, low, high, size)}"
     )
 
 
-def _conclusion(one: Candidate, low: float, high: float, size: float) -> str:
+def _conclusion(one: Candidate, rival: Candidate, low: float, high: float, size: float) -> str:
+    if one.status == rival.status != "kept":  # what it added isn't to blame
+        gain = "faster" if high < 1 else "smaller" if size < 1 else "no gain"
+        return f"{gain}, but {rival.name} is {rival.status} already"
     if one.status != "kept":
         return f"not worth it: {one.status}"
     if high < 1:
