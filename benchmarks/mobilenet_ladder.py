@@ -27,10 +27,11 @@ from int8_onnxruntime import Inverted, conv_bn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from penjing.contract import Array
+from penjing.contract import Array, Plan
 from penjing.data import Arrays
 from penjing.measure.scores import drop, score
 from penjing.network import Network, capture, carry_out
+from penjing.network.layers import LAYERS
 from penjing.passes import CorrectBias, Equalize, Quantize
 from penjing.reference import find_task
 from penjing.runtimes.onnxruntime import OnnxRuntime
@@ -55,8 +56,25 @@ RUNGS = (
     "per channel, least squares, equalized, corrected",
     "per tensor, min-max, corrected",
     "per tensor, least squares, corrected",
+    "W4A8: per tensor, min-max",
+    "W4A8: per tensor, min-max, equalized",
+    "W4A8: per tensor, min-max, equalized, corrected",
+    "W4A8: per tensor, least squares",
+    "W4A8: per tensor, least squares, equalized",
+    "W4A8: per tensor, least squares, equalized, corrected",
+    "W4A8: per channel, least squares",
+    "W4A8: per channel, least squares, corrected",
+    "float, uneven",
+    "uneven: per tensor, min-max",
+    "uneven: per tensor, least squares",
+    "uneven: per tensor, min-max, equalized",
+    "uneven: per tensor, min-max, equalized, corrected",
+    "uneven: per channel, least squares",
 )
-"""`min-max` and `least squares` are the ranges of weights and of values; `corrected` the biases."""
+"""W8A8 where nothing else is said; `min-max` and `least squares` are the ranges of weights and of
+values, `corrected` are the biases. With W4A8 the first and the last layer keep eight bits.
+`uneven` is a network made for the purpose: the equalized one, every channel scaled by a random
+number from 0.1 to 10, so that it computes the same from weights of very different ranges."""
 
 
 class MobileNetV2(nn.Module):
@@ -120,10 +138,10 @@ def _progress(name: str) -> Callable[[str, float], None]:
     return say
 
 
-def quantized(network: Network, task: Task, scales: str, ranges: str) -> Network:
-    """W8A8; with `ranges="minmax"` the weights' scales are those of a plain quantizer as well."""
-    quantize = Quantize(scales=scales, ranges=ranges, samples=SAMPLES)  # type: ignore[arg-type]
-    plan = quantize.plan(network, task)
+def quantized(network: Network, task: Task, bits: int, scales: str, ranges: str) -> Network:
+    """With `ranges="minmax"` the weights' scales are those of a plain quantizer as well."""
+    options: dict[str, Any] = {"weights": bits, "scales": scales, "ranges": ranges}
+    plan = Quantize(**options, samples=SAMPLES).plan(network, task)
     if ranges == "minmax":
         folded = carry_out(network, dataclasses.replace(plan, edits=plan.edits[:-1]))
         nodes = {node.name: node for node in folded.calls()}
@@ -138,14 +156,47 @@ def quantized(network: Network, task: Task, scales: str, ranges: str) -> Network
     return carry_out(network, plan)
 
 
+def uneven(network: Network, task: Task) -> Network:
+    """The same function, but for ReLU6, with each channel scaled by 10^u, u from -1 to 1."""
+    plan = Equalize().plan(network, task)
+    draw = np.random.default_rng(0)
+    *others, last = plan.edits
+    factors = {
+        name: (np.array(one) * 10 ** draw.uniform(-1, 1, len(one))).tolist()
+        for name, one in last["scales"].items()
+    }
+    edit = {"edit": "scale_channels", "scales": factors}
+    return carry_out(network, dataclasses.replace(plan, edits=(*others, edit)))
+
+
+def spread(network: Network) -> float:
+    """The largest channel's range over the median channel's, of the layer where that is most."""
+    plan = Plan("fold", {}, ({"edit": "fold_batch_norm"},))
+    folded, most = carry_out(network, plan), 1.0
+    for node in folded.calls():
+        if node.target in LAYERS:
+            weight: Any = node.args[1]
+            ranges = folded.tensor(str(weight.target)).detach().abs().flatten(1).amax(1)
+            most = max(most, float(ranges.max() / ranges.median()))
+    return most
+
+
+def spreads(task: Task) -> str:
+    found = {name: spread(climb(name, task)) for name in RUNGS if name.startswith(FLOAT)}
+    return ", ".join(f"{value:.1f} {name}" for name, value in found.items())
+
+
 def climb(name: str, task: Task) -> Network:
     """The network of a rung, by the words in its name."""
     network = capture(task.model, task.example)
+    if "uneven" in name:
+        network = uneven(network, task)
     if "equalized" in name:
         network = Equalize()(network, task)
     if not name.startswith("float"):
         scales = "tensor" if "per tensor" in name else "channel"
-        network = quantized(network, task, scales, "minmax" if "min-max" in name else "mse")
+        ranges = "minmax" if "min-max" in name else "mse"
+        network = quantized(network, task, 4 if "W4" in name else 8, scales, ranges)
     return CorrectBias(samples=SAMPLES)(network, task) if "corrected" in name else network
 
 
@@ -212,6 +263,7 @@ def main() -> None:
             partial.write_text(json.dumps(record))
             partial.replace(options.json)
     print(table(record))
+    print(f"\nLargest channel's range over the median's, in the worst layer: {spreads(task)}.")
 
 
 if __name__ == "__main__":
