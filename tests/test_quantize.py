@@ -176,3 +176,16 @@ def test_grid_worked_by_hand() -> None:
     x = torch.tensor([-1.0, 0.0, 0.004, 1.6])
     stored = q.quantize_per_tensor.default(x, 0.01, 100, 0, 255, torch.uint8)
     assert np.array_equal(stored.numpy(), [0, 100, 100, 255])
+
+
+def test_one_image_is_not_enough_to_calibrate(network: Network, task: Task) -> None:
+    x, y = task.train[0]  # type: ignore[index]
+    alone = Task(task.model, task.example, [(x[:1], y[:1])], task.test)
+    with pytest.raises(InputError, match="1 sample"):
+        Quantize().plan(network, alone)
+
+
+def test_a_value_that_never_changes_is_named(network: Network, task: Task) -> None:
+    x, y = torch.ones(16, 3, 8, 8), torch.zeros(16, dtype=torch.long)
+    plan = Quantize().plan(network, Task(task.model, task.example, [(x, y)], task.test))
+    assert any("constant" in one.why for one in plan.left_alone)

@@ -218,12 +218,19 @@ def calibration(task: Task, samples: int) -> Iterator[Inputs]:
     """Training inputs without their labels, batch by batch, until `samples` are reached.
 
     Raises:
-        InputError: their shape isn't the example's, or they hold NaN or infinite values.
+        InputError: their shape isn't the example's, they hold NaN or infinite values, or there are
+            fewer than two.
     """
     wanted = [tuple(one.shape[1:]) for one in torch.utils._pytree.tree_leaves(task.example)]
+    seen = 0
     for inputs, targets in first(task.train, samples):
         check_batch("calibration", inputs, targets, wanted)
+        seen += len(targets)
         yield inputs
+    if seen < 2:
+        raise InputError(
+            f"the calibration data has {seen} sample(s); give 2 or more, 500 or so as a rule"
+        )
 
 
 def number_of_batches(batches: Batches) -> int:

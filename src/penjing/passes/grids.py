@@ -69,7 +69,7 @@ class Calibration:
         values = _collect(network, task, self.samples, set(roots.values()))
         found: dict[fx.Node, dict[str, float]] = {}
         for root in dict.fromkeys(roots[node] for node in rounded):
-            width, where = bits.get(root, 8), f"{root.meta.get('layer') or 'input'} ({root.name})"
+            width, where = bits.get(root, 8), root.meta.get("layer") or root.name
             try:
                 low, high = activation_range(values[root], self.ranges, width, self.percentile)
             except InputError as error:
