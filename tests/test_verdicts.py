@@ -121,8 +121,9 @@ def test_a_ledger_keeps_verdicts_and_the_report_shows_them(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("drops", "chosen"),
-    [([0.3], "int8"), ([1.5, 0.4], "int8 by percentile"), ([2.0, 1.5], "int8 by percentile"),
-     ([1.5, 2.0], "int8"), ([None, None], "int8")],
+    [([0.3], "int8"), ([1.5, 0.4], "int8 by percentile"), ([2.0, 1.5, 0.4], "int8 equalized"),
+     ([2.0, 1.5, 1.6], "int8 by percentile"), ([1.5, 2.0, 2.0], "int8"),
+     ([None, None, None], "int8")],
 )  # fmt: skip
 def test_rungs_are_tried_until_one_keeps_the_budget(drops: list[Any], chosen: str) -> None:
     rungs, waiting = Rungs(), list(drops)

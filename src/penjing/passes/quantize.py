@@ -123,8 +123,10 @@ class Quantize(Pass):
         left = []
         for node, layer in zip(nodes, names, strict=True):
             named = [bits for one, bits in self.layers.items() if is_in(layer, one)]
-            if any(is_in(layer, one) for one in self.skip) or named == [0]:
-                left.append(LeftAlone(layer, "named in skip" if self.skip else "0 bits in layers"))
+            if any(is_in(layer, one) for one in self.skip):
+                left.append(LeftAlone(layer, "named in skip"))
+            elif named and not named[-1]:
+                left.append(LeftAlone(layer, "0 bits in layers"))
             elif why := why_not(node):
                 left.append(LeftAlone(layer, why))
             else:

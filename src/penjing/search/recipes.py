@@ -7,7 +7,7 @@ from typing import Any
 
 from penjing.contract import Json, Plan
 from penjing.errors import InputError
-from penjing.passes import PASSES, Pass, PruneChannels, Quantize, Tune
+from penjing.passes import PASSES, Equalize, Pass, PruneChannels, Quantize, Tune
 from penjing.targets import Target
 from penjing.tune.options import TuneOptions
 
@@ -18,6 +18,7 @@ MOST_EPOCHS = 20.0
 QUANTIZATIONS: dict[str, Recipe] = {
     "int8": (Quantize(),),
     "int8 by percentile": (Quantize(ranges="percentile"),),
+    "int8 equalized": (Equalize(), Quantize()),
 }
 """Ways to quantize without training, tried in order until one keeps the budget. Each one's last
 pass is a `Quantize`, or refines one."""
