@@ -152,7 +152,7 @@ class _Clock:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "status", "chosen"), [(0.9, "kept", "int8, 1 in float"), (1.0, NO_GAIN, "int8")]
+    ("ratio", "status", "chosen"), [(0.9, "kept", "int8 with 1 in float"), (1.0, NO_GAIN, "int8")]
 )
 def test_layers_stay_in_float_if_that_is_faster(
     ratio: float, status: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,7 +166,7 @@ def test_layers_stay_in_float_if_that_is_faster(
 
     rungs.leave_in_float(attempt, _Clock(ratio), ledger, None)  # type: ignore[arg-type]
     assert rungs.chosen == chosen
-    found = ledger.result.find("int8, 1 in float")
+    found = ledger.result.find("int8 with 1 in float")
     assert found.status == status
     assert found.recipe[0]["layers"] == {"conv1": 0}
     assert "int8 is slower than float in conv1" in found.reason

@@ -30,6 +30,7 @@ Progress = Callable[[str, float, str], None]
 LEAST_TRAINING = 2.0  # seconds; less isn't worth beginning
 FAR = 2.0  # times the budget
 SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
+FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float
 NO_TIME = "no time was left for it"
 
 
@@ -124,7 +125,11 @@ class FixedList:
             return self.result.find(name)
 
         self.rungs.climb(attempt)
-        self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
+        cost = self.result.find(self.rung).seconds + 2 * LATENCY_SECONDS
+        if cost < FLOAT_SHARE * (self.end - time.monotonic()):
+            self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
+        else:
+            self.ledger.note(f"too little time to look for layers that {self.rung} slows down")
 
     def _cut(self) -> None:
         """Prune at each share and time the files: speed doesn't depend on the weights."""

@@ -55,7 +55,7 @@ class Rungs:
         slow = slower_layers(workshop, before.name, original, before.measurement.latency)
         if not slow:
             return
-        self.chosen = f"{before.name}, {len(slow)} in float"
+        self.chosen = f"{before.name} with {len(slow)} in float"
         self.recipes[self.chosen] = in_float(self.recipes[before.name], slow)
         found = attempt(self.chosen)
         if found.status != "failed":
