@@ -153,8 +153,10 @@ def test_what_fails_on_test_makes_way_and_an_interrupt_between_looks_tells_nothi
             raise KeyboardInterrupt
         return np.repeat([1.0, 0.0], [700, 300] if len(looks) == 2 else [1000, 0])
 
-    def time(workshop: Workshop, names: list[str], seconds: float = 0.0) -> dict[str, Latency]:
-        return {one: Latency(1.0, 1.0, 1.0, 1.0, 1.0, 15) for one in ("original", *names)}
+    def time(
+        workshop: Workshop, names: list[str], seconds: float = 0.0, baseline: str = "original"
+    ) -> dict[str, Latency]:
+        return {one: Latency(1.0, 1.0, 1.0, 1.0, 1.0, 15) for one in (baseline, *names)}
 
     def progress(stage: str, share: float, best: str) -> None:
         if stage == "done" and stop_at == "the end":
