@@ -28,11 +28,13 @@ class Grouped(nn.Module):
         groups = -(-inputs // size)
         self.inputs, self.size, self.kind = inputs, size, kind
         low, high = codes
-        self.register_buffer(
-            "weight", torch.randint(low, high + 1, (outputs, groups * size)).to(kind)
-        )
-        self.register_buffer("weight_scale", torch.rand(outputs, groups) * 0.1 + 0.01)
-        middle = torch.randint(max(low, -8), min(high, 7) + 1, (outputs, groups)).int()
+        draw = torch.Generator().manual_seed(0)  # made when this file is read, before any seed
+        codes_of_all = torch.randint(low, high + 1, (outputs, groups * size), generator=draw)
+        self.register_buffer("weight", codes_of_all.to(kind))
+        scales = torch.rand(outputs, groups, generator=draw) * 0.1 + 0.01
+        self.register_buffer("weight_scale", scales)
+        ends = max(low, -8), min(high, 7) + 1
+        middle = torch.randint(*ends, (outputs, groups), generator=draw).int()
         self.register_buffer("weight_zero_point", middle if zeros else None)
         self.bias = nn.Parameter(torch.randn(outputs)) if bias else None
 
