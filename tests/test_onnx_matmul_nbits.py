@@ -104,7 +104,7 @@ def test_a_layer_is_one_node_and_its_weight_four_bits(
 @pytest.mark.parametrize(
     "layer",
     [
-        Grouped(64, 5, bias=False), Grouped(96, 5), Grouped(1, 1, 16), Grouped(33, 7),
+        Grouped(64, 5, bias=False), Grouped(96, 5), Grouped(1, 1, 16, codes=(1, 7), zeros=False), Grouped(33, 7),
         Grouped(40, 6, codes=(-1, 1), zeros=False), Grouped(40, 6, codes=(0, 7), kind=torch.uint8),
     ],
     ids=["no bias", "odd groups", "one weight", "33 inputs", "ternary", "unsigned"],
