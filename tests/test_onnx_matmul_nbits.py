@@ -104,10 +104,11 @@ def test_a_layer_is_one_node_and_its_weight_four_bits(
 @pytest.mark.parametrize(
     "layer",
     [
-        Grouped(64, 5, bias=False), Grouped(96, 5), Grouped(1, 1, 16, codes=(1, 7), zeros=False), Grouped(33, 7),
+        Grouped(64, 5, bias=False), Grouped(96, 5), Grouped(33, 7),
+        Grouped(1, 1, 16, codes=(1, 7), zeros=False),
         Grouped(40, 6, codes=(-1, 1), zeros=False), Grouped(40, 6, codes=(0, 7), kind=torch.uint8),
     ],
-    ids=["no bias", "odd groups", "one weight", "33 inputs", "ternary", "unsigned"],
+    ids=["no bias", "odd groups", "33 inputs", "one weight", "ternary", "unsigned"],
 )  # fmt: skip
 @pytest.mark.parametrize("rank", [2, 3])
 def test_shapes_and_kinds(layer: Grouped, rank: int, tmp_path: Path) -> None:
