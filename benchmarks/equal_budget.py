@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import progress
+from harness import progress
 from kept_without_tuning import accuracy
 from torch import nn
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import scores_of
+from harness import scores_of, table
 from int8_onnxruntime import cifar_task
 
 from penjing.contract import Array
@@ -60,7 +60,7 @@ def main() -> None:
                 print(row, file=sys.stderr, flush=True)
                 if options.json:
                     options.json.write_text(json.dumps({"rows": rows}, indent=1))
-    print(table(rows))
+    print(table(rows, COLUMNS, _cell))
 
 
 def pair(network: Network, task: Task, bits: int, baseline: Array, options: Any) -> list[Row]:
@@ -100,15 +100,7 @@ def row_of(
     return row
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(_cell(one, row.get(one)) for one in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines)
-
-
 def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return ""
     if column == "accuracy":
         return f"{100 * value:.2f}"
     return f"{value:+.2f}" if isinstance(value, float) else str(value)

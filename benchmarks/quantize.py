@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import scores_of
+from harness import scores_of, table
 from int8_onnxruntime import cifar_task
 
 from penjing.contract import Array
@@ -74,7 +74,8 @@ def main() -> None:
     for seed in range(options.seeds):
         for depth, task in tasks.items():
             measure(rows, task, f"ResNet-{depth}", [seed], options.steps)
-    print(table(rows.rows))
+    order = sorted(rows.rows, key=lambda one: (one["model"], one["bits"], one["rounding"]))
+    print(table(order, COLUMNS, _cell))
 
 
 class Rows:
@@ -153,16 +154,7 @@ def peers(python: str, depth: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for row in sorted(rows, key=lambda one: (one["model"], one["bits"], one["rounding"])):
-        lines.append("| " + " | ".join(_cell(one, row.get(one)) for one in COLUMNS) + " |")
-    return "\n".join(lines)
-
-
 def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return ""
     if column == "accuracy":
         return f"{100 * value:.2f}"
     return f"{value:+.2f}" if column in ("drop", "bound") else str(value)

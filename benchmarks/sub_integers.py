@@ -26,13 +26,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import progress
-from torch import Tensor, fx, nn
+from harness import progress
+from torch import Tensor, nn
 
 from penjing.data import Arrays
 from penjing.measure.scores import drop
 from penjing.network import Network, capture, restore, save
 from penjing.network.layers import LAYERS
+from penjing.network.lockstep import Lockstep
 from penjing.network.packed_bits import packed_bits
 from penjing.passes import Binarize, Ternarize, Tune
 from penjing.reference import find_task
@@ -170,13 +171,15 @@ def run(name: str, folder: Path, networks: Path | None) -> Row:
 def on_bits(network: Network, task: Task) -> Row:
     """What the packed network does on every test image, against the graph."""
     packed = packed_bits(network)
-    same, equal_sums, count, right, seconds = 0, True, 0, 0, 0.0
+    same, equal_sums, count, right = 0, True, 0, 0
+    layers = [node for node in network.calls() if node.target in LAYERS]
     for x, y in task.test:
-        sums, scores = _of_graph(network, x)
-        begin = time.monotonic()
+        with torch.no_grad():
+            scores = network(x).numpy()
+        run = Lockstep(network, [x])
+        sums = [run.value(node)[0].numpy() for node in layers]
         found = packed.sums((x.flatten(1) - 0.5).numpy())
         mine = packed.run((x.flatten(1) - 0.5).numpy())
-        seconds += time.monotonic() - begin
         turned = zip(found[:-1], sums[:-1], strict=True)  # but for rows whose signs are turned
         equal_sums &= all(np.array_equal(np.abs(one), np.abs(other)) for one, other in turned)
         equal_sums &= np.array_equal(found[-1], sums[-1])
@@ -188,25 +191,6 @@ def on_bits(network: Network, task: Task) -> Row:
         "packed_accuracy": right / count, "packed_weight_bytes": packed.weight_bytes,
         "packed_bytes": packed.bytes,
     }  # fmt: skip
-
-
-def _of_graph(network: Network, x: Tensor) -> tuple[list[Any], Any]:
-    """What the layers of the network give, and the network."""
-    found = []
-
-    class Watch(fx.Interpreter):
-        def fetch_attr(self, target: str) -> Any:
-            return network.tensor(target)
-
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if n.target in LAYERS:
-                found.append(value.numpy())
-            return value
-
-    with torch.no_grad():
-        Watch(network, graph=network.graph).run(x, enable_io_processing=False)
-        return found, network(x).numpy()
 
 
 def table(rows: list[Row]) -> str:

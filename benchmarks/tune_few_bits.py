@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import progress, scores_of
+from harness import progress, scores_of, table
 
 from penjing.contract import Array
 from penjing.measure.scores import drop
@@ -64,7 +64,7 @@ def main() -> None:
                 save(network, place)
         rows.append(row_of(name, network, task, baseline) | {"seconds": time.monotonic() - begin})
         print(rows[-1], file=sys.stderr)
-    print(table(rows))
+    print(table(rows, COLUMNS, _cell))
     if options.json:
         options.json.write_text(json.dumps({"rows": rows}, indent=1))
 
@@ -85,15 +85,7 @@ def hits(network: Network, task: Task) -> Array:
     return np.concatenate(found)
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(_cell(one, row.get(one)) for one in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines)
-
-
 def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return ""
     if column in ("simulated", "file"):
         return f"{100 * value:.2f}"
     if column in ("drop", "bound"):

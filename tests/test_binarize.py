@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from penjing.arith.binary import BINARIZE, SIGN, binarize, sign
 from penjing.contract import Plan
@@ -18,6 +18,7 @@ from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import Network, capture, carry_out, restore, save
 from penjing.network.layers import LAYERS
+from penjing.network.lockstep import Lockstep
 from penjing.network.packed_bits import packed_bits
 from penjing.passes import Binarize, Tune
 from penjing.runtimes.onnxruntime import OnnxRuntime
@@ -110,7 +111,7 @@ def test_bits_decide_as_the_network_does_to_the_sum(bias: bool) -> None:
     network = Binarize(ends=1)(capture(task.model, task.example), task)
     packed = packed_bits(network)
     x = torch.randn(300, 21)
-    sums, scores = of_graph(network, x)
+    sums, scores = layer_sums(network, x), network(x).detach().numpy()
     found = packed.sums(x.numpy())
     for layer, one, other in zip(packed.layers, found, sums, strict=True):
         assert np.array_equal(np.abs(one), np.abs(other))
@@ -127,28 +128,14 @@ def test_ties_are_decided_alike() -> None:
     task = Task(model, torch.randn(2, 21), [], [])
     network = Binarize(ends=1)(capture(model, task.example), task)
     x = torch.randn(500, 21)
-    sums, _ = of_graph(network, x)
+    sums = layer_sums(network, x)
     assert np.array_equal(packed_bits(network).sums(x.numpy())[-1], sums[-1])
     assert (sums[1] == 0).any() or (sums[2] == 0).any()
 
 
-def of_graph(network: Network, x: Tensor) -> tuple[list[Any], Any]:
-    """What the layers of the network give, and the network."""
-    found = []
-
-    class Watch(fx.Interpreter):
-        def fetch_attr(self, target: str) -> Any:
-            return network.tensor(target)
-
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if n.target in LAYERS:
-                found.append(value.numpy())
-            return value
-
-    with torch.no_grad():
-        Watch(network, graph=network.graph).run(x, enable_io_processing=False)
-        return found, network(x).numpy()
+def layer_sums(network: Network, x: Tensor) -> list[Any]:
+    run = Lockstep(network, [x])
+    return [run.value(node)[0].numpy() for node in network.calls() if node.target in LAYERS]
 
 
 def test_what_is_not_binary_is_not_put_on_bits(cnn: tuple[Network, Task]) -> None:

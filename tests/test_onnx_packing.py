@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from penjing.arith.packing import ternary_bytes
 from penjing.network import Network, capture
 from penjing.network.integers import with_integers
 from penjing.passes.quantize import Quantize
 from penjing.runtimes import onnxruntime as runtime
-from penjing.runtimes.onnx_packing import FUNCTIONS, pack_weights, ternary_bytes
+from penjing.runtimes.onnx_packing import FUNCTIONS, pack_weights
 from penjing.runtimes.onnxruntime import OnnxRuntime, seconds_by_layer, weight_bytes
 from penjing.task import Task
 

@@ -24,6 +24,7 @@ from penjing.errors import InputError
 
 Planes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
+TRITS_A_BYTE = 5  # 3^5 = 243 codes fit
 
 
 def code_range(bits: int) -> tuple[int, int]:
@@ -70,13 +71,44 @@ def stored_bytes(codes: NDArray[Any]) -> int:
     """
     if not codes.size:
         return 0
-    low, high = int(codes.min()), int(codes.max())
-    if low >= -1 and high <= 1 and not (high > low and codes.all()):
-        return -(-codes.size // 5)
-    bits = next(
-        one for one in range(1, 9) if code_range(one)[0] <= low and high <= code_range(one)[1]
-    )
+    if are_ternary(codes):
+        return ternary_bytes(codes).size
+    bits = least_bits(codes)
     return codes.size if bits == 8 else bits * -(-codes.size // 8)
+
+
+def are_ternary(codes: NDArray[Any]) -> bool:
+    """Whether no code is beyond -1, 0 and 1, and one plane of -1 and 1 wouldn't do.
+
+    >>> are_ternary(np.array([0, 1])), are_ternary(np.array([-1, 1]))
+    (True, False)
+    """
+    low, high = int(codes.min()), int(codes.max())
+    return low >= -1 and high <= 1 and not (high > low and bool(codes.all()))
+
+
+def least_bits(codes: NDArray[Any]) -> int:
+    """How many planes hold signed codes of eight bits; one if they are -1 and 1.
+
+    >>> least_bits(np.array([-1, 1])), least_bits(np.array([-1, 0, 1])), least_bits(np.array([7]))
+    (1, 2, 4)
+    """
+    if np.abs(codes.astype(np.int64)).max() == 1 and codes.all():
+        return 1
+    low, high = int(codes.min()), int(codes.max())
+    ranges = ((bits, code_range(bits)) for bits in range(2, 9))
+    return next(bits for bits, (least, most) in ranges if least <= low and high <= most)
+
+
+def ternary_bytes(codes: NDArray[Any]) -> Planes:
+    """Codes -1, 0, 1 as base-3 digits, five to a byte, the lowest first; shape (ceil(n / 5),).
+
+    >>> ternary_bytes(np.array([1, -1, 0, -1, -1, 1])).tolist()  # 2 + 1 * 9 + 0; 2
+    [11, 2]
+    """
+    digits = np.asarray(codes).reshape(-1).astype(np.int64) + 1
+    rows = np.pad(digits, (0, -len(digits) % TRITS_A_BYTE)).reshape(-1, TRITS_A_BYTE)
+    return (rows @ 3 ** np.arange(TRITS_A_BYTE)).astype(np.uint8)
 
 
 def unpack(planes: Planes, bits: int, count: int, shape: Sequence[int] | None = None) -> Any:

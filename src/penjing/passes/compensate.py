@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, cast
 
@@ -15,7 +14,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.measure import costs
-from penjing.network import Network, capture
+from penjing.network import Network, capture, carry_out
 from penjing.network.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.lineage import Indices, surviving
 from penjing.network.lockstep import Lockstep
@@ -85,8 +84,7 @@ class Compensate(Pass):
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
     ) -> Network:
         """Solve layer after layer on a copy."""
-        new = copy.deepcopy(network).eval()
-        new.history = (*network.history, plan)
+        new = carry_out(network, plan).eval()
         if not plan.summary:
             return new
         original = capture(task.model, task.example)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
 from penjing.data import calibration
 from penjing.errors import InputError
-from penjing.network import Network
+from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import Grid, grids, unrounded, weight_grids
 from penjing.network.lockstep import Lockstep
 from penjing.network.segments import Segment, between, bottlenecks
@@ -105,8 +104,7 @@ class Reconstruct(Pass):
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
     ) -> Network:
         """Learn part after part on a copy."""
-        new = copy.deepcopy(network).eval()
-        new.history = (*network.history, plan)
+        new = carry_out(network, plan).eval()
         if not plan.summary:
             return new
         batches = list(calibration(task, self.samples))

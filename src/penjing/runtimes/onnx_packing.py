@@ -18,12 +18,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from penjing.arith.packing import code_range, pack
+from penjing.arith.packing import (
+    TRITS_A_BYTE,
+    are_ternary,
+    code_range,
+    least_bits,
+    pack,
+    ternary_bytes,
+)
 from penjing.runtimes.onnx_trimming import names_inside
 
 DOMAIN = "penjing"
 PLANES, TRITS = "UnpackPlanes", "UnpackTrits"
-TRITS_A_BYTE = 5  # 3^5 = 243 codes fit
 LEAST_OPSET = 18
 """The first with BitwiseAnd."""
 MOVES = ("Transpose", "Reshape")
@@ -81,17 +87,6 @@ def pack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return new
 
 
-def ternary_bytes(codes: NDArray[Any]) -> NDArray[np.uint8]:
-    """Codes -1, 0, 1 as base-3 digits, five to a byte, the lowest first; shape (ceil(n / 5),).
-
-    >>> ternary_bytes(np.array([1, -1, 0, -1, -1, 1])).tolist()  # 2 + 1 * 9 + 0; 2
-    [11, 2]
-    """
-    digits = np.asarray(codes).reshape(-1).astype(np.int64) + 1
-    rows = np.pad(digits, (0, -len(digits) % TRITS_A_BYTE)).reshape(-1, TRITS_A_BYTE)
-    return (rows @ 3 ** np.arange(TRITS_A_BYTE)).astype(np.uint8)
-
-
 def _few_bits(graph: onnx.GraphProto) -> list[_Packed]:
     """The weights that can be packed, in the order of the file."""
     readers: dict[str, list[tuple[onnx.NodeProto, int]]] = defaultdict(list)
@@ -128,16 +123,10 @@ def _packed(name: str, codes: NDArray[np.int8]) -> _Packed | None:
     """In the fewest bytes; None for codes that need all eight bits."""
     if not codes.size:
         return None
-    low, high = int(codes.min()), int(codes.max())
-    if (low, high) == (-1, 1) and codes.all():
-        return _Packed(name, PLANES, pack(codes, 1), codes.shape, 1)
-    if low >= -1 and high <= 1:
+    if are_ternary(codes):
         return _Packed(name, TRITS, ternary_bytes(codes), codes.shape, 2)
-    for bits in range(2, 8):
-        least, most = code_range(bits)
-        if least <= low and high <= most:
-            return _Packed(name, PLANES, pack(codes, bits), codes.shape, bits)
-    return None
+    bits = least_bits(codes)
+    return None if bits == 8 else _Packed(name, PLANES, pack(codes, bits), codes.shape, bits)
 
 
 def _cost(one: _Packed) -> int:

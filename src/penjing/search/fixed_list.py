@@ -37,6 +37,7 @@ NO_TIME = "no time was left for it"
 @dataclass
 class FixedList:
     """One fit, step by step: int8, then three widths, each with and without int8.
+
     Every step leaves its candidates in the ledger. A width is timed before it is tuned, because
     speed doesn't depend on the weights; it is tuned only if it can win. `check` raises
     KeyboardInterrupt once the run should end.
@@ -307,7 +308,8 @@ class FixedList:
         self._say("timing all that keep the budget side by side")
         self.ledger.set_latencies(self.workshop.time(kept, 2 * LATENCY_SECONDS))
         for name in kept:
-            if name != self.rung in kept and not self._is_faster(name, self.rung):
+            rival = self.rung in kept and name != self.rung
+            if rival and not self._is_faster(name, self.rung):
                 ratio = self._ratio(name) / self._ratio(self.rung)
                 why = f"no faster than {self.rung} ({ratio:.2f} of its time)"
                 self.ledger.record(replace(self.result.find(name), reason=why))

@@ -1,12 +1,13 @@
-"""What several benchmarks do: say how far they are, and judge a network by its exported file."""
+"""The benchmarks' harness: say how far a run is, judge a network by its file, print the rows."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from penjing.contract import Array
 from penjing.measure.scores import score
@@ -33,3 +34,18 @@ def scores_of(network: Network, task: Task) -> tuple[Array, int]:
         runtime = OnnxRuntime()
         file = runtime.lower(network, Path(folder) / "model.onnx")
         return score(runtime.load(file), task.test, task.metric), file.file_bytes
+
+
+def table(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], cell: Callable[[str, Any], str]
+) -> str:
+    """The rows in Markdown.
+
+    Args:
+        cell: what to print for a value, by its column; of a value that is missing, nothing is.
+    """
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = ("" if row.get(one) is None else cell(one, row[one]) for one in columns)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
