@@ -20,7 +20,7 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.arith.ternary import TERNARIZE
 from penjing.network.layers import LAYERS
 from penjing.network.network import Network
-from penjing.network.tensors import set_tensor
+from penjing.network.tensors import add_bias, set_tensor
 
 INT32 = 2**31 - 1
 
@@ -124,15 +124,8 @@ def give_bias(network: Network, layers: Sequence[str]) -> None:
             continue
         weight, source = node.args[1], grid_of(node.args[1])
         name = str((source.source if source else cast(fx.Node, weight)).target)
-        bias, known = f"{name.rpartition('.')[0]}.bias".lstrip("."), network.state_dict()
-        if bias in known:
-            bias = f"{name}_bias"
         zeros = torch.zeros(len(network.tensor(name)), dtype=network.tensor(name).dtype)
-        set_tensor(network, bias, nn.Parameter(zeros.to(network.device)))
-        with network.graph.inserting_before(node):
-            new = network.graph.get_attr(bias)
-        new.meta = dict(node.meta)
-        node.args = (*node.args[:2], new, *node.args[3:])
+        add_bias(network, node, name, zeros)
         _round_bias(node)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network.batch_norm import batch_norm_of
 from penjing.network.fake_quantized import scales_of
 from penjing.network.layers import LAYERS
 from penjing.network.network import Network
-from penjing.network.tensors import drop_unused, set_tensor
+from penjing.network.tensors import add_bias, drop_unused
 
 aten = torch.ops.aten
 
@@ -56,15 +56,10 @@ def _fold(network: Network, producer: fx.Node, norm: fx.Node) -> None:
             old.copy_(old.double() * factor.view(-1, *[1] * (old.dim() - 1)))
         if rounded is source or rounded.target is FAKE_QUANTIZE:
             weight.copy_(weight.double() * factor.view(shape))
-        bias_name = f"{name.rpartition('.')[0]}.bias".lstrip(".")
         if isinstance(bias_node, fx.Node):
             network.tensor(str(bias_node.target)).copy_(shift)
         else:
-            set_tensor(network, bias_name, nn.Parameter(shift.to(weight.dtype)))
-            with network.graph.inserting_before(producer):
-                new = network.graph.get_attr(bias_name)
-            new.meta = dict(producer.meta)
-            producer.args = (*producer.args[:2], new, *producer.args[3:])
+            add_bias(network, producer, name, shift.to(weight.dtype))
     norm.replace_all_uses_with(producer)
     network.graph.erase_node(norm)
 

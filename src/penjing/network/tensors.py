@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from penjing.network.network import Network
 
@@ -18,6 +18,24 @@ def set_tensor(network: Network, name: str, tensor: torch.Tensor) -> None:
         owner.register_parameter(leaf, tensor)
     else:
         owner.register_buffer(leaf, tensor)
+
+
+def add_bias(network: Network, layer: fx.Node, weight: str, values: torch.Tensor) -> None:
+    """Give a layer without a bias one, named as its weight's neighbour, or if that name is taken
+    after the weight itself.
+
+    Args:
+        weight: the name of its weight.
+        values: (O,).
+    """
+    name = f"{weight.rpartition('.')[0]}.bias".lstrip(".")
+    if name in network.state_dict():
+        name = f"{weight}_bias"
+    set_tensor(network, name, nn.Parameter(values.to(network.device)))
+    with network.graph.inserting_before(layer):
+        node = network.graph.get_attr(name)
+    node.meta = dict(layer.meta)
+    layer.args = (*layer.args[:2], node, *layer.args[3:])
 
 
 def drop_unused(network: Network) -> None:

@@ -64,8 +64,9 @@ def _line(one: Candidate, rival: Candidate, result: Result) -> str:
     mine, theirs = one.measurement, rival.measurement
     assert mine.drop is not None
     assert theirs.drop is not None
-    points = theirs.drop.drop - mine.drop.drop if rival is not result.baseline else -mine.drop.drop
-    bound = f" (bound {-mine.drop.bound:+.2f})" if rival is result.baseline else ""
+    alone = rival is result.baseline
+    points = (0.0 if alone else theirs.drop.drop) - mine.drop.drop
+    bound = f" (bound {0.0 - mine.drop.bound:+.2f})" if alone else ""
     ratio, low, high = _ratio(mine, theirs)
     size = _bytes(mine) / max(_bytes(theirs), 1)
     return (
