@@ -39,16 +39,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--bits", type=int, nargs=2, default=[4, 4])
     parser.add_argument("--epochs", type=float, default=2.0)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--optimizer", default="adamw")
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     example = Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py"
     task = find_task(str(example))
+    training = TuneOptions(
+        epochs=options.epochs, optimizer=options.optimizer, lr=options.lr, seed=options.seed
+    )
     steps: list[tuple[str, Pass]] = [
         ("rounded to nearest", Quantize(*options.bits, samples=1024)),
         ("rounding learned", Reconstruct(steps=300, seed=options.seed)),
-        ("tuned", Tune(TuneOptions(epochs=options.epochs, lr=options.lr, seed=options.seed))),
+        ("tuned", Tune(training)),
     ]
     network = capture(task.model, task.example, source=task.source)
     rows, baseline = [], hits(network, task)

@@ -15,7 +15,7 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
 from penjing.network.fake_quantized import weight_grids
-from penjing.network.integers import with_integers
+from penjing.network.integers import Form, with_integers
 from penjing.passes.quantize import Quantize
 from penjing.task import Task
 
@@ -80,19 +80,20 @@ def test_weights_are_int8_and_biases_int32(network: Network, task: Task) -> None
     assert {torch.int8, torch.int32} <= {one.dtype for one in integers.state_dict().values()}
 
 
+@pytest.mark.parametrize("form", [Form(), Form(torch.int8), Form(torch.int8, codes=False)])
 @pytest.mark.parametrize(
     "options",
     [{}, {"weights": 4}, {"weights": 2, "activations": 4}, {"weights": 3, "ends": 3},
      {"activations": None, "weights": 4}, {"scales": "tensor"}, {"layers": {"conv2": 2}}],
 )  # fmt: skip
 def test_integers_give_the_same_numbers(
-    network: Network, task: Task, options: dict[str, Any]
+    network: Network, task: Task, options: dict[str, Any], form: Form
 ) -> None:
     """But for a value on the edge between two integers, here and there."""
     quantized = Quantize(**options)(network, task)
     x = task.train[1][0]  # type: ignore[index]
     with torch.no_grad():
-        apart = (with_integers(quantized)(x) - quantized(x)).abs()
+        apart = (with_integers(quantized, form)(x) - quantized(x)).abs()
     assert float(apart.median()) < 1e-5
 
 

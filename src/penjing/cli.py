@@ -138,6 +138,24 @@ def targets(as_json: AsJson = False) -> None:
         Console().print(targets_table(found))
 
 
+@app.command()
+def runtimes(as_json: AsJson = False) -> None:
+    """List the runtimes that penjing lowers to, and the line that installs one that is missing."""
+    from rich.console import Console
+
+    from penjing.report.table import runtimes_table
+    from penjing.runtimes.registry import ENTRIES
+
+    if as_json:
+        rows = {
+            name: asdict(one) | {"version": one.version, "missing": one.missing}
+            for name, one in ENTRIES.items()
+        }
+        print(json.dumps(rows))
+    else:
+        Console().print(runtimes_table(ENTRIES))
+
+
 def _print_result(result: Result, out: Path, report: Path) -> None:
     from rich.console import Console
 

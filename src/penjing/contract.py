@@ -79,13 +79,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a device's runtime loads.
+    """A file that a device's runtime loads, or the first of several that belong together.
 
     Attributes:
         path: where it lies.
         runtime: the name of the runtime that loads it, such as `"onnxruntime"`.
-        file_bytes: its size on disk.
-        sha256: of its bytes; checked before it is loaded.
+        file_bytes: the size on disk, of all its files.
+        sha256: of the bytes of all its files; checked before they are loaded.
     """
 
     path: Path

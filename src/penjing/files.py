@@ -53,7 +53,14 @@ def require_writable_folder(path: Path) -> None:
         ) from error
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: Path) -> str:
+    """The SHA-256 of the bytes of one file, or of several one behind the other, in hexadecimal."""
+    return sha256_of(*(one.read_bytes() for one in paths))
+
+
+def sha256_of(*contents: bytes) -> str:
+    """The SHA-256 of bytes, one behind the other."""
+    found = hashlib.sha256()
+    for one in contents:
+        found.update(one)
+    return found.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -24,8 +25,29 @@ INTEGERS = torch.ops.quantized_decomposed
 ROUNDING = {FAKE_QUANTIZE, TERNARIZE, BINARIZE, SIGN}
 
 
-def with_integers(network: Network) -> Network:
-    """A copy whose weights are int8 and whose values are uint8, the same numbers as before.
+@dataclass(frozen=True)
+class Form:
+    """How a runtime wants the integers written down; they are the same ones in every form.
+
+    Attributes:
+        values: `torch.uint8`, or `torch.int8` with everything moved down by 128.
+        codes: whether weights and biases are integers with a dequantize behind them. If not,
+            weights are real numbers on their grid with a quantize and a dequantize behind them,
+            and biases real numbers on theirs.
+    """
+
+    values: torch.dtype = torch.uint8
+    codes: bool = True
+
+    @property
+    def ends(self) -> tuple[int, int, torch.dtype]:
+        """The least and the greatest value, and their type."""
+        limits = torch.iinfo(self.values)
+        return (int(limits.min), int(limits.max), self.values)
+
+
+def with_integers(network: Network, form: Form = Form()) -> Network:
+    """A copy whose weights and values are integers of eight bits, the same numbers as before.
 
     Grids of fewer bits keep their integers in eight, cut off where the grid ends. Where a layer's
     input has a grid too, its bias becomes int32 on the grid of the sums. Ternary and binary
@@ -43,33 +65,34 @@ def with_integers(network: Network) -> Network:
         if layer in of_weights:
             grid = of_weights[layer]
             step: Tensor | None = scales[grid.node]
-            _weight(new, layer, grid, scales[grid.node])
+            _weight(new, layer, grid, scales[grid.node], form)
         else:
             step = _sub_integers(new, layer)
         if data is not None and isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
             assert step is not None
-            _bias(new, layer, bias, step * scales[data.node])
+            _bias(new, layer, bias, step * scales[data.node], form)
     for node in list(new.calls()):
         if node.target is SIGN:
             _compare(node)
     for grid in list(grids(new)):
-        _value(new, grid, float(scales[grid.node]))
+        _value(new, grid, float(scales[grid.node]), form)
     drop_unused(new)
     new.compile_graph()
     return new
 
 
-def _value(network: Network, grid: Grid, scale: float) -> None:
-    graph, ends = network.graph, (0, 255, torch.uint8)
+def _value(network: Network, grid: Grid, scale: float, form: Form) -> None:
+    graph, ends = network.graph, form.ends
+    zero, low, high = (one + ends[0] for one in grid.integers)
     with graph.inserting_before(grid.node):
         codes = graph.call_function(
-            INTEGERS.quantize_per_tensor.default, (grid.source, scale, grid.zero_point, *ends)
+            INTEGERS.quantize_per_tensor.default, (grid.source, scale, zero, *ends)
         )
         made = [codes]
-        if (grid.low, grid.high) != (0, 255):
-            made.append(graph.call_function(aten.clamp.default, (codes, grid.low, grid.high)))
+        if (low, high) != ends[:2]:
+            made.append(graph.call_function(aten.clamp.default, (codes, low, high)))
         value = graph.call_function(
-            INTEGERS.dequantize_per_tensor.default, (made[-1], scale, grid.zero_point, *ends)
+            INTEGERS.dequantize_per_tensor.default, (made[-1], scale, zero, *ends)
         )
     for one in (*made, value):
         one.meta = dict(grid.node.meta)
@@ -77,13 +100,15 @@ def _value(network: Network, grid: Grid, scale: float) -> None:
     graph.erase_node(grid.node)
 
 
-def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor) -> None:
+def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: Form) -> None:
     name = str(grid.source.target)
     codes = quantized(network.tensor(name).detach().cpu(), scales, grid.low, grid.high)
-    if scales.dim() == 1:
+    if scales.dim() > 1:
+        _dequantized_by_group(network, layer, name, codes, scales)
+    elif form.codes:
         _dequantized(network, layer, 1, name, codes, scales)
     else:
-        _dequantized_by_group(network, layer, name, codes, scales)
+        _dequantized(network, layer, 1, name, _times(codes, scales), scales)
     network.graph.erase_node(grid.node)
 
 
@@ -152,26 +177,41 @@ def _compare(node: fx.Node) -> None:
     graph.erase_node(node)
 
 
-def _bias(network: Network, layer: fx.Node, rounded: fx.Node, grid: Tensor) -> None:
+def _bias(network: Network, layer: fx.Node, rounded: fx.Node, grid: Tensor, form: Form) -> None:
     source, scale = (cast(fx.Node, one) for one in rounded.args[:2])
     name = str(source.target)
-    _dequantized(network, layer, 2, name, quantized_bias(network.tensor(name).cpu(), grid), grid)
+    codes = quantized_bias(network.tensor(name).detach().cpu(), grid)
+    if form.codes:
+        _dequantized(network, layer, 2, name, codes, grid)
+    else:
+        layer.update_arg(2, source)
+        set_tensor(network, name, _times(codes, grid).to(network.device))
     network.graph.erase_node(rounded)
     network.graph.erase_node(scale)
 
 
+def _times(codes: Tensor, scales: Tensor) -> Tensor:
+    """The real numbers that the codes stand for."""
+    return codes * scales.view(-1, *[1] * (codes.dim() - 1))
+
+
 def _dequantized(
-    network: Network, layer: fx.Node, position: int, name: str, codes: Tensor, scales: Tensor
+    network: Network, layer: fx.Node, position: int, name: str, numbers: Tensor, scales: Tensor
 ) -> None:
-    kind = codes.dtype
-    limit = torch.iinfo(kind).max
-    parts = {"": codes, "_scale": scales, "_zero_point": torch.zeros(len(scales), dtype=kind)}
+    """Give the layer codes with a dequantize behind them; real numbers are quantized first."""
+    real = numbers.is_floating_point()
+    kind = torch.int8 if real else numbers.dtype
+    ends = (-torch.iinfo(kind).max, torch.iinfo(kind).max, kind)
+    zeros = torch.zeros(len(scales), dtype=torch.int64 if real else kind)
+    parts = {"": numbers, "_scale": scales, "_zero_point": zeros}
     with network.graph.inserting_before(layer):
-        nodes = [_put(network, layer, name + end, one) for end, one in parts.items()]
-        value = network.graph.call_function(
-            INTEGERS.dequantize_per_channel.default, (*nodes, 0, -limit, limit, kind)
-        )
-    value.meta = dict(layer.meta)
+        value, *grid = (_put(network, layer, name + end, one) for end, one in parts.items())
+        steps = [INTEGERS.dequantize_per_channel.default]
+        if real:
+            steps.insert(0, INTEGERS.quantize_per_channel.default)
+        for step in steps:
+            value = network.graph.call_function(step, (value, *grid, 0, *ends))
+            value.meta = dict(layer.meta)
     layer.update_arg(position, value)
 
 

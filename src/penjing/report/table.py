@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from penjing.contract import Latency
+from penjing.runtimes.registry import Entry
 from penjing.search.profile import LayerProfile, NodeProfile
 from penjing.search.result import Candidate, Result
 from penjing.targets import Target
@@ -118,4 +119,15 @@ def targets_table(targets: Mapping[str, Target]) -> Table:
             one.name, one.description, one.isa, str(one.cores), memory, ", ".join(one.runtimes),
             str(one.channel_multiple), "here" if one.local else "not from here yet",
         )  # fmt: skip
+    return table
+
+
+def runtimes_table(entries: Mapping[str, Entry]) -> Table:
+    """The runtimes that penjing lowers to."""
+    table = Table()
+    for heading in ("runtime", "what", "file", "installed", "to install"):
+        table.add_column(heading)
+    for name, one in entries.items():
+        install = "" if one.version else one.install
+        table.add_row(name, one.about, one.ending, one.version or "no", escape(install))
     return table

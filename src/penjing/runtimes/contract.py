@@ -7,24 +7,78 @@ from pathlib import Path
 from typing import ClassVar
 
 from penjing.contract import Artifact, Session
+from penjing.errors import UnsafeError
+from penjing.files import sha256, sha256_of
 from penjing.network import Network
+from penjing.network.fake_quantized import grids
 from penjing.targets import Target
 
 
 class Runtime(ABC):
-    """Lowers a Network to an Artifact, loads it, and says what it can't take."""
+    """Lowers a Network to an Artifact, loads it, and says what it can't take.
+
+    Attributes:
+        name: as `penjing runtimes` lists it.
+        ending: of the file's name.
+    """
 
     name: ClassVar[str]
     ending: ClassVar[str]
 
-    @abstractmethod
     def problems(self, network: Network, target: Target) -> list[str]:
         """What stands against running `network` on `target`, one line each; empty if nothing."""
+        found = []
+        if self.name not in target.runtimes:
+            found.append(f"target {target.name} has no {self.name}; it has {target.runtimes}")
+        if "int8" not in target.precisions and any(True for _ in grids(network)):
+            found.append(
+                f"the network is quantized, and {target.name} has no int8; it has "
+                f"{', '.join(target.precisions)}"
+            )
+        return found
 
     @abstractmethod
     def lower(self, network: Network, path: Path) -> Artifact:
-        """Write the network as this runtime's file."""
+        """Write the network as this runtime's file.
+
+        Raises:
+            InputError: an operator that the runtime lacks; the message names it.
+        """
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """All files of the artifact whose first is `path`."""
+        return (path,)
+
+    def artifact(self, path: Path) -> Artifact:
+        """The file at `path`, as it lies there."""
+        files = self.files(path)
+        size = sum(one.stat().st_size for one in files)
+        return Artifact(path, self.name, size, sha256(*files))
+
+    def load(self, artifact: Artifact, threads: int = 1) -> Session:
+        """Load a file into a session of `threads` threads.
+
+        Raises:
+            UnsafeError: the file is not the one that was lowered; the runtime doesn't see it.
+            InputError: the runtime can't load it.
+        """
+        contents = [one.read_bytes() for one in self.files(artifact.path)]
+        found = sha256_of(*contents)
+        if found != artifact.sha256:
+            raise UnsafeError(
+                f"{artifact.path} has changed: sha256 {found[:12]}, wanted {artifact.sha256[:12]}; "
+                "make it again"
+            )
+        return self.open(contents, threads)
 
     @abstractmethod
-    def load(self, artifact: Artifact, threads: int = 1) -> Session:
-        """Load a file, after its hash has been checked."""
+    def open(self, contents: list[bytes], threads: int = 1) -> Session:
+        """A session of the bytes of an artifact's files, so that no other file is read.
+
+        Raises:
+            InputError: the runtime can't load them.
+        """
+
+    def weight_bytes(self, artifact: Artifact) -> int | None:
+        """Bytes of all weights as the file holds them; None if that can't be told."""
+        return None

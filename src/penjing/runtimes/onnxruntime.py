@@ -14,35 +14,22 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 
 from penjing.contract import Array, Artifact
-from penjing.errors import InputError, UnsafeError
-from penjing.files import sha256, write_atomically
+from penjing.errors import InputError
+from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.complex import without_complex
-from penjing.network.fake_quantized import grids
-from penjing.network.integers import with_integers
-from penjing.network.layers import CONVOLUTIONS
-from penjing.network.plain import write_plainly
-from penjing.network.shapes import shapes
-from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.onnx_matmul_nbits import with_matmul_nbits
+from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx
 from penjing.runtimes.onnx_packing import pack_weights
-from penjing.runtimes.onnx_trimming import trim
 from penjing.targets import Target
-from penjing.task import as_call, batch_dims
 
 PROTOBUF_LIMIT = 2 * 2**30
-KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.linear.default}}
-"""ONNX operators, and what they are in the graph."""
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
 ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
 """What ONNX Runtime's optimizers put behind the name of a node that they replace."""
 NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
 """Words of ONNX Runtime's about bytes that are something else."""
-OUTPUTS_KEY = "penjing.outputs"
 
 
 class OnnxRuntime(Runtime):
@@ -53,14 +40,7 @@ class OnnxRuntime(Runtime):
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
-        found = []
-        if self.name not in target.runtimes:
-            found.append(f"target {target.name} has no {self.name}; it has {target.runtimes}")
-        if "int8" not in target.precisions and any(True for _ in grids(network)):
-            found.append(
-                f"the network is quantized, and {target.name} has no int8; it has "
-                f"{', '.join(target.precisions)}"
-            )
+        found = super().problems(network, target)
         tensors = network.state_dict().values()
         size = sum(one.numel() * one.element_size() for one in tensors)
         if size >= PROTOBUF_LIMIT:
@@ -73,64 +53,17 @@ class OnnxRuntime(Runtime):
         Raises:
             InputError: the exporter can't express an operator; the message names it.
         """
-        args, kwargs = as_call(network.example)
-        leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
-        batch = torch.export.Dim("batch")
-        dims = batch_dims(leaves, batch)
-        free = (tuple(dims[id(one)] for one in leaves),)
-        kernels = {
-            kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
-            for kind, targets in KERNELS.items()
-        }
-        mode = network.training
-        network.eval()
-        try:
-            with torch.no_grad(), quiet():
-                outputs = network(*args, **kwargs)
-                real = with_integers(without_complex(network))
-                plain = write_plainly(real, shapes(real))
-                flat = _Flat(with_matmul_nbits(plain))
-                program = torch.export.export(flat, leaves, dynamic_shapes=free)
-                exported = torch.onnx.export(program, dynamo=True, verbose=False)
-        except Exception as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"the ONNX exporter can't take this network: {line[:300]}") from error
-        finally:
-            network.train(mode)
-        assert exported is not None
-        model = _named(exported.model_proto, list(kwargs), outputs, kernels)
-        trim(model)
-        model = pack_weights(model)
+        model = pack_weights(to_onnx(network))
         write_atomically(path, model.SerializeToString())
-        return Artifact(path, self.name, path.stat().st_size, sha256(path))
+        return self.artifact(path)
 
-    def load(self, artifact: Artifact, threads: int = 1) -> OnnxSession:
-        """Load into a session of `threads` threads.
+    def open(self, contents: list[bytes], threads: int = 1) -> OnnxSession:
+        """See `Runtime.open`."""
+        return OnnxSession(contents[0], threads)
 
-        Raises:
-            UnsafeError: the file is not the one that was lowered.
-        """
-        content = artifact.path.read_bytes()
-        found = sha256(artifact.path)
-        if found != artifact.sha256:
-            raise UnsafeError(
-                f"{artifact.path} has changed: sha256 {found[:12]}, wanted {artifact.sha256[:12]}; "
-                "make it again"
-            )
-        return OnnxSession(content, threads)
-
-
-class _Flat(torch.nn.Module):
-    """The network with its inputs one by one: the exporter takes no keyword tensors."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        self.spec = torch.utils._pytree.tree_structure(as_call(network.example))
-
-    def forward(self, *leaves: Any) -> Any:
-        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self.spec)
-        return self.network(*args, **kwargs)
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `weight_bytes` of this module."""
+        return weight_bytes(artifact.path)
 
 
 class OnnxSession:
@@ -167,49 +100,6 @@ class OnnxSession:
         if isinstance(self.structure, list):
             return dict(zip(self.structure, found, strict=True))
         return found[0] if self.structure == "tensor" else tuple(found)
-
-
-def _named(
-    model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: dict[str, list[str]]
-) -> onnx.ModelProto:
-    """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
-    structure: Any = "tensor"
-    names = ["output"]
-    if isinstance(outputs, dict):
-        structure = names = list(outputs)
-    elif isinstance(outputs, list | tuple):
-        structure, names = "tuple", [f"output{i or ''}" for i in range(len(outputs))]
-    graph = model.graph
-    inputs = keywords or [f"input{i or ''}" for i in range(len(graph.input))]
-    new = dict(zip([one.name for one in graph.input], inputs, strict=True))
-    new |= dict(zip([one.name for one in graph.output], names, strict=True))
-    for value in (*graph.input, *graph.output):
-        value.name = new[value.name]
-    layers = {
-        one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
-    }
-    constants = {one.name for one in graph.initializer}
-    for kind, names_of_kind in kernels.items():
-        nodes = [
-            one for one in graph.node if one.op_type in kind.split() and one.input[1] in constants
-        ]
-        if len(nodes) == len(names_of_kind):  # folding renames weights, but keeps the order
-            pairs = zip(nodes, names_of_kind, strict=True)
-            layers |= {one.input[1]: layer for one, layer in pairs if layer}
-    used: set[str] = set()
-    for position, node in enumerate(graph.node):
-        weights = [layers[one] for one in node.input if layers.get(one)]
-        node.input[:] = [new.get(one, one) for one in node.input]
-        node.output[:] = [new.get(one, one) for one in node.output]
-        if node.op_type in ("DequantizeLinear", "Transpose") and weights:
-            layers[node.output[0]] = weights[0]
-        name = f"{weights[0]}/{node.op_type}" if weights else f"/{node.op_type}.{position}"
-        node.name = name if name not in used else f"{name}.{position}"
-        used.add(node.name)
-    del graph.value_info[:]
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {OUTPUTS_KEY: json.dumps(structure)})
-    return model
 
 
 def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float]:

@@ -11,7 +11,7 @@ from penjing.data import check, with_validation
 from penjing.errors import InputError
 from penjing.network import capture
 from penjing.reference import find_task
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.registry import find_runtime
 from penjing.search.fixed_list import FixedList, Progress
 from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
@@ -69,7 +69,7 @@ def fit(
     task, note = with_validation(task)
     check(task)
     network = capture(task.model, task.example, source=task.source)
-    problems = OnnxRuntime().problems(network, device)
+    problems = find_runtime("onnxruntime").problems(network, device)
     if problems:
         raise InputError(problems[0])
     result = Result(

@@ -17,7 +17,8 @@ from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
 from penjing.measure.parity import parity
 from penjing.network import Network
-from penjing.runtimes.onnxruntime import OnnxRuntime, weight_bytes
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.registry import find_runtime
 from penjing.task import Batches, Task
 
 BASELINE = "original"
@@ -37,7 +38,7 @@ class Workshop:
     out: Path
     confidence: float
     seed: int
-    runtime: OnnxRuntime = field(default_factory=OnnxRuntime)
+    runtime: Runtime = field(default_factory=lambda: find_runtime("onnxruntime"))
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     scores: dict[str, Array] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Workshop:
         operators = costs.costs(network)
         return Measurement(
             file_bytes=artifact.file_bytes,
-            weight_bytes=weight_bytes(artifact.path),
+            weight_bytes=self.runtime.weight_bytes(artifact),
             peak_activation_bytes=costs.peak_activation_bytes(network),
             macs=sum(one.macs for one in operators),
             params=sum(one.params for one in operators),

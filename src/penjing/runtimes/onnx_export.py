@@ -1,0 +1,118 @@
+"""A Network as an ONNX model: quantize and dequantize nodes, names that people can read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import onnx
+import torch
+
+from penjing.errors import InputError
+from penjing.network import Network
+from penjing.network.complex import without_complex
+from penjing.network.integers import with_integers
+from penjing.network.layers import CONVOLUTIONS
+from penjing.network.plain import write_plainly
+from penjing.network.shapes import shapes
+from penjing.quiet import quiet
+from penjing.runtimes.onnx_matmul_nbits import with_matmul_nbits
+from penjing.runtimes.onnx_trimming import trim
+from penjing.task import as_call, batch_dims
+
+KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.linear.default}}
+"""ONNX operators, and what they are in the graph."""
+OUTPUTS_KEY = "penjing.outputs"
+"""In a model's metadata: how its outputs are to be handed back, as JSON."""
+
+
+def to_onnx(network: Network) -> onnx.ModelProto:
+    """Export with a free batch size; weights of few bits still take a byte each.
+
+    Raises:
+        InputError: the exporter can't express an operator; the message names it.
+    """
+    args, kwargs = as_call(network.example)
+    leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
+    batch = torch.export.Dim("batch")
+    dims = batch_dims(leaves, batch)
+    free = (tuple(dims[id(one)] for one in leaves),)
+    kernels = {
+        kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
+        for kind, targets in KERNELS.items()
+    }
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), quiet():
+            outputs = network(*args, **kwargs)
+            real = with_integers(without_complex(network))
+            plain = write_plainly(real, shapes(real))
+            flat = _Flat(with_matmul_nbits(plain))
+            program = torch.export.export(flat, leaves, dynamic_shapes=free)
+            exported = torch.onnx.export(program, dynamo=True, verbose=False)
+    except Exception as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"the ONNX exporter can't take this network: {line[:300]}") from error
+    finally:
+        network.train(mode)
+    assert exported is not None
+    model = _named(exported.model_proto, list(kwargs), outputs, kernels)
+    trim(model)
+    return model
+
+
+class _Flat(torch.nn.Module):
+    """The network with its inputs one by one: the exporter takes no keyword tensors."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = torch.utils._pytree.tree_structure(as_call(network.example))
+
+    def forward(self, *leaves: Any) -> Any:
+        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self.spec)
+        return self.network(*args, **kwargs)
+
+
+def _named(
+    model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: dict[str, list[str]]
+) -> onnx.ModelProto:
+    """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
+    structure: Any = "tensor"
+    names = ["output"]
+    if isinstance(outputs, dict):
+        structure = names = list(outputs)
+    elif isinstance(outputs, list | tuple):
+        structure, names = "tuple", [f"output{i or ''}" for i in range(len(outputs))]
+    graph = model.graph
+    inputs = keywords or [f"input{i or ''}" for i in range(len(graph.input))]
+    new = dict(zip([one.name for one in graph.input], inputs, strict=True))
+    new |= dict(zip([one.name for one in graph.output], names, strict=True))
+    for value in (*graph.input, *graph.output):
+        value.name = new[value.name]
+    layers = {
+        one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
+    }
+    constants = {one.name for one in graph.initializer}
+    for kind, names_of_kind in kernels.items():
+        nodes = [
+            one for one in graph.node if one.op_type in kind.split() and one.input[1] in constants
+        ]
+        if len(nodes) == len(names_of_kind):  # folding renames weights, but keeps the order
+            pairs = zip(nodes, names_of_kind, strict=True)
+            layers |= {one.input[1]: layer for one, layer in pairs if layer}
+    used: set[str] = set()
+    for position, node in enumerate(graph.node):
+        weights = [layers[one] for one in node.input if layers.get(one)]
+        node.input[:] = [new.get(one, one) for one in node.input]
+        node.output[:] = [new.get(one, one) for one in node.output]
+        if node.op_type in ("DequantizeLinear", "Transpose") and weights:
+            layers[node.output[0]] = weights[0]
+        name = f"{weights[0]}/{node.op_type}" if weights else f"/{node.op_type}.{position}"
+        node.name = name if name not in used else f"{name}.{position}"
+        used.add(node.name)
+    del graph.value_info[:]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {OUTPUTS_KEY: json.dumps(structure)})
+    return model
