@@ -94,8 +94,43 @@ class Artifact:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where one operator of an artifact runs.
+
+    Attributes:
+        name: of the operator in the file, as the runtime knows it.
+        operator: its kind, such as `"QLinearConv"`.
+        unit: what runs it, such as `"cpu"`, `"xnnpack"`, `"gpu"` or `"npu"`.
+        why: why it fell back to a lesser unit than the runtime is there for; empty if it didn't.
+    """
+
+    name: str
+    operator: str
+    unit: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a session takes: a name, a shape with 1 for every size that is free, a NumPy type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def zeros(self) -> Array:
+        """An array of that shape and type."""
+        return np.zeros(self.shape, self.dtype)
+
+
 class Session(Protocol):
     """An artifact loaded in its runtime, ready to run."""
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        """What it takes, in the order of the model's own arguments."""
+        ...
 
     def run(self, inputs: Any) -> Any:
         """Outputs for one batch: a NumPy array, or a tuple or dict of them, as the model returns.

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from penjing.contract import Artifact, Session
+from penjing.contract import Artifact, Placement, Session
 from penjing.errors import UnsafeError
 from penjing.files import sha256, sha256_of
 from penjing.network import Network
@@ -78,6 +78,10 @@ class Runtime(ABC):
         Raises:
             InputError: the runtime can't load them.
         """
+
+    @abstractmethod
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """Which unit each operator runs on, in the order of execution, as the runtime tells."""
 
     def weight_bytes(self, artifact: Artifact) -> int | None:
         """Bytes of all weights as the file holds them; None if that can't be told."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from penjing.contract import Array, Artifact
+from penjing.contract import Array, Artifact, Input, Placement
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
@@ -28,6 +28,12 @@ PROTOBUF_LIMIT = 2 * 2**30
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
 ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
 """What ONNX Runtime's optimizers put behind the name of a node that they replace."""
+TYPES = {
+    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
+    "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8", "tensor(bool)": "bool",
+}  # fmt: skip
+"""What NumPy calls ONNX Runtime's types."""
 NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
 """Words of ONNX Runtime's about bytes that are something else."""
 
@@ -61,6 +67,17 @@ class OnnxRuntime(Runtime):
         """See `Runtime.open`."""
         return OnnxSession(contents[0], threads)
 
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """See `Runtime.placement`: the provider that the session gave each node to."""
+        takes = OnnxSession(artifact.path.read_bytes()).inputs
+        inputs = {one.name: one.zeros() for one in takes}
+        return [
+            Placement(
+                one.name, one.operator, one.provider.removesuffix("ExecutionProvider").lower()
+            )
+            for one in node_times(artifact.path, inputs, runs=1)
+        ]
+
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `weight_bytes` of this module."""
         return weight_bytes(artifact.path)
@@ -85,7 +102,7 @@ class OnnxSession:
             if any(one in line for one in NO_MODEL):
                 line = "it is no ONNX model, or a part of one"
             raise InputError(f"ONNX Runtime can't load this file: {line}") from error
-        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.inputs = [_input(one) for one in self.session.get_inputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.structure = json.loads(metadata.get(OUTPUTS_KEY, '"tensor"'))
 
@@ -95,11 +112,16 @@ class OnnxSession:
             feed = inputs
         else:
             values = inputs if isinstance(inputs, tuple) else (inputs,)
-            feed = dict(zip(self.inputs, values, strict=True))
+            feed = {one.name: value for one, value in zip(self.inputs, values, strict=True)}
         found: list[Array] = self.session.run(None, feed)
         if isinstance(self.structure, list):
             return dict(zip(self.structure, found, strict=True))
         return found[0] if self.structure == "tensor" else tuple(found)
+
+
+def _input(one: Any) -> Input:
+    shape = tuple(n if isinstance(n, int) else 1 for n in one.shape)
+    return Input(one.name, shape, TYPES.get(one.type, one.type))
 
 
 def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float]:
@@ -126,12 +148,14 @@ class NodeTime:
         name: of the node of the file that it was made from, or what the runtime calls it.
         operator: as it is run, such as QLinearConv.
         layer: the module whose weights it uses, or None.
+        provider: what ran it, as ONNX Runtime calls it.
     """
 
     name: str
     operator: str
     layer: str | None
     seconds: float
+    provider: str
 
 
 def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
@@ -147,23 +171,25 @@ def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
             session.run(inputs)
         events = json.loads(Path(session.session.end_profiling()).read_text())
     samples: dict[int, list[float]] = defaultdict(list)
-    names: dict[int, tuple[str, str]] = {}
+    names: dict[int, tuple[str, str, str]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             node = int(event["args"]["node_index"])  # names repeat, such as those of Transposes
             samples[node].append(event["dur"] / 1e6)
             name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
-            names[node] = ADDED_TO_NAMES.sub("", name), event["args"]["op_name"]
+            kind, provider = event["args"]["op_name"], event["args"]["provider"]
+            names[node] = ADDED_TO_NAMES.sub("", name), kind, provider
     origins = _origins(model.graph)
     found = []
     for node, one in samples.items():
-        name, operator = names[node]
+        name, operator, provider = names[node]
         origin = origins.get(name)
         seconds = statistics.mean(sorted(one)[len(one) // 4 : -(len(one) // 4) or None])
         layer = _layer(origin) if origin else None
         if origin and not layer and origin.name != name:  # it stands for values of that operator
             layer = origin.op_type
-        found.append(NodeTime(origin.name if origin else name, operator, layer, seconds))
+        title = origin.name if origin else name
+        found.append(NodeTime(title, operator, layer, seconds, provider))
     return found
 
 

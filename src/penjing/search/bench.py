@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from penjing.contract import Latency
 from penjing.errors import InputError
 from penjing.measure.latency import compare
-from penjing.search.inputs import open_file, random_inputs, require_runs, signature
+from penjing.search.inputs import open_file, random_inputs, require_runs, spelled
 
 
 def bench(paths: list[Path], seconds: float = 5.0, seed: int = 0) -> dict[str, Latency]:
-    """Time ONNX files against the first one, batch 1, one thread, on seeded random inputs.
+    """Time files against the first one, batch 1, one thread, on seeded random inputs.
+
+    Each file runs in the runtime that its ending tells.
 
     Raises:
         InputError: a file is missing, can't be loaded or fails, or inputs differ.
@@ -22,11 +25,14 @@ def bench(paths: list[Path], seconds: float = 5.0, seed: int = 0) -> dict[str, L
         while name in sessions:
             name += " (again)"
         sessions[name] = open_file(path)
-        shapes[name] = signature(sessions[name])
+        shapes[name] = [replace(one, name="") for one in sessions[name].inputs]
     first = next(iter(sessions))
     for name, shape in shapes.items():
         if shape != shapes[first]:
-            raise InputError(f"inputs differ: {first} takes {shapes[first]}, {name} takes {shape}")
+            raise InputError(
+                f"inputs differ: {first} takes {spelled(shapes[first])}, {name} takes "
+                f"{spelled(shape)}"
+            )
     inputs = random_inputs(shapes[first], seed)
     for name, session in sessions.items():
         require_runs(name, session, inputs)

@@ -1,48 +1,34 @@
-"""Inputs for an ONNX file of which nothing but the file is known: random, batch 1."""
+"""Inputs for a runtime's file of which nothing but the file is known: random, batch 1."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from penjing.contract import Input, Session
 from penjing.errors import InputError
-from penjing.runtimes.onnxruntime import OnnxSession
-
-TYPES = {
-    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
-    "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(int8)": "int8",
-    "tensor(uint8)": "uint8", "tensor(bool)": "bool",
-}  # fmt: skip
-
-Signature = list[tuple[list[int], str]]
-"""For each input its shape, with 1 for every size that is free, and its ONNX type."""
+from penjing.runtimes.registry import runtime_of
 
 
-def open_file(path: Path) -> OnnxSession:
-    """A session of one thread.
+def open_file(path: Path) -> Session:
+    """A session of one thread, in the runtime that the ending tells.
 
     Raises:
-        InputError: there is no such file, or ONNX Runtime can't load it.
+        InputError: there is no such file, or its runtime isn't installed or can't load it.
     """
     if not path.is_file():
         raise InputError(f"no file {path}")
+    runtime = runtime_of(path)
     try:
-        return OnnxSession(path.read_bytes())
-    except InputError as error:
+        return runtime.open([one.read_bytes() for one in runtime.files(path)])
+    except (InputError, OSError) as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def signature(session: OnnxSession) -> Signature:
-    """What the session takes."""
-    return [
-        ([n if isinstance(n, int) else 1 for n in one.shape], one.type)
-        for one in session.session.get_inputs()
-    ]
-
-
-def random_inputs(of: Signature, seed: int = 0) -> tuple[Any, ...]:
+def random_inputs(of: Sequence[Input], seed: int = 0) -> tuple[Any, ...]:
     """One array for each input: normal numbers, or 0 and 1 where they are integers.
 
     Raises:
@@ -50,16 +36,22 @@ def random_inputs(of: Signature, seed: int = 0) -> tuple[Any, ...]:
     """
     draw = np.random.default_rng(seed)
     found = []
-    for shape, kind in of:
-        if kind not in TYPES:
-            raise InputError(f"inputs of {kind} can't be drawn; wanted one of {', '.join(TYPES)}")
-        real = np.dtype(TYPES[kind]).kind == "f"
-        values = draw.standard_normal(shape) if real else draw.integers(0, 2, shape)
-        found.append(values.astype(TYPES[kind]))
+    for one in of:
+        try:
+            kind = np.dtype(one.dtype).kind
+        except TypeError:
+            raise InputError(f"an input of {one.dtype} can't be drawn") from None
+        values = draw.standard_normal(one.shape) if kind == "f" else draw.integers(0, 2, one.shape)
+        found.append(values.astype(one.dtype))
     return tuple(found)
 
 
-def require_runs(name: str, session: OnnxSession, inputs: tuple[Any, ...]) -> None:
+def spelled(inputs: Sequence[Input]) -> str:
+    """Shapes and types in words."""
+    return ", ".join(f"{one.dtype} of {' x '.join(map(str, one.shape))}" for one in inputs)
+
+
+def require_runs(name: str, session: Session, inputs: tuple[Any, ...]) -> None:
     """Run it once.
 
     Raises:

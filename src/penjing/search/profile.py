@@ -20,7 +20,7 @@ from penjing.runtimes.onnxruntime import (
     node_times,
     seconds_by_layer,
 )
-from penjing.search.inputs import open_file, random_inputs, require_runs, signature
+from penjing.search.inputs import open_file, random_inputs, require_runs
 from penjing.task import Task
 
 
@@ -95,7 +95,7 @@ def profile_file(path: Path, seconds: float = 3.0) -> tuple[list[NodeProfile], f
         InputError: the file is missing, is no ONNX model or fails on random inputs.
     """
     session = open_file(path)
-    inputs = random_inputs(signature(session))
+    inputs = random_inputs(session.inputs)
     require_runs(str(path), session, inputs)
     whole = compare({"it": session}, inputs, "it", seconds)["it"].latency_ms
     times, sizes = node_times(path, inputs), bytes_by_node(path)
