@@ -1,4 +1,4 @@
-"""What a ResNet keeps with few bits and no training: rounded to nearest, and learned rounding.
+"""What a ResNet keeps with few bits and no training: rounded to nearest, in turn, or as learned.
 
     PENJING_DATA=<folder with data/ and models/> python benchmarks/quantize.py [--json FILE]
         [--models 20 56] [--seeds 3] [--steps 300] [--peers PYTHON]
@@ -27,8 +27,8 @@ from int8_onnxruntime import cifar_task
 
 from penjing.contract import Array
 from penjing.measure.scores import drop
-from penjing.network import Network, capture
-from penjing.passes import Quantize, Reconstruct
+from penjing.network import capture
+from penjing.passes import Gptq, Pass, Quantize, Reconstruct
 from penjing.task import Task
 
 Row = dict[str, Any]
@@ -70,10 +70,12 @@ def main() -> None:
         for depth in tasks:
             rows.add_all(f"ResNet-{depth}", lambda depth=depth: peers(options.peers, depth))
     for depth, task in tasks.items():
-        measure(rows, task, f"ResNet-{depth}", [None], options.steps)
+        measure(rows, task, f"ResNet-{depth}", "nearest", None, None)
+        measure(rows, task, f"ResNet-{depth}", "in turn", None, Gptq(SAMPLES))
     for seed in range(options.seeds):
+        learn = Reconstruct(samples=SAMPLES, steps=options.steps, seed=seed)
         for depth, task in tasks.items():
-            measure(rows, task, f"ResNet-{depth}", [seed], options.steps)
+            measure(rows, task, f"ResNet-{depth}", "learned", seed, learn)
     order = sorted(rows.rows, key=lambda one: (one["model"], one["bits"], one["rounding"]))
     print(table(order, COLUMNS, _cell))
 
@@ -99,8 +101,10 @@ class Rows:
                 self.add(row)
 
 
-def measure(rows: Rows, task: Task, model: str, seeds: list[int | None], steps: int) -> None:
-    """Every width; rounded to nearest for the seed None."""
+def measure(
+    rows: Rows, task: Task, model: str, name: str, seed: int | None, refine: Pass | None
+) -> None:
+    """Every width with one rounding: its name and seed, and the pass after `Quantize`."""
     network = capture(task.model, task.example)
     baseline = scores_of(network, task)[0]
     if not rows.has(model=model, bits="float"):
@@ -108,19 +112,15 @@ def measure(rows: Rows, task: Task, model: str, seeds: list[int | None], steps: 
         rows.add(row_of(model, "float", "", None, found, baseline, size, 0.0))
     for weights, activations in WIDTHS:
         bits = f"W{weights}A{activations}"
-        nearest: Network | None = None
-        for seed in seeds:
-            name = "nearest" if seed is None else "learned"
-            if rows.has(model=model, bits=bits, rounding=name, seed=seed):
-                continue
-            begin = time.monotonic()
-            nearest = nearest or Quantize(weights, activations, samples=SAMPLES)(network, task)
-            made = nearest
-            if seed is not None:
-                made = Reconstruct(samples=SAMPLES, steps=steps, seed=seed)(nearest, task)
-            seconds = time.monotonic() - begin
-            found, size = scores_of(made, task)
-            rows.add(row_of(model, bits, name, seed, found, baseline, size, seconds))
+        if rows.has(model=model, bits=bits, rounding=name, seed=seed):
+            continue
+        begin = time.monotonic()
+        made = Quantize(weights, activations, samples=SAMPLES)(network, task)
+        if refine is not None:
+            made = refine(made, task)
+        seconds = time.monotonic() - begin
+        found, size = scores_of(made, task)
+        rows.add(row_of(model, bits, name, seed, found, baseline, size, seconds))
 
 
 def row_of(

@@ -58,9 +58,8 @@ def test_no_import_climbs(path: Path) -> None:
 def test_no_pass_or_runtime_imports_its_neighbour(room: str) -> None:
     methods = {
         "passes": (
-            "binarize", "compensate", "correct_bias", "equalize", "merge", "mixed_precision",
-            "prune", "quantize", "reconstruct", "ternarize",
-            "tune",
+            "binarize", "compensate", "correct_bias", "equalize", "gptq", "merge",
+            "mixed_precision", "prune", "quantize", "reconstruct", "ternarize", "tune",
         ),
         "runtimes": ("onnxruntime",),
     }[room]  # fmt: skip

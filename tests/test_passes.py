@@ -17,6 +17,7 @@ from penjing.passes import (
     Compensate,
     CorrectBias,
     Equalize,
+    Gptq,
     Merge,
     MixedPrecision,
     Pass,
@@ -50,6 +51,7 @@ PASSES: dict[str, Pass] = {
     "binary throughout": Binarize(shortcuts=True, learned_sign=True, ends=1),
     "equalize": Equalize(),
     "correct bias": CorrectBias(samples=8),
+    "gptq": Gptq(samples=8),
     "reconstruct": Reconstruct(samples=8, steps=2, batch=4),
     "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
 }

@@ -76,6 +76,15 @@ def weight_grids(network: Network) -> dict[fx.Node, Grid]:
     return {node: grid for node, grid in found.items() if grid and grid.source.op == "get_attr"}
 
 
+def own_bias(layer: fx.Node) -> fx.Node | None:
+    """The layer's own bias; None if it has none, or one that is computed or shared."""
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    if isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
+        bias = bias.args[0]
+    own = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
+    return cast(fx.Node, bias) if own else None
+
+
 def unrounded(network: Network) -> Network:
     """A copy in which nothing is rounded; its nodes keep their names."""
     new = copy.deepcopy(network)

@@ -5,6 +5,7 @@ from penjing.passes.compensate import Compensate
 from penjing.passes.contract import Pass
 from penjing.passes.correct_bias import CorrectBias
 from penjing.passes.equalize import Equalize
+from penjing.passes.gptq import Gptq
 from penjing.passes.merge import Merge
 from penjing.passes.mixed_precision import MixedPrecision
 from penjing.passes.prune import PruneChannels
@@ -18,6 +19,7 @@ PASSES: dict[str, type[Pass]] = {
     "Compensate": Compensate,
     "CorrectBias": CorrectBias,
     "Equalize": Equalize,
+    "Gptq": Gptq,
     "Merge": Merge,
     "MixedPrecision": MixedPrecision,
     "PruneChannels": PruneChannels,
@@ -34,6 +36,7 @@ __all__ = [
     "Compensate",
     "CorrectBias",
     "Equalize",
+    "Gptq",
     "Merge",
     "MixedPrecision",
     "Pass",

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional
 
 from penjing.arith.least_squares import NormalEquations
 from penjing.contract import LeftAlone, Plan
@@ -18,12 +17,12 @@ from penjing.network import Network, capture, carry_out
 from penjing.network.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.lineage import Indices, surviving
 from penjing.network.lockstep import Lockstep
+from penjing.network.rows import READ_AS_ROWS, groups_of, rows_given, rows_read
 from penjing.passes.contract import Pass, Progress
 from penjing.task import Task
 
 aten = torch.ops.aten
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
-LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 LARGEST_SYSTEM = 12_000  # unknowns; more than 1 GB each for the sums and their factor
 MOST_PRODUCTS = 4e11  # multiplications for a system's sums, half a minute; fewer rows if more
 
@@ -108,11 +107,11 @@ def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
     """Convolutions and linear layers with weights of their own, and those that can't be solved."""
     layers, left = [], []
     for node in network.calls():
-        if "conv" not in str(node.target) and node.target not in LAYERS:
+        if "conv" not in str(node.target) and node.target not in READ_AS_ROWS:
             continue
         weight = node.args[1]
         why = ""
-        if node.target not in LAYERS:
+        if node.target not in READ_AS_ROWS:
             why = f"{str(node.target).removeprefix('aten.')} isn't solved"
         elif not isinstance(weight, fx.Node) or weight.op != "get_attr" or len(weight.users) > 1:
             why = "its weight is computed or shared"
@@ -142,12 +141,13 @@ class _Solve:
         norm = _sole_user(self.node, {aten.batch_norm.default})
         found = None if norm is None else batch_norm_of(self.network, norm)
         norm = norm if found is not None else None
-        groups, unknowns = self._groups(), weight[0].numel()
+        groups, unknowns = groups_of(self.node), weight[0].numel()
         systems = [NormalEquations(unknowns, len(weight) // groups) for _ in range(groups)]
         rows = max(2 * unknowns, min(rows, int(MOST_PRODUCTS / unknowns**2 / groups)))
         each = max(1, rows // len(self.student.batches))
         for x, y in zip(self.student.value(self._input()), self._targets(norm), strict=True):
-            columns, outputs = self._sampled(x, y, each)
+            columns, outputs = rows_read(self.node, weight, x), rows_given(self.node, y)
+            columns, outputs = _some(columns, outputs, each, self.draw)
             for system, part, wanted in zip(
                 systems, columns.chunk(groups, 1), outputs.chunk(groups, 1), strict=True
             ):
@@ -180,27 +180,6 @@ class _Solve:
                     ]
         return [one.index_select(dim, keep) for one in self.teacher.value_of(end.name)]
 
-    def _sampled(self, x: Tensor, y: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Rows of what the layer reads and of what it should give, at some positions."""
-        if self.node.target is aten.linear.default:
-            return _some(x.flatten(0, -2), y.flatten(0, -2), rows, self.draw)
-        weight = self._tensor(1)
-        assert weight is not None
-        kernel = weight.shape[2:]
-        arguments: list[Any] = [*self.node.args, None, None, None, None][:6]
-        stride, padding, dilation = (
-            _each(given, len(kernel), default)
-            for given, default in zip(arguments[3:], (1, 0, 1), strict=True)
-        )
-        if len(kernel) == 1:  # one dimension as two, the first of size 1
-            x, y, kernel = x.unsqueeze(2), y.unsqueeze(2), torch.Size((1, *kernel))
-            stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
-        columns = functional.unfold(x, kernel, dilation, padding, stride)
-        return _some(
-            columns.transpose(1, 2).flatten(0, 1), y.flatten(2).transpose(1, 2).flatten(0, 1),
-            rows, self.draw,
-        )  # fmt: skip
-
     def _write_through(self, norm: BatchNorm, systems: list[NormalEquations], ridge: float) -> None:
         """Write the solution before a batch norm: the layer's weight keeps its scale, the norm
         takes the new statistics, and its weight and bias make the solved function of it."""
@@ -228,9 +207,6 @@ class _Solve:
         norm.gamma.copy_(gain * (spread + norm.epsilon).sqrt())
         norm.beta.copy_(shift)
 
-    def _groups(self) -> int:
-        return int(cast(int, self.node.args[6])) if len(self.node.args) > 6 else 1
-
     def _input(self) -> fx.Node:
         return cast(fx.Node, self.node.args[0])
 
@@ -238,12 +214,6 @@ class _Solve:
         if len(self.node.args) <= position or self.node.args[position] is None:
             return None
         return self.network.tensor(str(cast(fx.Node, self.node.args[position]).target))
-
-
-def _each(given: Any, dimensions: int, default: int) -> tuple[int, ...]:
-    """A window's stride, padding or dilation, one for each dimension."""
-    given = [default] if given is None else list(given)
-    return tuple(given * dimensions) if len(given) == 1 else tuple(given)
 
 
 def _some(x: Tensor, y: Tensor, rows: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx
 
-from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
 from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network, carry_out
-from penjing.network.fake_quantized import unrounded, weight_grids
+from penjing.network.fake_quantized import own_bias, unrounded, weight_grids
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.lockstep import Lockstep
 from penjing.passes.contract import Pass, Progress
@@ -64,13 +63,18 @@ class CorrectBias(Pass):
             if node.target not in LAYERS:
                 continue
             why = "" if node in rounded else "its weight is not rounded"
-            if not why and _bias(node) is None and len(node.args) > 2 and node.args[2] is not None:
+            if (
+                not why
+                and own_bias(node) is None
+                and len(node.args) > 2
+                and node.args[2] is not None
+            ):
                 why = "its bias is computed or shared"
             if why:
                 left.append(LeftAlone(str(node.meta["layer"]), why))
                 continue
             count += 1
-            if _bias(node) is None:
+            if own_bias(node) is None:
                 bare.append(node.name)
         edits = ({"edit": "give_bias", "layers": bare},) if bare else ()
         samples = self._samples(network)
@@ -92,13 +96,13 @@ class CorrectBias(Pass):
             return new
         batches = list(calibration(task, self._samples(network)))
         teacher, student = Lockstep(unrounded(new), batches), Lockstep(new, batches)
-        layers = [node for node in weight_grids(new) if _bias(node) is not None]
+        layers = [node for node in weight_grids(new) if own_bias(node) is not None]
         for number, node in enumerate(layers):
             if progress is not None:
                 progress(f"correcting {node.meta['layer']}", number / len(layers))
             usual = _mean(teacher.value_of(node.name), node)
             found = _mean(student.value(node), node)
-            bias = _bias(node)
+            bias = own_bias(node)
             assert bias is not None
             with torch.no_grad():
                 tensor = new.tensor(str(bias.target))
@@ -108,15 +112,6 @@ class CorrectBias(Pass):
             student.forget_before(node)
             teacher.forget_before(node)
         return new
-
-
-def _bias(layer: fx.Node) -> fx.Node | None:
-    """The layer's own bias; None if it has none, or one that is computed or shared."""
-    bias = layer.args[2] if len(layer.args) > 2 else None
-    if isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
-        bias = bias.args[0]
-    own = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
-    return cast(fx.Node, bias) if own else None
 
 
 def _mean(values: list[Tensor], layer: fx.Node) -> Tensor:

@@ -1,0 +1,56 @@
+"""Rows: what a layer multiplies its weight with, and what it gives, one row for each position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+aten = torch.ops.aten
+READ_AS_ROWS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
+"""The layers that `rows_read` knows."""
+
+
+def rows_read(layer: fx.Node, weight: Tensor, x: Tensor) -> Tensor:
+    """(positions of all samples, groups x unknowns): a linear layer's inputs, a convolution's
+    windows; of each group, as many unknowns as `weight[0]` has numbers, in that order.
+
+    Args:
+        layer: one of `READ_AS_ROWS`.
+        weight: its weight.
+        x: its input.
+    """
+    if layer.target is aten.linear.default:
+        return x.flatten(0, -2)
+    kernel = weight.shape[2:]
+    arguments: list[Any] = [*layer.args, None, None, None, None][:6]
+    stride, padding, dilation = (
+        _each(given, len(kernel), default)
+        for given, default in zip(arguments[3:], (1, 0, 1), strict=True)
+    )
+    if len(kernel) == 1:  # one dimension as two, the first of size 1
+        x, kernel = x.unsqueeze(2), torch.Size((1, *kernel))
+        stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+    return functional.unfold(x, kernel, dilation, padding, stride).transpose(1, 2).flatten(0, 1)
+
+
+def rows_given(layer: fx.Node, y: Tensor) -> Tensor:
+    """(positions of all samples, outputs), in the order of `rows_read`."""
+    if layer.target is aten.linear.default:
+        return y.flatten(0, -2)
+    return y.flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def groups_of(layer: fx.Node) -> int:
+    """Into how many groups a layer's inputs and outputs fall that have no weight in common."""
+    found = layer.args[6] if len(layer.args) > 6 else 1
+    assert isinstance(found, int)
+    return found
+
+
+def _each(given: Any, dimensions: int, default: int) -> tuple[int, ...]:
+    """A window's stride, padding or dilation, one for each dimension."""
+    given = [default] if given is None else list(given)
+    return tuple(given * dimensions) if len(given) == 1 else tuple(given)
