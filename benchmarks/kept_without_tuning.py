@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from int8_onnxruntime import cifar_task, require
+from networks import cifar_task, require
 from torch import nn
 from torch.nn import functional
 

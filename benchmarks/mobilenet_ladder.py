@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from int8_onnxruntime import Inverted, conv_bn
+from networks import Inverted, conv_bn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

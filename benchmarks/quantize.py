@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from harness import scores_of, table
-from int8_onnxruntime import cifar_task
+from networks import cifar_task
 
 from penjing.contract import Array
 from penjing.measure.scores import drop

@@ -140,6 +140,26 @@ def test_rungs_are_tried_until_one_keeps_the_budget(drops: list[Any], chosen: st
     assert rungs.chosen == chosen
 
 
+@pytest.mark.parametrize(
+    ("drops", "chosen", "after"),
+    [([1.5], "int8", "int8"), ([0.2, 1.5], "int4 weights", "int4 weights"),
+     ([0.2, 0.9], "int3 weights", "int3 weights")],
+)  # fmt: skip
+def test_bits_are_taken_away_while_the_budget_is_kept(
+    drops: list[float], chosen: str, after: str
+) -> None:
+    rungs, waiting = Rungs(), list(drops)
+
+    def attempt(name: str) -> Candidate:
+        drop = waiting.pop(0)
+        return _candidate(name, rungs.recipe, 0.5, drop, 300, "kept" if drop < 1 else "over budget")
+
+    rungs.descend(attempt)
+    assert not waiting
+    assert rungs.chosen == chosen
+    assert rungs.after("prune 25 %") == f"prune 25 % + {after}"
+
+
 class _Clock:
     """A workshop that says what it is told to."""
 

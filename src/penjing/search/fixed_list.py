@@ -20,7 +20,7 @@ from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
-from penjing.search.rungs import INT8, Rungs
+from penjing.search.rungs import Rungs
 from penjing.search.workshop import BASELINE, LATENCY_SECONDS, Workshop
 from penjing.targets import Target
 from penjing.task import as_call
@@ -36,7 +36,8 @@ NO_TIME = "no time was left for it"
 
 @dataclass
 class FixedList:
-    """One fit, step by step: int8, then three widths, each with and without int8.
+    """One fit, step by step: int8 (and fewer bits for a small file), then three widths, each with
+    and without the chosen quantization.
 
     Every step leaves its candidates in the ledger. A width is timed before it is tuned, because
     speed doesn't depend on the weights; it is tuned only if it can win. `check` raises
@@ -122,10 +123,13 @@ class FixedList:
     def _quantize(self) -> None:
         def attempt(name: str) -> Candidate:
             self._say(name)
-            self._try(name, lambda: self._to_int8(self.original))
+            self._try(name, lambda: self._quantized(self.original))
             return self.result.find(name)
 
         self.rungs.climb(attempt)
+        if self.result.goal == "size" and self._status(self.rung) == "kept":
+            self.rungs.descend(attempt)
+            return
         cost = self.result.find(self.rung).seconds + 2 * LATENCY_SECONDS
         if cost < FLOAT_SHARE * (self.end - time.monotonic()):
             self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
@@ -145,7 +149,10 @@ class FixedList:
                 continue
             try:
                 network = prune.apply(self.original, plan, self.workshop.task)
-                for key, one in ((name, network), (_int8(name), self._to_int8(network))):
+                for key, one in (
+                    (name, network),
+                    (self.rungs.after(name), self._quantized(network)),
+                ):
                     self.workshop.make(key, one, "untuned")  # a file that tuning doesn't replace
                     found[key] = self.workshop.sizes(key, one)
             except PenjingError as error:
@@ -200,7 +207,7 @@ class FixedList:
         for name in self.cuts:
             if self._status(name) != "not tuned" or self._latency(name) is None:
                 continue
-            fastest = min((name, _int8(name)), key=lambda one: self._ratio(one))
+            fastest = min((name, self.rungs.after(name)), key=lambda one: self._ratio(one))
             beaten = [one for one in rivals if not self._is_faster(fastest, one)]
             if beaten and self.result.goal == "latency":
                 ratio = self._ratio(fastest) / self._ratio(beaten[-1])
@@ -220,9 +227,9 @@ class FixedList:
         else:
             done = self._try(name, lambda: self._tuned(name, base, seconds))
         if done:
-            self._try(_int8(name), lambda: self._to_int8(self.networks[name]))
+            self._try(self.rungs.after(name), lambda: self._quantized(self.networks[name]))
         else:
-            self._leave(_int8(name), f"{name} failed")
+            self._leave(self.rungs.after(name), f"{name} failed")
         return done
 
     def _tuned(self, name: str, base: str, seconds: float) -> Network:
@@ -329,12 +336,12 @@ class FixedList:
         """The passes that make a candidate, as JSON."""
         if name in self.rungs.recipes:
             return tuple(recipes.to_json(self.rungs.recipes[name]))
-        base, _, last = name.rpartition(" + ")
+        base, plus, _ = name.rpartition(" + ")
         passes = self.cuts.get(base or name, ())
-        more = self.rungs.recipe if last == INT8 else ()
+        more = self.rungs.recipe if plus else ()
         return tuple(recipes.to_json((*passes, *more)))
 
-    def _to_int8(self, network: Network) -> Network:
+    def _quantized(self, network: Network) -> Network:
         for one in self.rungs.recipe:
             network = self._applied(one, network, self.rung)
         return network
@@ -349,11 +356,11 @@ class FixedList:
 
     def _leave(self, cut: str, why: str) -> None:
         """Say of both files of a cut why it wasn't tuned."""
-        both = [one for one in self.result.candidates if one.name in (cut, _int8(cut))]
+        both = [one for one in self.result.candidates if one.name in (cut, self.rungs.after(cut))]
         self.ledger.record(*(replace(one, reason=why) for one in both))
 
     def _keeps_budget(self, cut: str) -> bool:
-        return "kept" in (self._status(cut), self._status(_int8(cut)))
+        return "kept" in (self._status(cut), self._status(self.rungs.after(cut)))
 
     def _drop(self, cut: str) -> float:
         found = self.result.find(cut).measurement.drop
@@ -376,8 +383,3 @@ class FixedList:
         assert mine is not None
         assert theirs is not None
         return mine.ratio_high < theirs.ratio_low
-
-
-def _int8(cut: str) -> str:
-    """The name of a cut's quantized file."""
-    return f"{cut} + {INT8}"

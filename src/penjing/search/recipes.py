@@ -7,7 +7,7 @@ from typing import Any
 
 from penjing.contract import Json, Plan
 from penjing.errors import InputError
-from penjing.passes import PASSES, Equalize, Pass, PruneChannels, Quantize, Tune
+from penjing.passes import PASSES, Equalize, Gptq, Pass, PruneChannels, Quantize, Tune
 from penjing.targets import Target
 from penjing.tune.options import TuneOptions
 
@@ -22,6 +22,11 @@ QUANTIZATIONS: dict[str, Recipe] = {
 }
 """Ways to quantize without training, tried in order until one keeps the budget. Each one's last
 pass is a `Quantize`, or refines one."""
+FEWER_BITS: dict[str, Recipe] = {
+    f"int{bits} weights": (Quantize(weights=bits), Gptq()) for bits in (4, 3)
+}
+"""What is tried for a small file once eight bits keep the budget; values keep eight, so that
+runtimes compute with integers as before, and just as fast."""
 
 
 def to_json(recipe: Recipe) -> list[Json]:

@@ -10,12 +10,12 @@ from penjing.network import Network
 from penjing.passes import Quantize
 from penjing.search.float_layers import slower_layers
 from penjing.search.ledger import Ledger
-from penjing.search.recipes import QUANTIZATIONS, Recipe
+from penjing.search.recipes import FEWER_BITS, QUANTIZATIONS, Recipe
 from penjing.search.result import Candidate
 from penjing.search.workshop import Workshop
 
 INT8 = "int8"
-"""The first rung, and the end of the names of what is cut and quantized."""
+"""The first rung, and what all with eight bits are called where something else was done first."""
 NO_GAIN = "no gain"
 
 Attempt = Callable[[str], Candidate]
@@ -33,6 +33,10 @@ class Rungs:
     def recipe(self) -> Recipe:
         return self.recipes[self.chosen]
 
+    def after(self, cut: str) -> str:
+        """The name of the candidate that is cut and then quantized by the chosen rung."""
+        return f"{cut} + {self.chosen if self.chosen in FEWER_BITS else INT8}"
+
     def climb(self, attempt: Attempt) -> None:
         """Rung after rung until one keeps the budget; else the one that loses least goes on."""
         lost = {}
@@ -44,6 +48,15 @@ class Rungs:
             if found.measurement.drop is not None:
                 lost[name] = found.measurement.drop.drop
         self.chosen = min(lost, key=lost.__getitem__, default=INT8)
+
+    def descend(self, attempt: Attempt) -> None:
+        """From a rung that keeps the budget to fewer bits, until one doesn't: for small files."""
+        for name, recipe in FEWER_BITS.items():
+            before, self.chosen = self.chosen, name
+            self.recipes[name] = recipe
+            if attempt(name).status != "kept":
+                self.chosen = before
+                return
 
     def leave_in_float(
         self, attempt: Attempt, workshop: Workshop, ledger: Ledger, original: Network

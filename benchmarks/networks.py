@@ -1,0 +1,181 @@
+"""The networks of the benchmarks, and the tasks made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from penjing.data import Arrays
+from penjing.task import Task
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut that subsamples and pads channels."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.stride, self.side = stride, (after - before) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.stride > 1:
+            x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.side, self.side))
+        return functional.relu(y + x)
+
+
+class CifarResNet(nn.Module):
+    """He et al., "Deep Residual Learning", 2015, section 4.2; depth 6 n + 2."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        for stage, (before, after) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
+            first = Residual(before, after, 2 if after > before else 1)
+            rest = [Residual(after, after, 1) for _ in range(blocks - 1)]
+            self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+def conv_bn(before: int, after: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(before, after, size, stride, size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU6())
+
+
+class Inverted(nn.Module):
+    """Expand, depthwise, project; a shortcut where the shapes allow it."""
+
+    def __init__(self, before: int, after: int, stride: int, expand: int) -> None:
+        super().__init__()
+        inner = before * expand
+        layers: list[nn.Module] = [conv_bn(before, inner, 1)] if expand > 1 else []
+        layers.append(conv_bn(inner, inner, 3, stride, inner))
+        layers += [nn.Conv2d(inner, after, 1, bias=False), nn.BatchNorm2d(after)]
+        self.body, self.shortcut = nn.Sequential(*layers), stride == 1 and before == after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x) if self.shortcut else self.body(x)
+
+
+class MobileNetV2(nn.Module):
+    """Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018, table 2."""
+
+    TABLE = (
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+        (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [conv_bn(3, 32, 3, 2)]
+        width = 32
+        for expand, after, repeats, stride in self.TABLE:
+            for index in range(repeats):
+                layers.append(Inverted(width, after, stride if index == 0 else 1, expand))
+                width = after
+        self.features = nn.Sequential(*layers, conv_bn(width, 1280, 1))
+        self.classifier = nn.Linear(1280, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+class Attention(nn.Module):
+    """Heads that each see all patches; queries, keys and values from one layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, count, width = x.shape
+        parts = self.qkv(x).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        found = functional.scaled_dot_product_attention(*parts.unbind(0))
+        return self.out(found.transpose(1, 2).reshape(batch, count, width))
+
+
+class Encoder(nn.Module):
+    """Attention, then two linear layers, each behind a layer norm and beside a shortcut."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2, self.act = nn.LayerNorm(width), nn.GELU()
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(self.act(self.up(self.norm2(x))))
+
+
+class ViTTiny(nn.Module):
+    """Patches of 16, width 192, 12 encoders of 3 heads: A. Dosovitskiy et al., "An Image is Worth
+    16x16 Words", 2021, in the size of H. Touvron et al., "Training Data-Efficient Image
+    Transformers", 2021."""
+
+    def __init__(self, side: int = 224, width: int = 192, depth: int = 12, heads: int = 3) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 16, 16)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = nn.Parameter(0.02 * torch.randn(1, (side // 16) ** 2 + 1, width))
+        self.encoders = nn.Sequential(*(Encoder(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
+        return self.head(self.norm(self.encoders(x))[:, 0])
+
+
+def cifar_task(depth: int, folder: Path) -> Task:
+    """The trained checkpoint with its data, or FileNotFoundError naming what is missing."""
+    from safetensors.torch import load_file
+
+    model = CifarResNet(depth)
+    model.load_state_dict(load_file(require(folder / f"models/resnet{depth}_cifar10.safetensors")))
+    with np.load(require(folder / "data/cifar10_lossless.npz")) as kept:
+        train = Arrays(kept["train_x"], kept["train_y"], mean=MEAN, std=STD)
+        test = Arrays(kept["test_x"], kept["test_y"], mean=MEAN, std=STD)
+    return Task(model.eval(), next(iter(test))[0][:2], train, test, name=f"ResNet-{depth}")
+
+
+def random_task(model: nn.Module, name: str) -> Task:
+    """Random weights and inputs at 224: for timing only, its accuracy means nothing."""
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 3, 224, 224), torch.zeros(8, dtype=torch.long)) for _ in range(2)]
+    return Task(model.eval(), batches[0][0][:2], batches, [], name=f"{name} (random)")
+
+
+def mobilenet_task() -> Task:
+    """See `random_task`."""
+    torch.manual_seed(0)
+    return random_task(MobileNetV2(), "MobileNetV2")
+
+
+def vit_task() -> Task:
+    """See `random_task`."""
+    torch.manual_seed(0)
+    return random_task(ViTTiny(), "ViT-Tiny")
+
+
+def require(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; set PENJING_DATA to the folder that has it")
+    return path
