@@ -11,7 +11,7 @@ from penjing.data import check, with_validation
 from penjing.errors import InputError
 from penjing.network import capture
 from penjing.reference import find_task
-from penjing.runtimes.registry import find_runtime
+from penjing.runtimes.registry import ENTRIES, find_runtime, installed
 from penjing.search.fixed_list import FixedList, Progress
 from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
@@ -105,5 +105,7 @@ def fit(
 
 
 def _versions() -> dict[str, str]:
-    names = ("penjing", "torch", "onnx", "onnxruntime", "numpy")
-    return {name: version(name) for name in names} | {"python": platform.python_version()}
+    names = ("penjing", "torch", "onnx", "numpy")
+    runtimes = {name: ENTRIES[name].version or "" for name in installed()}
+    found = {name: version(name) for name in names} | {"python": platform.python_version()}
+    return found | runtimes

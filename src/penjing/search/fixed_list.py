@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 
-from penjing.contract import Array, Json, Latency, Measurement, as_arrays
+from penjing.contract import Array, Json, Latency, Measurement
 from penjing.errors import InputError, PenjingError
-from penjing.measure import scores
 from penjing.network import Network, restore, save
 from penjing.passes import Compensate, Pass
 from penjing.search import recipes
+from penjing.search.elsewhere import Elsewhere
 from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
+from penjing.search.preflight import require_better_than_chance
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
 from penjing.search.rungs import Rungs
@@ -31,6 +31,7 @@ LEAST_TRAINING = 2.0  # seconds; less isn't worth beginning
 FAR = 2.0  # times the budget
 SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
 FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float
+ELSEWHERE_SHARE = 0.25  # of the time left, at most, for other runtimes
 NO_TIME = "no time was left for it"
 
 
@@ -55,6 +56,10 @@ class FixedList:
     networks: dict[str, Network] = field(default_factory=dict)
     cuts: dict[str, Recipe] = field(default_factory=dict)
     rungs: Rungs = field(default_factory=Rungs)
+    elsewhere: Elsewhere = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.elsewhere = Elsewhere.on(self.target, self.workshop.runtime)
 
     @property
     def result(self) -> Result:
@@ -65,23 +70,19 @@ class FixedList:
         """The name of the quantization that goes on."""
         return self.rungs.chosen
 
-    @property
-    def file(self) -> str:
-        """The name of the chosen file."""
-        return f"model{self.workshop.runtime.ending}"
-
     def run(self) -> None:
         """All steps; an interrupt leaves what is finished."""
         self._measure_original()
         try:
             self._quantize()
+            self._try_elsewhere()
             self._cut()
             self._tune()
             self._time_side_by_side()
             self._prove_on_test()
         except KeyboardInterrupt:
             if self.result.finished:  # too late to change what the test data said
-                self.ledger.finish(self.result, self.file)
+                self.ledger.finish(self.result)
                 return
             waiting = [one for one in self.result.candidates if one.reason == NO_TIME]
             self.ledger.record(*(replace(one, reason="interrupted before it") for one in waiting))
@@ -89,7 +90,7 @@ class FixedList:
                 "interrupted: what was finished by then is measured, the test data decided "
                 "nothing; --resume goes on"
             )
-            self.ledger.deliver(self.file)
+            self.ledger.deliver()
 
     def _say(self, stage: str) -> None:
         self.check()
@@ -101,23 +102,17 @@ class FixedList:
         self.networks[BASELINE] = self.original
         self.workshop.make(BASELINE, self.original)
         measured = self.workshop.measure(BASELINE, self.original)
-        self._require_better_than_chance()
+        try:
+            require_better_than_chance(
+                self.workshop.task.metric.name,
+                self.workshop.scores[BASELINE],
+                self.workshop.validation,
+            )
+        except InputError:
+            shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)
+            raise
         self.ledger.record(
             Candidate(BASELINE, (), "baseline", "", measured, *self.workshop.proof(BASELINE))
-        )
-
-    def _require_better_than_chance(self) -> None:
-        if self.workshop.task.metric.name != "accuracy":
-            return
-        found = self.workshop.scores[BASELINE]
-        targets = np.concatenate([as_arrays(y) for _, y in self.workshop.validation])
-        if not scores.is_at_chance(found, targets):
-            return
-        shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)
-        raise InputError(
-            f"the model's accuracy is at chance: {found.mean():.1%} on {len(targets)} validation "
-            "samples, and always answering the commonest class gives "
-            f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
         )
 
     def _quantize(self) -> None:
@@ -127,7 +122,7 @@ class FixedList:
             return self.result.find(name)
 
         self.rungs.climb(attempt)
-        if self.result.goal == "size" and self._status(self.rung) == "kept":
+        if self.result.goal == "size" and self.result.status(self.rung) == "kept":
             self.rungs.descend(attempt)
             return
         cost = self.result.find(self.rung).seconds + 2 * LATENCY_SECONDS
@@ -135,6 +130,26 @@ class FixedList:
             self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
         else:
             self.ledger.note(f"too little time to look for layers that {self.rung} slows down")
+
+    def _try_elsewhere(self) -> None:
+        """The original and what was quantized in the target's other runtimes."""
+        if not self.elsewhere.runtimes:
+            return
+        names = [BASELINE, *([self.rung] if self.result.status(self.rung) != "failed" else [])]
+        cost = self.result.find(self.rung).seconds * len(names) * len(self.elsewhere.runtimes)
+        if cost > ELSEWHERE_SHARE * (self.end - time.monotonic()):
+            some = ", ".join(one.name for one in self.elsewhere.runtimes)
+            self.ledger.note(f"too little time to try {some}")
+            return
+        found = self.elsewhere.try_all(names, self._attempt_elsewhere)
+        if self.result.latency(self.rung) is not None:
+            self.elsewhere.choose(self.rung, self.result.ratio(self.rung), found)
+
+    def _attempt_elsewhere(self, name: str) -> Candidate:
+        self._say(name)
+        network = self.networks[self.elsewhere.base(name)]
+        self._try(name, lambda: network)
+        return self.result.find(name)
 
     def _cut(self) -> None:
         """Prune at each share and time the files: speed doesn't depend on the weights."""
@@ -153,12 +168,14 @@ class FixedList:
                     (name, network),
                     (self.rungs.after(name), self._quantized(network)),
                 ):
-                    self.workshop.make(key, one, "untuned")  # a file that tuning doesn't replace
+                    self.workshop.make(
+                        key, one, stem="untuned"
+                    )  # a file that tuning doesn't replace
                     found[key] = self.workshop.sizes(key, one)
             except PenjingError as error:
                 failed.append(Candidate(name, self._recipe(name), "failed", str(error)))
         self._say("timing what was cut")
-        kept = [self.rung] if self._status(self.rung) == "kept" else []
+        kept = [self.rung] if self.result.status(self.rung) == "kept" else []
         times = self.workshop.time([*kept, *found], 2 * LATENCY_SECONDS)
         self.ledger.set_latencies({name: times[name] for name in kept})
         self.ledger.record(*failed, *(self._untuned(key, found[key], times[key]) for key in found))
@@ -188,9 +205,10 @@ class FixedList:
             name = waiting.pop(0)
             if not self._train(name, name, given) or self._keeps_budget(name):
                 continue
-            far = self._drop(name) > FAR * self.result.max_drop
+            lost = self.result.drop(name)
+            far = lost > FAR * self.result.max_drop
             if far:
-                why = f"{name}, a milder cut, is far over the budget: {self._drop(name):.2f} points"
+                why = f"{name}, a milder cut, is far over the budget: {lost:.2f} points"
                 for one in waiting:
                     self._leave(one, why)
                 waiting.clear()
@@ -203,14 +221,14 @@ class FixedList:
     def _worth_tuning(self) -> list[str]:
         """The cuts that can win: for size all, for latency those faster than any milder way."""
         worth = []
-        rivals = [BASELINE, *([self.rung] if self._status(self.rung) == "kept" else [])]
+        rivals = [BASELINE, *([self.rung] if self.result.status(self.rung) == "kept" else [])]
         for name in self.cuts:
-            if self._status(name) != "not tuned" or self._latency(name) is None:
+            if self.result.status(name) != "not tuned" or self.result.latency(name) is None:
                 continue
-            fastest = min((name, self.rungs.after(name)), key=lambda one: self._ratio(one))
-            beaten = [one for one in rivals if not self._is_faster(fastest, one)]
+            fastest = min((name, self.rungs.after(name)), key=lambda one: self.result.ratio(one))
+            beaten = [one for one in rivals if not self.result.is_faster(fastest, one)]
             if beaten and self.result.goal == "latency":
-                ratio = self._ratio(fastest) / self._ratio(beaten[-1])
+                ratio = self.result.ratio(fastest) / self.result.ratio(beaten[-1])
                 self._leave(name, f"no faster than {beaten[-1]} ({ratio:.2f} of its time)")
                 continue
             rivals.append(fastest)
@@ -275,19 +293,21 @@ class FixedList:
     def _try(self, name: str, make: Callable[[], Network]) -> bool:
         """Make and measure one candidate; a failure is recorded and the run goes on."""
         begin = time.monotonic()
-        candidate = Candidate(name, (), "failed")
+        runtime = self.elsewhere.runtime(name) or self.workshop.runtime
+        candidate = Candidate(name, (), "failed", runtime=runtime.name)
         try:
             network = make()
-            for problem in self.workshop.runtime.problems(network, self.target):
+            for problem in runtime.problems(network, self.target):
                 raise InputError(problem)
-            self.workshop.make(name, network)
+            self.workshop.make(name, network, runtime)
             self.check()
             measured = self.workshop.measure(name, network)
             self.check()
             path, sha256 = self.workshop.proof(name)
             status, reason = self._judge(measured)
+            seconds = time.monotonic() - begin
             candidate = Candidate(
-                name, (), status, reason, measured, path, sha256, time.monotonic() - begin
+                name, (), status, reason, measured, path, sha256, seconds, runtime.name
             )
             self.networks[name] = network
         except PenjingError as error:
@@ -309,6 +329,9 @@ class FixedList:
 
     def _time_side_by_side(self) -> None:
         """The last word on latency: everything that keeps the budget, in one sitting."""
+        cut = [one.name for one in self.result.candidates if one.name in self.networks]
+        cut = [one for one in cut if self.result.status(one) == "kept" and self._is_cut(one)]
+        self.elsewhere.try_chosen(cut, self._attempt_elsewhere)
         kept = [one.name for one in self.result.candidates if one.status == "kept"]
         if not kept:
             return
@@ -316,8 +339,8 @@ class FixedList:
         self.ledger.set_latencies(self.workshop.time(kept, 2 * LATENCY_SECONDS))
         for name in kept:
             rival = self.rung in kept and name != self.rung
-            if rival and not self._is_faster(name, self.rung):
-                ratio = self._ratio(name) / self._ratio(self.rung)
+            if rival and not self.result.is_faster(name, self.rung):
+                ratio = self.result.ratio(name) / self.result.ratio(self.rung)
                 why = f"no faster than {self.rung} ({ratio:.2f} of its time)"
                 self.ledger.record(replace(self.result.find(name), reason=why))
 
@@ -329,11 +352,17 @@ class FixedList:
             self._say("testing the chosen file and the original")
             return self.workshop.test(name)
 
-        self.ledger.finish(prove(self.result, score), self.file)
+        self.ledger.finish(prove(self.result, score))
         self.progress("done", 1.0, self.result.chosen)
+
+    def _is_cut(self, name: str) -> bool:
+        return any(name.startswith(cut) for cut in self.cuts) and name not in self.elsewhere.made
 
     def _recipe(self, name: str) -> tuple[Json, ...]:
         """The passes that make a candidate, as JSON."""
+        name = self.elsewhere.base(name)
+        if name == BASELINE:
+            return ()
         if name in self.rungs.recipes:
             return tuple(recipes.to_json(self.rungs.recipes[name]))
         base, plus, _ = name.rpartition(" + ")
@@ -360,26 +389,4 @@ class FixedList:
         self.ledger.record(*(replace(one, reason=why) for one in both))
 
     def _keeps_budget(self, cut: str) -> bool:
-        return "kept" in (self._status(cut), self._status(self.rungs.after(cut)))
-
-    def _drop(self, cut: str) -> float:
-        found = self.result.find(cut).measurement.drop
-        assert found is not None
-        return found.drop
-
-    def _status(self, name: str) -> str:
-        return next((one.status for one in self.result.everything if one.name == name), "")
-
-    def _latency(self, name: str) -> Latency | None:
-        return self.result.find(name).measurement.latency
-
-    def _ratio(self, name: str) -> float:
-        found = self._latency(name)
-        assert found is not None
-        return found.ratio
-
-    def _is_faster(self, name: str, rival: str) -> bool:
-        mine, theirs = self._latency(name), self._latency(rival)
-        assert mine is not None
-        assert theirs is not None
-        return mine.ratio_high < theirs.ratio_low
+        return "kept" in (self.result.status(cut), self.result.status(self.rungs.after(cut)))

@@ -8,15 +8,20 @@ from pathlib import Path
 
 from penjing.contract import Latency
 from penjing.files import write_atomically
+from penjing.runtimes.registry import find_runtime
 from penjing.search.result import Candidate, Result, choose, with_pareto
 from penjing.search.verdicts import verdicts
+
+DELIVERED = "model"
+"""The name of the chosen file, before the ending."""
 
 
 class Ledger:
     """A result that grows.
 
     Every change is written to `result.json` before the next step begins. Until the end its
-    `artifact` is the chosen candidate's own file; `deliver` copies that to `model.onnx`.
+    `artifact` is the chosen candidate's own file; `deliver` copies that to `model.onnx` or
+    whatever ending it has.
     """
 
     def __init__(self, folder: Path, result: Result) -> None:
@@ -44,17 +49,20 @@ class Ledger:
             )
         )
 
-    def finish(self, result: Result, name: str) -> None:
-        """Write the last state, and the chosen file under `name`."""
-        self.deliver(name, replace(result, finished=True))
+    def finish(self, result: Result) -> None:
+        """Write the last state, and the chosen file."""
+        self.deliver(replace(result, finished=True))
 
-    def deliver(self, name: str, result: Result | None = None) -> None:
-        """Copy the chosen candidate's file to `name`, then write the state that says so."""
+    def deliver(self, result: Result | None = None) -> None:
+        """Copy the chosen candidate's files to `model`, each with its ending, then write the state
+        that says so."""
         result = result or self.result
         chosen = result.find(result.chosen)
         if chosen.artifact is not None:
-            write_atomically(self.folder / name, (self.folder / chosen.artifact).read_bytes())
-            result = replace(result, artifact=name)
+            source = self.folder / chosen.artifact
+            for one in find_runtime(chosen.runtime).files(source):
+                write_atomically(self.folder / f"{DELIVERED}{one.suffix}", one.read_bytes())
+            result = replace(result, artifact=f"{DELIVERED}{source.suffix}")
         self._keep(result)
 
     def _choose(self, everything: tuple[Candidate, ...]) -> None:

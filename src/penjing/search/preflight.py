@@ -6,9 +6,15 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
+
+from penjing.contract import Array, as_arrays
 from penjing.errors import InputError, MachineError
 from penjing.files import require_writable_folder
+from penjing.measure import scores
+from penjing.search.ledger import DELIVERED
 from penjing.search.result import Result
+from penjing.task import Batches
 
 
 def check_options(max_drop: float, minutes: float, goal: str, confidence: float) -> None:
@@ -66,6 +72,21 @@ def require_same_run(out: Path, wanted: Result) -> None:
 def clear(out: Path) -> None:
     """Remove an earlier result, once nothing speaks against the new one."""
     if (out / "result.json").exists():
-        for name in ("result.json", "report.md", "plot.png", "model.onnx"):
+        for name in ("result.json", "report.md", "plot.png"):
             (out / name).unlink(missing_ok=True)
+        for one in out.glob(f"{DELIVERED}.*"):
+            one.unlink()
         shutil.rmtree(out / "candidates", ignore_errors=True)
+
+
+def require_better_than_chance(metric: str, found: Array, validation: Batches) -> None:
+    """Raise InputError if a classifier is no better than one that always gives the same answer."""
+    if metric != "accuracy":
+        return
+    targets = np.concatenate([as_arrays(y) for _, y in validation])
+    if scores.is_at_chance(found, targets):
+        raise InputError(
+            f"the model's accuracy is at chance: {found.mean():.1%} on {len(targets)} validation "
+            "samples, and always answering the commonest class gives "
+            f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
+        )

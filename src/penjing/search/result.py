@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from penjing.contract import Drop, Json, Measurement
+from penjing.contract import Drop, Json, Latency, Measurement
 from penjing.errors import InputError
 from penjing.files import write_atomically
 
@@ -26,6 +26,8 @@ class Candidate:
             `"baseline"`.
         reason: why it isn't kept, or what it didn't gain, in one line.
         artifact: path of its file within the result's folder; None if there is none.
+        sha256: of its file, or of all its files one behind the other.
+        runtime: the name of the runtime that its file is for.
         pareto: no other candidate is better in drop, latency and bytes at once.
     """
 
@@ -37,6 +39,7 @@ class Candidate:
     artifact: str | None = None
     sha256: str | None = None
     seconds: float = 0.0
+    runtime: str = "onnxruntime"
     pareto: bool = False
 
 
@@ -84,6 +87,33 @@ class Result:
     def find(self, name: str) -> Candidate:
         """The candidate of that name."""
         return next(one for one in self.everything if one.name == name)
+
+    def status(self, name: str) -> str:
+        """Of the candidate of that name; empty if there is none yet."""
+        return next((one.status for one in self.everything if one.name == name), "")
+
+    def drop(self, name: str) -> float:
+        """Points that the candidate, which is measured, loses."""
+        found = self.find(name).measurement.drop
+        assert found is not None
+        return found.drop
+
+    def latency(self, name: str) -> Latency | None:
+        """The candidate's; None if it isn't timed."""
+        return self.find(name).measurement.latency
+
+    def ratio(self, name: str) -> float:
+        """Of the time of the candidate, which is timed, to the original's."""
+        found = self.latency(name)
+        assert found is not None
+        return found.ratio
+
+    def is_faster(self, name: str, rival: str) -> bool:
+        """Whether the one is faster than the other beyond doubt; both are timed."""
+        mine, theirs = self.latency(name), self.latency(rival)
+        assert mine is not None
+        assert theirs is not None
+        return mine.ratio_high < theirs.ratio_low
 
     def to_json(self) -> dict[str, Json]:
         """Plain data, the inverse of `from_json`."""

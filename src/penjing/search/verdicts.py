@@ -15,7 +15,8 @@ NOTHING = "not worth it: neither faster nor smaller"
 def verdicts(result: Result) -> tuple[str, ...]:
     """A line for each candidate that was measured, against what it was made from.
 
-    That is the original, or the candidates whose recipe lacks something of its own: what was
+    That is the original, the same recipe in the original's runtime where the candidate's is another
+    one, or the candidates whose recipe lacks something of its own: what was
     pruned and quantized is held against what was only pruned and against what was only quantized,
     so that the lines say which of them paid. A method without any measured candidate gets a line
     that says why.
@@ -26,7 +27,7 @@ def verdicts(result: Result) -> tuple[str, ...]:
     lines = [
         _line(one, rival, result)
         for one in judged
-        for rival in _rivals(one, judged) or [result.baseline]
+        for rival in _rivals(one, judged, result.baseline) or [result.baseline]
     ]
     known = {name for one in judged for name in _methods(one)}
     for one in result.candidates:
@@ -46,9 +47,13 @@ def _methods(one: Candidate) -> list[str]:
     return [str(step["method"]) for step in one.recipe]
 
 
-def _rivals(one: Candidate, others: Sequence[Candidate]) -> list[Candidate]:
-    """Those whose recipe is a part of the candidate's, and of no longer such part."""
-    parts = [other for other in others if _is_part(other.recipe, one.recipe)]
+def _rivals(one: Candidate, others: Sequence[Candidate], baseline: Candidate) -> list[Candidate]:
+    """Those whose recipe is a part of the candidate's, and of no longer such part; for another
+    runtime than the original's, the same recipe in that."""
+    usual = [other for other in others if other.runtime == baseline.runtime]
+    if one.runtime != baseline.runtime:
+        return [other for other in usual if other.recipe == one.recipe]
+    parts = [other for other in usual if _is_part(other.recipe, one.recipe)]
     return [
         part for part in parts if not any(_is_part(part.recipe, other.recipe) for other in parts)
     ]

@@ -31,6 +31,7 @@ class Workshop:
 
     Attributes:
         out: the result's folder; each candidate gets a folder of its own in `candidates/`.
+        runtime: of all candidates but those that name another.
         scoring_seconds: how long the original took on the validation data; a unit for planning.
     """
 
@@ -39,6 +40,7 @@ class Workshop:
     confidence: float
     seed: int
     runtime: Runtime = field(default_factory=lambda: find_runtime("onnxruntime"))
+    runtimes: dict[str, Runtime] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     scores: dict[str, Array] = field(default_factory=dict)
@@ -53,12 +55,22 @@ class Workshop:
         artifact = self.artifacts[name]
         return str(artifact.path.relative_to(self.out)), artifact.sha256
 
-    def make(self, name: str, network: Network, stem: str = "model") -> None:
-        """Lower the network to the candidate's file and load that."""
+    def runtime_of(self, name: str) -> Runtime:
+        """The runtime that the candidate was made for."""
+        return self.runtimes.get(name, self.runtime)
+
+    def make(
+        self, name: str, network: Network, runtime: Runtime | None = None, stem: str = "model"
+    ) -> None:
+        """Lower the network to the candidate's file, for a runtime of its own if need be, and load
+        that."""
         require_writable_folder(self.folder(name))
-        path = self.folder(name) / f"{stem}{self.runtime.ending}"
-        self.artifacts[name] = self.runtime.lower(network, path)
-        self.sessions[name] = self.runtime.load(self.artifacts[name])
+        if runtime is not None:
+            self.runtimes[name] = runtime
+        runtime = self.runtime_of(name)
+        path = self.folder(name) / f"{stem}{runtime.ending}"
+        self.artifacts[name] = runtime.lower(network, path)
+        self.sessions[name] = runtime.load(self.artifacts[name])
 
     def sizes(self, name: str, network: Network) -> Measurement:
         """What a file is before it has run: bytes, MACs, parameters."""
@@ -66,7 +78,7 @@ class Workshop:
         operators = costs.costs(network)
         return Measurement(
             file_bytes=artifact.file_bytes,
-            weight_bytes=self.runtime.weight_bytes(artifact),
+            weight_bytes=self.runtime_of(name).weight_bytes(artifact),
             peak_activation_bytes=costs.peak_activation_bytes(network),
             macs=sum(one.macs for one in operators),
             params=sum(one.params for one in operators),
@@ -88,12 +100,19 @@ class Workshop:
             raise InputError("the file's outputs are NaN or infinite on validation data")
         return replace(
             self.sizes(name, network),
-            peak_process_bytes=memory.peak_process_bytes(self.artifacts[name].path, self.one),
+            peak_process_bytes=self._peak_process_bytes(name),
             score=float(self.scores[name].mean()),
             latency=self.time([name])[name],
             drop=scores.drop(self.scores[BASELINE], self.scores[name], self.confidence),
             parity=found,
         )
+
+    def _peak_process_bytes(self, name: str) -> int | None:
+        """None where the runtime isn't one that can be loaded without this package."""
+        artifact = self.artifacts[name]
+        if artifact.runtime != "onnxruntime":
+            return None
+        return memory.peak_process_bytes(artifact.path, self.one)
 
     def time(
         self, names: Sequence[str], seconds: float = LATENCY_SECONDS, baseline: str = BASELINE

@@ -1,0 +1,112 @@
+"""Other runtimes in a fit: tried, timed beside the first one, chosen if faster, delivered whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from penjing.contract import Artifact, Latency, Measurement
+from penjing.data import Arrays
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.runtimes import registry
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.registry import Entry
+from penjing.search.elsewhere import Elsewhere
+from penjing.search.fit import fit
+from penjing.search.result import Candidate, Result
+from penjing.targets import this_machine
+from penjing.task import Task
+
+
+class Twin(OnnxRuntime):
+    """ONNX Runtime under another name, with a second file."""
+
+    name: ClassVar[str] = "twin"
+    ending: ClassVar[str] = ".twin"
+
+    def lower(self, network: Network, path: Path) -> Artifact:
+        write_atomically(path.with_suffix(".extra"), b"more")
+        return super().lower(network, path)
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return (path, path.with_suffix(".extra"))
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = f"{__name__}:Twin"
+    monkeypatch.setitem(registry.ENTRIES, "twin", Entry(place, ".twin", ("onnxruntime",), "", "x"))
+    here = replace(this_machine(), runtimes=("onnxruntime", "twin"))
+    monkeypatch.setattr("penjing.search.fit.find_target", lambda _: here)
+
+
+def _task() -> Task:
+    torch.manual_seed(0)
+    x, y = torch.randn(120, 3, 8, 8), torch.arange(120) % 4
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    data = Arrays(x, y, batch_size=20)
+    return Task(model.eval(), x[:2], data, data, data)
+
+
+@pytest.mark.usefixtures("twin")
+def test_a_fit_tries_the_original_and_int8_in_every_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
+    result = fit(_task(), "cpu", 5.0, 0.4, tmp_path / "out")
+    found = {one.name: one for one in result.candidates}
+    for base in ("original", "int8"):
+        mine, usual = found[f"{base} in twin"], result.find(base)
+        assert mine.runtime == "twin"
+        assert mine.recipe == usual.recipe
+        assert mine.measurement.score == usual.measurement.score
+        assert mine.measurement.latency is not None
+        assert any(line.startswith(f"{mine.name} against {base}: ") for line in result.verdicts)
+    chosen = result.find(result.chosen)
+    ending = ".twin" if chosen.runtime == "twin" else ".onnx"
+    assert result.artifact == f"model{ending}"
+    files = registry.find_runtime(chosen.runtime).files(tmp_path / "out" / result.artifact)
+    assert all(one.exists() for one in files)
+    assert Result.load(tmp_path / "out") == result
+
+
+def _timed(name: str, low: float, high: float, status: str = "kept") -> Candidate:
+    latency = Latency(1, 1, (low + high) / 2, low, high, 20)
+    return Candidate(name, (), status, "", Measurement(latency=latency), runtime="twin")
+
+
+@pytest.mark.parametrize(
+    ("found", "goes_on"),
+    [
+        ([_timed("int8 in twin", 0.3, 0.4)], True),
+        ([_timed("int8 in twin", 0.45, 0.55)], False),
+        ([_timed("int8 in twin", 0.3, 0.4, "over budget")], False),
+        ([_timed("original in twin", 0.3, 0.4)], False),
+    ],
+)
+def test_a_runtime_goes_on_only_if_it_is_faster_beyond_doubt(
+    found: list[Candidate], goes_on: bool
+) -> None:
+    twin, asked = Twin(), []
+    elsewhere = Elsewhere([twin])
+
+    def attempt(name: str) -> Candidate:
+        asked.append(name)
+        return Candidate(name, (), "kept")
+
+    elsewhere.try_all(["original", "int8"], attempt)
+    elsewhere.choose("int8", 0.5, found)
+    assert elsewhere.chosen is (twin if goes_on else None)
+    elsewhere.try_chosen(["prune 25 %"], attempt)
+    assert asked == ["original in twin", "int8 in twin"] + ["prune 25 % in twin"] * goes_on
