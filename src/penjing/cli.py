@@ -16,6 +16,7 @@ import typer
 from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
+    from penjing.search.export import Proof
     from penjing.search.result import Result
 
 app = typer.Typer(
@@ -124,6 +125,38 @@ def bench(
 
 
 @app.command()
+def export(
+    task: TaskName,
+    runtime: Annotated[str, typer.Option(help="See `penjing runtimes`.")] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
+    target: Annotated[str, typer.Option(help="See `penjing targets`.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the file and its record.")] = Path(
+        "exported"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Write the network as a runtime's file, and prove it on the test data."""
+    from penjing.reference import find_task
+    from penjing.search.export import export as run
+    from penjing.targets import find_target
+
+    _print_proof(run(find_task(task), runtime, out, find_target(target), precision), as_json)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A file that `fit` or `export` wrote.")],
+    task: Annotated[str, typer.Option(help="As for `fit`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a file's bytes against the record beside it, and run it on the test data."""
+    from penjing.reference import find_task
+    from penjing.search.export import verify as run
+
+    _print_proof(run(file, find_task(task)), as_json)
+
+
+@app.command()
 def targets(as_json: AsJson = False) -> None:
     """List the devices that penjing knows, each with the source of its figures."""
     from rich.console import Console
@@ -175,6 +208,18 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
         console.print(
             LOAD.format(path=out / result.artifact), highlight=False, markup=False, soft_wrap=True
         )
+
+
+def _print_proof(proof: Proof, as_json: bool) -> None:
+    from rich.console import Console
+
+    from penjing.report.table import proof_lines
+
+    if as_json:
+        print(json.dumps(proof.to_json()))
+        return
+    for line in proof_lines(proof):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

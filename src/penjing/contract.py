@@ -149,12 +149,14 @@ class Parity:
         max_difference: largest absolute difference of any output; NaN anywhere makes it infinite.
         mean_difference: mean absolute difference.
         same_decisions: share (0..1) of samples with the same argmax; None if outputs aren't scores.
+        same_decisions_bound: its lower confidence bound at 95 % (Wilson); None as well.
     """
 
     samples: int
     max_difference: float
     mean_difference: float
     same_decisions: float | None
+    same_decisions_bound: float | None = None
 
 
 @dataclass(frozen=True)

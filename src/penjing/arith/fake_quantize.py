@@ -70,7 +70,7 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     low, high = ctx.ends
     steps = _by_scale(values, scale) / _step(scale)
     grid = steps.round().clamp_(low, high)
-    inside = (steps >= low) & (steps <= high)
+    inside = ((steps >= low) & (steps <= high)).to(gradient.dtype)
     of_values = gradient * inside.view_as(gradient)
     if not ctx.needs_input_grad[1]:
         return of_values, None, None, None, None

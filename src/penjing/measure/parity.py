@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import torch
 
@@ -38,4 +41,23 @@ def parity(network: Network, session: Session, batches: Batches, samples: int = 
             seen += len(found[0])
             if seen >= samples:
                 break
-    return Parity(seen, worst, float(total / max(count, 1)), same / seen if decides else None)
+    mean = float(total / max(count, 1))
+    if not decides:
+        return Parity(seen, worst, mean, None)
+    return Parity(seen, worst, mean, same / seen, wilson(same, seen))
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> float:
+    """One-sided lower bound of a share.
+
+    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+    1927.
+
+    >>> round(wilson(1000, 1000), 4)
+    0.9973
+    """
+    z = NormalDist().inv_cdf(confidence)
+    share = successes / trials
+    middle = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return (middle - spread) / (1 + z * z / trials)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from penjing.contract import Latency
 from penjing.runtimes.registry import Entry
+from penjing.search.export import Proof
 from penjing.search.profile import LayerProfile, NodeProfile
 from penjing.search.result import Candidate, Result
 from penjing.targets import Target
@@ -131,3 +132,27 @@ def runtimes_table(entries: Mapping[str, Entry]) -> Table:
         install = "" if one.version else one.install
         table.add_row(name, one.about, one.ending, one.version or "no", escape(install))
     return table
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """What a file is and gives, a line for each question."""
+    same, lost = proof.parity, proof.drop
+    lines = [
+        f"{proof.file}: {proof.file_bytes} bytes, {proof.runtime} {proof.version}, "
+        + (f"sha256 {proof.sha256}" if proof.sha256 else "no record of its hash beside it"),
+        f"score {100 * proof.score:.2f}, drop {lost.drop:+.2f} points against the original, "
+        f"{100 * lost.confidence:.4g}% bound {lost.bound:+.2f}, {lost.samples} samples",
+        f"outputs: at most {same.max_difference:.3g} from the network's, "
+        f"{same.mean_difference:.3g} on average, {same.samples} samples",
+    ]
+    if same.same_decisions is not None and same.same_decisions_bound is not None:
+        lines.append(
+            f"decisions: {100 * same.same_decisions:.2f}% the same, at least "
+            f"{100 * same.same_decisions_bound:.2f}%"
+        )
+    units = ", ".join(f"{count} on {unit}" for unit, count in proof.placement.items())
+    lines.append(f"operators: {units}")
+    lines += [f"fell back: {one}" for one in proof.fallbacks]
+    if proof.diverges:
+        lines.append(f"diverges from {proof.diverges} on")
+    return lines

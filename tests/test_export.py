@@ -1,0 +1,150 @@
+"""Export and verify: the figures are the file's, a changed file is refused, and what goes astray
+is found."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from penjing.contract import Artifact
+from penjing.data import Arrays
+from penjing.errors import InputError, UnsafeError
+from penjing.measure.parity import wilson
+from penjing.network import Network, capture
+from penjing.network.layers import LAYERS
+from penjing.passes import Quantize
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.search.divergence import first_divergence
+from penjing.search.export import export, verify
+from penjing.targets import this_machine
+from penjing.task import Task
+from tests.reference_networks import build
+
+
+def _task(name: str = "plain_cnn") -> Task:
+    model, x = build(name)
+    inputs = torch.randn(64, *x.shape[1:])
+    with torch.no_grad():
+        labels = model(inputs).argmax(1)
+    data = Arrays(inputs, labels, batch_size=16)
+    return Task(model, x[:2], data, data, data)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_an_exported_file_proves_itself_and_is_verified(tmp_path: Path, precision: str) -> None:
+    task = _task()
+    proof = export(task, "onnxruntime", tmp_path, this_machine(), precision)
+    assert proof.score == 1.0 if precision == "float32" else proof.score > 0.8
+    assert proof.drop.drop == pytest.approx(100 * (1 - proof.score))
+    assert set(proof.placement) == {"cpu"}
+    assert proof.diverges is None
+    assert json.loads((tmp_path / "export.json").read_text()) == proof.to_json()
+    again = verify(tmp_path / "model.onnx", task)
+    assert (again.sha256, again.score) == (proof.sha256, proof.score)
+
+
+def test_a_file_without_a_record_is_verified_without_its_hash(tmp_path: Path) -> None:
+    task = _task()
+    export(task, "onnxruntime", tmp_path, this_machine())
+    (tmp_path / "export.json").unlink()
+    assert verify(tmp_path / "model.onnx", task).sha256 is None
+
+
+def test_changed_bytes_are_refused_before_they_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _task()
+    export(task, "onnxruntime", tmp_path, this_machine())
+    path, draw = tmp_path / "model.onnx", random.Random(0)
+    good = path.read_bytes()
+
+    def never(*_: object) -> None:
+        raise AssertionError("the runtime saw the file")
+
+    monkeypatch.setattr(OnnxRuntime, "open", never)
+    for _ in range(100):
+        bad = bytearray(good)
+        if draw.random() < 0.5:
+            place = draw.randrange(len(bad))
+            bad[place] ^= 1 << draw.randrange(8)
+        else:
+            del bad[draw.randrange(len(bad)) :]
+        path.write_bytes(bytes(bad))
+        with pytest.raises(UnsafeError, match="has changed"):
+            verify(path, task)
+
+
+class _Astray(OnnxRuntime):
+    """A runtime that gets one layer's weight wrong."""
+
+    layer = ""
+
+    def lower(self, network: Network, path: Path) -> Artifact:
+        wrong = copy.deepcopy(network)
+        for node in wrong.calls():
+            if node.target in LAYERS and node.meta["layer"] == self.layer:
+                source = node.args[1]
+                while source.op != "get_attr":  # type: ignore[union-attr]
+                    source = source.args[0]  # type: ignore[union-attr]
+                with torch.no_grad():
+                    wrong.tensor(str(source.target)).mul_(-1.5)  # type: ignore[union-attr]
+        return super().lower(wrong, path)
+
+
+@pytest.mark.parametrize(("name", "place"), [("plain_cnn", 0), ("plain_cnn", -1), ("resnet_a", 3)])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_the_first_layer_that_goes_astray_is_found(name: str, place: int, quantized: bool) -> None:
+    task = _task(name)
+    network = capture(task.model, task.example)
+    if quantized:
+        network = Quantize(samples=32)(network, task)
+    layers = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
+    runtime = _Astray()
+    runtime.layer = layers[place]
+    assert first_divergence(network, runtime, task.example, 0.2) == layers[place]
+
+
+def test_nothing_goes_astray_in_a_runtime_that_is_right() -> None:
+    task = _task()
+    assert (
+        first_divergence(capture(task.model, task.example), OnnxRuntime(), task.example, 1e-3)
+        is None
+    )
+
+
+def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None:
+    task = _task()
+    with pytest.raises(InputError, match="precision must be one of float32, int8"):
+        export(task, "onnxruntime", tmp_path, this_machine(), "int3")
+    with pytest.raises(InputError, match="did you mean 'onnxruntime'"):
+        export(task, "onnxruntim", tmp_path, this_machine())
+    with pytest.raises(InputError, match=r"no file .*nothing\.onnx"):
+        verify(tmp_path / "nothing.onnx", task)
+
+
+def test_the_bound_of_a_share_is_below_it_and_tightens() -> None:
+    assert wilson(0, 10) == pytest.approx(0, abs=1e-12)
+    assert wilson(9, 10) < wilson(90, 100) < wilson(900, 1000) < 0.9
+
+
+class _Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 4), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"a": self.a(x), "b": self.b(x)}
+
+
+def test_a_network_with_several_outputs_is_proven_too(tmp_path: Path) -> None:
+    x = torch.randn(32, 8)
+    data = Arrays(x, torch.arange(32) % 4, batch_size=8)
+    task = Task(_Two().eval(), x[:2], data, data, data)
+    proof = export(task, "onnxruntime", tmp_path, this_machine())
+    assert proof.parity.max_difference < 1e-5
