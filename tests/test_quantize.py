@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from penjing.arith.fake_quantize import fake_quantize
+from penjing.arith.fake_quantize import FAKE_QUANTIZE, fake_quantize
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
@@ -145,6 +145,16 @@ def test_skip_is_obeyed_and_listed(network: Network, task: Task) -> None:
     assert [one.what for one in plan.left_alone] == ["conv1"]
     assert "skip" in plan.left_alone[0].why
     assert carry_out(network, plan).tensor("conv1.weight").dtype is torch.float32
+
+
+def test_outputs_are_rounded_if_asked_for(network: Network, task: Task) -> None:
+    x = task.train[1][0]  # type: ignore[index]
+    plain, rounded = Quantize()(network, task), Quantize(outputs=True)(network, task)
+    grids_of = [one.name for one in rounded.graph.nodes if one.target is FAKE_QUANTIZE]
+    assert len(grids_of) == 1 + sum(one.target is FAKE_QUANTIZE for one in plain.graph.nodes)
+    steps = rounded(x) / rounded.tensor("linear_scale")
+    assert (steps - steps.round()).abs().max() < 1e-3
+    assert (rounded(x) - plain(x)).abs().max() <= rounded.tensor("linear_scale")
 
 
 def test_tied_weights_are_listed() -> None:

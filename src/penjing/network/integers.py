@@ -67,7 +67,7 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
             step: Tensor | None = scales[grid.node]
             _weight(new, layer, grid, scales[grid.node], form)
         else:
-            step = _sub_integers(new, layer)
+            step = _sub_integers(new, layer, form)
         if data is not None and isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
             assert step is not None
             _bias(new, layer, bias, step * scales[data.node], form)
@@ -112,7 +112,7 @@ def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: 
     network.graph.erase_node(grid.node)
 
 
-def _sub_integers(network: Network, layer: fx.Node) -> Tensor | None:
+def _sub_integers(network: Network, layer: fx.Node, form: Form) -> Tensor | None:
     """Make a ternary or binary weight's codes int8; returns its scale if that is one by channel."""
     rounded = cast(fx.Node, layer.args[1])
     if rounded.target not in (TERNARIZE, BINARIZE):
@@ -126,16 +126,19 @@ def _sub_integers(network: Network, layer: fx.Node) -> Tensor | None:
     names = scales_of(rounded)
     scales = [network.tensor(one).detach().cpu() for one in names]
     if len(scales) == 1:
-        _dequantized(network, layer, 1, name, codes, scales[0])
+        numbers = codes if form.codes else _times(codes, scales[0])
+        _dequantized(network, layer, 1, name, numbers, scales[0])
     else:
-        value = _unscaled(network, layer, name, codes)
+        value = _unscaled(network, layer, name, codes, form)
         layer.update_arg(1, _by_sign(network, layer, value, names, codes.dim()) if names else value)
     network.graph.erase_node(rounded)
     return scales[0] if len(scales) == 1 else None
 
 
-def _unscaled(network: Network, layer: fx.Node, name: str, codes: Tensor) -> fx.Node:
+def _unscaled(network: Network, layer: fx.Node, name: str, codes: Tensor, form: Form) -> fx.Node:
     with network.graph.inserting_before(layer):
+        if not form.codes:
+            return _put(network, layer, name, codes.to(torch.get_default_dtype()))
         node = _put(network, layer, name, codes)
         ends = (-127, 127, torch.int8)
         value = network.graph.call_function(

@@ -46,19 +46,20 @@ class Calibration:
     Attributes:
         bits: of what layers read; sums, pools and concatenations keep eight, as does whatever the
             first and the last layer read.
-        ranges, samples, percentile: see `penjing.passes.quantize.Quantize`.
+        ranges, samples, percentile, outputs: see `penjing.passes.quantize.Quantize`.
     """
 
     bits: int
     ranges: RangeMethod = "mse"
     samples: int = 512
     percentile: float = 99.99
+    outputs: bool = False
 
     def __call__(
         self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
     ) -> dict[str, Any]:
         """The `activations` of the edit `fake_quantize`, for what `layers` read and give."""
-        rounded, roots = _places(network, layers)
+        rounded, roots = _places(network, layers, self.outputs)
         all_layers = [node for node in network.calls() if node.target in LAYERS]
         bits: dict[fx.Node, int] = {}
         for node in rounded:
@@ -147,13 +148,14 @@ def ends(layers: list[fx.Node]) -> tuple[fx.Node, ...]:
 
 
 def _places(
-    network: Network, layers: list[fx.Node]
+    network: Network, layers: list[fx.Node], round_outputs: bool
 ) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
     """The values to round, in order, and for each the value whose range gives its grid."""
     wanted: set[fx.Node] = set()
     outputs = {
         one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
     }
+    last = outputs if round_outputs else set()
     for node in layers:
         wanted.add(node.args[0])  # type: ignore[arg-type]
     changed = True
@@ -161,16 +163,15 @@ def _places(
         before = len(wanted)
         for node in network.calls():
             edge = _edge(node)
-            if edge in outputs:
+            if edge in outputs - last:
                 continue
             if node in layers and node.target in CONVOLUTIONS:
                 wanted.add(edge)
             elif node in layers or node.target in JOINED | PASSING:
                 inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
                 ready = all(_edge(one) in wanted or one in wanted for one in inputs)
-                if node in layers:
-                    ready = _feeds_integers(edge, layers)
-                if ready and _feeds_integers(edge, layers):
+                feeds = edge in last or _feeds_integers(edge, layers)
+                if feeds and (ready or node in layers):
                     wanted.add(edge)
                     wanted.update(one for one in inputs if node.target not in LAYERS)
         changed = len(wanted) > before

@@ -44,6 +44,8 @@ class Quantize(Pass):
         samples: how many training samples are looked at; two or more.
         percentile: for `"percentile"`.
         skip: layers to leave in float, by name or prefix.
+        outputs: round the network's outputs as well, where a layer or what follows it gives them;
+            needed where a runtime computes a layer on integers only if they come out as well.
 
     Raises:
         InputError: an option is out of range, or names no layer; calibration data of another
@@ -63,6 +65,7 @@ class Quantize(Pass):
     samples: int = 512
     percentile: float = 99.99
     skip: tuple[str, ...] = ()
+    outputs: bool = False
 
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
@@ -105,7 +108,9 @@ class Quantize(Pass):
             return Plan(name, options, left_alone=tuple(left_alone))
         activations: dict[str, Any] = {}
         if self.activations is not None:
-            find = Calibration(self.activations, self.ranges, self.samples, self.percentile)
+            find = Calibration(
+                self.activations, self.ranges, self.samples, self.percentile, self.outputs
+            )
             activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}
         edit = {"edit": "fake_quantize", "activations": activations, "weights": weights}

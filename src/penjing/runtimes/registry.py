@@ -53,6 +53,13 @@ ENTRIES = {
         "",
         "Microsoft's ONNX Runtime, CPU",
     ),
+    "litert": Entry(
+        "penjing.runtimes.litert:LiteRt",
+        ".tflite",
+        ("ai-edge-litert", "litert-torch"),
+        "litert",
+        "Google's LiteRT (TensorFlow Lite), CPU and XNNPACK",
+    ),
 }
 
 
@@ -83,9 +90,9 @@ def runtime_of(path: Path) -> Runtime:
     Raises:
         InputError: there is none, or its packages aren't installed.
     """
-    for name, entry in ENTRIES.items():
-        if path.suffix == entry.ending:
-            return find_runtime(name)
+    fitting = [name for name, entry in ENTRIES.items() if path.name.endswith(entry.ending)]
+    if fitting:  # the longest, for one runtime's ending may end in another's
+        return find_runtime(max(fitting, key=lambda name: len(ENTRIES[name].ending)))
     known = ", ".join(entry.ending for entry in ENTRIES.values())
     raise InputError(f"no runtime loads {path}; the ending must be one of {known}")
 

@@ -1,0 +1,223 @@
+"""A Network as a `.tflite` file: the integers that the quantizer chose, names that people can read.
+
+The file holds one sample, with the inputs laid out as the model has them. LiteRT fuses a layer
+into one integer kernel where quantize and dequantize stand around it, so the network is written in
+the form that torchao's quantizer gives (weights real, on their grid), and what LiteRT computes on
+integers only as a layer is written as one (`penjing.network.subsample`).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from penjing.errors import InputError
+from penjing.network import Network
+from penjing.network.complex import without_complex
+from penjing.network.fake_quantized import grids, weight_grids
+from penjing.network.fold import pool_means
+from penjing.network.integers import ROUNDING, Form, with_integers
+from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.plain import write_plainly
+from penjing.network.shapes import shapes
+from penjing.network.subsample import subsample_by_convolutions
+from penjing.quiet import quiet_below
+from penjing.runtimes import tflite_file
+from penjing.task import as_call, batch_dims
+
+FORM = Form(torch.int8, codes=False)
+CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
+KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
+
+
+def problems(network: Network) -> list[str]:
+    """What of a network's grids a `.tflite` file can't hold, one line each."""
+    found = []
+    weights = weight_grids(network)
+    of_weights = {grid.node for grid in weights.values()}
+    narrow = [one for one in grids(network) if one.node not in of_weights and one.bits < 8]
+    if narrow:
+        found.append(
+            f"{len(narrow)} values have {min(one.bits for one in narrow)} bits; LiteRT keeps "
+            "values in 8: activations=8, or None"
+        )
+    grouped = [
+        str(layer.meta["layer"])
+        for layer, grid in weights.items()
+        if network.tensor(grid.scale).dim() > 1
+    ]
+    if grouped:
+        found.append(
+            f"weights of {', '.join(grouped[:3])} have scales by group; LiteRT has them by output "
+            "channel: leave out group"
+        )
+    return found
+
+
+def to_tflite(network: Network) -> bytes:
+    """The file's bytes.
+
+    Raises:
+        InputError: an operator or a grid that the converter lacks, or an output that doesn't hold
+            one entry for each sample; the message names it.
+    """
+    if stands_against := problems(network):
+        raise InputError(stands_against[0])
+    args, kwargs = as_call(network.example)
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            outputs = network(*args, **kwargs)
+            known = _known(network, outputs)
+            real = with_integers(_as_layers(without_complex(network)), FORM)
+            plain = write_plainly(real, shapes(real))
+        layers = [node for node in plain.calls() if node.target in LAYERS]
+        content = _convert(_Flat(plain), _one_sample(network), _is_rounded(network))
+    finally:
+        network.train(mode)
+    model = tflite_file.read(content)
+    _put_in_order(model)
+    _name(model, layers, shapes(plain))
+    tflite_file.note(model, known)
+    return tflite_file.write(model)
+
+
+class _Flat(torch.nn.Module):
+    """The network with its inputs one by one and its outputs in a tuple."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = torch.utils._pytree.tree_structure(as_call(network.example))
+        self.train(False)
+
+    def forward(self, *leaves: Any) -> Any:
+        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self.spec)
+        return tuple(torch.utils._pytree.tree_leaves(self.network(*args, **kwargs)))
+
+
+def _as_layers(network: Network) -> Network:
+    """A copy with pools for means and convolutions for what only moves values; same numbers."""
+    new = copy.deepcopy(network)
+    pool_means(new)
+    new.compile_graph()
+    return subsample_by_convolutions(new)
+
+
+def _is_rounded(network: Network) -> bool:
+    return any(node.target in ROUNDING for node in network.calls())
+
+
+def _one_sample(network: Network) -> tuple[torch.Tensor, ...]:
+    leaves = torch.utils._pytree.tree_leaves(as_call(network.example))
+    dims = batch_dims(leaves, True)
+    return tuple(one[:1] if dims[id(one)] else one for one in leaves)
+
+
+def _known(network: Network, outputs: Any) -> dict[str, Any]:
+    """What a session must know: the inputs, and how outputs are handed back."""
+    args, kwargs = as_call(network.example)
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    dims = batch_dims(leaves, True)
+    names = list(kwargs) or [f"input{i or ''}" for i in range(len(leaves))]
+    inputs = [
+        {
+            "name": name,
+            "dtype": str(one.dtype).removeprefix("torch."),
+            "batched": bool(dims[id(one)]),
+        }
+        for name, one in zip(names, leaves, strict=True)
+    ]
+    structure: Any = "tensor"
+    if isinstance(outputs, dict):
+        structure = list(outputs)
+    elif isinstance(outputs, list | tuple):
+        structure = "tuple"
+    for one in torch.utils._pytree.tree_leaves(outputs):
+        if not one.dim() or len(one) != len(leaves[0]):
+            raise InputError(
+                f"an output of shape {list(one.shape)} holds no entry for each of the "
+                f"{len(leaves[0])} samples; a .tflite file is run sample by sample"
+            )
+    return {"inputs": inputs, "outputs": structure}
+
+
+def _convert(flat: _Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
+    with quiet_below():
+        import litert_torch
+        from litert_torch.quantize import pt2e_quantizer
+        from litert_torch.quantize.quant_config import QuantConfig
+
+        config = None
+        if rounded:  # what it holds doesn't matter but for one thing: the integers are static
+            quantizer = pt2e_quantizer.PT2EQuantizer()
+            static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+            config = QuantConfig(pt2e_quantizer=quantizer.set_global(static))
+        try:
+            with torch.no_grad():
+                made = litert_torch.convert(flat, sample, quant_config=config)
+                content: bytes = made.model_content()
+        except Exception as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"the LiteRT converter can't take this network: {line[:300]}"
+            ) from error
+    return content
+
+
+def _put_in_order(model: Any) -> None:
+    """Inputs and outputs in the order of the model's own; the converter's names number them."""
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    for tensors, prefix in ((signature.inputs, "args_"), (signature.outputs, "output_")):
+        tensors.sort(key=lambda one, prefix=prefix: int(_text(one.name).removeprefix(prefix)))
+    graph.inputs = [one.tensorIndex for one in signature.inputs]
+    graph.outputs = [one.tensorIndex for one in signature.outputs]
+
+
+def _name(model: Any, layers: list[torch.fx.Node], known: Any) -> None:
+    """Name operators by the layer whose weight they use, and weights as the model does."""
+    graph, owners = model.subgraphs[0], _owners(model, layers, known)
+    taken = {str(one.name) for one in graph.tensors}
+    for place, one in enumerate(tflite_file.operators(model)):
+        owner = owners.get(place, "")
+        name = f"{owner}/{one.kind}" if owner else f"/{one.kind}.{place}"
+        name = f"{name}.{place}" if name in taken else name
+        taken.add(name)
+        for k, output in enumerate(one.outputs):
+            graph.tensors[output].name = f"{name}:{k}" if k else name
+        if owner:
+            for position, part in zip(one.inputs[1:3], ("weight", "bias"), strict=False):
+                if position >= 0 and tflite_file.is_constant(model, position):
+                    graph.tensors[position].name = f"{owner}.{part}"
+
+
+def _owners(model: Any, layers: list[torch.fx.Node], known: Any) -> dict[int, str]:
+    """By the place of an operator with weights, the layer that these are of.
+
+    The converter keeps the order of layers; where their number or a shape says otherwise (it split
+    one, or folded one away) nothing is claimed.
+    """
+    found: dict[int, str] = {}
+    placed = list(enumerate(tflite_file.operators(model)))
+    for kinds, wanted in (
+        (CONVOLVING, [one for one in layers if one.target in CONVOLUTIONS]),
+        (("FULLY_CONNECTED",), [one for one in layers if one.target not in CONVOLUTIONS]),
+    ):
+        mine = [
+            (place, one)
+            for place, one in placed
+            if one.kind in kinds and tflite_file.is_constant(model, one.inputs[1])
+        ]
+        sizes = [sorted(model.subgraphs[0].tensors[one.inputs[1]].shape) for _, one in mine]
+        if sizes == [sorted(known[one.args[1]]) for one in wanted]:
+            found |= {
+                place: str(layer.meta["layer"])
+                for (place, _), layer in zip(mine, wanted, strict=True)
+            }
+    return found
+
+
+_text = tflite_file.text

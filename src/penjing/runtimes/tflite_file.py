@@ -1,0 +1,143 @@
+"""A `.tflite` file: its operators by name, its weights' bytes, and what penjing writes into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from penjing.contract import Json
+from penjing.errors import InputError
+
+KEY = "penjing"
+"""In a file's metadata: its inputs and how its outputs are to be handed back, as JSON."""
+IDENTIFIER = b"TFL3"
+ALIGNMENT = 16
+KINDS = {
+    code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a file.
+
+    Attributes:
+        name: of its first output; of a file that penjing wrote, `layer/KIND` or `/KIND.position`.
+        kind: such as `"CONV_2D"`; of a custom one, its own name.
+        inputs, outputs: positions of tensors; -1 for an input that isn't given.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def read(content: bytes) -> Any:
+    """The file as the objects of its schema.
+
+    Raises:
+        InputError: the bytes are no `.tflite` file, or a part of one.
+    """
+    try:
+        if content[4:8] != IDENTIFIER:
+            raise ValueError("its identifier is another one")
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        if not model.subgraphs or not model.operatorCodes or not model.buffers:
+            raise ValueError("it has no operators")
+    except Exception as error:  # whatever broken offsets lead to
+        raise InputError("this is no .tflite file, or a part of one") from error
+    return model
+
+
+def write(model: Any) -> bytes:
+    """The bytes of a file whose every buffer is aligned as kernels and accelerators want it."""
+    for one in model.buffers:
+        one.__class__ = _Aligned
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Aligned(schema.BufferT):  # type: ignore[misc]
+    """A buffer that keeps the alignment that the schema demands, which Python's code forgets."""
+
+    def Pack(self, builder: Any) -> Any:
+        data = None
+        if self.data is not None:
+            content = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(content), ALIGNMENT)
+            builder.head -= len(content)
+            builder.Bytes[builder.head : builder.head + len(content)] = content
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        schema.BufferAddOffset(builder, self.offset)
+        schema.BufferAddSize(builder, self.size)
+        return schema.BufferEnd(builder)
+
+
+def operators(model: Any) -> list[Operator]:
+    """The operators of the main graph, in the order of execution."""
+    graph = model.subgraphs[0]
+    found = []
+    for one in graph.operators or []:
+        code = model.operatorCodes[one.opcodeIndex]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        kind = text(code.customCode) if code.customCode is not None else KINDS[number]
+        outputs = tuple(int(k) for k in one.outputs)
+        name = text(graph.tensors[outputs[0]].name)
+        inputs = () if one.inputs is None else tuple(int(k) for k in one.inputs)
+        found.append(Operator(name, kind, inputs, outputs))
+    return found
+
+
+def is_constant(model: Any, position: int) -> bool:
+    """Whether the file holds the values of that tensor of the main graph."""
+    buffer = model.buffers[model.subgraphs[0].tensors[position].buffer]
+    return buffer.data is not None and len(buffer.data) > 0
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of all weights and biases: constants that are real numbers or stand for some."""
+    buffers = {one.buffer for one in _weights(model)}
+    return sum(len(model.buffers[one].data) for one in buffers)
+
+
+def _weights(model: Any) -> Iterator[Any]:
+    for graph in model.subgraphs:
+        for one in graph.tensors:
+            data = model.buffers[one.buffer].data
+            scales = None if one.quantization is None else one.quantization.scale
+            floats = one.type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
+            if data is not None and len(data) and (floats or scales is not None):
+                yield one
+
+
+def note(model: Any, known: Json) -> None:
+    """Write what penjing must know of the file into it."""
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(json.dumps(known).encode(), np.uint8)
+    entry.name, entry.buffer = KEY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+
+
+def noted(model: Any) -> Json:
+    """What `note` wrote; None for a file of others."""
+    for one in model.metadata or []:
+        if text(one.name) == KEY:
+            return json.loads(bytes(model.buffers[one.buffer].data))
+    return None
+
+
+def text(value: Any) -> str:
+    """A string of the schema, which may come as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

@@ -1,0 +1,75 @@
+"""Subsampling shortcuts as convolutions: the same numbers, to the last bit, rounded or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from penjing.data import Arrays
+from penjing.network import Network, capture
+from penjing.network.subsample import subsample_by_convolutions
+from penjing.passes.quantize import Quantize
+from penjing.task import Task
+from tests.reference_networks import build
+
+aten = torch.ops.aten
+MOVES = {aten.slice.Tensor, aten.pad.default}
+
+
+class Moving(nn.Module):
+    """A convolution between an image and a shortcut of `kind`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(3, 4, 3, padding=1), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return {
+            "rows": lambda: x[:, :, ::3],
+            "both": lambda: x[:, :, ::2, ::2],
+            "channels": lambda: functional.pad(x, (0, 0, 0, 0, 1, 3)),
+            "all": lambda: functional.pad(x[:, :, ::2, ::4], (0, 0, 0, 0, 2, 0)),
+            "from the second": lambda: x[:, :, 1::2],
+            "not to the end": lambda: x[:, :, :4:2],
+            "channels only": lambda: x[:, ::2],
+            "ones": lambda: functional.pad(x, (0, 0, 0, 0, 1, 1), value=1.0),
+            "rows padded": lambda: functional.pad(x, (0, 0, 1, 1)),
+        }[self.kind]()
+
+
+@pytest.mark.parametrize("kind", ["rows", "both", "channels", "all"])
+def test_what_moves_becomes_a_convolution(kind: str) -> None:
+    network = capture(Moving(kind).eval(), torch.randn(2, 3, 8, 8))
+    new = subsample_by_convolutions(network)
+    assert sum(node.target is aten.conv2d.default for node in new.calls()) == 2
+    x = torch.randn(5, 3, 8, 8)
+    assert torch.equal(new(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "kind", ["from the second", "not to the end", "channels only", "ones", "rows padded"]
+)
+def test_what_is_something_else_stays(kind: str) -> None:
+    network = capture(Moving(kind).eval(), torch.randn(2, 3, 8, 8))
+    assert subsample_by_convolutions(network) is network
+
+
+def _resnet() -> tuple[Network, Tensor]:
+    model, x = build("resnet_a")
+    data = Arrays(x.repeat(4, 1, 1, 1), torch.arange(16) % 10)
+    task = Task(model, x[:2], data, data)
+    return Quantize(samples=16)(capture(model, x[:2]), task), x
+
+
+def test_rounded_numbers_stay_the_same() -> None:
+    network, x = _resnet()
+    before = {name: one.clone() for name, one in network.state_dict().items()}
+    new = subsample_by_convolutions(network)
+    strided = [one for one in new.calls() if one.target in MOVES and "::" in str(one)]
+    assert not strided
+    assert not any(node.target is aten.pad.default for node in new.calls())
+    assert torch.equal(new(x), network(x))
+    assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
