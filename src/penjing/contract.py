@@ -112,6 +112,36 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What one inference costs on a device that isn't here, as a vendor's tool reckons.
+
+    It is never ranked beside what was measured.
+
+    Attributes:
+        source: whose figures these are, such as `"estimated by Vela 5.2.0"`.
+        machine: the accelerator, its clock and its memories, as the tool calls them.
+        latency_ms: time of one inference.
+        cycles: of the accelerator; less than the sum of the parts, which overlap.
+        cycles_npu, cycles_sram, cycles_dram, cycles_flash: of arithmetic, and of access to each.
+        sram_bytes, dram_bytes, flash_bytes: how much of each it takes.
+        macs: multiply-accumulates.
+    """
+
+    source: str
+    machine: str
+    latency_ms: float | None = None
+    cycles: int | None = None
+    cycles_npu: int | None = None
+    cycles_sram: int | None = None
+    cycles_dram: int | None = None
+    cycles_flash: int | None = None
+    sram_bytes: int | None = None
+    dram_bytes: int | None = None
+    flash_bytes: int | None = None
+    macs: int | None = None
+
+
+@dataclass(frozen=True)
 class Input:
     """What a session takes: a name, a shape with 1 for every size that is free, a NumPy type."""
 

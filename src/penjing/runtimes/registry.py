@@ -60,6 +60,13 @@ ENTRIES = {
         "litert",
         "Google's LiteRT (TensorFlow Lite), CPU and XNNPACK",
     ),
+    "ethosu": Entry(
+        "penjing.runtimes.ethosu:EthosU",
+        "_vela.tflite",
+        ("ethos-u-vela", "ai-edge-litert", "litert-torch"),
+        "ethosu",
+        "Arm's Ethos-U55, U65 and U85 NPUs, compiled by Vela; figures are its estimate",
+    ),
 }
 
 
