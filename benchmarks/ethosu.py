@@ -1,0 +1,172 @@
+"""What Vela says of our int8 networks on Arm's Ethos-U NPUs: dense, with fewer channels, sparse.
+
+    PENJING_DATA=<folder with data/ and models/> python benchmarks/ethosu.py [--json FILE]
+
+Prints a Markdown table. Nothing in it is measured on an NPU: cycles, SRAM, flash and time are
+estimated by Vela. `cycles_ratio` and `flash_ratio` are to the dense network on the same NPU.
+`same_decisions` is the share of samples for which the compiled file's integers, run by LiteRT,
+decide as the quantized network does. What is pruned isn't tuned, so this says what is saved, not
+what is lost; MobileNetV2 and the plain CNN have random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import table
+from int8_onnxruntime import Inverted, cifar_task, conv_bn
+from torch import Tensor, nn
+
+from penjing.data import Arrays
+from penjing.measure.parity import parity
+from penjing.network import Network, capture
+from penjing.passes import PruneChannels, Quantize
+from penjing.runtimes.ethosu import EthosU
+from penjing.runtimes.tflite_export import to_tflite
+from penjing.task import Task
+
+ACCELERATORS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
+KEEP = 0.5
+SPARSE = 0.8
+COLUMNS = (
+    "model", "variant", "accelerator", "operators", "on_npu", "cycles", "cycles_ratio",
+    "sram_bytes", "flash_bytes", "flash_ratio", "latency_ms", "macs", "same_decisions",
+)  # fmt: skip
+
+
+class MobileNetV2(nn.Module):
+    """Sandler et al. 2018, table 2, with all widths but the last `times` as large."""
+
+    TABLE = (
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+        (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+    )  # fmt: skip
+
+    def __init__(self, times: float, classes: int) -> None:
+        super().__init__()
+        width = _by_eight(32 * times)
+        layers: list[nn.Module] = [conv_bn(3, width, 3, 2)]
+        for expand, after, repeats, stride in self.TABLE:
+            for index in range(repeats):
+                step = stride if index == 0 else 1
+                layers.append(Inverted(width, _by_eight(after * times), step, expand))
+                width = _by_eight(after * times)
+        self.features = nn.Sequential(*layers, conv_bn(width, 1280, 1))
+        self.classifier = nn.Linear(1280, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def plain_cnn() -> nn.Module:
+    """Two 3x3 convolutions of 16 and 32 channels with pooling, 2048-128-10, on 3x32x32."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 8 * 8, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def _by_eight(width: float) -> int:
+    """The nearest multiple of 8, no less than nine tenths of `width`."""
+    near = max(8, int(width + 4) // 8 * 8)
+    return near if near >= 0.9 * width else near + 8
+
+
+def random_task(name: str, model: nn.Module, side: int) -> Task:
+    """Random weights and images: what it costs is right, what it decides means nothing."""
+    x = torch.randn(64, 3, side, side)
+    data = Arrays(x, torch.arange(64) % 10, batch_size=16)
+    return Task(model.eval(), x[:2], data, data, name=f"{name} (random)")
+
+
+def sparse(network: Network, share: float) -> Network:
+    """A copy in which the smallest weights of each layer, this share of them, are zero."""
+    new = copy.deepcopy(network)
+    with torch.no_grad():
+        for one in new.parameters():
+            if one.dim() > 1:
+                least = one.abs().flatten().kthvalue(int(share * one.numel())).values
+                one.mul_(one.abs() > least)
+    return new
+
+
+def variants(task: Task) -> Iterator[tuple[str, Network]]:
+    """The network as it is, with half the channels, and with a fifth of the weights; in int8."""
+    network = capture(task.model, task.example)
+    quantize = Quantize(outputs=True)
+    yield "int8", quantize(network, task)
+    pruned = PruneChannels(1 - KEEP, multiple=8)(network, task)
+    yield f"int8, {KEEP:.0%} of channels", quantize(pruned, task)
+    yield f"int8, {SPARSE:.0%} sparse", quantize(sparse(network, SPARSE), task)
+
+
+def rows_of(task: Task) -> list[dict[str, Any]]:
+    """A row for each variant and accelerator."""
+    rows: list[dict[str, Any]] = []
+    dense: dict[str, dict[str, Any]] = {}
+    for variant, network in variants(task):
+        content = to_tflite(network)
+        for accelerator in ACCELERATORS:
+            runtime = EthosU(accelerator)
+            with tempfile.TemporaryDirectory() as folder:
+                file = runtime.compile(content, Path(folder) / f"model{runtime.ending}")
+                places, cost = runtime.placement(file), asdict(runtime.estimate(file))
+                same = parity(network, runtime.load(file), task.test, samples=256).same_decisions
+            fallen = [f"{one.name} ({one.why})" for one in places if one.unit != "npu"]
+            row = {"model": task.name, "variant": variant, "accelerator": accelerator, **cost}
+            row |= {"operators": len(places), "on_npu": len(places) - len(fallen)}
+            first = dense.setdefault(accelerator, row)
+            row |= {
+                "cycles_ratio": row["cycles"] / first["cycles"],
+                "flash_ratio": row["flash_bytes"] / first["flash_bytes"],
+                "same_decisions": same,
+                "fallen": fallen,
+            }
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", help="part of a model's name")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    folder = Path(os.environ.get("PENJING_DATA", "."))
+    makers: dict[str, Callable[[], Task]] = {
+        "ResNet-20": lambda: cifar_task(20, folder),
+        "MobileNetV2 0.35 96x96": lambda: random_task(
+            "MobileNetV2 0.35 96x96", MobileNetV2(0.35, 1000), 96
+        ),
+        "plain CNN": lambda: random_task("plain CNN", plain_cnn(), 32),
+    }
+    rows = []
+    for name, make in makers.items():
+        if options.only in name:
+            try:
+                rows += rows_of(make())
+            except FileNotFoundError as error:
+                print(f"skipped {name}: {error}")
+    print(table(rows, COLUMNS, lambda _, one: f"{one:.3f}" if isinstance(one, float) else str(one)))
+    for row in rows:
+        for one in row["fallen"]:
+            print(f"\non the CPU: {row['model']}, {row['variant']}, {row['accelerator']}: {one}")
+    if rows:
+        print(f"\n{rows[0]['source']}; " + "; ".join(dict.fromkeys(one["machine"] for one in rows)))
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
