@@ -158,6 +158,22 @@ def test_structure_of_inputs_and_outputs(tmp_path: Path, named: bool) -> None:
     assert np.array_equal(positional["a" if named else 0], found["a" if named else 0])
 
 
+def test_pools_with_grids_of_their_own_stay_on_integers(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 4, 1),
+        nn.AvgPool2d(3, 1), nn.Conv2d(4, 5, 1), nn.Flatten(),
+    )  # fmt: skip
+    task = _task(model, (3, 8, 8))
+    network = Quantize(samples=16, outputs=True)(capture(task.model, task.example), task)
+    artifact = LiteRt().lower(network, tmp_path / "a.tflite")
+    kinds = [one.operator for one in LiteRt().placement(artifact)]
+    assert kinds.count("DEPTHWISE_CONV_2D") == 2
+    assert not {"QUANTIZE", "DEQUANTIZE", "PADV2"} & set(kinds)
+    found = parity(network, LiteRt().load(artifact), task.test)
+    scale = [one for name, one in network.named_parameters() if name.endswith("_scale")][-1]
+    assert found.max_difference <= 2.5 * scale.max().item()
+
+
 class Seen(Exception):
     """The runtime has got the bytes."""
 

@@ -149,8 +149,9 @@ class EthosU(Runtime):
             done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
             made = Path(folder) / "model_vela.tflite"
             if done.returncode or not made.is_file():
-                lines = (done.stderr + done.stdout).strip().splitlines() or ["it says nothing"]
-                raise InputError(f"Vela can't compile this network: {lines[-1][:300]}")
+                lines = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
+                words = [one for one in lines if "error" in one.lower()] or lines
+                raise InputError(f"Vela can't compile this network: {words[-1][:300]}")
             with next(Path(folder).glob("model_summary_*.csv")).open(newline="") as file:
                 row = next(csv.DictReader(file))
             return made.read_bytes(), row, done.stdout + done.stderr

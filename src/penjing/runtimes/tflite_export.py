@@ -3,7 +3,7 @@
 The file holds one sample, with the inputs laid out as the model has them. LiteRT fuses a layer
 into one integer kernel where quantize and dequantize stand around it, so the network is written in
 the form that torchao's quantizer gives (weights real, on their grid), and what LiteRT computes on
-integers only as a layer is written as one (`penjing.network.subsample`).
+integers only as a layer is written as one (`penjing.network.as_convolutions`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from penjing.errors import InputError
 from penjing.network import Network
+from penjing.network.as_convolutions import write_as_convolutions
 from penjing.network.complex import without_complex
 from penjing.network.fake_quantized import grids, weight_grids
 from penjing.network.fold import pool_means
@@ -22,7 +23,6 @@ from penjing.network.integers import ROUNDING, Form, with_integers
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
-from penjing.network.subsample import subsample_by_convolutions
 from penjing.quiet import quiet_below
 from penjing.runtimes import tflite_file
 from penjing.task import as_call, batch_dims
@@ -104,7 +104,7 @@ def _as_layers(network: Network) -> Network:
     new = copy.deepcopy(network)
     pool_means(new)
     new.compile_graph()
-    return subsample_by_convolutions(new)
+    return write_as_convolutions(new)
 
 
 def _is_rounded(network: Network) -> bool:

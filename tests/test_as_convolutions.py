@@ -1,4 +1,4 @@
-"""Subsampling shortcuts as convolutions: the same numbers, to the last bit, rounded or not."""
+"""What only moves or averages values, as convolutions: the same numbers, rounded or not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from penjing.data import Arrays
 from penjing.network import Network, capture
-from penjing.network.subsample import subsample_by_convolutions
+from penjing.network.as_convolutions import AVERAGES, write_as_convolutions
 from penjing.passes.quantize import Quantize
 from penjing.task import Task
 from tests.reference_networks import build
@@ -43,7 +43,7 @@ class Moving(nn.Module):
 @pytest.mark.parametrize("kind", ["rows", "both", "channels", "all"])
 def test_what_moves_becomes_a_convolution(kind: str) -> None:
     network = capture(Moving(kind).eval(), torch.randn(2, 3, 8, 8))
-    new = subsample_by_convolutions(network)
+    new = write_as_convolutions(network)
     assert sum(node.target is aten.conv2d.default for node in new.calls()) == 2
     x = torch.randn(5, 3, 8, 8)
     assert torch.equal(new(x), network(x))
@@ -54,7 +54,7 @@ def test_what_moves_becomes_a_convolution(kind: str) -> None:
 )
 def test_what_is_something_else_stays(kind: str) -> None:
     network = capture(Moving(kind).eval(), torch.randn(2, 3, 8, 8))
-    assert subsample_by_convolutions(network) is network
+    assert write_as_convolutions(network) is network
 
 
 def _resnet() -> tuple[Network, Tensor]:
@@ -67,9 +67,62 @@ def _resnet() -> tuple[Network, Tensor]:
 def test_rounded_numbers_stay_the_same() -> None:
     network, x = _resnet()
     before = {name: one.clone() for name, one in network.state_dict().items()}
-    new = subsample_by_convolutions(network)
+    new = write_as_convolutions(network)
     strided = [one for one in new.calls() if one.target in MOVES and "::" in str(one)]
     assert not strided
     assert not any(node.target is aten.pad.default for node in new.calls())
     assert torch.equal(new(x), network(x))
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
+
+
+class Pooling(nn.Module):
+    """A convolution, a pool of `kind`, a convolution."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.conv, self.last, self.kind = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 1), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        pool = {
+            "average": lambda: functional.avg_pool2d(x, 2),
+            "average, strides": lambda: functional.avg_pool2d(x, (3, 2), (1, 2), (1, 0)),
+            "adaptive": lambda: functional.adaptive_avg_pool2d(x, (4, 2)),
+            "maximum": lambda: functional.max_pool2d(functional.relu(x), 3, 2, 1),
+            "maximum, ceil": lambda: functional.max_pool2d(x.relu(), 3, 2, 1, ceil_mode=True),
+            "not counted": lambda: functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+            "of some parts": lambda: functional.adaptive_avg_pool2d(x, 3),
+            "maximum of any sign": lambda: functional.max_pool2d(x, 3, 2, 1),
+            "not padded": lambda: functional.max_pool2d(functional.relu(x), 2),
+        }[self.kind]
+        return self.last(pool())
+
+
+def _pooling(kind: str) -> tuple[Network, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(16, 3, 8, 8)
+    data = Arrays(x, torch.arange(16) % 5)
+    model = Pooling(kind).eval()
+    return Quantize(samples=16)(capture(model, x[:2]), Task(model, x[:2], data, data)), x
+
+
+@pytest.mark.parametrize(
+    "kind", ["average", "average, strides", "adaptive", "maximum", "maximum, ceil"]
+)
+def test_pools_become_convolutions(kind: str) -> None:
+    network, x = _pooling(kind)
+    new = write_as_convolutions(network)
+    assert sum(node.target is aten.conv2d.default for node in new.calls()) == 3
+    assert not any(node.target in AVERAGES for node in new.calls())
+    with torch.no_grad():
+        apart = (new(x) - network(x)).abs()  # but for a mean on the edge between two integers
+        assert float(apart.median()) < 1e-6
+        assert float(apart.max()) < 0.02 * float(network(x).std())
+
+
+@pytest.mark.parametrize(
+    "kind", ["not counted", "of some parts", "maximum of any sign", "not padded"]
+)
+def test_pools_that_are_no_such_convolution_stay(kind: str) -> None:
+    network, _ = _pooling(kind)
+    assert write_as_convolutions(network) is network
