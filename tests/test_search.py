@@ -66,25 +66,26 @@ def test_the_pareto_front_has_no_candidate_that_another_beats() -> None:
 
 def _ledger(folder: Path) -> Ledger:
     for name in ("original", "a", "b"):
-        (folder / f"{name}.onnx").write_text(name)
+        (folder / "candidates" / name).mkdir(parents=True)
+        (folder / "candidates" / name / f"{name}.onnx").write_text(name)
     result = Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, ORIGINAL)
     return Ledger(folder, result)
 
 
 def test_a_ledger_is_on_disk_after_every_step(tmp_path: Path) -> None:
     ledger = _ledger(tmp_path)
-    ledger.record(replace(ORIGINAL, artifact="original.onnx"))
+    ledger.record(replace(ORIGINAL, artifact="candidates/original/original.onnx"))
     assert Result.load(tmp_path).chosen == "original"
-    ledger.record(replace(_candidate("a", 0.5), artifact="a.onnx"))
-    assert Result.load(tmp_path).artifact == "a.onnx"
-    ledger.record(replace(_candidate("b", 0.4), artifact="b.onnx"))
-    ledger.record(replace(_candidate("b", 0.6), artifact="b.onnx"))
+    ledger.record(replace(_candidate("a", 0.5), artifact="candidates/a/a.onnx"))
+    assert Result.load(tmp_path).artifact == "candidates/a/a.onnx"
+    ledger.record(replace(_candidate("b", 0.4), artifact="candidates/b/b.onnx"))
+    ledger.record(replace(_candidate("b", 0.6), artifact="candidates/b/b.onnx"))
     assert [one.name for one in Result.load(tmp_path).candidates] == ["a", "b"]
-    assert not (tmp_path / "model.onnx").exists()
     ledger.set_latencies({"a": _candidate("a", 0.9).measurement.latency})  # type: ignore[dict-item]
     assert Result.load(tmp_path).chosen == "b"
     ledger.finish(ledger.result)
-    assert (tmp_path / "model.onnx").read_text() == "b"
+    assert (tmp_path / "b.onnx").read_text() == "b"
+    assert ledger.result.artifact == "b.onnx"
     assert Result.load(tmp_path) == ledger.result
     assert ledger.result.finished
 

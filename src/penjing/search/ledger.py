@@ -12,16 +12,13 @@ from penjing.runtimes.registry import find_runtime
 from penjing.search.result import Candidate, Result, choose, with_pareto
 from penjing.search.verdicts import verdicts
 
-DELIVERED = "model"
-"""The name of the chosen file, before the ending."""
-
 
 class Ledger:
     """A result that grows.
 
     Every change is written to `result.json` before the next step begins. Until the end its
-    `artifact` is the chosen candidate's own file; `deliver` copies that to `model.onnx` or
-    whatever ending it has.
+    `artifact` is the chosen candidate's own file; `deliver` copies that beside
+    `result.json`.
     """
 
     def __init__(self, folder: Path, result: Result) -> None:
@@ -54,15 +51,14 @@ class Ledger:
         self.deliver(replace(result, finished=True))
 
     def deliver(self, result: Result | None = None) -> None:
-        """Copy the chosen candidate's files to `model`, each with its ending, then write the state
-        that says so."""
+        """Copy the chosen candidate's files, then write the state that says so."""
         result = result or self.result
         chosen = result.find(result.chosen)
         if chosen.artifact is not None:
             source = self.folder / chosen.artifact
             for one in find_runtime(chosen.runtime).files(source):
-                write_atomically(self.folder / f"{DELIVERED}{one.suffix}", one.read_bytes())
-            result = replace(result, artifact=f"{DELIVERED}{source.suffix}")
+                write_atomically(self.folder / one.name, one.read_bytes())
+            result = replace(result, artifact=source.name)
         self._keep(result)
 
     def _choose(self, everything: tuple[Candidate, ...]) -> None:

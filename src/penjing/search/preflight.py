@@ -12,8 +12,8 @@ from penjing.contract import Array, as_arrays
 from penjing.errors import InputError, MachineError
 from penjing.files import require_writable_folder
 from penjing.measure import scores
-from penjing.search.ledger import DELIVERED
 from penjing.search.result import Result
+from penjing.search.workshop import STEM
 from penjing.task import Batches
 
 
@@ -74,7 +74,7 @@ def clear(out: Path) -> None:
     if (out / "result.json").exists():
         for name in ("result.json", "report.md", "plot.png"):
             (out / name).unlink(missing_ok=True)
-        for one in out.glob(f"{DELIVERED}.*"):
+        for one in out.glob(f"{STEM}*"):
             one.unlink()
         shutil.rmtree(out / "candidates", ignore_errors=True)
 

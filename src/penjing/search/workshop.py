@@ -23,6 +23,8 @@ from penjing.task import Batches, Task
 
 BASELINE = "original"
 LATENCY_SECONDS = 3.0
+STEM = "model"
+"""What the file of a finished candidate is called, before the ending."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Workshop:
         return self.runtimes.get(name, self.runtime)
 
     def make(
-        self, name: str, network: Network, runtime: Runtime | None = None, stem: str = "model"
+        self, name: str, network: Network, runtime: Runtime | None = None, stem: str = STEM
     ) -> None:
         """Lower the network to the candidate's file, for a runtime of its own if need be, and load
         that."""
