@@ -11,54 +11,19 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from networks import cifar_task, mobilenet_task, vit_task
+from peers import SAMPLES, calibration, quantize_static
 
-from penjing.contract import Artifact
-from penjing.files import sha256
 from penjing.measure.latency import compare
 from penjing.network import capture
 from penjing.passes.quantize import Quantize
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
-
-SAMPLES = 512
-
-
-def calibration(task: Task) -> Iterator[np.ndarray[Any, Any]]:
-    """The inputs that both quantizers see, in batches of at most 64."""
-    from penjing.data import first
-
-    for inputs, _ in first(task.train, SAMPLES):
-        yield from (part.numpy() for part in inputs.split(64))
-
-
-def quantize_static(task: Task, fp32: Path, path: Path) -> Artifact:
-    """What a user would do: ONNX Runtime's preprocessing and its static QDQ quantizer."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static as quantize
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches = calibration(task)
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"input": batch}
-
-    prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(str(fp32), str(prepared))
-    quantize(
-        str(prepared), str(path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
-    return Artifact(path, "onnxruntime", path.stat().st_size, sha256(path))
 
 
 def accuracy(task: Task, session: Any) -> float | None:
@@ -71,8 +36,11 @@ def rows_of(task: Task, seconds: float) -> list[dict[str, Any]]:
     runtime, network = OnnxRuntime(), capture(task.model, task.example)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        files = {"fp32": runtime.lower(network, place / "fp32.onnx")}
-        files["quantize_static"] = quantize_static(task, files["fp32"].path, place / "theirs.onnx")
+        quantize_static(task, place)  # writes theirs.onnx
+        files = {
+            "fp32": runtime.lower(network, place / "fp32.onnx"),
+            "quantize_static": runtime.artifact(place / "theirs.onnx"),
+        }
         quantized = Quantize(samples=SAMPLES)(network, task)
         files["penjing Quantize"] = runtime.lower(quantized, place / "ours.onnx")
         sessions = {name: runtime.load(one) for name, one in files.items()}

@@ -96,6 +96,52 @@ class MobileNetV2(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
+class Dense(nn.Module):
+    """A layer that adds 32 channels to all those before it."""
+
+    def __init__(self, before: int, growth: int = 32) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = (
+            nn.BatchNorm2d(before),
+            nn.Conv2d(before, 4 * growth, 1, bias=False),
+        )
+        self.norm2 = nn.BatchNorm2d(4 * growth)
+        self.conv2 = nn.Conv2d(4 * growth, growth, 3, 1, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(functional.relu(self.norm1(x)))
+        return torch.cat([x, self.conv2(functional.relu(self.norm2(y)))], 1)
+
+
+class DenseNet121(nn.Module):
+    """G. Huang et al., "Densely Connected Convolutional Networks", 2017, table 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+        ]  # fmt: skip
+        width = 64
+        for count in (6, 12, 24, 16):
+            if width > 64:
+                layers += [
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                    nn.Conv2d(width, width // 2, 1, bias=False),
+                ]
+                layers.append(nn.AvgPool2d(2))
+                width //= 2
+            for _ in range(count):
+                layers.append(Dense(width))
+                width += 32
+        self.features = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU())
+        self.classifier = nn.Linear(width, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
 class Attention(nn.Module):
     """Heads that each see all patches; queries, keys and values from one layer."""
 
@@ -167,6 +213,12 @@ def mobilenet_task() -> Task:
     """See `random_task`."""
     torch.manual_seed(0)
     return random_task(MobileNetV2(), "MobileNetV2")
+
+
+def densenet_task() -> Task:
+    """See `random_task`."""
+    torch.manual_seed(0)
+    return random_task(DenseNet121(), "DenseNet-121")
 
 
 def vit_task() -> Task:

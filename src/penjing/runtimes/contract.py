@@ -20,10 +20,13 @@ class Runtime(ABC):
     Attributes:
         name: as `penjing runtimes` lists it.
         ending: of the file's name.
+        integers_out: whether it computes a layer on integers only if integers come out, so that
+            `Quantize(outputs=True)` is what it wants.
     """
 
     name: ClassVar[str]
     ending: ClassVar[str]
+    integers_out: ClassVar[bool] = False
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """What stands against running `network` on `target`, one line each; empty if nothing."""

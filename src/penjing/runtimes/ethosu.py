@@ -65,6 +65,7 @@ class EthosU(Runtime):
 
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
+    integers_out: ClassVar[bool] = True
 
     accelerator: str = "ethos-u55-128"
     system: str = ""

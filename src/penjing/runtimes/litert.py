@@ -23,6 +23,7 @@ class LiteRt(Runtime):
 
     name: ClassVar[str] = "litert"
     ending: ClassVar[str] = ".tflite"
+    integers_out: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """A target without this runtime or its integers, and grids that its files can't hold."""

@@ -87,7 +87,7 @@ def export(
     check(task)
     original = network = capture(task.model, task.example, source=task.source)
     if precision == "int8":
-        network = Quantize()(original, task)
+        network = Quantize(outputs=one.integers_out)(original, task)
     for problem in one.problems(network, target):
         raise InputError(problem)
     artifact = one.lower(network, out / f"model{one.ending}")

@@ -1,0 +1,138 @@
+"""Every network in every runtime that is installed, fp32 and int8, beside the runtime's own int8.
+
+    PENJING_DATA=<folder with data/ and models/> python benchmarks/runtimes.py [--json FILE]
+        [--only NAME ...] [--runtimes NAME ...] [--seconds 6]
+
+Per file: how far its outputs are from the network's and how many decisions are the same, accuracy,
+bytes, operators by the unit that ran them, and `ratio`, its latency over that of the peer's int8 in
+the same windows; one thread, batch 1. The peers are ONNX Runtime's quantize_static, NNCF,
+ExecuTorch's XNNPACK quantizer and Google's ai-edge-quantizer, all on the same 512 inputs. Networks
+with random weights are there for parity and time. With --json a row that is there isn't made again,
+so that runtimes whose packages exclude each other can be measured by several Pythons into one file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import table
+from networks import cifar_task, densenet_task, mobilenet_task, vit_task
+from peers import PEERS, SAMPLES
+
+from penjing.contract import Session
+from penjing.measure.latency import compare
+from penjing.measure.parity import parity
+from penjing.measure.scores import score
+from penjing.network import Network, capture
+from penjing.passes import Quantize
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.registry import find_runtime, installed
+from penjing.task import Task
+
+Row = dict[str, Any]
+COLUMNS = (
+    "model", "runtime", "file", "worst", "same", "accuracy", "latency_ms", "ratio", "interval",
+    "file_bytes", "units",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs="*", default=[], help="models, by the begin of their name")
+    parser.add_argument(
+        "--runtimes", nargs="*", default=[one for one in installed() if one in PEERS]
+    )
+    parser.add_argument("--seconds", type=float, default=6.0, help="of timing, for each runtime")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = Path(os.environ.get("PENJING_DATA", "."))
+    makers: dict[str, Callable[[], Task]] = {
+        "ResNet-20": lambda: cifar_task(20, data),
+        "ResNet-56": lambda: cifar_task(56, data),
+        "MobileNetV2": mobilenet_task,
+        "DenseNet-121": densenet_task,
+        "ViT-Tiny": vit_task,
+    }
+    rows: list[Row] = []
+    if options.json and options.json.exists():
+        rows = json.loads(options.json.read_text())["rows"]
+    done = {(row["model"], row["runtime"]) for row in rows}
+    for name, make in makers.items():
+        wanted = [one for one in options.runtimes if (name, one) not in done]
+        if (options.only and not any(name.startswith(one) for one in options.only)) or not wanted:
+            continue
+        try:
+            task = make()
+        except FileNotFoundError as error:
+            print(f"skipped {name}: {error}", file=sys.stderr)
+            continue
+        for runtime in wanted:
+            rows += rows_of(name, task, find_runtime(runtime), options.seconds)
+            if options.json:
+                options.json.write_text(json.dumps({"rows": rows}, indent=1))
+    print(table(rows, COLUMNS, _cell))
+
+
+def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row]:
+    """One row each for fp32, the peer's int8 and ours."""
+    network = capture(task.model, task.example)
+    quantized = Quantize(samples=SAMPLES, outputs=runtime.integers_out)(network, task)
+    rows: dict[str, Row] = {}
+    sessions: dict[str, Session] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for file, one in (("fp32", network), ("penjing int8", quantized)):
+            artifact = runtime.lower(one, place / f"{file.replace(' ', '-')}{runtime.ending}")
+            sessions[file] = runtime.load(artifact)
+            rows[file] = _agreement(one, sessions[file], task) | {
+                "file_bytes": artifact.file_bytes,
+                "units": dict(Counter(where.unit for where in runtime.placement(artifact))),
+            }
+        theirs = PEERS[runtime.name](task, place)
+    sessions["peer int8"] = runtime.open(theirs)
+    rows["peer int8"] = _agreement(network, sessions["peer int8"], task)
+    rows["peer int8"]["file_bytes"] = sum(map(len, theirs))
+    one = task.example[:1].numpy()
+    times = compare(sessions, one, "peer int8", seconds)
+    for file, row in rows.items():
+        row |= {"model": name, "runtime": runtime.name, "file": file}
+        row |= {"latency_ms": times[file].latency_ms, "ratio": times[file].ratio}
+        row["interval"] = [times[file].ratio_low, times[file].ratio_high]
+        row["disturbed"] = times[file].disturbed
+        print(row, file=sys.stderr)
+    return [rows[file] for file in ("fp32", "peer int8", "penjing int8")]
+
+
+def _agreement(network: Network, session: Session, task: Task) -> Row:
+    """With the network on the test data; on the training data where its weights are random."""
+    found = parity(network, session, task.test or task.train)
+    accuracy = float(score(session, task.test, task.metric).mean()) if task.test else None
+    return {"worst": found.max_difference, "same": found.same_decisions, "accuracy": accuracy}
+
+
+def _cell(column: str, value: Any) -> str:
+    if column in ("same", "accuracy"):
+        return f"{100 * value:.2f}"
+    if column == "worst":
+        return f"{value:.2g}"
+    if column in ("ratio", "latency_ms"):
+        return f"{value:.3f}"
+    if column == "interval":
+        return f"{value[0]:.3f} - {value[1]:.3f}"
+    if column == "units":
+        return ", ".join(f"{count} {unit}" for unit, count in value.items())
+    return str(value)
+
+
+if __name__ == "__main__":
+    main()
