@@ -1,16 +1,28 @@
-"""Targets: devices as data, each figure with its source."""
+"""Targets: devices as data (`devices.toml`), each figure with its source, and what fits on them."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import platform
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from penjing.errors import InputError
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+REMOTE = "ssh://"
+REACH = {
+    "here": "measured here",
+    "ssh": "penjing bench --target ssh://user@host",
+    "adb": "a phone on a cable; penjing doesn't go there yet",
+    "board": "flashed by its vendor's tools; figures are the compiler's",
+}
+"""What `Target.reach` may be, in words."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +31,15 @@ class Target:
 
     Attributes:
         isa: instruction set, with the extensions that matter to integer arithmetic.
-        memory_bytes, flash_bytes: None where it isn't known or doesn't limit.
+        memory_bytes, flash_bytes: None where it isn't known or doesn't limit. With a flash, weights
+            stay there while the file runs, and the memory holds the values alone.
         runtimes: names of runtimes that run there.
         precisions: number formats that its arithmetic units take.
         channel_multiple: widths that are a multiple of this use the units fully.
-        local: whether it is this machine, so that figures can be measured.
-        source: where the figures come from.
+        npu: its configuration: Vela's accelerator, such as `"ethos-u55-128"`, or the generation as
+            its own compiler calls it; None without one.
+        reach: how to get figures from there, a key of `REACH`.
+        sources: by field, the title of the document that its figure is from.
     """
 
     name: str
@@ -36,8 +51,43 @@ class Target:
     runtimes: tuple[str, ...]
     precisions: tuple[str, ...]
     channel_multiple: int
-    local: bool
-    source: str
+    npu: str | None = None
+    reach: str = "here"
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is this machine, so that figures can be measured."""
+        return self.reach == "here"
+
+    def shortages(self, stored_bytes: int, value_bytes: int, basis: str) -> list[str]:
+        """What doesn't fit on this device, one line each with both numbers; empty if all does.
+
+        Args:
+            stored_bytes: the weights, or the file that holds them.
+            value_bytes: the values that live at once.
+            basis: how the two are known, such as `"an estimate before lowering"`.
+        """
+        memory = value_bytes + (0 if self.flash_bytes else stored_bytes)
+        what = "values" if self.flash_bytes else "weights and values"
+        needs = (
+            ("flash", f"flash ({basis})", stored_bytes, self.flash_bytes),
+            ("memory", f"memory for {what} ({basis})", memory, self.memory_bytes),
+        )
+        return [
+            f"needs {in_words(wanted)} of {text}, the target {self.name} has {in_words(limit)}; "
+            f"make the network smaller or choose a target with more {kind}"
+            for kind, text, wanted, limit in needs
+            if limit is not None and wanted > limit
+        ]
+
+
+def in_words(size: int) -> str:
+    """Bytes as people read them, in thousands: `412 kB`, `4.3 GB`."""
+    for unit, name in ((10**9, "GB"), (10**7, "MB")):
+        if size >= unit:
+            return f"{size / (10**9 if name == 'GB' else 10**6):.1f} {name}"
+    return f"{size / 1000:.0f} kB" if size >= 10_000 else f"{size} B"
 
 
 def this_machine() -> Target:
@@ -49,6 +99,7 @@ def this_machine() -> Target:
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    figures = ("isa", "cores", "memory_bytes", "precisions", "channel_multiple")
     return Target(
         name="cpu",
         description=f"this machine: {_cpu_name()}",
@@ -56,11 +107,11 @@ def this_machine() -> Target:
         cores=os.cpu_count() or 1,
         memory_bytes=memory,
         flash_bytes=None,
-        runtimes=("onnxruntime",),
+        runtimes=("onnxruntime", "openvino", "executorch", "litert"),
         precisions=("float32", "int8", *(["bfloat16"] if flags & BFLOAT16_FLAGS else [])),
         channel_multiple=16 if "avx512f" in flags else 8,
-        local=True,
-        source="found out on this machine",
+        sources=dict.fromkeys(figures, "found out on this machine")
+        | {"runtimes": "penjing runtimes lists which of them are installed"},
     )
 
 
@@ -82,53 +133,21 @@ def _cpu_name() -> str:
     return _proc_cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
-DESCRIBED = (
-    Target(
-        name="raspberry-pi-4",
-        description="Raspberry Pi 4 Model B, 4 GB: Broadcom BCM2711, Cortex-A72 at 1.5 GHz",
-        isa="aarch64 Armv8-A NEON, no dot product",
-        cores=4,
-        memory_bytes=4 * 2**30,
-        flash_bytes=None,
-        runtimes=("onnxruntime",),
-        precisions=("float32", "int8"),
-        channel_multiple=8,
-        local=False,
-        source="Raspberry Pi 4 Model B datasheet (cores, clock, memory); Arm Cortex-A72 TRM (ISA)",
-    ),
-    Target(
-        name="raspberry-pi-5",
-        description="Raspberry Pi 5, 8 GB: Broadcom BCM2712, Cortex-A76 at 2.4 GHz",
-        isa="aarch64 Armv8.2-A NEON dot product (asimddp)",
-        cores=4,
-        memory_bytes=8 * 2**30,
-        flash_bytes=None,
-        runtimes=("onnxruntime",),
-        precisions=("float32", "float16", "int8"),
-        channel_multiple=8,
-        local=False,
-        source="Raspberry Pi 5 product brief (cores, clock, memory); Arm Cortex-A76 TRM (ISA)",
-    ),
-    Target(
-        name="x86-server",
-        description="a generic x86-64 server core with AVX-512 VNNI (Intel Cascade Lake or newer)",
-        isa="x86_64 avx2 avx512f avx512_vnni",
-        cores=8,
-        memory_bytes=32 * 2**30,
-        flash_bytes=None,
-        runtimes=("onnxruntime",),
-        precisions=("float32", "int8"),
-        channel_multiple=16,
-        local=False,
-        source="Intel 64 and IA-32 Architectures Optimization Reference Manual (VNNI); "
-        "cores and memory are an example, not a product",
-    ),
-)
+def described() -> dict[str, Target]:
+    """The devices of `devices.toml` by name."""
+    table = tomllib.loads(files("penjing").joinpath("devices.toml").read_text("utf-8"))
+    return {name: _target(name, row) for name, row in table.items()}
+
+
+def _target(name: str, row: Mapping[str, Any]) -> Target:
+    listed = {key: tuple(row[key]) for key in ("runtimes", "precisions")}
+    return Target(**{"name": name, "memory_bytes": None, "flash_bytes": None, **row, **listed})
 
 
 def all_targets() -> dict[str, Target]:
     """Every target by name, this machine first."""
-    return {one.name: one for one in (this_machine(), *DESCRIBED)}
+    here = this_machine()
+    return {here.name: here, **described()}
 
 
 def find_target(name: str) -> Target:
@@ -137,6 +156,11 @@ def find_target(name: str) -> Target:
     Raises:
         InputError: there is none; the nearest name is suggested.
     """
+    if name.startswith(REMOTE):
+        raise InputError(
+            f"target {name} is an address, which `penjing bench` takes; here a name is wanted, "
+            "such as cpu (penjing targets lists them)"
+        )
     targets = all_targets()
     if name in targets:
         return targets[name]

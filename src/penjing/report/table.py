@@ -12,7 +12,7 @@ from penjing.runtimes.registry import Entry
 from penjing.search.export import Proof
 from penjing.search.profile import LayerProfile, NodeProfile
 from penjing.search.result import Candidate, Result
-from penjing.targets import Target
+from penjing.targets import REACH, Target, in_words
 
 HEADINGS = ("candidate", "accuracy", "drop", "bound", "ms", "ratio", "kB", "verdict")
 
@@ -110,15 +110,21 @@ def bench_table(times: Mapping[str, Latency]) -> Table:
 
 
 def targets_table(targets: Mapping[str, Target]) -> Table:
-    """The devices that penjing knows."""
-    table = Table()
-    for heading in ("target", "what", "ISA", "cores", "memory", "runtimes", "multiple", "measured"):
+    """The devices that penjing knows; `penjing targets --json` has the sources."""
+    table = Table(caption="sources of all figures: penjing targets --json", caption_justify="left")
+    headings = (
+        "target", "what", "ISA", "cores", "memory", "flash", "NPU", "precisions", "runtimes",
+        "multiple", "how to reach it",
+    )  # fmt: skip
+    for heading in headings:
         table.add_column(heading)
     for one in targets.values():
-        memory = f"{one.memory_bytes / 2**30:.0f} GiB" if one.memory_bytes else "unknown"
+        memory = "unknown" if one.memory_bytes is None else in_words(one.memory_bytes)
+        flash = "" if one.flash_bytes is None else in_words(one.flash_bytes)
         table.add_row(
-            one.name, one.description, one.isa, str(one.cores), memory, ", ".join(one.runtimes),
-            str(one.channel_multiple), "here" if one.local else "not from here yet",
+            one.name, one.description, one.isa, str(one.cores), memory, flash, one.npu or "",
+            ", ".join(one.precisions), ", ".join(one.runtimes), str(one.channel_multiple),
+            REACH[one.reach],
         )  # fmt: skip
     return table
 

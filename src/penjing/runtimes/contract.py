@@ -9,6 +9,7 @@ from typing import ClassVar
 from penjing.contract import Artifact, Placement, Session
 from penjing.errors import UnsafeError
 from penjing.files import sha256, sha256_of
+from penjing.measure.footprint import footprint
 from penjing.network import Network
 from penjing.network.fake_quantized import grids
 from penjing.targets import Target
@@ -38,7 +39,23 @@ class Runtime(ABC):
                 f"the network is quantized, and {target.name} has no int8; it has "
                 f"{', '.join(target.precisions)}"
             )
-        return found
+        return found + self.too_large(network, target)
+
+    def too_large(
+        self, network: Network, target: Target, artifact: Artifact | None = None
+    ) -> list[str]:
+        """What of the target's flash and memory doesn't suffice, one line each, with both numbers.
+
+        Before there is an artifact, the weights are estimated from the network, and the line says
+        so; then the size of its files counts. The values that live at once are an estimate in
+        either case: only the device's runtime knows.
+        """
+        known = footprint(network)
+        if artifact is None:
+            basis = "an estimate before lowering"
+            return target.shortages(known.weight_bytes, known.value_bytes, basis)
+        basis = f"{artifact.path.name} as it lies there"
+        return target.shortages(artifact.file_bytes, known.value_bytes, basis)
 
     @abstractmethod
     def lower(self, network: Network, path: Path) -> Artifact:

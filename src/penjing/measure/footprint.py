@@ -1,0 +1,59 @@
+"""Footprint: about how many bytes a network takes on a device, before there is a file.
+
+An estimate from the graph, for refusing in time what can't fit; no figure of it reaches a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from penjing.arith.binary import BINARIZE
+from penjing.arith.ternary import TERNARIZE
+from penjing.measure.costs import peak_activation_bytes
+from penjing.network import Network
+from penjing.network.fake_quantized import grid_of, unrounded
+
+CODE_BITS = {TERNARIZE: 1.6, BINARIZE: 1.0}
+"""What a weight of few codes takes in a file."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Estimated bytes.
+
+    Attributes:
+        weight_bytes: of all weights, each in the bits of its grid.
+        value_bytes: of the values that live at once for one sample: one byte each where values are
+            rounded to grids, else four.
+    """
+
+    weight_bytes: int
+    value_bytes: int
+
+
+def footprint(network: Network) -> Footprint:
+    """Estimate what `network` takes."""
+    bits: dict[str, float] = {}
+    rounds_values = False
+    for node in network.calls():
+        grid = grid_of(node)
+        if grid is not None and grid.source.op == "get_attr":
+            bits[str(grid.source.target)] = grid.bits
+        elif grid is not None:
+            rounds_values = True
+        elif node.target in CODE_BITS:
+            source = node.args[0]
+            assert isinstance(source, fx.Node)
+            bits[str(source.target)] = CODE_BITS[node.target]
+    plain = unrounded(network) if bits or rounds_values else network
+    weights = 0.0
+    read = (one for one in plain.graph.nodes if one.op == "get_attr" and one.users)
+    for name in {str(one.target) for one in read}:
+        tensor = network.attribute(name)
+        if isinstance(tensor, torch.Tensor):
+            weights += tensor.numel() * bits.get(name, 8 * tensor.element_size()) / 8
+    values = peak_activation_bytes(plain)
+    return Footprint(round(weights), values // 4 if rounds_values else values)

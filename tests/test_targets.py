@@ -1,0 +1,135 @@
+"""Targets: every figure has a document, and what doesn't fit is refused with both numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from penjing.cli import app
+from penjing.data import Arrays
+from penjing.errors import InputError
+from penjing.measure.footprint import footprint
+from penjing.network import Network, capture
+from penjing.passes import Quantize, Ternarize
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.targets import REACH, Target, all_targets, described, find_target, in_words
+from penjing.task import Task
+from tests.reference_networks import build
+
+NO_FIGURES = {"name", "description", "reach", "sources"}
+RUNTIMES = {"onnxruntime", "openvino", "executorch", "litert", "ethosu"}
+
+
+@pytest.mark.parametrize("target", all_targets().values(), ids=lambda one: one.name)
+def test_every_figure_has_a_source_and_every_source_a_figure(target: Target) -> None:
+    figures = {
+        one.name for one in fields(target)
+        if one.name not in NO_FIGURES and getattr(target, one.name) is not None
+    }  # fmt: skip
+    assert set(target.sources) == figures
+    assert target.reach in REACH
+    assert set(target.runtimes) <= RUNTIMES
+    assert (target.npu or "").startswith("ethos-u") == ("ethosu" in target.runtimes)
+    assert target.local == (target.name == "cpu")
+
+
+def test_the_devices_that_were_asked_for_are_there() -> None:
+    assert {one.npu for one in described().values() if one.npu} >= {
+        "ethos-u55-128", "ethos-u55-256", "ethos-u65-256", "ethos-u85-256",
+    }  # fmt: skip
+    board = find_target("nucleo-h743zi")
+    assert (board.flash_bytes, board.memory_bytes) == (2 * 2**20, 2**20)
+    assert {"raspberry-pi-4", "raspberry-pi-5", "jetson-orin-nano"} <= set(described())
+
+
+def test_an_address_is_no_name_of_a_target() -> None:
+    with pytest.raises(InputError, match="ssh://pi@device is an address, which `penjing bench`"):
+        find_target("ssh://pi@device")
+
+
+def small_network(quantized: bool) -> Network:
+    model, x = build("plain_cnn")
+    network = capture(model.eval(), x[:2])
+    if quantized:
+        data = Arrays(x, torch.arange(len(x)) % 10)
+        network = Quantize(samples=8)(network, Task(model, x[:2], data, data))
+    return network
+
+
+def test_the_footprint_by_hand() -> None:
+    model, _ = build("plain_cnn")
+    weights = sum(one.numel() for one in model.parameters())
+    plain = footprint(small_network(False))
+    assert plain.weight_bytes == 4 * weights
+    assert plain.value_bytes == 4 * 2 * 16 * 32 * 32
+    int8 = footprint(small_network(True))
+    assert plain.value_bytes // 4 <= int8.value_bytes < 1.01 * plain.value_bytes / 4
+    assert weights < int8.weight_bytes < 1.1 * weights
+
+
+def test_ternary_weights_count_in_their_few_bits() -> None:
+    model, x = build("plain_cnn")
+    data = Arrays(x, torch.arange(len(x)) % 10)
+    network = capture(model.eval(), x[:2])
+    ternary = Ternarize()(network, Task(model, x[:2], data, data))
+    assert footprint(ternary).weight_bytes < 0.3 * footprint(network).weight_bytes
+
+
+def board(flash: int | None, memory: int) -> Target:
+    return replace(
+        find_target("nucleo-h743zi"), flash_bytes=flash, memory_bytes=memory,
+        runtimes=("onnxruntime",),
+    )  # fmt: skip
+
+
+def test_what_does_not_fit_is_refused_before_lowering_and_after(tmp_path: Path) -> None:
+    network, runtime = small_network(False), OnnxRuntime()
+    weights = footprint(network).weight_bytes
+    fits = board(flash=weights + 100_000, memory=131_072)
+    assert runtime.problems(network, fits) == []
+    (line,) = runtime.problems(network, replace(fits, flash_bytes=256_000))
+    assert line == (
+        f"needs {in_words(weights)} of flash (an estimate before lowering), the target "
+        "nucleo-h743zi has 256 kB; make the network smaller or choose a target with more flash"
+    )
+    (line,) = runtime.problems(network, replace(fits, memory_bytes=100_000))
+    assert "131 kB of memory for values (an estimate before lowering)" in line
+    assert "has 100 kB" in line
+    artifact = runtime.lower(network, tmp_path / "model.onnx")
+    assert runtime.too_large(network, fits, artifact) == []
+    tight = replace(fits, flash_bytes=artifact.file_bytes - 1)
+    (line,) = runtime.too_large(network, tight, artifact)
+    assert f"needs {in_words(artifact.file_bytes)} of flash (model.onnx as it lies there)" in line
+
+
+def test_without_a_flash_weights_are_in_memory_too() -> None:
+    weights = footprint(small_network(False)).weight_bytes
+    computer = board(flash=None, memory=weights + 131_072)
+    assert OnnxRuntime().problems(small_network(False), computer) == []
+    tight = replace(computer, memory_bytes=weights + 131_071)
+    (line,) = OnnxRuntime().problems(small_network(False), tight)
+    assert "of memory for weights and values" in line
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(900, "900 B"), (412_300, "412 kB"), (2_097_152, "2097 kB"), (13_500_000, "13.5 MB"),
+     (4 * 2**30, "4.3 GB")],
+)  # fmt: skip
+def test_sizes_in_words(size: int, text: str) -> None:
+    assert in_words(size) == text
+
+
+def test_targets_on_the_command_line() -> None:
+    found = json.loads(CliRunner().invoke(app, ["targets", "--json"]).stdout)
+    assert found["raspberry-pi-5"]["sources"]["memory_bytes"].startswith("Raspberry Pi 5 Product")
+    assert found["nxp-imx93"]["memory_bytes"] is None
+    table = CliRunner().invoke(app, ["targets"], env={"COLUMNS": "300"}).stdout
+    assert "ethos-u85-256" in table
+    assert "2097 kB" in table
+    assert "penjing bench --target ssh://user@host" in table
