@@ -13,7 +13,7 @@ SOURCE = Path(penjing.__file__).parent
 FLOORS = {
     "errors": 1, "files": 1, "quiet": 1,
     "contract": 2, "task": 2, "data": 2, "reference": 2, "digits": 2, "targets": 2,
-    "arith": 3,
+    "arith": 3, "device": 3,
     "network": 4,
     "measure": 5, "tune": 5,
     "passes": 6, "runtimes": 6,

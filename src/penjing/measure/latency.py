@@ -3,37 +3,22 @@
 A round times every session once, in random order; a window is the median of its runs. The ratio
 of a candidate is the median over rounds of (its window / the baseline's window), with a bootstrap
 interval. A window in which the thread got less processor time than wall time was disturbed by
-other load, and its round is repeated.
+other load, and its round is repeated. The rounds are made by `penjing.device.runner`, here as on a
+device.
 """
 
 from __future__ import annotations
 
-import random
-import statistics
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from penjing.contract import Latency, Session
+from penjing.device.runner import interleave
 
-WARM_UP_RUNS = 10
-WINDOW_SECONDS = 0.03
-MOST_RUNS = 200
-LEAST_ROUNDS = 15
-DISTURBED_SHARE = 0.10
 INDIFFERENCE = 0.01
-
-
-@dataclass
-class _Series:
-    """What was timed of one session."""
-
-    runs: int
-    windows: list[float] = field(default_factory=list)
-    samples: list[float] = field(default_factory=list)
 
 
 def compare(
@@ -49,67 +34,38 @@ def compare(
         seed: of the order within rounds and of the bootstrap.
 
     Returns:
-        A `Latency` by name; times in milliseconds. The interval of a ratio is that of 99 %
-        confidence, widened by 1 %, within which nothing is called a difference.
+        A `Latency` by name; see `summaries`.
     """
-    series = {name: _Series(_runs(session, inputs)) for name, session in sessions.items()}
-    draw = random.Random(seed)
-    end = time.perf_counter() + seconds
-    patience = end + seconds
-    rounds = taken_anyway = 0
-    while rounds < LEAST_ROUNDS or time.perf_counter() < end:
-        order = list(sessions)
-        draw.shuffle(order)
-        windows = {name: _window(sessions[name], inputs, series[name].runs) for name in order}
-        if any(one is None for one in windows.values()):
-            if time.perf_counter() < patience:
-                continue
-            taken_anyway += 1
-            windows = {  # it stays disturbed: take what comes, and say so
-                name: _window(sessions[name], inputs, series[name].runs, anyway=True)
-                for name in order
-            }
-        rounds += 1
-        for name, samples in windows.items():
-            assert samples is not None
-            series[name].windows.append(statistics.median(samples))
-            series[name].samples += samples
-    marked = taken_anyway > rounds // 4
+    calls = {name: partial(one.run, inputs) for name, one in sessions.items()}
+    times, disturbed = interleave(calls, seconds, seed)
+    return summaries(times, baseline, disturbed, seed)
+
+
+def summaries(
+    times: Mapping[str, Mapping[str, Sequence[float]]], baseline: str, disturbed: bool, seed: int
+) -> dict[str, Latency]:
+    """What `interleave` timed, here or on a device, as a `Latency` by name, in milliseconds.
+
+    The interval of a ratio is that of 99 % confidence, widened by 1 %, within which nothing is
+    called a difference.
+    """
     return {
-        name: _summary(one, series[baseline], name == baseline, marked, seed)
-        for name, one in series.items()
+        name: _summary(one, times[baseline], name == baseline, disturbed, seed)
+        for name, one in times.items()
     }
 
 
-def _runs(session: Session, inputs: Any) -> int:
-    """Warm up, and find how many runs fill a window."""
-    start = time.perf_counter()
-    for _ in range(WARM_UP_RUNS):
-        session.run(inputs)
-    once = (time.perf_counter() - start) / WARM_UP_RUNS
-    return max(3, min(MOST_RUNS, int(WINDOW_SECONDS / max(once, 1e-7))))
-
-
-def _window(session: Session, inputs: Any, runs: int, anyway: bool = False) -> list[float] | None:
-    """Seconds of each run, or None if other load took the processor away."""
-    session.run(inputs)
-    wall, own = time.perf_counter(), time.thread_time()
-    samples = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        session.run(inputs)
-        samples.append(time.perf_counter() - start)
-    wall, own = time.perf_counter() - wall, time.thread_time() - own
-    return samples if anyway or own >= (1 - DISTURBED_SHARE) * wall else None
-
-
 def _summary(
-    one: _Series, baseline: _Series, is_baseline: bool, disturbed: bool, seed: int
+    one: Mapping[str, Sequence[float]],
+    baseline: Mapping[str, Sequence[float]],
+    is_baseline: bool,
+    disturbed: bool,
+    seed: int,
 ) -> Latency:
-    samples = np.array(one.samples) * 1e3
+    samples = np.array(one["samples"]) * 1e3
     ratio = low = high = 1.0
     if not is_baseline:
-        ratios = np.array(one.windows) / np.array(baseline.windows)
+        ratios = np.array(one["windows"]) / np.array(baseline["windows"])
         ratio = float(np.median(ratios))
         draw = np.random.default_rng(seed)
         medians = np.median(draw.choice(ratios, (2000, len(ratios))), axis=1)
@@ -121,6 +77,6 @@ def _summary(
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
-        windows=len(one.windows),
+        windows=len(one["windows"]),
         disturbed=disturbed,
     )

@@ -1,0 +1,1 @@
+"""Device: the script that measures, and the way to the device where it does."""

@@ -1,0 +1,42 @@
+"""Here: the runner in a fresh process of this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from penjing.device.protocol import RUNNER, Parcel, nonce, reply_in, request_line
+from penjing.errors import MachineError
+
+
+def run_here(parcel: Parcel, request: dict[str, Any]) -> dict[str, Any]:
+    """What the runner measures of an artifact that lies here, by itself, one thread.
+
+    Args:
+        request: see `penjing.device.runner`; its artifact is the parcel.
+
+    Raises:
+        MachineError: the process failed.
+    """
+    call = nonce()
+    artifact = {
+        "runtime": parcel.runtime, "sha256": parcel.sha256,
+        "files": [str(one) for one in parcel.paths],
+    }  # fmt: skip
+    line = request_line({"threads": 1, **request, "artifacts": [artifact]}, call)
+    done = subprocess.run(
+        [sys.executable, str(RUNNER)], input=line, capture_output=True, check=False
+    )
+    reply = reply_in(done.stdout, call)
+    if reply is None:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"it ended with {done.returncode} and no word"
+    elif "error" in reply:
+        reason = reply["error"]["text"]
+    else:
+        found: dict[str, Any] = reply["ok"]
+        return found
+    raise MachineError(
+        f"measuring {parcel.paths[0]} in a process of its own failed: {reason[:200]}"
+    )

@@ -1,0 +1,98 @@
+"""The protocol: requests to the scripts and replies from them, and what an artifact is called.
+
+A file's own name never leaves this machine: what goes to a device is called after its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing.device.runner import MARK, RUNTIMES
+from penjing.errors import InputError
+from penjing.files import sha256
+
+RUNNER = Path(__file__).with_name("runner.py")
+KEEPER = Path(__file__).with_name("keeper.py")
+
+
+def nonce() -> str:
+    """A number that nobody has used before, in hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def request_line(request: dict[str, Any], call: str) -> bytes:
+    """A request as the scripts read it."""
+    return json.dumps(request | {"call": call}).encode() + b"\n"
+
+
+def reply_in(output: bytes, call: str) -> dict[str, Any] | None:
+    """The reply to the request of that nonce; None where there is none, or only a part of one.
+
+    What else was printed, such as a shell's greeting or the reply to an earlier request, is no
+    reply.
+    """
+    head = f"{MARK} {call} ".encode()
+    for line in output.splitlines():
+        if line.startswith(head):
+            try:
+                found = json.loads(line[len(head) :])
+            except ValueError:
+                return None
+            return found if isinstance(found, dict) and found.keys() & {"ok", "error"} else None
+    return None
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Files that go to a device together.
+
+    Attributes:
+        paths: where they lie here.
+        names: what they are called there, in a folder named after their hash.
+        sha256: of the bytes of all, one behind the other.
+        runtime: what loads them; empty for what isn't an artifact.
+    """
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    sha256: str
+    runtime: str = ""
+
+    def described(self) -> dict[str, Any]:
+        """As the scripts read it."""
+        sizes = [one.stat().st_size for one in self.paths]
+        return {
+            "names": list(self.names), "sizes": sizes, "sha256": self.sha256,
+            "runtime": self.runtime,
+        }  # fmt: skip
+
+
+def runtime_for(path: Path) -> str:
+    """The name of the runtime that the scripts load this file in.
+
+    Raises:
+        InputError: none has this ending.
+    """
+    for name, (_, _, endings) in RUNTIMES.items():
+        if path.suffix == endings[0]:
+            return name
+    known = ", ".join(endings[0] for _, _, endings in RUNTIMES.values())
+    raise InputError(f"no runtime on a device loads {path}; the ending must be one of {known}")
+
+
+def artifact_parcel(path: Path, runtime: str) -> Parcel:
+    """The files of the artifact whose first lies at `path`.
+
+    Raises:
+        InputError: one of them isn't there.
+    """
+    endings = RUNTIMES[runtime][2]
+    paths = (path, *(path.with_suffix(one) for one in endings[1:]))
+    for one in paths:
+        if not one.is_file():
+            raise InputError(f"no file {one}")
+    return Parcel(paths, tuple(f"model{one}" for one in endings), sha256(*paths), runtime)

@@ -1,0 +1,360 @@
+"""The runner: the one script that loads, runs and times artifacts, on a device and here.
+
+It travels alone, so it imports nothing of penjing: Python 3.9, NumPy and the artifact's own
+runtime. It reads one request, a line of JSON, from stdin and prints one reply, a line of JSON
+behind a mark and the request's nonce:
+
+    {"call": nonce, "artifacts": [{"runtime", "sha256", "files": [path, ...]}, ...],
+     "inputs": {"seed": 0} or {"zeros": [[shape, type], ...] or null} or {"file": path, "sha256"},
+     "threads": 1, "seconds": 0 or how long to time, "outputs": null or where to save them}
+
+Several artifacts take the same inputs and are timed in the same rounds. The peak of memory is the
+process's, so it is an artifact's own only where that is alone; what a device's program wouldn't
+need either is imported behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+MARK = "penjing-reply"
+WARM_UP_RUNS = 10
+WINDOW_SECONDS = 0.03
+MOST_RUNS = 200
+LEAST_ROUNDS = 15
+DISTURBED_SHARE = 0.10
+SCALARS = {
+    0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32",
+    7: "float64", 11: "bool",
+}  # fmt: skip
+"""What NumPy calls PyTorch's types, which ExecuTorch tells by number."""
+ORT_TYPES = {"float": "float32", "double": "float64"}
+
+
+class Refused(Exception):
+    """Why there is no result: a kind that the other side knows, and one line."""
+
+    def __init__(self, kind: str, text: object) -> None:
+        line = (str(text).strip().splitlines() or ["no reason given"])[0]
+        super().__init__(line[:400])
+        self.kind = kind
+
+
+# ---- the runtimes: each gives the inputs as (name, shape, type), and a function of arrays
+
+
+def _onnxruntime(files: list[str], threads: int) -> tuple[Any, Any]:
+    ort = importlib.import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
+    inputs = []
+    for one in session.get_inputs():
+        kind = one.type[len("tensor(") : -1]
+        inputs.append((one.name, _fixed(one.shape), ORT_TYPES.get(kind, kind)))
+    return inputs, lambda *x: session.run(None, {i[0]: v for i, v in zip(inputs, x)})
+
+
+def _openvino(files: list[str], threads: int) -> tuple[Any, Any]:
+    ov = importlib.import_module("openvino")
+    options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    model = ov.Core().compile_model(files[0], "CPU", options)
+    inputs = []
+    for position, one in enumerate(model.inputs):
+        sizes = [int(n.get_length()) if n.is_static else 1 for n in one.partial_shape]
+        name = next(iter(one.get_names()), str(position))
+        inputs.append((name, tuple(sizes), str(one.element_type.to_dtype())))
+    return inputs, lambda *x: [model(list(x))[one] for one in model.outputs]
+
+
+def _executorch(files: list[str], threads: int) -> tuple[Any, Any]:
+    runtime, torch = importlib.import_module("executorch.runtime"), importlib.import_module("torch")
+    torch.set_num_threads(threads)
+    check = runtime.Verification.InternalConsistency
+    method = runtime.Runtime.get().load_program(files[0], verification=check).load_method("forward")
+    metas = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
+    inputs = [(str(i), tuple(m.sizes()), SCALARS[m.dtype()]) for i, m in enumerate(metas)]
+    return inputs, lambda *x: [y.numpy() for y in method.execute([torch.from_numpy(v) for v in x])]
+
+
+def _litert(files: list[str], threads: int) -> tuple[Any, Any]:
+    try:
+        kind = importlib.import_module("ai_edge_litert.interpreter")
+    except ImportError:  # its name on older devices
+        kind = importlib.import_module("tflite_runtime.interpreter")
+    interpreter = kind.Interpreter(model_path=files[0], num_threads=threads)
+    interpreter.allocate_tensors()
+    details = interpreter.get_input_details()
+    inputs = [(d["name"], tuple(map(int, d["shape"])), d["dtype"].__name__) for d in details]
+
+    def run(*values: Any) -> list[Any]:
+        for one, value in zip(details, values):
+            interpreter.set_tensor(one["index"], value)
+        interpreter.invoke()
+        return [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
+
+    return inputs, run
+
+
+RUNTIMES = {
+    "onnxruntime": (_onnxruntime, ("onnxruntime", "onnxruntime-gpu"), (".onnx",)),
+    "openvino": (_openvino, ("openvino",), (".xml", ".bin")),
+    "executorch": (_executorch, ("executorch",), (".pte",)),
+    "litert": (_litert, ("ai-edge-litert", "tflite-runtime"), (".tflite",)),
+}
+"""By name: how to load, the packages of which one is there, the endings of an artifact's files."""
+
+
+def _fixed(shape: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(n if isinstance(n, int) and n > 0 else 1 for n in shape)
+
+
+def version_of(runtime: str) -> str | None:
+    """The version of a runtime's package; None if none is here."""
+    metadata = importlib.import_module("importlib.metadata")
+    for package in RUNTIMES[runtime][1]:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return str(metadata.version(package))
+    return None
+
+
+# ---- measuring
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Load artifacts, run each once, and then what is asked for: memory, outputs, time."""
+    if request.get("guarded") and sys.platform == "linux":
+        ctypes = importlib.import_module("ctypes")
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the guard
+    loaded = [_load(one, request["threads"]) for one in request["artifacts"]]
+    shapes = [[(shape, kind) for _, shape, kind in inputs] for inputs, _ in loaded]
+    if any(one != shapes[0] for one in shapes):
+        raise Refused("inputs", f"inputs differ: {'; '.join(map(str, shapes))}")
+    values = _inputs(request["inputs"], loaded[0][0])
+    calls = {str(i): functools.partial(run, *values) for i, (_, run) in enumerate(loaded)}
+    outputs = {name: _once(name, call) for name, call in calls.items()}
+    found: dict[str, Any] = {
+        "peak_process_bytes": _high_water(),
+        "versions": [version_of(one["runtime"]) for one in request["artifacts"]],
+        "device": device(),
+    }
+    if request.get("outputs"):
+        np = importlib.import_module("numpy")
+        arrays = {f"{n}.{k}": a for n, all_of in outputs.items() for k, a in enumerate(all_of)}
+        np.savez(request["outputs"], **arrays)
+    if request.get("seconds"):
+        found["before"] = environment()
+        found["times"], found["disturbed"] = interleave(
+            calls, request["seconds"], request.get("seed", 0), request["threads"]
+        )
+        found["after"] = environment()
+    return found
+
+
+def _load(artifact: Mapping[str, Any], threads: int) -> tuple[Any, Any]:
+    found = _digest_apart(artifact["files"])
+    if found != artifact["sha256"]:
+        raise Refused("hash", f"sha256 {found[:12]}, wanted {artifact['sha256'][:12]}")
+    if artifact["runtime"] not in RUNTIMES:
+        raise Refused("runtime", f"the runner has no {artifact['runtime']}")
+    try:
+        return RUNTIMES[artifact["runtime"]][0]([str(one) for one in artifact["files"]], threads)
+    except ImportError as error:
+        raise Refused("runtime", f"{artifact['runtime']} isn't usable: {error}") from error
+    except Exception as error:
+        raise Refused("load", f"{artifact['runtime']} can't load it: {error}") from error
+
+
+def _digest_apart(files: Sequence[str]) -> str:
+    """SHA-256 of files one behind the other, by a process of its own: OpenSSL takes megabytes."""
+    pipe, end = os.pipe()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(Exception):
+            found = importlib.import_module("hashlib").sha256()
+            for path in files:
+                with open(path, "rb") as file:
+                    for piece in iter(functools.partial(file.read, 1 << 20), b""):
+                        found.update(piece)
+            os.write(end, found.hexdigest().encode())
+        os._exit(0)
+    os.close(end)
+    with os.fdopen(pipe) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text or "of nothing: it can't be read"
+
+
+def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
+    """Zeros, of given shapes or the artifact's own; or arrays of an .npz file; or random ones."""
+    np = importlib.import_module("numpy")
+    if "zeros" in wanted:
+        shapes = wanted["zeros"] or [(shape, kind) for _, shape, kind in inputs]
+        return [np.zeros(shape, kind) for shape, kind in shapes]
+    if "file" in wanted:
+        if _digest_apart([wanted["file"]]) != wanted["sha256"]:
+            raise Refused("hash", "the inputs have changed on the device")
+        with np.load(wanted["file"], allow_pickle=False) as file:
+            keys = [name for name, _, _ in inputs]
+            if set(file.files) != set(keys):  # by position, where they aren't called by name
+                keys = [str(i) for i in range(len(file.files))]
+            return [file[key] for key in keys]
+    draw, found = np.random.default_rng(wanted["seed"]), []
+    for _, shape, kind in inputs:
+        real = np.dtype(kind).kind == "f"
+        found.append(draw.standard_normal(shape) if real else draw.integers(0, 2, shape))
+        found[-1] = found[-1].astype(kind)
+    return found
+
+
+def _once(name: str, call: Callable[[], Any]) -> list[Any]:
+    try:
+        return list(call())
+    except Exception as error:
+        raise Refused("run", f"artifact {name} can't run: {error}") from error
+
+
+def _high_water() -> int | None:
+    """The peak of this process's resident memory in bytes; None where the system doesn't tell."""
+    for line in (_read("/proc/self/status") or "").splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]], seconds: float, seed: int, threads: int = 1
+) -> tuple[dict[str, dict[str, list[float]]], bool]:
+    """Time calls in rounds: each once a round, in random order, a window of many runs each.
+
+    A round in which other load took the processor away is repeated, as long as patience lasts.
+
+    Returns:
+        By name, `"windows"`, the median of each, and `"samples"`, each run, both in seconds; and
+        whether more than a quarter of the rounds were disturbed and had to be taken anyway.
+    """
+    runs = {name: _runs(call) for name, call in calls.items()}
+    found: dict[str, dict[str, list[float]]] = {n: {"windows": [], "samples": []} for n in calls}
+    random, statistics = importlib.import_module("random"), importlib.import_module("statistics")
+    draw = random.Random(seed)
+    end = time.perf_counter() + seconds
+    patience = end + seconds
+    rounds = taken_anyway = 0
+    while rounds < LEAST_ROUNDS or time.perf_counter() < end:
+        order = list(calls)
+        draw.shuffle(order)
+        windows = {name: _window(calls[name], runs[name], threads) for name in order}
+        if any(quiet is False for _, quiet in windows.values()):
+            if time.perf_counter() < patience:
+                continue
+            taken_anyway += 1  # it stays disturbed: take what comes, and say so
+        rounds += 1
+        for name, (samples, _) in windows.items():
+            found[name]["windows"].append(statistics.median(samples))
+            found[name]["samples"] += samples
+    return found, taken_anyway > rounds // 4
+
+
+def _runs(call: Callable[[], Any]) -> int:
+    """Warm up, and find how many runs fill a window."""
+    start = time.perf_counter()
+    for _ in range(WARM_UP_RUNS):
+        call()
+    once = (time.perf_counter() - start) / WARM_UP_RUNS
+    return max(3, min(MOST_RUNS, int(WINDOW_SECONDS / max(once, 1e-7))))
+
+
+def _window(call: Callable[[], Any], runs: int, threads: int) -> tuple[list[float], bool]:
+    """Seconds of each run, and whether the processor was there all the time."""
+    clock = time.thread_time if threads == 1 else time.process_time
+    call()
+    wall, own = time.perf_counter(), clock()
+    samples = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - start)
+    wall, own = time.perf_counter() - wall, clock() - own
+    return samples, own >= (1 - DISTURBED_SHARE) * wall
+
+
+# ---- what the device is
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read().strip("\0 \n")
+    except OSError:
+        return None
+
+
+def _numbers(pattern: str) -> list[int]:
+    glob = importlib.import_module("glob")
+    found = (_read(one) for one in sorted(glob.glob(pattern)))
+    return [int(one) for one in found if one and one.lstrip("-").isdigit()]
+
+
+def environment() -> dict[str, Any]:
+    """What changes speed, as the system tells it; None is unknown."""
+    cpu = "/sys/devices/system/cpu/cpu[0-9]*/"
+    frequencies = _numbers(cpu + "cpufreq/scaling_cur_freq")
+    heat = _numbers("/sys/class/thermal/thermal_zone*/temp")
+    counts = _numbers(cpu + "thermal_throttle/core_throttle_count")
+    flags = _read("/sys/devices/platform/soc/soc:firmware/get_throttled")  # a Raspberry Pi's
+    return {
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "mhz": max(frequencies) / 1000 if frequencies else None,
+        "celsius": max(heat) / 1000 if heat else None,
+        "throttle_count": sum(counts) if counts else None,
+        "throttled_now": None if flags is None else bool(int(flags, 16) & 0xF),
+        "load": os.getloadavg()[0],
+    }
+
+
+def device() -> dict[str, Any]:
+    """What is timed on: for people, and to be printed beside the times."""
+    return {
+        "name": _read("/proc/device-tree/model") or _cpu(),
+        "machine": os.uname().machine,
+        "python": "{}.{}.{}".format(*sys.version_info),
+        "boot_id": _read("/proc/sys/kernel/random/boot_id"),
+    }
+
+
+def _cpu() -> str:
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return os.uname().machine
+
+
+def main() -> None:
+    """Answer one request."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a runtime prints is no reply
+    request = json.loads(sys.stdin.buffer.readline())
+    try:
+        reply = {"ok": measure(request)}
+    except Refused as error:
+        reply = {"error": {"kind": error.kind, "text": str(error)}}
+    except OSError as error:
+        reply = {"error": {"kind": "disk", "text": f"{error.strerror}: {error.filename}"}}
+    print(MARK, request["call"], json.dumps(reply), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
