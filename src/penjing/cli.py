@@ -106,8 +106,17 @@ def profile(
 
 @app.command()
 def bench(
-    files: Annotated[list[Path], typer.Argument(help="Two or more .onnx files.")],
+    files: Annotated[list[Path], typer.Argument(help="Files of any runtime, such as .onnx.")],
     seconds: Annotated[float, typer.Option(help="How long to measure.")] = 10.0,
+    target: Annotated[
+        str, typer.Option(help="cpu, or ssh://user@host[:port]: measured there.")
+    ] = "cpu",
+    python: Annotated[
+        str, typer.Option(help="Of a device: its interpreter that has the runtime.")
+    ] = "python3",
+    ssh_config: Annotated[
+        Path | None, typer.Option(help="Of a device: OpenSSH's configuration to use.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time files side by side, interleaved; ratios are to the first."""
@@ -115,13 +124,32 @@ def bench(
 
     from penjing.report.table import bench_table
     from penjing.search.bench import bench as run
+    from penjing.search.bench import bench_there
+    from penjing.targets import REMOTE, find_target, require_local
 
-    times = run(files, seconds)
-    if as_json:
-        rows = {name: asdict(one) | {"verdict": one.verdict} for name, one in times.items()}
-        print(json.dumps(rows))
+    where = "this machine"
+    notes: tuple[str, ...] = ()
+    peaks: dict[str, int | None] = {}
+    if target.startswith(REMOTE):
+        from penjing.device.address import Device
+
+        there = bench_there(Device.at(target, python, ssh_config), files, seconds)
+        times, where, notes, peaks = there.times, there.device, there.notes, there.peaks
     else:
-        Console().print(bench_table(times))
+        require_local(find_target(target))
+        times = run(files, seconds)
+    if as_json:
+        rows = {
+            name: asdict(one) | {"verdict": one.verdict, "device": where, "notes": notes}
+            | ({"peak_process_bytes": peaks[name]} if peaks else {})
+            for name, one in times.items()
+        }  # fmt: skip
+        print(json.dumps(rows))
+        return
+    console = Console()
+    console.print(bench_table(times, where, peaks))
+    for line in notes:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

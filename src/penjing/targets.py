@@ -167,3 +167,12 @@ def find_target(name: str) -> Target:
     near = difflib.get_close_matches(name, targets, 1, 0.4)
     guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(targets)}"
     raise InputError(f"no target {name!r}; {guess} (penjing targets lists them)")
+
+
+def require_local(target: Target) -> None:
+    """Raise InputError if figures can't be measured on it from here."""
+    if not target.local:
+        raise InputError(
+            f"target {target.name!r} is described but not reachable from here, so nothing could be "
+            "measured on it; use --target cpu"
+        )

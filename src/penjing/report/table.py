@@ -91,20 +91,28 @@ def nodes_table(nodes: Sequence[NodeProfile], whole: float) -> Table:
     return table
 
 
-def bench_table(times: Mapping[str, Latency]) -> Table:
-    """Files against the first one."""
-    table = Table(title="batch 1, one thread, interleaved", title_justify="left")
-    for heading in ("file", "latency ms", "p90 ms", "ratio", "interval (99 %)", "verdict"):
+def bench_table(
+    times: Mapping[str, Latency],
+    where: str = "this machine",
+    peaks: Mapping[str, int | None] | None = None,
+) -> Table:
+    """Files against the first one; with the peaks of memory, where those were measured."""
+    title = f"batch 1, one thread, interleaved, on {escape(where)}"
+    table = Table(title=title, title_justify="left")
+    headings = ["file", "latency ms", "p90 ms", "ratio", "interval (99 %)", "verdict"]
+    for heading in headings + (["peak memory"] if peaks else []):
         table.add_column(heading, justify="left" if heading in ("file", "verdict") else "right")
     for number, (name, one) in enumerate(times.items()):
         verdict = one.verdict + (" (disturbed)" if one.disturbed else "")
+        peak = (peaks or {}).get(name)
         table.add_row(
-            name,
+            escape(name),
             f"{one.latency_ms:.4f}",
             f"{one.p90_ms:.4f}",
             f"{one.ratio:.3f}",
             f"{one.ratio_low:.3f} - {one.ratio_high:.3f}" if number else "",
             verdict if number else "the measure",
+            *(["unknown" if peak is None else in_words(peak)] if peaks else []),
         )
     return table
 

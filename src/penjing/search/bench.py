@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from penjing.contract import Latency
+from penjing.device.address import Device
+from penjing.device.protocol import artifact_parcel, runtime_for
 from penjing.errors import InputError
 from penjing.measure.latency import compare
+from penjing.measure.there import There, measure_there
 from penjing.search.inputs import open_file, random_inputs, require_runs, spelled
 
 
@@ -37,3 +41,21 @@ def bench(paths: list[Path], seconds: float = 5.0, seed: int = 0) -> dict[str, L
     for name, session in sessions.items():
         require_runs(name, session, inputs)
     return compare(sessions, inputs, first, seconds, seed)
+
+
+def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: int = 0) -> There:
+    """Time files on a device against the first one, batch 1, one thread, on the same inputs.
+
+    Nothing but the device has to have their runtimes.
+
+    Raises:
+        InputError: a file is missing, or no runtime takes it.
+        RemoteError: the device can't be used, or can't load or run a file.
+    """
+    parcels = {}
+    for path in paths:
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        while name in parcels:
+            name += " (again)"
+        parcels[name] = artifact_parcel(path, runtime_for(path))
+    return measure_there(device, parcels, seconds=seconds, seed=seed)

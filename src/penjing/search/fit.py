@@ -18,7 +18,7 @@ from penjing.search.ledger import Ledger
 from penjing.search.preflight import check_options, claim_folder, clear, require_same_run
 from penjing.search.result import Candidate, Result
 from penjing.search.workshop import BASELINE, Workshop
-from penjing.targets import find_target
+from penjing.targets import find_target, require_local
 from penjing.task import Task
 
 
@@ -59,11 +59,7 @@ def fit(
     begin = time.monotonic()
     check_options(max_drop, minutes, goal, confidence)
     device = find_target(target)
-    if not device.local:
-        raise InputError(
-            f"target {target!r} is described but not reachable from here, so nothing could be "
-            "measured on it; use --target cpu"
-        )
+    require_local(device)
     folder = claim_folder(Path(out), overwrite, resume)
     task = find_task(task) if isinstance(task, str) else task
     task, note = with_validation(task)

@@ -1,0 +1,128 @@
+"""A job on a device: what it needs is brought there, it runs, and its result comes back.
+
+A connection that drops is made again, a bounded number of times; the job on the device isn't
+started twice, because it is found by its nonce.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.device.address import Device
+from penjing.device.protocol import RUNNER, Parcel, nonce
+from penjing.device.ssh import Dropped, call, refused
+from penjing.errors import RemoteError
+from penjing.files import sha256
+
+TRIES = 5
+PAUSE_SECONDS = 0.5
+WAIT_SECONDS = 20.0
+SLOWEST_BYTES_PER_SECOND = 20_000
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job gave.
+
+    Attributes:
+        parts: of each part, what the runner replied.
+        outputs: the bytes of an .npz file, or None if none was asked for.
+    """
+
+    parts: tuple[dict[str, Any], ...]
+    outputs: bytes | None
+
+
+def run_job(
+    device: Device, parcels: Sequence[Parcel], parts: Sequence[dict[str, Any]], deadline_s: float
+) -> Done:
+    """Bring the parcels to the device, run the parts there, each in a fresh process, and clean up.
+
+    Args:
+        parts: requests of the runner, with artifacts as `Parcel.described` gives them.
+        deadline_s: seconds after which the device ends the job by itself.
+
+    Raises:
+        RemoteError: no result; one line says why.
+    """
+    runner = Parcel((RUNNER,), ("runner.py",), sha256(RUNNER))
+    _bring(device, (runner, *parcels))
+    job = {
+        "nonce": nonce(), "deadline_s": deadline_s, "parts": list(parts),
+        "runner_sha256": runner.sha256, "who": f"{getpass.getuser()}@{platform.node()}",
+    }  # fmt: skip
+    named = {"nonce": str(job["nonce"])}
+    try:
+        reply = _result(device, job)
+        wanted = reply.get("outputs_sha256")
+        outputs = None if wanted is None else _outputs(device, named, str(wanted))
+        return Done(tuple(reply["ok"]), outputs)
+    finally:
+        with suppress(Dropped, RemoteError):  # else it ends by its deadline
+            call(device, {"do": "forget", **named}, patience=15)
+
+
+def _bring(device: Device, parcels: Sequence[Parcel]) -> None:
+    every = {one.sha256: one for one in parcels}
+    listed = [one.described() for one in every.values()]
+    absent = set(_again(device, lambda: call(device, {"do": "have", "artifacts": listed}), 1))
+    if absent & every.keys():
+        missing = [one for key, one in every.items() if key in absent]
+        files = [path for one in missing for path in one.paths]
+        described = [one.described() for one in missing]
+        size = sum(sum(one["sizes"]) for one in described)
+        request = {"do": "put", "artifacts": described}
+        patience = 60 + size / SLOWEST_BYTES_PER_SECOND
+        _again(device, lambda: call(device, request, files, patience))
+
+
+def _result(device: Device, job: dict[str, Any]) -> dict[str, Any]:
+    """Start the job and wait; also its last word that it died, or that its deadline is over."""
+    request = {"do": "run", "nonce": job["nonce"], "job": job, "patience": WAIT_SECONDS}
+    end = time.monotonic() + job["deadline_s"] + 2 * WAIT_SECONDS
+    while time.monotonic() < end:
+        reply = _again(device, lambda: call(device, request, (), 3 * WAIT_SECONDS))
+        if reply == {"running": True}:
+            continue
+        if "error" in reply:
+            raise RemoteError(f"{device.address}: {refused(device, reply['error'])}")
+        if reply.get("nonce") != job["nonce"] or len(reply["ok"]) != len(job["parts"]):
+            raise RemoteError(f"{device.address}: the result is another job's; measure again")
+        return dict(reply)
+    raise RemoteError(f"{device.address}: no result until the job's deadline; measure again")
+
+
+def _outputs(device: Device, named: dict[str, str], wanted: str) -> bytes:
+    request = {"do": "fetch", "name": "outputs.npz", **named}
+    content = base64.b64decode(_again(device, lambda: call(device, request, patience=600)))
+    if hashlib.sha256(content).hexdigest() != wanted:
+        raise RemoteError(f"{device.address}: the outputs arrived damaged; measure again")
+    return content
+
+
+def _again(device: Device, make: Callable[[], Any], unreached: int = TRIES) -> Any:
+    """Make a call, and make it again if the connection drops.
+
+    Args:
+        unreached: how often a device may be out of reach.
+    """
+    for tried in range(1, TRIES + 1):
+        try:
+            return make()
+        except Dropped as drop:
+            if tried == TRIES or (not drop.reached and tried >= unreached):
+                what = "lost" if drop.reached else "can't be reached"
+                times = f" {tried} times" if tried > 1 else ""
+                raise RemoteError(
+                    f"{device.address}: {what}{times}: {drop}; check it with ssh and try again"
+                ) from drop
+        time.sleep(PAUSE_SECONDS * tried)
+    raise AssertionError("unreachable")

@@ -1,0 +1,374 @@
+"""The keeper: takes artifacts in on a device and keeps jobs, so that they outlive a connection.
+
+It travels alone on every connection, so it imports nothing but Python 3.9. It reads one request, a
+line of JSON, from stdin and prints one reply, a line of JSON behind a mark and the request's nonce:
+
+    have     which of the named artifacts aren't here
+    put      artifacts, whose bytes follow the line
+    run      start a job, or find it again by its nonce, and wait a while for its result
+    fetch    a file that a job left
+    forget   end a job and remove what it left
+
+Artifacts lie in folders that are named after their hash; they are written under another name,
+hashed, and renamed. A job has a guard: a process without a terminal that leads a group of its own.
+It holds the job's lock and the device's lease, starts the runner afresh for each measurement, and
+kills its group when all is done or the deadline is over. Locks are the kernel's, so they end with
+their holder, and a reboot leaves none.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+MARK = "penjing-reply"
+HASH, NONCE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
+NAME = re.compile(r"runner\.py|model\.(onnx|xml|bin|pte|tflite|npz)|outputs\.npz")
+DAY = 86_400
+KEPT_DAYS = 30
+GRACE_SECONDS = 5
+
+
+class Refused(Exception):
+    """Why it isn't done: a kind that the other side knows, and one line."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def store() -> Path:
+    """The folder of this user's artifacts and jobs, for no other's eyes."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(cache) / "penjing"
+    for one in (folder, folder / "files", folder / "jobs"):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _checked(pattern: re.Pattern[str], text: object) -> str:
+    if not isinstance(text, str) or not pattern.fullmatch(text):
+        raise Refused("request", f"not a name that the keeper takes: {text!r}"[:200])
+    return text
+
+
+# ---- artifacts
+
+
+def have(request: Mapping[str, Any]) -> Any:
+    """The hashes of those artifacts that aren't here whole; what is old is removed."""
+    _tidy()
+    absent = []
+    for one in request["artifacts"]:
+        folder = _folder(one)
+        names = [_checked(NAME, name) for name in one["names"]]
+        if not folder.is_dir() or _digest([folder / n for n in names]) != one["sha256"]:
+            shutil.rmtree(folder, ignore_errors=True)
+            absent.append(one["sha256"])
+        else:
+            os.utime(folder)
+    return absent
+
+
+def put(request: Mapping[str, Any]) -> Any:
+    """Take artifacts from stdin, one behind the other; each is here whole, or not at all."""
+    for one in request["artifacts"]:
+        names = [_checked(NAME, name) for name in one["names"]]
+        folder = _folder(one)
+        new = Path(tempfile.mkdtemp(prefix=".put-", dir=store() / "files"))
+        try:
+            for name, size in zip(names, one["sizes"]):
+                _receive(new / name, size)
+            if _digest([new / name for name in names]) != one["sha256"]:
+                raise Refused("upload", "an artifact arrived damaged")
+            with contextlib.suppress(OSError):  # another connection has brought it
+                os.rename(new, folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return have(request)
+
+
+def _folder(artifact: Mapping[str, Any]) -> Path:
+    return store() / "files" / _checked(HASH, artifact["sha256"])
+
+
+def _receive(path: Path, size: int) -> None:
+    with open(path, "wb") as file:
+        while size:
+            piece = sys.stdin.buffer.read(min(size, 1 << 20))
+            if not piece:
+                raise Refused("upload", "the connection ended within an artifact")
+            file.write(piece)
+            size -= len(piece)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(files: Sequence[Path]) -> str:
+    found = hashlib.sha256()
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                for piece in iter(lambda: file.read(1 << 20), b""):
+                    found.update(piece)
+        except FileNotFoundError:
+            return "absent"
+    return found.hexdigest()
+
+
+def _tidy() -> None:
+    """Remove uploads and jobs of days ago, and artifacts that nobody asked for in a month."""
+    now = time.time()
+    for one in (*(store() / "files").iterdir(), *(store() / "jobs").iterdir()):
+        kept = 1 if one.name.startswith(".") or one.parent.name == "jobs" else KEPT_DAYS
+        with contextlib.suppress(OSError):
+            if now - one.stat().st_mtime > kept * DAY:
+                shutil.rmtree(one, ignore_errors=True)
+
+
+# ---- jobs
+
+
+def run(request: Mapping[str, Any]) -> Any:
+    """Start the job unless it was started, and wait for its result.
+
+    A guard is made on each call: it goes away at once where another one has the job's lock.
+    """
+    folder = _job(request)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            _guard(folder, request["job"])
+        os._exit(0)
+    connection, parent = select.poll(), os.getppid()
+    connection.register(1, 0)  # tells when nobody reads any more
+    end, gone = time.monotonic() + float(request["patience"]), False
+    while time.monotonic() < end and os.getppid() == parent and not connection.poll(0):
+        result = _result(folder)
+        if result is not None:
+            return result
+        if gone and _lock(folder / "lock", wait=0) is not None:
+            return _result(folder) or _died("its guard was killed, or the device was restarted")
+        gone = gone or os.waitpid(child, os.WNOHANG)[0] == child
+        time.sleep(0.1)
+    return {"running": True}
+
+
+def _job(request: Mapping[str, Any]) -> Path:
+    return store() / "jobs" / _checked(NONCE, request["nonce"])
+
+
+def _result(folder: Path) -> Any:
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _died(why: str) -> dict[str, Any]:
+    return {"error": {"kind": "died", "text": f"the job died on the device: {why}"}}
+
+
+def _lock(path: Path, wait: float) -> int | None:
+    """A descriptor that holds the lock until it is closed; None if another process holds it."""
+    handle = _open(path)
+    end = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                os.close(handle)
+                return None
+            time.sleep(0.05)
+
+
+def _open(path: Path) -> int:
+    """Open a file that any user of the device may lock and write; never through a link."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    os.fchmod(handle, 0o666)
+    return handle
+
+
+def _guard(folder: Path, job: Mapping[str, Any]) -> None:
+    """See a job through: in a session of its own, until the result lies there."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for handle in (0, 1, 2):
+        os.dup2(nothing, handle)
+    os.closerange(3, 256)
+    if _lock(folder / "lock", wait=1) is None or (folder / "result.json").exists():
+        return
+    started = folder / "started"
+    try:
+        if started.exists():
+            reply = _died("it had been started, and left nothing")
+        else:
+            started.write_text(str(os.getpid()))
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(job["deadline_s"]) + GRACE_SECONDS)  # should this process be stuck
+            reply = _measured(folder, job)
+    except Refused as error:
+        reply = {"error": {"kind": error.kind, "text": str(error)}}
+    except Exception as error:
+        reply = {"error": {"kind": "keeper", "text": f"{type(error).__name__}: {error}"[:400]}}
+    new = folder / ".result.json"
+    with open(new, "w") as file:
+        json.dump({"nonce": job["nonce"], **reply}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(new, folder / "result.json")
+    os.killpg(0, signal.SIGKILL)
+
+
+def _measured(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
+    end = time.monotonic() + float(job["deadline_s"])
+    lease = _lease(job)
+    parts = []
+    for number, part in enumerate(job["parts"]):
+        request = _local(part, folder) | {"call": f"{job['nonce']}-{number}", "guarded": True}
+        reply = _run_once(request, folder, lease, _runner(job), end)
+        if "error" in reply:
+            return reply
+        parts.append(reply["ok"])
+    outputs = folder / "outputs.npz"
+    return {"ok": parts, "outputs_sha256": _digest([outputs]) if outputs.exists() else None}
+
+
+def _runner(job: Mapping[str, Any]) -> Path:
+    folder = store() / "files" / _checked(HASH, job["runner_sha256"])
+    if _digest([folder / "runner.py"]) != job["runner_sha256"]:
+        raise Refused("hash", "the runner isn't there whole")
+    return folder / "runner.py"
+
+
+def _local(part: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A part of a job as the runner takes it: with this device's paths."""
+    artifacts = []
+    for one in part["artifacts"]:
+        names = [str(_folder(one) / _checked(NAME, name)) for name in one["names"]]
+        artifacts.append({"runtime": one["runtime"], "sha256": one["sha256"], "files": names})
+    inputs = dict(part["inputs"])
+    if "sha256" in inputs:
+        inputs["file"] = str(_folder(inputs) / "model.npz")
+    outputs = str(folder / "outputs.npz") if part["outputs"] else None
+    return {**part, "artifacts": artifacts, "inputs": inputs, "outputs": outputs}
+
+
+def _lease(job: Mapping[str, Any]) -> int:
+    """The right to time on this device, of all its users; what is written is for the next one."""
+    path = Path(tempfile.gettempdir()) / "penjing-lease.json"
+    handle = _lock(path, wait=0.5)
+    if handle is None:
+        try:
+            taken = json.loads(path.read_text())
+            text = f"by {taken['who']} since {taken['since']}, until {taken['until']} at the latest"
+        except (OSError, ValueError, KeyError):
+            text = "by a job that just begins"
+        raise Refused("lease", f"the device is taken {text}")
+    now = time.time()
+    spelled = [
+        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(one))
+        for one in (now, now + float(job["deadline_s"]))
+    ]
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    content = {
+        "who": job["who"], "since": spelled[0], "until": spelled[1], "nonce": job["nonce"],
+        "pid": os.getpid(), "boot_id": boot.read_text().strip() if boot.exists() else None,
+    }  # fmt: skip
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(content).encode(), 0)
+    return handle
+
+
+def _run_once(
+    request: Mapping[str, Any], folder: Path, lease: int, runner: Path, end: float
+) -> dict[str, Any]:
+    """One fresh process of the runner; it holds the lease too, and ends when this one does."""
+    threads = str(request["threads"])
+    with open(folder / "log", "ab") as log, subprocess.Popen(
+        [sys.executable, str(runner)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        cwd=folder, pass_fds=[lease], env={**os.environ, "OMP_NUM_THREADS": threads},
+    ) as process:  # fmt: skip
+        try:
+            line = json.dumps(request).encode() + b"\n"
+            out, _ = process.communicate(line, timeout=max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise Refused("deadline", "the job's deadline was over before it was done") from None
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        hint = "; the device's memory may have run out" if name == "SIGKILL" else ""
+        raise Refused("died", f"the runtime's process was ended by {name}{hint}")
+    head = f"{MARK} {request['call']} "
+    for text in out.decode(errors="replace").splitlines():
+        if text.startswith(head):
+            found: dict[str, Any] = json.loads(text[len(head) :])
+            return found
+    last = ((folder / "log").read_text(errors="replace").strip().splitlines() or ["silence"])[-1]
+    raise Refused("runner", f"the runner failed: {last[:300]}")
+
+
+def fetch(request: Mapping[str, Any]) -> Any:
+    """A file of a job, as base64."""
+    path = _job(request) / _checked(NAME, request["name"])
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def forget(request: Mapping[str, Any]) -> Any:
+    """End the job's guard, and with it all that it started; remove the job's folder."""
+    folder = _job(request)
+    for _ in range(100):
+        if not folder.exists() or _lock(folder / "lock", wait=0) is not None:
+            break
+        with contextlib.suppress(OSError, ValueError):  # not started yet, or just gone
+            os.killpg(int((folder / "started").read_text()), signal.SIGKILL)
+        time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+ACTIONS = {"have": have, "put": put, "run": run, "fetch": fetch, "forget": forget}
+
+
+def main() -> None:
+    """Answer one request."""
+    request = json.loads(sys.stdin.buffer.readline())
+    reply: dict[str, Any]
+    try:
+        reply = {"ok": ACTIONS[request["do"]](request)}
+    except Refused as error:
+        reply = {"error": {"kind": error.kind, "text": str(error)}}
+    except OSError as error:
+        reply = {
+            "error": {"kind": "disk", "text": f"{error.strerror} ({error.filename or store()})"}
+        }
+    with contextlib.suppress(BrokenPipeError):
+        print(MARK, request["call"], json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""There: the figures of artifacts that a device measured, over SSH."""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penjing.contract import Array, Artifact, Latency, Measurement
+from penjing.device.address import Device
+from penjing.device.job import Done, run_job
+from penjing.device.protocol import Parcel, artifact_parcel
+from penjing.errors import RemoteError, UnsafeError
+from penjing.files import sha256
+from penjing.measure.latency import summaries
+
+LOADING_SECONDS = 120.0
+SLOWER_CLOCK = 0.9
+
+
+@dataclass(frozen=True)
+class There:
+    """What a device said of artifacts.
+
+    Attributes:
+        device: what it is, in words.
+        measurements: by name; bytes of the file, peak of the process that ran it alone, latency.
+        outputs: by name; empty if they weren't asked for.
+        notes: what to know of the device's state while it was timed.
+    """
+
+    device: str
+    measurements: Mapping[str, Measurement]
+    outputs: Mapping[str, tuple[Array, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def times(self) -> dict[str, Latency]:
+        """The latencies by name."""
+        every = {name: one.latency for name, one in self.measurements.items()}
+        return {name: one for name, one in every.items() if one is not None}
+
+    @property
+    def peaks(self) -> dict[str, int | None]:
+        """The peaks of memory by name."""
+        return {name: one.peak_process_bytes for name, one in self.measurements.items()}
+
+
+def measure_there(
+    device: Device,
+    artifacts: Mapping[str, Artifact | Parcel],
+    inputs: Any = None,
+    *,
+    seconds: float = 5.0,
+    seed: int = 0,
+    threads: int = 1,
+    outputs: bool = False,
+    deadline_s: float | None = None,
+) -> There:
+    """Measure artifacts on a device: each alone for its memory, then all in the same rounds.
+
+    Args:
+        artifacts: by name; the first is the baseline of the ratios.
+        inputs: an array, a tuple of arrays, or a dict of arrays by name, one batch; None draws
+            seeded random ones of batch 1 there.
+        seconds: how long to time; 0 doesn't.
+        outputs: whether to bring the outputs back, for parity.
+        deadline_s: after which the device ends the job; None allows minutes for loading.
+
+    Raises:
+        UnsafeError: a file isn't the one that was lowered.
+        RemoteError: the device can't be used, or can't load or run a file.
+    """
+    parcels = {name: _parcel(one) for name, one in artifacts.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        given = None if inputs is None else _packed(inputs, Path(folder) / "inputs.npz")
+        common: dict[str, Any] = {
+            "inputs": {"seed": seed} if given is None else {"sha256": given.sha256},
+            "threads": threads, "seed": seed, "seconds": 0, "outputs": False,
+        }  # fmt: skip
+        described = [one.described() for one in parcels.values()]
+        light = common | {"inputs": _zeros(inputs)}  # to draw or to unpack takes memory too
+        parts = [light | {"artifacts": [one]} for one in described]
+        parts.append(common | {"artifacts": described, "seconds": seconds, "outputs": outputs})
+        limit = deadline_s or LOADING_SECONDS * len(parts) + 4 * seconds
+        brought = (*parcels.values(), *([given] if given else []))
+        done = run_job(device, brought, parts, limit)
+    return _figures(device, parcels, done, seed)
+
+
+def _parcel(artifact: Artifact | Parcel) -> Parcel:
+    if isinstance(artifact, Parcel):
+        return artifact
+    found = artifact_parcel(artifact.path, artifact.runtime)
+    if found.sha256 != artifact.sha256:
+        raise UnsafeError(
+            f"{artifact.path} has changed: sha256 {found.sha256[:12]}, wanted "
+            f"{artifact.sha256[:12]}; make it again"
+        )
+    return found
+
+
+def _named(inputs: Any) -> dict[str, Array]:
+    """Arrays by name, or by position where they have none."""
+    values = inputs if isinstance(inputs, tuple | dict) else (inputs,)
+    named = values if isinstance(values, dict) else dict(enumerate(values))
+    return {str(name): np.asarray(one) for name, one in named.items()}
+
+
+def _packed(inputs: Any, path: Path) -> Parcel:
+    arrays: dict[str, Any] = _named(inputs)
+    np.savez(path, **arrays)
+    return Parcel((path,), ("model.npz",), sha256(path))
+
+
+def _zeros(inputs: Any) -> dict[str, Any]:
+    if inputs is None:
+        return {"zeros": None}
+    return {"zeros": [[list(one.shape), str(one.dtype)] for one in _named(inputs).values()]}
+
+
+def _figures(device: Device, parcels: Mapping[str, Parcel], done: Done, seed: int) -> There:
+    *alone, together = done.parts
+    names = list(parcels)
+    times: dict[str, Latency] = {}
+    try:
+        notes, throttled = _state(together)
+        if "times" in together:
+            timed = {name: together["times"][str(i)] for i, name in enumerate(names)}
+            _require_times(timed)
+            times = summaries(timed, names[0], together["disturbed"] or throttled, seed)
+        measurements = {
+            name: Measurement(
+                file_bytes=sum(parcels[name].described()["sizes"]),
+                peak_process_bytes=one["peak_process_bytes"],
+                latency=times.get(name),
+                notes=(f"{parcels[name].runtime} {one['versions'][0] or 'of unknown version'}",),
+            )
+            for name, one in zip(names, alone, strict=True)
+        }
+        outputs = {} if done.outputs is None else _unpacked(done.outputs, names)
+        what = together["device"]
+        words = f"{what['name']} ({what['machine']}, {device.address})"
+    except (KeyError, TypeError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise RemoteError(
+            f"{device.address}: the result is malformed ({error}); measure again"
+        ) from error
+    return There(words, measurements, outputs, notes)
+
+
+def _require_times(timed: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    rounds = {len(one["windows"]) for one in timed.values()}
+    every = (t for one in timed.values() for t in (*one["windows"], *one["samples"]))
+    if len(rounds) != 1 or 0 in rounds:
+        raise ValueError("rounds are missing")
+    if not all(math.isfinite(one) and one > 0 for one in every):
+        raise ValueError("a time isn't above zero: the device's clock is too coarse or went back")
+
+
+def _unpacked(content: bytes, names: Sequence[str]) -> dict[str, tuple[Array, ...]]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        counts = [sum(key.startswith(f"{i}.") for key in file.files) for i in range(len(names))]
+        return {
+            name: tuple(file[f"{i}.{k}"] for k in range(counts[i])) for i, name in enumerate(names)
+        }
+
+
+def _state(together: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """What to know of the device's state, and whether it slowed itself down."""
+    if "before" not in together:
+        return (), False
+    before, after = together["before"], together["after"]
+    notes = [f"CPU governor: {after['governor'] or 'unknown'}"]
+    celsius = after["celsius"]
+    notes.append("temperature: " + ("unknown" if celsius is None else f"{celsius:.0f} °C"))
+    counts = before["throttle_count"], after["throttle_count"]
+    throttled = bool(after["throttled_now"]) or (None not in counts and counts[1] > counts[0])
+    clocks = before["mhz"], after["mhz"]
+    if None not in clocks and clocks[1] < SLOWER_CLOCK * clocks[0]:
+        notes.append(f"its clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz: don't trust it")
+        throttled = True
+    elif throttled:
+        notes.append("it slowed itself down because of heat or its supply: don't trust it")
+    elif after["throttled_now"] is None and None in counts:
+        notes.append("throttling: unknown")
+    return tuple(notes), throttled
