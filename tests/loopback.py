@@ -13,9 +13,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from penjing.contract import Array, Artifact
 from penjing.device.address import Device
+from penjing.files import sha256
 
 # SHLVL keeps bash from reading the .bashrc of whoever runs the tests.
 CONFIG = """
@@ -89,10 +95,10 @@ class Loopback:
 
     def start(self) -> None:
         os.makedirs("/run/sshd", exist_ok=True)
-        self.server = subprocess.Popen(
-            [str(sshd()), "-D", "-e", "-f", str(self.folder / "sshd_config")],
-            stderr=(self.folder / "sshd.log").open("ab"),
-        )
+        with (self.folder / "sshd.log").open("ab") as log:
+            self.server = subprocess.Popen(
+                [str(sshd()), "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log
+            )
         for _ in range(100):
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
@@ -143,3 +149,43 @@ class Loopback:
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)
         return bool(found)
+
+    def wait_until_quiet(self, seconds: float = 20) -> None:
+        """All that the jobs started is gone, in good time."""
+        end = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert left == {}
+
+
+def product(folder: Path) -> Artifact:
+    """A file of y = x w, with w of 16 x 4."""
+    value = helper.make_tensor_value_info
+    weight = np.random.default_rng(0).standard_normal((16, 4)).astype("float32")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [value("x", TensorProto.FLOAT, ["n", 16])], [value("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    path = folder / "model.onnx"
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return Artifact(path, "onnxruntime", path.stat().st_size, sha256(path))
+
+
+def drawn(seed: int) -> Array:
+    return np.random.default_rng(seed).standard_normal((1, 16)).astype("float32")
+
+
+def expected(artifact: Artifact, x: Array) -> Array:
+    found: Array = onnxruntime.InferenceSession(str(artifact.path)).run(None, {"x": x})[0]
+    return found
+
+
+def python_with(folder: Path, lines: str) -> str:
+    """An interpreter whose onnxruntime is these lines."""
+    (folder / "onnxruntime.py").write_text(lines)
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return str(path)

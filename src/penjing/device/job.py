@@ -1,5 +1,7 @@
 """A job on a device: what it needs is brought there, it runs, and its result comes back.
 
+What is there already isn't brought again, and a job that is done is removed by the keeper later.
+
 A connection that drops is made again, a bounded number of times; the job on the device isn't
 started twice, because it is found by its nonce.
 """
@@ -59,15 +61,13 @@ def run_job(
         "nonce": nonce(), "deadline_s": deadline_s, "parts": list(parts),
         "runner_sha256": runner.sha256, "who": f"{getpass.getuser()}@{platform.node()}",
     }  # fmt: skip
-    named = {"nonce": str(job["nonce"])}
     try:
         reply = _result(device, job)
-        wanted = reply.get("outputs_sha256")
-        outputs = None if wanted is None else _outputs(device, named, str(wanted))
-        return Done(tuple(reply["ok"]), outputs)
-    finally:
+    except BaseException:
         with suppress(Dropped, RemoteError):  # else it ends by its deadline
-            call(device, {"do": "forget", **named}, patience=15)
+            call(device, {"do": "forget", "nonce": job["nonce"]}, patience=15)
+        raise
+    return Done(tuple(reply["ok"]), _outputs(device, reply))
 
 
 def _bring(device: Device, parcels: Sequence[Parcel]) -> None:
@@ -100,10 +100,11 @@ def _result(device: Device, job: dict[str, Any]) -> dict[str, Any]:
     raise RemoteError(f"{device.address}: no result until the job's deadline; measure again")
 
 
-def _outputs(device: Device, named: dict[str, str], wanted: str) -> bytes:
-    request = {"do": "fetch", "name": "outputs.npz", **named}
-    content = base64.b64decode(_again(device, lambda: call(device, request, patience=600)))
-    if hashlib.sha256(content).hexdigest() != wanted:
+def _outputs(device: Device, reply: dict[str, Any]) -> bytes | None:
+    if reply.get("outputs_sha256") is None:
+        return None
+    content = base64.b64decode(reply["outputs"])
+    if hashlib.sha256(content).hexdigest() != reply["outputs_sha256"]:
         raise RemoteError(f"{device.address}: the outputs arrived damaged; measure again")
     return content
 

@@ -6,7 +6,6 @@ line of JSON, from stdin and prints one reply, a line of JSON behind a mark and 
     have     which of the named artifacts aren't here
     put      artifacts, whose bytes follow the line
     run      start a job, or find it again by its nonce, and wait a while for its result
-    fetch    a file that a job left
     forget   end a job and remove what it left
 
 Artifacts lie in folders that are named after their hash; they are written under another name,
@@ -41,9 +40,8 @@ if TYPE_CHECKING:
 
 MARK = "penjing-reply"
 HASH, NONCE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
-NAME = re.compile(r"runner\.py|model\.(onnx|xml|bin|pte|tflite|npz)|outputs\.npz")
-DAY = 86_400
-KEPT_DAYS = 30
+NAME = re.compile(r"runner\.py|model\.(onnx|xml|bin|pte|tflite|npz)")
+HOUR, DAY, MONTH = 3600, 86_400, 30 * 86_400
 GRACE_SECONDS = 5
 
 
@@ -135,12 +133,12 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def _tidy() -> None:
-    """Remove uploads and jobs of days ago, and artifacts that nobody asked for in a month."""
+    """Remove what ended an hour ago, what was left a day ago, and what nobody used in a month."""
     now = time.time()
     for one in (*(store() / "files").iterdir(), *(store() / "jobs").iterdir()):
-        kept = 1 if one.name.startswith(".") or one.parent.name == "jobs" else KEPT_DAYS
+        kept = DAY if one.name.startswith(".") or one.parent.name == "jobs" else MONTH
         with contextlib.suppress(OSError):
-            if now - one.stat().st_mtime > kept * DAY:
+            if now - one.stat().st_mtime > (HOUR if (one / "result.json").exists() else kept):
                 shutil.rmtree(one, ignore_errors=True)
 
 
@@ -178,8 +176,13 @@ def _job(request: Mapping[str, Any]) -> Path:
 
 
 def _result(folder: Path) -> Any:
+    """The job's result, its outputs as base64 with it; None if there is none yet."""
     try:
-        return json.loads((folder / "result.json").read_text())
+        found = json.loads((folder / "result.json").read_text())
+        if found.get("outputs_sha256"):
+            content = (folder / "outputs.npz").read_bytes()
+            found["outputs"] = base64.b64encode(content).decode()
+        return found
     except FileNotFoundError:
         return None
 
@@ -332,12 +335,6 @@ def _run_once(
     raise Refused("runner", f"the runner failed: {last[:300]}")
 
 
-def fetch(request: Mapping[str, Any]) -> Any:
-    """A file of a job, as base64."""
-    path = _job(request) / _checked(NAME, request["name"])
-    return base64.b64encode(path.read_bytes()).decode()
-
-
 def forget(request: Mapping[str, Any]) -> Any:
     """End the job's guard, and with it all that it started; remove the job's folder."""
     folder = _job(request)
@@ -351,7 +348,7 @@ def forget(request: Mapping[str, Any]) -> Any:
     return True
 
 
-ACTIONS = {"have": have, "put": put, "run": run, "fetch": fetch, "forget": forget}
+ACTIONS = {"have": have, "put": put, "run": run, "forget": forget}
 
 
 def main() -> None:

@@ -1,0 +1,241 @@
+"""A device over SSH, against an `sshd` of our own on loopback: right figures, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from typer.testing import CliRunner
+
+from penjing.cli import app
+from penjing.contract import Artifact
+from penjing.device import job
+from penjing.device.address import Device
+from penjing.device.protocol import reply_in
+from penjing.errors import InputError, RemoteError, UnsafeError
+from penjing.files import sha256
+from penjing.measure.memory import peak_process_bytes
+from penjing.measure.there import measure_there
+from penjing.search.bench import bench_there
+from tests.loopback import Loopback, drawn, expected, product, why_not
+
+needs_server = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+@pytest.fixture(scope="module")
+def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    server = Loopback(tmp_path_factory.mktemp("device"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return product(tmp_path_factory.mktemp("artifact"))
+
+
+@needs_server
+def test_figures_and_outputs_of_the_device_are_those_of_here(
+    loopback: Loopback, artifact: Artifact
+) -> None:
+    x = np.concatenate([drawn(1), drawn(2)])
+    found = measure_there(loopback.device(), {"a": artifact}, x, seconds=0, outputs=True)
+    np.testing.assert_array_equal(found.outputs["a"][0], expected(artifact, x))
+    one = found.measurements["a"]
+    assert one.file_bytes == artifact.file_bytes
+    assert one.latency is None
+    assert one.notes == (f"onnxruntime {onnxruntime.__version__}",)
+    here = peak_process_bytes(artifact.path, x)
+    if here is not None:
+        assert one.peak_process_bytes is not None
+        assert abs(one.peak_process_bytes - here) < 0.05 * here
+    by_name = measure_there(loopback.device(), {"a": artifact}, {"x": x}, seconds=0, outputs=True)
+    np.testing.assert_array_equal(by_name.outputs["a"][0], found.outputs["a"][0])
+
+
+HOSTILE = (
+    b"; touch penjing-canary", b"$(touch penjing-canary)", b"`touch penjing-canary`",
+    b"a\ntouch penjing-canary\n", b"-oProxyCommand=touch penjing-canary",
+    b"' touch penjing-canary '", b"\xff\xfe not utf-8", b"the longest",
+)  # fmt: skip
+
+
+@needs_server
+def test_hostile_names_are_only_names(
+    loopback: Loopback, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(os.fsdecode(one + b".onnx")) for one in HOSTILE]
+    paths[-1] = Path("[bold]" + "x" * (255 - len("[bold].onnx")) + ".onnx")
+    for path in paths:
+        path.write_bytes(artifact.path.read_bytes())
+    found = bench_there(loopback.device(), paths, seconds=0.05)
+    assert len(found.times) == len(HOSTILE)
+    assert all(one.windows >= 15 and one.latency_ms > 0 for one in found.times.values())
+    assert not [one for one in (tmp_path, Path.home()) if (one / "penjing-canary").exists()]
+    assert "canary" not in " ".join(str(one) for one in loopback.store.rglob("*"))
+
+
+@needs_server
+def test_bench_on_the_command_line(loopback: Loopback, artifact: Artifact) -> None:
+    device = loopback.device()
+    arguments = [
+        "bench", str(artifact.path), str(artifact.path), "--target", device.address,
+        "--seconds", "0.1", "--python", sys.executable, "--ssh-config", str(device.ssh_config),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.exception
+    rows = json.loads(done.stdout)
+    assert list(rows) == [str(artifact.path), f"{artifact.path} (again)"]
+    for row in rows.values():
+        assert row["windows"] >= 15
+        assert device.address in row["device"]
+        assert any(one.startswith("CPU governor: ") for one in row["notes"])
+        assert row["peak_process_bytes"] > 10**7
+
+
+@needs_server
+def test_a_damaged_artifact_on_the_device_is_brought_again(
+    loopback: Loopback, artifact: Artifact
+) -> None:
+    folder = loopback.store / "files" / artifact.sha256
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(b"damaged")
+    measure_there(loopback.device(), {"a": artifact}, seconds=0)
+    assert sha256(folder / "model.onnx") == artifact.sha256
+
+
+@needs_server
+def test_a_host_key_that_is_unknown_or_has_changed_is_refused(
+    loopback: Loopback, artifact: Artifact
+) -> None:
+    loopback.make_key("other_key")
+    try:
+        loopback.trust("other_key")
+        with pytest.raises(RemoteError, match="its host key has changed; refused") as error:
+            measure_there(loopback.device(), {"a": artifact}, seconds=0)
+        assert error.value.exit_code == 5
+        assert "\n" not in str(error.value)
+        (loopback.folder / "known_hosts").write_text("")
+        with pytest.raises(RemoteError, match="its host key isn't known; connect once with ssh"):
+            measure_there(loopback.device(), {"a": artifact}, seconds=0)
+    finally:
+        loopback.trust("host_key")
+
+
+@needs_server
+def test_a_device_that_is_not_there_or_refuses_the_key(
+    loopback: Loopback, artifact: Artifact, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("")
+    nobody = Device.at("ssh://127.0.0.1:9", ssh_config=config)
+    with pytest.raises(RemoteError, match=r"ssh://127\.0\.0\.1:9: can't be reached: .*refused"):
+        measure_there(nobody, {"a": artifact}, seconds=0)
+    known = loopback.folder / "known_hosts"
+    config.write_text(f"UserKnownHostsFile {known}\nIdentityFile none\nIdentityAgent none\n")
+    stranger = Device.at(loopback.device().address, ssh_config=config)
+    with pytest.raises(RemoteError, match="it refused the key"):
+        measure_there(stranger, {"a": artifact}, seconds=0)
+
+
+@needs_server
+def test_a_device_without_python_or_with_an_old_one(
+    loopback: Loopback, artifact: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises(RemoteError, match=r"no /nowhere/python3 there; install Python 3\.9"):
+        measure_there(loopback.device("/nowhere/python3"), {"a": artifact}, seconds=0)
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\necho it is Python 3.6 >&2\nexit 1\n")
+    old.chmod(0o755)
+    with pytest.raises(RemoteError, match=r"too old there: it is Python 3\.6, wanted 3\.9"):
+        measure_there(loopback.device(str(old)), {"a": artifact}, seconds=0)
+
+
+def test_only_the_reply_to_this_request_counts() -> None:
+    reply = b'welcome\npenjing-reply old {"ok": 1}\npenjing-reply new {"ok": 2}\n'
+    assert reply_in(reply, "new") == {"ok": 2}
+    assert reply_in(reply, "newer") is None
+    assert reply_in(reply[:-4], "new") is None
+    assert reply_in(b"penjing-reply new [1]\n", "new") is None
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"nonce": "0" * 32, "ok": [{}, {}]}, "the result is another job's"),
+        ({"ok": [{}]}, "the result is malformed"),
+        ({"ok": [{}, {"device": {}}]}, "the result is malformed"),
+    ],
+)
+def test_a_stale_or_malformed_result_is_refused(
+    result: dict[str, Any], text: str, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(_: Device, request: dict[str, Any], *__: Any, **___: Any) -> Any:
+        if request["do"] == "run":
+            ok = result["ok"] + [{}] * (2 - len(result["ok"]))
+            return {"nonce": request["nonce"], **result, "ok": ok}
+        return []
+
+    monkeypatch.setattr(job, "call", call)
+    with pytest.raises(RemoteError, match=text):
+        measure_there(Device.at("ssh://pi@device"), {"a": artifact}, seconds=0)
+
+
+def test_a_file_that_has_changed_is_not_measured(artifact: Artifact) -> None:
+    other = Artifact(artifact.path, "onnxruntime", 1, "0" * 64)
+    with pytest.raises(UnsafeError, match="has changed: sha256"):
+        measure_there(Device.at("ssh://pi@device"), {"a": other})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["ssh://-oProxyCommand=x@host", "ssh://-host", "ssh://a b", "ssh://host;rm", "ssh://$(x)@host",
+     "ssh://host:0", "ssh://host:70000", "ssh://host\n", "ssh://", "ssh://host/path", "host"],
+)  # fmt: skip
+def test_an_address_that_cannot_be_meant(address: str) -> None:
+    with pytest.raises(InputError, match="is no address of a device; wanted ssh://user@host"):
+        Device.at(address)
+
+
+@pytest.mark.parametrize("python", ["-c", "python3; rm", "$(x)", "", "a'b", "python3\n"])
+def test_an_interpreter_that_cannot_be_meant(python: str) -> None:
+    with pytest.raises(InputError, match="is no interpreter on a device"):
+        Device.at("ssh://host", python)
+
+
+def test_the_command_holds_nothing_of_the_user() -> None:
+    *_, dashes, host, remote = Device.at("ssh://ann@[::1]:2222").command("true")
+    assert (dashes, host, remote) == ("--", "::1", "true")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--target", "ssh://a b"), 2, "is no address of a device"),
+        (("--target", "raspberry-pi-5"), 2, "described but not reachable from here"),
+        (("--target", "ssh://pi@device", "--ssh-config", "absent"), 2, "no file absent"),
+    ],
+)
+def test_bad_targets_of_bench_are_one_line(
+    arguments: tuple[str, ...], code: int, text: str, artifact: Artifact
+) -> None:
+    done = CliRunner().invoke(app, ["bench", str(artifact.path), *arguments])
+    assert isinstance(done.exception, InputError)
+    assert done.exception.exit_code == code
+    assert text in str(done.exception)
+
+
+def test_files_that_no_device_takes_are_named(tmp_path: Path) -> None:
+    device = Device.at("ssh://pi@device")
+    with pytest.raises(InputError, match=r"no file .*absent\.onnx"):
+        bench_there(device, [tmp_path / "absent.onnx"])
+    with pytest.raises(InputError, match=r"no runtime on a device loads .*x\.pt; the ending must"):
+        bench_there(device, [tmp_path / "x.pt"])
