@@ -69,20 +69,34 @@ def _onnxruntime(files: list[str], threads: int) -> tuple[Any, Any]:
 
 
 def _openvino(files: list[str], threads: int) -> tuple[Any, Any]:
+    """Compiled for each batch size; with real numbers as they are, not as bfloat16 or in groups."""
     ov = importlib.import_module("openvino")
-    options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    model = ov.Core().compile_model(files[0], "CPU", options)
-    inputs = []
-    for position, one in enumerate(model.inputs):
-        sizes = [int(n.get_length()) if n.is_static else 1 for n in one.partial_shape]
-        name = next(iter(one.get_names()), str(position))
-        inputs.append((name, tuple(sizes), str(one.element_type.to_dtype())))
-    return inputs, lambda *x: [model(list(x))[one] for one in model.outputs]
+    options = {
+        "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+    }  # fmt: skip
+    core = ov.Core()
+    model, requests, inputs = core.read_model(files[0]), {}, []
+    for one in model.inputs:
+        sizes = tuple(n.get_length() if n.is_static else 1 for n in one.get_partial_shape())
+        inputs.append((one.get_any_name(), sizes, str(one.get_element_type().to_dtype())))
+
+    def run(*values: Any) -> list[Any]:
+        shapes = tuple(one.shape for one in values)
+        if shapes not in requests:
+            fixed = model.clone()
+            fixed.reshape({i[0]: shape for i, shape in zip(inputs, shapes)})
+            requests[shapes] = core.compile_model(fixed, "CPU", options).create_infer_request()
+        found = requests[shapes].infer(list(values), share_outputs=True)
+        return [found[position].copy() for position in range(len(found))]
+
+    return inputs, run
 
 
 def _executorch(files: list[str], threads: int) -> tuple[Any, Any]:
     runtime, torch = importlib.import_module("executorch.runtime"), importlib.import_module("torch")
-    torch.set_num_threads(threads)
+    bindings = importlib.import_module("executorch.extension.pybindings.portable_lib")
+    bindings._unsafe_reset_threadpool(threads)  # else XNNPACK takes all cores
     check = runtime.Verification.InternalConsistency
     method = runtime.Runtime.get().load_program(files[0], verification=check).load_method("forward")
     metas = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
@@ -91,20 +105,40 @@ def _executorch(files: list[str], threads: int) -> tuple[Any, Any]:
 
 
 def _litert(files: list[str], threads: int) -> tuple[Any, Any]:
+    """Sample by sample; real numbers in and out, on the file's grid where it takes integers."""
+    np = importlib.import_module("numpy")
     try:
         kind = importlib.import_module("ai_edge_litert.interpreter")
     except ImportError:  # its name on older devices
         kind = importlib.import_module("tflite_runtime.interpreter")
     interpreter = kind.Interpreter(model_path=files[0], num_threads=threads)
     interpreter.allocate_tensors()
-    details = interpreter.get_input_details()
-    inputs = [(d["name"], tuple(map(int, d["shape"])), d["dtype"].__name__) for d in details]
+    takes, gives = interpreter.get_input_details(), interpreter.get_output_details()
+    kinds = ["float32" if d["quantization"][0] else np.dtype(d["dtype"]).name for d in takes]
+    inputs = [(d["name"], tuple(map(int, d["shape"])), k) for d, k in zip(takes, kinds)]
+
+    def sample(values: Sequence[Any]) -> list[Any]:
+        for value, to in zip(values, takes):
+            scale, zero = to["quantization"]
+            if scale:
+                limits = np.iinfo(to["dtype"])
+                steps = np.rint(value / np.float32(scale)) + zero
+                value = np.clip(steps, limits.min, limits.max).astype(to["dtype"])
+            interpreter.set_tensor(to["index"], value)
+        interpreter.invoke()
+        found = []
+        for one in gives:
+            codes, (scale, zero) = interpreter.get_tensor(one["index"]), one["quantization"]
+            real = (codes.astype("float32") - zero) * np.float32(scale) if scale else codes
+            found.append(real)
+        return found
 
     def run(*values: Any) -> list[Any]:
-        for one, value in zip(details, values):
-            interpreter.set_tensor(one["index"], value)
-        interpreter.invoke()
-        return [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
+        batches = {len(v) // shape[0] for v, (_, shape, _) in zip(values, inputs) if shape}
+        if len(batches) != 1 or batches == {1}:
+            return sample(values)
+        rows = [sample([v[i : i + 1] for v in values]) for i in range(len(values[0]))]
+        return [np.concatenate(column) for column in zip(*rows)]
 
     return inputs, run
 
