@@ -35,6 +35,7 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 SetEnv XDG_CACHE_HOME={folder}/cache TMPDIR={folder}/shared SHLVL=2
+KexAlgorithms curve25519-sha256
 LogLevel ERROR
 """
 CLIENT = """
@@ -94,7 +95,8 @@ class Loopback:
         (self.folder / name).write_text(text.format(folder=self.folder, port=self.port))
 
     def start(self) -> None:
-        os.makedirs("/run/sshd", exist_ok=True)
+        if os.geteuid() == 0:  # the server wants it then, and nobody else makes it here
+            os.makedirs("/run/sshd", exist_ok=True)
         with (self.folder / "sshd.log").open("ab") as log:
             self.server = subprocess.Popen(
                 [str(sshd()), "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log
@@ -180,6 +182,17 @@ def drawn(seed: int) -> Array:
 def expected(artifact: Artifact, x: Array) -> Array:
     found: Array = onnxruntime.InferenceSession(str(artifact.path)).run(None, {"x": x})[0]
     return found
+
+
+TWICE = """
+class SessionOptions: pass
+class InferenceSession:
+    def __init__(self, *_, **__): pass
+    def get_inputs(self): return [self]
+    name, type, shape = "x", "tensor(float)", ["n", 16]
+    def run(self, names, feed): return [2 * feed["x"]]
+"""
+"""An onnxruntime that is there at once, and gives 2 x whatever the file."""
 
 
 def python_with(folder: Path, lines: str) -> str:

@@ -13,7 +13,7 @@ import getpass
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -44,12 +44,16 @@ class Done:
 
 
 def run_job(
-    device: Device, parcels: Sequence[Parcel], parts: Sequence[dict[str, Any]], deadline_s: float
+    device: Device,
+    parcels: Sequence[Parcel],
+    parts: Mapping[str, dict[str, Any]],
+    deadline_s: float,
 ) -> Done:
     """Bring the parcels to the device, run the parts there, each in a fresh process, and clean up.
 
     Args:
-        parts: requests of the runner, with artifacts as `Parcel.described` gives them.
+        parts: requests of the runner, with artifacts as `Parcel.described` gives them, under
+            what an error calls them.
         deadline_s: seconds after which the device ends the job by itself.
 
     Raises:
@@ -58,11 +62,11 @@ def run_job(
     runner = Parcel((RUNNER,), ("runner.py",), sha256(RUNNER))
     _bring(device, (runner, *parcels))
     job = {
-        "nonce": nonce(), "deadline_s": deadline_s, "parts": list(parts),
+        "nonce": nonce(), "deadline_s": deadline_s, "parts": list(parts.values()),
         "runner_sha256": runner.sha256, "who": f"{getpass.getuser()}@{platform.node()}",
     }  # fmt: skip
     try:
-        reply = _result(device, job)
+        reply = _result(device, job, list(parts))
     except BaseException:
         with suppress(Dropped, RemoteError):  # else it ends by its deadline
             call(device, {"do": "forget", "nonce": job["nonce"]}, patience=15)
@@ -84,7 +88,7 @@ def _bring(device: Device, parcels: Sequence[Parcel]) -> None:
         _again(device, lambda: call(device, request, files, patience))
 
 
-def _result(device: Device, job: dict[str, Any]) -> dict[str, Any]:
+def _result(device: Device, job: dict[str, Any], titles: Sequence[str]) -> dict[str, Any]:
     """Start the job and wait; also its last word that it died, or that its deadline is over."""
     request = {"do": "run", "nonce": job["nonce"], "job": job, "patience": WAIT_SECONDS}
     end = time.monotonic() + job["deadline_s"] + 2 * WAIT_SECONDS
@@ -93,7 +97,9 @@ def _result(device: Device, job: dict[str, Any]) -> dict[str, Any]:
         if reply == {"running": True}:
             continue
         if "error" in reply:
-            raise RemoteError(f"{device.address}: {refused(device, reply['error'])}")
+            part = reply["error"].get("part")
+            where = device.address if part is None else f"{device.address}: {titles[part]}"
+            raise RemoteError(f"{where}: {refused(device, reply['error'])}")
         if reply.get("nonce") != job["nonce"] or len(reply["ok"]) != len(job["parts"]):
             raise RemoteError(f"{device.address}: the result is another job's; measure again")
         return dict(reply)

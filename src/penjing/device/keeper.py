@@ -252,10 +252,10 @@ def _measured(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
     lease = _lease(job)
     parts = []
     for number, part in enumerate(job["parts"]):
-        request = _local(part, folder) | {"call": f"{job['nonce']}-{number}", "guarded": True}
+        request = _local(part, folder) | {"call": f"{job['nonce']}-{number}", "guard": os.getpid()}
         reply = _run_once(request, folder, lease, _runner(job), end)
         if "error" in reply:
-            return reply
+            return {"error": {**reply["error"], "part": number}}
         parts.append(reply["ok"])
     outputs = folder / "outputs.npz"
     return {"ok": parts, "outputs_sha256": _digest([outputs]) if outputs.exists() else None}

@@ -170,16 +170,15 @@ def version_of(runtime: str) -> str | None:
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load artifacts, run each once, and then what is asked for: memory, outputs, time."""
-    if request.get("guarded") and sys.platform == "linux":
-        ctypes = importlib.import_module("ctypes")
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the guard
+    if "guard" in request:
+        _end_with(request["guard"])
     loaded = [_load(one, request["threads"]) for one in request["artifacts"]]
     shapes = [[(shape, kind) for _, shape, kind in inputs] for inputs, _ in loaded]
     if any(one != shapes[0] for one in shapes):
         raise Refused("inputs", f"inputs differ: {'; '.join(map(str, shapes))}")
     values = _inputs(request["inputs"], loaded[0][0])
     calls = {str(i): functools.partial(run, *values) for i, (_, run) in enumerate(loaded)}
-    outputs = {name: _once(name, call) for name, call in calls.items()}
+    outputs = {name: _once(call) for name, call in calls.items()}
     found: dict[str, Any] = {
         "peak_process_bytes": _high_water(),
         "versions": [version_of(one["runtime"]) for one in request["artifacts"]],
@@ -196,6 +195,15 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         )
         found["after"] = environment()
     return found
+
+
+def _end_with(guard: int) -> None:
+    """Be killed when the guard dies, and end now if it has died already."""
+    if sys.platform == "linux":
+        ctypes = importlib.import_module("ctypes")
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != guard:
+        sys.exit("the guard is gone")
 
 
 def _load(artifact: Mapping[str, Any], threads: int) -> tuple[Any, Any]:
@@ -254,11 +262,11 @@ def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _once(name: str, call: Callable[[], Any]) -> list[Any]:
+def _once(call: Callable[[], Any]) -> list[Any]:
     try:
         return list(call())
     except Exception as error:
-        raise Refused("run", f"artifact {name} can't run: {error}") from error
+        raise Refused("run", f"it can't run on these inputs: {error}") from error
 
 
 def _high_water() -> int | None:
@@ -361,19 +369,14 @@ def environment() -> dict[str, Any]:
 
 def device() -> dict[str, Any]:
     """What is timed on: for people, and to be printed beside the times."""
+    lines = (_read("/proc/cpuinfo") or "").splitlines()
+    names = [one.partition(":")[2].strip() for one in lines if one.startswith("model name")]
     return {
-        "name": _read("/proc/device-tree/model") or _cpu(),
+        "name": _read("/proc/device-tree/model") or (names or ["unknown processor"])[0],
         "machine": os.uname().machine,
         "python": "{}.{}.{}".format(*sys.version_info),
         "boot_id": _read("/proc/sys/kernel/random/boot_id"),
     }
-
-
-def _cpu() -> str:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return os.uname().machine
 
 
 def main() -> None:

@@ -87,8 +87,9 @@ def measure_there(
         }  # fmt: skip
         described = [one.described() for one in parcels.values()]
         light = common | {"inputs": _zeros(inputs)}  # to draw or to unpack takes memory too
-        parts = [light | {"artifacts": [one]} for one in described]
-        parts.append(common | {"artifacts": described, "seconds": seconds, "outputs": outputs})
+        parts = {n: light | {"artifacts": [p.described()]} for n, p in parcels.items()}
+        last = common | {"artifacts": described, "seconds": seconds, "outputs": outputs}
+        parts[f"{', '.join(parcels)} together"] = last
         limit = deadline_s or LOADING_SECONDS * len(parts) + 4 * seconds
         brought = (*parcels.values(), *([given] if given else []))
         done = run_job(device, brought, parts, limit)
