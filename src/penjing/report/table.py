@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from penjing.contract import Latency
+from penjing.contract import Estimate, Latency
 from penjing.runtimes.registry import Entry
 from penjing.search.export import Proof
 from penjing.search.profile import LayerProfile, NodeProfile
@@ -167,6 +167,24 @@ def proof_lines(proof: Proof) -> list[str]:
     units = ", ".join(f"{count} on {unit}" for unit, count in proof.placement.items())
     lines.append(f"operators: {units}")
     lines += [f"fell back: {one}" for one in proof.fallbacks]
+    if proof.estimate is not None:
+        lines.append(_estimated(proof.estimate))
     if proof.diverges:
         lines.append(f"diverges from {proof.diverges} on")
     return lines
+
+
+def _estimated(found: Estimate) -> str:
+    figures = {
+        "cycles": found.cycles,
+        "ms": found.latency_ms,
+        "bytes of SRAM": found.sram_bytes,
+        "bytes of DRAM": found.dram_bytes,
+        "bytes of flash": found.flash_bytes,
+    }
+    known = [
+        f"{figure:,.6g} {what}" if what == "ms" else f"{figure:,} {what}"
+        for what, figure in figures.items()
+        if figure
+    ]
+    return f"{found.source}, {found.machine}: {', '.join(known)}"

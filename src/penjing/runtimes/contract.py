@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from penjing.contract import Artifact, Placement, Session
+from penjing.contract import Artifact, Estimate, Placement, Session
 from penjing.errors import UnsafeError
 from penjing.files import sha256, sha256_of
 from penjing.measure.footprint import footprint
@@ -57,6 +57,10 @@ class Runtime(ABC):
         basis = f"{artifact.path.name} as it lies there"
         return target.shortages(artifact.file_bytes, known.value_bytes, basis)
 
+    def on(self, target: Target) -> Runtime:
+        """This runtime, set up for the target."""
+        return self
+
     @abstractmethod
     def lower(self, network: Network, path: Path) -> Artifact:
         """Write the network as this runtime's file.
@@ -102,6 +106,11 @@ class Runtime(ABC):
     @abstractmethod
     def placement(self, artifact: Artifact) -> list[Placement]:
         """Which unit each operator runs on, in the order of execution, as the runtime tells."""
+
+    def estimate(self, artifact: Artifact) -> Estimate | None:
+        """What an inference costs on a device that isn't here, by the vendor's own reckoning; None
+        where nobody reckons, because it can be measured."""
+        return None
 
     def weight_bytes(self, artifact: Artifact) -> int | None:
         """Bytes of all weights as the file holds them; None if that can't be told."""

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,6 +81,18 @@ class EthosU(Runtime):
         found = super().problems(network, target) + tflite_export.problems(network)
         return [*found, *([] if any(True for _ in grids(network)) else [_NOT_ROUNDED])]
 
+    def on(self, target: Target) -> EthosU:
+        """See `Runtime.on`: for the target's accelerator.
+
+        Raises:
+            InputError: it has none of this family.
+        """
+        if not (target.npu or "").startswith("ethos-u"):
+            raise InputError(
+                f"target {target.name} has no Ethos-U; take one that has (penjing targets)"
+            )
+        return replace(self, accelerator=target.npu or "")
+
     def lower(self, network: Network, path: Path) -> Artifact:
         """Export as LiteRT does, and compile that.
 
@@ -114,6 +126,10 @@ class EthosU(Runtime):
     def files(self, path: Path) -> tuple[Path, ...]:
         """What the device runs, the file that it was compiled from, and what Vela told."""
         return (path, path.with_name(f"{path.stem}_reference.tflite"), path.with_suffix(".json"))
+
+    def artifact(self, path: Path) -> Artifact:
+        """See `Runtime.artifact`; only the first file goes to the device, so its bytes count."""
+        return replace(super().artifact(path), file_bytes=path.stat().st_size)
 
     def open(self, contents: list[bytes], threads: int = 1) -> LiteRtSession:
         """See `Runtime.open`: the file that was compiled, in LiteRT on this machine's CPU."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from penjing.contract import Array, Artifact, Drop, Input, Json, Parity, as_arrays
+from penjing.contract import Array, Artifact, Drop, Estimate, Input, Json, Parity, as_arrays
 from penjing.data import check
 from penjing.errors import InputError
 from penjing.files import require_writable_folder, write_atomically
@@ -49,6 +49,7 @@ class Proof:
         placement: how many operators ran on which unit.
         fallbacks: operators that fell back to a lesser unit, and why.
         diverges: the first layer that gives something else than the network; None if none does.
+        estimate: of a device that isn't here, by its vendor's tool; None where there is none.
     """
 
     file: str
@@ -62,6 +63,7 @@ class Proof:
     placement: dict[str, int]
     fallbacks: tuple[str, ...] = ()
     diverges: str | None = None
+    estimate: Estimate | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Plain data."""
@@ -82,7 +84,7 @@ def export(
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
-    one = find_runtime(runtime)
+    one = find_runtime(runtime).on(target)
     require_writable_folder(out)
     check(task)
     original = network = capture(task.model, task.example, source=task.source)
@@ -91,6 +93,8 @@ def export(
     for problem in one.problems(network, target):
         raise InputError(problem)
     artifact = one.lower(network, out / f"model{one.ending}")
+    for problem in one.too_large(network, target, artifact):
+        raise InputError(problem)
     proof = _prove(artifact, one, task, original, network, artifact.sha256)
     same = proof.parity.same_decisions
     if same is not None and same < LEAST_SAME:
@@ -159,6 +163,7 @@ def _prove(
         parity(network, session, task.test),
         dict(Counter(one.unit for one in places)),
         tuple(f"{one.name} ({one.operator}) on {one.unit}: {one.why}" for one in places if one.why),
+        estimate=runtime.estimate(artifact),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from penjing.contract import Array, Artifact, Latency, Measurement, Session, as_arrays
+from penjing.device.runner import RUNTIMES
 from penjing.errors import InputError
 from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
@@ -102,19 +103,18 @@ class Workshop:
             raise InputError("the file's outputs are NaN or infinite on validation data")
         return replace(
             self.sizes(name, network),
-            peak_process_bytes=self._peak_process_bytes(name),
+            peak_process_bytes=self._peak_process_bytes(self.artifacts[name]),
             score=float(self.scores[name].mean()),
             latency=self.time([name])[name],
             drop=scores.drop(self.scores[BASELINE], self.scores[name], self.confidence),
             parity=found,
         )
 
-    def _peak_process_bytes(self, name: str) -> int | None:
-        """None where the runtime isn't one that can be loaded without this package."""
-        artifact = self.artifacts[name]
-        if artifact.runtime != "onnxruntime":
+    def _peak_process_bytes(self, artifact: Artifact) -> int | None:
+        """None for a runtime that only penjing can load."""
+        if artifact.runtime not in RUNTIMES:
             return None
-        return memory.peak_process_bytes(artifact.path, self.one)
+        return memory.peak_process_bytes(artifact.path, self.one, artifact.runtime)
 
     def time(
         self, names: Sequence[str], seconds: float = LATENCY_SECONDS, baseline: str = BASELINE
