@@ -1,13 +1,21 @@
 # Two commands on a fresh machine with Python 3.11: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+ALL := .venv-runtimes/bin
+TORCH := 'torch>=2.11,<2.14'
 
-.PHONY: demo test check clean
+.PHONY: demo test test-runtimes check clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet 'torch>=2.11,<2.14'
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	touch $@
+
+# The runtimes beside ONNX Runtime, with packages of a gigabyte or two.
+.venv-runtimes/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-runtimes
+	$(ALL)/python -m pip install --quiet $(TORCH) --editable '.[dev,runtimes]'
 	touch $@
 
 demo: .venv/installed
@@ -16,9 +24,14 @@ demo: .venv/installed
 test: .venv/installed check
 	$(BIN)/python -m pytest
 
+test-runtimes: .venv-runtimes/installed
+	$(ALL)/python -m pytest tests/test_as_convolutions.py tests/test_ethosu.py \
+		tests/test_executorch.py tests/test_litert.py tests/test_openvino.py tests/test_runner.py \
+		tests/test_runtimes.py
+
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv fitted
+	rm -rf .venv .venv-runtimes fitted

@@ -3,10 +3,10 @@
     PENJING_DATA=<folder with data/ and models/> python benchmarks/aarch64.py [--json FILE]
         [--images 500] [--root FOLDER]
 
-Needs qemu-aarch64-static and apt-get (Debian: apt-get install qemu-user-static). Debian's Python for
-arm64 is unpacked into a scratch root (kept with --root), with the wheels of NumPy and the runtimes
-beside it; nothing is installed on this machine. ResNet-20 in fp32 and int8, as ONNX and, where
-LiteRT is installed, as .tflite. Times under an emulator mean nothing and aren't taken.
+Needs qemu-aarch64-static and apt-get (Debian: apt-get install qemu-user-static). Debian's Python
+for arm64 is unpacked into a scratch root (kept with --root), with the wheels of NumPy and the
+runtimes beside it; nothing is installed on this machine. ResNet-20 in fp32 and int8, as ONNX and,
+where LiteRT is installed, as .tflite. Times under an emulator mean nothing and aren't taken.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ Row = dict[str, Any]
 COLUMNS = ("runtime", "precision", "images", "same decisions", "worst difference", "accuracy")
 QEMU = "qemu-aarch64-static"
 PYTHON = "python3.11"
-WHEELS = {"onnxruntime": ["onnxruntime"], "litert": ["ai-edge-litert"]}
-PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+WHEELS = {"onnxruntime": ["onnxruntime==1.26.0"], "litert": ["ai-edge-litert"]}
+"""ONNX Runtime 1.28 to 1.32 for arm64 crash on import under qemu 7.2, with every -cpu tried."""
+PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64")
 
 
 def main() -> None:
@@ -116,16 +117,13 @@ def compared(
     }
 
 
-def on_arm(
-    runtime: Runtime, path: Path, digest: str, x: Array, root: Path, scratch: Path
-) -> Array:
+def on_arm(runtime: Runtime, path: Path, digest: str, x: Array, root: Path, scratch: Path) -> Array:
     """What the runner gives under qemu."""
     np.savez(scratch / "inputs.npz", **{"0": x})
+    files = [str(one) for one in runtime.files(path)]
     request = {
         "call": "arm",
-        "artifacts": [
-            {"runtime": runtime.name, "sha256": digest, "files": list(map(str, runtime.files(path)))}
-        ],
+        "artifacts": [{"runtime": runtime.name, "sha256": digest, "files": files}],
         "inputs": {"file": str(scratch / "inputs.npz"), "sha256": sha256(scratch / "inputs.npz")},
         "threads": 1, "seconds": 0, "outputs": str(scratch / "outputs.npz"),
     }  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from harness import table
-from int8_onnxruntime import Inverted, cifar_task, conv_bn
+from networks import Inverted, cifar_task, conv_bn
 from torch import Tensor, nn
 
 from penjing.data import Arrays

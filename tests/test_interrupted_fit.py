@@ -40,7 +40,7 @@ def _start(out: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def _wait(process: subprocess.Popen[str], until: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not until():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
@@ -92,8 +92,9 @@ def test_an_interrupted_fit_keeps_what_was_finished_and_can_be_resumed(tmp_path:
     result = _require_whole(out)
     assert result.finished
     assert result.find("prune 25 %").status == "kept"
-    tuned = [one["method"] for one in result.find("prune 25 % + int8").recipe]
-    assert tuned == ["PruneChannels", "Compensate", "Tune", "Quantize"]
+    both = next(one for one in result.candidates if one.name.startswith("prune 25 % + "))
+    tuned = [one["method"] for one in both.recipe]
+    assert tuned[:4] == ["PruneChannels", "Compensate", "Tune", "Quantize"]
 
 
 def test_a_terminated_fit_ends_as_an_interrupted_one(tmp_path: Path) -> None:

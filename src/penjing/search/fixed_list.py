@@ -164,13 +164,9 @@ class FixedList:
                 continue
             try:
                 network = prune.apply(self.original, plan, self.workshop.task)
-                for key, one in (
-                    (name, network),
-                    (self.rungs.after(name), self._quantized(network)),
-                ):
-                    self.workshop.make(
-                        key, one, stem="untuned"
-                    )  # a file that tuning doesn't replace
+                both = {name: network, self.rungs.after(name): self._quantized(network)}
+                for key, one in both.items():  # into a file that tuning doesn't replace
+                    self.workshop.make(key, one, stem="untuned")
                     found[key] = self.workshop.sizes(key, one)
             except PenjingError as error:
                 failed.append(Candidate(name, self._recipe(name), "failed", str(error)))
