@@ -61,7 +61,7 @@ def test_no_pass_or_runtime_imports_its_neighbour(room: str) -> None:
             "binarize", "compensate", "correct_bias", "equalize", "gptq", "merge",
             "mixed_precision", "prune", "quantize", "reconstruct", "ternarize", "tune",
         ),
-        "runtimes": ("ethosu", "litert", "onnxruntime"),
+        "runtimes": ("ethosu", "executorch", "litert", "onnxruntime", "openvino"),
     }[room]  # fmt: skip
     for name in methods:
         others = {f"penjing.{room}.{other}" for other in methods if other != name}

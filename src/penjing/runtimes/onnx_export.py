@@ -24,6 +24,16 @@ KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.line
 """ONNX operators, and what they are in the graph."""
 OUTPUTS_KEY = "penjing.outputs"
 """In a model's metadata: how its outputs are to be handed back, as JSON."""
+PROTOBUF_LIMIT = 2 * 2**30
+
+
+def too_large_for_onnx(network: Network) -> list[str]:
+    """One line if the weights don't fit into one ONNX model."""
+    tensors = network.state_dict().values()
+    size = sum(one.numel() * one.element_size() for one in tensors)
+    if size < PROTOBUF_LIMIT:
+        return []
+    return [f"{size} bytes of weights exceed the {PROTOBUF_LIMIT} of one ONNX file"]
 
 
 def to_onnx(network: Network) -> onnx.ModelProto:

@@ -20,11 +20,10 @@ from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx
+from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_packing import pack_weights
 from penjing.targets import Target
 
-PROTOBUF_LIMIT = 2 * 2**30
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
 ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
 """What ONNX Runtime's optimizers put behind the name of a node that they replace."""
@@ -46,12 +45,7 @@ class OnnxRuntime(Runtime):
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
-        found = super().problems(network, target)
-        tensors = network.state_dict().values()
-        size = sum(one.numel() * one.element_size() for one in tensors)
-        if size >= PROTOBUF_LIMIT:
-            found.append(f"{size} bytes of weights exceed the {PROTOBUF_LIMIT} of one ONNX file")
-        return found
+        return super().problems(network, target) + too_large_for_onnx(network)
 
     def lower(self, network: Network, path: Path) -> Artifact:
         """Export with a free batch size; weights lie within the file.

@@ -53,6 +53,20 @@ ENTRIES = {
         "",
         "Microsoft's ONNX Runtime, CPU",
     ),
+    "openvino": Entry(
+        "penjing.runtimes.openvino:OpenVino",
+        ".xml",
+        ("openvino",),
+        "openvino",
+        "Intel's OpenVINO, CPU plugin",
+    ),
+    "executorch": Entry(
+        "penjing.runtimes.executorch:ExecuTorch",
+        ".pte",
+        ("executorch",),
+        "executorch",
+        "PyTorch's ExecuTorch, XNNPACK delegate",
+    ),
     "litert": Entry(
         "penjing.runtimes.litert:LiteRt",
         ".tflite",

@@ -1,0 +1,207 @@
+"""ExecuTorch: PyTorch's runtime for devices. One `.pte` file, run by XNNPACK where that can.
+
+A file takes one sample, for XNNPACK fuses integers only where all sizes are known; a session runs
+the samples of a batch one by one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from penjing.contract import Array, Artifact, Input, Placement
+from penjing.errors import InputError
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.network.complex import without_complex
+from penjing.network.integers import Form, with_integers
+from penjing.network.plain import write_plainly
+from penjing.network.shapes import shapes
+from penjing.quiet import quiet
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.executorch_file import bytes_of_weights, placements
+from penjing.runtimes.executorch_form import for_xnnpack
+from penjing.targets import Target
+from penjing.task import as_call, batch_dims, count
+
+INTERFACE = "penjing_interface"
+"""Name of the method that gives names of inputs and the structure of outputs, as bytes of JSON."""
+FORWARD = "forward"
+IN_USE: set[int] = set()
+"""How many threads this process's pool has, once a session was loaded."""
+
+
+class ExecuTorch(Runtime):
+    """ExecuTorch with its XNNPACK delegate."""
+
+    name: ClassVar[str] = "executorch"
+    ending: ClassVar[str] = ".pte"
+
+    def problems(self, network: Network, target: Target) -> list[str]:
+        """A target without this runtime or its integers, and outputs of a batch as a whole."""
+        found = super().problems(network, target)
+        outputs = torch.utils._pytree.tree_leaves(_outputs(network))
+        samples = count(network.example)
+        for position, one in enumerate(outputs):
+            if not one.dim() or len(one) != samples:
+                found.append(
+                    f"output {position} of shape {tuple(one.shape)} has no row for each of "
+                    f"{samples} samples, and an ExecuTorch file takes samples one by one"
+                )
+        return found
+
+    def lower(self, network: Network, path: Path) -> Artifact:
+        """Export for one sample, and let XNNPACK take what it can.
+
+        Raises:
+            InputError: an operator that ExecuTorch lacks; the message names it.
+        """
+        mode = network.training
+        network.eval()
+        try:
+            with torch.no_grad(), quiet():
+                content = _program(network)
+        except Exception as error:
+            raise InputError(f"ExecuTorch can't take this network: {_line(error)}") from error
+        finally:
+            network.train(mode)
+        write_atomically(path, content)
+        return self.artifact(path)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
+        """See `Runtime.open`; all sessions of a process share one pool of threads."""
+        return ExecuTorchSession(contents[0], threads)
+
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """See `Runtime.placement`: as the file says, with the type of what each operator gives."""
+        return placements(artifact.path.read_bytes(), FORWARD)
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`."""
+        return bytes_of_weights(artifact.path.read_bytes(), FORWARD)
+
+
+class ExecuTorchSession:
+    """A program loaded from bytes, verified, so that it can open no other file."""
+
+    def __init__(self, content: bytes, threads: int = 1) -> None:
+        from executorch.runtime import Runtime as Programs
+        from executorch.runtime import Verification
+
+        _use_threads(threads)
+        try:
+            with quiet():
+                self.program = Programs.get().load_program(  # keeps the bytes that methods read
+                    content, verification=Verification.InternalConsistency
+                )
+                self.method = self.program.load_method(FORWARD)
+                told = self.program.load_method(INTERFACE).execute(())[0]
+        except (RuntimeError, AttributeError) as error:
+            raise InputError(f"ExecuTorch can't load this file: {_line(error)}") from error
+        interface = json.loads(bytes(told.tolist()))
+        self.structure = interface["outputs"]
+        self.by_sample: list[bool] = interface["by_sample"]
+        self.inputs = [Input(name, tuple(s), kind) for name, s, kind in interface["inputs"]]
+
+    def run(self, inputs: Any) -> Any:
+        """See `penjing.contract.Session`."""
+        if isinstance(inputs, dict):
+            values = [inputs[one.name] for one in self.inputs]
+        else:
+            values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+        tensors = [torch.from_numpy(np.ascontiguousarray(one)) for one in values]
+        cuts = list(zip(tensors, self.by_sample, strict=True))
+        samples = [
+            self._sample([one[k : k + 1] if cut else one for one, cut in cuts])
+            for k in range(len(tensors[0]))
+        ]
+        found = [np.concatenate(parts) for parts in zip(*samples, strict=True)]
+        if isinstance(self.structure, list):
+            return dict(zip(self.structure, found, strict=True))
+        return found[0] if self.structure == "tensor" else tuple(found)
+
+    def _sample(self, tensors: list[torch.Tensor]) -> list[Array]:
+        try:
+            return [one.numpy() for one in self.method.execute(tensors)]
+        except RuntimeError as error:
+            given = ", ".join(str(tuple(one.shape)) for one in tensors)
+            raise InputError(
+                f"ExecuTorch can't run this file on inputs of {given}: {_line(error)}"
+            ) from error
+
+
+def _use_threads(threads: int) -> None:
+    """Make the process's one pool of threads, which programs that are loaded keep hold of."""
+    from executorch.extension.pybindings import portable_lib
+
+    has = portable_lib._threadpool_get_thread_count()
+    if has != threads and IN_USE:
+        raise InputError(
+            f"ExecuTorch has one pool of threads for all sessions of a process; it has {has}, "
+            f"wanted {threads}; start another process"
+        )
+    if has != threads:
+        portable_lib._unsafe_reset_threadpool(threads)
+    IN_USE.add(threads)
+
+
+def _program(network: Network) -> bytes:
+    """The bytes of a `.pte` file."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    real = with_integers(without_complex(network), Form(torch.int8))
+    form = for_xnnpack(write_plainly(real, shapes(real)))
+    args, kwargs = _one_sample(network.example)
+    exported = torch.export.export(form, args, kwargs)
+    told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
+    edge = to_edge_transform_and_lower(
+        exported, partitioner=[XnnpackPartitioner()], constant_methods={INTERFACE: told}
+    )
+    return bytes(edge.to_executorch().buffer)
+
+
+def _one_sample(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example's call with its first sample alone."""
+    call = as_call(example)
+    dims = batch_dims(call, 0)
+
+    def cut(one: torch.Tensor) -> torch.Tensor:
+        return one[:1] if dims[id(one)] else one
+
+    found: tuple[tuple[Any, ...], dict[str, Any]] = torch.utils._pytree.tree_map(cut, call)
+    return found
+
+
+def _interface(network: Network) -> dict[str, Any]:
+    """Names, shapes and types of the inputs of one sample; how outputs are handed back."""
+    args, kwargs = as_call(network.example)
+    dims = batch_dims((args, kwargs), 0)
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    outputs = _outputs(network)
+    structure: Any = "tensor"
+    if isinstance(outputs, dict):
+        structure = list(outputs)
+    elif isinstance(outputs, list | tuple):
+        structure = "tuple"
+    names = list(kwargs) or [f"input{k or ''}" for k in range(len(leaves))]
+    inputs = [
+        (name, [1, *one.shape[1:]] if dims[id(one)] else list(one.shape), str(one.dtype)[6:])
+        for name, one in zip(names, leaves, strict=True)
+    ]
+    by_sample = [dims[id(one)] is not None for one in leaves]
+    return {"inputs": inputs, "by_sample": by_sample, "outputs": structure}
+
+
+def _outputs(network: Network) -> Any:
+    args, kwargs = as_call(network.example)
+    with torch.no_grad():
+        return network(*args, **kwargs)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

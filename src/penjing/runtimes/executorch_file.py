@@ -1,0 +1,86 @@
+"""What a `.pte` file holds: operators that a delegate runs, those that are left, and weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from penjing.contract import Placement
+
+DELEGATE = "XnnpackBackend"
+LEFT = "XNNPACK didn't take it; ExecuTorch's portable kernel runs it"
+TYPES = "xnn_datatype_"
+
+
+def placements(content: bytes, method: str) -> list[Placement]:
+    """The operators of a method, in order; those of XNNPACK with the type of what they give.
+
+    The file keeps no names: an operator's is where it stands, such as `xnnpack0/3` for the fourth
+    of the first part that XNNPACK runs.
+    """
+    program = _read(content).program
+    plan = next(one for one in program.execution_plan if one.name == method)
+    found: list[Placement] = []
+    for instruction in (one.instr_args for chain in plan.chains for one in chain.instructions):
+        kind, place = type(instruction).__name__, len(found)
+        if kind == "DelegateCall":
+            delegate = plan.delegates[instruction.delegate_index]
+            data = bytes(program.backend_delegate_data[delegate.processed.index].data)
+            found += _delegated(delegate.id, data, instruction.delegate_index)
+        elif kind == "KernelCall":
+            one = plan.operators[instruction.op_index]
+            found.append(Placement(f"kernel{place}", f"{one.name}.{one.overload}", "cpu", LEFT))
+    return found
+
+
+def bytes_of_weights(content: bytes, method: str) -> int:
+    """Of all constants that a method reads, and of all that its delegates keep."""
+    file = _read(content)
+    plan = next(one for one in file.program.execution_plan if one.name == method)
+    buffers = {getattr(one.val, "data_buffer_idx", 0) for one in plan.values} - {0}
+    own = sum(len(file.program.constant_buffer[one].storage) for one in buffers)
+    named = file.named_data.buffers if file.named_data else []
+    return own + sum(len(getattr(one, "buffer", one)) for one in named)
+
+
+def _read(content: bytes) -> Any:
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    return deserialize_pte_binary(content)
+
+
+def _delegated(name: str, data: bytes, index: int) -> list[Placement]:
+    if name != DELEGATE:
+        return [Placement(f"{name}{index}", "delegate", name)]
+    graph = _graph(data)
+    types: dict[int, str] = {}
+    for value in (one["xvalue_union"] for one in graph["xvalues"]):
+        tensor = value.get("tensor_value", value)
+        types[tensor["id_out"]] = tensor["datatype"].removeprefix(TYPES)
+    found = []
+    for position, node in enumerate(graph["xnodes"]):
+        kind = node["xnode_union_type"].removeprefix("XNN")
+        gives = next(i for key, i in node["xnode_union"].items() if re.match(r"output\d*_id", key))
+        found.append(Placement(f"xnnpack{index}/{position}", f"{kind} {types[gives]}", "xnnpack"))
+    return found
+
+
+def _graph(data: bytes) -> dict[str, Any]:
+    """XNNPACK's own graph, by the schema and the compiler that come with ExecuTorch."""
+    from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as xnnpack
+    from executorch.exir._serialize import _flatbuffer
+
+    header = xnnpack.XNNHeader.from_bytes(data[: xnnpack.XNNHeader.EXPECTED_LENGTH])
+    begin, size = header.flatbuffer_offset, header.flatbuffer_size
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        schema, binary = folder / "schema.fbs", folder / "graph.bin"
+        schema.write_bytes(xnnpack._get_schema_bytes())
+        binary.write_bytes(data[begin : begin + size])
+        _flatbuffer._flatc_decompile(name, str(schema), str(binary))
+        text = (folder / "graph.json").read_text()
+    found: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text))
+    return found

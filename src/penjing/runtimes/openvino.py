@@ -1,0 +1,185 @@
+"""OpenVINO: Intel's runtime. Two files, the graph in `.xml` and its weights in `.bin` beside it.
+
+The integers are those that the ONNX model holds. One thing differs from what the network computes:
+where a rounded value is only added to another, the CPU plugin adds first and rounds once.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnx
+import openvino
+
+from penjing.contract import Array, Artifact, Input, Placement
+from penjing.errors import InputError
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
+from penjing.targets import Target
+
+OUTPUTS_PLACE = ["penjing", "outputs"]
+"""Where in an IR's runtime information it says how outputs are to be handed back."""
+DEVICE = "CPU"
+TENSOR = '"tensor"'
+"""How the outputs of a file of unknown origin are handed back."""
+NOT_RUN = {"Const", "Input", "Output"}
+"""Kinds of nodes of the compiled graph that compute nothing."""
+Shapes = tuple[tuple[int, ...], ...]
+"""Of all inputs, in order."""
+
+
+class OpenVino(Runtime):
+    """Intel's OpenVINO, CPU plugin."""
+
+    name: ClassVar[str] = "openvino"
+    ending: ClassVar[str] = ".xml"
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The graph and its weights."""
+        return (path, path.with_suffix(".bin"))
+
+    def problems(self, network: Network, target: Target) -> list[str]:
+        """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
+        return super().problems(network, target) + too_large_for_onnx(network)
+
+    def lower(self, network: Network, path: Path) -> Artifact:
+        """Convert the ONNX model, with a free batch size; floats stay float32.
+
+        The weights are written first: who finds the graph finds them too.
+
+        Raises:
+            InputError: the ONNX exporter or OpenVINO lacks an operator; the message names it.
+        """
+        model = _converted(to_onnx(network))
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / "model.xml"
+            openvino.save_model(model, made, compress_to_fp16=False)
+            contents = [one.read_bytes() for one in self.files(made)]
+        for place, content in reversed(list(zip(self.files(path), contents, strict=True))):
+            write_atomically(place, content)
+        return self.artifact(path)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> OpenVinoSession:
+        """See `Runtime.open`."""
+        return OpenVinoSession(contents, threads)
+
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """See `Runtime.placement`: what the plugin made of the file, without what it computes once.
+
+        The operator is the plugin's word with the type in which it computes, as `Convolution u8`.
+        """
+        return self.load(artifact).placement()  # type: ignore[attr-defined,no-any-return]
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`: all constants, the shapes that operators read among them."""
+        model = _read([one.read_bytes() for one in self.files(artifact.path)])
+        constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+        return sum(int(one.get_byte_size()) for one in constants)
+
+
+class OpenVinoSession:
+    """An IR loaded from bytes, so that it can open no other file.
+
+    It is compiled anew for every batch size that comes, once for each: with sizes that are known
+    the plugin is faster, and with free ones OpenVINO 2026.4 can lose the bias of a convolution
+    whose output's shape is read (any `ShapeOf` of the batch size may be moved there).
+    """
+
+    def __init__(self, contents: list[bytes], threads: int = 1) -> None:
+        self.core, self.model = openvino.Core(), _read(contents)
+        self.config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of int8 weights are rounded too
+        }
+        self.inputs = [_input(one) for one in self.model.inputs]
+        known = self.model.has_rt_info(OUTPUTS_PLACE)
+        self.structure = json.loads(
+            self.model.get_rt_info(OUTPUTS_PLACE).value if known else TENSOR
+        )
+        self.requests: dict[Shapes, Any] = {}
+        self._request(tuple(one.shape for one in self.inputs))
+
+    def run(self, inputs: Any) -> Any:
+        """See `penjing.contract.Session`."""
+        if isinstance(inputs, dict):
+            values = [inputs[one.name] for one in self.inputs]
+        else:
+            values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+        request = self._request(tuple(one.shape for one in values))
+        results = request.infer(values, share_outputs=True)
+        found: list[Array] = [results[position].copy() for position in range(len(results))]
+        if isinstance(self.structure, list):
+            return dict(zip(self.structure, found, strict=True))
+        return found[0] if self.structure == "tensor" else tuple(found)
+
+    def placement(self) -> list[Placement]:
+        """See `OpenVino.placement`."""
+        found = []
+        once: set[str] = set()
+        compiled = self._request(tuple(one.shape for one in self.inputs)).get_compiled_model()
+        device = compiled.get_property("EXECUTION_DEVICES")[0].lower()
+        for node in compiled.get_runtime_model().get_ordered_ops():
+            name, kind = node.get_friendly_name(), _said(node, "layerType")
+            sources = {one.get_node().get_friendly_name() for one in node.input_values()}
+            if kind == "Const" or (sources and sources <= once):
+                once.add(name)
+            elif kind not in NOT_RUN:
+                operator = f"{kind} {_said(node, 'runtimePrecision')}"
+                found.append(Placement(name, operator, device))
+        return found
+
+    def _request(self, shapes: Shapes) -> Any:
+        """What runs inputs of these shapes."""
+        if shapes not in self.requests:
+            model = self.model.clone()
+            try:
+                model.reshape({one.name: s for one, s in zip(self.inputs, shapes, strict=True)})
+                compiled = self.core.compile_model(model, DEVICE, self.config)
+            except RuntimeError as error:
+                raise InputError(
+                    f"OpenVINO can't run this file on inputs of {shapes}: {_line(error)}"
+                ) from error
+            self.requests[shapes] = compiled.create_infer_request()
+        return self.requests[shapes]
+
+
+def _converted(model: onnx.ModelProto) -> openvino.Model:
+    structure = {one.key: one.value for one in model.metadata_props}[OUTPUTS_KEY]
+    del model.metadata_props[:]  # else OpenVINO keeps it twice
+    try:
+        made = openvino.Core().read_model(model.SerializeToString())
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
+    made.set_rt_info(structure, OUTPUTS_PLACE)
+    return made
+
+
+def _read(contents: list[bytes]) -> openvino.Model:
+    try:
+        return openvino.Core().read_model(*contents)
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO can't load this file: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """What OpenVINO says, without the places in its own source that it names line by line."""
+    lines = [one.strip() for one in str(error).splitlines()]
+    told = [one for one in lines if one and not one.startswith(("Exception from", "Check '"))]
+    return " ".join(told or lines)[:300]
+
+
+def _input(one: Any) -> Input:
+    shape = tuple(n.get_length() if n.is_static else 1 for n in one.get_partial_shape())
+    return Input(one.get_any_name(), shape, str(one.get_element_type().to_dtype()))
+
+
+def _said(node: Any, key: str) -> str:
+    """An entry of a compiled node's runtime information."""
+    return str(node.get_rt_info()[key].value)

@@ -1,0 +1,173 @@
+"""ExecuTorch: what is lowered computes as the network does, all of it in XNNPACK where it can."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from penjing.contract import Artifact
+from penjing.errors import InputError
+from penjing.network import Network, capture
+from penjing.network.fake_quantized import weight_grids
+from penjing.network.integers import Form, with_integers
+from penjing.passes.quantize import Quantize
+from penjing.targets import find_target
+from penjing.task import Task
+from tests.runtime_networks import (
+    assert_damage_is_refused,
+    assert_zeros_fit,
+    first,
+    gap,
+    network_of,
+)
+
+pytest.importorskip("executorch", reason="needs executorch; pip install 'penjing[executorch]'")
+from penjing.runtimes.executorch import ExecuTorch
+from penjing.runtimes.executorch_form import for_xnnpack
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports and exports
+
+IN_FLOATS = {"small": 1, "signal": 1, "token": 2, "pair to dict": 2}
+"""How many layers give what isn't rounded, so that XNNPACK computes them in floats."""
+Made = tuple[Network, Any, Artifact]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Made]:
+    """By name, and whether in integers: the network, inputs and the file, which is made once."""
+    folder = tmp_path_factory.mktemp("files")
+
+    @functools.cache
+    def make(name: str, quantized: bool) -> Made:
+        network, inputs = network_of(name, quantized)
+        path = folder / f"{name}{quantized}.pte"
+        return network, inputs, ExecuTorch().lower(network, path)
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["small", "linear", "token", "pair to tuple"])
+def test_floats_are_the_networks(name: str, made: Callable[[str, bool], Made]) -> None:
+    network, inputs, artifact = made(name, False)
+    session = ExecuTorch().load(artifact)
+    assert gap(network, session, first(inputs, 3)) < 1e-4
+    assert_zeros_fit(session)
+
+
+@pytest.mark.parametrize("name", IN_FLOATS)
+def test_integers_are_computed_in_integers(name: str, made: Callable[[str, bool], Made]) -> None:
+    network, inputs, artifact = made(name, True)
+    assert gap(network, ExecuTorch().load(artifact), inputs) < 1e-4
+    run = [one.operator for one in ExecuTorch().placement(artifact) if one.unit == "xnnpack"]
+    layers = [one.split()[1] for one in run if one.startswith(("Conv2d", "FullyConnected"))]
+    subsampling = name == "small"
+    assert layers.count("fp32") == IN_FLOATS[name]
+    assert layers.count("qint8") == len(weight_grids(network)) + subsampling - IN_FLOATS[name]
+
+
+def test_what_xnnpack_takes_and_what_is_left(made: Callable[[str, bool], Made]) -> None:
+    found = ExecuTorch().placement(made("small", True)[2])
+    assert {one.unit for one in found} == {"xnnpack"}
+    found = ExecuTorch().placement(made("token", False)[2])
+    left = [one for one in found if one.unit == "cpu"]
+    kernels = {one.operator for one in left}
+    assert kernels == {"aten::expand_copy.out", "aten::native_layer_norm.out", "aten::mean.out"}
+    assert all(one.why for one in left)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("name", ["small", "token"])
+def test_the_form_for_xnnpack_changes_no_number(
+    name: str, quantized: bool, made: Callable[[str, bool], Made]
+) -> None:
+    network, inputs, _ = made(name, quantized)
+    integers = with_integers(network, Form(torch.int8))
+    form = for_xnnpack(integers)
+    with torch.no_grad():
+        assert torch.allclose(form(inputs), integers(inputs), rtol=1e-6, atol=1e-6)
+    slices = [node for node in form.calls() if node.target is torch.ops.aten.slice.Tensor]
+    assert all(len(node.args) < 5 for node in slices)
+
+
+class Steps(nn.Module):
+    """Strided slices that are, and that aren't, a convolution with a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(x)
+        y = nn.functional.pad(x[:, :, ::2, ::3], (0, 0, 0, 0, 1, 2))
+        return y.sum((1, 2, 3)) + x[:, :, 1::2].sum((1, 2, 3)) + x[:, ::2].sum((1, 2, 3))
+
+
+def test_steps_become_a_convolution_only_where_it_is_the_same() -> None:
+    x = torch.randn(2, 4, 8, 8)
+    network = capture(Steps().eval(), x)
+    form = for_xnnpack(network)
+    assert torch.allclose(form(x), network(x), atol=1e-5)
+    targets = [node.target for node in form.calls()]
+    assert targets.count(torch.ops.aten.conv2d.default) == 1
+    slices = [node.args[1:] for node in form.calls() if node.target is torch.ops.aten.slice.Tensor]
+    assert [one[0] for one in slices if len(one) == 4 and one[3] > 1] == [2, 1]
+
+
+def test_weights_alone_in_integers_are_written_as_floats(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(16, 64), torch.arange(16) % 2) for _ in range(4)]
+    task = Task(nn.Linear(64, 64), batches[0][0][:2], batches, batches)
+    network = Quantize(activations=None)(capture(task.model, task.example), task)
+    artifact = ExecuTorch().lower(network, tmp_path / "a.pte")
+    assert gap(network, ExecuTorch().load(artifact), batches[0][0]) < 1e-5
+    assert ExecuTorch().weight_bytes(artifact) == 4 * (64 * 64 + 64)
+
+
+def test_a_damaged_file_is_refused(
+    made: Callable[[str, bool], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_damage_is_refused(ExecuTorch(), made("linear", False)[2], monkeypatch)
+
+
+def test_a_file_that_is_no_program_is_one_line() -> None:
+    with pytest.raises(InputError, match="ExecuTorch can't load this file: ") as error:
+        ExecuTorch().open([b"not a program" * 9])
+    assert "\n" not in str(error.value)
+
+
+def test_inputs_of_another_shape_are_one_line(made: Callable[[str, bool], Made]) -> None:
+    session = ExecuTorch().load(made("linear", False)[2])
+    with pytest.raises(InputError, match=r"inputs of \(1, 7\)") as error:
+        session.run(torch.zeros(2, 7).numpy())
+    assert "\n" not in str(error.value)
+
+
+def test_another_number_of_threads_is_refused(made: Callable[[str, bool], Made]) -> None:
+    artifact = made("linear", False)[2]
+    ExecuTorch().load(artifact)
+    with pytest.raises(InputError, match="it has 1, wanted 2; start another process"):
+        ExecuTorch().load(artifact, threads=2)
+
+
+class Mean(nn.Module):
+    """One row for the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).mean(0)
+
+
+def test_what_stands_against_it() -> None:
+    found = ExecuTorch().problems(capture(Mean().eval(), torch.randn(2, 3)), find_target("cpu"))
+    assert "has no row for each of 2 samples" in found[0]
+    fine, _ = network_of("linear", quantized=True)
+    assert not ExecuTorch().problems(fine, find_target("cpu"))
