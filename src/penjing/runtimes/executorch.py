@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from penjing.contract import Array, Artifact, Input, Placement
+from penjing.device.runner import SCALARS as TYPES
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
@@ -99,10 +100,13 @@ class ExecuTorchSession:
                     content, verification=Verification.InternalConsistency
                 )
                 self.method = self.program.load_method(FORWARD)
-                told = self.program.load_method(INTERFACE).execute(())[0]
+                if INTERFACE in self.program.method_names:
+                    told = self.program.load_method(INTERFACE).execute(())[0]
+                    interface = json.loads(bytes(told.tolist()))
+                else:
+                    interface = _of_unknown_origin(self.method)
         except (RuntimeError, AttributeError) as error:
             raise InputError(f"ExecuTorch can't load this file: {_line(error)}") from error
-        interface = json.loads(bytes(told.tolist()))
         self.structure = interface["outputs"]
         self.by_sample: list[bool] = interface["by_sample"]
         self.inputs = [Input(name, tuple(s), kind) for name, s, kind in interface["inputs"]]
@@ -195,6 +199,14 @@ def _interface(network: Network) -> dict[str, Any]:
     ]
     by_sample = [dims[id(one)] is not None for one in leaves]
     return {"inputs": inputs, "by_sample": by_sample, "outputs": structure}
+
+
+def _of_unknown_origin(method: Any) -> dict[str, Any]:
+    """As `_interface`, from what every file tells: inputs without names, outputs in a tuple."""
+    metas = [method.metadata.input_tensor_meta(k) for k in range(method.metadata.num_inputs())]
+    inputs = [(f"input{k or ''}", list(m.sizes()), TYPES[m.dtype()]) for k, m in enumerate(metas)]
+    structure = "tensor" if method.metadata.num_outputs() == 1 else "tuple"
+    return {"inputs": inputs, "by_sample": [True] * len(inputs), "outputs": structure}
 
 
 def _outputs(network: Network) -> Any:
