@@ -36,6 +36,13 @@ session = onnxruntime.InferenceSession("{path}")
 name = session.get_inputs()[0].name
 outputs = session.run(None, {{name: batch}})[0]  # batch: float32, prepared as for training
 """
+LOAD_OTHERS = """
+from pathlib import Path
+from penjing.runtimes.registry import runtime_of
+path = Path("{path}")
+runtime = runtime_of(path)
+outputs = runtime.load(runtime.artifact(path)).run(batch)
+"""
 
 
 @app.command()
@@ -233,8 +240,9 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
     console.print(test_line(result), highlight=False, soft_wrap=True)
     if result.artifact:
         console.print(f"file:   {out / result.artifact}   report: {report}", highlight=False)
+        load = LOAD if result.artifact.endswith(".onnx") else LOAD_OTHERS
         console.print(
-            LOAD.format(path=out / result.artifact), highlight=False, markup=False, soft_wrap=True
+            load.format(path=out / result.artifact), highlight=False, markup=False, soft_wrap=True
         )
 
 
