@@ -154,10 +154,16 @@ def test_bits_are_taken_away_while_the_budget_is_kept(
         drop = waiting.pop(0)
         return _candidate(name, rungs.recipe, 0.5, drop, 300, "kept" if drop < 1 else "over budget")
 
-    rungs.descend(attempt)
+    rungs.descend(attempt, lambda: True)
     assert not waiting
     assert rungs.chosen == chosen
     assert rungs.after("prune 25 %") == f"prune 25 % + {after}"
+
+
+def test_no_bit_is_taken_away_that_there_is_no_time_for() -> None:
+    rungs = Rungs()
+    rungs.descend(lambda name: pytest.fail(f"{name} was tried"), lambda: False)
+    assert rungs.chosen == INT8
 
 
 class _Clock:

@@ -31,6 +31,7 @@ LEAST_TRAINING = 2.0  # seconds; less isn't worth beginning
 FAR = 2.0  # times the budget
 SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
 FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float
+FEWER_BITS_SHARE = 0.08  # of the time left, at most, for each step to fewer bits
 ELSEWHERE_SHARE = 0.25  # of the time left, at most, for other runtimes
 NO_TIME = "no time was left for it"
 
@@ -123,13 +124,20 @@ class FixedList:
 
         self.rungs.climb(attempt)
         if self.result.goal == "size" and self.result.status(self.rung) == "kept":
-            self.rungs.descend(attempt)
+            self.rungs.descend(attempt, self._can_afford_fewer_bits)
             return
         cost = self.result.find(self.rung).seconds + 2 * LATENCY_SECONDS
         if cost < FLOAT_SHARE * (self.end - time.monotonic()):
             self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
         else:
             self.ledger.note(f"too little time to look for layers that {self.rung} slows down")
+
+    def _can_afford_fewer_bits(self) -> bool:
+        left = self.end - time.monotonic()
+        if self.result.find(self.rung).seconds < FEWER_BITS_SHARE * left:
+            return True
+        self.ledger.note(f"too little time to look for fewer bits than {self.rung}'s")
+        return False
 
     def _try_elsewhere(self) -> None:
         """The original and what was quantized in the target's other runtimes."""

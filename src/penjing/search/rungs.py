@@ -49,9 +49,12 @@ class Rungs:
                 lost[name] = found.measurement.drop.drop
         self.chosen = min(lost, key=lost.__getitem__, default=INT8)
 
-    def descend(self, attempt: Attempt) -> None:
-        """From a rung that keeps the budget to fewer bits, until one doesn't: for small files."""
+    def descend(self, attempt: Attempt, affordable: Callable[[], bool]) -> None:
+        """From a rung that keeps the budget to fewer bits, until one doesn't or none is affordable:
+        for small files."""
         for name, recipe in FEWER_BITS.items():
+            if not affordable():
+                return
             before, self.chosen = self.chosen, name
             self.recipes[name] = recipe
             if attempt(name).status != "kept":
