@@ -14,7 +14,7 @@ import torch
 
 from penjing.network import capture
 from penjing.passes.quantize import Quantize
-from penjing.runtimes import onnxruntime as runtime
+from penjing.runtimes import onnx_export as runtime
 from penjing.runtimes.onnx_trimming import trim
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
