@@ -119,6 +119,32 @@ def test_steps_become_a_convolution_only_where_it_is_the_same() -> None:
     assert [one[0] for one in slices if len(one) == 4 and one[3] > 1] == [2, 1]
 
 
+class Joined(nn.Module):
+    """Two convolutions of unlike ranges, whose results are put together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.last = nn.Conv2d(8, 5, 6)
+        nn.init.normal_(self.other.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.cat([self.one(x), self.other(x)], 1)).flatten(1)
+
+
+def test_parts_on_unlike_grids_and_scales_below_zero(tmp_path: Path) -> None:
+    """XNNPACK loads neither as it stands; of 4 bits, the scale has the sign that loses least."""
+    torch.manual_seed(0)
+    batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 2) for _ in range(4)]
+    task = Task(Joined().eval(), batches[0][0][:2], batches, batches)
+    network = Quantize(weights=4, ends=4)(capture(task.model, task.example), task)
+    assert any((network.tensor(one.scale) < 0).any() for one in weight_grids(network).values())
+    artifact = ExecuTorch().lower(network, tmp_path / "a.pte")
+    assert gap(network, ExecuTorch().load(artifact), batches[0][0]) < 1e-4
+    operators = {one.operator for one in ExecuTorch().placement(artifact)}
+    assert {"Conv2d qint8", "Concatenate2 qint8"} <= operators
+
+
 def test_weights_alone_in_integers_are_written_as_floats(tmp_path: Path) -> None:
     torch.manual_seed(0)
     batches = [(torch.randn(16, 64), torch.arange(16) % 2) for _ in range(4)]

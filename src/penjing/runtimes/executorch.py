@@ -59,13 +59,15 @@ class ExecuTorch(Runtime):
         """Export for one sample, and let XNNPACK take what it can.
 
         Raises:
-            InputError: an operator that ExecuTorch lacks; the message names it.
+            InputError: an operator that ExecuTorch lacks, which the message names; or the file
+                can't be loaded, for XNNPACK checks only then what it took.
         """
         mode = network.training
         network.eval()
         try:
             with torch.no_grad(), quiet():
                 content = _program(network)
+                _loaded(content)
         except Exception as error:
             raise InputError(f"ExecuTorch can't take this network: {_line(error)}") from error
         finally:
@@ -90,16 +92,10 @@ class ExecuTorchSession:
     """A program loaded from bytes, verified, so that it can open no other file."""
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
-        from executorch.runtime import Runtime as Programs
-        from executorch.runtime import Verification
-
         _use_threads(threads)
         try:
             with quiet():
-                self.program = Programs.get().load_program(  # keeps the bytes that methods read
-                    content, verification=Verification.InternalConsistency
-                )
-                self.method = self.program.load_method(FORWARD)
+                self.program, self.method = _loaded(content)
                 if INTERFACE in self.program.method_names:
                     told = self.program.load_method(INTERFACE).execute(())[0]
                     interface = json.loads(bytes(told.tolist()))
@@ -136,6 +132,16 @@ class ExecuTorchSession:
             raise InputError(
                 f"ExecuTorch can't run this file on inputs of {given}: {_line(error)}"
             ) from error
+
+
+def _loaded(content: bytes) -> tuple[Any, Any]:
+    """The program, which has to outlive its methods, for it keeps their bytes; and the method."""
+    from executorch.runtime import Runtime as Programs
+    from executorch.runtime import Verification
+
+    check = Verification.InternalConsistency
+    program = Programs.get().load_program(content, verification=check)
+    return program, program.load_method(FORWARD)
 
 
 def _use_threads(threads: int) -> None:

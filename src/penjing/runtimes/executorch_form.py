@@ -1,9 +1,9 @@
 """The form in which XNNPACK, ExecuTorch's delegate for processors, takes all of a network.
 
 Its partitioner looks at one operator with the dequantizes before it and the quantize behind it, so
-no two operators may read one dequantize; and biases have to be real. It takes no strided slice and
-no quantized padding of channels, and a mean over rows and columns only if these stay as ones. No
-number changes here.
+no two operators may read one dequantize; biases have to be real, scales positive, and what is put
+together on one grid. It takes no strided slice and no quantized padding of channels, and a mean
+over rows and columns only if these stay as ones. No number changes here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Shapes = Mapping[str, Any]
 """By the name of a node."""
 FUSED = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default}
 """What XNNPACK computes with the layer before it."""
+VOLUMES = {aten.conv3d.default, aten.conv3d.padding}
 NAME = "_xnnpack"
 """How the names of tensors that are made here begin."""
 
@@ -53,8 +54,12 @@ def for_xnnpack(network: Network) -> Network:
     for node in list(new.calls()):
         if node.target in LAYERS:
             _write_real(new, node, 2)
-            if not computes_in_integers(node):
+            if computes_in_integers(node):
+                _positive_scales(new, cast(fx.Node, node.args[1]))
+            else:
                 _write_real(new, node, 1)
+        elif node.target is aten.cat.default:
+            _on_one_grid(node)
     for node in list(new.calls()):
         if node.target is DEQUANTIZE:
             _for_each_reader(node)
@@ -168,13 +173,17 @@ def _erase(node: fx.Node) -> None:
 
 
 def computes_in_integers(layer: fx.Node) -> bool:
-    """Whether XNNPACK runs the layer on integers: what it reads and what it gives has a grid."""
+    """Whether XNNPACK runs the layer on integers: what it reads and what it gives has a grid.
+
+    Of convolutions, it takes those over one and two dimensions.
+    """
     weight, readers = layer.args[1], list(layer.users)
     if len(readers) == 1 and readers[0].target in FUSED:
         readers = list(readers[0].users)
     rounded = [one.target is QUANTIZE for one in readers] == [True]
     by_channel = isinstance(weight, fx.Node) and weight.target is BY_CHANNEL
-    return rounded and by_channel and _source(layer).target is DEQUANTIZE
+    fits = layer.target not in VOLUMES and _source(layer).target is DEQUANTIZE
+    return fits and rounded and by_channel
 
 
 def _write_real(network: Network, layer: fx.Node, position: int) -> None:
@@ -190,6 +199,30 @@ def _write_real(network: Network, layer: fx.Node, position: int) -> None:
     with network.graph.inserting_before(layer):
         layer.update_arg(position, network.graph.get_attr(name))
     _erase(value)
+
+
+def _positive_scales(network: Network, weight: fx.Node) -> None:
+    """Turn the codes' signs where the scale's is minus."""
+    codes, scales = (str(cast(fx.Node, one).target) for one in weight.args[:2])
+    signs = network.tensor(scales).sign().to(torch.int8)
+    shape = (-1, *[1] * (network.tensor(codes).dim() - 1))
+    set_tensor(network, codes, network.tensor(codes) * signs.view(shape))
+    set_tensor(network, scales, network.tensor(scales).abs())
+
+
+def _on_one_grid(node: fx.Node) -> None:
+    """Round each part of a concatenation to the grid of the whole, before instead of behind it."""
+    parts, readers = cast(list[fx.Node], node.args[0]), list(node.users)
+    if len(readers) != 1 or readers[0].target is not QUANTIZE:
+        return
+    grid = readers[0].args[1:]
+    for part in dict.fromkeys(parts):
+        if part.target is DEQUANTIZE and part.args[1:] != grid:
+            with node.graph.inserting_before(node):
+                codes = node.graph.call_function(QUANTIZE, (part, *grid))
+                value = node.graph.call_function(DEQUANTIZE, (codes, *grid))
+            codes.meta, value.meta = dict(part.meta), dict(part.meta)
+            node.replace_input_with(part, value)
 
 
 def _is_constant(node: fx.Node) -> bool:
