@@ -47,3 +47,8 @@ class RemoteError(PenjingError):
     """The remote device failed or could not be reached."""
 
     exit_code = 5
+
+
+def first_line(error: Exception) -> str:
+    """What a library's exception says, in one line: its first, or its type if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

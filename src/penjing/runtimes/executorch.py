@@ -15,7 +15,7 @@ import torch
 
 from penjing.contract import Array, Artifact, Input, Placement
 from penjing.device.runner import SCALARS as TYPES
-from penjing.errors import InputError
+from penjing.errors import InputError, first_line
 from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.network.complex import without_complex
@@ -26,6 +26,13 @@ from penjing.quiet import quiet
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.executorch_file import bytes_of_weights, placements
 from penjing.runtimes.executorch_form import for_xnnpack
+from penjing.runtimes.interface import (
+    handed_back,
+    in_order,
+    input_names,
+    one_sample,
+    structure_of,
+)
 from penjing.targets import Target
 from penjing.task import as_call, batch_dims, count
 
@@ -69,7 +76,7 @@ class ExecuTorch(Runtime):
                 content = _program(network)
                 _loaded(content)
         except Exception as error:
-            raise InputError(f"ExecuTorch can't take this network: {_line(error)}") from error
+            raise InputError(f"ExecuTorch can't take this network: {first_line(error)}") from error
         finally:
             network.train(mode)
         write_atomically(path, content)
@@ -102,17 +109,14 @@ class ExecuTorchSession:
                 else:
                     interface = _of_unknown_origin(self.method)
         except (RuntimeError, AttributeError) as error:
-            raise InputError(f"ExecuTorch can't load this file: {_line(error)}") from error
+            raise InputError(f"ExecuTorch can't load this file: {first_line(error)}") from error
         self.structure = interface["outputs"]
         self.by_sample: list[bool] = interface["by_sample"]
         self.inputs = [Input(name, tuple(s), kind) for name, s, kind in interface["inputs"]]
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        if isinstance(inputs, dict):
-            values = [inputs[one.name] for one in self.inputs]
-        else:
-            values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+        values = in_order(inputs, self.inputs)
         tensors = [torch.from_numpy(np.ascontiguousarray(one)) for one in values]
         cuts = list(zip(tensors, self.by_sample, strict=True))
         samples = [
@@ -120,9 +124,7 @@ class ExecuTorchSession:
             for k in range(len(tensors[0]))
         ]
         found = [np.concatenate(parts) for parts in zip(*samples, strict=True)]
-        if isinstance(self.structure, list):
-            return dict(zip(self.structure, found, strict=True))
-        return found[0] if self.structure == "tensor" else tuple(found)
+        return handed_back(found, self.structure)
 
     def _sample(self, tensors: list[torch.Tensor]) -> list[Array]:
         try:
@@ -130,7 +132,7 @@ class ExecuTorchSession:
         except RuntimeError as error:
             given = ", ".join(str(tuple(one.shape)) for one in tensors)
             raise InputError(
-                f"ExecuTorch can't run this file on inputs of {given}: {_line(error)}"
+                f"ExecuTorch can't run this file on inputs of {given}: {first_line(error)}"
             ) from error
 
 
@@ -166,7 +168,7 @@ def _program(network: Network) -> bytes:
 
     real = with_integers(without_complex(network), Form(torch.int8))
     form = for_xnnpack(write_plainly(real, shapes(real)))
-    args, kwargs = _one_sample(network.example)
+    args, kwargs = one_sample(network.example)
     exported = torch.export.export(form, args, kwargs)
     told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
     edge = to_edge_transform_and_lower(
@@ -175,36 +177,18 @@ def _program(network: Network) -> bytes:
     return bytes(edge.to_executorch().buffer)
 
 
-def _one_sample(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example's call with its first sample alone."""
-    call = as_call(example)
-    dims = batch_dims(call, 0)
-
-    def cut(one: torch.Tensor) -> torch.Tensor:
-        return one[:1] if dims[id(one)] else one
-
-    found: tuple[tuple[Any, ...], dict[str, Any]] = torch.utils._pytree.tree_map(cut, call)
-    return found
-
-
 def _interface(network: Network) -> dict[str, Any]:
     """Names, shapes and types of the inputs of one sample; how outputs are handed back."""
     args, kwargs = as_call(network.example)
     dims = batch_dims((args, kwargs), 0)
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-    outputs = _outputs(network)
-    structure: Any = "tensor"
-    if isinstance(outputs, dict):
-        structure = list(outputs)
-    elif isinstance(outputs, list | tuple):
-        structure = "tuple"
-    names = list(kwargs) or [f"input{k or ''}" for k in range(len(leaves))]
+    names = input_names(kwargs, len(leaves))
     inputs = [
         (name, [1, *one.shape[1:]] if dims[id(one)] else list(one.shape), str(one.dtype)[6:])
         for name, one in zip(names, leaves, strict=True)
     ]
     by_sample = [dims[id(one)] is not None for one in leaves]
-    return {"inputs": inputs, "by_sample": by_sample, "outputs": structure}
+    return {"inputs": inputs, "by_sample": by_sample, "outputs": structure_of(_outputs(network))}
 
 
 def _of_unknown_origin(method: Any) -> dict[str, Any]:
@@ -219,7 +203,3 @@ def _outputs(network: Network) -> Any:
     args, kwargs = as_call(network.example)
     with torch.no_grad():
         return network(*args, **kwargs)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

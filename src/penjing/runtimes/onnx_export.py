@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import torch
 
-from penjing.errors import InputError
+from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.complex import without_complex
 from penjing.network.integers import with_integers
@@ -16,6 +16,7 @@ from penjing.network.layers import CONVOLUTIONS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet
+from penjing.runtimes.interface import Flat, input_names, structure_of
 from penjing.runtimes.onnx_matmul_nbits import with_matmul_nbits
 from penjing.runtimes.onnx_trimming import trim
 from penjing.task import as_call, batch_dims
@@ -58,12 +59,13 @@ def to_onnx(network: Network) -> onnx.ModelProto:
             outputs = network(*args, **kwargs)
             real = with_integers(without_complex(network))
             plain = write_plainly(real, shapes(real))
-            flat = _Flat(with_matmul_nbits(plain))
+            flat = Flat(with_matmul_nbits(plain))
             program = torch.export.export(flat, leaves, dynamic_shapes=free)
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"the ONNX exporter can't take this network: {line[:300]}") from error
+        raise InputError(
+            f"the ONNX exporter can't take this network: {first_line(error)}"
+        ) from error
     finally:
         network.train(mode)
     assert exported is not None
@@ -72,31 +74,15 @@ def to_onnx(network: Network) -> onnx.ModelProto:
     return model
 
 
-class _Flat(torch.nn.Module):
-    """The network with its inputs one by one: the exporter takes no keyword tensors."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        self.spec = torch.utils._pytree.tree_structure(as_call(network.example))
-
-    def forward(self, *leaves: Any) -> Any:
-        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self.spec)
-        return self.network(*args, **kwargs)
-
-
 def _named(
     model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: dict[str, list[str]]
 ) -> onnx.ModelProto:
     """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
-    structure: Any = "tensor"
-    names = ["output"]
-    if isinstance(outputs, dict):
-        structure = names = list(outputs)
-    elif isinstance(outputs, list | tuple):
-        structure, names = "tuple", [f"output{i or ''}" for i in range(len(outputs))]
-    graph = model.graph
-    inputs = keywords or [f"input{i or ''}" for i in range(len(graph.input))]
+    graph, structure = model.graph, structure_of(outputs)
+    names = structure
+    if not isinstance(structure, list):
+        names = [f"output{i or ''}" for i in range(len(graph.output))]
+    inputs = input_names(keywords, len(graph.input))
     new = dict(zip([one.name for one in graph.input], inputs, strict=True))
     new |= dict(zip([one.name for one in graph.output], names, strict=True))
     for value in (*graph.input, *graph.output):

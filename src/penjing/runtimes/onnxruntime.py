@@ -20,6 +20,7 @@ from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.interface import handed_back
 from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_packing import pack_weights
 from penjing.targets import Target
@@ -108,9 +109,7 @@ class OnnxSession:
             values = inputs if isinstance(inputs, tuple) else (inputs,)
             feed = {one.name: value for one, value in zip(self.inputs, values, strict=True)}
         found: list[Array] = self.session.run(None, feed)
-        if isinstance(self.structure, list):
-            return dict(zip(self.structure, found, strict=True))
-        return found[0] if self.structure == "tensor" else tuple(found)
+        return handed_back(found, self.structure)
 
 
 def _input(one: Any) -> Input:

@@ -19,6 +19,7 @@ from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.interface import handed_back, in_order
 from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
 from penjing.targets import Target
 
@@ -108,16 +109,11 @@ class OpenVinoSession:
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        if isinstance(inputs, dict):
-            values = [inputs[one.name] for one in self.inputs]
-        else:
-            values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+        values = in_order(inputs, self.inputs)
         request = self._request(tuple(one.shape for one in values))
         results = request.infer(values, share_outputs=True)
         found: list[Array] = [results[position].copy() for position in range(len(results))]
-        if isinstance(self.structure, list):
-            return dict(zip(self.structure, found, strict=True))
-        return found[0] if self.structure == "tensor" else tuple(found)
+        return handed_back(found, self.structure)
 
     def placement(self) -> list[Placement]:
         """See `OpenVino.placement`."""

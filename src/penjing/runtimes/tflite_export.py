@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from penjing.errors import InputError
+from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.as_convolutions import write_as_convolutions
 from penjing.network.complex import without_complex
@@ -25,6 +25,7 @@ from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
 from penjing.runtimes import tflite_file
+from penjing.runtimes.interface import Flat, input_names, one_sample, structure_of
 from penjing.task import as_call, batch_dims
 
 FORM = Form(torch.int8, codes=False)
@@ -74,8 +75,9 @@ def to_tflite(network: Network) -> bytes:
             known = _known(network, outputs)
             real = with_integers(_as_layers(without_complex(network)), FORM)
             plain = write_plainly(real, shapes(real))
+        sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
         layers = [node for node in plain.calls() if node.target in LAYERS]
-        content = _convert(_Flat(plain), _one_sample(network), _is_rounded(network))
+        content = _convert(Flat(plain), sample, _is_rounded(network))
     finally:
         network.train(mode)
     model = tflite_file.read(content)
@@ -83,20 +85,6 @@ def to_tflite(network: Network) -> bytes:
     _name(model, layers, shapes(plain))
     tflite_file.note(model, known)
     return tflite_file.write(model)
-
-
-class _Flat(torch.nn.Module):
-    """The network with its inputs one by one and its outputs in a tuple."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        self.spec = torch.utils._pytree.tree_structure(as_call(network.example))
-        self.train(False)
-
-    def forward(self, *leaves: Any) -> Any:
-        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self.spec)
-        return tuple(torch.utils._pytree.tree_leaves(self.network(*args, **kwargs)))
 
 
 def _as_layers(network: Network) -> Network:
@@ -111,18 +99,12 @@ def _is_rounded(network: Network) -> bool:
     return any(node.target in ROUNDING for node in network.calls())
 
 
-def _one_sample(network: Network) -> tuple[torch.Tensor, ...]:
-    leaves = torch.utils._pytree.tree_leaves(as_call(network.example))
-    dims = batch_dims(leaves, True)
-    return tuple(one[:1] if dims[id(one)] else one for one in leaves)
-
-
 def _known(network: Network, outputs: Any) -> dict[str, Any]:
     """What a session must know: the inputs, and how outputs are handed back."""
     args, kwargs = as_call(network.example)
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
     dims = batch_dims(leaves, True)
-    names = list(kwargs) or [f"input{i or ''}" for i in range(len(leaves))]
+    names = input_names(kwargs, len(leaves))
     inputs = [
         {
             "name": name,
@@ -131,21 +113,16 @@ def _known(network: Network, outputs: Any) -> dict[str, Any]:
         }
         for name, one in zip(names, leaves, strict=True)
     ]
-    structure: Any = "tensor"
-    if isinstance(outputs, dict):
-        structure = list(outputs)
-    elif isinstance(outputs, list | tuple):
-        structure = "tuple"
     for one in torch.utils._pytree.tree_leaves(outputs):
         if not one.dim() or len(one) != len(leaves[0]):
             raise InputError(
                 f"an output of shape {list(one.shape)} holds no entry for each of the "
                 f"{len(leaves[0])} samples; a .tflite file is run sample by sample"
             )
-    return {"inputs": inputs, "outputs": structure}
+    return {"inputs": inputs, "outputs": structure_of(outputs)}
 
 
-def _convert(flat: _Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
+def _convert(flat: Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
     with quiet_below():
         import litert_torch
         from litert_torch.quantize import pt2e_quantizer
@@ -161,9 +138,8 @@ def _convert(flat: _Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> by
                 made = litert_torch.convert(flat, sample, quant_config=config)
                 content: bytes = made.model_content()
         except Exception as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"the LiteRT converter can't take this network: {line[:300]}"
+                f"the LiteRT converter can't take this network: {first_line(error)}"
             ) from error
     return content
 

@@ -8,9 +8,10 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from penjing.contract import Array, Input
-from penjing.errors import InputError
+from penjing.errors import InputError, first_line
 from penjing.quiet import quiet_below
 from penjing.runtimes import tflite_file
+from penjing.runtimes.interface import handed_back, in_order
 
 
 class LiteRtSession:
@@ -37,10 +38,7 @@ class LiteRtSession:
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        if isinstance(inputs, dict):
-            values = [inputs[one.name] for one in self.inputs]
-        else:
-            values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+        values = in_order(inputs, self.inputs)
         codes = [_rounded(one, to) for one, to in zip(values, self.takes, strict=True)]
         for one, to, batched in zip(codes, self.takes, self.batched, strict=True):
             if not batched:
@@ -49,9 +47,7 @@ class LiteRtSession:
         places = [to for to, batched in zip(self.takes, self.batched, strict=True) if batched]
         rows = [self._one(sample, places) for sample in zip(*batch, strict=True)]
         found = [np.concatenate(column) for column in zip(*rows, strict=True)]
-        if isinstance(self.structure, list):
-            return dict(zip(self.structure, found, strict=True))
-        return found[0] if self.structure == "tensor" else tuple(found)
+        return handed_back(found, self.structure)
 
     def _one(self, sample: tuple[Array, ...], places: list[dict[str, Any]]) -> list[Array]:
         for one, to in zip(sample, places, strict=True):
@@ -71,8 +67,7 @@ def interpreter(content: bytes, threads: int = 1) -> Interpreter:
             made = Interpreter(model_content=content, num_threads=threads)
             made.allocate_tensors()
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise InputError(f"LiteRT can't load this file: {line}") from error
+        raise InputError(f"LiteRT can't load this file: {first_line(error)}") from error
     return made
 
 
