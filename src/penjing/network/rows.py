@@ -11,6 +11,14 @@ from torch.nn import functional
 aten = torch.ops.aten
 READ_AS_ROWS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 """The layers that `rows_read` knows."""
+LARGEST_SYSTEM = 12_000  # unknowns; more than 1 GB each for the sums and their factor
+
+
+def why_not_solved(layer: fx.Node, unknowns: int) -> str:
+    """Why no system of so many unknowns is set up for a layer; empty if it can be."""
+    if layer.target not in READ_AS_ROWS:
+        return f"{str(layer.target).removeprefix('aten.')} isn't solved"
+    return f"{unknowns} unknowns are too many" if unknowns > LARGEST_SYSTEM else ""
 
 
 def rows_read(layer: fx.Node, weight: Tensor, x: Tensor) -> Tensor:

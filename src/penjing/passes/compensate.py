@@ -17,13 +17,12 @@ from penjing.network import Network, capture, carry_out
 from penjing.network.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.lineage import Indices, surviving
 from penjing.network.lockstep import Lockstep
-from penjing.network.rows import READ_AS_ROWS, groups_of, rows_given, rows_read
+from penjing.network.rows import READ_AS_ROWS, groups_of, rows_given, rows_read, why_not_solved
 from penjing.passes.contract import Pass, Progress
 from penjing.task import Task
 
 aten = torch.ops.aten
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
-LARGEST_SYSTEM = 12_000  # unknowns; more than 1 GB each for the sums and their factor
 MOST_PRODUCTS = 4e11  # multiplications for a system's sums, half a minute; fewer rows if more
 
 
@@ -110,13 +109,12 @@ def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
         if "conv" not in str(node.target) and node.target not in READ_AS_ROWS:
             continue
         weight = node.args[1]
-        why = ""
-        if node.target not in READ_AS_ROWS:
-            why = f"{str(node.target).removeprefix('aten.')} isn't solved"
-        elif not isinstance(weight, fx.Node) or weight.op != "get_attr" or len(weight.users) > 1:
+        unknowns = 0
+        if isinstance(weight, fx.Node) and weight.op == "get_attr" and len(weight.users) == 1:
+            unknowns = network.tensor(str(weight.target))[0].numel()
+        why = why_not_solved(node, unknowns)
+        if not why and not unknowns:
             why = "its weight is computed or shared"
-        elif (unknowns := network.tensor(str(weight.target))[0].numel()) > LARGEST_SYSTEM:
-            why = f"{unknowns} unknowns are too many"
         if why:
             left.append(LeftAlone(str(node.meta["layer"]), why))
         else:

@@ -17,6 +17,7 @@ from penjing.network.fake_quantized import own_bias, unrounded, weight_grids
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.lockstep import Lockstep
 from penjing.passes.contract import Pass, Progress
+from penjing.passes.grids import NOT_ROUNDED
 from penjing.task import Task
 
 
@@ -56,19 +57,14 @@ class CorrectBias(Pass):
         """The layers to correct, and a bias for those that have none."""
         name, rounded = type(self).__name__, weight_grids(network)
         if not rounded:
-            nothing = LeftAlone("the network", "no weight is rounded; Quantize first")
-            return Plan(name, asdict(self), left_alone=(nothing,))
+            return Plan(name, asdict(self), left_alone=(NOT_ROUNDED,))
         left, bare, count = [], [], 0
         for node in network.calls():
             if node.target not in LAYERS:
                 continue
             why = "" if node in rounded else "its weight is not rounded"
-            if (
-                not why
-                and own_bias(node) is None
-                and len(node.args) > 2
-                and node.args[2] is not None
-            ):
+            given = len(node.args) > 2 and node.args[2] is not None
+            if not why and given and own_bias(node) is None:
                 why = "its bias is computed or shared"
             if why:
                 left.append(LeftAlone(str(node.meta["layer"]), why))

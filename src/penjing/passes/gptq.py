@@ -17,11 +17,10 @@ from penjing.measure import costs
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import Grid, own_bias, weight_grids
 from penjing.network.lockstep import Lockstep
-from penjing.network.rows import READ_AS_ROWS, groups_of, rows_read
+from penjing.network.rows import groups_of, rows_read, why_not_solved
 from penjing.passes.contract import Pass, Progress
+from penjing.passes.grids import NOT_ROUNDED
 from penjing.task import Task
-
-LARGEST_SYSTEM = 12_000  # unknowns; more than 1 GB each for the sums and their factors
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,11 @@ class Gptq(Pass):
         """The layers to round anew; the graph itself stays as it is."""
         name, rounded = type(self).__name__, weight_grids(network)
         if not rounded:
-            nothing = LeftAlone("the network", "no weight is rounded; Quantize first")
-            return Plan(name, asdict(self), left_alone=(nothing,))
+            return Plan(name, asdict(self), left_alone=(NOT_ROUNDED,))
         left = [
             LeftAlone(str(node.meta["layer"]), why)
             for node, grid in rounded.items()
-            if (why := _why_not(network, node, grid))
+            if (why := why_not_solved(node, _unknowns(network, grid)))
         ]
         count, samples = len(rounded) - len(left), costs.samples_in_memory(network, self.samples)
         summary = f"{count} layers rounded in turn on {samples} samples" if count else ""
@@ -82,7 +80,9 @@ class Gptq(Pass):
         samples = costs.samples_in_memory(network, self.samples)
         student = Lockstep(new, list(calibration(task, samples)))
         layers = {
-            node: grid for node, grid in weight_grids(new).items() if not _why_not(new, node, grid)
+            node: grid
+            for node, grid in weight_grids(new).items()
+            if not why_not_solved(node, _unknowns(new, grid))
         }
         with torch.no_grad():
             for number, (node, grid) in enumerate(layers.items()):
@@ -116,9 +116,6 @@ class Gptq(Pass):
             offset += torch.cat(shifts).to(offset.dtype)
 
 
-def _why_not(network: Network, layer: fx.Node, grid: Grid) -> str:
-    """Why the layer keeps its rounding; empty if it doesn't."""
-    if layer.target not in READ_AS_ROWS:
-        return f"{str(layer.target).removeprefix('aten.')} isn't solved"
-    unknowns = network.tensor(str(grid.source.target))[0].numel()
-    return f"{unknowns} unknowns are too many" if unknowns > LARGEST_SYSTEM else ""
+def _unknowns(network: Network, weight: Grid) -> int:
+    """How many numbers each output of a layer is a sum with."""
+    return network.tensor(str(weight.source.target))[0].numel()

@@ -37,6 +37,8 @@ PASSING = {
     aten.permute.default, aten.transpose.int, aten.contiguous.default,
 }  # fmt: skip
 VALUES_PER_BATCH = 4_096
+NOT_ROUNDED = LeftAlone("the network", "no weight is rounded; Quantize first")
+"""What a pass that refines a rounding says of a network without any."""
 
 
 @dataclass(frozen=True)

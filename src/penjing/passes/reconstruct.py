@@ -20,6 +20,7 @@ from penjing.network.fake_quantized import Grid, grids, unrounded, weight_grids
 from penjing.network.lockstep import Lockstep
 from penjing.network.segments import Segment, between, bottlenecks
 from penjing.passes.contract import Pass, Progress
+from penjing.passes.grids import NOT_ROUNDED
 from penjing.task import Task
 
 STRETCH = 1.2  # of the sigmoid, so that 0 and 1 are reached
@@ -82,8 +83,7 @@ class Reconstruct(Pass):
         """The parts; the graph itself stays as it is."""
         name, layers = type(self).__name__, weight_grids(network)
         if not layers:
-            left = LeftAlone("the network", "no weight is rounded; Quantize first")
-            return Plan(name, asdict(self), left_alone=(left,))
+            return Plan(name, asdict(self), left_alone=(NOT_ROUNDED,))
         found = self._segments(network)
         inside = {node for one in found for node in one.nodes}
         alone = [

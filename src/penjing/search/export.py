@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def export(
     same = proof.parity.same_decisions
     if same is not None and same < LEAST_SAME:
         found = first_divergence(network, one, task.example, FAR[precision])
-        proof = Proof(**vars(proof) | {"diverges": found})
+        proof = replace(proof, diverges=found)
     write_atomically(out / RECORD, json.dumps(proof.to_json(), indent=1, allow_nan=False))
     return proof
 
