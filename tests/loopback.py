@@ -59,6 +59,9 @@ def sshd() -> str | None:
     return shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 
 
+needs_server = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
 class Loopback:
     """A server and what its client needs.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +59,10 @@ def linear() -> nn.Module:
     )
 
 
+Made = tuple[Network, Any, Artifact]
+"""A network, inputs, and its file."""
+Maker = Callable[[str, bool], Made]
+
 PAIR = {"left": torch.zeros(2, 4), "right": torch.zeros(2, 4)}
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "small": (Small, torch.zeros(2, 3, 8, 8)),
@@ -83,6 +90,18 @@ def network_of(name: str, quantized: bool) -> tuple[Network, Any]:
     task = Task(make().eval(), like(example, 2), batches, batches)
     network = capture(task.model, task.example)
     return (Quantize(samples=64)(network, task) if quantized else network), batches[0][0]
+
+
+def made_once(runtime: Runtime, folder: Path) -> Maker:
+    """Makes the file of a network of that name, in integers or not, when it is first asked for."""
+
+    @functools.cache
+    def make(name: str, quantized: bool) -> Made:
+        network, inputs = network_of(name, quantized)
+        path = folder / f"{name}{quantized}{runtime.ending}"
+        return network, inputs, runtime.lower(network, path)
+
+    return make
 
 
 def gap(network: Network, session: Session, inputs: Any) -> float:

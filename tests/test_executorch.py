@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Artifact
 from penjing.errors import InputError
-from penjing.network import Network, capture
+from penjing.network import capture
 from penjing.network.fake_quantized import weight_grids
 from penjing.network.integers import Form, with_integers
 from penjing.passes.quantize import Quantize
 from penjing.targets import find_target
 from penjing.task import Task
 from tests.runtime_networks import (
+    Maker,
     assert_damage_is_refused,
     assert_zeros_fit,
     first,
     gap,
+    made_once,
     network_of,
 )
 
@@ -35,25 +33,15 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports
 
 IN_FLOATS = {"small": 1, "signal": 1, "token": 2, "pair to dict": 2}
 """How many layers give what isn't rounded, so that XNNPACK computes them in floats."""
-Made = tuple[Network, Any, Artifact]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Made]:
-    """By name, and whether in integers: the network, inputs and the file, which is made once."""
-    folder = tmp_path_factory.mktemp("files")
-
-    @functools.cache
-    def make(name: str, quantized: bool) -> Made:
-        network, inputs = network_of(name, quantized)
-        path = folder / f"{name}{quantized}.pte"
-        return network, inputs, ExecuTorch().lower(network, path)
-
-    return make
+def made(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    return made_once(ExecuTorch(), tmp_path_factory.mktemp("files"))
 
 
 @pytest.mark.parametrize("name", ["small", "linear", "token", "pair to tuple"])
-def test_floats_are_the_networks(name: str, made: Callable[[str, bool], Made]) -> None:
+def test_floats_are_the_networks(name: str, made: Maker) -> None:
     network, inputs, artifact = made(name, False)
     session = ExecuTorch().load(artifact)
     assert gap(network, session, first(inputs, 3)) < 1e-4
@@ -61,7 +49,7 @@ def test_floats_are_the_networks(name: str, made: Callable[[str, bool], Made]) -
 
 
 @pytest.mark.parametrize("name", IN_FLOATS)
-def test_integers_are_computed_in_integers(name: str, made: Callable[[str, bool], Made]) -> None:
+def test_integers_are_computed_in_integers(name: str, made: Maker) -> None:
     network, inputs, artifact = made(name, True)
     assert gap(network, ExecuTorch().load(artifact), inputs) < 1e-4
     run = [one.operator for one in ExecuTorch().placement(artifact) if one.unit == "xnnpack"]
@@ -71,7 +59,7 @@ def test_integers_are_computed_in_integers(name: str, made: Callable[[str, bool]
     assert layers.count("qint8") == len(weight_grids(network)) + subsampling - IN_FLOATS[name]
 
 
-def test_what_xnnpack_takes_and_what_is_left(made: Callable[[str, bool], Made]) -> None:
+def test_what_xnnpack_takes_and_what_is_left(made: Maker) -> None:
     found = ExecuTorch().placement(made("small", True)[2])
     assert {one.unit for one in found} == {"xnnpack"}
     found = ExecuTorch().placement(made("token", False)[2])
@@ -83,9 +71,7 @@ def test_what_xnnpack_takes_and_what_is_left(made: Callable[[str, bool], Made]) 
 
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("name", ["small", "token"])
-def test_the_form_for_xnnpack_changes_no_number(
-    name: str, quantized: bool, made: Callable[[str, bool], Made]
-) -> None:
+def test_the_form_for_xnnpack_changes_no_number(name: str, quantized: bool, made: Maker) -> None:
     network, inputs, _ = made(name, quantized)
     integers = with_integers(network, Form(torch.int8))
     form = for_xnnpack(integers)
@@ -155,9 +141,7 @@ def test_weights_alone_in_integers_are_written_as_floats(tmp_path: Path) -> None
     assert ExecuTorch().weight_bytes(artifact) == 4 * (64 * 64 + 64)
 
 
-def test_a_damaged_file_is_refused(
-    made: Callable[[str, bool], Made], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_file_is_refused(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_damage_is_refused(ExecuTorch(), made("linear", False)[2], monkeypatch)
 
 
@@ -167,14 +151,14 @@ def test_a_file_that_is_no_program_is_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_inputs_of_another_shape_are_one_line(made: Callable[[str, bool], Made]) -> None:
+def test_inputs_of_another_shape_are_one_line(made: Maker) -> None:
     session = ExecuTorch().load(made("linear", False)[2])
     with pytest.raises(InputError, match=r"inputs of \(1, 7\)") as error:
         session.run(torch.zeros(2, 7).numpy())
     assert "\n" not in str(error.value)
 
 
-def test_another_number_of_threads_is_refused(made: Callable[[str, bool], Made]) -> None:
+def test_another_number_of_threads_is_refused(made: Maker) -> None:
     artifact = made("linear", False)[2]
     ExecuTorch().load(artifact)
     with pytest.raises(InputError, match="it has 1, wanted 2; start another process"):

@@ -8,25 +8,10 @@ import torch
 from penjing.arith.quantizer import quantized, weight_ends, weight_scales
 from penjing.arith.rounding import rounded_in_turn
 from penjing.errors import InputError
-from penjing.network import Network, capture
+from penjing.network import capture
 from penjing.network.fake_quantized import weight_grids
 from penjing.passes import Gptq, Quantize
-from penjing.task import Task
-from tests.reference_networks import build
-
-
-def task_of(name: str) -> Task:
-    torch.manual_seed(0)
-    model, x = build(name)
-    inputs = torch.randn(64, *x.shape[1:])
-    batches = list(zip(inputs.split(16), (torch.arange(64) % 4).split(16), strict=True))
-    return Task(model.eval(), x[:2], batches, batches)
-
-
-def error(one: Network, other: Network, task: Task) -> float:
-    with torch.no_grad():
-        pairs = [(one(x), other(x)) for x, _ in task.train]
-    return float(sum((a - b).square().sum() for a, b in pairs))
+from tests.rounding import error, task_of
 
 
 @pytest.mark.parametrize("name", ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"])

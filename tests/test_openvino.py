@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Artifact
 from penjing.errors import InputError
-from penjing.network import Network, capture
+from penjing.network import capture
 from penjing.network.fake_quantized import weight_grids
 from penjing.passes.quantize import Quantize
 from penjing.targets import find_target
 from penjing.task import Task
 from tests.runtime_networks import (
     NETWORKS,
+    Maker,
     assert_damage_is_refused,
     assert_zeros_fit,
     first,
     gap,
+    made_once,
     network_of,
 )
 
 pytest.importorskip("openvino", reason="needs openvino; pip install 'penjing[openvino]'")
 from penjing.runtimes.openvino import OpenVino
 
-Made = tuple[Network, Any, Artifact]
-
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Made]:
-    """By name, and whether in integers: the network, inputs and the file, which is made once."""
-    folder = tmp_path_factory.mktemp("files")
-
-    @functools.cache
-    def make(name: str, quantized: bool) -> Made:
-        network, inputs = network_of(name, quantized)
-        path = folder / f"{name}{quantized}.xml"
-        return network, inputs, OpenVino().lower(network, path)
-
-    return make
+def made(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    return made_once(OpenVino(), tmp_path_factory.mktemp("files"))
 
 
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"signal"}))
-def test_floats_of_any_batch_size_are_the_networks(
-    name: str, made: Callable[[str, bool], Made]
-) -> None:
+def test_floats_of_any_batch_size_are_the_networks(name: str, made: Maker) -> None:
     network, inputs, artifact = made(name, False)
     session = OpenVino().load(artifact)
     assert gap(network, session, first(inputs, 3)) < 1e-4
@@ -59,7 +44,7 @@ def test_floats_of_any_batch_size_are_the_networks(
 
 
 @pytest.mark.parametrize("name", ["small", "signal", "token", "pair to dict"])
-def test_integers_are_computed_in_integers(name: str, made: Callable[[str, bool], Made]) -> None:
+def test_integers_are_computed_in_integers(name: str, made: Maker) -> None:
     """With `token`, OpenVINO 2026.4 compiled for a free batch size loses the bias of `patch`."""
     network, inputs, artifact = made(name, True)
     assert gap(network, OpenVino().load(artifact), inputs) < 0.1
@@ -79,9 +64,7 @@ def test_inputs_of_int8_weights_stay_floats(tmp_path: Path) -> None:
     assert 64 * 64 < OpenVino().weight_bytes(artifact) < 2 * 64 * 64
 
 
-def test_a_damaged_file_is_refused(
-    made: Callable[[str, bool], Made], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_file_is_refused(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = made("linear", False)[2]
     files = OpenVino().files(artifact.path)
     assert artifact.file_bytes == sum(one.stat().st_size for one in files)
@@ -94,7 +77,7 @@ def test_a_file_that_is_no_ir_is_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_inputs_of_another_shape_are_one_line(made: Callable[[str, bool], Made]) -> None:
+def test_inputs_of_another_shape_are_one_line(made: Maker) -> None:
     session = OpenVino().load(made("linear", False)[2])
     with pytest.raises(InputError, match=r"inputs of \(\(2, 7\),\)") as error:
         session.run(torch.zeros(2, 7).numpy())

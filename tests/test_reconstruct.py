@@ -15,23 +15,9 @@ from penjing.passes import Quantize, Reconstruct
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
-from tests.reference_networks import build
+from tests.rounding import error, task_of
 
 QUICK = {"steps": 40, "samples": 32, "batch": 8}
-
-
-def task_of(name: str) -> Task:
-    torch.manual_seed(0)
-    model, x = build(name)
-    inputs = torch.randn(64, *x.shape[1:])
-    batches = list(zip(inputs.split(16), (torch.arange(64) % 4).split(16), strict=True))
-    return Task(model.eval(), x[:2], batches, batches)
-
-
-def error(one: Network, other: Network, task: Task) -> float:
-    with torch.no_grad():
-        pairs = [(one(x), other(x)) for x, _ in task.train]
-    return float(sum((a - b).square().sum() for a, b in pairs))
 
 
 @pytest.mark.parametrize("parts", ["blocks", "layers"])

@@ -21,12 +21,7 @@ from penjing.files import sha256
 from penjing.measure.memory import peak_process_bytes
 from penjing.search.inputs import random_inputs
 from penjing.targets import described
-from tests.loopback import drawn, expected, product
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return product(tmp_path_factory.mktemp("artifact"))
+from tests.loopback import drawn, expected
 
 
 @pytest.mark.parametrize("script", [RUNNER, KEEPER], ids=lambda path: path.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,14 @@ from penjing.files import sha256
 from penjing.measure.memory import peak_process_bytes
 from penjing.measure.there import measure_there
 from penjing.search.bench import bench_there
-from tests.loopback import TWICE, Loopback, drawn, expected, product, python_with, why_not
-
-needs_server = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-
-
-@pytest.fixture(scope="module")
-def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    server = Loopback(tmp_path_factory.mktemp("device"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return product(tmp_path_factory.mktemp("artifact"))
+from tests.loopback import (
+    TWICE,
+    Loopback,
+    drawn,
+    expected,
+    needs_server,
+    python_with,
+)
 
 
 @needs_server

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,7 @@ from penjing.device import job
 from penjing.device.address import Device
 from penjing.errors import RemoteError
 from penjing.measure.there import There, measure_there
-from tests.loopback import TWICE, Loopback, drawn, product, python_with, why_not
-
-needs_server = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-
-
-@pytest.fixture(scope="module")
-def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    server = Loopback(tmp_path_factory.mktemp("device"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return product(tmp_path_factory.mktemp("artifact"))
+from tests.loopback import TWICE, Loopback, drawn, needs_server, python_with
 
 
 @pytest.fixture(autouse=True)
