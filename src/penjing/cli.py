@@ -236,7 +236,8 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     for line in result.verdicts:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"chosen: [bold]{result.chosen}[/], {result.reason}", highlight=False)
+    line = f"chosen: [bold]{result.chosen}[/], {result.reason}"
+    console.print(line, highlight=False, soft_wrap=True)
     console.print(test_line(result), highlight=False, soft_wrap=True)
     if result.artifact:
         console.print(f"file:   {out / result.artifact}   report: {report}", highlight=False)
