@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -130,6 +132,23 @@ def test_an_interrupt_that_a_library_swallows_is_remembered(name: str) -> None:
         with pytest.raises(KeyboardInterrupt):
             interrupt.check()
     assert signal.getsignal(getattr(signal, name)) is before
+
+
+def test_an_interrupt_that_is_swallowed_before_the_first_figure_is_remembered(
+    tmp_path: Path,
+) -> None:
+    class Swallowing:
+        """Batches of a library that takes an interrupt for its own."""
+
+        def __iter__(self) -> Iterator[Any]:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            yield from given.train
+
+    given = task()
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(given, train=Swallowing()), minutes=0.1, max_drop=20.0, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
 def test_an_interrupt_before_the_first_figure_says_so(tmp_path: Path) -> None:

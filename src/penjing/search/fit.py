@@ -57,45 +57,44 @@ def fit(
         PenjingError: with one line, before any long work.
     """
     begin = time.monotonic()
-    check_options(max_drop, minutes, goal, confidence)
-    device = find_target(target)
-    require_local(device)
-    folder = claim_folder(Path(out), overwrite, resume)
-    task = find_task(task) if isinstance(task, str) else task
-    task, note = with_validation(task)
-    check(task)
-    network = capture(task.model, task.example, source=task.source)
-    problems = find_runtime("onnxruntime").problems(network, device)
-    if problems:
-        raise InputError(problems[0])
-    result = Result(
-        task=task.name,
-        target=device.name,
-        machine=device.description,
-        goal=goal,
-        max_drop=max_drop,
-        confidence=confidence,
-        seed=seed,
-        versions=_versions(),
-        baseline=Candidate(BASELINE, (), "baseline"),
-        notes=(note,) if note else (),
-    )
-    if resume:
-        require_same_run(folder, result)
-    else:
-        clear(folder)
-    interrupt = Interrupt()
-    search = FixedList(
-        Ledger(folder, result),
-        Workshop(task, folder, confidence, seed),
-        device,
-        network,
-        begin,
-        begin + 60 * minutes,
-        progress or (lambda *_: None),
-        interrupt.check,
-    )
-    with interrupt:
+    with Interrupt() as interrupt:
+        check_options(max_drop, minutes, goal, confidence)
+        device = find_target(target)
+        require_local(device)
+        folder = claim_folder(Path(out), overwrite, resume)
+        task = find_task(task) if isinstance(task, str) else task
+        task, note = with_validation(task)
+        check(task)
+        network = capture(task.model, task.example, source=task.source)
+        problems = find_runtime("onnxruntime").problems(network, device)
+        if problems:
+            raise InputError(problems[0])
+        result = Result(
+            task=task.name,
+            target=device.name,
+            machine=device.description,
+            goal=goal,
+            max_drop=max_drop,
+            confidence=confidence,
+            seed=seed,
+            versions=_versions(),
+            baseline=Candidate(BASELINE, (), "baseline"),
+            notes=(note,) if note else (),
+        )
+        if resume:
+            require_same_run(folder, result)
+        else:
+            clear(folder)
+        search = FixedList(
+            Ledger(folder, result),
+            Workshop(task, folder, confidence, seed),
+            device,
+            network,
+            begin,
+            begin + 60 * minutes,
+            progress or (lambda *_: None),
+            interrupt.check,
+        )
         search.run()
     return search.ledger.result
 
