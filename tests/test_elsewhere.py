@@ -64,7 +64,7 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
-    result = fit(_task(), "cpu", 5.0, 0.4, tmp_path / "out")
+    result = fit(_task(), "cpu", 5.0, 0.3, tmp_path / "out")
     found = {one.name: one for one in result.candidates}
     for base in ("original", "int8"):
         mine, usual = found[f"{base} in twin"], result.find(base)

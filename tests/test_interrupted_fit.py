@@ -185,6 +185,7 @@ def test_what_fails_on_test_makes_way_and_an_interrupt_between_looks_tells_nothi
     monkeypatch.setattr(Workshop, "test", test)
     monkeypatch.setattr(Workshop, "time", time)
     monkeypatch.setattr("penjing.search.recipes.CUTS", (0.5,))
+    monkeypatch.setattr("penjing.search.rungs.FEWER_BITS", {})
     out = tmp_path / "out"
     options = {"goal": "size", "max_drop": 20.0, "minutes": 9.0, "out": out, "progress": progress}
 

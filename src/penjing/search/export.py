@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from penjing.contract import Array, Artifact, Drop, Estimate, Input, Json, Parity, as_arrays
+from penjing.contract import (
+    Array,
+    Artifact,
+    Drop,
+    Estimate,
+    Input,
+    Json,
+    Parity,
+    Session,
+    as_arrays,
+)
 from penjing.data import check
 from penjing.errors import InputError
 from penjing.files import require_writable_folder, write_atomically
@@ -95,7 +105,8 @@ def export(
     artifact = one.lower(network, out / f"model{one.ending}")
     for problem in one.too_large(network, target, artifact):
         raise InputError(problem)
-    proof = _prove(artifact, one, task, original, network, artifact.sha256)
+    session = one.load(artifact)
+    proof = _prove(artifact, session, one, task, original, network, artifact.sha256)
     same = proof.parity.same_decisions
     if same is not None and same < LEAST_SAME:
         found = first_divergence(network, one, task.example, FAR[precision])
@@ -114,13 +125,14 @@ def verify(path: Path, task: Task) -> Proof:
     if not path.is_file():
         raise InputError(f"no file {path}")
     runtime = runtime_of(path)
-    check(task)
     artifact = runtime.artifact(path)
     wanted = _recorded(path)
     if wanted is not None:
-        artifact = Artifact(path, runtime.name, artifact.file_bytes, wanted)
+        artifact = replace(artifact, sha256=wanted)
+    session = runtime.load(artifact)  # refused before any work, if it has changed
+    check(task)
     network = capture(task.model, task.example, source=task.source)
-    return _prove(artifact, runtime, task, network, network, wanted)
+    return _prove(artifact, session, runtime, task, network, network, wanted)
 
 
 def _recorded(path: Path) -> str | None:
@@ -142,13 +154,13 @@ def _recorded(path: Path) -> str | None:
 
 def _prove(
     artifact: Artifact,
+    session: Session,
     runtime: Runtime,
     task: Task,
     original: Network,
     network: Network,
     sha256: str | None,
 ) -> Proof:
-    session = runtime.load(artifact)
     found = score(session, task.test, task.metric)
     usual = score(_InPyTorch(original), task.test, task.metric)
     places = runtime.placement(artifact)
