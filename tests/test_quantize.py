@@ -14,8 +14,9 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE, fake_quantize
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
-from penjing.network.fake_quantized import weight_grids
+from penjing.network.fake_quantized import grids, weight_grids
 from penjing.network.integers import Form, with_integers
+from penjing.network.layers import LAYERS
 from penjing.passes.quantize import Quantize
 from penjing.task import Task
 
@@ -200,3 +201,45 @@ def test_a_value_that_never_changes_is_named(network: Network, task: Task) -> No
     x, y = torch.ones(16, 3, 8, 8), torch.zeros(16, dtype=torch.long)
     plan = Quantize().plan(network, Task(task.model, task.example, [(x, y)], task.test))
     assert any("constant" in one.why for one in plan.left_alone)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("ranges", ["mse", "minmax", "percentile"])
+def test_symmetric_grids_have_zero_in_their_middle(
+    network: Network, task: Task, ranges: Any, bits: int
+) -> None:
+    quantize = Quantize(activations=bits, symmetric=True, ranges=ranges, samples=64)
+    found = quantize(network, task)
+    weights = {grid.node for grid in weight_grids(found).values()}
+    values = [grid for grid in grids(found) if grid.node not in weights]
+    assert values
+    assert all(2 * grid.zero_point == grid.high + 1 and grid.low == 0 for grid in values)
+    if bits == 8:
+        assert worst(found, network, task) < 0.2
+
+
+class Curved(nn.Module):
+    """A layer before an operator on floats, and one that gives the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.gelu(self.up(x)))
+
+
+def test_outputs_rounds_what_every_layer_gives() -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(16, 6), torch.arange(16) % 4) for _ in range(2)]
+    task = Task(Curved().eval(), batches[0][0][:2], batches, batches)
+    network = capture(task.model, task.example)
+
+    def rounded(**options: bool) -> list[str]:
+        found = Quantize(samples=32, **options)(network, task)
+        sources = {grid.source.name for grid in grids(found)}
+        layers = [node for node in found.calls() if node.target in LAYERS]
+        return [str(node.meta["layer"]) for node in layers if node.name in sources]
+
+    assert rounded() == []
+    assert rounded(outputs=True) == ["up", "down"]

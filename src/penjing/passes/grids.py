@@ -48,7 +48,7 @@ class Calibration:
     Attributes:
         bits: of what layers read; sums, pools and concatenations keep eight, as does whatever the
             first and the last layer read.
-        ranges, samples, percentile, outputs: see `penjing.passes.quantize.Quantize`.
+        ranges, samples, percentile, outputs, symmetric: see `penjing.passes.quantize.Quantize`.
     """
 
     bits: int
@@ -56,6 +56,7 @@ class Calibration:
     samples: int = 512
     percentile: float = 99.99
     outputs: bool = False
+    symmetric: bool = False
 
     def __call__(
         self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
@@ -73,13 +74,18 @@ class Calibration:
         found: dict[fx.Node, dict[str, float]] = {}
         for root in dict.fromkeys(roots[node] for node in rounded):
             width, where = bits.get(root, 8), root.meta.get("layer") or root.name
+            seen = values[root]
+            if float(seen.min()) == float(seen.max()):
+                left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
+            if self.symmetric:
+                seen = torch.cat([seen, -seen])
             try:
-                low, high = activation_range(values[root], self.ranges, width, self.percentile)
+                low, high = activation_range(seen, self.ranges, width, self.percentile)
             except InputError as error:
                 raise InputError(f"calibration: at {where}, {error}") from error
-            if float(values[root].min()) == float(values[root].max()):
-                left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
             scale, zero = scale_and_zero_point(low, high, 2**width - 1)
+            if self.symmetric:
+                zero = 2 ** (width - 1)  # zero is half a step off the middle of what was found
             found[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
         return {node.name: {**found[roots[node]], "root": roots[node].name} for node in rounded}
 
@@ -150,14 +156,14 @@ def ends(layers: list[fx.Node]) -> tuple[fx.Node, ...]:
 
 
 def _places(
-    network: Network, layers: list[fx.Node], round_outputs: bool
+    network: Network, layers: list[fx.Node], all_results: bool
 ) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
     """The values to round, in order, and for each the value whose range gives its grid."""
     wanted: set[fx.Node] = set()
-    outputs = {
+    outputs = {  # of the network
         one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
     }
-    last = outputs if round_outputs else set()
+    last = outputs if all_results else set()
     for node in layers:
         wanted.add(node.args[0])  # type: ignore[arg-type]
     changed = True
@@ -167,7 +173,7 @@ def _places(
             edge = _edge(node)
             if edge in outputs - last:
                 continue
-            if node in layers and node.target in CONVOLUTIONS:
+            if node in layers and (all_results or node.target in CONVOLUTIONS):
                 wanted.add(edge)
             elif node in layers or node.target in JOINED | PASSING:
                 inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]

@@ -44,8 +44,12 @@ class Quantize(Pass):
         samples: how many training samples are looked at; two or more.
         percentile: for `"percentile"`.
         skip: layers to leave in float, by name or prefix.
-        outputs: round the network's outputs as well, where a layer or what follows it gives them;
-            needed where a runtime computes a layer on integers only if they come out as well.
+        outputs: round what a layer gives even where nothing reads integers, so at the network's
+            outputs and before operators on floats; needed where a runtime computes a layer on
+            integers only if they come out as well.
+        symmetric: grids of values reach as far below zero as above, and so have zero in their
+            middle; needed where a runtime's integers have no zero point. A value behind a ReLU
+            then has half as many levels.
 
     Raises:
         InputError: an option is out of range, or names no layer; calibration data of another
@@ -66,6 +70,7 @@ class Quantize(Pass):
     percentile: float = 99.99
     skip: tuple[str, ...] = ()
     outputs: bool = False
+    symmetric: bool = False
 
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
@@ -109,8 +114,9 @@ class Quantize(Pass):
         activations: dict[str, Any] = {}
         if self.activations is not None:
             find = Calibration(
-                self.activations, self.ranges, self.samples, self.percentile, self.outputs
-            )
+                self.activations, self.ranges, self.samples, self.percentile,
+                self.outputs, self.symmetric,
+            )  # fmt: skip
             activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}
         edit = {"edit": "fake_quantize", "activations": activations, "weights": weights}
