@@ -63,7 +63,9 @@ def nncf(task: Task, folder: Path) -> list[bytes]:
     import nncf
     import openvino
 
-    model = openvino.convert_model(task.model, example_input=task.example[:1])
+    one = task.example[:1]
+    sizes = [-1, *one.shape[1:]]
+    model = openvino.convert_model(task.model, example_input=one, input=sizes)
     quantized = nncf.quantize(model, nncf.Dataset(list(one_by_one(task))))
     openvino.save_model(quantized, str(folder / "theirs.xml"))
     return [(folder / f"theirs.{end}").read_bytes() for end in ("xml", "bin")]

@@ -86,7 +86,7 @@ def main() -> None:
 def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row]:
     """One row each for fp32, the peer's int8 and ours."""
     network = capture(task.model, task.example)
-    quantized = Quantize(samples=SAMPLES, outputs=runtime.integers_out)(network, task)
+    quantized = Quantize(samples=SAMPLES, **runtime.demands)(network, task)
     rows: dict[str, Row] = {}
     sessions: dict[str, Session] = {}
     with tempfile.TemporaryDirectory() as folder:

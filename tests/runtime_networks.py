@@ -82,14 +82,14 @@ def like(example: Any, samples: int) -> Any:
     return torch.randn(samples, *example.shape[1:])
 
 
-def network_of(name: str, quantized: bool) -> tuple[Network, Any]:
-    """The captured network, int8 if wanted, and 16 samples."""
+def network_of(name: str, quantized: bool, **demands: Any) -> tuple[Network, Any]:
+    """The captured network, int8 if wanted, as a runtime demands it, and 16 samples."""
     torch.manual_seed(0)
     make, example = NETWORKS[name]
     batches = [(like(example, 16), torch.arange(16) % 2) for _ in range(4)]
     task = Task(make().eval(), like(example, 2), batches, batches)
     network = capture(task.model, task.example)
-    return (Quantize(samples=64)(network, task) if quantized else network), batches[0][0]
+    return (Quantize(samples=64, **demands)(network, task) if quantized else network), batches[0][0]
 
 
 def made_once(runtime: Runtime, folder: Path) -> Maker:
@@ -97,7 +97,7 @@ def made_once(runtime: Runtime, folder: Path) -> Maker:
 
     @functools.cache
     def make(name: str, quantized: bool) -> Made:
-        network, inputs = network_of(name, quantized)
+        network, inputs = network_of(name, quantized, **runtime.demands)
         path = folder / f"{name}{quantized}{runtime.ending}"
         return network, inputs, runtime.lower(network, path)
 
@@ -126,7 +126,7 @@ def assert_damage_is_refused(
     def seen(*_: Any) -> None:
         raise AssertionError("the runtime saw a damaged file")
 
-    monkeypatch.setattr(runtime, "open", seen)
+    monkeypatch.setattr(type(runtime), "open", seen)
     draw = random.Random(0)
     paths = runtime.files(artifact.path)
     for turn in range(100):

@@ -230,7 +230,7 @@ class Scaled(nn.Module):
     [
         (lambda n, t: Quantize(activations=None, weights=4, group=2, samples=16)(n, t), "by group"),
         (lambda n, t: Quantize(activations=4, samples=16)(n, t), "4 bits"),
-        (lambda n, t: capture(Scaled(torch.mean), torch.randn(2, 4)), "each of the 2 samples"),
+        (lambda n, t: capture(Scaled(torch.mean), torch.randn(2, 4)), "each of 2 samples"),
     ],
 )
 def test_what_it_cannot_take_is_one_line(make: Any, words: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from penjing.measure.footprint import footprint
 from penjing.network import Network, capture
 from penjing.passes import Quantize, Ternarize
 from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.targets import REACH, Target, all_targets, described, find_target, in_words
+from penjing.runtimes.registry import ENTRIES
+from penjing.targets import REACH, Target, all_targets, described, find_target, in_words, this_gpu
 from penjing.task import Task
 from tests.reference_networks import build
 
 NO_FIGURES = {"name", "description", "reach", "sources"}
-RUNTIMES = {"onnxruntime", "openvino", "executorch", "litert", "ethosu"}
 
 
 @pytest.mark.parametrize("target", all_targets().values(), ids=lambda one: one.name)
@@ -33,9 +34,9 @@ def test_every_figure_has_a_source_and_every_source_a_figure(target: Target) -> 
     }  # fmt: skip
     assert set(target.sources) == figures
     assert target.reach in REACH
-    assert set(target.runtimes) <= RUNTIMES
+    assert set(target.runtimes) <= set(ENTRIES)
     assert (target.npu or "").startswith("ethos-u") == ("ethosu" in target.runtimes)
-    assert target.local == (target.name == "cpu")
+    assert target.local == (target.name in ("cpu", "gpu"))
 
 
 def test_the_devices_that_were_asked_for_are_there() -> None:
@@ -45,6 +46,29 @@ def test_the_devices_that_were_asked_for_are_there() -> None:
     board = find_target("nucleo-h743zi")
     assert (board.flash_bytes, board.memory_bytes) == (2 * 2**20, 2**20)
     assert {"raspberry-pi-4", "raspberry-pi-5", "jetson-orin-nano"} <= set(described())
+
+
+def test_a_gpu_that_is_not_there_is_one_line() -> None:
+    if this_gpu() is not None:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match="no NVIDIA driver"):
+        find_target("gpu")
+
+
+def test_a_gpu_is_described_as_its_driver_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 9.0'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = this_gpu.__wrapped__()
+    assert found is not None
+    assert found.memory_bytes == 81559 * 2**20
+    assert found.isa == "CUDA, compute capability 9.0"
+    assert found.local
+    driver.write_text("#!/bin/sh\necho 'No devices were found'; exit 6\n")
+    assert this_gpu.__wrapped__() is None
 
 
 def test_an_address_is_no_name_of_a_target() -> None:

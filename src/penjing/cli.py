@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penjing.errors import PenjingError
+from penjing.errors import InputError, PenjingError
 
 if TYPE_CHECKING:
     from penjing.search.export import Proof
@@ -124,6 +124,10 @@ def bench(
     ssh_config: Annotated[
         Path | None, typer.Option(help="Of a device: OpenSSH's configuration to use.")
     ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="For all files, or once for each; else what their endings tell."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time files side by side, interleaved; ratios are to the first."""
@@ -138,13 +142,15 @@ def bench(
     notes: tuple[str, ...] = ()
     peaks: dict[str, int | None] = {}
     if target.startswith(REMOTE):
+        if runtime:
+            raise InputError("--runtime is for this machine; on a device the endings tell")
         from penjing.device.address import Device
 
         there = bench_there(Device.at(target, python, ssh_config), files, seconds)
         times, where, notes, peaks = there.times, there.device, there.notes, there.peaks
     else:
         require_local(find_target(target))
-        times = run(files, seconds)
+        times = run(files, seconds, runtimes=runtime or ())
     if as_json:
         rows = {
             name: asdict(one) | {"verdict": one.verdict, "device": where, "notes": notes}
@@ -182,13 +188,16 @@ def export(
 def verify(
     file: Annotated[Path, typer.Argument(help="A file that `fit` or `export` wrote.")],
     task: Annotated[str, typer.Option(help="As for `fit`.")],
+    runtime: Annotated[
+        str | None, typer.Option(help="To run it in; else what its ending tells.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a file's bytes against the record beside it, and run it on the test data."""
     from penjing.reference import find_task
     from penjing.search.export import verify as run
 
-    _print_proof(run(file, find_task(task)), as_json)
+    _print_proof(run(file, find_task(task), runtime), as_json)
 
 
 @app.command()

@@ -29,13 +29,15 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_below() -> Iterator[None]:
-    """As `quiet`; libraries in C++, which write to descriptor 2 themselves, are silent too."""
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """As `quiet`; libraries in C++, which write to the descriptors themselves, are silent too."""
+    before, nowhere = {to: os.dup(to) for to in (1, 2)}, os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        for to in before:
+            os.dup2(nowhere, to)
         with quiet():
             yield
     finally:
-        os.dup2(before, 2)
-        os.close(before)
+        for to, own in before.items():
+            os.dup2(own, to)
+            os.close(own)
         os.close(nowhere)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import platform
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from penjing.errors import InputError
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 REMOTE = "ssh://"
+GPU = "gpu"
 REACH = {
     "here": "measured here",
     "ssh": "penjing bench --target ssh://user@host",
@@ -115,6 +119,38 @@ def this_machine() -> Target:
     )
 
 
+@cache
+def this_gpu() -> Target | None:
+    """The first of this machine's NVIDIA GPUs, as its driver tells; None if it tells of none."""
+    driver = shutil.which("nvidia-smi")
+    if driver is None:
+        return None
+    ask = [driver, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout
+        name, mebibytes, capability = told.splitlines()[0].split(", ")
+        memory = int(mebibytes) * 2**20
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+    figures = ("isa", "cores", "memory_bytes", "precisions", "channel_multiple")
+    return Target(
+        name=GPU,
+        description=f"this machine's GPU: {name}",
+        isa=f"CUDA, compute capability {capability}",
+        cores=os.cpu_count() or 1,
+        memory_bytes=memory,
+        flash_bytes=None,
+        runtimes=("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"),
+        precisions=("float32", "float16", "bfloat16", "int8"),
+        channel_multiple=16,
+        sources=dict.fromkeys(figures, "found out on this machine")
+        | {
+            "runtimes": "penjing runtimes lists which of them are installed",
+            "channel_multiple": "NVIDIA Deep Learning Performance Documentation (16 for int8)",
+        },
+    )
+
+
 def _proc_cpuinfo() -> dict[str, str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -145,9 +181,9 @@ def _target(name: str, row: Mapping[str, Any]) -> Target:
 
 
 def all_targets() -> dict[str, Target]:
-    """Every target by name, this machine first."""
-    here = this_machine()
-    return {here.name: here, **described()}
+    """Every target by name, this machine first, with its GPU if it has one."""
+    here = [this_machine(), this_gpu()]
+    return {one.name: one for one in here if one is not None} | described()
 
 
 def find_target(name: str) -> Target:
@@ -164,6 +200,8 @@ def find_target(name: str) -> Target:
     targets = all_targets()
     if name in targets:
         return targets[name]
+    if name == GPU:
+        raise InputError("no NVIDIA driver tells of a GPU here; use --target cpu")
     near = difflib.get_close_matches(name, targets, 1, 0.4)
     guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(targets)}"
     raise InputError(f"no target {name!r}; {guess} (penjing targets lists them)")

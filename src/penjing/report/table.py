@@ -140,11 +140,12 @@ def targets_table(targets: Mapping[str, Target]) -> Table:
 def runtimes_table(entries: Mapping[str, Entry]) -> Table:
     """The runtimes that penjing lowers to."""
     table = Table()
-    for heading in ("runtime", "what", "file", "installed", "to install"):
-        table.add_column(heading)
+    table.add_column("runtime", no_wrap=True)
+    for heading in ("what", "file", "runs here", "to install"):
+        table.add_column(heading, overflow="fold")
     for name, one in entries.items():
-        install = "" if one.version else one.install
-        table.add_row(name, one.about, one.ending, one.version or "no", escape(install))
+        here = "no" if one.absent else one.version or ""
+        table.add_row(name, one.about, one.ending, here, escape(one.install if one.absent else ""))
     return table
 
 
@@ -164,6 +165,8 @@ def proof_lines(proof: Proof) -> list[str]:
             f"decisions: {100 * same.same_decisions:.2f}% the same, at least "
             f"{100 * same.same_decisions_bound:.2f}%"
         )
+    if proof.demands:
+        lines.append(f"integers as {proof.runtime} demands them: {', '.join(proof.demands)}")
     units = ", ".join(f"{count} on {unit}" for unit, count in proof.placement.items())
     lines.append(f"operators: {units}")
     lines += [f"fell back: {one}" for one in proof.fallbacks]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from penjing.contract import Artifact, Estimate, Placement, Session
 from penjing.errors import UnsafeError
@@ -21,13 +22,15 @@ class Runtime(ABC):
     Attributes:
         name: as `penjing runtimes` lists it.
         ending: of the file's name.
-        integers_out: whether it computes a layer on integers only if integers come out, so that
-            `Quantize(outputs=True)` is what it wants.
+        demands: options of `Quantize` without which it doesn't compute on the integers, such as
+            `{"outputs": True}` where a layer's result must be integers too.
+        simulated: whether a simulator stands for the device here, whose time means nothing.
     """
 
     name: ClassVar[str]
     ending: ClassVar[str]
-    integers_out: ClassVar[bool] = False
+    demands: ClassVar[Mapping[str, Any]] = {}
+    simulated: ClassVar[bool] = False
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """What stands against running `network` on `target`, one line each; empty if nothing."""
@@ -60,6 +63,11 @@ class Runtime(ABC):
     def on(self, target: Target) -> Runtime:
         """This runtime, set up for the target."""
         return self
+
+    @classmethod
+    def absent(cls) -> str | None:
+        """Why it can't run on this machine though its packages are installed; None if it can."""
+        return None
 
     @abstractmethod
     def lower(self, network: Network, path: Path) -> Artifact:

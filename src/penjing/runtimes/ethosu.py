@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -65,7 +66,7 @@ class EthosU(Runtime):
 
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
-    integers_out: ClassVar[bool] = True
+    demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
 
     accelerator: str = "ethos-u55-128"
     system: str = ""

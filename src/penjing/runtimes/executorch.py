@@ -7,6 +7,7 @@ the samples of a batch one by one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,14 +28,16 @@ from penjing.runtimes.contract import Runtime
 from penjing.runtimes.executorch_file import bytes_of_weights, placements
 from penjing.runtimes.executorch_form import for_xnnpack
 from penjing.runtimes.interface import (
+    by_sample,
     handed_back,
     in_order,
     input_names,
+    not_by_sample,
     one_sample,
     structure_of,
 )
 from penjing.targets import Target
-from penjing.task import as_call, batch_dims, count
+from penjing.task import as_call, batch_dims
 
 INTERFACE = "penjing_interface"
 """Name of the method that gives names of inputs and the structure of outputs, as bytes of JSON."""
@@ -48,19 +51,11 @@ class ExecuTorch(Runtime):
 
     name: ClassVar[str] = "executorch"
     ending: ClassVar[str] = ".pte"
+    demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """A target without this runtime or its integers, and outputs of a batch as a whole."""
-        found = super().problems(network, target)
-        outputs = torch.utils._pytree.tree_leaves(_outputs(network))
-        samples = count(network.example)
-        for position, one in enumerate(outputs):
-            if not one.dim() or len(one) != samples:
-                found.append(
-                    f"output {position} of shape {tuple(one.shape)} has no row for each of "
-                    f"{samples} samples, and an ExecuTorch file takes samples one by one"
-                )
-        return found
+        return super().problems(network, target) + not_by_sample(network)
 
     def lower(self, network: Network, path: Path) -> Artifact:
         """Export for one sample, and let XNNPACK take what it can.
@@ -111,22 +106,16 @@ class ExecuTorchSession:
         except (RuntimeError, AttributeError) as error:
             raise InputError(f"ExecuTorch can't load this file: {first_line(error)}") from error
         self.structure = interface["outputs"]
-        self.by_sample: list[bool] = interface["by_sample"]
+        self.batched: list[bool] = interface["by_sample"]
         self.inputs = [Input(name, tuple(s), kind) for name, s, kind in interface["inputs"]]
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        values = in_order(inputs, self.inputs)
-        tensors = [torch.from_numpy(np.ascontiguousarray(one)) for one in values]
-        cuts = list(zip(tensors, self.by_sample, strict=True))
-        samples = [
-            self._sample([one[k : k + 1] if cut else one for one, cut in cuts])
-            for k in range(len(tensors[0]))
-        ]
-        found = [np.concatenate(parts) for parts in zip(*samples, strict=True)]
+        found = by_sample(self._sample, in_order(inputs, self.inputs), self.batched)
         return handed_back(found, self.structure)
 
-    def _sample(self, tensors: list[torch.Tensor]) -> list[Array]:
+    def _sample(self, values: list[Array]) -> list[Array]:
+        tensors = [torch.from_numpy(np.ascontiguousarray(one)) for one in values]
         try:
             return [one.numpy() for one in self.method.execute(tensors)]
         except RuntimeError as error:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
 from penjing.contract import Array, Input
 from penjing.network import Network
-from penjing.task import as_call, batch_dims
+from penjing.task import as_call, batch_dims, count
 
 
 class Flat(torch.nn.Module):
@@ -39,6 +40,20 @@ def one_sample(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return found
 
 
+def not_by_sample(network: Network) -> list[str]:
+    """One line for each output that a file which is run sample by sample can't give."""
+    args, kwargs = as_call(network.example)
+    with torch.no_grad():
+        outputs = network(*args, **kwargs)
+    samples = count(network.example)
+    return [
+        f"output {position} of shape {list(one.shape)} has no entry for each of {samples} samples, "
+        "and this runtime's files are run sample by sample"
+        for position, one in enumerate(pytree.tree_leaves(outputs))
+        if not one.dim() or len(one) != samples
+    ]
+
+
 def input_names(keywords: Iterable[str], count: int) -> list[str]:
     """What the inputs are called: by the model's keywords, or by number."""
     return list(keywords) or [f"input{k or ''}" for k in range(count)]
@@ -56,6 +71,25 @@ def in_order(inputs: Any, takes: Sequence[Input]) -> list[Array]:
     if isinstance(inputs, dict):
         return [inputs[one.name] for one in takes]
     return list(inputs) if isinstance(inputs, tuple) else [inputs]
+
+
+def by_sample(
+    run: Callable[[list[Array]], Sequence[Array]],
+    values: Sequence[Array],
+    batched: Sequence[bool],
+) -> list[Array]:
+    """The outputs of a batch, its samples run one by one.
+
+    Args:
+        run: takes one sample's inputs, batch first.
+        batched: of each input, whether it has an entry for each sample.
+    """
+    count = next(len(one) for one, cut in zip(values, batched, strict=True) if cut)
+    samples = (
+        run([one[k : k + 1] if cut else one for one, cut in zip(values, batched, strict=True)])
+        for k in range(count)
+    )
+    return [np.concatenate(parts) for parts in zip(*samples, strict=True)]
 
 
 def handed_back(found: Sequence[Array], structure: Any) -> Any:

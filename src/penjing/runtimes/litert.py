@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from penjing.contract import Artifact, Placement
 from penjing.files import write_atomically
@@ -23,7 +24,7 @@ class LiteRt(Runtime):
 
     name: ClassVar[str] = "litert"
     ending: ClassVar[str] = ".tflite"
-    integers_out: ClassVar[bool] = True
+    demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """A target without this runtime or its integers, and grids that its files can't hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import onnx
@@ -11,7 +12,7 @@ import torch
 from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.complex import without_complex
-from penjing.network.integers import with_integers
+from penjing.network.integers import Form, with_integers
 from penjing.network.layers import CONVOLUTIONS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
@@ -25,6 +26,9 @@ KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.line
 """ONNX operators, and what they are in the graph."""
 OUTPUTS_KEY = "penjing.outputs"
 """In a model's metadata: how its outputs are to be handed back, as JSON."""
+UNSIGNED = Form()
+BATCH = "batch"
+"""What a file calls the size that is free."""
 PROTOBUF_LIMIT = 2 * 2**30
 
 
@@ -37,15 +41,18 @@ def too_large_for_onnx(network: Network) -> list[str]:
     return [f"{size} bytes of weights exceed the {PROTOBUF_LIMIT} of one ONNX file"]
 
 
-def to_onnx(network: Network) -> onnx.ModelProto:
+def to_onnx(network: Network, form: Form = UNSIGNED) -> onnx.ModelProto:
     """Export with a free batch size; weights of few bits still take a byte each.
+
+    Args:
+        form: how integers are written down.
 
     Raises:
         InputError: the exporter can't express an operator; the message names it.
     """
     args, kwargs = as_call(network.example)
     leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
-    batch = torch.export.Dim("batch")
+    batch = torch.export.Dim(BATCH)
     dims = batch_dims(leaves, batch)
     free = (tuple(dims[id(one)] for one in leaves),)
     kernels = {
@@ -57,7 +64,7 @@ def to_onnx(network: Network) -> onnx.ModelProto:
     try:
         with torch.no_grad(), quiet():
             outputs = network(*args, **kwargs)
-            real = with_integers(without_complex(network))
+            real = with_integers(without_complex(network), form)
             plain = write_plainly(real, shapes(real))
             flat = Flat(with_matmul_nbits(plain))
             program = torch.export.export(flat, leaves, dynamic_shapes=free)
@@ -85,8 +92,13 @@ def _named(
     inputs = input_names(keywords, len(graph.input))
     new = dict(zip([one.name for one in graph.input], inputs, strict=True))
     new |= dict(zip([one.name for one in graph.output], names, strict=True))
+    sizes = []
     for value in (*graph.input, *graph.output):
         value.name = new[value.name]
+        sizes += [one for one in value.type.tensor_type.shape.dim if one.dim_param]
+    symbol = re.compile(rf"\b{sizes[0].dim_param}\b") if sizes else None
+    for size in sizes:  # the exporter's own symbol, alone or in an expression
+        size.dim_param = symbol.sub(BATCH, size.dim_param) if symbol else size.dim_param
     layers = {
         one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
     }

@@ -13,29 +13,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx
-import onnxruntime
 
-from penjing.contract import Array, Artifact, Input, Placement
-from penjing.errors import InputError
+from penjing.contract import Artifact, Placement
 from penjing.files import write_atomically
 from penjing.network import Network
+from penjing.network.integers import Form
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.interface import handed_back
-from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
+from penjing.runtimes.onnx_export import UNSIGNED, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_packing import pack_weights
+from penjing.runtimes.onnx_session import OnnxSession
 from penjing.targets import Target
 
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
 ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
 """What ONNX Runtime's optimizers put behind the name of a node that they replace."""
-TYPES = {
-    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
-    "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(int8)": "int8",
-    "tensor(uint8)": "uint8", "tensor(bool)": "bool",
-}  # fmt: skip
-"""What NumPy calls ONNX Runtime's types."""
-NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
-"""Words of ONNX Runtime's about bytes that are something else."""
 
 
 class OnnxRuntime(Runtime):
@@ -43,6 +34,7 @@ class OnnxRuntime(Runtime):
 
     name: ClassVar[str] = "onnxruntime"
     ending: ClassVar[str] = ".onnx"
+    form: ClassVar[Form] = UNSIGNED
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
@@ -54,7 +46,7 @@ class OnnxRuntime(Runtime):
         Raises:
             InputError: the exporter can't express an operator; the message names it.
         """
-        model = pack_weights(to_onnx(network))
+        model = pack_weights(to_onnx(network, self.form))
         write_atomically(path, model.SerializeToString())
         return self.artifact(path)
 
@@ -76,45 +68,6 @@ class OnnxRuntime(Runtime):
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `weight_bytes` of this module."""
         return weight_bytes(artifact.path)
-
-
-class OnnxSession:
-    """An ONNX file loaded from bytes, so that it can open no other file."""
-
-    def __init__(self, content: bytes, threads: int = 1, profile_to: Path | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        if profile_to is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile_to)
-        try:
-            self.session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            line = (str(error).splitlines() or [""])[0][:300]
-            if any(one in line for one in NO_MODEL):
-                line = "it is no ONNX model, or a part of one"
-            raise InputError(f"ONNX Runtime can't load this file: {line}") from error
-        self.inputs = [_input(one) for one in self.session.get_inputs()]
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        self.structure = json.loads(metadata.get(OUTPUTS_KEY, '"tensor"'))
-
-    def run(self, inputs: Any) -> Any:
-        """See `penjing.contract.Session`."""
-        if isinstance(inputs, dict):
-            feed = inputs
-        else:
-            values = inputs if isinstance(inputs, tuple) else (inputs,)
-            feed = {one.name: value for one, value in zip(self.inputs, values, strict=True)}
-        found: list[Array] = self.session.run(None, feed)
-        return handed_back(found, self.structure)
-
-
-def _input(one: Any) -> Input:
-    shape = tuple(n if isinstance(n, int) else 1 for n in one.shape)
-    return Input(one.name, shape, TYPES.get(one.type, one.type))
 
 
 def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float]:

@@ -25,7 +25,15 @@ from penjing.targets import Target
 
 OUTPUTS_PLACE = ["penjing", "outputs"]
 """Where in an IR's runtime information it says how outputs are to be handed back."""
-DEVICE = "CPU"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "CPU": {
+        "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of int8 weights are rounded too
+    },
+    "GPU": {"INFERENCE_PRECISION_HINT": "f32"},
+    "NPU": {},  # it computes floats in float16
+}
+"""By device, what it is told beside the hint that latency counts."""
 TENSOR = '"tensor"'
 """How the outputs of a file of unknown origin are handed back."""
 NOT_RUN = {"Const", "Input", "Output"}
@@ -35,10 +43,21 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 class OpenVino(Runtime):
-    """Intel's OpenVINO, CPU plugin."""
+    """Intel's OpenVINO, CPU plugin.
+
+    Attributes:
+        device: the plugin, as OpenVINO calls it.
+    """
 
     name: ClassVar[str] = "openvino"
     ending: ClassVar[str] = ".xml"
+    device: ClassVar[str] = "CPU"
+
+    @classmethod
+    def absent(cls) -> str | None:
+        """See `Runtime.absent`."""
+        here = [one.partition(".")[0] for one in openvino.Core().available_devices]
+        return None if cls.device in here else f"OpenVINO finds no {cls.device} here"
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The graph and its weights."""
@@ -67,7 +86,7 @@ class OpenVino(Runtime):
 
     def open(self, contents: list[bytes], threads: int = 1) -> OpenVinoSession:
         """See `Runtime.open`."""
-        return OpenVinoSession(contents, threads)
+        return OpenVinoSession(contents, threads, self.device)
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the plugin made of the file, without what it computes once.
@@ -83,6 +102,20 @@ class OpenVino(Runtime):
         return sum(int(one.get_byte_size()) for one in constants)
 
 
+class OnGpu(OpenVino):
+    """Intel's GPUs."""
+
+    name: ClassVar[str] = "openvino-gpu"
+    device: ClassVar[str] = "GPU"
+
+
+class OnNpu(OpenVino):
+    """Intel's NPUs."""
+
+    name: ClassVar[str] = "openvino-npu"
+    device: ClassVar[str] = "NPU"
+
+
 class OpenVinoSession:
     """An IR loaded from bytes, so that it can open no other file.
 
@@ -91,14 +124,11 @@ class OpenVinoSession:
     whose output's shape is read (any `ShapeOf` of the batch size may be moved there).
     """
 
-    def __init__(self, contents: list[bytes], threads: int = 1) -> None:
-        self.core, self.model = openvino.Core(), _read(contents)
-        self.config = {
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of int8 weights are rounded too
-        }
+    def __init__(self, contents: list[bytes], threads: int = 1, device: str = "CPU") -> None:
+        self.core, self.model, self.device = openvino.Core(), _read(contents), device
+        self.config = {"PERFORMANCE_HINT": "LATENCY", **SETTINGS[device]}
+        if device == "CPU":
+            self.config["INFERENCE_NUM_THREADS"] = threads
         self.inputs = [_input(one) for one in self.model.inputs]
         known = self.model.has_rt_info(OUTPUTS_PLACE)
         self.structure = json.loads(
@@ -137,7 +167,7 @@ class OpenVinoSession:
             model = self.model.clone()
             try:
                 model.reshape({one.name: s for one, s in zip(self.inputs, shapes, strict=True)})
-                compiled = self.core.compile_model(model, DEVICE, self.config)
+                compiled = self.core.compile_model(model, self.device, self.config)
             except RuntimeError as error:
                 raise InputError(
                     f"OpenVINO can't run this file on inputs of {shapes}: {_line(error)}"

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
-from penjing.errors import InputError
+from penjing.errors import InputError, MachineError
 from penjing.runtimes.contract import Runtime
+
+STANDS_FOR = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino")}
+"""By package, other builds of it, which are installed in its place."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,14 @@ class Entry:
         place: module and class.
         ending: of its files' names.
         packages: what must be installed, as pip names it.
-        extra: penjing's extra that installs them; empty where penjing itself does.
+        install: what to do to have them, such as a line for the shell.
         about: one line.
     """
 
     place: str
     ending: str
     packages: tuple[str, ...]
-    extra: str
+    install: str
     about: str
 
     @property
@@ -40,47 +43,99 @@ class Entry:
         return None if self.missing else _version(self.packages[0])
 
     @property
-    def install(self) -> str:
-        """The line that installs what is missing."""
-        return f"pip install 'penjing[{self.extra}]'" if self.extra else "pip install penjing"
+    def absent(self) -> str | None:
+        """Why it can't run here, in words; None if it can."""
+        if self.missing:
+            return f"needs {', '.join(self.missing)}, which isn't installed"
+        return self.kind().absent()
+
+    def kind(self) -> type[Runtime]:
+        """The runtime's class, for which its packages are imported."""
+        module, _, name = self.place.partition(":")
+        found: type[Runtime] = getattr(import_module(module), name)
+        return found
 
 
+def _extra(name: str) -> str:
+    return f"pip install 'penjing[{name}]'"
+
+
+def _provider(kind: str, package: str, install: str, about: str) -> Entry:
+    place = f"penjing.runtimes.onnx_providers:{kind}"
+    return Entry(place, ".onnx", (package,), install, f"ONNX Runtime on {about}")
+
+
+GPU_BUILD = "pip install --force-reinstall --no-deps onnxruntime-gpu"
+OTHER_BUILD = "needs a build of ONNX Runtime that has it"
 ENTRIES = {
     "onnxruntime": Entry(
         "penjing.runtimes.onnxruntime:OnnxRuntime",
         ".onnx",
         ("onnxruntime",),
-        "",
+        "pip install penjing",
         "Microsoft's ONNX Runtime, CPU",
     ),
     "openvino": Entry(
         "penjing.runtimes.openvino:OpenVino",
         ".xml",
         ("openvino",),
-        "openvino",
+        _extra("openvino"),
         "Intel's OpenVINO, CPU plugin",
+    ),
+    "openvino-gpu": Entry(
+        "penjing.runtimes.openvino:OnGpu",
+        ".xml",
+        ("openvino",),
+        f"{_extra('openvino')}, and Intel's GPU driver",
+        "OpenVINO on Intel's GPUs",
+    ),
+    "openvino-npu": Entry(
+        "penjing.runtimes.openvino:OnNpu",
+        ".xml",
+        ("openvino",),
+        f"{_extra('openvino')}, and Intel's NPU driver",
+        "OpenVINO on Intel's NPUs",
     ),
     "executorch": Entry(
         "penjing.runtimes.executorch:ExecuTorch",
         ".pte",
         ("executorch",),
-        "executorch",
+        _extra("executorch"),
         "PyTorch's ExecuTorch, XNNPACK delegate",
     ),
     "litert": Entry(
         "penjing.runtimes.litert:LiteRt",
         ".tflite",
         ("ai-edge-litert", "litert-torch"),
-        "litert",
+        _extra("litert"),
         "Google's LiteRT (TensorFlow Lite), CPU and XNNPACK",
     ),
     "ethosu": Entry(
         "penjing.runtimes.ethosu:EthosU",
         "_vela.tflite",
         ("ethos-u-vela", "ai-edge-litert", "litert-torch"),
-        "ethosu",
+        _extra("ethosu"),
         "Arm's Ethos-U55, U65 and U85 NPUs, compiled by Vela; figures are its estimate",
     ),
+    "onnxruntime-qnn": _provider(
+        "OnQnn",
+        "onnxruntime-qnn",
+        _extra("qnn"),
+        "Qualcomm's Hexagon NPUs (QNN); simulated on x86-64",
+    ),
+    "onnxruntime-cuda": _provider("OnCuda", "onnxruntime-gpu", GPU_BUILD, "NVIDIA's GPUs (CUDA)"),
+    "onnxruntime-tensorrt": _provider(
+        "OnTensorRt", "onnxruntime-gpu", f"{GPU_BUILD}; pip install tensorrt", "NVIDIA's TensorRT"
+    ),
+    "onnxruntime-openvino": _provider(
+        "OnOpenVino",
+        "onnxruntime-openvino",
+        "pip install --force-reinstall --no-deps onnxruntime-openvino",
+        "Intel's OpenVINO",
+    ),
+    "onnxruntime-coreml": _provider("OnCoreMl", "onnxruntime", OTHER_BUILD, "Apple's Core ML"),
+    "onnxruntime-nnapi": _provider("OnNnapi", "onnxruntime", OTHER_BUILD, "Android's NNAPI"),
+    "onnxruntime-xnnpack": _provider("OnXnnpack", "onnxruntime", OTHER_BUILD, "XNNPACK"),
 }
 
 
@@ -89,42 +144,47 @@ def find_runtime(name: str) -> Runtime:
 
     Raises:
         InputError: there is none, or its packages aren't installed.
+        MachineError: this machine hasn't what it runs on.
     """
     if name not in ENTRIES:
         near = difflib.get_close_matches(name, ENTRIES, 1, 0.4)
         guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENTRIES)}"
         raise InputError(f"no runtime {name!r}; {guess} (penjing runtimes lists them)")
     entry = ENTRIES[name]
-    if entry.missing:
-        raise InputError(
-            f"runtime {name} needs {', '.join(entry.missing)}, which isn't installed; "
-            f"{entry.install}"
-        )
-    module, _, kind = entry.place.partition(":")
-    made: Runtime = getattr(import_module(module), kind)()
-    return made
+    if entry.absent:
+        kind = InputError if entry.missing else MachineError
+        raise kind(f"runtime {name}: {entry.absent}; {entry.install}")
+    return entry.kind()()
 
 
-def runtime_of(path: Path) -> Runtime:
-    """The runtime that loads files with this ending.
+def runtime_of(path: Path, name: str | None = None) -> Runtime:
+    """The runtime of that name, or the one that loads files with this ending.
 
     Raises:
-        InputError: there is none, or its packages aren't installed.
+        InputError: there is none, its packages aren't installed, or its files end otherwise.
+        MachineError: this machine hasn't what it runs on.
     """
+    if name is not None:
+        found = find_runtime(name)
+        if not path.name.endswith(found.ending):
+            raise InputError(f"{name} loads files that end in {found.ending}; found {path}")
+        return found
     fitting = [name for name, entry in ENTRIES.items() if path.name.endswith(entry.ending)]
-    if fitting:  # the longest, for one runtime's ending may end in another's
+    if fitting:  # the longest, for one runtime's ending may end in another's; then the first
         return find_runtime(max(fitting, key=lambda name: len(ENTRIES[name].ending)))
     known = ", ".join(entry.ending for entry in ENTRIES.values())
     raise InputError(f"no runtime loads {path}; the ending must be one of {known}")
 
 
 def installed() -> list[str]:
-    """The names of all runtimes whose packages are here."""
-    return [name for name, entry in ENTRIES.items() if not entry.missing]
+    """The names of all runtimes that can run here."""
+    return [name for name, entry in ENTRIES.items() if not entry.absent]
 
 
 def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    for one in (package, *STANDS_FOR.get(package, ())):
+        try:
+            return metadata.version(one)
+        except metadata.PackageNotFoundError:
+            continue
+    return None

@@ -25,7 +25,7 @@ from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
 from penjing.runtimes import tflite_file
-from penjing.runtimes.interface import Flat, input_names, one_sample, structure_of
+from penjing.runtimes.interface import Flat, input_names, not_by_sample, one_sample, structure_of
 from penjing.task import as_call, batch_dims
 
 FORM = Form(torch.int8, codes=False)
@@ -34,8 +34,8 @@ KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 
 
 def problems(network: Network) -> list[str]:
-    """What of a network's grids a `.tflite` file can't hold, one line each."""
-    found = []
+    """What of a network's grids and outputs a `.tflite` file can't hold, one line each."""
+    found = not_by_sample(network)
     weights = weight_grids(network)
     of_weights = {grid.node for grid in weights.values()}
     narrow = [one for one in grids(network) if one.node not in of_weights and one.bits < 8]
@@ -113,12 +113,6 @@ def _known(network: Network, outputs: Any) -> dict[str, Any]:
         }
         for name, one in zip(names, leaves, strict=True)
     ]
-    for one in torch.utils._pytree.tree_leaves(outputs):
-        if not one.dim() or len(one) != len(leaves[0]):
-            raise InputError(
-                f"an output of shape {list(one.shape)} holds no entry for each of the "
-                f"{len(leaves[0])} samples; a .tflite file is run sample by sample"
-            )
     return {"inputs": inputs, "outputs": structure_of(outputs)}
 
 

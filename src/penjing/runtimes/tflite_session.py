@@ -11,7 +11,7 @@ from penjing.contract import Array, Input
 from penjing.errors import InputError, first_line
 from penjing.quiet import quiet_below
 from penjing.runtimes import tflite_file
-from penjing.runtimes.interface import handed_back, in_order
+from penjing.runtimes.interface import by_sample, handed_back, in_order
 
 
 class LiteRtSession:
@@ -38,20 +38,12 @@ class LiteRtSession:
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        values = in_order(inputs, self.inputs)
-        codes = [_rounded(one, to) for one, to in zip(values, self.takes, strict=True)]
-        for one, to, batched in zip(codes, self.takes, self.batched, strict=True):
-            if not batched:
-                self.interpreter.set_tensor(to["index"], one)
-        batch = [one for one, batched in zip(codes, self.batched, strict=True) if batched]
-        places = [to for to, batched in zip(self.takes, self.batched, strict=True) if batched]
-        rows = [self._one(sample, places) for sample in zip(*batch, strict=True)]
-        found = [np.concatenate(column) for column in zip(*rows, strict=True)]
+        found = by_sample(self._sample, in_order(inputs, self.inputs), self.batched)
         return handed_back(found, self.structure)
 
-    def _one(self, sample: tuple[Array, ...], places: list[dict[str, Any]]) -> list[Array]:
-        for one, to in zip(sample, places, strict=True):
-            self.interpreter.set_tensor(to["index"], one[None])
+    def _sample(self, values: list[Array]) -> list[Array]:
+        for one, to in zip(values, self.takes, strict=True):
+            self.interpreter.set_tensor(to["index"], _rounded(one, to))
         self.interpreter.invoke()
         return [_real(self.interpreter.get_tensor(one["index"]), one) for one in self.gives]
 

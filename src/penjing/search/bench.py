@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +16,30 @@ from penjing.measure.there import There, measure_there
 from penjing.search.inputs import open_file, random_inputs, require_runs, spelled
 
 
-def bench(paths: list[Path], seconds: float = 5.0, seed: int = 0) -> dict[str, Latency]:
+def bench(
+    paths: list[Path], seconds: float = 5.0, seed: int = 0, runtimes: Sequence[str] = ()
+) -> dict[str, Latency]:
     """Time files against the first one, batch 1, one thread, on seeded random inputs.
 
-    Each file runs in the runtime that its ending tells.
+    Args:
+        runtimes: by name, one for all files or one for each; else what each one's ending tells.
 
     Raises:
-        InputError: a file is missing, can't be loaded or fails, or inputs differ.
+        InputError: a file is missing, can't be loaded or fails, or inputs differ; another number
+            of runtimes than of files.
+        MachineError: this machine hasn't what a runtime runs on.
     """
+    if len(runtimes) not in (0, 1, len(paths)):
+        raise InputError(
+            f"{len(runtimes)} runtimes for {len(paths)} files; give one for all, or one for each"
+        )
+    chosen = [*runtimes] * (len(paths) // len(runtimes)) if runtimes else [None] * len(paths)
     sessions, shapes = {}, {}
-    for path in paths:
-        name = str(path)
+    for path, runtime in zip(paths, chosen, strict=True):
+        name = f"{path} in {runtime}" if runtime else str(path)
         while name in sessions:
             name += " (again)"
-        sessions[name] = open_file(path)
+        sessions[name] = open_file(path, runtime)
         shapes[name] = [replace(one, name="") for one in sessions[name].inputs]
     first = next(iter(sessions))
     for name, shape in shapes.items():

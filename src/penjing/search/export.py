@@ -58,6 +58,7 @@ class Proof:
             original.
         placement: how many operators ran on which unit.
         fallbacks: operators that fell back to a lesser unit, and why.
+        demands: what the runtime demanded of the integers, options of `Quantize`.
         diverges: the first layer that gives something else than the network; None if none does.
         estimate: of a device that isn't here, by its vendor's tool; None where there is none.
     """
@@ -72,12 +73,14 @@ class Proof:
     parity: Parity
     placement: dict[str, int]
     fallbacks: tuple[str, ...] = ()
+    demands: tuple[str, ...] = ()
     diverges: str | None = None
     estimate: Estimate | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Plain data."""
-        return asdict(self) | {"fallbacks": list(self.fallbacks)}
+        lists = {"fallbacks": list(self.fallbacks), "demands": list(self.demands)}
+        return asdict(self) | lists
 
 
 def export(
@@ -99,7 +102,7 @@ def export(
     check(task)
     original = network = capture(task.model, task.example, source=task.source)
     if precision == "int8":
-        network = Quantize(outputs=one.integers_out)(original, task)
+        network = Quantize(**one.demands)(original, task)
     for problem in one.problems(network, target):
         raise InputError(problem)
     artifact = one.lower(network, out / f"model{one.ending}")
@@ -107,6 +110,8 @@ def export(
         raise InputError(problem)
     session = one.load(artifact)
     proof = _prove(artifact, session, one, task, original, network, artifact.sha256)
+    if precision == "int8":
+        proof = replace(proof, demands=tuple(one.demands))
     same = proof.parity.same_decisions
     if same is not None and same < LEAST_SAME:
         found = first_divergence(network, one, task.example, FAR[precision])
@@ -115,16 +120,20 @@ def export(
     return proof
 
 
-def verify(path: Path, task: Task) -> Proof:
+def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
     """Check a file against the record beside it, then run it on the test data.
+
+    Args:
+        runtime_name: which to run it in; else the one that its ending tells.
 
     Raises:
         UnsafeError: its bytes aren't those that the record tells of; they aren't loaded.
         InputError: there is no such file, or no runtime for it.
+        MachineError: this machine hasn't what the runtime runs on.
     """
     if not path.is_file():
         raise InputError(f"no file {path}")
-    runtime = runtime_of(path)
+    runtime = runtime_of(path, runtime_name)
     artifact = runtime.artifact(path)
     wanted = _recorded(path)
     if wanted is not None:

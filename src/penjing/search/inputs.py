@@ -13,15 +13,18 @@ from penjing.errors import InputError
 from penjing.runtimes.registry import runtime_of
 
 
-def open_file(path: Path) -> Session:
-    """A session of one thread, in the runtime that the ending tells.
+def open_file(path: Path, runtime_name: str | None = None) -> Session:
+    """A session of one thread, in the runtime of that name or the one that the ending tells.
 
     Raises:
-        InputError: there is no such file, or its runtime isn't installed or can't load it.
+        InputError: there is no such file, or its runtime isn't installed, can't load it, or is
+            only simulated here.
     """
     if not path.is_file():
         raise InputError(f"no file {path}")
-    runtime = runtime_of(path)
+    runtime = runtime_of(path, runtime_name)
+    if runtime.simulated:
+        raise InputError(f"{runtime.name} is a simulator here, whose time means nothing")
     try:
         return runtime.open([one.read_bytes() for one in runtime.files(path)])
     except (InputError, OSError) as error:

@@ -1,0 +1,126 @@
+"""An ONNX file in a session of ONNX Runtime, on the execution provider that is to compute it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from penjing.contract import Array, Input
+from penjing.errors import InputError, MachineError, first_line
+from penjing.quiet import quiet_below
+from penjing.runtimes.interface import by_sample, handed_back, in_order
+from penjing.runtimes.onnx_export import BATCH, OUTPUTS_KEY
+
+TYPES = {
+    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
+    "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8", "tensor(bool)": "bool",
+}  # fmt: skip
+"""What NumPy calls ONNX Runtime's types."""
+NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
+"""Words of ONNX Runtime's about bytes that are something else."""
+TELL_PLACEMENT = "session.record_ep_graph_assignment_info"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider, and how a session is handed to it.
+
+    Attributes:
+        name: as ONNX Runtime calls it.
+        settings: its own options.
+        plugin: the module that brings it as a library; empty if ONNX Runtime was built with it.
+        one_by_one: whether all sizes must be known, so that a batch is run sample by sample.
+    """
+
+    name: str = "CPUExecutionProvider"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    plugin: str = ""
+    one_by_one: bool = False
+
+    def open(self, content: bytes, options: Any) -> Any:
+        """ONNX Runtime's own session; what the provider doesn't take runs on the CPU."""
+        if self.plugin:
+            with quiet_below():  # such libraries greet
+                devices = _plugged_in(self.plugin, self.name)
+                options.add_provider_for_devices(devices, dict(self.settings))
+                return onnxruntime.InferenceSession(content, options)
+        names: list[Any] = [(self.name, dict(self.settings))]
+        names += [CPU.name] if self.name != CPU.name else []
+        return onnxruntime.InferenceSession(content, options, providers=names)
+
+
+CPU = Provider()
+
+
+class OnnxSession:
+    """An ONNX file loaded from bytes, so that it can open no other file."""
+
+    def __init__(
+        self,
+        content: bytes,
+        threads: int = 1,
+        provider: Provider = CPU,
+        profile_to: Path | None = None,
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        if profile_to is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile_to)
+        if provider is not CPU:
+            options.add_session_config_entry(TELL_PLACEMENT, "1")
+        if provider.one_by_one:
+            options.add_free_dimension_override_by_name(BATCH, 1)
+        try:
+            self.session = provider.open(content, options)
+        except Exception as error:
+            line = first_line(error)
+            if any(one in line for one in NO_MODEL):
+                line = "it is no ONNX model, or a part of one"
+            raise InputError(f"ONNX Runtime can't load this file: {line}") from error
+        if provider.name not in self.session.get_providers():
+            raise MachineError(f"ONNX Runtime can't use {provider.name} here")
+        self.batched = _batched(content) if provider.one_by_one else None
+        self.inputs = [_input(one) for one in self.session.get_inputs()]
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.structure = json.loads(metadata.get(OUTPUTS_KEY, '"tensor"'))
+
+    def run(self, inputs: Any) -> Any:
+        """See `penjing.contract.Session`."""
+        values = in_order(inputs, self.inputs)
+        found = by_sample(self._run, values, self.batched) if self.batched else self._run(values)
+        return handed_back(found, self.structure)
+
+    def _run(self, values: list[Array]) -> list[Array]:
+        feed = {one.name: value for one, value in zip(self.inputs, values, strict=True)}
+        found: list[Array] = self.session.run(None, feed)
+        return found
+
+
+@cache
+def _plugged_in(plugin: str, name: str) -> list[Any]:
+    """The provider's devices; its library is loaded once for the process."""
+    onnxruntime.register_execution_provider_library(name, import_module(plugin).get_library_path())
+    return [one for one in onnxruntime.get_ep_devices() if one.ep_name == name]
+
+
+def _batched(content: bytes) -> list[bool]:
+    """Of each input, whether its first size is that of the batch."""
+    inputs = onnx.load_model_from_string(content).graph.input
+    shapes = [one.type.tensor_type.shape.dim for one in inputs]
+    return [bool(shape) and shape[0].dim_param == BATCH for shape in shapes]
+
+
+def _input(one: Any) -> Input:
+    shape = tuple(n if isinstance(n, int) else 1 for n in one.shape)
+    return Input(one.name, shape, TYPES.get(one.type, one.type))

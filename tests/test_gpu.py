@@ -1,0 +1,79 @@
+"""A GPU: tuning on it ends as on the CPU, and its files are measured beside the CPU's."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from penjing.data import Arrays
+from penjing.network import capture
+from penjing.passes import Quantize, Tune
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.registry import ENTRIES
+from penjing.search.bench import bench
+from penjing.search.export import export, verify
+from penjing.targets import find_target, this_gpu
+from penjing.task import Task
+from penjing.tune.options import TuneOptions
+from penjing.tune.train import train, validate
+from tests.reference_networks import build
+
+RUNTIMES = ["onnxruntime-cuda", "onnxruntime-tensorrt"]
+NO_CUDA = "torch finds no CUDA device here"
+
+
+def _task() -> Task:
+    """A network whose training data is right, so that a bad training shows."""
+    model, x = build("plain_cnn")
+    inputs = torch.randn(64, *x.shape[1:])
+    with torch.no_grad():
+        labels = model(inputs).argmax(1)
+    data = Arrays(inputs, labels, batch_size=16)
+    return Task(model, x[:2], data, data, data)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_CUDA)
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_tuning_on_cuda_gives_back_a_network_of_the_cpu(precision: str) -> None:
+    task = _task()
+    network = capture(task.model, task.example)
+    options = TuneOptions(epochs=2, lr=0.005, device="cuda", precision=precision)
+    tuned = train(network, task, options)
+    assert tuned.device.type == "cpu"
+    assert {one.dtype for one in tuned.parameters()} == {torch.float32}
+    assert validate(tuned, task) == 1.0
+    again = train(network, task, TuneOptions(epochs=2, lr=0.005, device="cpu"))
+    assert math.isclose(validate(again, task), validate(tuned, task), abs_tol=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_CUDA)
+def test_what_is_rounded_is_tuned_on_cuda() -> None:
+    task = _task()
+    rounded = Quantize(samples=32)(capture(task.model, task.example), task)
+    tuned = Tune(TuneOptions(epochs=1, lr=0.001, device="cuda"))(rounded, task)
+    assert validate(tuned, task) >= validate(rounded, task)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
+    name: str, precision: str, tmp_path: Path
+) -> None:
+    if absent := ENTRIES[name].absent:
+        pytest.skip(f"{name}: {absent}; {ENTRIES[name].install}")
+    if this_gpu() is None:
+        pytest.skip(f"{name}: no NVIDIA driver tells of a GPU here")
+    task = _task()
+    proof = export(task, name, tmp_path, find_target("gpu"), precision)
+    assert proof.placement["gpu"] > proof.placement.get("cpu", 0)
+    assert proof.parity.same_decisions is not None
+    assert proof.parity.same_decisions > 0.9
+    path = tmp_path / "model.onnx"
+    assert verify(path, task, name).sha256 == proof.sha256
+    assert verify(path, task, OnnxRuntime.name).score == pytest.approx(proof.score, abs=0.1)
+    times = bench([path, path], 2.0, runtimes=["onnxruntime", name])
+    assert len(times) == 2
+    print(name, precision, times)  # with pytest -s
