@@ -13,13 +13,18 @@ from torch import nn
 from penjing.contract import Artifact, Latency, Measurement
 from penjing.data import Arrays
 from penjing.files import write_atomically
-from penjing.network import Network
+from penjing.network import Network, capture
+from penjing.network.fake_quantized import grids, weight_grids
+from penjing.passes import PruneChannels, Quantize
 from penjing.runtimes import registry
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import Entry
 from penjing.search.elsewhere import Elsewhere
 from penjing.search.fit import fit
+from penjing.search.fixed_list import FixedList
+from penjing.search.ledger import Ledger
 from penjing.search.result import Candidate, Result
+from penjing.search.workshop import BASELINE, Workshop
 from penjing.targets import this_machine
 from penjing.task import Task
 
@@ -63,14 +68,18 @@ def _task() -> Task:
 def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    demands = {"outputs": True}
     monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
+    monkeypatch.setattr(Twin, "demands", demands)
     result = fit(_task(), "cpu", 5.0, 0.3, tmp_path / "out")
     found = {one.name: one for one in result.candidates}
     for base in ("original", "int8"):
         mine, usual = found[f"{base} in twin"], result.find(base)
         assert mine.runtime == "twin"
-        assert mine.recipe == usual.recipe
-        assert mine.measurement.score == usual.measurement.score
+        rounding = demands if base == "int8" else {}
+        assert list(mine.recipe) == [{**step, **rounding} for step in usual.recipe]
+        if not rounding:  # else it is another file
+            assert mine.measurement.score == usual.measurement.score
         assert mine.measurement.latency is not None
         assert any(line.startswith(f"{mine.name} against {base}: ") for line in result.verdicts)
     chosen = result.find(result.chosen)
@@ -79,6 +88,35 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     files = registry.find_runtime(chosen.runtime).files(tmp_path / "out" / result.artifact)
     assert all(one.exists() for one in files)
     assert Result.load(tmp_path / "out") == result
+
+
+def test_what_is_cut_and_rounded_is_rounded_anew_as_a_runtime_demands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Twin, "demands", {"symmetric": True})
+    task = _task()
+    original = capture(task.model, task.example)
+    result = Result(
+        "t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, Candidate(BASELINE, (), "baseline")
+    )
+    search = FixedList(
+        Ledger(tmp_path, result), Workshop(task, tmp_path, 0.95, 0), this_machine(), original,
+        0.0, 1.0, lambda *_: None, lambda: None,
+    )  # fmt: skip
+    cut = PruneChannels(0.5)
+    search.cuts["cut"], search.networks["cut"] = (cut,), cut(original, task)
+    search.networks["cut + int8"] = Quantize(samples=32)(search.networks["cut"], task)
+    search.elsewhere.made["cut + int8 in twin"] = ("cut + int8", Twin())
+    found = search._as_demanded("cut + int8 in twin")
+    weights = {grid.node for grid in weight_grids(found).values()}
+    values = [grid for grid in grids(found) if grid.node not in weights]
+    assert values
+    assert all(grid.zero_point == 128 for grid in values)
+    assert found.tensor("0.weight").shape == search.networks["cut"].tensor("0.weight").shape
+    steps = search._recipe("cut + int8 in twin")
+    assert [step["method"] for step in steps] == ["PruneChannels", "Quantize"]
+    assert steps[-1]["symmetric"]
+    assert not search._recipe("cut + int8")[-1]["symmetric"]
 
 
 def _timed(name: str, low: float, high: float, status: str = "kept") -> Candidate:

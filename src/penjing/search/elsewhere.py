@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import find_runtime, installed
+from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate
 from penjing.targets import Target
 
@@ -41,6 +43,14 @@ class Elsewhere:
     def runtime(self, name: str) -> Runtime | None:
         """The candidate's runtime; None for the first one."""
         return self.made[name][1] if name in self.made else None
+
+    def demanded(self, name: str, recipe: Recipe) -> Recipe:
+        """The recipe with the integers that the candidate's runtime demands."""
+        runtime = self.runtime(name)
+        demands = runtime.demands if runtime is not None else {}
+        return tuple(
+            replace(one, **demands) if isinstance(one, Quantize) else one for one in recipe
+        )
 
     def try_all(self, names: Sequence[str], attempt: Attempt) -> list[Candidate]:
         """Make each of the candidates in each of the runtimes."""

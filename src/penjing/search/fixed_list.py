@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from penjing.contract import Array, Json, Latency, Measurement
 from penjing.errors import InputError, PenjingError
 from penjing.network import Network, restore, save
@@ -17,13 +15,12 @@ from penjing.search import recipes
 from penjing.search.elsewhere import Elsewhere
 from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
-from penjing.search.preflight import require_better_than_chance
+from penjing.search.preflight import distillable, require_better_than_chance
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
 from penjing.search.rungs import Rungs
 from penjing.search.workshop import BASELINE, LATENCY_SECONDS, Workshop
 from penjing.targets import Target
-from penjing.task import as_call
 
 Progress = Callable[[str, float, str], None]
 """Called with the stage, the share done (0..1) and the best candidate so far."""
@@ -155,9 +152,23 @@ class FixedList:
 
     def _attempt_elsewhere(self, name: str) -> Candidate:
         self._say(name)
-        network = self.networks[self.elsewhere.base(name)]
-        self._try(name, lambda: network)
+        self._try(name, lambda: self._as_demanded(name))
         return self.result.find(name)
+
+    def _as_demanded(self, name: str) -> Network:
+        """The candidate's base, quantized anew if the runtime demands other integers."""
+        base = self.elsewhere.base(name)
+        recipe = self.elsewhere.demanded(name, self._rounding(base))
+        if recipe == self._rounding(base):
+            return self.networks[base]
+        cut = base.rpartition(" + ")[0]
+        return self._quantized(self.networks[cut] if cut else self.original, recipe)
+
+    def _rounding(self, name: str) -> Recipe:
+        """The passes that quantize a candidate of the first runtime, its last ones."""
+        if name in self.rungs.recipes:
+            return self.rungs.recipes[name]
+        return self.rungs.recipe if " + " in name else ()
 
     def _cut(self) -> None:
         """Prune at each share and time the files: speed doesn't depend on the weights."""
@@ -263,7 +274,9 @@ class FixedList:
             for one in recipe:
                 network = self._applied(one, network, name)
         left = max(end - time.monotonic(), LEAST_TRAINING)
-        tune = recipes.tuning(left, self._distillable(), self.result.seed)
+        tune = recipes.tuning(
+            left, distillable(self.workshop.task, self.original), self.result.seed
+        )
         self.cuts[name] = (*recipe, tune)
         network = self._applied(tune, network, name)
         save(network, self.workshop.folder(name) / "network")
@@ -364,28 +377,15 @@ class FixedList:
 
     def _recipe(self, name: str) -> tuple[Json, ...]:
         """The passes that make a candidate, as JSON."""
-        name = self.elsewhere.base(name)
-        if name == BASELINE:
-            return ()
-        if name in self.rungs.recipes:
-            return tuple(recipes.to_json(self.rungs.recipes[name]))
-        base, plus, _ = name.rpartition(" + ")
-        passes = self.cuts.get(base or name, ())
-        more = self.rungs.recipe if plus else ()
-        return tuple(recipes.to_json((*passes, *more)))
+        base = self.elsewhere.base(name)
+        cut = base.rpartition(" + ")[0] or base
+        rounding = self.elsewhere.demanded(name, self._rounding(base))
+        return tuple(recipes.to_json((*self.cuts.get(cut, ()), *rounding)))
 
-    def _quantized(self, network: Network) -> Network:
-        for one in self.rungs.recipe:
+    def _quantized(self, network: Network, recipe: Recipe | None = None) -> Network:
+        for one in self.rungs.recipe if recipe is None else recipe:
             network = self._applied(one, network, self.rung)
         return network
-
-    def _distillable(self) -> bool:
-        """Whether the targets are classes and the outputs are scores of two or more."""
-        _, targets = next(iter(self.workshop.task.train))
-        args, kwargs = as_call(self.workshop.task.example)
-        with torch.no_grad():
-            outputs = torch.utils._pytree.tree_leaves(self.original(*args, **kwargs))[0]
-        return not targets.is_floating_point() and outputs.dim() > 1 and outputs.shape[1] > 1
 
     def _leave(self, cut: str, why: str) -> None:
         """Say of both files of a cut why it wasn't tuned."""

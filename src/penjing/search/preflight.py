@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from penjing.contract import Array, as_arrays
 from penjing.errors import InputError, MachineError
 from penjing.files import require_writable_folder
 from penjing.measure import scores
+from penjing.network import Network
 from penjing.search.result import Result
 from penjing.search.workshop import STEM
-from penjing.task import Batches
+from penjing.task import Batches, Task, as_call
 
 
 def check_options(max_drop: float, minutes: float, goal: str, confidence: float) -> None:
@@ -90,3 +92,12 @@ def require_better_than_chance(metric: str, found: Array, validation: Batches) -
             "samples, and always answering the commonest class gives "
             f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
         )
+
+
+def distillable(task: Task, network: Network) -> bool:
+    """Whether the targets are classes and the outputs are scores of two or more."""
+    _, targets = next(iter(task.train))
+    args, kwargs = as_call(task.example)
+    with torch.no_grad():
+        outputs = torch.utils._pytree.tree_leaves(network(*args, **kwargs))[0]
+    return not targets.is_floating_point() and outputs.dim() > 1 and outputs.shape[1] > 1

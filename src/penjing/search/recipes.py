@@ -29,9 +29,18 @@ FEWER_BITS: dict[str, Recipe] = {
 runtimes compute with integers as before, and just as fast."""
 
 
+DEMANDS = ("outputs", "symmetric")
+"""Options of `Quantize` that a runtime may demand (`Runtime.demands`)."""
+
+
 def to_json(recipe: Recipe) -> list[Json]:
     """The passes with their options."""
     return [one.to_json() for one in recipe]
+
+
+def undemanded(recipe: Sequence[Json]) -> list[Json]:
+    """A recipe as JSON without what only its runtime demands."""
+    return [{key: one[key] for key in one if key not in DEMANDS} for one in recipe]
 
 
 def from_json(data: Sequence[Json]) -> Recipe:

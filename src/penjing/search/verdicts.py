@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penjing.contract import Json, Measurement
+from penjing.search.recipes import undemanded
 from penjing.search.result import Candidate, Result
 
 PAYS = "pays: faster, and keeps the budget"
@@ -49,10 +50,10 @@ def _methods(one: Candidate) -> list[str]:
 
 def _rivals(one: Candidate, others: Sequence[Candidate], baseline: Candidate) -> list[Candidate]:
     """Those whose recipe is a part of the candidate's, and of no longer such part; for another
-    runtime than the original's, the same recipe in that."""
+    runtime than the original's, the same recipe in that, but for what the runtime demands."""
     usual = [other for other in others if other.runtime == baseline.runtime]
     if one.runtime != baseline.runtime:
-        return [other for other in usual if other.recipe == one.recipe]
+        return [other for other in usual if undemanded(other.recipe) == undemanded(one.recipe)]
     parts = [other for other in usual if _is_part(other.recipe, one.recipe)]
     return [
         part for part in parts if not any(_is_part(part.recipe, other.recipe) for other in parts)
