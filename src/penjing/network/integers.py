@@ -34,10 +34,12 @@ class Form:
         codes: whether weights and biases are integers with a dequantize behind them. If not,
             weights are real numbers on their grid with a quantize and a dequantize behind them,
             and biases real numbers on theirs.
+        biases: whether biases are integers where weights are.
     """
 
     values: torch.dtype = torch.uint8
     codes: bool = True
+    biases: bool = True
 
     @property
     def ends(self) -> tuple[int, int, torch.dtype]:
@@ -184,7 +186,7 @@ def _bias(network: Network, layer: fx.Node, rounded: fx.Node, grid: Tensor, form
     source, scale = (cast(fx.Node, one) for one in rounded.args[:2])
     name = str(source.target)
     codes = quantized_bias(network.tensor(name).detach().cpu(), grid)
-    if form.codes:
+    if form.codes and form.biases:
         _dequantized(network, layer, 2, name, codes, grid)
     else:
         layer.update_arg(2, source)

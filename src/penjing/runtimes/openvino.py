@@ -18,6 +18,7 @@ from penjing.contract import Array, Artifact, Input, Placement
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
+from penjing.network.integers import Form
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import handed_back, in_order
 from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
@@ -25,6 +26,7 @@ from penjing.targets import Target
 
 OUTPUTS_PLACE = ["penjing", "outputs"]
 """Where in an IR's runtime information it says how outputs are to be handed back."""
+FORM = Form(biases=False)
 SETTINGS: dict[str, dict[str, Any]] = {
     "CPU": {
         "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
@@ -75,7 +77,7 @@ class OpenVino(Runtime):
         Raises:
             InputError: the ONNX exporter or OpenVINO lacks an operator; the message names it.
         """
-        model = _converted(to_onnx(network))
+        model = _converted(to_onnx(network, FORM))
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "model.xml"
             openvino.save_model(model, made, compress_to_fp16=False)
@@ -177,12 +179,16 @@ class OpenVinoSession:
 
 
 def _converted(model: onnx.ModelProto) -> openvino.Model:
+    """As OpenVINO's converter has it, which folds what it knows of shapes before it is saved."""
     structure = {one.key: one.value for one in model.metadata_props}[OUTPUTS_KEY]
     del model.metadata_props[:]  # else OpenVINO keeps it twice
-    try:
-        made = openvino.Core().read_model(model.SerializeToString())
-    except RuntimeError as error:
-        raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        try:
+            made = openvino.convert_model(path)
+        except Exception as error:  # it has no class of its own for what it can't convert
+            raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
     made.set_rt_info(structure, OUTPUTS_PLACE)
     return made
 
