@@ -33,7 +33,8 @@ PLANES, TRITS = "UnpackPlanes", "UnpackTrits"
 LEAST_OPSET = 18
 """The first with BitwiseAnd."""
 MOVES = ("Transpose", "Reshape")
-"""What may stand between a weight and its DequantizeLinear; folded as well."""
+"""What may stand between a weight and what makes it real; folded as well."""
+MAKES_REAL = ("Cast", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class _Packed:
 def pack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model with int8 weights of few bits packed, where that makes it smaller.
 
-    A weight is packed if all that reads it is DequantizeLinear, behind a Transpose or a Reshape or
-    not, and if its codes fit in less than eight bits:
+    A weight is packed if all that reads it is DequantizeLinear or Cast, behind a Transpose or a
+    Reshape or not, and if its codes fit in less than eight bits:
 
         -1, 1           one plane                          1 bit a code
         -1, 0, 1        five to a byte, base 3             1.6 bits
@@ -103,7 +104,7 @@ def _few_bits(graph: onnx.GraphProto) -> list[_Packed]:
             and all(
                 position == 0
                 and (
-                    node.op_type == "DequantizeLinear"
+                    node.op_type in MAKES_REAL
                     or (node.op_type in MOVES and only_codes(node.output[0]))
                 )
                 for node, position in readers[name]

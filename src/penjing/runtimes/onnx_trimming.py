@@ -79,10 +79,11 @@ def _leave_out_zero_points(graph: onnx.GraphProto) -> None:
             kinds = readers[node.output[0]]
             if kinds and kinds <= WITHOUT_ZERO_POINT and not np.any(_array(zero)):
                 del node.input[2]
-    _drop_unread(graph)
+    drop_unread(graph)
 
 
-def _drop_unread(graph: onnx.GraphProto) -> None:
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Leave out, in place, initializers that no node reads."""
     read = {name for node in graph.node for name in (*node.input, *names_inside(node))}
     read |= {one.name for one in graph.output}
     for one in list(graph.initializer):

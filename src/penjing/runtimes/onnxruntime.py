@@ -22,6 +22,7 @@ from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx_export import UNSIGNED, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_packing import pack_weights
 from penjing.runtimes.onnx_session import OnnxSession
+from penjing.runtimes.onnx_weights import fold_when_loaded
 from penjing.targets import Target
 
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
@@ -46,7 +47,9 @@ class OnnxRuntime(Runtime):
         Raises:
             InputError: the exporter can't express an operator; the message names it.
         """
-        model = pack_weights(to_onnx(network, self.form))
+        model = to_onnx(network, self.form)
+        fold_when_loaded(model)
+        model = pack_weights(model)
         write_atomically(path, model.SerializeToString())
         return self.artifact(path)
 
