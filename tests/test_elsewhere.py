@@ -35,9 +35,9 @@ class Twin(OnnxRuntime):
     name: ClassVar[str] = "twin"
     ending: ClassVar[str] = ".twin"
 
-    def lower(self, network: Network, path: Path) -> Artifact:
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         write_atomically(path.with_suffix(".extra"), b"more")
-        return super().lower(network, path)
+        return super().lower(network, path, floats)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         return (path, path.with_suffix(".extra"))

@@ -85,7 +85,7 @@ class _Astray(OnnxRuntime):
 
     layer = ""
 
-    def lower(self, network: Network, path: Path) -> Artifact:
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         wrong = copy.deepcopy(network)
         for node in wrong.calls():
             if node.target in LAYERS and node.meta["layer"] == self.layer:
@@ -94,7 +94,7 @@ class _Astray(OnnxRuntime):
                     source = source.args[0]  # type: ignore[union-attr]
                 with torch.no_grad():
                     wrong.tensor(str(source.target)).mul_(-1.5)  # type: ignore[union-attr]
-        return super().lower(wrong, path)
+        return super().lower(wrong, path, floats)
 
 
 @pytest.mark.parametrize(("name", "place"), [("plain_cnn", 0), ("plain_cnn", -1), ("resnet_a", 3)])

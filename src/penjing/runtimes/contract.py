@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from penjing.contract import Artifact, Estimate, Placement, Session
-from penjing.errors import UnsafeError
+from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, sha256_of
 from penjing.measure.footprint import footprint
 from penjing.network import Network
@@ -25,12 +25,16 @@ class Runtime(ABC):
         demands: options of `Quantize` without which it doesn't compute on the integers, such as
             `{"outputs": True}` where a layer's result must be integers too.
         simulated: whether a simulator stands for the device here, whose time means nothing.
+        floats: the forms that its files can hold real numbers in.
+        weights_alone: whether its files can hold integer weights where no value is rounded.
     """
 
     name: ClassVar[str]
     ending: ClassVar[str]
     demands: ClassVar[Mapping[str, Any]] = {}
     simulated: ClassVar[bool] = False
+    floats: ClassVar[tuple[str, ...]] = ("float32",)
+    weights_alone: ClassVar[bool] = False
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """What stands against running `network` on `target`, one line each; empty if nothing."""
@@ -60,6 +64,23 @@ class Runtime(ABC):
         basis = f"{artifact.path.name} as it lies there"
         return target.shortages(artifact.file_bytes, known.value_bytes, basis)
 
+    def require(self, precision: str) -> None:
+        """Check that its files can hold a network in this precision.
+
+        Args:
+            precision: how real numbers are held, `"int8"`, or `"int8-weights"`.
+
+        Raises:
+            InputError: they can't; the message says what they can hold.
+        """
+        alone = ["int8-weights"] if self.weights_alone else []
+        has = [*self.floats, "int8", *alone]
+        if precision not in has:
+            raise InputError(
+                f"{self.name} has no files of {precision}; it has {', '.join(has)}; take one of "
+                "these, or another runtime (penjing runtimes)"
+            )
+
     def on(self, target: Target) -> Runtime:
         """This runtime, set up for the target."""
         return self
@@ -70,11 +91,16 @@ class Runtime(ABC):
         return None
 
     @abstractmethod
-    def lower(self, network: Network, path: Path) -> Artifact:
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Write the network as this runtime's file.
 
+        Args:
+            floats: how the file holds real numbers, one of `self.floats`. Inputs and outputs are
+                float32 in any case.
+
         Raises:
-            InputError: an operator that the runtime lacks; the message names it.
+            InputError: an operator that the runtime lacks, or a weight that `floats` can't hold;
+                the message names it.
         """
 
     def files(self, path: Path) -> tuple[Path, ...]:

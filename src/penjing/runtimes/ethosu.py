@@ -67,6 +67,7 @@ class EthosU(Runtime):
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
     demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
+    floats: ClassVar[tuple[str, ...]] = ()
 
     accelerator: str = "ethos-u55-128"
     system: str = ""
@@ -94,13 +95,13 @@ class EthosU(Runtime):
             )
         return replace(self, accelerator=target.npu or "")
 
-    def lower(self, network: Network, path: Path) -> Artifact:
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export as LiteRT does, and compile that.
 
         Raises:
             InputError: the network isn't quantized, or the converter or Vela can't take it.
         """
-        if not any(True for _ in grids(network)):
+        if floats != "float32" or not any(True for _ in grids(network)):
             raise InputError(_NOT_ROUNDED)
         return self.compile(tflite_export.to_tflite(network), path)
 

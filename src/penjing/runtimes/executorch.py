@@ -47,7 +47,12 @@ IN_USE: set[int] = set()
 
 
 class ExecuTorch(Runtime):
-    """ExecuTorch with its XNNPACK delegate."""
+    """ExecuTorch with its XNNPACK delegate.
+
+    Its files hold neither float16 nor integer weights alone. XNNPACK runs a network of float16, but
+    what writes its part of a file (ExecuTorch 1.5) keeps the weights of convolutions in float32,
+    and so it does with weights on a grid where values have none.
+    """
 
     name: ClassVar[str] = "executorch"
     ending: ClassVar[str] = ".pte"
@@ -57,13 +62,14 @@ class ExecuTorch(Runtime):
         """A target without this runtime or its integers, and outputs of a batch as a whole."""
         return super().problems(network, target) + not_by_sample(network)
 
-    def lower(self, network: Network, path: Path) -> Artifact:
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export for one sample, and let XNNPACK take what it can.
 
         Raises:
             InputError: an operator that ExecuTorch lacks, which the message names; or the file
                 can't be loaded, for XNNPACK checks only then what it took.
         """
+        self.require(floats)
         mode = network.training
         network.eval()
         try:

@@ -19,24 +19,29 @@ class LiteRt(Runtime):
     """Google's LiteRT, its CPU kernels and XNNPACK.
 
     Where the network is rounded at its ends, the file takes and gives int8; a session does the
-    rounding, so that it takes and gives real numbers all the same.
+    rounding, so that it takes and gives real numbers all the same. Weights of float16, or integer
+    weights alone, become float32 when the file is loaded, and it computes in that.
     """
 
     name: ClassVar[str] = "litert"
     ending: ClassVar[str] = ".tflite"
     demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
+    floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
+    weights_alone: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target) -> list[str]:
         """A target without this runtime or its integers, and grids that its files can't hold."""
         return super().problems(network, target) + tflite_export.problems(network)
 
-    def lower(self, network: Network, path: Path) -> Artifact:
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export one sample's network, with the inputs laid out as the model has them.
 
         Raises:
-            InputError: the converter can't express an operator or a grid; the message names it.
+            InputError: the converter can't express an operator or a grid, or float16 a weight; the
+                message names it.
         """
-        write_atomically(path, tflite_export.to_tflite(network))
+        self.require(floats)
+        write_atomically(path, tflite_export.to_tflite(network, floats))
         return self.artifact(path)
 
     def open(self, contents: list[bytes], threads: int = 1) -> LiteRtSession:

@@ -22,6 +22,7 @@ from penjing.network.integers import Form
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import handed_back, in_order
 from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
+from penjing.runtimes.onnx_half import require_halves
 from penjing.targets import Target
 
 OUTPUTS_PLACE = ["penjing", "outputs"]
@@ -47,12 +48,18 @@ Shapes = tuple[tuple[int, ...], ...]
 class OpenVino(Runtime):
     """Intel's OpenVINO, CPU plugin.
 
+    The CPU's computes in float32 whatever the file holds: a session asks for that. Weights of
+    linear layers it makes real at each run: a small ViT took 1.04 times as long with float16, 1.07
+    times with integer weights alone.
+
     Attributes:
         device: the plugin, as OpenVINO calls it.
     """
 
     name: ClassVar[str] = "openvino"
     ending: ClassVar[str] = ".xml"
+    floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
+    weights_alone: ClassVar[bool] = True
     device: ClassVar[str] = "CPU"
 
     @classmethod
@@ -69,18 +76,23 @@ class OpenVino(Runtime):
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
         return super().problems(network, target) + too_large_for_onnx(network)
 
-    def lower(self, network: Network, path: Path) -> Artifact:
-        """Convert the ONNX model, with a free batch size; floats stay float32.
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Convert the ONNX model, with a free batch size.
 
         The weights are written first: who finds the graph finds them too.
 
         Raises:
-            InputError: the ONNX exporter or OpenVINO lacks an operator; the message names it.
+            InputError: the ONNX exporter or OpenVINO lacks an operator, or a weight is beyond
+                float16's range; the message names it.
         """
-        model = _converted(to_onnx(network, FORM))
+        self.require(floats)
+        exported = to_onnx(network, FORM)
+        if floats == "float16":
+            require_halves(exported)
+        model = _converted(exported)
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "model.xml"
-            openvino.save_model(model, made, compress_to_fp16=False)
+            openvino.save_model(model, made, compress_to_fp16=floats == "float16")
             contents = [one.read_bytes() for one in self.files(made)]
         for place, content in reversed(list(zip(self.files(path), contents, strict=True))):
             write_atomically(place, content)

@@ -9,6 +9,7 @@ integers only as a layer is written as one (`penjing.network.as_convolutions`).
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
-from penjing.runtimes import tflite_file
+from penjing.runtimes import tflite_file, tflite_weights
 from penjing.runtimes.interface import Flat, input_names, not_by_sample, one_sample, structure_of
 from penjing.task import as_call, batch_dims
 
@@ -57,12 +58,12 @@ def problems(network: Network) -> list[str]:
     return found
 
 
-def to_tflite(network: Network) -> bytes:
-    """The file's bytes.
+def to_tflite(network: Network, floats: str = "float32") -> bytes:
+    """The file's bytes; `floats` as `Runtime.lower` takes it.
 
     Raises:
-        InputError: an operator or a grid that the converter lacks, or an output that doesn't hold
-            one entry for each sample; the message names it.
+        InputError: an operator or a grid that the converter lacks, an output that doesn't hold
+            one entry for each sample, or a weight beyond float16's range; the message names it.
     """
     if stands_against := problems(network):
         raise InputError(stands_against[0])
@@ -82,7 +83,12 @@ def to_tflite(network: Network) -> bytes:
         network.train(mode)
     model = tflite_file.read(content)
     _put_in_order(model)
-    _name(model, layers, shapes(plain))
+    owners = _owners(model, layers, shapes(plain))
+    _name(model, owners)
+    if _is_rounded(network) and not _rounds_values(network):
+        _round_weights(model, network, owners)
+    if floats == "float16":
+        tflite_weights.halve(model)
     tflite_file.note(model, known)
     return tflite_file.write(model)
 
@@ -97,6 +103,11 @@ def _as_layers(network: Network) -> Network:
 
 def _is_rounded(network: Network) -> bool:
     return any(node.target in ROUNDING for node in network.calls())
+
+
+def _rounds_values(network: Network) -> bool:
+    weights = {grid.node for grid in weight_grids(network).values()}
+    return any(node.target in ROUNDING and node not in weights for node in network.calls())
 
 
 def _known(network: Network, outputs: Any) -> dict[str, Any]:
@@ -147,9 +158,32 @@ def _put_in_order(model: Any) -> None:
     graph.outputs = [one.tensorIndex for one in signature.outputs]
 
 
-def _name(model: Any, layers: list[torch.fx.Node], known: Any) -> None:
+def _round_weights(model: Any, network: Network, owners: Mapping[int, str]) -> None:
+    """Store as integers the weights of linear layers, which the converter leaves real.
+
+    Raises:
+        InputError: some weights with a grid are real numbers still.
+    """
+    weights = {str(node.meta["layer"]): one for node, one in weight_grids(network).items()}
+    scales = {
+        one.inputs[1]: network.tensor(weights[owners[place]].scale).detach().cpu().numpy()
+        for place, one in enumerate(tflite_file.operators(model))
+        if one.kind == "FULLY_CONNECTED" and owners.get(place) in weights
+    }
+    tflite_weights.round_weights(model, scales)
+    rounded = {str(one.source.target) for one in weights.values()}
+    wanted, has = sum(network.tensor(one).numel() for one in rounded), tflite_weights.codes(model)
+    if has < wanted:
+        raise InputError(
+            f"the LiteRT converter keeps {wanted - has} of {wanted} integer weights as real "
+            "numbers; round values too: Quantize(outputs=True)"
+        )
+
+
+def _name(model: Any, owners: Mapping[int, str]) -> None:
     """Name operators by the layer whose weight they use, and weights as the model does."""
-    graph, owners = model.subgraphs[0], _owners(model, layers, known)
+    graph = model.subgraphs[0]
+    stored = tflite_weights.sources(model)
     taken = {str(one.name) for one in graph.tensors}
     for place, one in enumerate(tflite_file.operators(model)):
         owner = owners.get(place, "")
@@ -160,6 +194,7 @@ def _name(model: Any, layers: list[torch.fx.Node], known: Any) -> None:
             graph.tensors[output].name = f"{name}:{k}" if k else name
         if owner:
             for position, part in zip(one.inputs[1:3], ("weight", "bias"), strict=False):
+                position = stored.get(position, position)
                 if position >= 0 and tflite_file.is_constant(model, position):
                     graph.tensors[position].name = f"{owner}.{part}"
 
@@ -171,6 +206,7 @@ def _owners(model: Any, layers: list[torch.fx.Node], known: Any) -> dict[int, st
     one, or folded one away) nothing is claimed.
     """
     found: dict[int, str] = {}
+    stored = tflite_weights.sources(model)
     placed = list(enumerate(tflite_file.operators(model)))
     for kinds, wanted in (
         (CONVOLVING, [one for one in layers if one.target in CONVOLUTIONS]),
@@ -179,7 +215,8 @@ def _owners(model: Any, layers: list[torch.fx.Node], known: Any) -> dict[int, st
         mine = [
             (place, one)
             for place, one in placed
-            if one.kind in kinds and tflite_file.is_constant(model, one.inputs[1])
+            if one.kind in kinds
+            and (one.inputs[1] in stored or tflite_file.is_constant(model, one.inputs[1]))
         ]
         sizes = [sorted(model.subgraphs[0].tensors[one.inputs[1]].shape) for _, one in mine]
         if sizes == [sorted(known[one.args[1]]) for one in wanted]:

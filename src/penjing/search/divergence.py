@@ -20,19 +20,21 @@ from penjing.task import as_call
 
 
 def first_divergence(
-    network: Network, runtime: Runtime, inputs: Any, tolerance: float
+    network: Network, runtime: Runtime, inputs: Any, tolerance: float, floats: str = "float32"
 ) -> str | None:
     """The first layer whose value in the runtime is further than `tolerance` times the largest
     number of that value from the network's; None if there is none.
 
-    The graph is cut behind a layer and that part is lowered and run, for half of the layers that
-    are left each time: it is assumed that what has gone astray stays so.
+    The graph is cut behind a layer and that part is lowered (`floats` as `Runtime.lower` takes it)
+    and run, for half of the layers that are left each time: it is assumed that what has gone astray
+    stays so.
     """
     layers = [node.name for node in network.graph.nodes if node.target in LAYERS]
     low, high = 0, len(layers)
     while low < high:
         middle = (low + high) // 2
-        if _diverges(up_to(network, layers[middle]), runtime, inputs, tolerance):
+        part = up_to(network, layers[middle])
+        if _diverges(part, runtime, inputs, tolerance, floats):
             high = middle
         else:
             low = middle + 1
@@ -68,12 +70,14 @@ def _ending_at(network: Network, node: fx.Node) -> Network:
     return network
 
 
-def _diverges(network: Network, runtime: Runtime, inputs: Any, tolerance: float) -> bool:
+def _diverges(
+    network: Network, runtime: Runtime, inputs: Any, tolerance: float, floats: str
+) -> bool:
     args, kwargs = as_call(inputs)
     with torch.no_grad():
         wanted = pytree.tree_leaves(network(*args, **kwargs))[0].numpy()
     with tempfile.TemporaryDirectory() as folder:
-        artifact = runtime.lower(network, Path(folder) / f"part{runtime.ending}")
+        artifact = runtime.lower(network, Path(folder) / f"part{runtime.ending}", floats)
         found = pytree.tree_leaves(runtime.load(artifact).run(as_arrays(inputs)))[0]
     apart = np.abs(wanted.astype(np.float64) - found)
     return not bool(np.all(apart <= tolerance * np.abs(wanted).max()))
