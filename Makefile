@@ -26,8 +26,8 @@ test: .venv/installed check
 
 test-runtimes: .venv-runtimes/installed
 	$(ALL)/python -m pytest tests/test_as_convolutions.py tests/test_ethosu.py \
-		tests/test_executorch.py tests/test_litert.py tests/test_onnx_providers.py \
-		tests/test_openvino.py
+		tests/test_executorch.py tests/test_half.py tests/test_litert.py \
+		tests/test_onnx_providers.py tests/test_openvino.py
 	$(ALL)/python -m pytest tests/test_runner.py tests/test_runtimes.py
 
 check: .venv/installed

@@ -120,7 +120,7 @@ def test_nothing_goes_astray_in_a_runtime_that_is_right() -> None:
 
 def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None:
     task = _task()
-    with pytest.raises(InputError, match="precision must be one of float32, int8"):
+    with pytest.raises(InputError, match="precision must be one of float32, float16, int8, "):
         export(task, "onnxruntime", tmp_path, this_machine(), "int3")
     with pytest.raises(InputError, match="did you mean 'onnxruntime'"):
         export(task, "onnxruntim", tmp_path, this_machine())

@@ -169,7 +169,9 @@ def bench(
 def export(
     task: TaskName,
     runtime: Annotated[str, typer.Option(help="See `penjing runtimes`.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="float32, float16, int8 or int8-weights.")
+    ] = "float32",
     target: Annotated[str, typer.Option(help="See `penjing targets`.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the file and its record.")] = Path(
         "exported"

@@ -37,10 +37,11 @@ from penjing.search.result import Result
 from penjing.targets import Target
 from penjing.task import Task, as_call
 
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "float16", "int8", "int8-weights")
 RECORD = "export.json"
 LEAST_SAME = 0.98  # of the decisions; fewer, and the layer is looked for that goes astray
-FAR = {"float32": 1e-3, "int8": 0.2}  # of a value's largest number; int8 adds up many roundings
+FAR = {"float32": 1e-3, "float16": 2e-2, "int8": 0.2, "int8-weights": 1e-3}
+"""Of a value's largest number, from what the file was lowered from; int8 adds up many roundings."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +91,32 @@ def export(
 
     The file is `model` with the runtime's ending in `out`, with its record `export.json`.
 
+    Args:
+        precision: `"float32"`; `"float16"`, real numbers in half the bytes; `"int8"`; or
+            `"int8-weights"`, integer weights and all values in float. Inputs and outputs are
+            float32 in any of them; the runtime's docstring says what it computes in.
+
     Raises:
-        InputError: there is no such runtime or precision, or the runtime or the target can't take
-            the network; the message names what stands against it.
+        InputError: there is no such runtime or precision, the runtime's files can't hold it, a
+            weight is beyond float16's range, or the runtime or the target can't take the network;
+            the message names what stands against it.
         MachineError: `out` can't be written.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
     one = find_runtime(runtime).on(target)
+    one.require(precision)
     require_writable_folder(out)
     check(task)
     original = network = capture(task.model, task.example, source=task.source)
     if precision == "int8":
         network = Quantize(**one.demands)(original, task)
+    elif precision == "int8-weights":
+        network = Quantize(activations=None)(original, task)
+    floats = precision if precision in one.floats else "float32"
     for problem in one.problems(network, target):
         raise InputError(problem)
-    artifact = one.lower(network, out / f"model{one.ending}")
+    artifact = one.lower(network, out / f"model{one.ending}", floats)
     for problem in one.too_large(network, target, artifact):
         raise InputError(problem)
     session = one.load(artifact)
@@ -114,7 +125,7 @@ def export(
         proof = replace(proof, demands=tuple(one.demands))
     same = proof.parity.same_decisions
     if same is not None and same < LEAST_SAME:
-        found = first_divergence(network, one, task.example, FAR[precision])
+        found = first_divergence(network, one, task.example, FAR[precision], floats)
         proof = replace(proof, diverges=found)
     write_atomically(out / RECORD, json.dumps(proof.to_json(), indent=1, allow_nan=False))
     return proof
