@@ -55,9 +55,10 @@ def test_integers_are_the_networks_and_run_on_the_unit(
     assert where[runtime.unit] > where["cpu"]
 
 
-def test_floats_are_the_networks(runtime: OnProvider, tmp_path: Path) -> None:
+@pytest.mark.parametrize("floats", ["float32", "float16"])
+def test_floats_are_the_networks(runtime: OnProvider, floats: str, tmp_path: Path) -> None:
     network, inputs = network_of("small", False)
-    artifact = runtime.lower(network, tmp_path / f"a{runtime.ending}")
+    artifact = runtime.lower(network, tmp_path / f"a{runtime.ending}", floats)
     assert gap(network, runtime.load(artifact), inputs) < 0.02
     assert {one.unit for one in runtime.placement(artifact)} == {runtime.unit}
 

@@ -44,6 +44,7 @@ class OnProvider(OnnxRuntime):
         unit: what computes there, as a placement calls it.
     """
 
+    weights_alone: ClassVar[bool] = False
     provider: Provider
     unit: ClassVar[str]
 
@@ -93,6 +94,7 @@ class OnCuda(OnProvider):
     """NVIDIA's GPUs by CUDA and cuDNN; where the file holds integers, it mostly computes floats."""
 
     name: ClassVar[str] = "onnxruntime-cuda"
+    half_values: ClassVar[bool] = True
     provider = Provider("CUDAExecutionProvider")
     unit: ClassVar[str] = "gpu"
 
@@ -101,6 +103,7 @@ class OnTensorRt(OnProvider):
     """NVIDIA's GPUs by TensorRT, whose integers have no zero point."""
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
+    half_values: ClassVar[bool] = True
     demands: ClassVar[Mapping[str, Any]] = {"symmetric": True}
     form: ClassVar[Form] = Form(torch.int8)
     provider = Provider("TensorrtExecutionProvider", {"trt_int8_enable": "1"}, one_by_one=True)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import onnx
 import openvino
+from openvino._offline_transformations import apply_moc_transformations
 
 from penjing.contract import Array, Artifact, Input, Placement
 from penjing.errors import InputError
@@ -58,9 +59,9 @@ class OpenVino(Runtime):
 
     name: ClassVar[str] = "openvino"
     ending: ClassVar[str] = ".xml"
+    device: ClassVar[str] = "CPU"
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
-    device: ClassVar[str] = "CPU"
 
     @classmethod
     def absent(cls) -> str | None:
@@ -191,16 +192,17 @@ class OpenVinoSession:
 
 
 def _converted(model: onnx.ModelProto) -> openvino.Model:
-    """As OpenVINO's converter has it, which folds what it knows of shapes before it is saved."""
+    """With what its converter does before a model is saved, as to fold what is known of shapes.
+
+    The converter itself (`openvino.convert_model`) isn't called, for it sends telemetry.
+    """
     structure = {one.key: one.value for one in model.metadata_props}[OUTPUTS_KEY]
     del model.metadata_props[:]  # else OpenVINO keeps it twice
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model.SerializeToString())
-        try:
-            made = openvino.convert_model(path)
-        except Exception as error:  # it has no class of its own for what it can't convert
-            raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
+    try:
+        made = openvino.Core().read_model(model.SerializeToString())
+        apply_moc_transformations(made, cf=True)
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
     made.set_rt_info(structure, OUTPUTS_PLACE)
     return made
 
