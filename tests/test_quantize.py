@@ -243,3 +243,19 @@ def test_outputs_rounds_what_every_layer_gives() -> None:
 
     assert rounded() == []
     assert rounded(outputs=True) == ["up", "down"]
+
+
+@pytest.mark.parametrize("scales", ["channel", "tensor"])
+@pytest.mark.parametrize("share", [0.0, 1e-9])
+def test_a_channel_of_next_to_no_weights_keeps_its_bias(share: float, scales: Any) -> None:
+    """Its own scale would be so small that the bias, in steps of it, is beyond 32 bits."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)).eval()
+    batches = [(torch.randn(16, 3, 5, 5), torch.arange(16) % 4) for _ in range(2)]
+    with torch.no_grad():
+        for layer in (model[0], model[3]):
+            layer.weight[1] *= share
+            layer.bias[1] = 1.5
+    task = Task(model, batches[0][0][:2], batches, batches)
+    network = capture(model, task.example)
+    assert worst(Quantize(samples=32, scales=scales)(network, task), network, task) < 0.1

@@ -23,6 +23,7 @@ from penjing.network.network import Network
 from penjing.network.tensors import add_bias, set_tensor
 
 INT32 = 2**31 - 1
+MOST_OF_BIAS = 2**30  # the other half is for the sum of the products
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def fake_quantize(
     for name, one in weights.items():
         weight = nodes[name].args[1]
         assert isinstance(weight, fx.Node)
-        _put(network, f"{weight.target}_scale", torch.tensor(one["scales"], dtype=torch.float32))
+        scales = torch.tensor(one["scales"], dtype=torch.float32)
+        _put(network, f"{weight.target}_scale", _with_room_for_bias(network, nodes[name], scales))
         nodes[name].update_arg(1, _round(network, weight, f"{weight.target}_scale", 0, one))
     for layer in network.calls():
         if layer.target in LAYERS:
@@ -136,6 +138,23 @@ def give_bias(network: Network, layers: Sequence[str]) -> None:
         zeros = torch.zeros(len(network.tensor(name)), dtype=network.tensor(name).dtype)
         add_bias(network, node, name, zeros)
         _round_bias(node)
+
+
+def _with_room_for_bias(network: Network, layer: fx.Node, scales: Tensor) -> Tensor:
+    """A weight's scales, enlarged where the layer's bias would leave the integers of its sums.
+
+    That is so where a channel's weights are next to nothing, as those of a channel that is cut off
+    by a mask. Where all channels share one scale, they go on doing so.
+    """
+    data = grid_of(layer.args[0])
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    if data is None or scales.dim() > 1 or not isinstance(bias, fx.Node) or bias.op != "get_attr":
+        return scales
+    values = network.tensor(str(bias.target)).detach().abs().cpu()
+    least = values / (network.tensor(data.scale).detach().cpu() * MOST_OF_BIAS)
+    if bool((scales == scales[0]).all()):
+        least = least.amax().expand_as(scales)
+    return torch.where(scales.abs() < least, least, scales)
 
 
 def _round_bias(layer: fx.Node) -> None:
