@@ -16,17 +16,15 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness import table
-from networks import Inverted, cifar_task, conv_bn
-from torch import Tensor, nn
+from networks import small_tasks
 
-from penjing.data import Arrays
 from penjing.measure.parity import parity
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels, Quantize
@@ -41,52 +39,6 @@ COLUMNS = (
     "model", "variant", "accelerator", "operators", "on_npu", "cycles", "cycles_ratio",
     "sram_bytes", "flash_bytes", "flash_ratio", "latency_ms", "macs", "same_decisions",
 )  # fmt: skip
-
-
-class MobileNetV2(nn.Module):
-    """Sandler et al. 2018, table 2, with all widths but the last `times` as large."""
-
-    TABLE = (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
-        (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
-    )  # fmt: skip
-
-    def __init__(self, times: float, classes: int) -> None:
-        super().__init__()
-        width = _by_eight(32 * times)
-        layers: list[nn.Module] = [conv_bn(3, width, 3, 2)]
-        for expand, after, repeats, stride in self.TABLE:
-            for index in range(repeats):
-                step = stride if index == 0 else 1
-                layers.append(Inverted(width, _by_eight(after * times), step, expand))
-                width = _by_eight(after * times)
-        self.features = nn.Sequential(*layers, conv_bn(width, 1280, 1))
-        self.classifier = nn.Linear(1280, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
-
-
-def plain_cnn() -> nn.Module:
-    """Two 3x3 convolutions of 16 and 32 channels with pooling, 2048-128-10, on 3x32x32."""
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * 8 * 8, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
-
-
-def _by_eight(width: float) -> int:
-    """The nearest multiple of 8, no less than nine tenths of `width`."""
-    near = max(8, int(width + 4) // 8 * 8)
-    return near if near >= 0.9 * width else near + 8
-
-
-def random_task(name: str, model: nn.Module, side: int) -> Task:
-    """Random weights and images: what it costs is right, what it decides means nothing."""
-    x = torch.randn(64, 3, side, side)
-    data = Arrays(x, torch.arange(64) % 10, batch_size=16)
-    return Task(model.eval(), x[:2], data, data, name=f"{name} (random)")
 
 
 def sparse(network: Network, share: float) -> Network:
@@ -144,15 +96,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = Path(os.environ.get("PENJING_DATA", "."))
-    makers: dict[str, Callable[[], Task]] = {
-        "ResNet-20": lambda: cifar_task(20, folder),
-        "MobileNetV2 0.35 96x96": lambda: random_task(
-            "MobileNetV2 0.35 96x96", MobileNetV2(0.35, 1000), 96
-        ),
-        "plain CNN": lambda: random_task("plain CNN", plain_cnn(), 32),
-    }
     rows = []
-    for name, make in makers.items():
+    for name, make in small_tasks(folder).items():
         if options.only in name:
             try:
                 rows += rows_of(make())

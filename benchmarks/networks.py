@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -74,26 +75,43 @@ class Inverted(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018, table 2."""
+    """Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018, table 2, with
+    all widths but the last `times` as large."""
 
     TABLE = (
         (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
         (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, times: float = 1.0) -> None:
         super().__init__()
-        layers: list[nn.Module] = [conv_bn(3, 32, 3, 2)]
-        width = 32
+        width = by_eight(32 * times)
+        layers: list[nn.Module] = [conv_bn(3, width, 3, 2)]
         for expand, after, repeats, stride in self.TABLE:
             for index in range(repeats):
-                layers.append(Inverted(width, after, stride if index == 0 else 1, expand))
-                width = after
+                step, wide = stride if index == 0 else 1, by_eight(after * times)
+                layers.append(Inverted(width, wide, step, expand))
+                width = wide
         self.features = nn.Sequential(*layers, conv_bn(width, 1280, 1))
         self.classifier = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean((2, 3)))
+
+
+def by_eight(width: float) -> int:
+    """The nearest multiple of 8, no less than nine tenths of `width`."""
+    near = max(8, int(width + 4) // 8 * 8)
+    return near if near >= 0.9 * width else near + 8
+
+
+def plain_cnn() -> nn.Module:
+    """Two 3x3 convolutions of 16 and 32 channels with pooling, 2048-128-10, on 3x32x32."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 8 * 8, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
 
 
 class Dense(nn.Module):
@@ -207,6 +225,24 @@ def random_task(model: nn.Module, name: str) -> Task:
     torch.manual_seed(0)
     batches = [(torch.randn(8, 3, 224, 224), torch.zeros(8, dtype=torch.long)) for _ in range(2)]
     return Task(model.eval(), batches[0][0][:2], batches, [], name=f"{name} (random)")
+
+
+def small_tasks(folder: Path) -> dict[str, Callable[[], Task]]:
+    """By name, how to make the networks for NPUs: trained ResNet-20, and two of random weights."""
+    return {
+        "ResNet-20": lambda: cifar_task(20, folder),
+        "MobileNetV2 0.35 96x96": lambda: _small_task(
+            MobileNetV2(0.35), 96, "MobileNetV2 0.35 96x96"
+        ),
+        "plain CNN": lambda: _small_task(plain_cnn(), 32, "plain CNN"),
+    }
+
+
+def _small_task(model: nn.Module, side: int, name: str) -> Task:
+    """Random weights and images: what it costs is right, what it decides means nothing."""
+    x = torch.randn(64, 3, side, side)
+    data = Arrays(x, torch.arange(64) % 10, batch_size=16)
+    return Task(model.eval(), x[:2], data, data, name=f"{name} (random)")
 
 
 def mobilenet_task() -> Task:

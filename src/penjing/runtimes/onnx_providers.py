@@ -151,9 +151,14 @@ class OnQnn(OnProvider):
 
     provider: Provider = field(default_factory=lambda: _hexagon("hexagon-v75"))
 
+    @classmethod
+    def of(cls, npu: str) -> OnQnn:
+        """For an NPU that `HEXAGONS` has."""
+        return cls(_hexagon(npu))
+
     def on(self, target: Target) -> OnQnn:
         """For the target's own NPU."""
-        return OnQnn(_hexagon(target.npu)) if target.npu in HEXAGONS else self
+        return self.of(target.npu) if target.npu in HEXAGONS else self
 
 
 class OnCoreMl(OnProvider):
