@@ -50,7 +50,7 @@ class OpenVino(Runtime):
     """Intel's OpenVINO, CPU plugin.
 
     The CPU's computes in float32 whatever the file holds: a session asks for that. Weights of
-    linear layers it makes real at each run: a small ViT took 1.04 times as long with float16, 1.07
+    linear layers it makes real at each run: a small ViT took 1.05 times as long with float16, 1.09
     times with integer weights alone.
 
     Attributes:
