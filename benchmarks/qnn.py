@@ -65,7 +65,7 @@ def rows_of(task: Task) -> list[dict[str, Any]]:
                 floats = "float32" if precision == "int8" else precision
                 file = runtime.lower(lowered, Path(folder) / f"model{runtime.ending}", floats)
                 session, places = runtime.load(file), runtime.placement(file)
-            found = parity(lowered, session, task.test)
+            found = parity(lowered, session, task.test, samples=256)
             rows.append(
                 {
                     "model": task.name, "npu": npu, "precision": precision,

@@ -24,21 +24,12 @@ from penjing.search.divergence import first_divergence
 from penjing.search.export import export, verify
 from penjing.targets import this_machine
 from penjing.task import Task
-from tests.reference_networks import build
-
-
-def _task(name: str = "plain_cnn") -> Task:
-    model, x = build(name)
-    inputs = torch.randn(64, *x.shape[1:])
-    with torch.no_grad():
-        labels = model(inputs).argmax(1)
-    data = Arrays(inputs, labels, batch_size=16)
-    return Task(model, x[:2], data, data, data)
+from tests.reference_networks import self_taught
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_an_exported_file_proves_itself_and_is_verified(tmp_path: Path, precision: str) -> None:
-    task = _task()
+    task = self_taught()
     proof = export(task, "onnxruntime", tmp_path, this_machine(), precision)
     assert proof.score == 1.0 if precision == "float32" else proof.score > 0.8
     assert proof.drop.drop == pytest.approx(100 * (1 - proof.score))
@@ -50,7 +41,7 @@ def test_an_exported_file_proves_itself_and_is_verified(tmp_path: Path, precisio
 
 
 def test_a_file_without_a_record_is_verified_without_its_hash(tmp_path: Path) -> None:
-    task = _task()
+    task = self_taught()
     export(task, "onnxruntime", tmp_path, this_machine())
     (tmp_path / "export.json").unlink()
     assert verify(tmp_path / "model.onnx", task).sha256 is None
@@ -59,7 +50,7 @@ def test_a_file_without_a_record_is_verified_without_its_hash(tmp_path: Path) ->
 def test_changed_bytes_are_refused_before_they_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = _task()
+    task = self_taught()
     export(task, "onnxruntime", tmp_path, this_machine())
     path, draw = tmp_path / "model.onnx", random.Random(0)
     good = path.read_bytes()
@@ -100,7 +91,7 @@ class _Astray(OnnxRuntime):
 @pytest.mark.parametrize(("name", "place"), [("plain_cnn", 0), ("plain_cnn", -1), ("resnet_a", 3)])
 @pytest.mark.parametrize("quantized", [False, True])
 def test_the_first_layer_that_goes_astray_is_found(name: str, place: int, quantized: bool) -> None:
-    task = _task(name)
+    task = self_taught(name)
     network = capture(task.model, task.example)
     if quantized:
         network = Quantize(samples=32)(network, task)
@@ -111,7 +102,7 @@ def test_the_first_layer_that_goes_astray_is_found(name: str, place: int, quanti
 
 
 def test_nothing_goes_astray_in_a_runtime_that_is_right() -> None:
-    task = _task()
+    task = self_taught()
     assert (
         first_divergence(capture(task.model, task.example), OnnxRuntime(), task.example, 1e-3)
         is None
@@ -119,7 +110,7 @@ def test_nothing_goes_astray_in_a_runtime_that_is_right() -> None:
 
 
 def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None:
-    task = _task()
+    task = self_taught()
     with pytest.raises(InputError, match="precision must be one of float32, float16, int8, "):
         export(task, "onnxruntime", tmp_path, this_machine(), "int3")
     with pytest.raises(InputError, match="did you mean 'onnxruntime'"):

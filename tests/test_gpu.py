@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from penjing.data import Arrays
 from penjing.network import capture
 from penjing.passes import Quantize, Tune
 from penjing.runtimes.onnxruntime import OnnxRuntime
@@ -16,29 +15,18 @@ from penjing.runtimes.registry import ENTRIES
 from penjing.search.bench import bench
 from penjing.search.export import export, verify
 from penjing.targets import find_target, this_gpu
-from penjing.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train, validate
-from tests.reference_networks import build
+from tests.reference_networks import self_taught
 
 RUNTIMES = ["onnxruntime-cuda", "onnxruntime-tensorrt"]
 NO_CUDA = "torch finds no CUDA device here"
 
 
-def _task() -> Task:
-    """A network whose training data is right, so that a bad training shows."""
-    model, x = build("plain_cnn")
-    inputs = torch.randn(64, *x.shape[1:])
-    with torch.no_grad():
-        labels = model(inputs).argmax(1)
-    data = Arrays(inputs, labels, batch_size=16)
-    return Task(model, x[:2], data, data, data)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_CUDA)
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_tuning_on_cuda_gives_back_a_network_of_the_cpu(precision: str) -> None:
-    task = _task()
+    task = self_taught()
     network = capture(task.model, task.example)
     options = TuneOptions(epochs=2, lr=0.005, device="cuda", precision=precision)
     tuned = train(network, task, options)
@@ -51,7 +39,7 @@ def test_tuning_on_cuda_gives_back_a_network_of_the_cpu(precision: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_CUDA)
 def test_what_is_rounded_is_tuned_on_cuda() -> None:
-    task = _task()
+    task = self_taught()
     rounded = Quantize(samples=32)(capture(task.model, task.example), task)
     tuned = Tune(TuneOptions(epochs=1, lr=0.001, device="cuda"))(rounded, task)
     assert validate(tuned, task) >= validate(rounded, task)
@@ -66,7 +54,7 @@ def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
         pytest.skip(f"{name}: {absent}; {ENTRIES[name].install}")
     if this_gpu() is None:
         pytest.skip(f"{name}: no NVIDIA driver tells of a GPU here")
-    task = _task()
+    task = self_taught()
     proof = export(task, name, tmp_path, find_target("gpu"), precision)
     assert proof.placement["gpu"] > proof.placement.get("cpu", 0)
     assert proof.parity.same_decisions is not None

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from penjing.contract import Artifact, as_arrays
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import weight_grids
@@ -28,7 +27,7 @@ from penjing.search.divergence import first_divergence
 from penjing.search.export import export
 from penjing.targets import find_target, this_machine
 from penjing.task import Task
-from tests.reference_networks import build
+from tests.reference_networks import build, self_taught
 from tests.runtime_networks import NETWORKS, gap, like
 
 HOLD_HALVES = ("onnxruntime", "openvino", "litert")
@@ -116,19 +115,10 @@ def test_integer_weights_take_a_quarter_and_are_the_networks_own(
 def test_an_export_keeps_its_decisions(runtime: str, precision: str, tmp_path: Path) -> None:
     if runtime not in installed():
         pytest.skip(f"needs {runtime}")
-    proof = export(_proven(), runtime, tmp_path, this_machine(), precision)
+    proof = export(self_taught(), runtime, tmp_path, this_machine(), precision)
     assert proof.score >= 63 / 64
     assert proof.parity.same_decisions is not None
     assert proof.diverges is None
-
-
-def _proven() -> Task:
-    model, x = build("plain_cnn")
-    inputs = torch.randn(64, *x.shape[1:])
-    with torch.no_grad():
-        labels = model(inputs).argmax(1)
-    data = Arrays(inputs, labels, batch_size=16)
-    return Task(model, x[:2], data, data, data)
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8-weights"])
@@ -145,7 +135,7 @@ def test_what_a_runtimes_files_cannot_hold_is_one_line_before_any_work(
     monkeypatch.setattr(exporting, "capture", work)
     target = find_target("arm-corstone-300") if runtime == "ethosu" else this_machine()
     with pytest.raises(InputError, match=rf"{runtime} has no files of {precision}; it has.*int8"):
-        export(_proven(), runtime, tmp_path, target, precision)
+        export(self_taught(), runtime, tmp_path, target, precision)
     with pytest.raises(InputError, match=r"float16|Ethos-U computes on int8"):
         find_runtime(runtime).lower(_task("small")[1], tmp_path / "a", "float16")
 

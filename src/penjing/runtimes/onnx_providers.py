@@ -137,8 +137,8 @@ class OnOpenVino(OnProvider):
 class OnQnn(OnProvider):
     """Qualcomm's Hexagon NPUs, by its AI Engine Direct (QNN); floats are computed in float16.
 
-    On x86-64 the same library simulates the NPU: decisions and placement are those of the device,
-    and the time means nothing.
+    On x86-64 the same library simulates the NPU: decisions and placement are what it says of the
+    device, and the time means nothing.
 
     Attributes:
         provider: the NPU's generation and the chip that it is in, among its settings.
