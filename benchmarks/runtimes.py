@@ -4,11 +4,13 @@
         [--only NAME ...] [--runtimes NAME ...] [--seconds 6]
 
 Per file: how far its outputs are from the network's and how many decisions are the same, accuracy,
-bytes, operators by the unit that ran them, and `ratio`, its latency over that of the peer's int8 in
-the same windows; one thread, batch 1. The peers are ONNX Runtime's quantize_static, NNCF,
-ExecuTorch's XNNPACK quantizer and Google's ai-edge-quantizer, all on the same 512 inputs. Networks
-with random weights are there for parity and time. With --json a row that is there isn't made again,
-so that runtimes whose packages exclude each other can be measured by several Pythons into one file.
+`points`, its accuracy less that of the peer's int8 with the 95 % interval of that paired
+difference, bytes, operators by the unit that ran them, and `ratio`, its latency over that of the
+peer's int8 in the same windows; one thread, batch 1. The peers are ONNX Runtime's quantize_static,
+NNCF, ExecuTorch's XNNPACK quantizer and Google's ai-edge-quantizer, all on the same 512 inputs.
+Networks with random weights are there for parity and time. With --json a row that is there isn't
+made again, so that runtimes whose packages exclude each other can be measured by several Pythons
+into one file.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from harness import table
 from networks import cifar_task, densenet_task, mobilenet_task, vit_task
 from peers import PEERS, SAMPLES
 
-from penjing.contract import Session
+from penjing.contract import Array, Session
 from penjing.measure.latency import compare
 from penjing.measure.parity import parity
 from penjing.measure.scores import score
@@ -40,8 +42,8 @@ from penjing.task import Task
 
 Row = dict[str, Any]
 COLUMNS = (
-    "model", "runtime", "file", "worst", "same", "accuracy", "latency_ms", "ratio", "interval",
-    "file_bytes", "units",
+    "model", "runtime", "file", "worst", "same", "accuracy", "points", "latency_ms", "ratio",
+    "interval", "file_bytes", "units",
 )  # fmt: skip
 
 
@@ -102,10 +104,16 @@ def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row
     sessions["peer int8"] = runtime.open(theirs)
     rows["peer int8"] = _agreement(network, sessions["peer int8"], task)
     rows["peer int8"]["file_bytes"] = sum(map(len, theirs))
+    right = {
+        file: score(one, task.test, task.metric) for file, one in sessions.items() if task.test
+    }
     one = task.example[:1].numpy()
     times = compare(sessions, one, "peer int8", seconds)
     for file, row in rows.items():
         row |= {"model": name, "runtime": runtime.name, "file": file}
+        if task.test:
+            row["accuracy"] = float(right[file].mean())
+            row["points"] = _points(right[file] - right["peer int8"])
         row |= {"latency_ms": times[file].latency_ms, "ratio": times[file].ratio}
         row["interval"] = [times[file].ratio_low, times[file].ratio_high]
         row["disturbed"] = times[file].disturbed
@@ -116,8 +124,13 @@ def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row
 def _agreement(network: Network, session: Session, task: Task) -> Row:
     """With the network on the test data; on the training data where its weights are random."""
     found = parity(network, session, task.test or task.train)
-    accuracy = float(score(session, task.test, task.metric).mean()) if task.test else None
-    return {"worst": found.max_difference, "same": found.same_decisions, "accuracy": accuracy}
+    return {"worst": found.max_difference, "same": found.same_decisions}
+
+
+def _points(differences: Array) -> list[float]:
+    """The mean in points, and half of its 95 % interval."""
+    half = 1.96 * float(differences.std()) / len(differences) ** 0.5
+    return [100 * float(differences.mean()), 100 * half]
 
 
 def _cell(column: str, value: Any) -> str:
@@ -127,6 +140,8 @@ def _cell(column: str, value: Any) -> str:
         return f"{value:.2g}"
     if column in ("ratio", "latency_ms"):
         return f"{value:.3f}"
+    if column == "points":
+        return f"{value[0]:+.2f} +- {value[1]:.2f}"
     if column == "interval":
         return f"{value[0]:.3f} - {value[1]:.3f}"
     if column == "units":
