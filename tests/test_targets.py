@@ -121,6 +121,7 @@ def test_what_does_not_fit_is_refused_before_lowering_and_after(tmp_path: Path) 
         f"needs {in_words(weights)} of flash (an estimate before lowering), the target "
         "nucleo-h743zi has 256 kB; make the network smaller or choose a target with more flash"
     )
+    assert runtime.problems(network, replace(fits, flash_bytes=weights // 2), "float16") == []
     (line,) = runtime.problems(network, replace(fits, memory_bytes=100_000))
     assert "131 kB of memory for values (an estimate before lowering)" in line
     assert "has 100 kB" in line

@@ -34,8 +34,12 @@ class Footprint:
     value_bytes: int
 
 
-def footprint(network: Network) -> Footprint:
-    """Estimate what `network` takes."""
+def footprint(network: Network, halves: bool = False) -> Footprint:
+    """Estimate what `network` takes.
+
+    Args:
+        halves: whether its real weights take two bytes each.
+    """
     bits: dict[str, float] = {}
     rounds_values = False
     for node in network.calls():
@@ -54,6 +58,7 @@ def footprint(network: Network) -> Footprint:
     for name in {str(one.target) for one in read}:
         tensor = network.attribute(name)
         if isinstance(tensor, torch.Tensor):
-            weights += tensor.numel() * bits.get(name, 8 * tensor.element_size()) / 8
+            usual = 16 if halves and tensor.is_floating_point() else 8 * tensor.element_size()
+            weights += tensor.numel() * bits.get(name, usual) / 8
     values = peak_activation_bytes(plain)
     return Footprint(round(weights), values // 4 if rounds_values else values)

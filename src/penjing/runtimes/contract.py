@@ -36,8 +36,12 @@ class Runtime(ABC):
     floats: ClassVar[tuple[str, ...]] = ("float32",)
     weights_alone: ClassVar[bool] = False
 
-    def problems(self, network: Network, target: Target) -> list[str]:
-        """What stands against running `network` on `target`, one line each; empty if nothing."""
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
+        """What stands against running `network` on `target`, one line each; empty if nothing.
+
+        Args:
+            floats: see `lower`.
+        """
         found = []
         if self.name not in target.runtimes:
             found.append(f"target {target.name} has no {self.name}; it has {target.runtimes}")
@@ -46,10 +50,14 @@ class Runtime(ABC):
                 f"the network is quantized, and {target.name} has no int8; it has "
                 f"{', '.join(target.precisions)}"
             )
-        return found + self.too_large(network, target)
+        return found + self.too_large(network, target, floats=floats)
 
     def too_large(
-        self, network: Network, target: Target, artifact: Artifact | None = None
+        self,
+        network: Network,
+        target: Target,
+        artifact: Artifact | None = None,
+        floats: str = "float32",
     ) -> list[str]:
         """What of the target's flash and memory doesn't suffice, one line each, with both numbers.
 
@@ -57,7 +65,7 @@ class Runtime(ABC):
         so; then the size of its files counts. The values that live at once are an estimate in
         either case: only the device's runtime knows.
         """
-        known = footprint(network)
+        known = footprint(network, halves=floats == "float16")
         if artifact is None:
             basis = "an estimate before lowering"
             return target.shortages(known.weight_bytes, known.value_bytes, basis)

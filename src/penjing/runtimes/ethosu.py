@@ -78,9 +78,9 @@ class EthosU(Runtime):
         if self.accelerator not in known:
             raise InputError(f"no accelerator {self.accelerator!r}; there are {', '.join(known)}")
 
-    def problems(self, network: Network, target: Target) -> list[str]:
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As LiteRT's; and a network of real numbers, of which the NPU could compute nothing."""
-        found = super().problems(network, target) + tflite_export.problems(network)
+        found = super().problems(network, target, floats) + tflite_export.problems(network)
         return [*found, *([] if any(True for _ in grids(network)) else [_NOT_ROUNDED])]
 
     def on(self, target: Target) -> EthosU:

@@ -58,9 +58,9 @@ class ExecuTorch(Runtime):
     ending: ClassVar[str] = ".pte"
     demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
 
-    def problems(self, network: Network, target: Target) -> list[str]:
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """A target without this runtime or its integers, and outputs of a batch as a whole."""
-        return super().problems(network, target) + not_by_sample(network)
+        return super().problems(network, target, floats) + not_by_sample(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export for one sample, and let XNNPACK take what it can.

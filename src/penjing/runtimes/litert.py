@@ -29,9 +29,9 @@ class LiteRt(Runtime):
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
 
-    def problems(self, network: Network, target: Target) -> list[str]:
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """A target without this runtime or its integers, and grids that its files can't hold."""
-        return super().problems(network, target) + tflite_export.problems(network)
+        return super().problems(network, target, floats) + tflite_export.problems(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export one sample's network, with the inputs laid out as the model has them.

@@ -59,9 +59,9 @@ class OnProvider(OnnxRuntime):
             return str(error)
         return None
 
-    def problems(self, network: Network, target: Target) -> list[str]:
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As ONNX Runtime's own, and outputs of a batch as a whole where samples run one by one."""
-        found = super().problems(network, target)
+        found = super().problems(network, target, floats)
         return found + (not_by_sample(network) if self.provider.one_by_one else [])
 
     def open(self, contents: list[bytes], threads: int = 1) -> OnnxSession:
@@ -109,12 +109,12 @@ class OnTensorRt(OnProvider):
     provider = Provider("TensorrtExecutionProvider", {"trt_int8_enable": "1"}, one_by_one=True)
     unit: ClassVar[str] = "gpu"
 
-    def problems(self, network: Network, target: Target) -> list[str]:
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As the other providers', and values with a zero point."""
         weights = {grid.node for grid in weight_grids(network).values()}
         values = [one for one in grids(network) if one.node not in weights]
         uneven = [one for one in values if one.zero_point * 2 != one.high - one.low + 1]
-        found = super().problems(network, target)
+        found = super().problems(network, target, floats)
         if uneven:
             found.append(
                 f"{len(uneven)} of {len(values)} values are rounded to grids with a zero point, "

@@ -48,9 +48,9 @@ class OnnxRuntime(Runtime):
     weights_alone: ClassVar[bool] = True
     half_values: ClassVar[bool] = False
 
-    def problems(self, network: Network, target: Target) -> list[str]:
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
-        return super().problems(network, target) + too_large_for_onnx(network)
+        return super().problems(network, target, floats) + too_large_for_onnx(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export with a free batch size; weights lie within the file.

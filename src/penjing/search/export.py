@@ -114,7 +114,7 @@ def export(
     elif precision == "int8-weights":
         network = Quantize(activations=None)(original, task)
     floats = precision if precision in one.floats else "float32"
-    for problem in one.problems(network, target):
+    for problem in one.problems(network, target, floats):
         raise InputError(problem)
     artifact = one.lower(network, out / f"model{one.ending}", floats)
     for problem in one.too_large(network, target, artifact):
