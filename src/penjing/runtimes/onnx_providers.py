@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -127,10 +127,13 @@ class OnOpenVino(OnProvider):
     """Intel's CPUs, by OpenVINO within ONNX Runtime."""
 
     name: ClassVar[str] = "onnxruntime-openvino"
-    provider = Provider(
-        "OpenVINOExecutionProvider", {"device_type": "CPU", "num_of_threads": "1"}, one_by_one=True
-    )
+    provider = Provider("OpenVINOExecutionProvider", {"device_type": "CPU"}, one_by_one=True)
     unit: ClassVar[str] = "openvino"
+
+    def open(self, contents: list[bytes], threads: int = 1) -> OnnxSession:
+        """See `Runtime.open`; the provider has threads of its own."""
+        settings = {**self.provider.settings, "num_of_threads": str(threads)}
+        return OnnxSession(contents[0], threads, replace(self.provider, settings=settings))
 
 
 @dataclass(frozen=True)
