@@ -23,7 +23,7 @@ from penjing.network.complex import without_complex
 from penjing.network.integers import Form, with_integers
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
-from penjing.quiet import quiet
+from penjing.quiet import quiet, quiet_below
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.executorch_file import bytes_of_weights, placements
 from penjing.runtimes.executorch_form import for_xnnpack
@@ -152,7 +152,8 @@ def _use_threads(threads: int) -> None:
             f"wanted {threads}; start another process"
         )
     if has != threads:
-        portable_lib._unsafe_reset_threadpool(threads)
+        with quiet_below():  # it tells of it
+            portable_lib._unsafe_reset_threadpool(threads)
     IN_USE.add(threads)
 
 
