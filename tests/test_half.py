@@ -32,7 +32,7 @@ from tests.runtime_networks import NETWORKS, gap, like
 
 HOLD_HALVES = ("onnxruntime", "openvino", "litert")
 REFUSE = ("executorch", "ethosu")
-SMALL = ("small", "signal", "token", "resnet_a", "mobilenet_v2", "vit_fused")
+SMALL = ("small", "token", "resnet_a", "vit_fused")
 Lower = Callable[[str, str, str], tuple[Network, Any, Artifact]]
 
 

@@ -156,7 +156,7 @@ def test_an_interrupt_before_the_first_figure_says_so(tmp_path: Path) -> None:
     _wait(process, lambda: (tmp_path / "out").exists())
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "penjing: interrupted before anything was finished"
     assert not (tmp_path / "out" / "result.json").exists()
 
