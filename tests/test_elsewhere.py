@@ -14,7 +14,7 @@ from penjing.contract import Artifact, Latency, Measurement
 from penjing.data import Arrays
 from penjing.files import write_atomically
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import grids, weight_grids
+from penjing.network.fake_quantized import value_grids
 from penjing.passes import PruneChannels, Quantize
 from penjing.runtimes import registry
 from penjing.runtimes.onnxruntime import OnnxRuntime
@@ -108,8 +108,7 @@ def test_what_is_cut_and_rounded_is_rounded_anew_as_a_runtime_demands(
     search.networks["cut + int8"] = Quantize(samples=32)(search.networks["cut"], task)
     search.elsewhere.made["cut + int8 in twin"] = ("cut + int8", Twin())
     found = search._as_demanded("cut + int8 in twin")
-    weights = {grid.node for grid in weight_grids(found).values()}
-    values = [grid for grid in grids(found) if grid.node not in weights]
+    values = value_grids(found)
     assert values
     assert all(grid.zero_point == 128 for grid in values)
     assert found.tensor("0.weight").shape == search.networks["cut"].tensor("0.weight").shape

@@ -14,7 +14,7 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE, fake_quantize
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
-from penjing.network.fake_quantized import grids, weight_grids
+from penjing.network.fake_quantized import grids, value_grids, weight_grids
 from penjing.network.integers import Form, with_integers
 from penjing.network.layers import LAYERS
 from penjing.passes.quantize import Quantize
@@ -210,8 +210,7 @@ def test_symmetric_grids_have_zero_in_their_middle(
 ) -> None:
     quantize = Quantize(activations=bits, symmetric=True, ranges=ranges, samples=64)
     found = quantize(network, task)
-    weights = {grid.node for grid in weight_grids(found).values()}
-    values = [grid for grid in grids(found) if grid.node not in weights]
+    values = value_grids(found)
     assert values
     assert all(2 * grid.zero_point == grid.high + 1 and grid.low == 0 for grid in values)
     if bits == 8:

@@ -77,6 +77,12 @@ def weight_grids(network: Network) -> dict[fx.Node, Grid]:
     return {node: grid for node, grid in found.items() if grid and grid.source.op == "get_attr"}
 
 
+def value_grids(network: Network) -> list[Grid]:
+    """The grids of what is computed, so of all but weights, in order."""
+    of_weights = {grid.node for grid in weight_grids(network).values()}
+    return [grid for grid in grids(network) if grid.node not in of_weights]
+
+
 def own_bias(layer: fx.Node) -> fx.Node | None:
     """The layer's own bias; None if it has none, or one that is computed or shared."""
     bias = layer.args[2] if len(layer.args) > 2 else None
@@ -140,15 +146,20 @@ def give_bias(network: Network, layers: Sequence[str]) -> None:
         _round_bias(node)
 
 
+def _stored_bias(layer: fx.Node) -> fx.Node | None:
+    """What the layer reads as its bias, if that is stored as it is; None otherwise."""
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    return bias if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
+
+
 def _with_room_for_bias(network: Network, layer: fx.Node, scales: Tensor) -> Tensor:
     """A weight's scales, enlarged where the layer's bias would leave the integers of its sums.
 
     That is so where a channel's weights are next to nothing, as those of a channel that is cut off
     by a mask. Where all channels share one scale, they go on doing so.
     """
-    data = grid_of(layer.args[0])
-    bias = layer.args[2] if len(layer.args) > 2 else None
-    if data is None or scales.dim() > 1 or not isinstance(bias, fx.Node) or bias.op != "get_attr":
+    data, bias = grid_of(layer.args[0]), _stored_bias(layer)
+    if data is None or bias is None or scales.dim() > 1:
         return scales
     values = network.tensor(str(bias.target)).detach().abs().cpu()
     least = values / (network.tensor(data.scale).detach().cpu() * MOST_OF_BIAS)
@@ -163,8 +174,8 @@ def _round_bias(layer: fx.Node) -> None:
     With few bits that grid is coarse, so what is trained or judged must know of it.
     """
     data, weight = grid_of(layer.args[0]), _weight_scale(layer.args[1])
-    bias = layer.args[2] if len(layer.args) > 2 else None
-    if data is None or weight is None or not isinstance(bias, fx.Node) or bias.op != "get_attr":
+    bias = _stored_bias(layer)
+    if data is None or weight is None or bias is None:
         return
     with layer.graph.inserting_before(layer):
         scale = layer.graph.call_function(torch.ops.aten.mul.Tensor, (data.node.args[1], weight))

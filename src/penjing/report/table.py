@@ -144,8 +144,9 @@ def runtimes_table(entries: Mapping[str, Entry]) -> Table:
     for heading in ("what", "file", "runs here", "to install"):
         table.add_column(heading, overflow="fold")
     for name, one in entries.items():
-        here = "no" if one.absent else one.version or ""
-        table.add_row(name, one.about, one.ending, here, escape(one.install if one.absent else ""))
+        absent = one.absent
+        here, install = ("no", one.install) if absent else (one.version, "")
+        table.add_row(name, one.about, one.ending, here, escape(install))
     return table
 
 

@@ -96,9 +96,9 @@ def _named(
     for value in (*graph.input, *graph.output):
         value.name = new[value.name]
         sizes += [one for one in value.type.tensor_type.shape.dim if one.dim_param]
-    symbol = re.compile(rf"\b{sizes[0].dim_param}\b") if sizes else None
-    for size in sizes:  # the exporter's own symbol, alone or in an expression
-        size.dim_param = symbol.sub(BATCH, size.dim_param) if symbol else size.dim_param
+    symbol = next((one.dim_param for one in sizes), "")  # the exporter's own
+    for size in sizes:  # alone or in an expression
+        size.dim_param = re.sub(rf"\b{symbol}\b", BATCH, size.dim_param)
     layers = {
         one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
     }

@@ -18,7 +18,7 @@ import torch
 from penjing.contract import Artifact, Placement
 from penjing.errors import PenjingError
 from penjing.network import Network
-from penjing.network.fake_quantized import grids, weight_grids
+from penjing.network.fake_quantized import value_grids
 from penjing.network.integers import Form
 from penjing.quiet import quiet_below
 from penjing.runtimes.interface import not_by_sample
@@ -111,8 +111,7 @@ class OnTensorRt(OnProvider):
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As the other providers', and values with a zero point."""
-        weights = {grid.node for grid in weight_grids(network).values()}
-        values = [one for one in grids(network) if one.node not in weights]
+        values = value_grids(network)
         uneven = [one for one in values if one.zero_point * 2 != one.high - one.low + 1]
         found = super().problems(network, target, floats)
         if uneven:

@@ -24,6 +24,7 @@ class Entry:
         packages: what must be installed, as pip names it.
         install: what to do to have them, such as a line for the shell.
         about: one line.
+        asks: whether it takes more than the packages, such as a device, so that its class must say.
     """
 
     place: str
@@ -31,6 +32,7 @@ class Entry:
     packages: tuple[str, ...]
     install: str
     about: str
+    asks: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -47,7 +49,7 @@ class Entry:
         """Why it can't run here, in words; None if it can."""
         if self.missing:
             return f"needs {', '.join(self.missing)}, which isn't installed"
-        return self.kind().absent()
+        return self.kind().absent() if self.asks else None
 
     def kind(self) -> type[Runtime]:
         """The runtime's class, for which its packages are imported."""
@@ -62,7 +64,7 @@ def _extra(name: str) -> str:
 
 def _provider(kind: str, package: str, install: str, about: str) -> Entry:
     place = f"penjing.runtimes.onnx_providers:{kind}"
-    return Entry(place, ".onnx", (package,), install, f"ONNX Runtime on {about}")
+    return Entry(place, ".onnx", (package,), install, f"ONNX Runtime on {about}", asks=True)
 
 
 GPU_BUILD = "pip install --force-reinstall --no-deps onnxruntime-gpu"
@@ -88,6 +90,7 @@ ENTRIES = {
         ("openvino",),
         f"{_extra('openvino')}, and Intel's GPU driver",
         "OpenVINO on Intel's GPUs",
+        asks=True,
     ),
     "openvino-npu": Entry(
         "penjing.runtimes.openvino:OnNpu",
@@ -95,6 +98,7 @@ ENTRIES = {
         ("openvino",),
         f"{_extra('openvino')}, and Intel's NPU driver",
         "OpenVINO on Intel's NPUs",
+        asks=True,
     ),
     "executorch": Entry(
         "penjing.runtimes.executorch:ExecuTorch",
@@ -151,9 +155,9 @@ def find_runtime(name: str) -> Runtime:
         guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENTRIES)}"
         raise InputError(f"no runtime {name!r}; {guess} (penjing runtimes lists them)")
     entry = ENTRIES[name]
-    if entry.absent:
-        kind = InputError if entry.missing else MachineError
-        raise kind(f"runtime {name}: {entry.absent}; {entry.install}")
+    if absent := entry.absent:
+        error = InputError if entry.missing else MachineError
+        raise error(f"runtime {name}: {absent}; {entry.install}")
     return entry.kind()()
 
 

@@ -18,7 +18,7 @@ from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.as_convolutions import write_as_convolutions
 from penjing.network.complex import without_complex
-from penjing.network.fake_quantized import grids, weight_grids
+from penjing.network.fake_quantized import value_grids, weight_grids
 from penjing.network.fold import pool_means
 from penjing.network.integers import ROUNDING, Form, with_integers
 from penjing.network.layers import CONVOLUTIONS, LAYERS
@@ -37,9 +37,7 @@ KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 def problems(network: Network) -> list[str]:
     """What of a network's grids and outputs a `.tflite` file can't hold, one line each."""
     found = not_by_sample(network)
-    weights = weight_grids(network)
-    of_weights = {grid.node for grid in weights.values()}
-    narrow = [one for one in grids(network) if one.node not in of_weights and one.bits < 8]
+    narrow = [one for one in value_grids(network) if one.bits < 8]
     if narrow:
         found.append(
             f"{len(narrow)} values have {min(one.bits for one in narrow)} bits; LiteRT keeps "
@@ -47,7 +45,7 @@ def problems(network: Network) -> list[str]:
         )
     grouped = [
         str(layer.meta["layer"])
-        for layer, grid in weights.items()
+        for layer, grid in weight_grids(network).items()
         if network.tensor(grid.scale).dim() > 1
     ]
     if grouped:
