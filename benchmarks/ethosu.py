@@ -11,10 +11,7 @@ what is lost; MobileNetV2 and the plain CNN have random weights.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import table
-from networks import small_tasks
+from harness import run_small
 
 from penjing.measure.parity import parity
 from penjing.network import Network, capture
@@ -89,28 +85,17 @@ def rows_of(task: Task) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", default="", help="part of a model's name")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    folder = Path(os.environ.get("PENJING_DATA", "."))
-    rows = []
-    for name, make in small_tasks(folder).items():
-        if options.only in name:
-            try:
-                rows += rows_of(make())
-            except FileNotFoundError as error:
-                print(f"skipped {name}: {error}")
-    print(table(rows, COLUMNS, lambda _, one: f"{one:.3f}" if isinstance(one, float) else str(one)))
+    rows = run_small(
+        __doc__,
+        rows_of,
+        COLUMNS,
+        lambda _, one: f"{one:.3f}" if isinstance(one, float) else str(one),
+    )
     for row in rows:
         for one in row["fallen"]:
             print(f"\non the CPU: {row['model']}, {row['variant']}, {row['accelerator']}: {one}")
     if rows:
         print(f"\n{rows[0]['source']}; " + "; ".join(dict.fromkeys(one["machine"] for one in rows)))
-    if options.json:
-        options.json.write_text(json.dumps({"rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

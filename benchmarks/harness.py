@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from networks import small_tasks
 
 from penjing.contract import Array
 from penjing.measure.scores import score
@@ -49,3 +55,50 @@ def table(
         cells = ("" if row.get(one) is None else cell(one, row[one]) for one in columns)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def cell(column: str, value: Any) -> str:
+    """A value as a table of runtimes shows it, by its column."""
+    if column in ("same", "accuracy"):
+        return f"{100 * value:.2f}"
+    if column == "worst":
+        return f"{value:.2g}"
+    if column in ("ratio", "latency_ms"):
+        return f"{value:.3f}"
+    if column == "points":
+        return f"{value[0]:+.2f} +- {value[1]:.2f}"
+    if column == "interval":
+        return f"{value[0]:.3f} - {value[1]:.3f}"
+    if column == "units":
+        return ", ".join(f"{count} {unit}" for unit, count in value.items())
+    return str(value)
+
+
+def run_small(
+    doc: str,
+    rows_of: Callable[[Task], list[dict[str, Any]]],
+    columns: Sequence[str],
+    cell: Callable[[str, Any], str],
+) -> list[dict[str, Any]]:
+    """A benchmark's command line over the small networks: prints their rows, and returns them.
+
+    Args:
+        doc: the benchmark's own; its first line is the help's.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", help="part of a model's name")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rows: list[dict[str, Any]] = []
+    for name, make in small_tasks(Path(os.environ.get("PENJING_DATA", "."))).items():
+        if options.only in name:
+            try:
+                rows += rows_of(make())
+            except FileNotFoundError as error:
+                print(f"skipped {name}: {error}")
+    print(table(rows, columns, cell))
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows}, indent=1))
+    return rows

@@ -9,17 +9,12 @@ weights are there for placement and parity.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-from harness import table
-from networks import small_tasks
+from harness import cell, run_small
 
 from penjing.measure.parity import parity
 from penjing.measure.scores import score
@@ -30,25 +25,6 @@ from penjing.task import Task
 
 COLUMNS = ("model", "npu", "precision", "units", "worst", "same", "accuracy", "file_bytes")
 SAMPLES = 512
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", default="", help="part of a model's name")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
-    for name, make in small_tasks(Path(os.environ.get("PENJING_DATA", "."))).items():
-        if options.only in name:
-            try:
-                rows += rows_of(make())
-            except FileNotFoundError as error:
-                print(f"skipped {name}: {error}")
-    print(table(rows, COLUMNS, _cell))
-    if options.json:
-        options.json.write_text(json.dumps({"rows": rows}, indent=1))
 
 
 def rows_of(task: Task) -> list[dict[str, Any]]:
@@ -78,13 +54,5 @@ def rows_of(task: Task) -> list[dict[str, Any]]:
     return rows
 
 
-def _cell(column: str, value: Any) -> str:
-    if column in ("same", "accuracy"):
-        return f"{100 * value:.2f}"
-    if column == "units":
-        return ", ".join(f"{count} {unit}" for unit, count in value.items())
-    return f"{value:.2g}" if column == "worst" else str(value)
-
-
 if __name__ == "__main__":
-    main()
+    run_small(__doc__, rows_of, COLUMNS, cell)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import table
+from harness import cell, table
 from networks import cifar_task, densenet_task, mobilenet_task, vit_task
 from peers import PEERS, SAMPLES
 
@@ -82,7 +82,7 @@ def main() -> None:
             rows += rows_of(name, task, find_runtime(runtime), options.seconds)
             if options.json:
                 options.json.write_text(json.dumps({"rows": rows}, indent=1))
-    print(table(rows, COLUMNS, _cell))
+    print(table(rows, COLUMNS, cell))
 
 
 def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row]:
@@ -131,22 +131,6 @@ def _points(differences: Array) -> list[float]:
     """The mean in points, and half of its 95 % interval."""
     half = 1.96 * float(differences.std()) / len(differences) ** 0.5
     return [100 * float(differences.mean()), 100 * half]
-
-
-def _cell(column: str, value: Any) -> str:
-    if column in ("same", "accuracy"):
-        return f"{100 * value:.2f}"
-    if column == "worst":
-        return f"{value:.2g}"
-    if column in ("ratio", "latency_ms"):
-        return f"{value:.3f}"
-    if column == "points":
-        return f"{value[0]:+.2f} +- {value[1]:.2f}"
-    if column == "interval":
-        return f"{value[0]:.3f} - {value[1]:.3f}"
-    if column == "units":
-        return ", ".join(f"{count} {unit}" for unit, count in value.items())
-    return str(value)
 
 
 if __name__ == "__main__":

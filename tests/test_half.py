@@ -18,6 +18,7 @@ from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import weight_grids
 from penjing.passes import Quantize
+from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx_export import to_onnx
 from penjing.runtimes.onnx_half import halve
 from penjing.runtimes.onnxruntime import OnnxRuntime, OnnxSession
@@ -75,9 +76,7 @@ def test_float16_takes_half_the_bytes_and_gives_the_networks_numbers(
 ) -> None:
     network, inputs, artifact = lower(runtime, name, "float16")
     one, real = find_runtime(runtime), lower(runtime, name, "float32")[2]
-    bytes_of_real, found = one.weight_bytes(real), one.weight_bytes(artifact)
-    assert bytes_of_real is not None
-    assert found is not None
+    bytes_of_real, found = (_weight_bytes(one, file) for file in (real, artifact))
     assert 0.5 <= found / bytes_of_real < 0.62
     if bytes_of_real > 100_000:  # in smaller ones the nodes that make weights real count as well
         assert artifact.file_bytes < 0.75 * real.file_bytes
@@ -85,6 +84,12 @@ def test_float16_takes_half_the_bytes_and_gives_the_networks_numbers(
     assert 0 < gap(network, session, inputs) < 1e-2
     _assert_float32(session.run(as_arrays(inputs)))
     assert {one.dtype for one in session.inputs} == {"float32"}
+
+
+def _weight_bytes(runtime: Runtime, file: Artifact) -> int:
+    found = runtime.weight_bytes(file)
+    assert found is not None
+    return found
 
 
 def _assert_float32(outputs: Any) -> None:
@@ -98,9 +103,7 @@ def test_integer_weights_take_a_quarter_and_are_the_networks_own(
 ) -> None:
     network, inputs, artifact = lower(runtime, name, "int8-weights")
     one, real = find_runtime(runtime), lower(runtime, name, "float32")[2]
-    bytes_of_real, found = one.weight_bytes(real), one.weight_bytes(artifact)
-    assert bytes_of_real is not None
-    assert found is not None
+    bytes_of_real, found = (_weight_bytes(one, file) for file in (real, artifact))
     weights = [network.tensor(str(one.source.target)) for one in weight_grids(network).values()]
     saved = 3 * sum(one.numel() for one in weights)
     channels = sum(len(one) for one in weights)
