@@ -20,6 +20,7 @@ from torch import nn
 
 from penjing.network import capture
 from penjing.passes import Quantize
+from penjing.runtimes.registry import find_runtime
 from penjing.search.float_layers import slower_layers
 from penjing.search.rungs import in_float
 from penjing.search.workshop import BASELINE, Workshop
@@ -52,7 +53,7 @@ def row_of(name: str, model: nn.Module, seconds: float, folder: Path) -> dict[st
     data = [(torch.randn(16, 3, 32, 32), torch.arange(16) % 10)]
     task = Task(model, data[0][0][:2], data, data, data)
     network = capture(model, task.example)
-    shop = Workshop(task, folder, 0.95, 0)
+    shop = Workshop(task, folder, 0.95, 0, find_runtime("onnxruntime"))
     recipe = (Quantize(samples=16),)
     shop.make(BASELINE, network)
     shop.make("int8", recipe[0](network, task))

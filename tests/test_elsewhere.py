@@ -12,6 +12,7 @@ from torch import nn
 
 from penjing.contract import Artifact, Latency, Measurement
 from penjing.data import Arrays
+from penjing.errors import MachineError
 from penjing.files import write_atomically
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import value_grids
@@ -19,7 +20,7 @@ from penjing.passes import PruneChannels, Quantize
 from penjing.runtimes import registry
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import Entry
-from penjing.search.elsewhere import Elsewhere
+from penjing.search.elsewhere import Elsewhere, Way
 from penjing.search.fit import fit
 from penjing.search.fixed_list import FixedList
 from penjing.search.ledger import Ledger
@@ -100,13 +101,19 @@ def test_what_is_cut_and_rounded_is_rounded_anew_as_a_runtime_demands(
         "t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, Candidate(BASELINE, (), "baseline")
     )
     search = FixedList(
-        Ledger(tmp_path, result), Workshop(task, tmp_path, 0.95, 0), this_machine(), original,
-        0.0, 1.0, lambda *_: None, lambda: None,
-    )  # fmt: skip
+        Ledger(tmp_path, result),
+        Workshop(task, tmp_path, 0.95, 0, OnnxRuntime()),
+        this_machine(),
+        original,
+        0.0,
+        1.0,
+        lambda *_: None,
+        lambda: None,
+    )
     cut = PruneChannels(0.5)
     search.cuts["cut"], search.networks["cut"] = (cut,), cut(original, task)
     search.networks["cut + int8"] = Quantize(samples=32)(search.networks["cut"], task)
-    search.elsewhere.made["cut + int8 in twin"] = ("cut + int8", Twin())
+    search.elsewhere.made["cut + int8 in twin"] = ("cut + int8", Way(Twin()))
     found = search._as_demanded("cut + int8 in twin")
     values = value_grids(found)
     assert values
@@ -129,21 +136,60 @@ def _timed(name: str, low: float, high: float, status: str = "kept") -> Candidat
         ([_timed("int8 in twin", 0.3, 0.4)], True),
         ([_timed("int8 in twin", 0.45, 0.55)], False),
         ([_timed("int8 in twin", 0.3, 0.4, "over budget")], False),
-        ([_timed("original in twin", 0.3, 0.4)], False),
+        ([_timed("original in twin", 0.3, 0.4)], True),
     ],
 )
 def test_a_runtime_goes_on_only_if_it_is_faster_beyond_doubt(
     found: list[Candidate], goes_on: bool
 ) -> None:
-    twin, asked = Twin(), []
-    elsewhere = Elsewhere([twin])
-
-    def attempt(name: str) -> Candidate:
-        asked.append(name)
-        return Candidate(name, (), "kept")
-
-    elsewhere.try_all(["original", "int8"], attempt)
-    elsewhere.choose("int8", 0.5, found)
+    twin = Way(Twin())
+    elsewhere = Elsewhere(Way(OnnxRuntime()), [twin])
+    names = elsewhere.everywhere(["original", "int8"], ["int8"])
+    assert names == ["original in twin", "int8 in twin"]
+    elsewhere.choose(0.5, found)
     assert elsewhere.chosen is (twin if goes_on else None)
-    elsewhere.try_chosen(["prune 25 %"], attempt)
-    assert asked == ["original in twin", "int8 in twin"] + ["prune 25 % in twin"] * goes_on
+    made = elsewhere.in_chosen(["prune 25 %", "prune 25 % + int8"], ["prune 25 % + int8"])
+    assert made == ["prune 25 % in twin", "prune 25 % + int8 in twin"] * goes_on
+
+
+def test_what_is_rounded_is_not_made_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Twin, "half_values", True)
+    monkeypatch.setattr(OnnxRuntime, "half_values", True)
+    usual, twin = OnnxRuntime(), Twin()
+    halves = [Way(usual, "float16"), Way(twin), Way(twin, "float16")]
+    elsewhere = Elsewhere(Way(usual), halves)
+    assert elsewhere.everywhere(["original", "int8"], ["int8"]) == [
+        "original in float16", "original in twin", "int8 in twin", "original in float16 in twin",
+    ]  # fmt: skip
+    assert elsewhere.base("original in float16 in twin") == "original"
+    assert elsewhere.way("original in float16") == halves[0]
+    elsewhere.choose(0.9, [_timed("original in float16", 0.3, 0.4)])
+    assert elsewhere.chosen == halves[0]
+    assert elsewhere.in_chosen(["cut", "cut + int8"], ["cut + int8"]) == ["cut in float16"]
+
+
+def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
+    monkeypatch.setattr(OnnxRuntime, "half_values", True)  # it does, slowly
+    only = replace(this_machine(), runtimes=("onnxruntime",))
+    monkeypatch.setattr("penjing.search.fit.find_target", lambda _: only)
+    result = fit(_task(), "cpu", 5.0, 0.3, tmp_path / "out")
+    halves = [one for one in result.candidates if one.floats == "float16"]
+    assert "original in float16" in [one.name for one in halves]
+    for one in halves:
+        assert one.status != "failed", one.reason
+        assert one.measurement.latency is not None
+        usual = result.find(one.name.removesuffix(" in float16"))
+        assert one.measurement.file_bytes < 0.6 * usual.measurement.file_bytes
+        assert any(
+            line.startswith(f"{one.name} against {usual.name}: ") for line in result.verdicts
+        )
+    assert Result.load(tmp_path / "out") == result
+
+
+def test_a_target_whose_runtimes_are_all_absent_is_refused_in_one_line() -> None:
+    nowhere = replace(this_machine(), name="nowhere", runtimes=("onnxruntime-nnapi",))
+    with pytest.raises(MachineError, match=r"target nowhere is here; onnxruntime-nnapi: .*; needs"):
+        registry.first_runtime(nowhere)

@@ -14,6 +14,7 @@ from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES
 from penjing.search.bench import bench
 from penjing.search.export import export, verify
+from penjing.search.fit import fit
 from penjing.targets import find_target, this_gpu
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train, validate
@@ -57,6 +58,7 @@ def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
     task = self_taught()
     proof = export(task, name, tmp_path, find_target("gpu"), precision)
     assert proof.placement["gpu"] > proof.placement.get("cpu", 0)
+    assert proof.placement.keys() == {"gpu"} or name != "onnxruntime-cuda"
     assert proof.parity.same_decisions is not None
     assert proof.parity.same_decisions > 0.9
     path = tmp_path / "model.onnx"
@@ -65,3 +67,15 @@ def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
     times = bench([path, path], 2.0, runtimes=["onnxruntime", name])
     assert len(times) == 2
     print(name, precision, times)  # with pytest -s
+
+
+def test_a_fit_for_the_gpu_measures_every_file_on_it(tmp_path: Path) -> None:
+    if absent := ENTRIES["onnxruntime-cuda"].absent:
+        pytest.skip(f"onnxruntime-cuda: {absent}; {ENTRIES['onnxruntime-cuda'].install}")
+    if this_gpu() is None:
+        pytest.skip("no NVIDIA driver tells of a GPU here")
+    result = fit(self_taught(), "gpu", 10.0, 0.7, tmp_path / "out")
+    measured = [one for one in result.candidates if one.measurement.latency is not None]
+    assert {one.runtime for one in measured} <= set(RUNTIMES)
+    assert {"int8", "original in float16"} <= {one.name for one in measured}
+    print(*(f"{one.name}: {one.measurement.latency}" for one in measured), sep="\n")

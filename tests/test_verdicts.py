@@ -214,12 +214,13 @@ def _task() -> Task:
 
 def test_profiles_of_both_files_name_the_same_layers(tmp_path: Path) -> None:
     task = _task()
-    network, shop = capture(task.model, task.example), Workshop(task, tmp_path, 0.95, 0)
+    network = capture(task.model, task.example)
+    shop = Workshop(task, tmp_path, 0.95, 0, OnnxRuntime())
     shop.make(BASELINE, network)
     shop.make(INT8, Quantize(samples=8)(network, task))
     times = shop.time([INT8], 0.1)[INT8]
     assert set(slower_layers(shop, INT8, network, times)) <= {"0", "3"}
-    profiles = _profiles([shop.artifacts[one].path for one in (INT8, BASELINE)], shop.one, 8)
+    profiles = _profiles(shop, (INT8, BASELINE), 8)
     assert all({"0", "3"} <= set(one) for one in profiles)
     (recipe,) = in_float((Quantize(samples=8),), ["3"])
     assert isinstance(recipe, Quantize)

@@ -140,7 +140,7 @@ def this_gpu() -> Target | None:
         cores=os.cpu_count() or 1,
         memory_bytes=memory,
         flash_bytes=None,
-        runtimes=("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"),
+        runtimes=("onnxruntime-cuda", "onnxruntime-tensorrt"),
         precisions=("float32", "float16", "bfloat16", "int8"),
         channel_multiple=16,
         sources=dict.fromkeys(figures, "found out on this machine")

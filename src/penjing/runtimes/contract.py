@@ -26,6 +26,8 @@ class Runtime(ABC):
             `{"outputs": True}` where a layer's result must be integers too.
         simulated: whether a simulator stands for the device here, whose time means nothing.
         floats: the forms that its files can hold real numbers in.
+        half_values: whether a file of float16 is computed in it too, so that it may be faster;
+            else it holds weights alone.
         weights_alone: whether its files can hold integer weights where no value is rounded.
     """
 
@@ -34,6 +36,7 @@ class Runtime(ABC):
     demands: ClassVar[Mapping[str, Any]] = {}
     simulated: ClassVar[bool] = False
     floats: ClassVar[tuple[str, ...]] = ("float32",)
+    half_values: ClassVar[bool] = False
     weights_alone: ClassVar[bool] = False
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
@@ -153,6 +156,11 @@ class Runtime(ABC):
         """What an inference costs on a device that isn't here, by the vendor's own reckoning; None
         where nobody reckons, because it can be measured."""
         return None
+
+    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> Mapping[str, float]:
+        """What each layer, or each operator without weights, takes by the runtime's own profiler;
+        nothing where it has none."""
+        return {}
 
     def weight_bytes(self, artifact: Artifact) -> int | None:
         """Bytes of all weights as the file holds them; None if that can't be told."""

@@ -68,6 +68,10 @@ class OnProvider(OnnxRuntime):
         """See `Runtime.open`."""
         return OnnxSession(contents[0], threads, self.provider)
 
+    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> Mapping[str, float]:
+        """See `Runtime.seconds_by_layer`: a provider's own clocks aren't read."""
+        return {}
+
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the session says that each provider took.
 
@@ -83,7 +87,7 @@ class OnProvider(OnnxRuntime):
             for node in part.get_nodes():
                 if here and node.op_type in ROUNDING:
                     continue
-                why = "" if here else f"{self.provider.name} doesn't take it"
+                why = "" if here else f"{self.provider.name} doesn't take it, or it computes sizes"
                 unit = self.unit if here else "cpu"
                 one = Placement(node.name, node.op_type, unit, why)
                 found.append((places.get(node.name, len(places)), one))
@@ -91,11 +95,16 @@ class OnProvider(OnnxRuntime):
 
 
 class OnCuda(OnProvider):
-    """NVIDIA's GPUs by CUDA and cuDNN; where the file holds integers, it mostly computes floats."""
+    """NVIDIA's GPUs by CUDA and cuDNN, which computes no convolution or product on integers.
+
+    A file of float32 is computed in float32, not in the TF32 that the provider would choose, whose
+    numbers have ten bits: float16 is there for whom that is enough.
+    """
 
     name: ClassVar[str] = "onnxruntime-cuda"
     half_values: ClassVar[bool] = True
-    provider = Provider("CUDAExecutionProvider")
+    integer_kernels: ClassVar[bool] = False
+    provider = Provider("CUDAExecutionProvider", {"use_tf32": "0"}, preload=True)
     unit: ClassVar[str] = "gpu"
 
 
@@ -106,7 +115,9 @@ class OnTensorRt(OnProvider):
     half_values: ClassVar[bool] = True
     demands: ClassVar[Mapping[str, Any]] = {"symmetric": True}
     form: ClassVar[Form] = Form(torch.int8)
-    provider = Provider("TensorrtExecutionProvider", {"trt_int8_enable": "1"}, one_by_one=True)
+    provider = Provider(
+        "TensorrtExecutionProvider", {"trt_int8_enable": "1"}, one_by_one=True, preload=True
+    )
     unit: ClassVar[str] = "gpu"
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:

@@ -27,6 +27,8 @@ TYPES = {
 """What NumPy calls ONNX Runtime's types."""
 NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
 """Words of ONNX Runtime's about bytes that are something else."""
+FATAL = 4
+"""The severity of ONNX Runtime's messages beyond which none is an error that it goes on from."""
 TELL_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 
@@ -39,12 +41,14 @@ class Provider:
         settings: its own options.
         plugin: the module that brings it as a library; empty if ONNX Runtime was built with it.
         one_by_one: whether all sizes must be known, so that a batch is run sample by sample.
+        preload: whether it needs libraries that may lie in Python packages, and are loaded first.
     """
 
     name: str = "CPUExecutionProvider"
     settings: Mapping[str, str] = field(default_factory=dict)
     plugin: str = ""
     one_by_one: bool = False
+    preload: bool = False
 
     def open(self, content: bytes, options: Any) -> Any:
         """ONNX Runtime's own session; what the provider doesn't take runs on the CPU."""
@@ -53,6 +57,9 @@ class Provider:
                 devices = _plugged_in(self.plugin, self.name)
                 options.add_provider_for_devices(devices, dict(self.settings))
                 return onnxruntime.InferenceSession(content, options)
+        if self.preload:
+            with quiet_below():  # it prints what it doesn't find
+                onnxruntime.preload_dlls()
         names: list[Any] = [(self.name, dict(self.settings))]
         names += [CPU.name] if self.name != CPU.name else []
         return onnxruntime.InferenceSession(content, options, providers=names)
@@ -78,6 +85,7 @@ class OnnxSession:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to)
         if provider is not CPU:
+            onnxruntime.set_default_logger_severity(FATAL)  # such as of a kernel that it can't plan
             options.add_session_config_entry(TELL_PLACEMENT, "1")
         if provider.one_by_one:
             options.add_free_dimension_override_by_name(BATCH, 1)

@@ -7,6 +7,7 @@ import re
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,7 +39,8 @@ class OnnxRuntime(Runtime):
     that when the file is loaded. They save bytes of the file, neither time nor memory.
 
     Attributes:
-        half_values: whether a file of float16 computes in it too, rather than hold weights alone.
+        integer_kernels: whether it computes on integers; else on the real numbers that they stand
+            for, and weights become real when the file is loaded.
     """
 
     name: ClassVar[str] = "onnxruntime"
@@ -46,7 +48,7 @@ class OnnxRuntime(Runtime):
     form: ClassVar[Form] = UNSIGNED
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
-    half_values: ClassVar[bool] = False
+    integer_kernels: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
@@ -63,7 +65,7 @@ class OnnxRuntime(Runtime):
         model = to_onnx(network, self.form)
         if floats == "float16":
             model = halve(model, self.half_values)
-        fold_when_loaded(model)
+        fold_when_loaded(model, self.integer_kernels)
         model = pack_weights(model)
         write_atomically(path, model.SerializeToString())
         return self.artifact(path)
@@ -82,6 +84,10 @@ class OnnxRuntime(Runtime):
             )
             for one in node_times(artifact.path, inputs, runs=1)
         ]
+
+    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> Mapping[str, float]:
+        """See `Runtime.seconds_by_layer`."""
+        return seconds_by_layer(artifact.path, inputs, runs)
 
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `weight_bytes` of this module."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from penjing.errors import InputError, MachineError
 from penjing.runtimes.contract import Runtime
+from penjing.targets import Target
 
 STANDS_FOR = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino")}
 """By package, other builds of it, which are installed in its place."""
@@ -67,7 +68,10 @@ def _provider(kind: str, package: str, install: str, about: str) -> Entry:
     return Entry(place, ".onnx", (package,), install, f"ONNX Runtime on {about}", asks=True)
 
 
-GPU_BUILD = "pip install --force-reinstall --no-deps onnxruntime-gpu"
+GPU_BUILD = (
+    "pip install --force-reinstall --no-deps onnxruntime-gpu && "
+    "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+)
 OTHER_BUILD = "needs a build of ONNX Runtime that has it"
 ENTRIES = {
     "onnxruntime": Entry(
@@ -129,7 +133,7 @@ ENTRIES = {
     ),
     "onnxruntime-cuda": _provider("OnCuda", "onnxruntime-gpu", GPU_BUILD, "NVIDIA's GPUs (CUDA)"),
     "onnxruntime-tensorrt": _provider(
-        "OnTensorRt", "onnxruntime-gpu", f"{GPU_BUILD}; pip install tensorrt", "NVIDIA's TensorRT"
+        "OnTensorRt", "onnxruntime-gpu", f"{GPU_BUILD} tensorrt", "NVIDIA's TensorRT"
     ),
     "onnxruntime-openvino": _provider(
         "OnOpenVino",
@@ -159,6 +163,22 @@ def find_runtime(name: str) -> Runtime:
         error = InputError if entry.missing else MachineError
         raise error(f"runtime {name}: {absent}; {entry.install}")
     return entry.kind()()
+
+
+def first_runtime(target: Target) -> Runtime:
+    """The first of the target's runtimes that can run here.
+
+    Raises:
+        MachineError: none can; the message says why, and how to have the first.
+    """
+    why = ""
+    for name in target.runtimes:
+        entry = ENTRIES[name]
+        absent = entry.absent
+        if not absent:
+            return find_runtime(name)
+        why = why or f"{name}: {absent}; {entry.install}"
+    raise MachineError(f"nothing that runs on target {target.name} is here; {why}")
 
 
 def runtime_of(path: Path, name: str | None = None) -> Runtime:

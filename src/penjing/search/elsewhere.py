@@ -1,8 +1,9 @@
-"""Elsewhere: the same network in the target's other runtimes, and the one that goes on."""
+"""Elsewhere: the same network in the target's other runtimes and in half precision, and the way
+that goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.passes import Quantize
@@ -12,67 +13,88 @@ from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate
 from penjing.targets import Target
 
-Attempt = Callable[[str], Candidate]
-"""Makes and measures the candidate of that name, which is in `Elsewhere.made`."""
+
+@dataclass(frozen=True)
+class Way:
+    """A runtime, and how its files hold real numbers, see `Runtime.lower`."""
+
+    runtime: Runtime
+    floats: str = "float32"
 
 
 @dataclass
 class Elsewhere:
-    """Runtimes beside the first one, in which candidates are made once more.
+    """The ways beside the usual one in which candidates are made once more.
 
     Attributes:
-        runtimes: those that are installed and that the target has.
-        made: by the name of such a candidate, the one that it is made from, and its runtime.
-        chosen: the runtime in which the quantized original was fastest, if not in the first one.
+        usual: the target's first runtime, and float32.
+        ways: the others: runtimes that are installed and that the target has, and float16 in each
+            that computes in it.
+        made: by the name of such a candidate, the one that it is made from, and how.
+        chosen: the way in which the uncut network was fastest, if that isn't the usual one.
     """
 
-    runtimes: Sequence[Runtime]
-    made: dict[str, tuple[str, Runtime]] = field(default_factory=dict)
-    chosen: Runtime | None = None
+    usual: Way
+    ways: Sequence[Way]
+    made: dict[str, tuple[str, Way]] = field(default_factory=dict)
+    chosen: Way | None = None
 
     @classmethod
     def on(cls, target: Target, first: Runtime) -> Elsewhere:
         """All that can be tried on the target."""
         names = [one for one in installed() if one in target.runtimes and one != first.name]
-        return cls([find_runtime(one) for one in names])
+        runtimes = [first, *(find_runtime(one) for one in names)]
+        usual = Way(first)
+        ways = [Way(one, floats) for one in runtimes for floats in _computed(one)]
+        return cls(usual, [one for one in ways if one != usual])
 
     def base(self, name: str) -> str:
-        """What the candidate is made from, by name; itself if it is of the first runtime."""
+        """What the candidate is made from, by name; itself if it is made in the usual way."""
         return self.made[name][0] if name in self.made else name
 
-    def runtime(self, name: str) -> Runtime | None:
-        """The candidate's runtime; None for the first one."""
-        return self.made[name][1] if name in self.made else None
+    def way(self, name: str) -> Way:
+        """How the candidate is made."""
+        return self.made[name][1] if name in self.made else self.usual
 
     def demanded(self, name: str, recipe: Recipe) -> Recipe:
         """The recipe with the integers that the candidate's runtime demands."""
-        runtime = self.runtime(name)
-        demands = runtime.demands if runtime is not None else {}
+        demands = self.way(name).runtime.demands
         return tuple(
             replace(one, **demands) if isinstance(one, Quantize) else one for one in recipe
         )
 
-    def try_all(self, names: Sequence[str], attempt: Attempt) -> list[Candidate]:
-        """Make each of the candidates in each of the runtimes."""
-        return [self._try(name, one, attempt) for one in self.runtimes for name in names]
+    def everywhere(self, names: Sequence[str], rounded: Collection[str]) -> list[str]:
+        """The names of those candidates made in every way.
 
-    def try_chosen(self, names: Sequence[str], attempt: Attempt) -> None:
-        """Make each of the candidates in the runtime that goes on, if there is one."""
-        if self.chosen is not None:
-            for name in names:
-                self._try(name, self.chosen, attempt)
+        Args:
+            rounded: those of integers, which are not made in half precision.
+        """
+        return [made for way in self.ways for made in self._made(names, rounded, way)]
 
-    def choose(self, name: str, ratio: float, found: Sequence[Candidate]) -> None:
-        """Go on with the runtime in which `name` is fastest, if one beats `ratio`, its latency in
-        the first runtime."""
-        best = ratio
+    def in_chosen(self, names: Sequence[str], rounded: Collection[str]) -> list[str]:
+        """The names of those candidates made in the way that goes on, if there is one."""
+        return self._made(names, rounded, self.chosen) if self.chosen else []
+
+    def choose(self, ratio: float, found: Sequence[Candidate]) -> None:
+        """Go on with the way of the fastest of those found, if it beats `ratio`, the latency of the
+        usual way's best."""
         for one in found:
             times = one.measurement.latency
-            mine = one.status == "kept" and self.base(one.name) == name
-            if mine and times is not None and times.ratio_high < best:
-                best, self.chosen = times.ratio_high, self.runtime(one.name)
+            if one.status == "kept" and times is not None and times.ratio_high < ratio:
+                ratio, self.chosen = times.ratio_high, self.way(one.name)
 
-    def _try(self, name: str, runtime: Runtime, attempt: Attempt) -> Candidate:
-        found = f"{name} in {runtime.name}"
-        self.made[found] = (name, runtime)
-        return attempt(found)
+    def _made(self, names: Sequence[str], rounded: Collection[str], way: Way) -> list[str]:
+        found = {}
+        for name in names:
+            if way.floats == self.usual.floats:
+                found[f"{name} in {way.runtime.name}"] = name, way
+            elif name not in rounded:
+                there = "" if way.runtime is self.usual.runtime else f" in {way.runtime.name}"
+                found[f"{name} in {way.floats}{there}"] = name, way
+        self.made |= found
+        return list(found)
+
+
+def _computed(runtime: Runtime) -> tuple[str, ...]:
+    """The forms of real numbers that it computes in."""
+    return ("float32", "float16") if runtime.half_values else ("float32",)

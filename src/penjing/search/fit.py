@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from penjing.data import check, with_validation
 from penjing.errors import InputError
 from penjing.network import capture
 from penjing.reference import find_task
-from penjing.runtimes.registry import ENTRIES, find_runtime, installed
+from penjing.runtimes.registry import ENTRIES, first_runtime, installed
 from penjing.search.fixed_list import FixedList, Progress
 from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
@@ -61,12 +61,13 @@ def fit(
         check_options(max_drop, minutes, goal, confidence)
         device = find_target(target)
         require_local(device)
+        runtime = first_runtime(device)
         folder = claim_folder(Path(out), overwrite, resume)
         task = find_task(task) if isinstance(task, str) else task
         task, note = with_validation(task)
         check(task)
         network = capture(task.model, task.example, source=task.source)
-        problems = find_runtime("onnxruntime").problems(network, device)
+        problems = runtime.problems(network, device)
         if problems:
             raise InputError(problems[0])
         result = Result(
@@ -87,7 +88,7 @@ def fit(
             clear(folder)
         search = FixedList(
             Ledger(folder, result),
-            Workshop(task, folder, confidence, seed),
+            Workshop(task, folder, confidence, seed, runtime),
             device,
             network,
             begin,
@@ -100,7 +101,13 @@ def fit(
 
 
 def _versions() -> dict[str, str]:
-    names = ("penjing", "torch", "onnx", "numpy")
+    found = {name: _version(name) for name in ("penjing", "torch", "onnx", "numpy")}
     runtimes = {name: ENTRIES[name].version or "" for name in installed()}
-    found = {name: version(name) for name in names} | {"python": platform.python_version()}
-    return found | runtimes
+    return found | {"python": platform.python_version()} | runtimes
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # penjing itself, from a folder on the path
+        return "not installed"

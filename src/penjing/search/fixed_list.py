@@ -137,18 +137,16 @@ class FixedList:
         return False
 
     def _try_elsewhere(self) -> None:
-        """The original and what was quantized in the target's other runtimes."""
-        if not self.elsewhere.runtimes:
-            return
-        names = [BASELINE, *([self.rung] if self.result.status(self.rung) != "failed" else [])]
-        cost = self.result.find(self.rung).seconds * len(names) * len(self.elsewhere.runtimes)
+        """The original and what was quantized in the target's other runtimes, and in float16."""
+        usual = [BASELINE, *([self.rung] if self.result.status(self.rung) != "failed" else [])]
+        names = self.elsewhere.everywhere(usual, [self.rung])
+        cost = self.result.find(self.rung).seconds * len(names)
         if cost > ELSEWHERE_SHARE * (self.end - time.monotonic()):
-            some = ", ".join(one.name for one in self.elsewhere.runtimes)
-            self.ledger.note(f"too little time to try {some}")
+            self.ledger.note(f"too little time to try {', '.join(names)}")
             return
-        found = self.elsewhere.try_all(names, self._attempt_elsewhere)
-        if self.result.latency(self.rung) is not None:
-            self.elsewhere.choose(self.rung, self.result.ratio(self.rung), found)
+        found = [self._attempt_elsewhere(name) for name in names]
+        kept = self.result.status(self.rung) == "kept"
+        self.elsewhere.choose(min(1.0, self.result.ratio(self.rung)) if kept else 1.0, found)
 
     def _attempt_elsewhere(self, name: str) -> Candidate:
         self._say(name)
@@ -310,21 +308,26 @@ class FixedList:
     def _try(self, name: str, make: Callable[[], Network]) -> bool:
         """Make and measure one candidate; a failure is recorded and the run goes on."""
         begin = time.monotonic()
-        runtime = self.elsewhere.runtime(name) or self.workshop.runtime
-        candidate = Candidate(name, (), "failed", runtime=runtime.name)
+        way = self.elsewhere.way(name)
+        candidate = Candidate(name, (), "failed", runtime=way.runtime.name, floats=way.floats)
         try:
             network = make()
-            for problem in runtime.problems(network, self.target):
+            for problem in way.runtime.problems(network, self.target, way.floats):
                 raise InputError(problem)
-            self.workshop.make(name, network, runtime)
+            self.workshop.make(name, network, way.runtime, way.floats)
             self.check()
             measured = self.workshop.measure(name, network)
             self.check()
             path, sha256 = self.workshop.proof(name)
             status, reason = self._judge(measured)
-            seconds = time.monotonic() - begin
-            candidate = Candidate(
-                name, (), status, reason, measured, path, sha256, seconds, runtime.name
+            candidate = replace(
+                candidate,
+                status=status,
+                reason=reason,
+                measurement=measured,
+                artifact=path,
+                sha256=sha256,
+                seconds=time.monotonic() - begin,
             )
             self.networks[name] = network
         except PenjingError as error:
@@ -348,7 +351,8 @@ class FixedList:
         """The last word on latency: everything that keeps the budget, in one sitting."""
         cut = [one.name for one in self.result.candidates if one.name in self.networks]
         cut = [one for one in cut if self.result.status(one) == "kept" and self._is_cut(one)]
-        self.elsewhere.try_chosen(cut, self._attempt_elsewhere)
+        for name in self.elsewhere.in_chosen(cut, [one for one in cut if self._rounding(one)]):
+            self._attempt_elsewhere(name)
         kept = [one.name for one in self.result.candidates if one.status == "kept"]
         if not kept:
             return

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from penjing.contract import Latency
 from penjing.network import Network
 from penjing.network.layers import LAYERS
-from penjing.runtimes.onnxruntime import seconds_by_layer
 from penjing.search.workshop import BASELINE, Workshop
 
 REPEATS = 5
@@ -35,8 +32,7 @@ def slower_layers(workshop: Workshop, name: str, network: Network, latency: Late
     """
     runs = int(SECONDS_A_REPEAT / max(latency.latency_ms / 1e3, 1e-6))
     runs = min(max(runs, RUNS[0]), RUNS[1])
-    paths = [workshop.artifacts[one].path for one in (name, BASELINE)]
-    mine, theirs = _profiles(paths, workshop.one, runs)
+    mine, theirs = _profiles(workshop, (name, BASELINE), runs)
     layers = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
     return clearly_slower(mine, theirs, layers)
 
@@ -60,11 +56,12 @@ def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> lis
     return found if saved >= WORTH * whole else []
 
 
-def _profiles(paths: Sequence[Path], inputs: Any, runs: int) -> list[dict[str, list[float]]]:
-    """Each file's layers, profiled in turn."""
-    found: list[dict[str, list[float]]] = [{} for _ in paths]
+def _profiles(workshop: Workshop, names: Sequence[str], runs: int) -> list[dict[str, list[float]]]:
+    """The layers of each candidate's file, profiled in turn."""
+    found: list[dict[str, list[float]]] = [{} for _ in names]
     for _ in range(REPEATS):
-        for path, one in zip(paths, found, strict=True):
-            for layer, seconds in seconds_by_layer(path, inputs, runs).items():
+        for name, one in zip(names, found, strict=True):
+            runtime, artifact = workshop.runtime_of(name), workshop.artifacts[name]
+            for layer, seconds in runtime.seconds_by_layer(artifact, workshop.one, runs).items():
                 one.setdefault(layer, []).append(seconds)
     return found

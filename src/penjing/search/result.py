@@ -28,6 +28,7 @@ class Candidate:
         artifact: path of its file within the result's folder; None if there is none.
         sha256: of its file, or of all its files one behind the other.
         runtime: the name of the runtime that its file is for.
+        floats: how its file holds real numbers.
         pareto: no other candidate is better in drop, latency and bytes at once.
     """
 
@@ -40,6 +41,7 @@ class Candidate:
     sha256: str | None = None
     seconds: float = 0.0
     runtime: str = "onnxruntime"
+    floats: str = "float32"
     pareto: bool = False
 
 

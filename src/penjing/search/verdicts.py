@@ -16,8 +16,8 @@ NOTHING = "not worth it: neither faster nor smaller"
 def verdicts(result: Result) -> tuple[str, ...]:
     """A line for each candidate that was measured, against what it was made from.
 
-    That is the original, the same recipe in the original's runtime where the candidate's is another
-    one, or the candidates whose recipe lacks something of its own: what was
+    That is the original, the same recipe in the original's runtime and precision where the
+    candidate's are others, or the candidates whose recipe lacks something of its own: what was
     pruned and quantized is held against what was only pruned and against what was only quantized,
     so that the lines say which of them paid. A method without any measured candidate gets a line
     that says why.
@@ -50,14 +50,19 @@ def _methods(one: Candidate) -> list[str]:
 
 def _rivals(one: Candidate, others: Sequence[Candidate], baseline: Candidate) -> list[Candidate]:
     """Those whose recipe is a part of the candidate's, and of no longer such part; for another
-    runtime than the original's, the same recipe in that, but for what the runtime demands."""
-    usual = [other for other in others if other.runtime == baseline.runtime]
-    if one.runtime != baseline.runtime:
+    runtime or precision than the original's, the same recipe in those, but for what the runtime
+    demands."""
+    usual = [other for other in others if _way(other) == _way(baseline)]
+    if _way(one) != _way(baseline):
         return [other for other in usual if undemanded(other.recipe) == undemanded(one.recipe)]
     parts = [other for other in usual if _is_part(other.recipe, one.recipe)]
     return [
         part for part in parts if not any(_is_part(part.recipe, other.recipe) for other in parts)
     ]
+
+
+def _way(one: Candidate) -> tuple[str, str]:
+    return one.runtime, one.floats
 
 
 def _is_part(some: Sequence[Json], more: Sequence[Json]) -> bool:

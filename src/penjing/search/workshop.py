@@ -19,7 +19,6 @@ from penjing.measure import costs, latency, memory, scores
 from penjing.measure.parity import parity
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.registry import find_runtime
 from penjing.task import Batches, Task
 
 BASELINE = "original"
@@ -42,7 +41,7 @@ class Workshop:
     out: Path
     confidence: float
     seed: int
-    runtime: Runtime = field(default_factory=lambda: find_runtime("onnxruntime"))
+    runtime: Runtime
     runtimes: dict[str, Runtime] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
@@ -63,16 +62,21 @@ class Workshop:
         return self.runtimes.get(name, self.runtime)
 
     def make(
-        self, name: str, network: Network, runtime: Runtime | None = None, stem: str = STEM
+        self,
+        name: str,
+        network: Network,
+        runtime: Runtime | None = None,
+        floats: str = "float32",
+        stem: str = STEM,
     ) -> None:
         """Lower the network to the candidate's file, for a runtime of its own if need be, and load
-        that."""
+        that; `floats` as for `Runtime.lower`."""
         require_writable_folder(self.folder(name))
         if runtime is not None:
             self.runtimes[name] = runtime
         runtime = self.runtime_of(name)
         path = self.folder(name) / f"{stem}{runtime.ending}"
-        self.artifacts[name] = runtime.lower(network, path)
+        self.artifacts[name] = runtime.lower(network, path, floats)
         self.sessions[name] = runtime.load(self.artifacts[name])
 
     def sizes(self, name: str, network: Network) -> Measurement:
