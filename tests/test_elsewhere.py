@@ -189,6 +189,19 @@ def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
     assert Result.load(tmp_path / "out") == result
 
 
+def test_a_fit_is_made_in_the_targets_first_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{__name__}:Twin"
+    monkeypatch.setitem(registry.ENTRIES, "twin", Entry(place, ".twin", ("onnxruntime",), "", "x"))
+    there = replace(this_machine(), runtimes=("twin",))
+    monkeypatch.setattr("penjing.search.fit.find_target", lambda _: there)
+    result = fit(_task(), "cpu", 5.0, 0.3, tmp_path / "out")
+    assert {one.status for one in result.candidates} >= {"kept"}
+    assert {one.runtime for one in result.everything} == {"twin"}
+    assert all(one.artifact.endswith(".twin") for one in result.everything if one.artifact)
+
+
 def test_a_target_whose_runtimes_are_all_absent_is_refused_in_one_line() -> None:
     nowhere = replace(this_machine(), name="nowhere", runtimes=("onnxruntime-nnapi",))
     with pytest.raises(MachineError, match=r"target nowhere is here; onnxruntime-nnapi: .*; needs"):

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from penjing.contract import Artifact, as_arrays
@@ -21,6 +22,7 @@ from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx_export import to_onnx
 from penjing.runtimes.onnx_half import halve
+from penjing.runtimes.onnx_weights import fold_when_loaded
 from penjing.runtimes.onnxruntime import OnnxRuntime, OnnxSession
 from penjing.runtimes.registry import find_runtime, installed
 from penjing.search import export as exporting
@@ -245,3 +247,25 @@ def test_weights_that_the_litert_converter_keeps_real_are_refused(
     rounded = Quantize(activations=None, samples=16)(network, task)
     with pytest.raises(InputError, match="keeps 400 of 400 integer weights as real numbers"):
         find_runtime("litert").lower(rounded, tmp_path / "a.tflite")
+
+
+def test_constants_that_share_their_integers_are_each_real_once_they_are_loaded() -> None:
+    codes = numpy_helper.from_array(np.arange(-3, 3, dtype="i1").reshape(2, 3), "codes")
+    steps = [numpy_helper.from_array(np.float32([k, 2 * k]), f"steps{k}") for k in (1, 2)]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["codes", f"steps{k}"], [f"w{k}"], axis=0)
+        for k in (1, 2)
+    ]
+    nodes += [
+        helper.make_node("Mul", ["x", "w1"], ["y"]),
+        helper.make_node("Mul", ["y", "w2"], ["z"]),
+    ]
+    value = [helper.make_tensor_value_info(one, TensorProto.FLOAT, [2, 3]) for one in "xz"]
+    graph = helper.make_graph(nodes, "shared", value[:1], value[1:], [codes, *steps])
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    x = np.random.default_rng(0).random((2, 3), "f4")
+    before = OnnxSession(model.SerializeToString()).run(x)
+    fold_when_loaded(model)
+    assert not any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+    assert np.array_equal(OnnxSession(model.SerializeToString()).run(x), before)

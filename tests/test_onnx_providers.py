@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from penjing.errors import InputError, PenjingError
 from penjing.network import capture
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx_export import BATCH
-from penjing.runtimes.onnx_providers import OnCuda, OnProvider, OnQnn, OnTensorRt
+from penjing.runtimes.onnx_providers import OnProvider, OnQnn, OnTensorRt
 from penjing.runtimes.onnx_session import OnnxSession, Provider
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES, find_runtime
@@ -112,20 +113,17 @@ def test_tensorrt_gets_grids_without_a_zero_point(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_cuda_gets_weights_and_biases_that_are_real_once_they_are_loaded(
+def test_without_kernels_for_integers_constants_become_real_when_a_file_is_loaded(
     name: str, tmp_path: Path
 ) -> None:
-    """Lowered and run here, where no GPU is needed: what it gives is what integers give."""
     network, inputs = network_of(name, True)
-    path = OnCuda().lower(network, tmp_path / "a.onnx").path
-    graph = onnx.load(path).graph
-    constants = {one.name for one in graph.initializer}
-    rounding = [node for node in graph.node if node.op_type == "DequantizeLinear"]
-    assert rounding
-    assert not any(node.input[0] in constants for node in rounding)
-    assert gap(network, OnnxRuntime().load(OnnxRuntime().artifact(path)), inputs) < 0.1
-    usual = OnnxRuntime().lower(network, tmp_path / "b.onnx")
-    assert path.stat().st_size < 1.1 * usual.file_bytes
+    content = OnnxRuntime().lower(network, tmp_path / "a.onnx").path.read_bytes()
+    session = OnnxSession(content, provider=Provider(integer_kernels=False), profile_to=tmp_path)
+    assert gap(network, session, inputs) < 0.1
+    ran = json.loads(Path(session.session.end_profiling()).read_text())
+    ran = [one["args"]["op_name"] for one in ran if one.get("name", "").endswith("_kernel_time")]
+    assert "QuantizeLinear" in ran
+    assert not any(one.startswith("QLinear") for one in ran)
 
 
 def test_a_batch_is_run_one_by_one_where_sizes_must_be_known(tmp_path: Path) -> None:

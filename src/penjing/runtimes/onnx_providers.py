@@ -103,8 +103,9 @@ class OnCuda(OnProvider):
 
     name: ClassVar[str] = "onnxruntime-cuda"
     half_values: ClassVar[bool] = True
-    integer_kernels: ClassVar[bool] = False
-    provider = Provider("CUDAExecutionProvider", {"use_tf32": "0"}, preload=True)
+    provider = Provider(
+        "CUDAExecutionProvider", {"use_tf32": "0"}, preload=True, integer_kernels=False
+    )
     unit: ClassVar[str] = "gpu"
 
 

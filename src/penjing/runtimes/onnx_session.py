@@ -29,6 +29,7 @@ NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
 """Words of ONNX Runtime's about bytes that are something else."""
 FATAL = 4
 """The severity of ONNX Runtime's messages beyond which none is an error that it goes on from."""
+FUSE_NO_INTEGERS = "session.disable_quant_qdq"
 TELL_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 
@@ -42,6 +43,8 @@ class Provider:
         plugin: the module that brings it as a library; empty if ONNX Runtime was built with it.
         one_by_one: whether all sizes must be known, so that a batch is run sample by sample.
         preload: whether it needs libraries that may lie in Python packages, and are loaded first.
+        integer_kernels: whether it computes on integers; else on the real numbers that they stand
+            for, and weights and biases become real when a file is loaded, rather than at each run.
     """
 
     name: str = "CPUExecutionProvider"
@@ -49,6 +52,7 @@ class Provider:
     plugin: str = ""
     one_by_one: bool = False
     preload: bool = False
+    integer_kernels: bool = True
 
     def open(self, content: bytes, options: Any) -> Any:
         """ONNX Runtime's own session; what the provider doesn't take runs on the CPU."""
@@ -87,6 +91,8 @@ class OnnxSession:
         if provider is not CPU:
             onnxruntime.set_default_logger_severity(FATAL)  # such as of a kernel that it can't plan
             options.add_session_config_entry(TELL_PLACEMENT, "1")
+        if not provider.integer_kernels:
+            options.add_session_config_entry(FUSE_NO_INTEGERS, "1")
         if provider.one_by_one:
             options.add_free_dimension_override_by_name(BATCH, 1)
         try:

@@ -37,10 +37,6 @@ class OnnxRuntime(Runtime):
 
     Its processors' kernels compute in float32: weights of float16, or integer weights alone, become
     that when the file is loaded. They save bytes of the file, neither time nor memory.
-
-    Attributes:
-        integer_kernels: whether it computes on integers; else on the real numbers that they stand
-            for, and weights become real when the file is loaded.
     """
 
     name: ClassVar[str] = "onnxruntime"
@@ -48,7 +44,6 @@ class OnnxRuntime(Runtime):
     form: ClassVar[Form] = UNSIGNED
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
-    integer_kernels: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
@@ -65,7 +60,7 @@ class OnnxRuntime(Runtime):
         model = to_onnx(network, self.form)
         if floats == "float16":
             model = halve(model, self.half_values)
-        fold_when_loaded(model, self.integer_kernels)
+        fold_when_loaded(model)
         model = pack_weights(model)
         write_atomically(path, model.SerializeToString())
         return self.artifact(path)

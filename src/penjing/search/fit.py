@@ -79,7 +79,7 @@ def fit(
             confidence=confidence,
             seed=seed,
             versions=_versions(),
-            baseline=Candidate(BASELINE, (), "baseline"),
+            baseline=Candidate(BASELINE, (), "baseline", runtime=runtime.name),
             notes=(note,) if note else (),
         )
         if resume:

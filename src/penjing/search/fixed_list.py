@@ -109,9 +109,7 @@ class FixedList:
         except InputError:
             shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)
             raise
-        self.ledger.record(
-            Candidate(BASELINE, (), "baseline", "", measured, *self.workshop.proof(BASELINE))
-        )
+        self.ledger.record(self._measured(self._candidate(BASELINE, "baseline"), measured))
 
     def _quantize(self) -> None:
         def attempt(name: str) -> Candidate:
@@ -177,7 +175,7 @@ class FixedList:
             plan = prune.plan(self.original, self.workshop.task)
             self.cuts[name] = (prune,)
             if not plan.edits:
-                failed.append(Candidate(name, self._recipe(name), "not tuned", "nothing to remove"))
+                failed.append(self._candidate(name, "not tuned", "nothing to remove"))
                 continue
             try:
                 network = prune.apply(self.original, plan, self.workshop.task)
@@ -186,7 +184,7 @@ class FixedList:
                     self.workshop.make(key, one, stem="untuned")
                     found[key] = self.workshop.sizes(key, one)
             except PenjingError as error:
-                failed.append(Candidate(name, self._recipe(name), "failed", str(error)))
+                failed.append(self._candidate(name, "failed", str(error)))
         self._say("timing what was cut")
         kept = [self.rung] if self.result.status(self.rung) == "kept" else []
         times = self.workshop.time([*kept, *found], 2 * LATENCY_SECONDS)
@@ -194,14 +192,8 @@ class FixedList:
         self.ledger.record(*failed, *(self._untuned(key, found[key], times[key]) for key in found))
 
     def _untuned(self, name: str, measured: Measurement, latency: Latency) -> Candidate:
-        return Candidate(
-            name,
-            self._recipe(name),
-            "not tuned",
-            NO_TIME,
-            replace(measured, latency=latency),
-            *self.workshop.proof(name),
-        )
+        candidate = self._candidate(name, "not tuned", NO_TIME)
+        return self._measured(candidate, replace(measured, latency=latency))
 
     def _tune(self) -> None:
         """Train what can win, the mildest cut first; stop after one that is far over the budget.
@@ -309,7 +301,7 @@ class FixedList:
         """Make and measure one candidate; a failure is recorded and the run goes on."""
         begin = time.monotonic()
         way = self.elsewhere.way(name)
-        candidate = Candidate(name, (), "failed", runtime=way.runtime.name, floats=way.floats)
+        status, reason, measured = "failed", "", None
         try:
             network = make()
             for problem in way.runtime.problems(network, self.target, way.floats):
@@ -318,25 +310,27 @@ class FixedList:
             self.check()
             measured = self.workshop.measure(name, network)
             self.check()
-            path, sha256 = self.workshop.proof(name)
             status, reason = self._judge(measured)
-            candidate = replace(
-                candidate,
-                status=status,
-                reason=reason,
-                measurement=measured,
-                artifact=path,
-                sha256=sha256,
-                seconds=time.monotonic() - begin,
-            )
             self.networks[name] = network
         except PenjingError as error:
-            candidate = replace(candidate, reason=str(error))
+            reason = str(error)
         except Exception as error:
             line = (str(error).splitlines() or [""])[0]
-            candidate = replace(candidate, reason=f"{type(error).__name__}: {line[:200]}")
-        self.ledger.record(replace(candidate, recipe=self._recipe(name)))
-        return candidate.status != "failed"
+            reason = f"{type(error).__name__}: {line[:200]}"
+        candidate = self._candidate(name, status, reason)
+        if measured is not None and status != "failed":
+            candidate = self._measured(candidate, measured, time.monotonic() - begin)
+        self.ledger.record(candidate)
+        return status != "failed"
+
+    def _candidate(self, name: str, status: str, reason: str = "") -> Candidate:
+        way = self.elsewhere.way(name)
+        recipe, runtime = self._recipe(name), way.runtime.name
+        return Candidate(name, recipe, status, reason, runtime=runtime, floats=way.floats)
+
+    def _measured(self, one: Candidate, figures: Measurement, seconds: float = 0.0) -> Candidate:
+        path, sha256 = self.workshop.proof(one.name)
+        return replace(one, measurement=figures, artifact=path, sha256=sha256, seconds=seconds)
 
     def _judge(self, measured: Measurement) -> tuple[str, str]:
         assert measured.drop is not None
