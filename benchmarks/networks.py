@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.data import Arrays
+from penjing.reference import find_task
 from penjing.task import Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -218,6 +220,21 @@ def cifar_task(depth: int, folder: Path) -> Task:
         train = Arrays(kept["train_x"], kept["train_y"], mean=MEAN, std=STD)
         test = Arrays(kept["test_x"], kept["test_y"], mean=MEAN, std=STD)
     return Task(model.eval(), next(iter(test))[0][:2], train, test, name=f"ResNet-{depth}")
+
+
+def jpeg_task(depth: int, folder: Path) -> Task:
+    """The checkpoint for JPEG-compressed CIFAR-10 with all of it, 10,000 test images among them, or
+    FileNotFoundError naming what is missing."""
+    from safetensors.torch import load_file
+
+    model = CifarResNet(depth)
+    weights = require(folder / f"models/resnet{depth}_cifar10_jpeg.safetensors")
+    model.load_state_dict(load_file(weights))
+    require(folder / "data/cifar10-jpeg.tar.xz")
+    example = Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py"
+    task = find_task(str(example))
+    train = Arrays(task.train.x, task.train.y, mean=MEAN, std=STD)  # in order, as it is
+    return replace(task, model=model.eval(), train=train, name=f"ResNet-{depth} JPEG")
 
 
 def random_task(model: nn.Module, name: str) -> Task:
