@@ -161,6 +161,19 @@ def test_an_interrupt_before_the_first_figure_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "result.json").exists()
 
 
+def test_an_interrupt_within_a_text_that_python_executes_keeps_the_exit_code(
+    tmp_path: Path,
+) -> None:
+    """CPython remembers such a one, and `python -m` would end by the signal."""
+    path = tmp_path / "own.py"
+    interrupt = "import signal; signal.raise_signal(signal.SIGINT)"
+    path.write_text(f"def task():\n    exec({interrupt!r})\n")
+    command = [sys.executable, "-m", "penjing.cli", "fit", str(path), "--out", str(tmp_path / "o")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "penjing: interrupted before anything was finished"
+
+
 def test_what_fails_on_test_makes_way_and_an_interrupt_between_looks_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

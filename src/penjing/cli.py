@@ -311,6 +311,10 @@ def main() -> None:
         line = " ".join(str(error).split())
         print(f"penjing: error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        # Where a Ctrl-C came while `exec` ran a text, as libraries do to make classes, Python under
+        # `-m` forgets the exit code and ends by SIGINT, unless another text was run since.
+        exec("")
 
 
 if __name__ == "__main__":
