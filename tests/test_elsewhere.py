@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Artifact, Latency, Measurement
+from penjing.contract import Artifact, Latency, Measurement, Session
 from penjing.data import Arrays
 from penjing.errors import MachineError
 from penjing.files import write_atomically
+from penjing.measure import latency
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import value_grids
 from penjing.passes import PruneChannels, Quantize
@@ -29,6 +32,8 @@ from penjing.search.workshop import BASELINE, Workshop
 from penjing.targets import this_machine
 from penjing.task import Task
 
+PRECISIONS = ("float32", "float16", "int8")
+
 
 class Twin(OnnxRuntime):
     """ONNX Runtime under another name, with a second file."""
@@ -42,6 +47,19 @@ class Twin(OnnxRuntime):
 
     def files(self, path: Path) -> tuple[Path, ...]:
         return (path, path.with_suffix(".extra"))
+
+
+@pytest.fixture(autouse=True)
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed here means nothing, so that a tenth of the seconds is enough."""
+    whole = latency.compare
+
+    def compare(
+        sessions: Mapping[str, Session], inputs: Any, baseline: str, seconds: float, seed: int
+    ) -> dict[str, Latency]:
+        return whole(sessions, inputs, baseline, 0.1 * seconds, seed)
+
+    monkeypatch.setattr(latency, "compare", compare)
 
 
 @pytest.fixture
@@ -72,7 +90,7 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     demands = {"outputs": True}
     monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
     monkeypatch.setattr(Twin, "demands", demands)
-    result = fit(_task(), "cpu", 5.0, 0.3, tmp_path / "out")
+    result = fit(_task(), "cpu", 5.0, 0.1, tmp_path / "out")
     found = {one.name: one for one in result.candidates}
     for base in ("original", "int8"):
         mine, usual = found[f"{base} in twin"], result.find(base)
@@ -144,11 +162,11 @@ def test_a_runtime_goes_on_only_if_it_is_faster_beyond_doubt(
 ) -> None:
     twin = Way(Twin())
     elsewhere = Elsewhere(Way(OnnxRuntime()), [twin])
-    names = elsewhere.everywhere(["original", "int8"], ["int8"])
+    names = elsewhere.add_everywhere(["original", "int8"], ["int8"])
     assert names == ["original in twin", "int8 in twin"]
     elsewhere.choose(0.5, found)
     assert elsewhere.chosen is (twin if goes_on else None)
-    made = elsewhere.in_chosen(["prune 25 %", "prune 25 % + int8"], ["prune 25 % + int8"])
+    made = elsewhere.add_in_chosen(["prune 25 %", "prune 25 % + int8"], ["prune 25 % + int8"])
     assert made == ["prune 25 % in twin", "prune 25 % + int8 in twin"] * goes_on
 
 
@@ -158,14 +176,14 @@ def test_what_is_rounded_is_not_made_in_half_precision(monkeypatch: pytest.Monke
     usual, twin = OnnxRuntime(), Twin()
     halves = [Way(usual, "float16"), Way(twin), Way(twin, "float16")]
     elsewhere = Elsewhere(Way(usual), halves)
-    assert elsewhere.everywhere(["original", "int8"], ["int8"]) == [
+    assert elsewhere.add_everywhere(["original", "int8"], ["int8"]) == [
         "original in float16", "original in twin", "int8 in twin", "original in float16 in twin",
     ]  # fmt: skip
     assert elsewhere.base("original in float16 in twin") == "original"
     assert elsewhere.way("original in float16") == halves[0]
     elsewhere.choose(0.9, [_timed("original in float16", 0.3, 0.4)])
     assert elsewhere.chosen == halves[0]
-    assert elsewhere.in_chosen(["cut", "cut + int8"], ["cut + int8"]) == ["cut in float16"]
+    assert elsewhere.add_in_chosen(["cut", "cut + int8"], ["cut + int8"]) == ["cut in float16"]
 
 
 def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
@@ -173,9 +191,9 @@ def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
 ) -> None:
     monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
     monkeypatch.setattr(OnnxRuntime, "half_values", True)  # it does, slowly
-    only = replace(this_machine(), runtimes=("onnxruntime",))
+    only = replace(this_machine(), runtimes=("onnxruntime",), precisions=PRECISIONS)
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: only)
-    result = fit(_task(), "cpu", 5.0, 0.3, tmp_path / "out")
+    result = fit(_task(), "cpu", 5.0, 0.1, tmp_path / "out")
     halves = [one for one in result.candidates if one.floats == "float16"]
     assert "original in float16" in [one.name for one in halves]
     for one in halves:
@@ -194,12 +212,21 @@ def test_a_fit_is_made_in_the_targets_first_runtime(
 ) -> None:
     place = f"{__name__}:Twin"
     monkeypatch.setitem(registry.ENTRIES, "twin", Entry(place, ".twin", ("onnxruntime",), "", "x"))
+    monkeypatch.setattr(Twin, "demands", {"symmetric": True})
     there = replace(this_machine(), runtimes=("twin",))
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: there)
-    result = fit(_task(), "cpu", 5.0, 0.3, tmp_path / "out")
+    result = fit(_task(), "cpu", 5.0, 0.1, tmp_path / "out")
     assert {one.status for one in result.candidates} >= {"kept"}
     assert {one.runtime for one in result.everything} == {"twin"}
     assert all(one.artifact.endswith(".twin") for one in result.everything if one.artifact)
+    assert not any("too little time to try" in line for line in result.notes)
+    int8 = result.find("int8")
+    assert int8.recipe[-1]["symmetric"]
+    graph = onnx.load(tmp_path / "out" / int8.artifact).graph
+    known = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    zeros = [known[one.input[2]] for one in graph.node if one.op_type == "QuantizeLinear"]
+    assert zeros
+    assert all(zero == 128 for zero in zeros)
 
 
 def test_a_target_whose_runtimes_are_all_absent_is_refused_in_one_line() -> None:

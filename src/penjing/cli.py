@@ -38,10 +38,9 @@ outputs = session.run(None, {{name: batch}})[0]  # batch: float32, prepared as f
 """
 LOAD_OTHERS = """
 from pathlib import Path
-from penjing.runtimes.registry import runtime_of
-path = Path("{path}")
-runtime = runtime_of(path)
-outputs = runtime.load(runtime.artifact(path)).run(batch)
+from penjing.runtimes.registry import find_runtime
+runtime = find_runtime("{runtime}")
+outputs = runtime.load(runtime.artifact(Path("{path}"))).run(batch)
 """
 
 
@@ -149,7 +148,12 @@ def bench(
         there = bench_there(Device.at(target, python, ssh_config), files, seconds)
         times, where, notes, peaks = there.times, there.device, there.notes, there.peaks
     else:
-        require_local(find_target(target))
+        if target != "cpu":
+            require_local(find_target(target))
+            raise InputError(
+                f"--target takes cpu or ssh://, found {target}; what runs a file here is told by "
+                "--runtime (penjing runtimes lists them)"
+            )
         times = run(files, seconds, runtimes=runtime or ())
     if as_json:
         rows = {
@@ -168,7 +172,9 @@ def bench(
 @app.command()
 def export(
     task: TaskName,
-    runtime: Annotated[str, typer.Option(help="See `penjing runtimes`.")] = "onnxruntime",
+    runtime: Annotated[
+        str | None, typer.Option(help="See `penjing runtimes`; else the target's first.")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="float32, float16, int8 or int8-weights.")
     ] = "float32",
@@ -183,7 +189,9 @@ def export(
     from penjing.search.export import export as run
     from penjing.targets import find_target
 
-    _print_proof(run(find_task(task), runtime, out, find_target(target), precision), as_json)
+    where = find_target(target)
+    proof = run(find_task(task), runtime or where.runtimes[0], out, where, precision)
+    _print_proof(proof, as_json)
 
 
 @app.command()
@@ -191,7 +199,7 @@ def verify(
     file: Annotated[Path, typer.Argument(help="A file that `fit` or `export` wrote.")],
     task: Annotated[str, typer.Option(help="As for `fit`.")],
     runtime: Annotated[
-        str | None, typer.Option(help="To run it in; else what its ending tells.")
+        str | None, typer.Option(help="To run it in; else what its record or its ending tells.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -252,10 +260,10 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
     console.print(test_line(result), highlight=False, soft_wrap=True)
     if result.artifact:
         console.print(f"file:   {out / result.artifact}   report: {report}", highlight=False)
-        load = LOAD if result.artifact.endswith(".onnx") else LOAD_OTHERS
-        console.print(
-            load.format(path=out / result.artifact), highlight=False, markup=False, soft_wrap=True
-        )
+        runtime = result.find(result.chosen).runtime
+        load = LOAD if runtime == "onnxruntime" else LOAD_OTHERS
+        lines = load.format(path=out / result.artifact, runtime=runtime)
+        console.print(lines, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_proof(proof: Proof, as_json: bool) -> None:

@@ -34,9 +34,10 @@ def page(result: Result) -> str:
         "|" + "---|" * len(HEADINGS),
         *("| " + " | ".join(row) + " |" for row in rows(result)),
         "",
-        "Accuracy, drop and bound are on validation data, latency is batch 1 on one thread, and "
-        "each figure was measured on the exported file. A ratio is to the original in the same "
-        "windows.",
+        "Accuracy, drop and bound are on validation data, latency is batch 1 on one thread, inputs "
+        "and outputs in the processor's memory, and each figure was measured on the exported file, "
+        f"in {result.baseline.runtime} where nothing else is said. A ratio is to the original in "
+        "the same windows.",
         "",
         "![drop against latency](plot.png)",
         "",

@@ -47,7 +47,8 @@ class Runtime(ABC):
         """
         found = []
         if self.name not in target.runtimes:
-            found.append(f"target {target.name} has no {self.name}; it has {target.runtimes}")
+            has = ", ".join(target.runtimes)
+            found.append(f"target {target.name} has no {self.name}; it has {has}")
         if "int8" not in target.precisions and any(True for _ in grids(network)):
             found.append(
                 f"the network is quantized, and {target.name} has no int8; it has "
@@ -157,10 +158,12 @@ class Runtime(ABC):
         where nobody reckons, because it can be measured."""
         return None
 
-    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> Mapping[str, float]:
+    def seconds_by_layer(
+        self, artifact: Artifact, inputs: Any, runs: int
+    ) -> Mapping[str, float] | None:
         """What each layer, or each operator without weights, takes by the runtime's own profiler;
-        nothing where it has none."""
-        return {}
+        None where nobody tells."""
+        return None
 
     def weight_bytes(self, artifact: Artifact) -> int | None:
         """Bytes of all weights as the file holds them; None if that can't be told."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib import import_module
 from typing import Any, ClassVar
 
 import onnx
+import onnxruntime
 import torch
 
 from penjing.contract import Artifact, Placement
@@ -28,12 +31,31 @@ from penjing.targets import Target
 
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 ARM = {"aarch64", "arm64", "ARM64"}
+FATAL = 4
+"""The severity from which on messages are let through on a GPU: those below tell of errors from
+which ONNX Runtime goes on, such as of each kernel that cuDNN can't plan until it finds another."""
 HEXAGONS = {
     "hexagon-v73": {"htp_arch": "73", "soc_model": "43"},  # Snapdragon 8 Gen 2
     "hexagon-v75": {"htp_arch": "75", "soc_model": "57"},  # Snapdragon 8 Gen 3
     "hexagon-v79": {"htp_arch": "79", "soc_model": "69"},  # Snapdragon 8 Elite
 }
 """By NPU, its settings: AI Engine Direct computes floats only for a chip that it is told."""
+
+
+@cache
+def _cuda() -> None:
+    """Load CUDA and cuDNN from NVIDIA's Python packages, if they lie there."""
+    with quiet_below():  # it prints what it doesn't find
+        onnxruntime.preload_dlls()
+    onnxruntime.set_default_logger_severity(FATAL)
+
+
+@cache
+def _tensorrt() -> None:
+    """Load TensorRT from NVIDIA's Python packages too."""
+    _cuda()
+    with suppress(ImportError), quiet_below():
+        import_module("tensorrt")
 
 
 class OnProvider(OnnxRuntime):
@@ -68,9 +90,8 @@ class OnProvider(OnnxRuntime):
         """See `Runtime.open`."""
         return OnnxSession(contents[0], threads, self.provider)
 
-    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> Mapping[str, float]:
-        """See `Runtime.seconds_by_layer`: a provider's own clocks aren't read."""
-        return {}
+    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> None:
+        """See `Runtime.seconds_by_layer`: ONNX Runtime's clocks don't wait for a device."""
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the session says that each provider took.
@@ -104,7 +125,7 @@ class OnCuda(OnProvider):
     name: ClassVar[str] = "onnxruntime-cuda"
     half_values: ClassVar[bool] = True
     provider = Provider(
-        "CUDAExecutionProvider", {"use_tf32": "0"}, preload=True, integer_kernels=False
+        "CUDAExecutionProvider", {"use_tf32": "0"}, prepare=_cuda, integer_kernels=False
     )
     unit: ClassVar[str] = "gpu"
 
@@ -117,7 +138,7 @@ class OnTensorRt(OnProvider):
     demands: ClassVar[Mapping[str, Any]] = {"symmetric": True}
     form: ClassVar[Form] = Form(torch.int8)
     provider = Provider(
-        "TensorrtExecutionProvider", {"trt_int8_enable": "1"}, one_by_one=True, preload=True
+        "TensorrtExecutionProvider", {"trt_int8_enable": "1"}, one_by_one=True, prepare=_tensorrt
     )
     unit: ClassVar[str] = "gpu"
 

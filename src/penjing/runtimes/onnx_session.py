@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -27,8 +27,6 @@ TYPES = {
 """What NumPy calls ONNX Runtime's types."""
 NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
 """Words of ONNX Runtime's about bytes that are something else."""
-FATAL = 4
-"""The severity of ONNX Runtime's messages beyond which none is an error that it goes on from."""
 FUSE_NO_INTEGERS = "session.disable_quant_qdq"
 TELL_PLACEMENT = "session.record_ep_graph_assignment_info"
 
@@ -42,7 +40,7 @@ class Provider:
         settings: its own options.
         plugin: the module that brings it as a library; empty if ONNX Runtime was built with it.
         one_by_one: whether all sizes must be known, so that a batch is run sample by sample.
-        preload: whether it needs libraries that may lie in Python packages, and are loaded first.
+        prepare: what to do before its libraries are loaded, such as load those they need.
         integer_kernels: whether it computes on integers; else on the real numbers that they stand
             for, and weights and biases become real when a file is loaded, rather than at each run.
     """
@@ -51,22 +49,25 @@ class Provider:
     settings: Mapping[str, str] = field(default_factory=dict)
     plugin: str = ""
     one_by_one: bool = False
-    preload: bool = False
+    prepare: Callable[[], None] | None = None
     integer_kernels: bool = True
 
     def open(self, content: bytes, options: Any) -> Any:
-        """ONNX Runtime's own session; what the provider doesn't take runs on the CPU."""
+        """ONNX Runtime's own session; what the provider doesn't take runs on the CPU.
+
+        Where the provider fails while it runs, that is an error: ONNX Runtime's wrapper would make
+        another session on the CPU and go on with that.
+        """
         if self.plugin:
             with quiet_below():  # such libraries greet
                 devices = _plugged_in(self.plugin, self.name)
                 options.add_provider_for_devices(devices, dict(self.settings))
-                return onnxruntime.InferenceSession(content, options)
-        if self.preload:
-            with quiet_below():  # it prints what it doesn't find
-                onnxruntime.preload_dlls()
+                return onnxruntime.InferenceSession(content, options, enable_fallback=0)
+        if self.prepare is not None:
+            self.prepare()
         names: list[Any] = [(self.name, dict(self.settings))]
         names += [CPU.name] if self.name != CPU.name else []
-        return onnxruntime.InferenceSession(content, options, providers=names)
+        return onnxruntime.InferenceSession(content, options, providers=names, enable_fallback=0)
 
 
 CPU = Provider()
@@ -89,7 +90,6 @@ class OnnxSession:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to)
         if provider is not CPU:
-            onnxruntime.set_default_logger_severity(FATAL)  # such as of a kernel that it can't plan
             options.add_session_config_entry(TELL_PLACEMENT, "1")
         if not provider.integer_kernels:
             options.add_session_config_entry(FUSE_NO_INTEGERS, "1")

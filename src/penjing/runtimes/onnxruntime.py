@@ -80,7 +80,9 @@ class OnnxRuntime(Runtime):
             for one in node_times(artifact.path, inputs, runs=1)
         ]
 
-    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> Mapping[str, float]:
+    def seconds_by_layer(
+        self, artifact: Artifact, inputs: Any, runs: int
+    ) -> Mapping[str, float] | None:
         """See `Runtime.seconds_by_layer`."""
         return seconds_by_layer(artifact.path, inputs, runs)
 

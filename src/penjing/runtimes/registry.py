@@ -133,7 +133,7 @@ ENTRIES = {
     ),
     "onnxruntime-cuda": _provider("OnCuda", "onnxruntime-gpu", GPU_BUILD, "NVIDIA's GPUs (CUDA)"),
     "onnxruntime-tensorrt": _provider(
-        "OnTensorRt", "onnxruntime-gpu", f"{GPU_BUILD} tensorrt", "NVIDIA's TensorRT"
+        "OnTensorRt", "onnxruntime-gpu", f"{GPU_BUILD} 'tensorrt-cu13<11'", "NVIDIA's TensorRT"
     ),
     "onnxruntime-openvino": _provider(
         "OnOpenVino",

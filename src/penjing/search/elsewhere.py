@@ -4,12 +4,11 @@ that goes on."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import find_runtime, installed
-from penjing.search.recipes import Recipe
+from penjing.search.recipes import Recipe, demanded
 from penjing.search.result import Candidate
 from penjing.targets import Target
 
@@ -45,7 +44,7 @@ class Elsewhere:
         names = [one for one in installed() if one in target.runtimes and one != first.name]
         runtimes = [first, *(find_runtime(one) for one in names)]
         usual = Way(first)
-        ways = [Way(one, floats) for one in runtimes for floats in _computed(one)]
+        ways = [Way(one, floats) for one in runtimes for floats in _computed(one, target)]
         return cls(usual, [one for one in ways if one != usual])
 
     def base(self, name: str) -> str:
@@ -58,22 +57,19 @@ class Elsewhere:
 
     def demanded(self, name: str, recipe: Recipe) -> Recipe:
         """The recipe with the integers that the candidate's runtime demands."""
-        demands = self.way(name).runtime.demands
-        return tuple(
-            replace(one, **demands) if isinstance(one, Quantize) else one for one in recipe
-        )
+        return demanded(recipe, self.way(name).runtime.demands)
 
-    def everywhere(self, names: Sequence[str], rounded: Collection[str]) -> list[str]:
-        """The names of those candidates made in every way.
+    def add_everywhere(self, names: Sequence[str], rounded: Collection[str]) -> list[str]:
+        """Add those candidates made in every way; their names.
 
         Args:
             rounded: those of integers, which are not made in half precision.
         """
-        return [made for way in self.ways for made in self._made(names, rounded, way)]
+        return [made for way in self.ways for made in self._add(names, rounded, way)]
 
-    def in_chosen(self, names: Sequence[str], rounded: Collection[str]) -> list[str]:
-        """The names of those candidates made in the way that goes on, if there is one."""
-        return self._made(names, rounded, self.chosen) if self.chosen else []
+    def add_in_chosen(self, names: Sequence[str], rounded: Collection[str]) -> list[str]:
+        """Add those candidates made in the way that goes on, if there is one; their names."""
+        return self._add(names, rounded, self.chosen) if self.chosen else []
 
     def choose(self, ratio: float, found: Sequence[Candidate]) -> None:
         """Go on with the way of the fastest of those found, if it beats `ratio`, the latency of the
@@ -83,7 +79,7 @@ class Elsewhere:
             if one.status == "kept" and times is not None and times.ratio_high < ratio:
                 ratio, self.chosen = times.ratio_high, self.way(one.name)
 
-    def _made(self, names: Sequence[str], rounded: Collection[str], way: Way) -> list[str]:
+    def _add(self, names: Sequence[str], rounded: Collection[str], way: Way) -> list[str]:
         found = {}
         for name in names:
             if way.floats == self.usual.floats:
@@ -95,6 +91,7 @@ class Elsewhere:
         return list(found)
 
 
-def _computed(runtime: Runtime) -> tuple[str, ...]:
-    """The forms of real numbers that it computes in."""
-    return ("float32", "float16") if runtime.half_values else ("float32",)
+def _computed(runtime: Runtime, target: Target) -> tuple[str, ...]:
+    """The forms of real numbers that both compute in."""
+    halves = runtime.half_values and "float16" in target.precisions
+    return ("float32", "float16") if halves else ("float32",)

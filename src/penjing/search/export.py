@@ -135,7 +135,7 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
     """Check a file against the record beside it, then run it on the test data.
 
     Args:
-        runtime_name: which to run it in; else the one that its ending tells.
+        runtime_name: which to run it in; else the one that its record tells, or its ending.
 
     Raises:
         UnsafeError: its bytes aren't those that the record tells of; they aren't loaded.
@@ -144,9 +144,9 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
     """
     if not path.is_file():
         raise InputError(f"no file {path}")
-    runtime = runtime_of(path, runtime_name)
+    wanted, made_for = _recorded(path)
+    runtime = runtime_of(path, runtime_name or made_for)
     artifact = runtime.artifact(path)
-    wanted = _recorded(path)
     if wanted is not None:
         artifact = replace(artifact, sha256=wanted)
     session = runtime.load(artifact)  # refused before any work, if it has changed
@@ -155,21 +155,22 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
     return _prove(artifact, session, runtime, task, network, network, wanted)
 
 
-def _recorded(path: Path) -> str | None:
-    """The hash that an `export.json` or a `result.json` beside the file tells of."""
+def _recorded(path: Path) -> tuple[str | None, str | None]:
+    """The hash and the runtime that an `export.json` or a `result.json` beside the file tells."""
     record = path.parent / RECORD
     if record.exists():
         try:
             found = json.loads(record.read_text())
             if found["file"] == path.name:
-                return str(found["sha256"])
+                return str(found["sha256"]), str(found["runtime"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{record} can't be read: {error}") from error
     if (path.parent / "result.json").exists():
         result = Result.load(path.parent)
         if result.artifact == path.name:
-            return result.find(result.chosen).sha256
-    return None
+            chosen = result.find(result.chosen)
+            return chosen.sha256, chosen.runtime
+    return None, None
 
 
 def _prove(

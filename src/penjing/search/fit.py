@@ -46,9 +46,11 @@ def fit(
 
     Args:
         task: a `Task`, or the words that name one, as for the command line.
+        target: `"cpu"` or `"gpu"`, this machine's; the original is timed in the first of its
+            runtimes that is here.
         max_drop: budget in points (hundredths of the metric), 0..100.
         minutes: about how long to take; at least one candidate is always tried.
-        out: folder for `model.onnx`, `result.json` and every candidate's file.
+        out: folder for `model.onnx` (or another ending), `result.json` and every candidate's file.
         goal: `"latency"` or `"size"`.
         overwrite: replace an earlier result in `out`.
         resume: go on with an interrupted fit in `out`; what was tuned there isn't tuned again.

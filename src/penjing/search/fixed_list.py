@@ -29,7 +29,7 @@ FAR = 2.0  # times the budget
 SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
 FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float
 FEWER_BITS_SHARE = 0.08  # of the time left, at most, for each step to fewer bits
-ELSEWHERE_SHARE = 0.25  # of the time left, at most, for other runtimes
+ELSEWHERE_SHARE = 0.25  # of the time left, at most, for other runtimes and float16
 NO_TIME = "no time was left for it"
 
 
@@ -53,10 +53,11 @@ class FixedList:
     check: Callable[[], None]
     networks: dict[str, Network] = field(default_factory=dict)
     cuts: dict[str, Recipe] = field(default_factory=dict)
-    rungs: Rungs = field(default_factory=Rungs)
+    rungs: Rungs = field(init=False)
     elsewhere: Elsewhere = field(init=False)
 
     def __post_init__(self) -> None:
+        self.rungs = Rungs(self.workshop.runtime.demands)
         self.elsewhere = Elsewhere.on(self.target, self.workshop.runtime)
 
     @property
@@ -137,7 +138,9 @@ class FixedList:
     def _try_elsewhere(self) -> None:
         """The original and what was quantized in the target's other runtimes, and in float16."""
         usual = [BASELINE, *([self.rung] if self.result.status(self.rung) != "failed" else [])]
-        names = self.elsewhere.everywhere(usual, [self.rung])
+        names = self.elsewhere.add_everywhere(usual, [self.rung])
+        if not names:
+            return
         cost = self.result.find(self.rung).seconds * len(names)
         if cost > ELSEWHERE_SHARE * (self.end - time.monotonic()):
             self.ledger.note(f"too little time to try {', '.join(names)}")
@@ -301,7 +304,6 @@ class FixedList:
         """Make and measure one candidate; a failure is recorded and the run goes on."""
         begin = time.monotonic()
         way = self.elsewhere.way(name)
-        status, reason, measured = "failed", "", None
         try:
             network = make()
             for problem in way.runtime.problems(network, self.target, way.floats):
@@ -310,18 +312,16 @@ class FixedList:
             self.check()
             measured = self.workshop.measure(name, network)
             self.check()
-            status, reason = self._judge(measured)
+            candidate = self._candidate(name, *self._judge(measured))
+            candidate = self._measured(candidate, measured, time.monotonic() - begin)
             self.networks[name] = network
         except PenjingError as error:
-            reason = str(error)
+            candidate = self._candidate(name, "failed", str(error))
         except Exception as error:
             line = (str(error).splitlines() or [""])[0]
-            reason = f"{type(error).__name__}: {line[:200]}"
-        candidate = self._candidate(name, status, reason)
-        if measured is not None and status != "failed":
-            candidate = self._measured(candidate, measured, time.monotonic() - begin)
+            candidate = self._candidate(name, "failed", f"{type(error).__name__}: {line[:200]}")
         self.ledger.record(candidate)
-        return status != "failed"
+        return candidate.status != "failed"
 
     def _candidate(self, name: str, status: str, reason: str = "") -> Candidate:
         way = self.elsewhere.way(name)
@@ -345,7 +345,7 @@ class FixedList:
         """The last word on latency: everything that keeps the budget, in one sitting."""
         cut = [one.name for one in self.result.candidates if one.name in self.networks]
         cut = [one for one in cut if self.result.status(one) == "kept" and self._is_cut(one)]
-        for name in self.elsewhere.in_chosen(cut, [one for one in cut if self._rounding(one)]):
+        for name in self.elsewhere.add_in_chosen(cut, [one for one in cut if self._rounding(one)]):
             self._attempt_elsewhere(name)
         kept = [one.name for one in self.result.candidates if one.status == "kept"]
         if not kept:

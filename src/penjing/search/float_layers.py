@@ -20,7 +20,9 @@ Seconds = Mapping[str, Sequence[float]]
 """Of each layer, what it took in each repeat."""
 
 
-def slower_layers(workshop: Workshop, name: str, network: Network, latency: Latency) -> list[str]:
+def slower_layers(
+    workshop: Workshop, name: str, network: Network, latency: Latency
+) -> list[str] | None:
     """The network's layers that the candidate `name` runs slower than the original's file does.
 
     Both files are profiled in turn, several times. Layers that a runtime fuses are compared with
@@ -29,10 +31,16 @@ def slower_layers(workshop: Workshop, name: str, network: Network, latency: Late
 
     Args:
         latency: of the candidate; tells how often a profile may run it.
+
+    Returns:
+        Their names; None if the runtime tells no layer's time.
     """
     runs = int(SECONDS_A_REPEAT / max(latency.latency_ms / 1e3, 1e-6))
     runs = min(max(runs, RUNS[0]), RUNS[1])
-    mine, theirs = _profiles(workshop, (name, BASELINE), runs)
+    profiles = _profiles(workshop, (name, BASELINE), runs)
+    if profiles is None:
+        return None
+    mine, theirs = profiles
     layers = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
     return clearly_slower(mine, theirs, layers)
 
@@ -56,12 +64,17 @@ def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> lis
     return found if saved >= WORTH * whole else []
 
 
-def _profiles(workshop: Workshop, names: Sequence[str], runs: int) -> list[dict[str, list[float]]]:
+def _profiles(
+    workshop: Workshop, names: Sequence[str], runs: int
+) -> list[dict[str, list[float]]] | None:
     """The layers of each candidate's file, profiled in turn."""
     found: list[dict[str, list[float]]] = [{} for _ in names]
     for _ in range(REPEATS):
         for name, one in zip(names, found, strict=True):
             runtime, artifact = workshop.runtime_of(name), workshop.artifacts[name]
-            for layer, seconds in runtime.seconds_by_layer(artifact, workshop.one, runs).items():
+            times = runtime.seconds_by_layer(artifact, workshop.one, runs)
+            if times is None:
+                return None
+            for layer, seconds in times.items():
                 one.setdefault(layer, []).append(seconds)
     return found

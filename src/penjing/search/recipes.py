@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from penjing.contract import Json, Plan
@@ -36,6 +37,11 @@ DEMANDS = ("outputs", "symmetric")
 def to_json(recipe: Recipe) -> list[Json]:
     """The passes with their options."""
     return [one.to_json() for one in recipe]
+
+
+def demanded(recipe: Recipe, demands: Mapping[str, Any]) -> Recipe:
+    """The recipe with the integers that a runtime demands (`Runtime.demands`)."""
+    return tuple(replace(one, **demands) if isinstance(one, Quantize) else one for one in recipe)
 
 
 def undemanded(recipe: Sequence[Json]) -> list[Json]:

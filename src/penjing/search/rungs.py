@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from penjing.contract import Latency
 from penjing.network import Network
 from penjing.passes import Quantize
 from penjing.search.float_layers import slower_layers
 from penjing.search.ledger import Ledger
-from penjing.search.recipes import FEWER_BITS, QUANTIZATIONS, Recipe
+from penjing.search.recipes import FEWER_BITS, QUANTIZATIONS, Recipe, demanded
 from penjing.search.result import Candidate
 from penjing.search.workshop import Workshop
 
@@ -24,10 +25,20 @@ Attempt = Callable[[str], Candidate]
 
 @dataclass
 class Rungs:
-    """Recipes by name, and the name of the one with which the cuts are quantized too."""
+    """Recipes by name, and the name of the one with which the cuts are quantized too.
 
-    recipes: dict[str, Recipe] = field(default_factory=lambda: dict(QUANTIZATIONS))
+    Attributes:
+        demands: of the runtime for which they are, see `Runtime.demands`.
+    """
+
+    demands: Mapping[str, Any] = field(default_factory=dict)
+    recipes: dict[str, Recipe] = field(init=False)
     chosen: str = INT8
+
+    def __post_init__(self) -> None:
+        self.recipes = {
+            name: demanded(recipe, self.demands) for name, recipe in QUANTIZATIONS.items()
+        }
 
     @property
     def recipe(self) -> Recipe:
@@ -56,7 +67,7 @@ class Rungs:
             if not affordable():
                 return
             before, self.chosen = self.chosen, name
-            self.recipes[name] = recipe
+            self.recipes[name] = demanded(recipe, self.demands)
             if attempt(name).status != "kept":
                 self.chosen = before
                 return
@@ -69,6 +80,11 @@ class Rungs:
         if before.measurement.latency is None:
             return
         slow = slower_layers(workshop, before.name, original, before.measurement.latency)
+        if slow is None:
+            ledger.note(
+                f"{before.runtime} tells no layer's time, so none was looked for that "
+                f"{before.name} slows down"
+            )
         if not slow:
             return
         self.chosen = f"{before.name} with {len(slow)} in float"
