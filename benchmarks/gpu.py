@@ -5,7 +5,8 @@
 
 Files: operators by the unit that ran them, how many decisions are those of the network that the
 file was made from, accuracy, and at each batch size `ratio`, the latency over that of the float32
-file on the processor in the same windows; all cores, transfers to and from the GPU included.
+file on the processor in the same windows, with its 99 % interval; all cores, transfers to and from
+the GPU included.
 Tuning: ResNet-20 with half of its channels cut, one epoch of JPEG-compressed CIFAR-10, distilled;
 accuracy on the 10,000 test images, of the file in ONNX Runtime. Networks with random weights are
 there for placement, parity and time.
@@ -19,20 +20,18 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import cell, progress, scores_of, table
+from harness import agreement, cell, progress, scores_of, table, units
 from networks import cifar_task, mobilenet_task, vit_task
 
 from penjing.contract import Session
 from penjing.errors import InputError
 from penjing.measure.latency import compare
-from penjing.measure.parity import parity
 from penjing.measure.scores import score
 from penjing.network import capture
 from penjing.passes import PruneChannels, Quantize, Tune
@@ -52,7 +51,7 @@ BATCHES = (1, 32)
 SAMPLES = 256
 COLUMNS = (
     "model", "file", "units", "worst", "same", "accuracy",
-    *(f"{what} at {batch}" for batch in BATCHES for what in ("ms", "ratio")),
+    *(f"{what} at {batch}" for batch in BATCHES for what in ("ms", "ratio", "interval")),
 )  # fmt: skip
 TUNINGS = (("cuda", "bfloat16"), ("cuda", "float32"), ("cpu", "float32"))
 TUNING_COLUMNS = ("device", "precision", "seconds", "before", "after")
@@ -97,7 +96,7 @@ def rows_of(name: str, task: Task, seconds: float) -> list[Row]:
     rows, sessions = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for runtime in (find_runtime(one) for one in (CPU, *GPUS) if not ENTRIES[one].absent):
-            halves = [] if runtime.name == CPU else ["float16"]  # which processors don't compute in
+            halves = ["float16"] if runtime.half_values else []
             for precision in ("float32", *halves, "int8"):
                 label = f"{runtime.name} {precision}"
                 path = Path(folder) / f"{label}{runtime.ending}"
@@ -110,8 +109,7 @@ def rows_of(name: str, task: Task, seconds: float) -> list[Row]:
         for row in rows:
             one = times[row["file"]]
             row |= {f"ms at {batch}": one.latency_ms, f"ratio at {batch}": one.ratio}
-            row[f"interval at {batch}"] = [one.ratio_low, one.ratio_high]
-            row[f"disturbed at {batch}"] = one.disturbed
+            row[f"interval at {batch}"] = [one.ratio_low, one.ratio_high, one.disturbed]
     print(*rows, sep="\n", file=sys.stderr)
     return rows
 
@@ -124,12 +122,7 @@ def measured(runtime: Runtime, precision: str, task: Task, path: Path) -> tuple[
     floats = "float32" if precision == "int8" else precision
     file = runtime.lower(network, path, floats)
     session = runtime.load(file, CORES)
-    found = parity(network, session, task.test or task.train)
-    row = {
-        "units": dict(Counter(one.unit for one in runtime.placement(file))),
-        "worst": found.max_difference,
-        "same": found.same_decisions,
-    }
+    row = agreement(network, session, task) | {"units": units(runtime, file)}
     if task.test:
         row["accuracy"] = float(score(session, task.test, task.metric).mean())
     return session, row
@@ -142,6 +135,8 @@ def shown(column: str, value: Any) -> str:
         return cell("accuracy", value)
     if column == "seconds":
         return f"{value:.1f}"
+    if kind == "interval":
+        return cell(kind, value) + (", disturbed" if value[2] else "")
     return cell({"ms": "latency_ms"}.get(kind, kind), value)
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 from networks import small_tasks
 
-from penjing.contract import Array
+from penjing.contract import Array, Artifact, Session
+from penjing.measure.parity import parity
 from penjing.measure.scores import score
 from penjing.network import Network
+from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 
@@ -40,6 +43,17 @@ def scores_of(network: Network, task: Task) -> tuple[Array, int]:
         runtime = OnnxRuntime()
         file = runtime.lower(network, Path(folder) / "model.onnx")
         return score(runtime.load(file), task.test, task.metric), file.file_bytes
+
+
+def agreement(network: Network, session: Session, task: Task) -> dict[str, Any]:
+    """With the network on the test data; on the training data where its weights are random."""
+    found = parity(network, session, task.test or task.train)
+    return {"worst": found.max_difference, "same": found.same_decisions}
+
+
+def units(runtime: Runtime, artifact: Artifact) -> dict[str, int]:
+    """How many operators ran on which."""
+    return dict(Counter(one.unit for one in runtime.placement(artifact)))
 
 
 def table(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.data import Arrays
-from penjing.reference import find_task
 from penjing.task import Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -230,11 +229,14 @@ def jpeg_task(depth: int, folder: Path) -> Task:
     model = CifarResNet(depth)
     weights = require(folder / f"models/resnet{depth}_cifar10_jpeg.safetensors")
     model.load_state_dict(load_file(weights))
-    require(folder / "data/cifar10-jpeg.tar.xz")
     example = Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py"
-    task = find_task(str(example))
-    train = Arrays(task.train.x, task.train.y, mean=MEAN, std=STD)  # in order, as it is
-    return replace(task, model=model.eval(), train=train, name=f"ResNet-{depth} JPEG")
+    decoded = runpy.run_path(str(example))["pixels"](require(folder / "data/cifar10-jpeg.tar.xz"))
+    train, test = (
+        Arrays(np.ascontiguousarray(decoded[f"{part}_x"]), decoded[f"{part}_y"], mean=MEAN, std=STD)
+        for part in ("train", "test")
+    )
+    name = f"ResNet-{depth} JPEG"
+    return Task(model.eval(), next(iter(test))[0][:2], train, test, name=name)
 
 
 def random_task(model: nn.Module, name: str) -> Task:

@@ -21,21 +21,19 @@ import json
 import os
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import cell, table
+from harness import agreement, cell, table, units
 from networks import cifar_task, densenet_task, jpeg_task, mobilenet_task, vit_task
 from peers import PEERS, SAMPLES
 
 from penjing.contract import Array, Session
 from penjing.measure.latency import compare
-from penjing.measure.parity import parity
 from penjing.measure.scores import score
-from penjing.network import Network, capture
+from penjing.network import capture
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import find_runtime, installed
@@ -98,13 +96,11 @@ def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row
         for file, one in (("fp32", network), ("penjing int8", quantized)):
             artifact = runtime.lower(one, place / f"{file.replace(' ', '-')}{runtime.ending}")
             sessions[file] = runtime.load(artifact)
-            rows[file] = _agreement(one, sessions[file], task) | {
-                "file_bytes": artifact.file_bytes,
-                "units": dict(Counter(where.unit for where in runtime.placement(artifact))),
-            }
+            rows[file] = agreement(one, sessions[file], task)
+            rows[file] |= {"file_bytes": artifact.file_bytes, "units": units(runtime, artifact)}
         theirs = PEERS[runtime.name](task, place)
     sessions["peer int8"] = runtime.open(theirs)
-    rows["peer int8"] = _agreement(network, sessions["peer int8"], task)
+    rows["peer int8"] = agreement(network, sessions["peer int8"], task)
     rows["peer int8"]["file_bytes"] = sum(map(len, theirs))
     right = {
         file: score(one, task.test, task.metric) for file, one in sessions.items() if task.test
@@ -121,12 +117,6 @@ def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row
         row["disturbed"] = times[file].disturbed
         print(row, file=sys.stderr)
     return [rows[file] for file in ("fp32", "peer int8", "penjing int8")]
-
-
-def _agreement(network: Network, session: Session, task: Task) -> Row:
-    """With the network on the test data; on the training data where its weights are random."""
-    found = parity(network, session, task.test or task.train)
-    return {"worst": found.max_difference, "same": found.same_decisions}
 
 
 def _points(differences: Array) -> list[float]:
