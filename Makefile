@@ -22,10 +22,11 @@ demo: .venv/installed
 	$(BIN)/penjing fit digits --target cpu --max-drop 1.0 --minutes 2 --out fitted/digits --overwrite
 
 test: .venv/installed check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 test-runtimes: .venv-runtimes/installed
-	$(ALL)/python -m pytest tests/test_as_convolutions.py tests/test_ethosu.py \
+	OMP_NUM_THREADS=1 $(ALL)/python -m pytest -n auto tests/test_as_convolutions.py tests/test_ethosu.py \
 		tests/test_executorch.py tests/test_half.py tests/test_litert.py \
 		tests/test_onnx_providers.py tests/test_openvino.py
 	$(ALL)/python -m pytest tests/test_runner.py tests/test_runtimes.py

@@ -32,6 +32,8 @@ from penjing.search.workshop import BASELINE, Workshop
 from penjing.targets import this_machine
 from penjing.task import Task
 
+pytestmark = pytest.mark.alone
+
 PRECISIONS = ("float32", "float16", "int8")
 
 

@@ -19,6 +19,8 @@ from penjing.search.fit import fit
 from penjing.search.result import Result
 from penjing.task import Task
 
+pytestmark = pytest.mark.alone
+
 
 def _penjing(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -26,6 +26,8 @@ from penjing.search.result import Result, choose
 from penjing.search.workshop import Workshop
 from tests.slow_task import task
 
+pytestmark = pytest.mark.alone
+
 TASK = Path(__file__).with_name("slow_task.py")
 
 

@@ -32,6 +32,8 @@ from tests.loopback import (
     python_with,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @needs_server
 def test_figures_and_outputs_of_the_device_are_those_of_here(

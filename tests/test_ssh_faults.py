@@ -25,6 +25,8 @@ from penjing.errors import RemoteError
 from penjing.measure.there import There, measure_there
 from tests.loopback import TWICE, Loopback, drawn, needs_server, python_with
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
