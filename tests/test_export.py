@@ -47,6 +47,15 @@ def test_a_file_without_a_record_is_verified_without_its_hash(tmp_path: Path) ->
     assert verify(tmp_path / "model.onnx", task).sha256 is None
 
 
+def test_a_file_is_verified_in_the_runtime_that_its_record_names(tmp_path: Path) -> None:
+    task, record = self_taught(), tmp_path / "export.json"
+    export(task, "onnxruntime", tmp_path, this_machine())
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"runtime": "elsewhere"}))
+    with pytest.raises(InputError, match="no runtime 'elsewhere'"):
+        verify(tmp_path / "model.onnx", task)
+    assert verify(tmp_path / "model.onnx", task, "onnxruntime").runtime == "onnxruntime"
+
+
 def test_changed_bytes_are_refused_before_they_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
