@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from harness import progress
 from kept_without_tuning import accuracy
+from networks import EXAMPLE
 from torch import nn
 
 from penjing.contract import Array
@@ -149,10 +150,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     options = parser.parse_args()
-    example = Path(__file__).parents[1] / "examples" / "cifar10_resnet20.py"
     if not os.environ.get("PENJING_DATA"):
         parser.error("PENJING_DATA isn't set: the folder with data/ and models/")
-    task = find_task(str(example))
+    task = find_task(EXAMPLE)
     record: Row = {"rows": [], "hits": {}}
     if options.json and options.json.exists():
         record = json.loads(options.json.read_text())

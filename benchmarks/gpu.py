@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from harness import agreement, cell, progress, scores_of, table, units
-from networks import cifar_task, mobilenet_task, vit_task
+from networks import EXAMPLE, cifar_task, mobilenet_task, vit_task
 
 from penjing.contract import Session
 from penjing.errors import InputError
@@ -142,9 +142,8 @@ def shown(column: str, value: Any) -> str:
 
 def tuned() -> list[Row]:
     """A row for each device and precision that ResNet-20 is tuned in, from the same cut."""
-    example = Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py"
     try:
-        task = find_task(str(example))
+        task = find_task(EXAMPLE)
     except InputError as error:
         print(f"skipped tuning: {error}")
         return []

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import Inverted, conv_bn
+from networks import EXAMPLE, Inverted, conv_bn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -108,10 +108,9 @@ class MobileNetV2(nn.Module):
 
 def trained(width: float, epochs: float, kept: Path | None) -> Task:
     """The trained network with its data; weights from `kept` if they are there."""
-    example = Path(__file__).parents[1] / "examples" / "cifar10_resnet20.py"
     torch.manual_seed(0)
     task = dataclasses.replace(
-        find_task(str(example)), model=MobileNetV2(width).eval(), name=f"MobileNetV2 x{width:g}"
+        find_task(EXAMPLE), model=MobileNetV2(width).eval(), name=f"MobileNetV2 x{width:g}"
     )
     if kept is None or not kept.exists():
         options = TuneOptions(epochs=epochs, lr=0.1, distill=0.0, precision="float32")

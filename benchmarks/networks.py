@@ -14,6 +14,8 @@ from torch.nn import functional
 from penjing.data import Arrays
 from penjing.task import Task
 
+EXAMPLE = str(Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py")
+"""The task of ResNet-20 on JPEG-compressed CIFAR-10."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -229,8 +231,7 @@ def jpeg_task(depth: int, folder: Path) -> Task:
     model = CifarResNet(depth)
     weights = require(folder / f"models/resnet{depth}_cifar10_jpeg.safetensors")
     model.load_state_dict(load_file(weights))
-    example = Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py"
-    decoded = runpy.run_path(str(example))["pixels"](require(folder / "data/cifar10-jpeg.tar.xz"))
+    decoded = runpy.run_path(EXAMPLE)["pixels"](require(folder / "data/cifar10-jpeg.tar.xz"))
     train, test = (
         Arrays(np.ascontiguousarray(decoded[f"{part}_x"]), decoded[f"{part}_y"], mean=MEAN, std=STD)
         for part in ("train", "test")

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from harness import progress
+from networks import EXAMPLE
 from torch import Tensor, nn
 
 from penjing.data import Arrays
@@ -101,7 +102,7 @@ def cnn(folder: Path) -> Task:
 
 
 def resnet20(folder: Path) -> Task:
-    return find_task(str(Path(__file__).parents[1] / "examples" / "cifar10_resnet20.py"))
+    return find_task(EXAMPLE)
 
 
 ADAM = TuneOptions(optimizer="adamw", weight_decay=0.0, distill=0.0)

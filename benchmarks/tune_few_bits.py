@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from harness import progress, scores_of, table
+from networks import EXAMPLE
 
 from penjing.contract import Array
 from penjing.measure.scores import drop
@@ -44,8 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    example = Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py"
-    task = find_task(str(example))
+    task = find_task(EXAMPLE)
     training = TuneOptions(
         epochs=options.epochs, optimizer=options.optimizer, lr=options.lr, seed=options.seed
     )

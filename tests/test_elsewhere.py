@@ -66,6 +66,7 @@ def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has it beside ONNX Runtime."""
     place = f"{__name__}:Twin"
     monkeypatch.setitem(registry.ENTRIES, "twin", Entry(place, ".twin", ("onnxruntime",), "", "x"))
     here = replace(this_machine(), runtimes=("onnxruntime", "twin"))
@@ -209,11 +210,10 @@ def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
     assert Result.load(tmp_path / "out") == result
 
 
+@pytest.mark.usefixtures("twin")
 def test_a_fit_is_made_in_the_targets_first_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = f"{__name__}:Twin"
-    monkeypatch.setitem(registry.ENTRIES, "twin", Entry(place, ".twin", ("onnxruntime",), "", "x"))
     monkeypatch.setattr(Twin, "demands", {"symmetric": True})
     there = replace(this_machine(), runtimes=("twin",))
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: there)

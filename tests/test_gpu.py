@@ -46,15 +46,20 @@ def test_what_is_rounded_is_tuned_on_cuda() -> None:
     assert validate(tuned, task) >= validate(rounded, task)
 
 
+def _skip_without(name: str) -> None:
+    """Skip, with the reason, where the runtime or the GPU is missing."""
+    if absent := ENTRIES[name].absent:
+        pytest.skip(f"{name}: {absent}; {ENTRIES[name].install}")
+    if this_gpu() is None:
+        pytest.skip(f"{name}: no NVIDIA driver tells of a GPU here")
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
     name: str, precision: str, tmp_path: Path
 ) -> None:
-    if absent := ENTRIES[name].absent:
-        pytest.skip(f"{name}: {absent}; {ENTRIES[name].install}")
-    if this_gpu() is None:
-        pytest.skip(f"{name}: no NVIDIA driver tells of a GPU here")
+    _skip_without(name)
     task = self_taught()
     proof = export(task, name, tmp_path, find_target("gpu"), precision)
     assert proof.placement["gpu"] > proof.placement.get("cpu", 0)
@@ -71,10 +76,7 @@ def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
 def test_a_fit_for_the_gpu_measures_every_file_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if absent := ENTRIES["onnxruntime-cuda"].absent:
-        pytest.skip(f"onnxruntime-cuda: {absent}; {ENTRIES['onnxruntime-cuda'].install}")
-    if this_gpu() is None:
-        pytest.skip("no NVIDIA driver tells of a GPU here")
+    _skip_without("onnxruntime-cuda")
     monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
     out = tmp_path / "out"
     result = fit(self_taught(), "gpu", 10.0, 0.7, out)

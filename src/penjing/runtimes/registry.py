@@ -176,7 +176,7 @@ def first_runtime(target: Target) -> Runtime:
         entry = ENTRIES[name]
         absent = entry.absent
         if not absent:
-            return find_runtime(name)
+            return entry.kind()()
         why = why or f"{name}: {absent}; {entry.install}"
     raise MachineError(f"nothing that runs on target {target.name} is here; {why}")
 
