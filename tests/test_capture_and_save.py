@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 from pathlib import Path
 
@@ -114,6 +115,25 @@ class FixedBatch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.view(2, 12))
+
+
+def test_a_line_of_the_users_is_named_whatever_its_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as `penjing`, where the project is cloned to."""
+    folder = tmp_path / "penjing" / "torch"
+    folder.mkdir(parents=True)
+    lines = ["def branch(x):", "    return x if x.sum() > 0 else -x"]
+    (folder / "of_the_user.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(folder))
+    branch = importlib.import_module("of_the_user").branch
+
+    class Branching(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return branch(super().forward(x))
+
+    with pytest.raises(CaptureError, match=r"at of_the_user\.py:2: its control flow"):
+        capture(Branching(3, 3), torch.randn(2, 3))
 
 
 def test_what_cannot_be_captured_is_said_in_one_line() -> None:

@@ -138,11 +138,12 @@ def _explain(name: str, error: Exception) -> str:
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    own = os.path.dirname(torch.__file__)
+    packages = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+    others = tuple(folder + os.sep for folder in packages)
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if own not in file and "penjing" not in file and os.path.exists(file):
+        if not file.startswith(others) and os.path.exists(file):
             place = f" at {os.path.basename(file)}:{trace.tb_lineno}"
         trace = trace.tb_next
     if "batch" in text and ("specializ" in text or "constant" in text or "Constraints" in text):
