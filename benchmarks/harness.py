@@ -73,7 +73,7 @@ def table(
 
 def cell(column: str, value: Any) -> str:
     """A value as a table of runtimes shows it, by its column."""
-    if column in ("same", "accuracy"):
+    if column in ("same", "kept", "accuracy"):
         return f"{100 * value:.2f}"
     if column == "worst":
         return f"{value:.2g}"

@@ -20,7 +20,7 @@ from penjing.passes.quantize import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.task import Task, as_call
 from tests.test_onnxruntime import Two
-from tests.test_quantize import Small
+from tests.test_quantize import Chained, Small
 
 
 class Signal(nn.Module):
@@ -68,6 +68,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "small": (Small, torch.zeros(2, 3, 8, 8)),
     "linear": (linear, torch.zeros(2, 6)),
     "signal": (Signal, torch.zeros(2, 2, 32)),
+    "chained": (Chained, torch.zeros(2, 3, 8, 8)),
     "token": (Token, torch.zeros(2, 3, 8, 8)),
     "pair to dict": (lambda: Two(True), PAIR),
     "pair to tuple": (lambda: Two(False), PAIR),

@@ -43,7 +43,7 @@ def test_floats_of_any_batch_size_are_the_networks(name: str, made: Maker) -> No
     assert {one.unit for one in OpenVino().placement(artifact)} == {"cpu"}
 
 
-@pytest.mark.parametrize("name", ["small", "signal", "token", "pair to dict"])
+@pytest.mark.parametrize("name", ["small", "chained", "signal", "token", "pair to dict"])
 def test_integers_are_computed_in_integers(name: str, made: Maker) -> None:
     """With `token`, OpenVINO 2026.4 compiled for a free batch size loses the bias of `patch`."""
     network, inputs, artifact = made(name, True)
@@ -52,6 +52,9 @@ def test_integers_are_computed_in_integers(name: str, made: Maker) -> None:
     layers = [number for kind, number in run if kind in ("Convolution", "FullyConnected")]
     assert len(layers) == len(weight_grids(network))
     assert set(layers) <= {"u8", "i8"}
+    joined = [number for kind, number in run if kind == "Concatenation"]
+    assert len(joined) == (2 if name == "chained" else name == "token")
+    assert name != "chained" or set(joined) <= {"u8", "i8"}
 
 
 def test_inputs_of_int8_weights_stay_floats(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from penjing.network import Network, capture, carry_out
 from penjing.network.fake_quantized import grids, value_grids, weight_grids
 from penjing.network.integers import Form, with_integers
 from penjing.network.layers import LAYERS
+from penjing.passes import places
 from penjing.passes.quantize import Quantize
 from penjing.task import Task
 
@@ -242,6 +243,63 @@ def test_outputs_rounds_what_every_layer_gives() -> None:
 
     assert rounded() == []
     assert rounded(outputs=True) == ["up", "down"]
+
+
+class Chained(nn.Module):
+    """Convolutions of all that is there before them, as in a DenseNet's block.
+
+    What the third gives is `times` as large, and not rounded if `curved`; what is joined to it is
+    read by nothing else if not `read`; behind the first is a ReLU if `bent`.
+    """
+
+    def __init__(
+        self, times: float = 1.0, curved: bool = False, read: bool = True, bent: bool = False
+    ) -> None:
+        super().__init__()
+        self.curved, self.read, self.bent = curved, read, bent
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+        self.third, self.last = nn.Conv2d(8 if read else 3, 4, 1), nn.Conv2d(12, 4, 1)
+        with torch.no_grad():
+            self.third.weight *= times
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x).relu() if self.bent else self.first(x)
+        both = torch.cat([first, self.second(x)], 1)
+        y = self.third(both if self.read else x)
+        return self.last(torch.cat([both, y.sigmoid() if self.curved else y], 1)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({}, [True, True]),
+        ({"curved": True}, [True, False]),
+        ({"times": 50.0}, [True, False]),
+        ({"times": 50.0, "read": False}, [True, True]),
+        ({"times": 0.02}, [True, True]),
+        ({"bent": True}, [False, True]),
+    ],
+)
+def test_a_concatenation_shares_its_parts_grid_unless_a_reader_would_lose(
+    options: dict[str, Any], shares: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(64, 3, 8, 8), torch.arange(64) % 4) for _ in range(2)]
+    task = Task(Chained(**options).eval(), batches[0][0][:2], batches, batches)
+    network = capture(task.model, task.example)
+    quantized = Quantize(samples=128)(network, task)
+    scales = {grid.source.name: grid.scale for grid in value_grids(quantized)}
+    joins = [node for node in network.calls() if node.target is torch.ops.aten.cat.default]
+    shared = [
+        all(scales.get(part.name) == scales[node.name] for part in node.all_input_nodes)
+        for node in joins
+    ]
+    assert shared == shares
+    monkeypatch.setattr(places, "TOO_COARSE", 0.0)
+    apart = Quantize(samples=128)(network, task)
+    x = batches[0][0]
+    error, before = ((one(x) - network(x)).square().mean() for one in (quantized, apart))
+    assert error < 1.2 * before
 
 
 @pytest.mark.parametrize("scales", ["channel", "tensor"])

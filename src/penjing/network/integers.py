@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -35,11 +35,14 @@ class Form:
             weights are real numbers on their grid with a quantize and a dequantize behind them,
             and biases real numbers on theirs.
         biases: whether biases are integers where weights are.
+        joins: whether a concatenation of values on one grid is rounded to it again, which changes
+            no number.
     """
 
     values: torch.dtype = torch.uint8
     codes: bool = True
     biases: bool = True
+    joins: bool = True
 
     @property
     def ends(self) -> tuple[int, int, torch.dtype]:
@@ -76,11 +79,28 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
     for node in list(new.calls()):
         if node.target is SIGN:
             _compare(node)
+    if not form.joins:
+        _join_alone(new)
     for grid in list(grids(new)):
         _value(new, grid, float(scales[grid.node]), form)
     drop_unused(new)
     new.compile_graph()
     return new
+
+
+def _join_alone(network: Network) -> None:
+    """Leave out the rounding of each concatenation whose parts are on its grid already."""
+    joined: dict[fx.Node, Any] = {}
+    for node in list(network.calls()):
+        grid = grid_of(node)
+        if node.target is aten.cat.default:
+            first, *others = (joined.get(part) for part in node.all_input_nodes)
+            joined[node] = first if others.count(first) == len(others) else None
+        elif grid:
+            joined[node] = (grid.scale, grid.integers)
+            if joined.get(grid.source) == joined[node]:
+                node.replace_all_uses_with(grid.source)
+                network.graph.erase_node(node)
 
 
 def _value(network: Network, grid: Grid, scale: float, form: Form) -> None:

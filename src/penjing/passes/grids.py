@@ -1,4 +1,4 @@
-"""Where values are rounded, and on which grids: what the passes that make integers share."""
+"""The grids on which values and weights are rounded: what the passes that make integers share."""
 
 from __future__ import annotations
 
@@ -20,22 +20,11 @@ from penjing.contract import LeftAlone
 from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.layers import LAYERS
+from penjing.passes.places import places, share_when_joined
 from penjing.passes.widths import is_in
 from penjing.task import Task, as_call
 
-aten = torch.ops.aten
-CLAMPS = {
-    aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default,
-    aten.relu6.default, aten.clamp.default, aten.clamp_.default,
-}  # fmt: skip
-SUMS = {aten.add.Tensor, aten.add_.Tensor}
-JOINED = SUMS | {aten.cat.default, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default}
-PASSING = {
-    aten.max_pool2d.default, aten.flatten.using_ints, aten.reshape.default,
-    aten.slice.Tensor, aten.pad.default, aten.dropout.default, aten.dropout_.default,
-    aten.permute.default, aten.transpose.int, aten.contiguous.default,
-}  # fmt: skip
 VALUES_PER_BATCH = 4_096
 NOT_ROUNDED = LeftAlone("the network", "no weight is rounded; Quantize first")
 """What a pass that refines a rounding says of a network without any."""
@@ -62,19 +51,21 @@ class Calibration:
         self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
     ) -> dict[str, Any]:
         """The `activations` of the edit `fake_quantize`, for what `layers` read and give."""
-        rounded, roots = _places(network, layers, self.outputs)
+        rounded, roots = places(network, layers, self.outputs)
+        values = _collect(network, task, self.samples, set(roots.values()))
         all_layers = [node for node in network.calls() if node.target in LAYERS]
-        bits: dict[fx.Node, int] = {}
+        read: dict[fx.Node, int] = {}
         for node in rounded:
             readers = {user for user in node.users if user in layers and user.args[0] is node}
             if readers:
                 wanted = 8 if readers & set(ends(all_layers)) else self.bits
-                bits[roots[node]] = max(bits.get(roots[node], 0), wanted)
-        values = _collect(network, task, self.samples, set(roots.values()))
+                read[roots[node]] = max(read.get(roots[node], 0), wanted)
+        bits = {root: read.get(root, 8) for root in values}
+        members = share_when_joined(rounded, roots, values, bits)
         found: dict[fx.Node, dict[str, float]] = {}
         for root in dict.fromkeys(roots[node] for node in rounded):
-            width, where = bits.get(root, 8), root.meta.get("layer") or root.name
-            seen = values[root]
+            width, where = bits[root], root.meta.get("layer") or root.name
+            seen = torch.cat([values[one] for one in members[root]])
             if float(seen.min()) == float(seen.max()):
                 left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
             if self.symmetric:
@@ -153,56 +144,6 @@ def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: 
 def ends(layers: list[fx.Node]) -> tuple[fx.Node, ...]:
     """The first and the last layer."""
     return (layers[0], layers[-1])
-
-
-def _places(
-    network: Network, layers: list[fx.Node], all_results: bool
-) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
-    """The values to round, in order, and for each the value whose range gives its grid."""
-    wanted: set[fx.Node] = set()
-    outputs = {  # of the network
-        one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
-    }
-    last = outputs if all_results else set()
-    for node in layers:
-        wanted.add(node.args[0])  # type: ignore[arg-type]
-    changed = True
-    while changed:
-        before = len(wanted)
-        for node in network.calls():
-            edge = _edge(node)
-            if edge in outputs - last:
-                continue
-            if node in layers and (all_results or node.target in CONVOLUTIONS):
-                wanted.add(edge)
-            elif node in layers or node.target in JOINED | PASSING:
-                inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
-                ready = all(_edge(one) in wanted or one in wanted for one in inputs)
-                feeds = edge in last or _feeds_integers(edge, layers)
-                if feeds and (ready or node in layers):
-                    wanted.add(edge)
-                    wanted.update(one for one in inputs if node.target not in LAYERS)
-        changed = len(wanted) > before
-    order = [node for node in network.graph.nodes if node in wanted]
-    grids: dict[fx.Node, fx.Node] = {}
-    for node in order:
-        source = node.args[0] if node.target in PASSING else None
-        grids[node] = grids.get(source, node) if isinstance(source, fx.Node) else node
-    return order, grids
-
-
-def _edge(node: fx.Node) -> fx.Node:
-    """Where a layer's or sum's result is rounded: behind the clamp that alone reads it."""
-    if node.target in LAYERS | SUMS and len(node.users) == 1:
-        user = next(iter(node.users))
-        if user.target in CLAMPS:
-            return user
-    return node
-
-
-def _feeds_integers(edge: fx.Node, layers: list[fx.Node]) -> bool:
-    """Whether an operator that computes on integers reads it."""
-    return any(user in layers or user.target in JOINED | PASSING for user in edge.users)
 
 
 class _Collector(fx.Interpreter):

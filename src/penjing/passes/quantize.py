@@ -28,9 +28,10 @@ class Quantize(Pass):
 
     Batch norms are folded first. A rounding stands where the runtime fuses it: at the inputs and
     outputs of convolutions, linear layers, sums, concatenations and pools, behind a ReLU rather
-    than before it; operators that only move values keep the grid of their input. The result is
-    still a network of real numbers, which the passes that refine a rounding and `Tune` can train;
-    a runtime makes the integers.
+    than before it; operators that only move values keep the grid of their input, and what is
+    concatenated shares a grid where no reader gets much coarser values. The result is still a
+    network of real numbers, which the passes that refine a rounding and `Tune` can train; a runtime
+    makes the integers.
 
     Attributes:
         weights: bits of weights, 2 to 8.
