@@ -270,36 +270,59 @@ class Chained(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("options", "shares"),
+    ("options", "symmetric", "shares"),
     [
-        ({}, [True, True]),
-        ({"curved": True}, [True, False]),
-        ({"times": 50.0}, [True, False]),
-        ({"times": 50.0, "read": False}, [True, True]),
-        ({"times": 0.02}, [True, True]),
-        ({"bent": True}, [False, True]),
+        ({}, False, [True, True]),
+        ({}, True, [True, True]),
+        ({"curved": True}, False, [True, False]),
+        ({"times": 50.0}, False, [True, False]),
+        ({"times": 50.0}, True, [True, False]),
+        ({"times": 50.0, "read": False}, False, [True, True]),
+        ({"times": 0.02}, False, [True, True]),
+        ({"bent": True}, False, [False, True]),
+        ({"bent": True}, True, [True, True]),
     ],
 )
 def test_a_concatenation_shares_its_parts_grid_unless_a_reader_would_lose(
-    options: dict[str, Any], shares: list[bool], monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], symmetric: bool, shares: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    network, task = chained(options)
+    quantize = Quantize(samples=128, symmetric=symmetric)
+    quantized = quantize(network, task)
+    scales = {grid.source.name: grid.scale for grid in value_grids(quantized)}
+    shared = [
+        all(scales.get(part.name) == scales[node.name] for part in node.all_input_nodes)
+        for node in network.calls()
+        if node.target is torch.ops.aten.cat.default
+    ]
+    assert shared == shares
+    monkeypatch.setattr(places, "WIDEST", 0.0)
+    apart = quantize(network, task)
+    x = task.train[0][0]  # type: ignore[index]
+    error, before = ((one(x) - network(x)).square().mean() for one in (quantized, apart))
+    assert error < 1.2 * before
+
+
+@pytest.mark.parametrize(("options", "fewer"), [({}, 2), ({"times": 50.0}, 1)])
+def test_a_joined_value_that_is_not_rounded_again_is_the_same(
+    options: dict[str, Any], fewer: int
+) -> None:
+    network, task = chained(options)
+    quantized = Quantize(samples=128)(network, task)
+    once, again = (with_integers(quantized, Form(joins=one)) for one in (False, True))
+    x = task.train[0][0]  # type: ignore[index]
+    assert torch.equal(once(x), again(x))
+    counts = [
+        sum("quantize_per_tensor" in str(n.target) for n in one.calls()) for one in (once, again)
+    ]
+    assert counts[1] - counts[0] == 2 * fewer
+
+
+def chained(options: dict[str, Any]) -> tuple[Network, Task]:
     torch.manual_seed(0)
     batches = [(torch.randn(64, 3, 8, 8), torch.arange(64) % 4) for _ in range(2)]
     task = Task(Chained(**options).eval(), batches[0][0][:2], batches, batches)
-    network = capture(task.model, task.example)
-    quantized = Quantize(samples=128)(network, task)
-    scales = {grid.source.name: grid.scale for grid in value_grids(quantized)}
-    joins = [node for node in network.calls() if node.target is torch.ops.aten.cat.default]
-    shared = [
-        all(scales.get(part.name) == scales[node.name] for part in node.all_input_nodes)
-        for node in joins
-    ]
-    assert shared == shares
-    monkeypatch.setattr(places, "TOO_COARSE", 0.0)
-    apart = Quantize(samples=128)(network, task)
-    x = batches[0][0]
-    error, before = ((one(x) - network(x)).square().mean() for one in (quantized, apart))
-    assert error < 1.2 * before
+    return capture(task.model, task.example), task
 
 
 @pytest.mark.parametrize("scales", ["channel", "tensor"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -35,8 +35,8 @@ class Form:
             weights are real numbers on their grid with a quantize and a dequantize behind them,
             and biases real numbers on theirs.
         biases: whether biases are integers where weights are.
-        joins: whether a concatenation of values on one grid is rounded to it again, which changes
-            no number.
+        joins: whether a concatenation of values on one grid is rounded to it once more, which
+            changes no number.
     """
 
     values: torch.dtype = torch.uint8
@@ -80,7 +80,7 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
         if node.target is SIGN:
             _compare(node)
     if not form.joins:
-        _join_alone(new)
+        _leave_joins_unrounded(new)
     for grid in list(grids(new)):
         _value(new, grid, float(scales[grid.node]), form)
     drop_unused(new)
@@ -88,17 +88,17 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
     return new
 
 
-def _join_alone(network: Network) -> None:
+def _leave_joins_unrounded(network: Network) -> None:
     """Leave out the rounding of each concatenation whose parts are on its grid already."""
-    joined: dict[fx.Node, Any] = {}
+    on: dict[fx.Node, tuple[str, tuple[int, int, int]] | None] = {}
     for node in list(network.calls()):
         grid = grid_of(node)
         if node.target is aten.cat.default:
-            first, *others = (joined.get(part) for part in node.all_input_nodes)
-            joined[node] = first if others.count(first) == len(others) else None
+            first, *others = (on.get(part) for part in node.all_input_nodes)
+            on[node] = first if others.count(first) == len(others) else None
         elif grid:
-            joined[node] = (grid.scale, grid.integers)
-            if joined.get(grid.source) == joined[node]:
+            on[node] = (grid.scale, grid.integers)
+            if grid.source.target is aten.cat.default and on[grid.source] == on[node]:
                 node.replace_all_uses_with(grid.source)
                 network.graph.erase_node(node)
 

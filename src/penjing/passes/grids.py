@@ -21,7 +21,7 @@ from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.layers import LAYERS
-from penjing.passes.places import places, share_when_joined
+from penjing.passes.places import share_when_joined, values_to_round
 from penjing.passes.widths import is_in
 from penjing.task import Task, as_call
 
@@ -51,7 +51,7 @@ class Calibration:
         self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
     ) -> dict[str, Any]:
         """The `activations` of the edit `fake_quantize`, for what `layers` read and give."""
-        rounded, roots = places(network, layers, self.outputs)
+        rounded, roots = values_to_round(network, layers, self.outputs)
         values = _collect(network, task, self.samples, set(roots.values()))
         all_layers = [node for node in network.calls() if node.target in LAYERS]
         read: dict[fx.Node, int] = {}
@@ -61,11 +61,12 @@ class Calibration:
                 wanted = 8 if readers & set(ends(all_layers)) else self.bits
                 read[roots[node]] = max(read.get(roots[node], 0), wanted)
         bits = {root: read.get(root, 8) for root in values}
-        members = share_when_joined(rounded, roots, values, bits)
+        ranges = {root: self._range(seen) for root, seen in values.items()}
+        roots = share_when_joined(rounded, roots, ranges, bits)
         found: dict[fx.Node, dict[str, float]] = {}
         for root in dict.fromkeys(roots[node] for node in rounded):
             width, where = bits[root], root.meta.get("layer") or root.name
-            seen = torch.cat([values[one] for one in members[root]])
+            seen = _some_of([values[one] for one in roots if one in values and roots[one] is root])
             if float(seen.min()) == float(seen.max()):
                 left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
             if self.symmetric:
@@ -79,6 +80,11 @@ class Calibration:
                 zero = 2 ** (width - 1)  # zero is half a step off the middle of what was found
             found[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
         return {node.name: {**found[roots[node]], "root": roots[node].name} for node in rounded}
+
+    def _range(self, values: Tensor) -> tuple[float, float]:
+        """The least and the greatest value that the grid reaches, zero among them."""
+        low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+        return (-max(-low, high), max(-low, high)) if self.symmetric else (low, high)
 
 
 def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> None:
@@ -144,6 +150,14 @@ def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: 
 def ends(layers: list[fx.Node]) -> tuple[fx.Node, ...]:
     """The first and the last layer."""
     return (layers[0], layers[-1])
+
+
+def _some_of(parts: Sequence[Tensor]) -> Tensor:
+    """As many values as one part has, in equal shares, and the least and the greatest of each."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = [torch.stack([one.min(), one.max()]) for one in parts]
+    return torch.cat([*(one[:: len(parts)] for one in parts), *ends])
 
 
 class _Collector(fx.Interpreter):

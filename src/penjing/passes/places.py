@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from penjing.network import Network
 from penjing.network.layers import CONVOLUTIONS, LAYERS
@@ -23,14 +24,19 @@ PASSING = {
     aten.slice.Tensor, aten.pad.default, aten.dropout.default, aten.dropout_.default,
     aten.permute.default, aten.transpose.int, aten.contiguous.default,
 }  # fmt: skip
-TOO_COARSE = 2.0
-"""Times the step that a value would have by itself."""
+WIDEST = 2.0
+"""How many times as wide as it must be a grid may be for what reads it, so that values share it."""
 
 
-def places(
+def values_to_round(
     network: Network, layers: list[fx.Node], all_results: bool
 ) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
-    """The values to round, in order, and for each the value whose range gives its grid."""
+    """The values to round, in order, and for each its root, the value whose range gives its grid.
+
+    Args:
+        layers: those that compute on integers.
+        all_results: round what they give even where nothing reads integers.
+    """
     wanted: set[fx.Node] = set()
     outputs = {  # of the network
         one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
@@ -79,59 +85,64 @@ def _feeds_integers(edge: fx.Node, layers: list[fx.Node]) -> bool:
 
 def share_when_joined(
     rounded: Sequence[fx.Node],
-    roots: dict[fx.Node, fx.Node],
-    values: Mapping[fx.Node, Tensor],
+    roots: Mapping[fx.Node, fx.Node],
+    ranges: Mapping[fx.Node, tuple[float, float]],
     bits: Mapping[fx.Node, int],
-) -> dict[fx.Node, list[fx.Node]]:
+) -> dict[fx.Node, fx.Node]:
     """Give a concatenation and its parts one grid, so that joining them rounds nothing again.
 
-    It keeps a grid of its own where one for all would be `TOO_COARSE` for what reads a part, or
-    another concatenation of it; where it would begin below zero for a part behind a ReLU, which
-    runtimes leave out if the grid cuts off what is negative; and where the bits differ.
+    A concatenation keeps a grid of its own where
+
+    - the range of all would be more than `WIDEST` times the narrowest on which one of them is read;
+      what is only joined is read on the range of what it is joined to,
+    - it would begin below zero for a part behind a ReLU, which runtimes leave out only if the grid
+      itself cuts off what is negative,
+    - the bits differ, as those of what layers read and of what is only joined if they are few.
 
     Args:
         rounded: in order.
-        roots: by value, that whose range gives its grid; changed.
-        values: by root, what calibration samples gave.
+        roots: by value, that whose range gives its grid.
+        ranges: by root, the least and the greatest value, zero among them.
         bits: by root.
 
     Returns:
-        By root, the values whose range gives the grid now.
+        The new roots; each is the first, in order, of the values on its grid.
     """
-    ends = {root: _ends(values[root]) for root in values}
-    needs = _needs(rounded, roots, {root: high - low for root, (low, high) in ends.items()})
-    members = {root: [root] for root in values}
+    narrowest = _narrowest_reads(rounded, roots, ranges)
+    found = dict(roots)
     for node in rounded:
         parts = node.all_input_nodes
         if node.target is not CONCATENATION or not all(part in roots for part in parts):
             continue
-        joined = sorted({roots[one] for one in (*parts, node)}, key=rounded.index)
-        union = [one for root in joined for one in members[root]]
-        lows, highs = zip(*(ends[one] for one in union), strict=True)
-        coarse = max(highs) - min(lows) > TOO_COARSE * min(needs[one] for one in union)
-        positive = any(one.target in CLAMPS and ends[one][0] == 0 for one in union)
-        alike = len({bits[root] for root in joined}) == 1 and not (positive and min(lows) < 0)
-        if alike and not coarse:
-            members[joined[0]] = union
-            roots.update({one: joined[0] for one in rounded if roots[one] in joined})
-    return members
+        joined = {found[one] for one in (*parts, node)}
+        members = [root for root in ranges if found[root] in joined]
+        lows, highs = zip(*(ranges[one] for one in members), strict=True)
+        behind_relu = any(one.target in CLAMPS and ranges[one][0] == 0 for one in members)
+        keeps_relu = not (behind_relu and min(lows) < 0)
+        fine = max(highs) - min(lows) <= WIDEST * min(narrowest[one] for one in members)
+        finite = all(map(math.isfinite, (*lows, *highs)))
+        if fine and finite and keeps_relu and len({bits[one] for one in members}) == 1:
+            first = next(one for one in rounded if found[one] in joined)
+            found |= {one: first for one in rounded if found[one] in joined}
+    return found
 
 
-def _ends(values: Tensor) -> tuple[float, float]:
-    """The least and the largest value, zero among them."""
-    return min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-
-
-def _needs(
-    rounded: Sequence[fx.Node], roots: Mapping[fx.Node, fx.Node], widths: Mapping[fx.Node, float]
+def _narrowest_reads(
+    rounded: Sequence[fx.Node],
+    roots: Mapping[fx.Node, fx.Node],
+    ranges: Mapping[fx.Node, tuple[float, float]],
 ) -> dict[fx.Node, float]:
-    """By root, the width of the narrowest range on which it is read, joined or by itself."""
-    needs: dict[fx.Node, float] = {}
+    """By root, the width of the narrowest range on which something reads it: its own, or that of a
+    concatenation that it goes into."""
+    found: dict[fx.Node, float] = {}
     for node in reversed(rounded):
         root = roots[node]
         for user in node.users:
-            if roots.get(user) is not root:  # else its own readers tell
-                joined = user in roots and user.target is CONCATENATION
-                width = needs[user] if joined else widths[root]
-                needs[root] = min(needs.get(root, width), width)
-    return needs
+            if roots.get(user) is root:
+                continue  # it is in `rounded` itself, and its users tell
+            if user in roots and user.target is CONCATENATION:
+                width = found[user]
+            else:
+                width = ranges[root][1] - ranges[root][0]
+            found[root] = min(found.get(root, width), width)
+    return found

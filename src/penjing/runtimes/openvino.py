@@ -29,7 +29,7 @@ from penjing.targets import Target
 OUTPUTS_PLACE = ["penjing", "outputs"]
 """Where in an IR's runtime information it says how outputs are to be handed back."""
 FORM = Form(biases=False, joins=False)
-"""A concatenation that is rounded once more it would compute on real numbers."""
+"""OpenVINO joins real numbers if a concatenation is rounded once more to the grid of its parts."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "CPU": {
         "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
