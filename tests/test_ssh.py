@@ -18,11 +18,14 @@ from penjing.contract import Artifact
 from penjing.device import job
 from penjing.device.address import Device
 from penjing.device.protocol import reply_in
+from penjing.device.runner import RUNTIMES
 from penjing.errors import InputError, RemoteError, UnsafeError
 from penjing.files import sha256
+from penjing.measure import there
 from penjing.measure.memory import peak_process_bytes
-from penjing.measure.there import measure_there
+from penjing.measure.there import look_at, measure_there
 from penjing.search.bench import bench_there
+from penjing.search.result import Result
 from tests.loopback import (
     TWICE,
     Loopback,
@@ -93,6 +96,62 @@ def test_bench_on_the_command_line(loopback: Loopback, artifact: Artifact) -> No
         assert device.address in row["device"]
         assert any(one.startswith("CPU governor: ") for one in row["notes"])
         assert row["peak_process_bytes"] > 10**7
+
+
+@needs_server
+def test_a_fit_for_a_device_is_timed_there(loopback: Loopback, tmp_path: Path) -> None:
+    device, out = loopback.device(), tmp_path / "fitted"
+    arguments = [
+        "fit", "digits", "--target", device.address, "--minutes", "0.4", "--out", str(out),
+        "--python", sys.executable, "--ssh-config", str(device.ssh_config),
+    ]  # fmt: skip
+    jobs = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(there, "run_job", lambda *given: jobs.append(given) or job.run_job(*given))
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.exception
+    found = Result.load(out)
+    assert found.finished
+    assert found.target == device.address
+    assert device.address in found.machine
+    timed = [one for one in found.everything if one.measurement.latency is not None]
+    assert len(timed) > 1
+    assert {one.measurement.latency.windows >= 15 for one in timed} == {True}  # type: ignore[union-attr]
+    brought = {parcel.sha256 for _, parcels, _, _ in jobs for parcel in parcels}
+    assert {one.sha256 for one in found.everything if one.measurement.score} <= brought
+    assert any(one.startswith("there: onnxruntime ") for one in found.notes)
+    last = found.notes[-1]
+    assert last.startswith(f"on the device {found.chosen} differs from its network by at most ")
+    assert last.endswith(" decisions are the same")
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "text"),
+    [
+        (
+            {"runtimes": dict.fromkeys(RUNTIMES)},
+            InputError,
+            "python3 there has none of onnxruntime",
+        ),
+        ({"runtimes": {}}, RemoteError, "the result is malformed"),
+        ({"cores": "many"}, RemoteError, "the result is malformed"),
+    ],
+)
+def test_a_device_that_has_nothing_or_tells_nothing_is_refused(
+    said: dict[str, Any],
+    error: type[Exception],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    told = {"name": "a board", "machine": "aarch64", "cores": 4, "memory_bytes": 10**9} | said
+    done = job.Done(({"device": {"runtimes": dict.fromkeys(RUNTIMES, "1.0")} | told},), None)
+    monkeypatch.setattr(there, "run_job", lambda *_: done)
+    with pytest.raises(error, match=text):
+        look_at(Device.at("ssh://pi@device"))
+    given = ["fit", "digits", "--target", "ssh://pi@device", "--out", str(tmp_path / "out")]
+    assert isinstance(CliRunner().invoke(app, given).exception, error)
+    assert not (tmp_path / "out").exists()
 
 
 @needs_server

@@ -72,7 +72,7 @@ def test_a_gpu_is_described_as_its_driver_tells(
 
 
 def test_an_address_is_no_name_of_a_target() -> None:
-    with pytest.raises(InputError, match="ssh://pi@device is an address, which `penjing bench`"):
+    with pytest.raises(InputError, match="ssh://pi@device is an address, which `penjing fit`"):
         find_target("ssh://pi@device")
 
 
@@ -157,4 +157,4 @@ def test_targets_on_the_command_line() -> None:
     table = CliRunner().invoke(app, ["targets"], env={"COLUMNS": "300"}).stdout
     assert "ethos-u85-256" in table
     assert "2097 kB" in table
-    assert "penjing bench --target ssh://user@host" in table
+    assert "fit or bench --target ssh://user@host" in table

@@ -29,6 +29,10 @@ app = typer.Typer(
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="'digits', mytask.py, or package.module:name")
 ]
+Python = Annotated[str, typer.Option(help="Of a device: its interpreter that has the runtimes.")]
+SshConfig = Annotated[
+    Path | None, typer.Option(help="Of a device: OpenSSH's configuration to use.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 LOAD = """
 import onnxruntime
@@ -47,13 +51,17 @@ outputs = runtime.load(runtime.artifact(Path("{path}"))).run(batch)
 @app.command()
 def fit(
     task: TaskName,
-    target: Annotated[str, typer.Option(help="See `penjing targets`.")] = "cpu",
+    target: Annotated[
+        str, typer.Option(help="cpu, gpu, or ssh://user@host[:port]: measured there.")
+    ] = "cpu",
     max_drop: Annotated[float, typer.Option(help="Budget in points, such as 1.0.")] = 1.0,
     minutes: Annotated[float, typer.Option(help="About how long to take.")] = 10.0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("fitted"),
     goal: Annotated[str, typer.Option(help="latency or size.")] = "latency",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     confidence: Annotated[float, typer.Option(help="Of the bound on the drop.")] = 0.95,
+    python: Python = "python3",
+    ssh_config: SshConfig = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
     as_json: AsJson = False,
@@ -66,7 +74,8 @@ def fit(
         with _display(as_json) as progress:
             result = run(
                 task, target, max_drop, minutes, out, goal=goal, seed=seed, confidence=confidence,
-                overwrite=overwrite, resume=resume, progress=progress,
+                python=python, ssh_config=ssh_config, overwrite=overwrite, resume=resume,
+                progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("penjing: interrupted before anything was finished", file=sys.stderr)
@@ -117,12 +126,8 @@ def bench(
     target: Annotated[
         str, typer.Option(help="cpu, or ssh://user@host[:port]: measured there.")
     ] = "cpu",
-    python: Annotated[
-        str, typer.Option(help="Of a device: its interpreter that has the runtime.")
-    ] = "python3",
-    ssh_config: Annotated[
-        Path | None, typer.Option(help="Of a device: OpenSSH's configuration to use.")
-    ] = None,
+    python: Python = "python3",
+    ssh_config: SshConfig = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(help="For all files, or once for each; else what their endings tell."),

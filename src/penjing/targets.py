@@ -22,7 +22,7 @@ REMOTE = "ssh://"
 GPU = "gpu"
 REACH = {
     "here": "measured here",
-    "ssh": "penjing bench --target ssh://user@host",
+    "ssh": "fit or bench --target ssh://user@host",
     "adb": "a phone on a cable; penjing doesn't go there yet",
     "board": "flashed by its vendor's tools; figures are the compiler's",
 }
@@ -194,8 +194,8 @@ def find_target(name: str) -> Target:
     """
     if name.startswith(REMOTE):
         raise InputError(
-            f"target {name} is an address, which `penjing bench` takes; here a name is wanted, "
-            "such as cpu (penjing targets lists them)"
+            f"target {name} is an address, which `penjing fit` and `penjing bench` take; here a "
+            "name is wanted, such as cpu (penjing targets lists them)"
         )
     targets = all_targets()
     if name in targets:
@@ -210,7 +210,8 @@ def find_target(name: str) -> Target:
 def require_local(target: Target) -> None:
     """Raise InputError if figures can't be measured on it from here."""
     if not target.local:
+        other = "ssh://user@host, its address" if target.reach == "ssh" else "cpu"
         raise InputError(
             f"target {target.name!r} is described but not reachable from here, so nothing could be "
-            "measured on it; use --target cpu"
+            f"measured on it; use --target {other}"
         )

@@ -64,7 +64,8 @@ def _onnxruntime(files: list[str], threads: int) -> tuple[Any, Any]:
     inputs = []
     for one in session.get_inputs():
         kind = one.type[len("tensor(") : -1]
-        inputs.append((one.name, _fixed(one.shape), ORT_TYPES.get(kind, kind)))
+        sizes = tuple(n if isinstance(n, int) and n > 0 else 1 for n in one.shape)
+        inputs.append((one.name, sizes, ORT_TYPES.get(kind, kind)))
     return inputs, lambda *x: session.run(None, {i[0]: v for i, v in zip(inputs, x)})
 
 
@@ -101,11 +102,15 @@ def _executorch(files: list[str], threads: int) -> tuple[Any, Any]:
     method = runtime.Runtime.get().load_program(files[0], verification=check).load_method("forward")
     metas = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
     inputs = [(str(i), tuple(m.sizes()), SCALARS[m.dtype()]) for i, m in enumerate(metas)]
-    return inputs, lambda *x: [y.numpy() for y in method.execute([torch.from_numpy(v) for v in x])]
+
+    def sample(values: Sequence[Any]) -> list[Any]:
+        return [y.numpy() for y in method.execute([torch.from_numpy(v) for v in values])]
+
+    return inputs, functools.partial(_by_sample, sample, inputs)
 
 
 def _litert(files: list[str], threads: int) -> tuple[Any, Any]:
-    """Sample by sample; real numbers in and out, on the file's grid where it takes integers."""
+    """Real numbers in and out, on the file's grid where it takes integers."""
     np = importlib.import_module("numpy")
     try:
         kind = importlib.import_module("ai_edge_litert.interpreter")
@@ -133,14 +138,16 @@ def _litert(files: list[str], threads: int) -> tuple[Any, Any]:
             found.append(real)
         return found
 
-    def run(*values: Any) -> list[Any]:
-        batches = {len(v) // shape[0] for v, (_, shape, _) in zip(values, inputs) if shape}
-        if len(batches) != 1 or batches == {1}:
-            return sample(values)
-        rows = [sample([v[i : i + 1] for v in values]) for i in range(len(values[0]))]
-        return [np.concatenate(column) for column in zip(*rows)]
+    return inputs, functools.partial(_by_sample, sample, inputs)
 
-    return inputs, run
+
+def _by_sample(sample: Callable[..., list[Any]], inputs: Sequence[Any], *values: Any) -> list[Any]:
+    """One by one, where there are more samples than the file takes."""
+    batches = {len(v) // shape[0] for v, (_, shape, _) in zip(values, inputs) if shape}
+    if len(batches) != 1 or batches == {1}:
+        return sample(values)
+    rows = [sample([v[i : i + 1] for v in values]) for i in range(len(values[0]))]
+    return [importlib.import_module("numpy").concatenate(column) for column in zip(*rows)]
 
 
 RUNTIMES = {
@@ -150,10 +157,6 @@ RUNTIMES = {
     "litert": (_litert, ("ai-edge-litert", "tflite-runtime"), (".tflite",)),
 }
 """By name: how to load, the packages of which one is there, the endings of an artifact's files."""
-
-
-def _fixed(shape: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(n if isinstance(n, int) and n > 0 else 1 for n in shape)
 
 
 def version_of(runtime: str) -> str | None:
@@ -176,7 +179,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     shapes = [[(shape, kind) for _, shape, kind in inputs] for inputs, _ in loaded]
     if any(one != shapes[0] for one in shapes):
         raise Refused("inputs", f"inputs differ: {'; '.join(map(str, shapes))}")
-    values = _inputs(request["inputs"], loaded[0][0])
+    values = _inputs(request["inputs"], loaded[0][0]) if loaded else []
     calls = {str(i): functools.partial(run, *values) for i, (_, run) in enumerate(loaded)}
     outputs = {name: _once(call) for name, call in calls.items()}
     found: dict[str, Any] = {
@@ -284,9 +287,8 @@ def interleave(
 
     A round in which other load took the processor away is repeated, as long as patience lasts.
 
-    Returns:
-        By name, `"windows"`, the median of each, and `"samples"`, each run, both in seconds; and
-        whether more than a quarter of the rounds were disturbed and had to be taken anyway.
+    Returns by name `"windows"`, the median of each, and `"samples"`, each run, both in seconds; and
+    whether more than a quarter of the rounds were disturbed and had to be taken anyway.
     """
     runs = {name: _runs(call) for name, call in calls.items()}
     found: dict[str, dict[str, list[float]]] = {n: {"windows": [], "samples": []} for n in calls}
@@ -296,8 +298,7 @@ def interleave(
     patience = end + seconds
     rounds = taken_anyway = 0
     while rounds < LEAST_ROUNDS or time.perf_counter() < end:
-        order = list(calls)
-        draw.shuffle(order)
+        order = draw.sample(list(calls), len(calls))
         windows = {name: _window(calls[name], runs[name], threads) for name in order}
         if any(quiet is False for _, quiet in windows.values()):
             if time.perf_counter() < patience:
@@ -373,10 +374,12 @@ def device() -> dict[str, Any]:
     names = [one.partition(":")[2].strip() for one in lines if one.startswith("model name")]
     return {
         "name": _read("/proc/device-tree/model") or (names or ["unknown processor"])[0],
-        "machine": os.uname().machine,
+        "machine": os.uname().machine, "cores": os.cpu_count() or 1,
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "python": "{}.{}.{}".format(*sys.version_info),
         "boot_id": _read("/proc/sys/kernel/random/boot_id"),
-    }
+        "runtimes": {name: version_of(name) for name in RUNTIMES},
+    }  # fmt: skip
 
 
 def main() -> None:

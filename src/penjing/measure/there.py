@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from penjing.contract import Array, Artifact, Latency, Measurement
+from penjing.contract import Array, Artifact, Input, Latency, Measurement
 from penjing.device.address import Device
 from penjing.device.job import Done, run_job
 from penjing.device.protocol import Parcel, artifact_parcel
-from penjing.errors import RemoteError, UnsafeError
+from penjing.device.runner import RUNTIMES
+from penjing.errors import InputError, RemoteError, UnsafeError
 from penjing.files import sha256
 from penjing.measure.latency import summaries
+from penjing.targets import Target
 
 LOADING_SECONDS = 120.0
 SLOWER_CLOCK = 0.9
@@ -51,6 +53,61 @@ class There:
     def peaks(self) -> dict[str, int | None]:
         """The peaks of memory by name."""
         return {name: one.peak_process_bytes for name, one in self.measurements.items()}
+
+
+@dataclass(frozen=True)
+class SessionThere:
+    """An artifact that a device runs, each batch in a job of its own."""
+
+    device: Device
+    artifact: Artifact
+    inputs: Sequence[Input] = ()
+
+    def run(self, inputs: Any) -> tuple[Array, ...]:
+        """All outputs, in the order of the file's.
+
+        Raises:
+            RemoteError: the device can't be used, or can't run the file on these inputs.
+        """
+        found = measure_there(self.device, {"file": self.artifact}, inputs, seconds=0, outputs=True)
+        return found.outputs["file"]
+
+
+def look_at(device: Device) -> Target:
+    """The device as a target: its processor and memory, and the runtimes of its interpreter.
+
+    Raises:
+        InputError: its interpreter has none of the runtimes.
+        RemoteError: the device can't be used.
+    """
+    part = {"artifacts": [], "inputs": {}, "threads": 1, "seconds": 0, "outputs": False}
+    told = run_job(device, (), {"the first look": part}, LOADING_SECONDS).parts[0]
+    try:
+        what = told["device"]
+        words, machine = _words(what, device), str(what["machine"])
+        cores, memory = int(what["cores"]), int(what["memory_bytes"])
+        runtimes = tuple(name for name in RUNTIMES if what["runtimes"][name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(device, error) from error
+    if not runtimes:
+        raise InputError(
+            f"{device.address}: {device.python} there has none of {', '.join(RUNTIMES)}; install "
+            "one, such as by pip install onnxruntime, or name another interpreter by --python"
+        )
+    figures = ("isa", "cores", "memory_bytes", "runtimes")
+    return Target(
+        name=device.address,
+        description=words,
+        isa=machine,
+        cores=cores,
+        memory_bytes=memory,
+        flash_bytes=None,
+        runtimes=runtimes,
+        precisions=("float32", "int8"),
+        channel_multiple=8,
+        reach="ssh",
+        sources=dict.fromkeys(figures, "found out on the device"),
+    )
 
 
 def measure_there(
@@ -147,13 +204,18 @@ def _figures(device: Device, parcels: Mapping[str, Parcel], done: Done, seed: in
             for name, one in zip(names, alone, strict=True)
         }
         outputs = {} if done.outputs is None else _unpacked(done.outputs, names)
-        what = together["device"]
-        words = f"{what['name']} ({what['machine']}, {device.address})"
+        words = _words(together["device"], device)
     except (KeyError, TypeError, ValueError, IndexError, zipfile.BadZipFile) as error:
-        raise RemoteError(
-            f"{device.address}: the result is malformed ({error}); measure again"
-        ) from error
+        raise _malformed(device, error) from error
     return There(words, measurements, outputs, notes)
+
+
+def _words(what: Mapping[str, Any], device: Device) -> str:
+    return f"{what['name']} ({what['machine']}, {device.address})"
+
+
+def _malformed(device: Device, error: Exception) -> RemoteError:
+    return RemoteError(f"{device.address}: the result is malformed ({error}); measure again")
 
 
 def _require_times(timed: Mapping[str, Mapping[str, Sequence[float]]]) -> None:

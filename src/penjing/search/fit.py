@@ -8,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from penjing.data import check, with_validation
+from penjing.device.address import Device
 from penjing.errors import InputError
+from penjing.measure.there import look_at
 from penjing.network import capture
 from penjing.reference import find_task
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
@@ -18,7 +20,7 @@ from penjing.search.ledger import Ledger
 from penjing.search.preflight import check_options, claim_folder, clear, require_same_run
 from penjing.search.result import Candidate, Result
 from penjing.search.workshop import BASELINE, Workshop
-from penjing.targets import find_target, require_local
+from penjing.targets import REMOTE, Target, find_target, require_local
 from penjing.task import Task
 
 
@@ -32,6 +34,8 @@ def fit(
     goal: str = "latency",
     seed: int = 0,
     confidence: float = 0.95,
+    python: str = "python3",
+    ssh_config: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -46,12 +50,15 @@ def fit(
 
     Args:
         task: a `Task`, or the words that name one, as for the command line.
-        target: `"cpu"` or `"gpu"`, this machine's; the original is timed in the first of its
-            runtimes that is here.
+        target: `"cpu"` or `"gpu"`, this machine's, or `"ssh://[user@]host[:port]"`: then time and
+            memory are that device's, and the accuracy is measured here, on the same files. The
+            original is timed in the first of the target's runtimes that is here.
         max_drop: budget in points (hundredths of the metric), 0..100.
         minutes: about how long to take; at least one candidate is always tried.
         out: folder for `model.onnx` (or another ending), `result.json` and every candidate's file.
         goal: `"latency"` or `"size"`.
+        python: of a device, its interpreter that has the runtimes.
+        ssh_config: of a device, OpenSSH's configuration to use instead of the user's own.
         overwrite: replace an earlier result in `out`.
         resume: go on with an interrupted fit in `out`; what was tuned there isn't tuned again.
 
@@ -61,8 +68,8 @@ def fit(
     begin = time.monotonic()
     with Interrupt() as interrupt:
         check_options(max_drop, minutes, goal, confidence)
-        device = find_target(target)
-        require_local(device)
+        there = Device.at(target, python, ssh_config) if target.startswith(REMOTE) else None
+        device = look_at(there) if there else _local(target)
         runtime = first_runtime(device)
         folder = claim_folder(Path(out), overwrite, resume)
         task = find_task(task) if isinstance(task, str) else task
@@ -90,7 +97,7 @@ def fit(
             clear(folder)
         search = FixedList(
             Ledger(folder, result),
-            Workshop(task, folder, confidence, seed, runtime),
+            Workshop(task, folder, confidence, seed, runtime, there),
             device,
             network,
             begin,
@@ -100,6 +107,12 @@ def fit(
         )
         search.run()
     return search.ledger.result
+
+
+def _local(name: str) -> Target:
+    found = find_target(name)
+    require_local(found)
+    return found
 
 
 def _versions() -> dict[str, str]:

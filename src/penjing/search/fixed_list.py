@@ -122,7 +122,7 @@ class FixedList:
         if self.result.goal == "size" and self.result.status(self.rung) == "kept":
             self.rungs.descend(attempt, self._can_afford_fewer_bits)
             return
-        cost = self.result.find(self.rung).seconds + 2 * LATENCY_SECONDS
+        cost = self.result.find(self.rung).seconds + 2 * self.workshop.timing_seconds
         if cost < FLOAT_SHARE * (self.end - time.monotonic()):
             self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
         else:
@@ -295,8 +295,8 @@ class FixedList:
 
     def _seconds_left(self, trainings: int) -> float:
         """For training, once measuring, the last comparison and the test are paid for."""
-        measuring = 2 * (2 * LATENCY_SECONDS + 2 * self.workshop.scoring_seconds)
-        ending = 3 * LATENCY_SECONDS + self.workshop.testing_seconds()
+        measuring = 2 * (2 * self.workshop.timing_seconds + 2 * self.workshop.scoring_seconds)
+        ending = 3 * self.workshop.timing_seconds + self.workshop.testing_seconds()
         ending += SPARE_SHARE * (self.end - self.begin)
         return self.end - time.monotonic() - trainings * measuring - ending
 
@@ -367,7 +367,9 @@ class FixedList:
             self._say("testing the chosen file and the original")
             return self.workshop.test(name)
 
-        self.ledger.finish(prove(self.result, score))
+        result = prove(self.result, score)
+        notes = self.workshop.proof_there(result.chosen, self.networks[result.chosen])
+        self.ledger.finish(replace(result, notes=(*result.notes, *notes)))
         self.progress("done", 1.0, self.result.chosen)
 
     def _is_cut(self, name: str) -> bool:

@@ -67,7 +67,9 @@ def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> lis
 def _profiles(
     workshop: Workshop, names: Sequence[str], runs: int
 ) -> list[dict[str, list[float]]] | None:
-    """The layers of each candidate's file, profiled in turn."""
+    """The layers of each candidate's file, profiled in turn; None if they can't be."""
+    if workshop.device is not None:
+        return None
     found: list[dict[str, list[float]]] = [{} for _ in names]
     for _ in range(REPEATS):
         for name, one in zip(names, found, strict=True):

@@ -81,9 +81,9 @@ class Rungs:
             return
         slow = slower_layers(workshop, before.name, original, before.measurement.latency)
         if slow is None:
+            who = before.runtime if workshop.device is None else "the device"
             ledger.note(
-                f"{before.runtime} tells no layer's time, so none was looked for that "
-                f"{before.name} slows down"
+                f"{who} tells no layer's time, so none was looked for that {before.name} slows down"
             )
         if not slow:
             return

@@ -12,17 +12,20 @@ from typing import Any
 import torch
 
 from penjing.contract import Array, Artifact, Latency, Measurement, Session, as_arrays
+from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
 from penjing.errors import InputError
 from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
 from penjing.measure.parity import parity
+from penjing.measure.there import SessionThere, There, measure_there
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
 from penjing.task import Batches, Task
 
 BASELINE = "original"
 LATENCY_SECONDS = 3.0
+SAMPLES_THERE = 200  # that a device runs for parity
 STEM = "model"
 """What the file of a finished candidate is called, before the ending."""
 
@@ -34,7 +37,11 @@ class Workshop:
     Attributes:
         out: the result's folder; each candidate gets a folder of its own in `candidates/`.
         runtime: of all candidates but those that name another.
+        device: where time and memory are measured, if not here. Accuracy always is measured here,
+            on the same file.
         scoring_seconds: how long the original took on the validation data; a unit for planning.
+        travel_seconds: what the last figures from the device took beside the timing itself.
+        notes: what to know of the device's state while it was timed.
     """
 
     task: Task
@@ -42,11 +49,14 @@ class Workshop:
     confidence: float
     seed: int
     runtime: Runtime
+    device: Device | None = None
     runtimes: dict[str, Runtime] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     scores: dict[str, Array] = field(default_factory=dict)
     scoring_seconds: float = 0.0
+    travel_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def folder(self, name: str) -> Path:
         """Where the files of the candidate `name` lie."""
@@ -105,14 +115,22 @@ class Workshop:
         found = parity(network, self.sessions[name], self.validation)
         if not math.isfinite(found.max_difference):
             raise InputError("the file's outputs are NaN or infinite on validation data")
+        took, peak = self._time_and_peak(name)
         return replace(
             self.sizes(name, network),
-            peak_process_bytes=self._peak_process_bytes(self.artifacts[name]),
+            peak_process_bytes=peak,
             score=float(self.scores[name].mean()),
-            latency=self.time([name])[name],
+            latency=took,
             drop=scores.drop(self.scores[BASELINE], self.scores[name], self.confidence),
             parity=found,
         )
+
+    def _time_and_peak(self, name: str) -> tuple[Latency, int | None]:
+        """The candidate's latency, and the peak of the memory of a process that runs it."""
+        if self.device is None:
+            return self.time([name])[name], self._peak_process_bytes(self.artifacts[name])
+        there = self._measure_there(self.device, (BASELINE, name), LATENCY_SECONDS)
+        return there.times[name], there.peaks[name]
 
     def _peak_process_bytes(self, artifact: Artifact) -> int | None:
         """None for a runtime that only penjing can load."""
@@ -124,8 +142,38 @@ class Workshop:
         self, names: Sequence[str], seconds: float = LATENCY_SECONDS, baseline: str = BASELINE
     ) -> dict[str, Latency]:
         """Latencies of candidates and the original (or another), all in the same windows."""
+        if self.device is not None:
+            return self._measure_there(self.device, (baseline, *names), seconds).times
         some = {name: self.sessions[name] for name in (baseline, *names)}
         return latency.compare(some, self.one, baseline, seconds, self.seed)
+
+    def _measure_there(self, device: Device, names: Sequence[str], seconds: float) -> There:
+        begin = time.monotonic()
+        some = {name: self.artifacts[name] for name in names}
+        found = measure_there(device, some, self.one, seconds=seconds, seed=self.seed)
+        versions = dict.fromkeys(v for one in found.measurements.values() for v in one.notes)
+        self.notes = (*found.notes, f"there: {', '.join(versions)}")
+        self.travel_seconds = time.monotonic() - begin - seconds
+        return found
+
+    def proof_there(self, name: str, network: Network) -> tuple[str, ...]:
+        """What to know of the device, and how its outputs of a candidate's file differ from the
+        network's; nothing if this machine is it."""
+        if self.device is None:
+            return ()
+        session = SessionThere(self.device, self.artifacts[name])
+        found = parity(network, session, self.validation, SAMPLES_THERE)
+        text = (
+            f"on the device {name} differs from its network by at most {found.max_difference:.2g}"
+        )
+        if found.same_decisions is not None:
+            text += f", and {found.same_decisions:.2%} of {found.samples} decisions are the same"
+        return (*self.notes, text)
+
+    @property
+    def timing_seconds(self) -> float:
+        """About how long it takes to time a candidate."""
+        return LATENCY_SECONDS + self.travel_seconds
 
     def test(self, name: str) -> Array:
         """A candidate's score on every sample of the test data."""
