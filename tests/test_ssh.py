@@ -25,6 +25,7 @@ from penjing.measure import there
 from penjing.measure.memory import peak_process_bytes
 from penjing.measure.there import look_at, measure_there
 from penjing.search.bench import bench_there
+from penjing.search.fit import fit
 from penjing.search.result import Result
 from tests.loopback import (
     TWICE,
@@ -144,13 +145,40 @@ def test_a_device_that_has_nothing_or_tells_nothing_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    told = {"name": "a board", "machine": "aarch64", "cores": 4, "memory_bytes": 10**9} | said
+    told = {"name": "a board", "machine": "aarch64", "cores": 4, "memory_kb": 10**6} | said
     done = job.Done(({"device": {"runtimes": dict.fromkeys(RUNTIMES, "1.0")} | told},), None)
     monkeypatch.setattr(there, "run_job", lambda *_: done)
     with pytest.raises(error, match=text):
         look_at(Device.at("ssh://pi@device"))
     given = ["fit", "digits", "--target", "ssh://pi@device", "--out", str(tmp_path / "out")]
     assert isinstance(CliRunner().invoke(app, given).exception, error)
+    assert not (tmp_path / "out").exists()
+
+
+@needs_server
+def test_a_fit_whose_device_is_lost_keeps_what_it_has(
+    loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, jobs = loopback.device(), []
+
+    def lossy(*given: Any) -> job.Done:
+        jobs.append(given)
+        if len(jobs) > 2:  # the first look, and the original
+            raise RemoteError("the device: lost")
+        return job.run_job(*given)
+
+    monkeypatch.setattr(there, "run_job", lossy)
+    with pytest.raises(RemoteError, match="lost; what was finished is kept, and --resume goes on"):
+        fit(
+            "digits", device.address, minutes=0.1, out=tmp_path, python=sys.executable,
+            ssh_config=device.ssh_config,
+        )  # fmt: skip
+    assert Result.load(tmp_path).baseline.measurement.latency is not None
+
+
+def test_what_is_for_a_device_is_refused_without_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="are for a device, and the target is cpu"):
+        fit("digits", "cpu", out=tmp_path / "out", python="python3.12")
     assert not (tmp_path / "out").exists()
 
 

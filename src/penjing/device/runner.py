@@ -375,7 +375,7 @@ def device() -> dict[str, Any]:
     return {
         "name": _read("/proc/device-tree/model") or (names or ["unknown processor"])[0],
         "machine": os.uname().machine, "cores": os.cpu_count() or 1,
-        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "memory_kb": int((_read("/proc/meminfo") or "MemTotal: 0 kB").split()[1]),
         "python": "{}.{}.{}".format(*sys.version_info),
         "boot_id": _read("/proc/sys/kernel/random/boot_id"),
         "runtimes": {name: version_of(name) for name in RUNTIMES},

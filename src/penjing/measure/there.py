@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.contract import Array, Artifact, Input, Latency, Measurement
+from penjing.contract import Array, Artifact, Latency, Measurement
 from penjing.device.address import Device
 from penjing.device.job import Done, run_job
 from penjing.device.protocol import Parcel, artifact_parcel
@@ -55,24 +55,6 @@ class There:
         return {name: one.peak_process_bytes for name, one in self.measurements.items()}
 
 
-@dataclass(frozen=True)
-class SessionThere:
-    """An artifact that a device runs, each batch in a job of its own."""
-
-    device: Device
-    artifact: Artifact
-    inputs: Sequence[Input] = ()
-
-    def run(self, inputs: Any) -> tuple[Array, ...]:
-        """All outputs, in the order of the file's.
-
-        Raises:
-            RemoteError: the device can't be used, or can't run the file on these inputs.
-        """
-        found = measure_there(self.device, {"file": self.artifact}, inputs, seconds=0, outputs=True)
-        return found.outputs["file"]
-
-
 def look_at(device: Device) -> Target:
     """The device as a target: its processor and memory, and the runtimes of its interpreter.
 
@@ -85,9 +67,9 @@ def look_at(device: Device) -> Target:
     try:
         what = told["device"]
         words, machine = _words(what, device), str(what["machine"])
-        cores, memory = int(what["cores"]), int(what["memory_bytes"])
+        cores, memory = int(what["cores"]), 1024 * int(what["memory_kb"])
         runtimes = tuple(name for name in RUNTIMES if what["runtimes"][name])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _malformed(device, error) from error
     if not runtimes:
         raise InputError(
@@ -100,7 +82,7 @@ def look_at(device: Device) -> Target:
         description=words,
         isa=machine,
         cores=cores,
-        memory_bytes=memory,
+        memory_bytes=memory or None,
         flash_bytes=None,
         runtimes=runtimes,
         precisions=("float32", "int8"),
@@ -215,7 +197,7 @@ def _words(what: Mapping[str, Any], device: Device) -> str:
 
 
 def _malformed(device: Device, error: Exception) -> RemoteError:
-    return RemoteError(f"{device.address}: the result is malformed ({error}); measure again")
+    return RemoteError(f"{device.address}: the result is malformed ({error}); try again")
 
 
 def _require_times(timed: Mapping[str, Mapping[str, Sequence[float]]]) -> None:

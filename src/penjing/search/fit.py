@@ -9,7 +9,7 @@ from pathlib import Path
 
 from penjing.data import check, with_validation
 from penjing.device.address import Device
-from penjing.errors import InputError
+from penjing.errors import InputError, RemoteError
 from penjing.measure.there import look_at
 from penjing.network import capture
 from penjing.reference import find_task
@@ -20,7 +20,7 @@ from penjing.search.ledger import Ledger
 from penjing.search.preflight import check_options, claim_folder, clear, require_same_run
 from penjing.search.result import Candidate, Result
 from penjing.search.workshop import BASELINE, Workshop
-from penjing.targets import REMOTE, Target, find_target, require_local
+from penjing.targets import REMOTE, find_target, require_local
 from penjing.task import Task
 
 
@@ -63,26 +63,29 @@ def fit(
         resume: go on with an interrupted fit in `out`; what was tuned there isn't tuned again.
 
     Raises:
-        PenjingError: with one line, before any long work.
+        PenjingError: with one line, before any long work; and a RemoteError where a device is lost
+            later, with what was finished in `out`.
     """
     begin = time.monotonic()
     with Interrupt() as interrupt:
         check_options(max_drop, minutes, goal, confidence)
-        there = Device.at(target, python, ssh_config) if target.startswith(REMOTE) else None
-        device = look_at(there) if there else _local(target)
-        runtime = first_runtime(device)
+        device = _device(target, python, ssh_config)
+        where = look_at(device) if device else find_target(target)
+        if device is None:
+            require_local(where)
+        runtime = first_runtime(where)
         folder = claim_folder(Path(out), overwrite, resume)
         task = find_task(task) if isinstance(task, str) else task
         task, note = with_validation(task)
         check(task)
         network = capture(task.model, task.example, source=task.source)
-        problems = runtime.problems(network, device)
+        problems = runtime.problems(network, where)
         if problems:
             raise InputError(problems[0])
         result = Result(
             task=task.name,
-            target=device.name,
-            machine=device.description,
+            target=where.name,
+            machine=where.description,
             goal=goal,
             max_drop=max_drop,
             confidence=confidence,
@@ -97,22 +100,33 @@ def fit(
             clear(folder)
         search = FixedList(
             Ledger(folder, result),
-            Workshop(task, folder, confidence, seed, runtime, there),
-            device,
+            Workshop(task, folder, confidence, seed, runtime, device),
+            where,
             network,
             begin,
             begin + 60 * minutes,
             progress or (lambda *_: None),
             interrupt.check,
         )
-        search.run()
+        try:
+            search.run()
+        except RemoteError as error:
+            kept = "what was finished is kept, and --resume goes on"
+            begun = (folder / "result.json").exists()
+            raise RemoteError(f"{error}; {kept}" if begun else str(error)) from error
     return search.ledger.result
 
 
-def _local(name: str) -> Target:
-    found = find_target(name)
-    require_local(found)
-    return found
+def _device(target: str, python: str, ssh_config: Path | None) -> Device | None:
+    """The device that a target's address is of; None of a name."""
+    if target.startswith(REMOTE):
+        return Device.at(target, python, ssh_config)
+    if python != "python3" or ssh_config is not None:
+        raise InputError(
+            f"--python and --ssh-config are for a device, and the target is {target}; leave them "
+            "away, or take --target ssh://user@host"
+        )
+    return None
 
 
 def _versions() -> dict[str, str]:

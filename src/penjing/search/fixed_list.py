@@ -99,16 +99,17 @@ class FixedList:
     def _measure_original(self) -> None:
         self._say("measuring the original")
         self.networks[BASELINE] = self.original
-        self.workshop.make(BASELINE, self.original)
-        measured = self.workshop.measure(BASELINE, self.original)
         try:
+            self.workshop.make(BASELINE, self.original)
+            measured = self.workshop.measure(BASELINE, self.original)
             require_better_than_chance(
                 self.workshop.task.metric.name,
                 self.workshop.scores[BASELINE],
                 self.workshop.validation,
             )
-        except InputError:
-            shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)
+        except PenjingError:
+            if not (self.workshop.out / "result.json").exists():
+                shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)
             raise
         self.ledger.record(self._measured(self._candidate(BASELINE, "baseline"), measured))
 
@@ -368,7 +369,7 @@ class FixedList:
             return self.workshop.test(name)
 
         result = prove(self.result, score)
-        notes = self.workshop.proof_there(result.chosen, self.networks[result.chosen])
+        notes = self.workshop.notes_there(result.chosen, self.networks[result.chosen])
         self.ledger.finish(replace(result, notes=(*result.notes, *notes)))
         self.progress("done", 1.0, self.result.chosen)
 

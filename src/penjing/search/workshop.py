@@ -11,21 +11,23 @@ from typing import Any
 
 import torch
 
-from penjing.contract import Array, Artifact, Latency, Measurement, Session, as_arrays
+from penjing.contract import Array, Artifact, Input, Latency, Measurement, Session, as_arrays
+from penjing.data import first
 from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
-from penjing.errors import InputError
+from penjing.errors import InputError, PenjingError
 from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
 from penjing.measure.parity import parity
-from penjing.measure.there import SessionThere, There, measure_there
+from penjing.measure.there import There, measure_there
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.interface import in_order
 from penjing.task import Batches, Task
 
 BASELINE = "original"
 LATENCY_SECONDS = 3.0
-SAMPLES_THERE = 200  # that a device runs for parity
+SAMPLES_THERE, JOBS_THERE = 64, 4  # at most, that a device runs for parity
 STEM = "model"
 """What the file of a finished candidate is called, before the ending."""
 
@@ -40,8 +42,8 @@ class Workshop:
         device: where time and memory are measured, if not here. Accuracy always is measured here,
             on the same file.
         scoring_seconds: how long the original took on the validation data; a unit for planning.
-        travel_seconds: what the last figures from the device took beside the timing itself.
-        notes: what to know of the device's state while it was timed.
+        travel_seconds: what the last job on the device took for each file beside the timing.
+        notes: what to know of the device's state during the last job that timed.
     """
 
     task: Task
@@ -150,19 +152,25 @@ class Workshop:
     def _measure_there(self, device: Device, names: Sequence[str], seconds: float) -> There:
         begin = time.monotonic()
         some = {name: self.artifacts[name] for name in names}
-        found = measure_there(device, some, self.one, seconds=seconds, seed=self.seed)
+        one = tuple(in_order(self.one, self.sessions[BASELINE].inputs))
+        found = measure_there(device, some, one, seconds=seconds, seed=self.seed)
         versions = dict.fromkeys(v for one in found.measurements.values() for v in one.notes)
         self.notes = (*found.notes, f"there: {', '.join(versions)}")
-        self.travel_seconds = time.monotonic() - begin - seconds
+        self.travel_seconds = (time.monotonic() - begin - seconds) / len(some)
         return found
 
-    def proof_there(self, name: str, network: Network) -> tuple[str, ...]:
+    def notes_there(self, name: str, network: Network) -> tuple[str, ...]:
         """What to know of the device, and how its outputs of a candidate's file differ from the
         network's; nothing if this machine is it."""
         if self.device is None:
             return ()
-        session = SessionThere(self.device, self.artifacts[name])
-        found = parity(network, session, self.validation, SAMPLES_THERE)
+        session = SessionThere(self.device, self.artifacts[name], self.sessions[name].inputs)
+        batches = first(self.validation, SAMPLES_THERE)[:JOBS_THERE]
+        some = [(_cut(inputs, SAMPLES_THERE), targets) for inputs, targets in batches]
+        try:
+            found = parity(network, session, some, SAMPLES_THERE)
+        except (PenjingError, ValueError) as error:  # what is proven here doesn't hang on it
+            return (*self.notes, f"{name} couldn't be compared on the device: {error}")
         text = (
             f"on the device {name} differs from its network by at most {found.max_difference:.2g}"
         )
@@ -172,8 +180,8 @@ class Workshop:
 
     @property
     def timing_seconds(self) -> float:
-        """About how long it takes to time a candidate."""
-        return LATENCY_SECONDS + self.travel_seconds
+        """About how long it takes to time a candidate beside the original."""
+        return LATENCY_SECONDS + 2 * self.travel_seconds
 
     def test(self, name: str) -> Array:
         """A candidate's score on every sample of the test data."""
@@ -196,4 +204,32 @@ class Workshop:
     @property
     def one(self) -> Any:
         """A single sample of the example, for timing."""
-        return torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(self.task.example))
+        return _cut(as_arrays(self.task.example), 1)
+
+
+def _cut(inputs: Any, samples: int) -> Any:
+    """The first so many samples."""
+    return torch.utils._pytree.tree_map(lambda x: x[:samples], inputs)
+
+
+@dataclass(frozen=True)
+class SessionThere:
+    """An artifact that a device runs, each batch in a job of its own.
+
+    Attributes:
+        inputs: what the artifact takes, see `penjing.contract.Session`.
+    """
+
+    device: Device
+    artifact: Artifact
+    inputs: Sequence[Input]
+
+    def run(self, inputs: Any) -> tuple[Array, ...]:
+        """All outputs, in the order of the file's.
+
+        Raises:
+            RemoteError: the device can't be used, or can't run the file on these inputs.
+        """
+        values = tuple(in_order(inputs, self.inputs))
+        found = measure_there(self.device, {"file": self.artifact}, values, seconds=0, outputs=True)
+        return found.outputs["file"]
