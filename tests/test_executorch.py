@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -139,6 +140,14 @@ def test_weights_alone_in_integers_are_written_as_floats(tmp_path: Path) -> None
 
 def test_a_damaged_file_is_refused(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_damage_is_refused(ExecuTorch(), made("linear", False)[2], monkeypatch)
+
+
+def test_an_example_of_strides_that_no_file_has_is_taken(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.from_numpy(np.ones((2, 8, 8), dtype="float32")[:, None])  # the new axis has stride 0
+    network = capture(nn.Conv2d(1, 2, 3).eval(), x)
+    artifact = ExecuTorch().lower(network, tmp_path / "model.pte")
+    assert gap(network, ExecuTorch().load(artifact), x) < 1e-5
 
 
 def test_a_file_that_is_no_program_is_one_line() -> None:
