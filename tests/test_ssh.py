@@ -103,7 +103,7 @@ def test_bench_on_the_command_line(loopback: Loopback, artifact: Artifact) -> No
 def test_a_fit_for_a_device_is_timed_there(loopback: Loopback, tmp_path: Path) -> None:
     device, out = loopback.device(), tmp_path / "fitted"
     arguments = [
-        "fit", "digits", "--target", device.address, "--minutes", "0.4", "--out", str(out),
+        "fit", "digits", "--target", device.address, "--minutes", "0.2", "--out", str(out),
         "--python", sys.executable, "--ssh-config", str(device.ssh_config),
     ]  # fmt: skip
     jobs = []
