@@ -6,7 +6,7 @@ import io
 import math
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,7 @@ def measure_there(
     seed: int = 0,
     threads: int = 1,
     outputs: bool = False,
+    alone: Collection[str] | None = None,
     deadline_s: float | None = None,
 ) -> There:
     """Measure artifacts on a device: each alone for its memory, then all in the same rounds.
@@ -111,6 +112,7 @@ def measure_there(
             seeded random ones of batch 1 there.
         seconds: how long to time; 0 doesn't.
         outputs: whether to bring the outputs back, for parity.
+        alone: the names of those whose memory is wanted; None is all.
         deadline_s: after which the device ends the job; None allows minutes for loading.
 
     Raises:
@@ -126,13 +128,14 @@ def measure_there(
         }  # fmt: skip
         described = [one.described() for one in parcels.values()]
         light = common | {"inputs": _zeros(inputs)}  # to draw or to unpack takes memory too
-        parts = {n: light | {"artifacts": [p.described()]} for n, p in parcels.items()}
+        singled = [name for name in parcels if alone is None or name in alone]
+        parts = {one: light | {"artifacts": [parcels[one].described()]} for one in singled}
         last = common | {"artifacts": described, "seconds": seconds, "outputs": outputs}
         parts[f"{', '.join(parcels)} together"] = last
         limit = deadline_s or LOADING_SECONDS * len(parts) + 4 * seconds
         brought = (*parcels.values(), *([given] if given else []))
         done = run_job(device, brought, parts, limit)
-    return _figures(device, parcels, done, seed)
+    return _figures(device, parcels, singled, done, seed)
 
 
 def _parcel(artifact: Artifact | Parcel) -> Parcel:
@@ -166,7 +169,9 @@ def _zeros(inputs: Any) -> dict[str, Any]:
     return {"zeros": [[list(one.shape), str(one.dtype)] for one in _named(inputs).values()]}
 
 
-def _figures(device: Device, parcels: Mapping[str, Parcel], done: Done, seed: int) -> There:
+def _figures(
+    device: Device, parcels: Mapping[str, Parcel], singled: Sequence[str], done: Done, seed: int
+) -> There:
     *alone, together = done.parts
     names = list(parcels)
     times: dict[str, Latency] = {}
@@ -176,14 +181,15 @@ def _figures(device: Device, parcels: Mapping[str, Parcel], done: Done, seed: in
             timed = {name: together["times"][str(i)] for i, name in enumerate(names)}
             _require_times(timed)
             times = summaries(timed, names[0], together["disturbed"] or throttled, seed)
+        peaks = {n: one["peak_process_bytes"] for n, one in zip(singled, alone, strict=True)}
         measurements = {
             name: Measurement(
                 file_bytes=sum(parcels[name].described()["sizes"]),
-                peak_process_bytes=one["peak_process_bytes"],
+                peak_process_bytes=peaks.get(name),
                 latency=times.get(name),
-                notes=(f"{parcels[name].runtime} {one['versions'][0] or 'of unknown version'}",),
+                notes=(f"{parcels[name].runtime} {version or 'of unknown version'}",),
             )
-            for name, one in zip(names, alone, strict=True)
+            for name, version in zip(names, together["versions"], strict=True)
         }
         outputs = {} if done.outputs is None else _unpacked(done.outputs, names)
         words = _words(together["device"], device)

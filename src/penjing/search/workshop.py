@@ -131,7 +131,7 @@ class Workshop:
         """The candidate's latency, and the peak of the memory of a process that runs it."""
         if self.device is None:
             return self.time([name])[name], self._peak_process_bytes(self.artifacts[name])
-        there = self._measure_there(self.device, (BASELINE, name), LATENCY_SECONDS)
+        there = self._measure_there(self.device, (BASELINE, name), LATENCY_SECONDS, (name,))
         return there.times[name], there.peaks[name]
 
     def _peak_process_bytes(self, artifact: Artifact) -> int | None:
@@ -149,11 +149,17 @@ class Workshop:
         some = {name: self.sessions[name] for name in (baseline, *names)}
         return latency.compare(some, self.one, baseline, seconds, self.seed)
 
-    def _measure_there(self, device: Device, names: Sequence[str], seconds: float) -> There:
+    def _measure_there(
+        self,
+        device: Device,
+        names: Sequence[str],
+        seconds: float,
+        alone: Sequence[str] | None = None,
+    ) -> There:
         begin = time.monotonic()
         some = {name: self.artifacts[name] for name in names}
         one = tuple(in_order(self.one, self.sessions[BASELINE].inputs))
-        found = measure_there(device, some, one, seconds=seconds, seed=self.seed)
+        found = measure_there(device, some, one, seconds=seconds, seed=self.seed, alone=alone)
         versions = dict.fromkeys(v for one in found.measurements.values() for v in one.notes)
         self.notes = (*found.notes, f"there: {', '.join(versions)}")
         self.travel_seconds = (time.monotonic() - begin - seconds) / len(some)
@@ -231,5 +237,6 @@ class SessionThere:
             RemoteError: the device can't be used, or can't run the file on these inputs.
         """
         values = tuple(in_order(inputs, self.inputs))
-        found = measure_there(self.device, {"file": self.artifact}, values, seconds=0, outputs=True)
+        some = {"file": self.artifact}
+        found = measure_there(self.device, some, values, seconds=0, outputs=True, alone=())
         return found.outputs["file"]
