@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from tests.runtime_networks import (
 
 pytest.importorskip("executorch", reason="needs executorch; pip install 'penjing[executorch]'")
 from penjing.runtimes.executorch import ExecuTorch
-from penjing.runtimes.executorch_form import for_xnnpack
+from penjing.runtimes.executorch_xnnpack_form import for_xnnpack
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports and exports
 
@@ -100,6 +101,35 @@ def test_steps_become_a_convolution_only_where_it_is_the_same() -> None:
     assert targets.count(torch.ops.aten.conv2d.default) == 1
     slices = [node.args[1:] for node in form.calls() if node.target is torch.ops.aten.slice.Tensor]
     assert [one[0] for one in slices if len(one) == 4 and one[3] > 1] == [2, 1]
+
+
+class Clipped(nn.Module):
+    """A ReLU6, written in one way or another, between convolutions."""
+
+    def __init__(self, write: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.one, self.other, self.write = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 6), write
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.other(self.write(self.one(x))).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [nn.functional.relu6, lambda x: x.clamp(0, 6), lambda x: x.clamp(min=0)],
+    ids=["relu6", "clamp", "clamp from below"],
+)
+def test_an_activation_is_part_of_its_layer_however_it_is_written(
+    write: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    batches = [(torch.randn(16, 3, 8, 8) * 4, torch.arange(16) % 5)]
+    task = Task(Clipped(write).eval(), batches[0][0][:2], batches, batches)
+    network = Quantize(samples=16, outputs=True)(capture(task.model, task.example), task)
+    artifact = ExecuTorch().lower(network, tmp_path / "a.pte")
+    kinds = [one.operator for one in ExecuTorch().placement(artifact)]
+    assert [one for one in kinds if one.startswith("Conv2d")] == ["Conv2d qint8"] * 2
+    assert not [one for one in kinds if one.startswith("Clamp")]
+    assert gap(network, ExecuTorch().load(artifact), batches[0][0]) < 1e-4
 
 
 class Joined(nn.Module):

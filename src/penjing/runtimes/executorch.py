@@ -26,7 +26,7 @@ from penjing.network.shapes import shapes
 from penjing.quiet import quiet, quiet_below
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.executorch_file import bytes_of_weights, placements
-from penjing.runtimes.executorch_form import for_xnnpack
+from penjing.runtimes.executorch_xnnpack_form import for_xnnpack
 from penjing.runtimes.interface import (
     by_sample,
     handed_back,

@@ -1,9 +1,8 @@
 """The form in which XNNPACK, ExecuTorch's delegate for processors, takes all of a network.
 
-Its partitioner looks at one operator with the dequantizes before it and the quantize behind it, so
-no two operators may read one dequantize; biases have to be real, scales positive, and what is put
-together on one grid. It takes no strided slice and no quantized padding of channels, and a mean
-over rows and columns only if these stay as ones. No number changes here.
+Biases have to be real there, and scales positive. It takes no strided slice and no quantized
+padding of channels, and a mean over rows and columns only if these stay as ones. No number changes
+here.
 """
 
 from __future__ import annotations
@@ -16,19 +15,22 @@ import torch
 from torch import Tensor, fx
 
 from penjing.network import Network
-from penjing.network.integers import INTEGERS
 from penjing.network.layers import LAYERS
 from penjing.network.shapes import shapes
 from penjing.network.tensors import drop_unused, set_tensor
+from penjing.runtimes.executorch_rounding import (
+    BY_CHANNEL,
+    DEQUANTIZE,
+    FUSED,
+    QUANTIZE,
+    for_each_reader,
+    fuse_clamps,
+    on_one_grid,
+)
 
 aten = torch.ops.aten
-QUANTIZE = INTEGERS.quantize_per_tensor.default
-DEQUANTIZE = INTEGERS.dequantize_per_tensor.default
-BY_CHANNEL = INTEGERS.dequantize_per_channel.default
 Shapes = Mapping[str, Any]
 """By the name of a node."""
-FUSED = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default}
-"""What XNNPACK computes with the layer before it."""
 VOLUMES = {aten.conv3d.default, aten.conv3d.padding}
 NAME = "_xnnpack"
 """How the names of tensors that are made here begin."""
@@ -42,6 +44,7 @@ def for_xnnpack(network: Network) -> Network:
     """
     new = copy.deepcopy(network)
     known = {node.name: shape for node, shape in shapes(new).items()}
+    fuse_clamps(new)
     for node in list(new.calls()):
         if node.target is aten.mean.dim:
             _keep_sizes(node, known[_source(node).name], known[node.name])
@@ -59,10 +62,10 @@ def for_xnnpack(network: Network) -> Network:
             else:
                 _write_real(new, node, 1)
         elif node.target is aten.cat.default:
-            _on_one_grid(node)
+            on_one_grid(node)
     for node in list(new.calls()):
         if node.target is DEQUANTIZE:
-            _for_each_reader(node)
+            for_each_reader(node)
     drop_unused(new)
     new.compile_graph()
     return new
@@ -210,21 +213,6 @@ def _positive_scales(network: Network, weight: fx.Node) -> None:
     set_tensor(network, scales, network.tensor(scales).abs())
 
 
-def _on_one_grid(node: fx.Node) -> None:
-    """Round each part of a concatenation to the grid of the whole, before instead of behind it."""
-    parts, readers = cast(list[fx.Node], node.args[0]), list(node.users)
-    if len(readers) != 1 or readers[0].target is not QUANTIZE:
-        return
-    grid = readers[0].args[1:]
-    for part in dict.fromkeys(parts):
-        if part.target is DEQUANTIZE and part.args[1:] != grid:
-            with node.graph.inserting_before(node):
-                codes = node.graph.call_function(QUANTIZE, (part, *grid))
-                value = node.graph.call_function(DEQUANTIZE, (codes, *grid))
-            codes.meta, value.meta = dict(part.meta), dict(part.meta)
-            node.replace_input_with(part, value)
-
-
 def _is_constant(node: fx.Node) -> bool:
     return node.op == "get_attr" or (
         node.op == "call_function" and all(_is_constant(one) for one in node.all_input_nodes)
@@ -236,12 +224,3 @@ def _computed(network: Network, node: fx.Node) -> Tensor:
         return network.tensor(str(node.target)).detach()
     args = fx.node.map_arg(node.args, lambda one: _computed(network, one))
     return cast(Tensor, cast(Any, node.target)(*cast(tuple[Any, ...], args), **node.kwargs))
-
-
-def _for_each_reader(node: fx.Node) -> None:
-    """A dequantize of its own for each operator that reads it."""
-    for reader in list(node.users)[1:]:
-        with node.graph.inserting_before(reader):
-            own = node.graph.call_function(DEQUANTIZE, node.args)
-        own.meta = dict(node.meta)
-        reader.replace_input_with(node, own)

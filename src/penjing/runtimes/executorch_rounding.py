@@ -1,0 +1,71 @@
+"""Quantize and dequantize nodes as ExecuTorch's partitioners read them.
+
+They look at one operator with the dequantizes before it and the quantize behind it, so no two
+operators may read one dequantize, and what is put together has to be on one grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from penjing.network import Network
+from penjing.network.integers import INTEGERS
+from penjing.network.trace import argument
+
+aten = torch.ops.aten
+QUANTIZE = INTEGERS.quantize_per_tensor.default
+DEQUANTIZE = INTEGERS.dequantize_per_tensor.default
+BY_CHANNEL = INTEGERS.dequantize_per_channel.default
+FUSED = {
+    aten.relu.default, aten.relu_.default, aten.relu6.default, aten.relu6_.default,
+    aten.hardtanh.default, aten.hardtanh_.default,
+}  # fmt: skip
+"""What is computed with the layer before it."""
+CLAMPS = {aten.clamp.default, aten.clamp_.default}
+
+
+def fuse_clamps(network: Network) -> None:
+    """Call a clamp between two numbers what can be fused, in place."""
+    for node in network.calls():
+        if node.target in CLAMPS:
+            low, high = argument(node, "min"), argument(node, "max")
+            if low == 0 and high is None:
+                node.target, node.args, node.kwargs = aten.relu.default, node.args[:1], {}
+            elif low is not None and high is not None:
+                node.target, node.kwargs = aten.hardtanh.default, {}
+                node.args = (node.args[0], low, high)
+
+
+def for_each_reader(node: fx.Node) -> None:
+    """A dequantize of its own for each operator that reads `node`, which is one."""
+    for reader in list(node.users)[1:]:
+        with node.graph.inserting_before(reader):
+            own = node.graph.call_function(DEQUANTIZE, node.args)
+        own.meta = dict(node.meta)
+        reader.replace_input_with(node, own)
+
+
+def on_one_grid(node: fx.Node) -> None:
+    """Round each part of a concatenation to the grid of the whole, before instead of behind it."""
+    parts, grid = cast(list[fx.Node], node.args[0]), grid_behind(node)
+    for part in dict.fromkeys(parts) if grid else ():
+        if part.target is DEQUANTIZE and part.args[1:] != grid:
+            round_between(part, node, cast(tuple[Any, ...], grid))
+
+
+def grid_behind(node: fx.Node) -> tuple[Any, ...] | None:
+    """The grid on which all that a node gives is rounded; None if it isn't."""
+    readers = list(node.users)
+    return readers[0].args[1:] if [one.target for one in readers] == [QUANTIZE] else None
+
+
+def round_between(node: fx.Node, reader: fx.Node, grid: tuple[Any, ...]) -> None:
+    """Let `reader` read `node` rounded to a grid."""
+    with node.graph.inserting_before(reader):
+        codes = node.graph.call_function(QUANTIZE, (node, *grid))
+        value = node.graph.call_function(DEQUANTIZE, (codes, *grid))
+    codes.meta, value.meta = dict(node.meta), dict(node.meta)
+    reader.replace_input_with(node, value)
