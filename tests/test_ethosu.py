@@ -17,6 +17,7 @@ from penjing.measure.parity import parity
 from penjing.network import Network, capture
 from penjing.passes.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES, runtime_of
+from penjing.search.inputs import open_file
 from penjing.targets import find_target
 from penjing.task import Task
 from tests.test_quantize import Small
@@ -123,6 +124,11 @@ def test_changed_and_cut_files_are_refused_before_the_runtime_sees_them(
         with pytest.raises(UnsafeError, match="sha256"):
             EthosU().load(moved)
         one.write_bytes(content)
+
+
+def test_no_time_of_the_stand_in_is_told(artifact: Artifact) -> None:
+    with pytest.raises(InputError, match=r"ethosu's device isn't here"):
+        open_file(artifact.path)
 
 
 def test_real_numbers_are_refused(task: Task, tmp_path: Path) -> None:

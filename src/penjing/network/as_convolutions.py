@@ -1,7 +1,7 @@
 """As convolutions: operators that only move or average values, written as layers; same numbers.
 
-LiteRT and the compilers behind it compute a layer on integers with any grid at its ends, but have
-no integer kernel for some operators that are less than a layer: a shortcut such as
+LiteRT, TOSA and the compilers behind them compute a layer on integers with any grid at its ends,
+but have no integer kernel for some operators that are less than a layer: a shortcut such as
 `pad(x[:, :, ::2, ::2], ...)`, a maximum pool with padding, an average pool whose output has a grid
 of its own. There the network falls apart into pieces of real numbers. A convolution whose weights
 are 0 and 1 (or all 1 / k^2) gives the same numbers, rounded or not.
@@ -19,6 +19,7 @@ from torch import fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network.fake_quantized import grid_of
+from penjing.network.fold import pool_means
 from penjing.network.network import Network
 from penjing.network.shapes import shapes
 from penjing.network.tensors import set_tensor
@@ -49,11 +50,22 @@ class _Way:
     after: int = 0
 
 
-def write_as_convolutions(network: Network) -> Network:
+def write_as_layers(network: Network, means: bool = False) -> Network:
+    """A copy with pools for means and `write_as_convolutions` of that; same numbers."""
+    new = copy.deepcopy(network)
+    pool_means(new)
+    new.compile_graph()
+    return write_as_convolutions(new, means)
+
+
+def write_as_convolutions(network: Network, means: bool = False) -> Network:
     """A copy in which convolutions take the place of slices with a stride and of padded channels,
     of average pools that change the grid, and of the padding of maximum pools over values >= 0.
 
     The network itself, if it has nothing of that.
+
+    Args:
+        means: write an average of a whole image so too, for which LiteRT has an integer kernel.
     """
     new = copy.deepcopy(network)
     known = shapes(new)
@@ -66,7 +78,7 @@ def write_as_convolutions(network: Network) -> Network:
             gone |= set(_replace(new, node, way, known))
             changed = True
         elif node.target in AVERAGES:
-            changed |= _average(new, node, known)
+            changed |= _average(new, node, known, means)
         elif node.target is aten.max_pool2d.default:
             changed |= _pad_before_maximum(new, node, known)
     if not changed:
@@ -146,7 +158,7 @@ def _replace(
     return gone
 
 
-def _average(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
+def _average(network: Network, node: fx.Node, known: Mapping[fx.Node, Any], means: bool) -> bool:
     """Write an average pool between two grids as a convolution of k x k weights 1 / k^2."""
     source = cast(fx.Node, node.args[0])
     before, after = grid_of(source), grid_of(next(iter(node.users)))
@@ -154,10 +166,11 @@ def _average(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> b
         return False
     if node.target is aten.adaptive_avg_pool2d.default:
         size, wanted = known[source][2:], known[node][2:]
-        if list(wanted) == [1, 1] or any(a % b for a, b in zip(size, wanted, strict=True)):
+        whole = list(wanted) == [1, 1]
+        if (whole and not means) or any(a % b for a, b in zip(size, wanted, strict=True)):
             return False
         kernel = [a // b for a, b in zip(size, wanted, strict=True)]
-        strides, padding = kernel, [0, 0]
+        strides, padding = [1, 1] if whole else kernel, [0, 0]
     else:
         kernel = _pair(node.args[1])
         strides = _pair(argument(node, "stride", None) or kernel)

@@ -24,7 +24,7 @@ class Runtime(ABC):
         ending: of the file's name.
         demands: options of `Quantize` without which it doesn't compute on the integers, such as
             `{"outputs": True}` where a layer's result must be integers too.
-        simulated: whether a simulator stands for the device here, whose time means nothing.
+        simulated: whether something else stands for the device here, whose time means nothing.
         floats: the forms that its files can hold real numbers in.
         half_values: whether a file of float16 is computed in it too, so that it may be faster;
             else it holds weights alone.

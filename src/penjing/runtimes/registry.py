@@ -125,6 +125,13 @@ ENTRIES = {
         _extra("ethosu"),
         "Arm's Ethos-U55, U65 and U85 NPUs, compiled by Vela; figures are its estimate",
     ),
+    "executorch-ethosu": Entry(
+        "penjing.runtimes.executorch_ethosu:ExecuTorchEthosU",
+        "_vela.pte",
+        ("executorch", "tosa-tools", "ethos-u-vela"),
+        _extra("executorch-ethosu"),
+        "ExecuTorch on Arm's Ethos-U NPUs, compiled by Vela; figures are its estimate",
+    ),
     "onnxruntime-qnn": _provider(
         "OnQnn",
         "onnxruntime-qnn",

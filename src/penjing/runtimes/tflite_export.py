@@ -8,7 +8,6 @@ integers only as a layer is written as one (`penjing.network.as_convolutions`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +15,9 @@ import torch
 
 from penjing.errors import InputError, first_line
 from penjing.network import Network
-from penjing.network.as_convolutions import write_as_convolutions
+from penjing.network.as_convolutions import write_as_layers
 from penjing.network.complex import without_complex
 from penjing.network.fake_quantized import value_grids, weight_grids
-from penjing.network.fold import pool_means
 from penjing.network.integers import ROUNDING, Form, with_integers
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.plain import write_plainly
@@ -72,7 +70,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
         with torch.no_grad():
             outputs = network(*args, **kwargs)
             known = _known(network, outputs)
-            real = with_integers(_as_layers(without_complex(network)), FORM)
+            real = with_integers(write_as_layers(without_complex(network)), FORM)
             plain = write_plainly(real, shapes(real))
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
         layers = [node for node in plain.calls() if node.target in LAYERS]
@@ -89,14 +87,6 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
         tflite_weights.halve(model)
     tflite_file.note(model, known)
     return tflite_file.write(model)
-
-
-def _as_layers(network: Network) -> Network:
-    """A copy with pools for means and convolutions for what only moves values; same numbers."""
-    new = copy.deepcopy(network)
-    pool_means(new)
-    new.compile_graph()
-    return write_as_convolutions(new)
 
 
 def _is_rounded(network: Network) -> bool:

@@ -24,7 +24,10 @@ def open_file(path: Path, runtime_name: str | None = None) -> Session:
         raise InputError(f"no file {path}")
     runtime = runtime_of(path, runtime_name)
     if runtime.simulated:
-        raise InputError(f"{runtime.name} is a simulator here, whose time means nothing")
+        raise InputError(
+            f"{runtime.name}'s device isn't here, and what stands for it has a time that means "
+            "nothing; take a file of another runtime"
+        )
     try:
         return runtime.open([one.read_bytes() for one in runtime.files(path)])
     except (InputError, OSError) as error:

@@ -1,0 +1,197 @@
+"""ExecuTorch on Ethos-U: the network as TOSA, Arm's set of operators, compiled by Vela."""
+
+from __future__ import annotations
+
+import operator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+
+from penjing.contract import Artifact
+from penjing.errors import InputError, first_line
+from penjing.network import Network
+from penjing.network.as_convolutions import write_as_layers
+from penjing.network.complex import without_complex
+from penjing.network.integers import Form, with_integers
+from penjing.network.layers import LAYERS
+from penjing.network.plain import write_plainly
+from penjing.network.shapes import shapes
+from penjing.quiet import quiet_below
+from penjing.runtimes.executorch import FORWARD, ExecuTorch, ExecuTorchSession
+from penjing.runtimes.executorch_file import bytes_of_weights
+from penjing.runtimes.executorch_rounding import DEQUANTIZE, QUANTIZE
+from penjing.runtimes.executorch_tosa_form import ROUNDING, for_tosa, rounded_at_both_ends
+from penjing.runtimes.interface import not_by_sample, one_sample
+from penjing.runtimes.vela import CONFIG, ByVela
+from penjing.targets import Target
+
+LAYER_NAMES = {"aten.convolution.default", "aten.linear.default", "aten.addmm.default"}
+UNROUNDED = "what it reads or gives isn't rounded"
+BETWEEN = "it stands between what the NPU computes and what it doesn't"
+
+
+class ExecuTorchEthosU(ByVela):
+    """Arm's Ethos-U55, U65 and U85 under ExecuTorch.
+
+    The file takes and gives int8 where its ends are rounded; methods of it, such as
+    `forward_input0_scale`, tell their grids. What runs here is XNNPACK's file of the same integers.
+    """
+
+    name: ClassVar[str] = "executorch-ethosu"
+    ending: ClassVar[str] = "_vela.pte"
+
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
+        """As `ByVela.problems`; and outputs of a batch as a whole."""
+        return super().problems(network, target, floats) + not_by_sample(network)
+
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Write the file for the NPU, and one for XNNPACK.
+
+        Raises:
+            InputError: the network isn't quantized, or ExecuTorch or Vela can't take it.
+        """
+        self._require_integers(network, floats)
+        mode = network.training
+        network.eval()
+        try:
+            with torch.no_grad(), quiet_below(), tempfile.TemporaryDirectory() as folder:
+                reference = ExecuTorch().lower(network, Path(folder) / "reference.pte")
+                content, operators = self._program(network, Path(folder))
+                parts = sorted(Path(folder).glob("*_tag*.tosa"))
+                rows = [self._vela(one.read_bytes(), ".tosa").summary for one in parts]
+                known = reference.path.read_bytes()
+        except InputError:
+            raise
+        except Exception as error:
+            why = first_line(_first_cause(error))
+            raise InputError(f"ExecuTorch can't take this network: {why}") from error
+        finally:
+            network.train(mode)
+        return self._write(path, content, known, rows, operators)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
+        """See `Runtime.open`: XNNPACK's file of the same integers, on this machine's CPU."""
+        return ExecuTorchSession(contents[1], threads)
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`: as Vela packed them, and those that the CPU needs."""
+        left = bytes_of_weights(artifact.path.read_bytes(), FORWARD)
+        return self._packed_bytes(artifact) + left
+
+    def _program(self, network: Network, folder: Path) -> tuple[bytes, list[dict[str, str]]]:
+        """The bytes of the `.pte` file, and its operators as fields of `Placement`.
+
+        Args:
+            folder: where ExecuTorch writes the TOSA files that Vela compiles.
+        """
+        import executorch.kernels.quantized  # noqa: F401  its operators, for what the NPU leaves
+        from executorch.backends.arm.common.annotation_meta import ArmAnnotationInfo
+        from executorch.backends.arm.ethosu import EthosUCompileSpec
+        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir.passes.quantize_io_pass import QuantizeInputs, QuantizeOutputs
+
+        layers = write_as_layers(without_complex(network), means=True)
+        real = with_integers(layers, Form(torch.int8))
+        form = for_tosa(write_plainly(real, shapes(real)))
+        args, kwargs = one_sample(network.example)
+        exported = torch.export.export(form, args, kwargs)
+        for node in filter(rounded_at_both_ends, exported.graph.nodes):
+            mark = {ArmAnnotationInfo.CUSTOM_META_KEY: ArmAnnotationInfo(quantized=True)}
+            node.meta.setdefault("custom", {}).update(mark)
+        spec = EthosUCompileSpec(self.accelerator, self._system, self.memory, config_ini=CONFIG)
+        spec.dump_intermediate_artifacts_to(str(folder))
+        taking = _partitioner(spec)
+        edge = to_edge_transform_and_lower(exported, partitioner=[taking])
+        inputs, outputs = _rounded_ends(edge.exported_program())
+        edge = edge.transform([QuantizeInputs(edge, inputs), QuantizeOutputs(edge, outputs)])
+        names = [str(one.meta["layer"]) for one in form.calls() if one.target in LAYERS]
+        operators = _places(edge.exported_program().graph_module, names, taking.reasons)
+        return bytes(edge.to_executorch().buffer), operators
+
+
+def _first_cause(error: Exception) -> Exception:
+    """What an exporter's passes, one within the other, tell as their own error."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def _partitioner(spec: Any) -> Any:
+    """ExecuTorch's, which keeps in `reasons` why it left an operator, by the name of its node."""
+    from executorch.backends.arm.ethosu import EthosUPartitioner
+
+    class Telling(EthosUPartitioner):  # type: ignore[misc]  # which has no types
+        reasons: Mapping[str, str] = {}
+
+        def partition(self, program: Any) -> Any:
+            found = super().partition(program)
+            self.reasons = {one.name: why for one, why in self.reporter._rejected_nodes.items()}
+            return found
+
+        def _create_operator_support(self, program: Any, reporter: Any) -> Any:
+            self.reporter = reporter
+            return super()._create_operator_support(program, reporter)
+
+    return Telling(spec)
+
+
+def _rounded_ends(program: Any) -> tuple[list[int], list[int]]:
+    """Positions of the inputs that are rounded before all else, and of the outputs that were."""
+    ends, nodes = program.graph_signature, {one.name: one for one in program.graph.nodes}
+    readers = [list(nodes[one].users) for one in ends.user_inputs]
+    given = [[nodes[one]] for one in ends.user_outputs]
+
+    def positions(operator: Any, found: list[list[fx.Node]]) -> list[int]:
+        return [k for k, near in enumerate(found) if [_operator(one) for one in near] == [operator]]
+
+    return positions(QUANTIZE, readers), positions(DEQUANTIZE, given)
+
+
+def _operator(node: fx.Node) -> Any:
+    """What a node calls, without the wrapping that ExecuTorch gives it."""
+    return getattr(node.target, "_op", node.target)
+
+
+def _places(
+    program: Any, layers: Sequence[str], reasons: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Where each operator went, as fields of `Placement`; with its layer's name if it is one.
+
+    Args:
+        layers: all that have weights, in order.
+        reasons: why an operator is left to the CPU, by the name of its node.
+    """
+    found = [
+        {"name": one.name, "operator": str(_operator(one)), "unit": unit, "why": why}
+        for one, unit, why in _placed(program, reasons)
+    ]
+    mine = [one for one in found if one["operator"] in LAYER_NAMES]
+    if len(mine) == len(layers):
+        for one, layer in zip(mine, layers, strict=True):
+            one["name"] = layer or one["name"]
+    return found
+
+
+def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node, str, str]]:
+    for node in program.graph.nodes:
+        if node.op != "call_function" or node.target is operator.getitem:
+            continue
+        if node.target is not torch.ops.higher_order.executorch_call_delegate:
+            yield node, "cpu", _reason(reasons.get(node.name))
+            continue
+        part = getattr(program, node.args[0].target).original_module.graph
+        for one in part.nodes:
+            if one.op == "call_function" and _operator(one) not in {*ROUNDING, operator.getitem}:
+                yield one, "npu", ""
+
+
+def _reason(told: str | None) -> str:
+    """Why an operator is the CPU's; ExecuTorch doesn't tell of a quantize or dequantize, and calls
+    not marked what `rounded_at_both_ends` isn't true of."""
+    if told is None:
+        return BETWEEN
+    return UNROUNDED if "not marked as quantized" in told else told

@@ -1,0 +1,191 @@
+"""ExecuTorch on Ethos-U: all of it on the NPU, and what Vela compiled computes as the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penjing.contract import Array, Artifact
+from penjing.errors import InputError
+from penjing.measure.parity import parity
+from penjing.network import Network, capture
+from penjing.passes.quantize import Quantize
+from penjing.runtimes.registry import ENTRIES, runtime_of
+from penjing.targets import find_target
+from penjing.task import Task
+from tests.runtime_networks import assert_damage_is_refused
+from tests.test_quantize import Small
+
+if missing := ENTRIES["executorch-ethosu"].missing:
+    pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
+
+from penjing.runtimes.executorch_ethosu import ExecuTorchEthosU
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports and exports
+
+
+class Joined(nn.Module):
+    """Two convolutions put together, a pool of maxima, a ReLU6, a mean with a grid of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.deep = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.one(x).relu(), self.other(x)], 1)
+        x = nn.functional.max_pool2d(nn.functional.relu6(self.deep(x) + x), 2)
+        return self.last(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class Left(nn.Module):
+    """A norm after a concatenation, which nothing can be folded into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(7)
+        self.last = nn.Conv2d(7, 5, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(torch.cat([self.conv(x), x], 1)).relu()).flatten(1)
+
+
+class Keeping(ExecuTorchEthosU):
+    """Keeps what was given to Vela."""
+
+    tosa: list[bytes]
+
+    def _vela(self, content: bytes, ending: str) -> Any:
+        self.tosa.append(content)
+        return super()._vela(content, ending)
+
+
+Made = tuple[Network, Task, Artifact, bytes]
+
+
+def _rounded(model: nn.Module) -> tuple[Network, Task]:
+    torch.manual_seed(0)
+    batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(4)]
+    task = Task(model.eval(), batches[0][0][:2], batches, batches)
+    return Quantize(samples=64, outputs=True)(capture(task.model, task.example), task), task
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[nn.Module], str], Made]:
+    known: dict[tuple[type[nn.Module], str], Made] = {}
+
+    def make(kind: type[nn.Module], accelerator: str) -> Made:
+        if (kind, accelerator) not in known:
+            torch.manual_seed(1)
+            network, task = _rounded(kind())
+            runtime = Keeping(accelerator)
+            object.__setattr__(runtime, "tosa", [])
+            path = tmp_path_factory.mktemp("file") / "a_vela.pte"
+            artifact = runtime.lower(network, path)
+            known[kind, accelerator] = network, task, artifact, runtime.tosa[0]
+        return known[kind, accelerator]
+
+    return make
+
+
+CASES = [(Small, "ethos-u55-128"), (Small, "ethos-u85-256"), (Joined, "ethos-u65-256")]
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), CASES)
+def test_every_operator_runs_on_the_npu(
+    kind: type[nn.Module], accelerator: str, made: Callable[..., Made]
+) -> None:
+    _, task, artifact, _ = made(kind, accelerator)
+    runtime = ExecuTorchEthosU(accelerator)
+    places = runtime.placement(artifact)
+    assert {one.unit for one in places} == {"npu"}
+    layers = {name for name, one in task.model.named_modules() if hasattr(one, "weight")}
+    assert {one.name for one in places} >= {one for one in layers if not one.startswith("bn")}
+    found = runtime.estimate(artifact)
+    assert found.source.startswith("estimated by Vela 5")
+    assert accelerator.replace("-", "_").lower() in found.machine.lower()
+    assert all(
+        (getattr(found, one) or 0) > 0
+        for one in ("latency_ms", "cycles", "cycles_npu", "sram_bytes", "flash_bytes", "macs")
+    )
+    assert runtime.weight_bytes(artifact) > 0
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), CASES)
+def test_what_vela_compiled_computes_as_the_network_does(
+    kind: type[nn.Module], accelerator: str, made: Callable[..., Made]
+) -> None:
+    """By Arm's reference model of TOSA, from int8 to int8 by the grids that the file tells."""
+    network, task, artifact, tosa = made(kind, accelerator)
+    told = _grids(artifact)
+    inputs = next(iter(task.test))[0]
+    with torch.no_grad():
+        want = network(inputs).numpy()
+    found = np.concatenate([_tosa(tosa, one[None], told) for one in inputs.numpy()])
+    step = told["output0_scale"]
+    assert np.abs(found - want).max() <= 1.01 * step
+    assert want.std() > 5 * step
+    here = ExecuTorchEthosU().load(artifact).run(inputs.numpy())
+    assert np.abs(here - want).max() <= 1.01 * step
+    assert parity(network, ExecuTorchEthosU().load(artifact), task.test).same_decisions > 0.95  # type: ignore[operator]
+
+
+def _grids(artifact: Artifact) -> dict[str, float]:
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(artifact.path.read_bytes())
+    names = program.method_names - {"forward"}
+    return {name: program.load_method(name).execute(())[0] for name in names}
+
+
+def _tosa(tosa: bytes, one: Array, told: dict[str, float]) -> Array:
+    import tosa_reference_model
+
+    codes = np.round(one / np.float32(told["input0_scale"])) + told["input0_zp"]
+    codes = codes.clip(told["input0_quant_min"], told["input0_quant_max"]).astype(np.int8)
+    (found,), status = tosa_reference_model.run(
+        tosa, [codes], verbosity="LOW", initialize_variable_tensor_from_numpy=True
+    )
+    assert status == tosa_reference_model.GraphStatus.TOSA_VALID
+    assert found.dtype == np.int8
+    return (found.astype(np.float32) - told["output0_zp"]) * np.float32(told["output0_scale"])
+
+
+def test_what_falls_back_is_named_with_the_reason(tmp_path: Path) -> None:
+    network, _ = _rounded(Left())
+    runtime = ExecuTorchEthosU()
+    artifact = runtime.lower(network, tmp_path / "a_vela.pte")
+    places = runtime.placement(artifact)
+    fallen = [one for one in places if one.unit == "cpu"]
+    assert any("batch_norm" in one.operator and one.why for one in fallen)
+    assert all(one.why for one in fallen)
+    assert [one.unit for one in places if "convolution" in one.operator] == ["npu", "npu"]
+    assert (runtime.estimate(artifact).cycles or 0) > 0
+
+
+def test_a_changed_file_is_refused(
+    made: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_damage_is_refused(ExecuTorchEthosU(), made(*CASES[0])[2], monkeypatch)
+
+
+def test_the_file_is_the_runtimes_and_its_twin_executorchs(made: Callable[..., Made]) -> None:
+    first, twin, _ = ExecuTorchEthosU().files(made(*CASES[0])[2].path)
+    assert runtime_of(first).name == "executorch-ethosu"
+    assert runtime_of(twin).name == "executorch"
+
+
+def test_real_numbers_are_refused(tmp_path: Path) -> None:
+    _, task = _rounded(Small())
+    network = capture(task.model, task.example)
+    with pytest.raises(InputError, match=r"computes on int8.*Quantize\(outputs=True\)"):
+        ExecuTorchEthosU().lower(network, tmp_path / "a_vela.pte")
+    assert any("int8" in one for one in ExecuTorchEthosU().problems(network, find_target("cpu")))
+    assert not list(tmp_path.iterdir())
