@@ -15,6 +15,7 @@ import torch
 
 from penjing.data import first
 from penjing.network import capture
+from penjing.quiet import quiet_below
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 
@@ -79,18 +80,39 @@ def xnnpack_quantizer(task: Task, folder: Path) -> list[bytes]:
         get_symmetric_quantization_config,
     )
     from executorch.exir import to_edge_transform_and_lower
+
+    settings = get_symmetric_quantization_config(is_per_channel=True)
+    program = _pt2e(task, XNNPACKQuantizer().set_global(settings))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    return [lowered.to_executorch().buffer]
+
+
+def arm_quantizer(task: Task, accelerator: str, system: str, folder: Path) -> list[bytes]:
+    """ExecuTorch's PT2E quantization with Arm's quantizer for Ethos-U; of that what Vela compiles,
+    a TOSA file for each part that the NPU runs."""
+    from executorch.backends.arm.ethosu import EthosUCompileSpec, EthosUPartitioner
+    from executorch.backends.arm.quantizer import EthosUQuantizer, get_symmetric_quantization_config
+    from executorch.exir import to_edge_transform_and_lower
+
+    spec = EthosUCompileSpec(accelerator, system, "Shared_Sram")
+    spec.dump_intermediate_artifacts_to(str(folder))
+    quantizer = EthosUQuantizer(spec).set_global(get_symmetric_quantization_config())
+    with quiet_below():  # Vela prints its summary
+        to_edge_transform_and_lower(_pt2e(task, quantizer), partitioner=[EthosUPartitioner(spec)])
+    return [one.read_bytes() for one in sorted(folder.glob("*_tag*.tosa"))]
+
+
+def _pt2e(task: Task, quantizer: Any) -> torch.export.ExportedProgram:
+    """The model quantized as PyTorch 2 Export has it, calibrated and exported."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    one = (task.example[:1],)
-    settings = get_symmetric_quantization_config(is_per_channel=True)
-    graph = torch.export.export(task.model, one).module()
-    graph = prepare_pt2e(graph, XNNPACKQuantizer().set_global(settings))
+    one = (task.example[:1].clone(),)
+    graph = torch.export.export(task.model, one).module(check_guards=False)
+    graph = prepare_pt2e(graph, quantizer)
     with torch.no_grad():
         for inputs in one_by_one(task):
             graph(torch.from_numpy(inputs))
-    program = torch.export.export(convert_pt2e(graph), one)
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-    return [lowered.to_executorch().buffer]
+    return torch.export.export(convert_pt2e(graph), one)
 
 
 def ai_edge_quantizer(task: Task, folder: Path) -> list[bytes]:

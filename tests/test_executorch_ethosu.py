@@ -62,9 +62,9 @@ class Keeping(ExecuTorchEthosU):
 
     tosa: list[bytes]
 
-    def _vela(self, content: bytes, ending: str) -> Any:
+    def run_vela(self, content: bytes, ending: str) -> Any:
         self.tosa.append(content)
-        return super()._vela(content, ending)
+        return super().run_vela(content, ending)
 
 
 Made = tuple[Network, Task, Artifact, bytes]

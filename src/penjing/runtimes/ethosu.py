@@ -48,7 +48,7 @@ class EthosU(ByVela):
         Raises:
             InputError: Vela can't take it; the message is its own.
         """
-        model, made = tflite_file.read(content), self._vela(content, ".tflite")
+        model, made = tflite_file.read(content), self.run_vela(content, ".tflite")
         fallen = {one["name"]: one["why"].strip() for one in REASON.finditer(made.printed)}
         operators = _places(model, tflite_file.read(made.content), fallen)
         return self._write(path, made.content, content, [made.summary], operators)

@@ -62,7 +62,7 @@ class ExecuTorchEthosU(ByVela):
                 reference = ExecuTorch().lower(network, Path(folder) / "reference.pte")
                 content, operators = self._program(network, Path(folder))
                 parts = sorted(Path(folder).glob("*_tag*.tosa"))
-                rows = [self._vela(one.read_bytes(), ".tosa").summary for one in parts]
+                rows = [self.run_vela(one.read_bytes(), ".tosa").summary for one in parts]
                 known = reference.path.read_bytes()
         except InputError:
             raise

@@ -117,7 +117,7 @@ class ByVela(Runtime):
     def estimate(self, artifact: Artifact) -> Estimate:
         """What an inference costs, as Vela reckons; nothing of it is measured."""
         told = self._told(artifact)
-        return _estimate(told["summaries"], told["vela"])
+        return estimate_of(told["summaries"], told["vela"])
 
     def _require_integers(self, network: Network, floats: str) -> None:
         if floats != "float32" or not any(True for _ in grids(network)):
@@ -156,7 +156,7 @@ class ByVela(Runtime):
     def _system(self) -> str:
         return self.system or SYSTEMS[self.accelerator.rpartition("-")[0]]
 
-    def _vela(self, content: bytes, ending: str) -> Compiled:
+    def run_vela(self, content: bytes, ending: str) -> Compiled:
         """Compile the bytes of a file that is called so.
 
         Raises:
@@ -181,7 +181,7 @@ class ByVela(Runtime):
             return Compiled(made.read_bytes(), row, done.stdout + done.stderr)
 
 
-def _estimate(rows: Sequence[Row], version: str) -> Estimate:
+def estimate_of(rows: Sequence[Row], version: str) -> Estimate:
     """Of parts that run one after the other: the sum, and of memory that they share, the largest.
 
     Args:
