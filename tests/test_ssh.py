@@ -19,7 +19,7 @@ from penjing.device import job
 from penjing.device.address import Device
 from penjing.device.protocol import reply_in
 from penjing.device.runner import RUNTIMES
-from penjing.errors import InputError, RemoteError, UnsafeError
+from penjing.errors import InputError, RemoteError, RemoteFileError, UnsafeError
 from penjing.files import sha256
 from penjing.measure import there
 from penjing.measure.memory import peak_process_bytes
@@ -35,6 +35,7 @@ from tests.loopback import (
     needs_server,
     python_with,
 )
+from tests.reference_networks import self_taught
 
 pytestmark = pytest.mark.alone
 
@@ -155,25 +156,55 @@ def test_a_device_that_has_nothing_or_tells_nothing_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-@needs_server
-def test_a_fit_whose_device_is_lost_keeps_what_it_has(
-    loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device, jobs = loopback.device(), []
+def played(device: Device, _: Any, parts: dict[str, dict[str, Any]], __: float) -> job.Done:
+    """What a device would tell on which each file takes a tenth longer than the one before."""
+    told = {"name": "a board", "machine": "aarch64", "cores": 4, "memory_kb": 10**6}
+    told |= {"runtimes": {one: "1.0" if one == "onnxruntime" else None for one in RUNTIMES}}
 
-    def lossy(*given: Any) -> job.Done:
-        jobs.append(given)
-        if len(jobs) > 2:  # the first look, and the original
+    def reply(part: dict[str, Any]) -> dict[str, Any]:
+        count = len(part["artifacts"])
+        lists = {str(k): [1e-3 * 1.1**k] * 20 for k in range(count)}
+        times = {k: {"windows": one, "samples": one} for k, one in lists.items()}
+        timed = {"times": times, "disturbed": False} if part["seconds"] else {}
+        return {"device": told, "versions": ["1.0"] * count, "peak_process_bytes": 10**6, **timed}
+
+    return job.Done(tuple(map(reply, parts.values())), None)
+
+
+def test_a_fit_whose_device_is_lost_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lossy(device: Device, parcels: Any, parts: Any, deadline_s: float) -> job.Done:
+        if "int8" in parts:
             raise RemoteError("the device: lost")
-        return job.run_job(*given)
+        return played(device, parcels, parts, deadline_s)
 
     monkeypatch.setattr(there, "run_job", lossy)
     with pytest.raises(RemoteError, match="lost; what was finished is kept, and --resume goes on"):
-        fit(
-            "digits", device.address, minutes=0.1, out=tmp_path, python=sys.executable,
-            ssh_config=device.ssh_config,
-        )  # fmt: skip
-    assert Result.load(tmp_path).baseline.measurement.latency is not None
+        fit(self_taught(), "ssh://pi@device", minutes=0.02, out=tmp_path)
+    found = Result.load(tmp_path)
+    assert found.baseline.measurement.latency is not None
+    assert not found.candidates  # none is blamed for it
+
+
+def test_a_file_that_the_device_cannot_load_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = ("prune 50 %", "prune 50 % + int8")
+
+    def choosy(device: Device, parcels: Any, parts: Any, deadline_s: float) -> job.Done:
+        for one in refused:
+            if one in parts:
+                raise RemoteFileError(f"{device.address}: {one}: can't load it", one)
+        return played(device, parcels, parts, deadline_s)
+
+    monkeypatch.setattr(there, "run_job", choosy)
+    found = fit(self_taught(), "ssh://pi@device", minutes=0.02, out=tmp_path)
+    assert found.finished
+    assert {found.find(one).status for one in refused} == {"failed"}
+    assert all(found.find(one).reason.endswith(f"{one}: can't load it") for one in refused)
+    assert all(found.latency(one) for one in ("int8", "prune 25 %", "prune 75 %"))
+    assert "couldn't be compared on the device" in found.notes[-1]  # it brings no outputs
 
 
 def test_what_is_for_a_device_is_refused_without_one(tmp_path: Path) -> None:

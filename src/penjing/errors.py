@@ -6,6 +6,7 @@
     ├── UnsafeError         (3)      refused: loading it could run code or corrupt memory
     ├── MachineError        (4)      this machine: disk, memory, permission
     └── RemoteError         (5)      the remote device
+        └── RemoteFileError (5)      it is there, but can't load or run a file
 
 A message is one line: what, where, found, wanted, next step.
 """
@@ -47,6 +48,25 @@ class RemoteError(PenjingError):
     """The remote device failed or could not be reached."""
 
     exit_code = 5
+
+
+class RemoteFileError(RemoteError):
+    """The remote device can be used, but can't load or run a file.
+
+    Attributes:
+        file: what the file is called.
+    """
+
+    def __init__(self, message: str, file: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
+def in_one_line(error: Exception) -> str:
+    """What went wrong, for people: a PenjingError's own line, or the type and first line."""
+    if isinstance(error, PenjingError):
+        return str(error)
+    return f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])[:200]}"
 
 
 def first_line(error: Exception) -> str:

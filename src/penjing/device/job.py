@@ -21,7 +21,7 @@ from typing import Any
 from penjing.device.address import Device
 from penjing.device.protocol import RUNNER, Parcel, nonce
 from penjing.device.ssh import Dropped, call, refused
-from penjing.errors import RemoteError
+from penjing.errors import RemoteError, RemoteFileError
 from penjing.files import sha256
 
 TRIES = 5
@@ -57,6 +57,7 @@ def run_job(
         deadline_s: seconds after which the device ends the job by itself.
 
     Raises:
+        RemoteFileError: a part failed; its `file` is what the part is called.
         RemoteError: no result; one line says why.
     """
     runner = Parcel((RUNNER,), ("runner.py",), sha256(RUNNER))
@@ -97,9 +98,10 @@ def _result(device: Device, job: dict[str, Any], titles: Sequence[str]) -> dict[
         if reply == {"running": True}:
             continue
         if "error" in reply:
-            part = reply["error"].get("part")
-            where = device.address if part is None else f"{device.address}: {titles[part]}"
-            raise RemoteError(f"{where}: {refused(device, reply['error'])}")
+            part, text = reply["error"].get("part"), refused(device, reply["error"])
+            if part is None:
+                raise RemoteError(f"{device.address}: {text}")
+            raise RemoteFileError(f"{device.address}: {titles[part]}: {text}", titles[part])
         if reply.get("nonce") != job["nonce"] or len(reply["ok"]) != len(job["parts"]):
             raise RemoteError(f"{device.address}: the result is another job's; measure again")
         return dict(reply)

@@ -253,7 +253,12 @@ def _measured(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
     parts = []
     for number, part in enumerate(job["parts"]):
         request = _local(part, folder) | {"call": f"{job['nonce']}-{number}", "guard": os.getpid()}
-        reply = _run_once(request, folder, lease, _runner(job), end)
+        try:
+            reply = _run_once(request, folder, lease, _runner(job), end)
+        except Refused as error:
+            if error.kind != "died":
+                raise
+            reply = {"error": {"kind": error.kind, "text": str(error)}}
         if "error" in reply:
             return {"error": {**reply["error"], "part": number}}
         parts.append(reply["ok"])

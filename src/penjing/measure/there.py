@@ -117,7 +117,9 @@ def measure_there(
 
     Raises:
         UnsafeError: a file isn't the one that was lowered.
-        RemoteError: the device can't be used, or can't load or run a file.
+        RemoteFileError: the device can't load or run a file; `file` is its name in `artifacts`, or
+            several where only all of them together can't run.
+        RemoteError: the device can't be used.
     """
     parcels = {name: _parcel(one) for name, one in artifacts.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -135,6 +137,8 @@ def measure_there(
         limit = deadline_s or LOADING_SECONDS * len(parts) + 4 * seconds
         brought = (*parcels.values(), *([given] if given else []))
         done = run_job(device, brought, parts, limit)
+    if outputs and done.outputs is None:
+        raise _malformed(device, KeyError("outputs"))
     return _figures(device, parcels, singled, done, seed)
 
 

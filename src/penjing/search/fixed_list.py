@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.contract import Array, Json, Latency, Measurement
-from penjing.errors import InputError, PenjingError
+from penjing.errors import InputError, PenjingError, RemoteError, RemoteFileError, in_one_line
 from penjing.network import Network, restore, save
 from penjing.passes import Compensate, Pass
 from penjing.search import recipes
@@ -191,9 +191,11 @@ class FixedList:
                 failed.append(self._candidate(name, "failed", str(error)))
         self._say("timing what was cut")
         kept = [self.rung] if self.result.status(self.rung) == "kept" else []
-        times = self.workshop.time([*kept, *found], 2 * LATENCY_SECONDS)
-        self.ledger.set_latencies({name: times[name] for name in kept})
-        self.ledger.record(*failed, *(self._untuned(key, found[key], times[key]) for key in found))
+        times, refused = self.workshop.time_what_runs([*kept, *found], 2 * LATENCY_SECONDS)
+        failed += [self._candidate(name, "failed", why) for name, why in refused.items()]
+        self.ledger.set_latencies({name: times.pop(name) for name in kept if name in times})
+        untuned = [self._untuned(name, found[name], times[name]) for name in found if name in times]
+        self.ledger.record(*failed, *untuned)
 
     def _untuned(self, name: str, measured: Measurement, latency: Latency) -> Candidate:
         candidate = self._candidate(name, "not tuned", NO_TIME)
@@ -234,7 +236,8 @@ class FixedList:
         for name in self.cuts:
             if self.result.status(name) != "not tuned" or self.result.latency(name) is None:
                 continue
-            fastest = min((name, self.rungs.after(name)), key=lambda one: self.result.ratio(one))
+            both = [one for one in (name, self.rungs.after(name)) if self.result.latency(one)]
+            fastest = min(both, key=self.result.ratio)
             beaten = [one for one in rivals if not self.result.is_faster(fastest, one)]
             if beaten and self.result.goal == "latency":
                 ratio = self.result.ratio(fastest) / self.result.ratio(beaten[-1])
@@ -316,11 +319,10 @@ class FixedList:
             candidate = self._candidate(name, *self._judge(measured))
             candidate = self._measured(candidate, measured, time.monotonic() - begin)
             self.networks[name] = network
-        except PenjingError as error:
-            candidate = self._candidate(name, "failed", str(error))
         except Exception as error:
-            line = (str(error).splitlines() or [""])[0]
-            candidate = self._candidate(name, "failed", f"{type(error).__name__}: {line[:200]}")
+            if isinstance(error, RemoteError) and not isinstance(error, RemoteFileError):
+                raise  # the device is lost, and the candidate may be good
+            candidate = self._candidate(name, "failed", in_one_line(error))
         self.ledger.record(candidate)
         return candidate.status != "failed"
 

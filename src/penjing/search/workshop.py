@@ -15,7 +15,7 @@ from penjing.contract import Array, Artifact, Input, Latency, Measurement, Sessi
 from penjing.data import first
 from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
-from penjing.errors import InputError, PenjingError
+from penjing.errors import InputError, PenjingError, RemoteFileError
 from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
 from penjing.measure.parity import parity
@@ -148,6 +148,20 @@ class Workshop:
             return self._measure_there(self.device, (baseline, *names), seconds).times
         some = {name: self.sessions[name] for name in (baseline, *names)}
         return latency.compare(some, self.one, baseline, seconds, self.seed)
+
+    def time_what_runs(
+        self, names: Sequence[str], seconds: float
+    ) -> tuple[dict[str, Latency], dict[str, str]]:
+        """As `time`; of a candidate that a device can't load or run, why, and the others' times."""
+        some, refused = list(names), dict[str, str]()
+        while True:
+            try:
+                return self.time(some, seconds), refused
+            except RemoteFileError as error:
+                if error.file not in some:
+                    raise
+                some.remove(error.file)
+                refused[error.file] = str(error)
 
     def _measure_there(
         self,
