@@ -252,15 +252,25 @@ def small_tasks(folder: Path) -> dict[str, Callable[[], Task]]:
     return {
         "ResNet-20": lambda: cifar_task(20, folder),
         "MobileNetV2 0.35 96x96": lambda: _small_task(
-            MobileNetV2(0.35), 96, "MobileNetV2 0.35 96x96"
+            lambda: MobileNetV2(0.35), 96, "MobileNetV2 0.35 96x96"
         ),
-        "plain CNN": lambda: _small_task(plain_cnn(), 32, "plain CNN"),
+        "plain CNN": lambda: _small_task(plain_cnn, 32, "plain CNN"),
     }
 
 
-def _small_task(model: nn.Module, side: int, name: str) -> Task:
-    """Random weights and images: what it costs is right, what it decides means nothing."""
-    x = torch.randn(64, 3, side, side)
+def _small_task(make: Callable[[], nn.Module], side: int, name: str) -> Task:
+    """Random weights and images: what it costs is right, what it decides means nothing.
+
+    The norms have the statistics of these images, so that every layer sees a signal, and its
+    integers take as many bytes as a trained one's.
+    """
+    torch.manual_seed(0)
+    model, x = make(), torch.randn(64, 3, side, side)
+    for one in model.modules():
+        if isinstance(one, nn.BatchNorm2d):
+            one.momentum = None
+    with torch.no_grad():
+        model.train()(x)
     data = Arrays(x, torch.arange(64) % 10, batch_size=16)
     return Task(model.eval(), x[:2], data, data, name=f"{name} (random)")
 
