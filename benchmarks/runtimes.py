@@ -1,14 +1,16 @@
 """Every network in every runtime that is installed, fp32 and int8, beside the runtime's own int8.
 
     PENJING_DATA=<folder with data/ and models/> python benchmarks/runtimes.py [--json FILE]
-        [--only NAME ...] [--runtimes NAME ...] [--seconds 6]
+        [--only NAME ...] [--runtimes NAME ...] [--seconds 6] [--draws 1]
 
 Per file: `worst` and `same`, how far its outputs are from those of the network that it was made of
 and the share of the same decisions; `kept`, the share of fp32's decisions; accuracy; `points`, its
 accuracy less that of the peer's int8 with the 95 % interval of that paired difference; bytes;
 operators by the unit that ran them; and `ratio`, its latency over that of the peer's int8 in the
 same windows, one thread, batch 1. The peers are ONNX Runtime's quantize_static, NNCF, ExecuTorch's
-XNNPACK quantizer and Google's ai-edge-quantizer, all on the same 512 inputs.
+XNNPACK quantizer and Google's ai-edge-quantizer, all on the same 512 inputs. With --draws N both
+quantizers see N draws of such inputs, one after the other, and `accuracy` and `points` are means
+over the N files of each; all else is of the first.
 `JPEG ResNet-56` has 10,000 test images where the lossless one has 1,468, so that its `points` tell
 smaller differences apart. Networks with random weights are there for parity and time. With --json a
 row that is there isn't made again, so that runtimes whose packages exclude each other can be
@@ -23,9 +25,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from harness import agreement, cell, table, units
 from networks import cifar_task, densenet_task, jpeg_task, mobilenet_task, vit_task
@@ -34,7 +38,7 @@ from peers import PEERS, SAMPLES
 from penjing.contract import Array, Session
 from penjing.measure.latency import compare
 from penjing.measure.scores import score
-from penjing.network import capture
+from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import find_runtime, installed
@@ -55,6 +59,7 @@ def main() -> None:
         "--runtimes", nargs="*", default=[one for one in installed() if one in PEERS]
     )
     parser.add_argument("--seconds", type=float, default=6.0, help="of timing, for each runtime")
+    parser.add_argument("--draws", type=int, default=1, help="of calibration inputs, for accuracy")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = Path(os.environ.get("PENJING_DATA", "."))
@@ -80,13 +85,13 @@ def main() -> None:
             print(f"skipped {name}: {error}", file=sys.stderr)
             continue
         for runtime in wanted:
-            rows += rows_of(name, task, find_runtime(runtime), options.seconds)
+            rows += rows_of(name, task, find_runtime(runtime), options.seconds, options.draws)
             if options.json:
                 options.json.write_text(json.dumps({"rows": rows}, indent=1))
     print(table(rows, COLUMNS, cell))
 
 
-def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row]:
+def rows_of(name: str, task: Task, runtime: Runtime, seconds: float, draws: int) -> list[Row]:
     """One row each for fp32, the peer's int8 and ours."""
     network = capture(task.model, task.example)
     quantized = Quantize(samples=SAMPLES, **runtime.demands)(network, task)
@@ -106,6 +111,9 @@ def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row
     right = {
         file: score(one, task.test, task.metric) for file, one in sessions.items() if task.test
     }
+    for draw in range(1, draws if task.test else 1):
+        for file, scores in _scores_of_draw(network, task, runtime, draw).items():
+            right[file] = right[file] + (scores - right[file]) / (draw + 1)
     one = task.example[:1].numpy()
     times = compare(sessions, one, "peer int8", seconds)
     for file, row in rows.items():
@@ -120,6 +128,19 @@ def rows_of(name: str, task: Task, runtime: Runtime, seconds: float) -> list[Row
         row["disturbed"] = times[file].disturbed
         print(row, file=sys.stderr)
     return [rows[file] for file in ("fp32", "peer int8", "penjing int8")]
+
+
+def _scores_of_draw(network: Network, task: Task, runtime: Runtime, draw: int) -> dict[str, Array]:
+    """Right or wrong for each test image by either int8 file, calibrated on other inputs."""
+    picked = np.random.default_rng(draw).choice(len(task.train.x), SAMPLES, replace=False)
+    other = replace(task, train=task.train.subset(picked))
+    quantized = Quantize(samples=SAMPLES, **runtime.demands)(network, other)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        ours = runtime.load(runtime.lower(quantized, place / f"ours{runtime.ending}"))
+        theirs = runtime.open(PEERS[runtime.name](other, place))
+        both = {"penjing int8": ours, "peer int8": theirs}
+        return {file: score(one, task.test, task.metric) for file, one in both.items()}
 
 
 def _points(differences: Array) -> list[float]:
