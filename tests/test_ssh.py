@@ -211,6 +211,9 @@ def test_what_is_for_a_device_is_refused_without_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="are for a device, and the target is cpu"):
         fit("digits", "cpu", out=tmp_path / "out", python="python3.12")
     assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(app, ["bench", "a.onnx", "--python", "python3.12"])
+    assert isinstance(done.exception, InputError)
+    assert "are for a device, and the target is cpu" in str(done.exception)
 
 
 @needs_server

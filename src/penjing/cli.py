@@ -137,20 +137,19 @@ def bench(
     """Time files side by side, interleaved; ratios are to the first."""
     from rich.console import Console
 
+    from penjing.device.address import Device
     from penjing.report.table import bench_table
     from penjing.search.bench import bench as run
     from penjing.search.bench import bench_there
-    from penjing.targets import REMOTE, find_target, require_local
+    from penjing.targets import find_target, require_local
 
     where = "this machine"
     notes: tuple[str, ...] = ()
     peaks: dict[str, int | None] = {}
-    if target.startswith(REMOTE):
+    if (device := Device.of(target, python, ssh_config)) is not None:
         if runtime:
             raise InputError("--runtime is for this machine; on a device the endings tell")
-        from penjing.device.address import Device
-
-        there = bench_there(Device.at(target, python, ssh_config), files, seconds)
+        there = bench_there(device, files, seconds)
         times, where, notes, peaks = there.times, there.device, there.notes, there.peaks
     else:
         if target != "cpu":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penjing.errors import InputError
+from penjing.targets import REMOTE
 
 WANTED = re.compile(
     r"ssh://(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?"
@@ -57,6 +58,22 @@ class Device:
         if ssh_config is not None and not ssh_config.is_file():
             raise InputError(f"no file {ssh_config}, which was to configure ssh")
         return cls(address, python, ssh_config)
+
+    @classmethod
+    def of(cls, target: str, python: str, ssh_config: Path | None) -> Device | None:
+        """The device that a target's address is of; None of a target's name.
+
+        Raises:
+            InputError: as `at`; or an option that is for a device, with a name.
+        """
+        if target.startswith(REMOTE):
+            return cls.at(target, python, ssh_config)
+        if python != "python3" or ssh_config is not None:
+            raise InputError(
+                f"--python and --ssh-config are for a device, and the target is {target}; leave "
+                "them away, or take --target ssh://user@host"
+            )
+        return None
 
     def command(self, remote: str) -> list[str]:
         """The arguments that run a fixed line of the remote shell there."""

@@ -20,7 +20,7 @@ from penjing.search.ledger import Ledger
 from penjing.search.preflight import check_options, claim_folder, clear, require_same_run
 from penjing.search.result import Candidate, Result
 from penjing.search.workshop import BASELINE, Workshop
-from penjing.targets import REMOTE, find_target, require_local
+from penjing.targets import find_target, require_local
 from penjing.task import Task
 
 
@@ -69,7 +69,7 @@ def fit(
     begin = time.monotonic()
     with Interrupt() as interrupt:
         check_options(max_drop, minutes, goal, confidence)
-        device = _device(target, python, ssh_config)
+        device = Device.of(target, python, ssh_config)
         where = look_at(device) if device else find_target(target)
         if device is None:
             require_local(where)
@@ -115,18 +115,6 @@ def fit(
             begun = (folder / "result.json").exists()
             raise RemoteError(f"{error}; {kept}" if begun else str(error)) from error
     return search.ledger.result
-
-
-def _device(target: str, python: str, ssh_config: Path | None) -> Device | None:
-    """The device that a target's address is of; None of a name."""
-    if target.startswith(REMOTE):
-        return Device.at(target, python, ssh_config)
-    if python != "python3" or ssh_config is not None:
-        raise InputError(
-            f"--python and --ssh-config are for a device, and the target is {target}; leave them "
-            "away, or take --target ssh://user@host"
-        )
-    return None
 
 
 def _versions() -> dict[str, str]:
