@@ -87,9 +87,12 @@ def xnnpack_quantizer(task: Task, folder: Path) -> list[bytes]:
     return [lowered.to_executorch().buffer]
 
 
-def arm_quantizer(task: Task, accelerator: str, system: str, folder: Path) -> list[bytes]:
+def arm_quantizer(
+    task: Task, accelerator: str, system: str, folder: Path
+) -> tuple[list[bytes], list[str]]:
     """ExecuTorch's PT2E quantization with Arm's quantizer for Ethos-U; of that what Vela compiles,
-    a TOSA file for each part that the NPU runs."""
+    a TOSA file for each part that the NPU runs, and what is left to the CPU but for the rounding of
+    inputs and outputs."""
     from executorch.backends.arm.ethosu import EthosUCompileSpec, EthosUPartitioner
     from executorch.backends.arm.quantizer import EthosUQuantizer, get_symmetric_quantization_config
     from executorch.exir import to_edge_transform_and_lower
@@ -98,8 +101,13 @@ def arm_quantizer(task: Task, accelerator: str, system: str, folder: Path) -> li
     spec.dump_intermediate_artifacts_to(str(folder))
     quantizer = EthosUQuantizer(spec).set_global(get_symmetric_quantization_config())
     with quiet_below():  # Vela prints its summary
-        to_edge_transform_and_lower(_pt2e(task, quantizer), partitioner=[EthosUPartitioner(spec)])
-    return [one.read_bytes() for one in sorted(folder.glob("*_tag*.tosa"))]
+        edge = to_edge_transform_and_lower(
+            _pt2e(task, quantizer), partitioner=[EthosUPartitioner(spec)]
+        )
+    calls = [one for one in edge.exported_program().graph.nodes if one.op == "call_function"]
+    parts = ("executorch_call_delegate", "getitem", "quantized_decomposed")
+    left = [str(one.target) for one in calls if not any(part in str(one.target) for part in parts)]
+    return [one.read_bytes() for one in sorted(folder.glob("*_tag*.tosa"))], left
 
 
 def _pt2e(task: Task, quantizer: Any) -> torch.export.ExportedProgram:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,12 +11,13 @@ from torch.nn import functional
 
 from penjing.data import Arrays
 from penjing.network import Network, capture
-from penjing.network.as_convolutions import AVERAGES, write_as_convolutions
+from penjing.network.as_convolutions import AVERAGES, Kind, write_as_convolutions
 from penjing.passes.quantize import Quantize
 from penjing.task import Task
 from tests.reference_networks import build
 
 aten = torch.ops.aten
+ALL: tuple[Kind, ...] = get_args(Kind)
 MOVES = {aten.slice.Tensor, aten.pad.default}
 
 
@@ -43,7 +46,7 @@ class Moving(nn.Module):
 @pytest.mark.parametrize("kind", ["rows", "both", "channels", "all"])
 def test_what_moves_becomes_a_convolution(kind: str) -> None:
     network = capture(Moving(kind).eval(), torch.randn(2, 3, 8, 8))
-    new = write_as_convolutions(network)
+    new = write_as_convolutions(network, ALL)
     assert sum(node.target is aten.conv2d.default for node in new.calls()) == 2
     x = torch.randn(5, 3, 8, 8)
     assert torch.equal(new(x), network(x))
@@ -54,7 +57,7 @@ def test_what_moves_becomes_a_convolution(kind: str) -> None:
 )
 def test_what_is_something_else_stays(kind: str) -> None:
     network = capture(Moving(kind).eval(), torch.randn(2, 3, 8, 8))
-    assert write_as_convolutions(network) is network
+    assert write_as_convolutions(network, ALL) is network
 
 
 def _resnet() -> tuple[Network, Tensor]:
@@ -67,7 +70,7 @@ def _resnet() -> tuple[Network, Tensor]:
 def test_rounded_numbers_stay_the_same() -> None:
     network, x = _resnet()
     before = {name: one.clone() for name, one in network.state_dict().items()}
-    new = write_as_convolutions(network)
+    new = write_as_convolutions(network, ["moves"])
     strided = [one for one in new.calls() if one.target in MOVES and "::" in str(one)]
     assert not strided
     assert not any(node.target is aten.pad.default for node in new.calls())
@@ -88,11 +91,13 @@ class Pooling(nn.Module):
             "average": lambda: functional.avg_pool2d(x, 2),
             "average, strides": lambda: functional.avg_pool2d(x, (3, 2), (1, 2), (1, 0)),
             "adaptive": lambda: functional.adaptive_avg_pool2d(x, (4, 2)),
+            "mean": lambda: functional.adaptive_avg_pool2d(x, 1),
             "maximum": lambda: functional.max_pool2d(functional.relu(x), 3, 2, 1),
             "maximum, ceil": lambda: functional.max_pool2d(x.relu(), 3, 2, 1, ceil_mode=True),
             "not counted": lambda: functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
             "of some parts": lambda: functional.adaptive_avg_pool2d(x, 3),
             "maximum of any sign": lambda: functional.max_pool2d(x, 3, 2, 1),
+            "one more": lambda: functional.max_pool2d(x[..., 3:].relu(), 2, 2, 1, ceil_mode=True),
             "not padded": lambda: functional.max_pool2d(functional.relu(x), 2),
         }[self.kind]
         return self.last(pool())
@@ -107,11 +112,11 @@ def _pooling(kind: str) -> tuple[Network, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["average", "average, strides", "adaptive", "maximum", "maximum, ceil"]
+    "kind", ["average", "average, strides", "adaptive", "mean", "maximum", "maximum, ceil"]
 )
 def test_pools_become_convolutions(kind: str) -> None:
     network, x = _pooling(kind)
-    new = write_as_convolutions(network)
+    new = write_as_convolutions(network, ALL)
     assert sum(node.target is aten.conv2d.default for node in new.calls()) == 3
     assert not any(node.target in AVERAGES for node in new.calls())
     with torch.no_grad():
@@ -121,8 +126,19 @@ def test_pools_become_convolutions(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["not counted", "of some parts", "maximum of any sign", "not padded"]
+    "kind",
+    ["not counted", "of some parts", "maximum of any sign", "one more", "not padded"],
 )
 def test_pools_that_are_no_such_convolution_stay(kind: str) -> None:
     network, _ = _pooling(kind)
-    assert write_as_convolutions(network) is network
+    assert write_as_convolutions(network, ALL) is network
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"), [("means", "mean"), ("averages", "average"), ("maxima", "maximum")]
+)
+def test_only_what_is_asked_for_is_written_anew(kind: Kind, pool: str) -> None:
+    network, _ = _pooling(pool)
+    others = [one for one in ALL if one != kind]
+    assert write_as_convolutions(network, others) is network
+    assert write_as_convolutions(network, [kind]) is not network

@@ -75,32 +75,6 @@ def test_the_form_for_xnnpack_changes_no_number(name: str, quantized: bool, made
     form = for_xnnpack(integers)
     with torch.no_grad():
         assert torch.allclose(form(inputs), integers(inputs), rtol=1e-6, atol=1e-6)
-    slices = [node for node in form.calls() if node.target is torch.ops.aten.slice.Tensor]
-    assert all(len(node.args) < 5 for node in slices)
-
-
-class Steps(nn.Module):
-    """Strided slices that are, and that aren't, a convolution with a step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(8, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.linear(x)
-        y = nn.functional.pad(x[:, :, ::2, ::3], (0, 0, 0, 0, 1, 2))
-        return y.sum((1, 2, 3)) + x[:, :, 1::2].sum((1, 2, 3)) + x[:, ::2].sum((1, 2, 3))
-
-
-def test_steps_become_a_convolution_only_where_it_is_the_same() -> None:
-    x = torch.randn(2, 4, 8, 8)
-    network = capture(Steps().eval(), x)
-    form = for_xnnpack(network)
-    assert torch.allclose(form(x), network(x), atol=1e-5)
-    targets = [node.target for node in form.calls()]
-    assert targets.count(torch.ops.aten.conv2d.default) == 1
-    slices = [node.args[1:] for node in form.calls() if node.target is torch.ops.aten.slice.Tensor]
-    assert [one[0] for one in slices if len(one) == 4 and one[3] > 1] == [2, 1]
 
 
 class Clipped(nn.Module):

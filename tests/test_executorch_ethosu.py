@@ -1,7 +1,8 @@
-"""ExecuTorch on Ethos-U: all of it on the NPU, and what Vela compiled computes as the network."""
+"""ExecuTorch on Ethos-U: all of it on the NPU, and what Vela is given computes as the network."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from tests.test_quantize import Small
 if missing := ENTRIES["executorch-ethosu"].missing:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
-from penjing.runtimes.executorch_ethosu import ExecuTorchEthosU
+from penjing.runtimes.ethosu import EthosU
+from penjing.runtimes.executorch_ethosu import NOT_CODES, ExecuTorchEthosU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports and exports
 
@@ -45,16 +47,50 @@ class Joined(nn.Module):
         return self.last(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+class Clipped(nn.Module):
+    """Activations that change the grid: behind a pool, and of a value that something else reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.three, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        x = self.two(x.relu()) + x
+        return self.last(nn.functional.max_pool2d(self.three(x), 2).relu()).flatten(1)
+
+
+class Curved(nn.Module):
+    """Activations that are tables, a product and a difference, a layer behind each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 5, 8)
+        self.some = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        tables = nn.functional.hardswish, nn.functional.gelu, nn.functional.silu, torch.tanh
+        for layer, table in zip(self.some, (*tables, torch.sigmoid), strict=False):
+            x = layer(table(x))
+        x = self.some[5](x) * self.some[6](x)
+        return self.last(self.some[7](x) - self.some[8](x)).flatten(1)
+
+
 class Left(nn.Module):
-    """A norm after a concatenation, which nothing can be folded into."""
+    """What the NPU leaves: a norm after a concatenation, which nothing can be folded into, and an
+    average whose grid changes and that is no convolution."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(7)
-        self.last = nn.Conv2d(7, 5, 8)
+        self.last = nn.Conv2d(7, 5, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.norm(torch.cat([self.conv(x), x], 1)).relu()).flatten(1)
+        x = self.norm(torch.cat([self.conv(x), x], 1)).relu()
+        pooled = nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+        return self.last(pooled).flatten(1)
 
 
 class Keeping(ExecuTorchEthosU):
@@ -95,7 +131,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[nn.Module],
     return make
 
 
-CASES = [(Small, "ethos-u55-128"), (Small, "ethos-u85-256"), (Joined, "ethos-u65-256")]
+CASES = [
+    (Small, "ethos-u55-128"), (Small, "ethos-u85-256"), (Joined, "ethos-u65-256"),
+    (Clipped, "ethos-u55-128"), (Curved, "ethos-u85-256"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "accelerator"), CASES)
@@ -119,7 +158,7 @@ def test_every_operator_runs_on_the_npu(
 
 
 @pytest.mark.parametrize(("kind", "accelerator"), CASES)
-def test_what_vela_compiled_computes_as_the_network_does(
+def test_what_vela_is_given_computes_as_the_network_does(
     kind: type[nn.Module], accelerator: str, made: Callable[..., Made]
 ) -> None:
     """By Arm's reference model of TOSA, from int8 to int8 by the grids that the file tells."""
@@ -163,10 +202,12 @@ def test_what_falls_back_is_named_with_the_reason(tmp_path: Path) -> None:
     runtime = ExecuTorchEthosU()
     artifact = runtime.lower(network, tmp_path / "a_vela.pte")
     places = runtime.placement(artifact)
-    fallen = [one for one in places if one.unit == "cpu"]
-    assert any("batch_norm" in one.operator and one.why for one in fallen)
-    assert all(one.why for one in fallen)
-    assert [one.unit for one in places if "convolution" in one.operator] == ["npu", "npu"]
+    why = {one.operator: one.why for one in places if one.unit == "cpu"}
+    assert why.pop("aten._native_batch_norm_legit_no_training.default").startswith("Not included")
+    assert why.pop("aten.avg_pool2d.default") == NOT_CODES
+    assert why
+    assert all(why.values())
+    assert {one.unit for one in places if "convolution" in one.operator} == {"npu"}
     assert (runtime.estimate(artifact).cycles or 0) > 0
 
 
@@ -177,15 +218,29 @@ def test_a_changed_file_is_refused(
 
 
 def test_the_file_is_the_runtimes_and_its_twin_executorchs(made: Callable[..., Made]) -> None:
-    first, twin, _ = ExecuTorchEthosU().files(made(*CASES[0])[2].path)
+    first, twin, report = ExecuTorchEthosU().files(made(*CASES[0])[2].path)
     assert runtime_of(first).name == "executorch-ethosu"
     assert runtime_of(twin).name == "executorch"
+    litert = EthosU().files(first.with_suffix(".tflite"))
+    assert not {first, twin, report} & set(litert)
 
 
-def test_real_numbers_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rounding", "text"),
+    [
+        (None, r"computes on int8.*Quantize\(outputs=True\)"),
+        (Quantize(activations=None), r"no value in the network is rounded"),
+        (Quantize(activations=4, outputs=True), r"values have 4 bits; executorch-ethosu keeps"),
+    ],
+)
+def test_what_the_npu_has_no_integers_for_is_refused(
+    rounding: Quantize | None, text: str, tmp_path: Path
+) -> None:
     _, task = _rounded(Small())
     network = capture(task.model, task.example)
-    with pytest.raises(InputError, match=r"computes on int8.*Quantize\(outputs=True\)"):
+    network = network if rounding is None else rounding(network, task)
+    with pytest.raises(InputError, match=text):
         ExecuTorchEthosU().lower(network, tmp_path / "a_vela.pte")
-    assert any("int8" in one for one in ExecuTorchEthosU().problems(network, find_target("cpu")))
+    found = ExecuTorchEthosU().problems(network, find_target("arm-corstone-300"))
+    assert any(re.search(text, one) for one in found)
     assert not list(tmp_path.iterdir())

@@ -159,7 +159,7 @@ def test_a_provider_that_is_not_here_is_one_line(tmp_path: Path) -> None:
 def test_a_simulators_time_is_not_measured(tmp_path: Path) -> None:
     if absent := ENTRIES["onnxruntime-qnn"].absent:
         pytest.skip(f"onnxruntime-qnn: {absent}")
-    if not OnQnn.simulated:
+    if not OnQnn.stand_in:
         pytest.skip("needs a machine on which QNN is a simulator")
     network, _ = network_of("linear", False)
     path = OnnxRuntime().lower(network, tmp_path / "a.onnx").path

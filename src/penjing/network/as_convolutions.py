@@ -10,9 +10,9 @@ are 0 and 1 (or all 1 / k^2) gives the same numbers, rounded or not.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import fx
@@ -26,6 +26,9 @@ from penjing.network.tensors import set_tensor
 from penjing.network.trace import argument
 
 aten = torch.ops.aten
+Kind = Literal["moves", "averages", "means", "maxima"]
+"""Slices with a stride and padded channels; average pools between two grids; adaptive ones among
+those that give 1 x 1; the padding of pools of maxima over values >= 0."""
 LARGEST = 127
 AVERAGES = {aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default}
 POSITIVE = {
@@ -50,22 +53,18 @@ class _Way:
     after: int = 0
 
 
-def write_as_layers(network: Network, means: bool = False) -> Network:
+def write_as_layers(network: Network, kinds: Collection[Kind]) -> Network:
     """A copy with pools for means and `write_as_convolutions` of that; same numbers."""
     new = copy.deepcopy(network)
     pool_means(new)
     new.compile_graph()
-    return write_as_convolutions(new, means)
+    return write_as_convolutions(new, kinds)
 
 
-def write_as_convolutions(network: Network, means: bool = False) -> Network:
-    """A copy in which convolutions take the place of slices with a stride and of padded channels,
-    of average pools that change the grid, and of the padding of maximum pools over values >= 0.
+def write_as_convolutions(network: Network, kinds: Collection[Kind]) -> Network:
+    """A copy in which convolutions take the place of operators of these kinds.
 
     The network itself, if it has nothing of that.
-
-    Args:
-        means: write an average of a whole image so too, for which LiteRT has an integer kernel.
     """
     new = copy.deepcopy(network)
     known = shapes(new)
@@ -74,12 +73,12 @@ def write_as_convolutions(network: Network, means: bool = False) -> Network:
     for node in list(new.calls()):
         if node in gone:
             continue
-        if (way := _way(node, known)) is not None:
+        if "moves" in kinds and (way := _way(node, known)) is not None:
             gone |= set(_replace(new, node, way, known))
             changed = True
         elif node.target in AVERAGES:
-            changed |= _average(new, node, known, means)
-        elif node.target is aten.max_pool2d.default:
+            changed |= _average(new, node, known, kinds)
+        elif node.target is aten.max_pool2d.default and "maxima" in kinds:
             changed |= _pad_before_maximum(new, node, known)
     if not changed:
         return network
@@ -158,7 +157,9 @@ def _replace(
     return gone
 
 
-def _average(network: Network, node: fx.Node, known: Mapping[fx.Node, Any], means: bool) -> bool:
+def _average(
+    network: Network, node: fx.Node, known: Mapping[fx.Node, Any], kinds: Collection[Kind]
+) -> bool:
     """Write an average pool between two grids as a convolution of k x k weights 1 / k^2."""
     source = cast(fx.Node, node.args[0])
     before, after = grid_of(source), grid_of(next(iter(node.users)))
@@ -167,17 +168,20 @@ def _average(network: Network, node: fx.Node, known: Mapping[fx.Node, Any], mean
     if node.target is aten.adaptive_avg_pool2d.default:
         size, wanted = known[source][2:], known[node][2:]
         whole = list(wanted) == [1, 1]
-        if (whole and not means) or any(a % b for a, b in zip(size, wanted, strict=True)):
+        if any(a % b for a, b in zip(size, wanted, strict=True)):
             return False
         kernel = [a // b for a, b in zip(size, wanted, strict=True)]
         strides, padding = [1, 1] if whole else kernel, [0, 0]
     else:
+        whole = False
         kernel = _pair(node.args[1])
         strides = _pair(argument(node, "stride", None) or kernel)
         padding = _pair(argument(node, "padding", 0))
         counted = argument(node, "count_include_pad", True) or not any(padding)
         if not counted or argument(node, "ceil_mode", False) or argument(node, "divisor_override"):
             return False
+    if ("means" if whole else "averages") not in kinds:
+        return False
     weight = torch.full((known[source][1], 1, *kernel), 1 / (kernel[0] * kernel[1]))
     with network.graph.inserting_before(node):
         new = _convolution(network, node, weight, strides, padding)
@@ -195,16 +199,26 @@ def _pad_before_maximum(network: Network, node: fx.Node, known: Mapping[fx.Node,
     positive = source.target in POSITIVE or (grid is not None and grid.zero_point == grid.low)
     if not any(padding) or not positive or len(known[source]) != 4:
         return False
+    kernel = node.args[1]
+    stride = argument(node, "stride", None) or kernel
+    dilation, ceil = argument(node, "dilation", 1), argument(node, "ceil_mode", False)
+    sizes = known[source][2:], _pair(kernel), _pair(stride), padding, _pair(dilation)
+    for size, k, step, pad, d in zip(*sizes, strict=True) if ceil else ():
+        if _windows(size, k, step, pad, d) != _windows(size + 2 * pad, k, step, 0, d):
+            return False
     weight = torch.ones(known[source][1], 1, 1, 1)
     with network.graph.inserting_before(node):
         new = _convolution(network, node, weight, [1, 1], padding)
         if grid is not None:
             new = _call(network, node, FAKE_QUANTIZE, new, *grid.node.args[1:])
-    kernel = node.args[1]
-    stride = argument(node, "stride", None) or kernel
-    dilation, ceil = argument(node, "dilation", 1), argument(node, "ceil_mode", False)
     node.args, node.kwargs = (new, kernel, stride, 0, dilation, ceil), {}
     return True
+
+
+def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """How many a pool in ceil mode has; the last one begins before the padding behind."""
+    found = -((dilation * (kernel - 1) + 1 - size - 2 * padding) // stride) + 1
+    return found - ((found - 1) * stride >= size + padding)
 
 
 def _convolution(

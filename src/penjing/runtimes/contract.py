@@ -24,7 +24,7 @@ class Runtime(ABC):
         ending: of the file's name.
         demands: options of `Quantize` without which it doesn't compute on the integers, such as
             `{"outputs": True}` where a layer's result must be integers too.
-        simulated: whether something else stands for the device here, whose time means nothing.
+        stand_in: whether something else stands for the device here, whose time means nothing.
         floats: the forms that its files can hold real numbers in.
         half_values: whether a file of float16 is computed in it too, so that it may be faster;
             else it holds weights alone.
@@ -34,7 +34,7 @@ class Runtime(ABC):
     name: ClassVar[str]
     ending: ClassVar[str]
     demands: ClassVar[Mapping[str, Any]] = {}
-    simulated: ClassVar[bool] = False
+    stand_in: ClassVar[bool] = False
     floats: ClassVar[tuple[str, ...]] = ("float32",)
     half_values: ClassVar[bool] = False
     weights_alone: ClassVar[bool] = False

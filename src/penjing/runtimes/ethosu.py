@@ -11,7 +11,6 @@ from penjing.network import Network
 from penjing.runtimes import tflite_export, tflite_file
 from penjing.runtimes.tflite_session import LiteRtSession
 from penjing.runtimes.vela import ByVela
-from penjing.targets import Target
 
 NPU_OPERATOR = "ethos-u"
 REASON = re.compile(
@@ -28,10 +27,6 @@ class EthosU(ByVela):
 
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
-
-    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """As LiteRT's; and a network of real numbers, of which the NPU could compute nothing."""
-        return super().problems(network, target, floats) + tflite_export.problems(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export as LiteRT does, and compile that.

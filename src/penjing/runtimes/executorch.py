@@ -19,6 +19,7 @@ from penjing.device.runner import SCALARS as TYPES
 from penjing.errors import InputError, first_line
 from penjing.files import write_atomically
 from penjing.network import Network
+from penjing.network.as_convolutions import write_as_convolutions
 from penjing.network.complex import without_complex
 from penjing.network.integers import Form, with_integers
 from penjing.network.plain import write_plainly
@@ -162,7 +163,8 @@ def _program(network: Network) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    real = with_integers(without_complex(network), Form(torch.int8))
+    moved = write_as_convolutions(without_complex(network), ["moves"])
+    real = with_integers(moved, Form(torch.int8))
     form = for_xnnpack(write_plainly(real, shapes(real)))
     args, kwargs = one_sample(network.example)
     exported = torch.export.export(form, args, kwargs)

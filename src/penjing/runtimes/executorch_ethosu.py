@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch import fx
 from penjing.contract import Artifact
 from penjing.errors import InputError, first_line
 from penjing.network import Network
-from penjing.network.as_convolutions import write_as_layers
+from penjing.network.as_convolutions import Kind, write_as_layers
 from penjing.network.complex import without_complex
 from penjing.network.integers import Form, with_integers
 from penjing.network.layers import LAYERS
@@ -24,35 +24,33 @@ from penjing.quiet import quiet_below
 from penjing.runtimes.executorch import FORWARD, ExecuTorch, ExecuTorchSession
 from penjing.runtimes.executorch_file import bytes_of_weights
 from penjing.runtimes.executorch_rounding import DEQUANTIZE, QUANTIZE
-from penjing.runtimes.executorch_tosa_form import ROUNDING, for_tosa, rounded_at_both_ends
-from penjing.runtimes.interface import not_by_sample, one_sample
+from penjing.runtimes.executorch_tosa_form import CODES, computes_codes, for_tosa
+from penjing.runtimes.interface import one_sample
 from penjing.runtimes.vela import CONFIG, ByVela
-from penjing.targets import Target
 
-LAYER_NAMES = {"aten.convolution.default", "aten.linear.default", "aten.addmm.default"}
-UNROUNDED = "what it reads or gives isn't rounded"
+AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "means", "maxima")
+LAYER = "penjing_layer"
+"""Under what a node's `custom` data, which ExecuTorch carries along, has the layer's name."""
+NOT_CODES = "what it reads or gives isn't rounded, or TOSA can't change the grid there"
 BETWEEN = "it stands between what the NPU computes and what it doesn't"
 
 
 class ExecuTorchEthosU(ByVela):
     """Arm's Ethos-U55, U65 and U85 under ExecuTorch.
 
-    The file takes and gives int8 where its ends are rounded; methods of it, such as
-    `forward_input0_scale`, tell their grids. What runs here is XNNPACK's file of the same integers.
+    The file takes and gives int8 where its ends are rounded; methods of it, such as `input0_scale`,
+    tell their grids. What runs here is XNNPACK's file of the same integers.
     """
 
     name: ClassVar[str] = "executorch-ethosu"
     ending: ClassVar[str] = "_vela.pte"
 
-    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """As `ByVela.problems`; and outputs of a batch as a whole."""
-        return super().problems(network, target, floats) + not_by_sample(network)
-
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Write the file for the NPU, and one for XNNPACK.
 
         Raises:
-            InputError: the network isn't quantized, or ExecuTorch or Vela can't take it.
+            InputError: the network isn't quantized, ExecuTorch or Vela can't take it, or the NPU
+                computes nothing of it.
         """
         self._require_integers(network, floats)
         mode = network.training
@@ -62,6 +60,8 @@ class ExecuTorchEthosU(ByVela):
                 reference = ExecuTorch().lower(network, Path(folder) / "reference.pte")
                 content, operators = self._program(network, Path(folder))
                 parts = sorted(Path(folder).glob("*_tag*.tosa"))
+                if not parts:
+                    raise InputError(f"{self.accelerator} takes nothing of this network")
                 rows = [self.run_vela(one.read_bytes(), ".tosa").summary for one in parts]
                 known = reference.path.read_bytes()
         except InputError:
@@ -94,27 +94,33 @@ class ExecuTorchEthosU(ByVela):
         from executorch.exir import to_edge_transform_and_lower
         from executorch.exir.passes.quantize_io_pass import QuantizeInputs, QuantizeOutputs
 
-        layers = write_as_layers(without_complex(network), means=True)
+        layers = write_as_layers(without_complex(network), AS_LAYERS)
         real = with_integers(layers, Form(torch.int8))
         form = for_tosa(write_plainly(real, shapes(real)))
         args, kwargs = one_sample(network.example)
         exported = torch.export.export(form, args, kwargs)
-        for node in filter(rounded_at_both_ends, exported.graph.nodes):
+        for node in filter(computes_codes, exported.graph.nodes):
             mark = {ArmAnnotationInfo.CUSTOM_META_KEY: ArmAnnotationInfo(quantized=True)}
             node.meta.setdefault("custom", {}).update(mark)
+        for node, layer in zip(_layers(exported.graph), _layers(form.graph), strict=True):
+            node.meta.setdefault("custom", {})[LAYER] = str(layer.meta["layer"])
         spec = EthosUCompileSpec(self.accelerator, self._system, self.memory, config_ini=CONFIG)
         spec.dump_intermediate_artifacts_to(str(folder))
-        taking = _partitioner(spec)
-        edge = to_edge_transform_and_lower(exported, partitioner=[taking])
+        partitioner = _partitioner(spec)
+        edge = to_edge_transform_and_lower(exported, partitioner=[partitioner])
         inputs, outputs = _rounded_ends(edge.exported_program())
         edge = edge.transform([QuantizeInputs(edge, inputs), QuantizeOutputs(edge, outputs)])
-        names = [str(one.meta["layer"]) for one in form.calls() if one.target in LAYERS]
-        operators = _places(edge.exported_program().graph_module, names, taking.reasons)
+        program = edge.exported_program().graph_module
+        operators = [_place(*one) for one in _placed(program, partitioner.reasons)]
         return bytes(edge.to_executorch().buffer), operators
 
 
+def _layers(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.target in LAYERS]
+
+
 def _first_cause(error: Exception) -> Exception:
-    """What an exporter's passes, one within the other, tell as their own error."""
+    """The error behind an error behind an error: ExecuTorch's passes wrap each other's."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
@@ -156,27 +162,18 @@ def _operator(node: fx.Node) -> Any:
     return getattr(node.target, "_op", node.target)
 
 
-def _places(
-    program: Any, layers: Sequence[str], reasons: Mapping[str, str]
-) -> list[dict[str, str]]:
-    """Where each operator went, as fields of `Placement`; with its layer's name if it is one.
-
-    Args:
-        layers: all that have weights, in order.
-        reasons: why an operator is left to the CPU, by the name of its node.
-    """
-    found = [
-        {"name": one.name, "operator": str(_operator(one)), "unit": unit, "why": why}
-        for one, unit, why in _placed(program, reasons)
-    ]
-    mine = [one for one in found if one["operator"] in LAYER_NAMES]
-    if len(mine) == len(layers):
-        for one, layer in zip(mine, layers, strict=True):
-            one["name"] = layer or one["name"]
-    return found
+def _place(node: fx.Node, unit: str, why: str) -> dict[str, str]:
+    """An operator as fields of `Placement`, called after its layer if it is one."""
+    name = node.meta.get("custom", {}).get(LAYER) or node.name
+    return {"name": name, "operator": str(_operator(node)), "unit": unit, "why": why}
 
 
 def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node, str, str]]:
+    """Each operator with its unit and why it isn't the NPU's.
+
+    Args:
+        reasons: by the name of a node.
+    """
     for node in program.graph.nodes:
         if node.op != "call_function" or node.target is operator.getitem:
             continue
@@ -185,13 +182,13 @@ def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node,
             continue
         part = getattr(program, node.args[0].target).original_module.graph
         for one in part.nodes:
-            if one.op == "call_function" and _operator(one) not in {*ROUNDING, operator.getitem}:
+            if one.op == "call_function" and _operator(one) not in {*CODES, operator.getitem}:
                 yield one, "npu", ""
 
 
 def _reason(told: str | None) -> str:
     """Why an operator is the CPU's; ExecuTorch doesn't tell of a quantize or dequantize, and calls
-    not marked what `rounded_at_both_ends` isn't true of."""
+    not marked what `computes_codes` isn't true of."""
     if told is None:
         return BETWEEN
-    return UNROUNDED if "not marked as quantized" in told else told
+    return NOT_CODES if "not marked as quantized" in told else told

@@ -24,13 +24,13 @@ FUSED = {
     aten.hardtanh.default, aten.hardtanh_.default,
 }  # fmt: skip
 """What is computed with the layer before it."""
-CLAMPS = {aten.clamp.default, aten.clamp_.default}
+CLAMP = {aten.clamp.default, aten.clamp_.default}
 
 
 def fuse_clamps(network: Network) -> None:
-    """Call a clamp between two numbers what can be fused, in place."""
+    """Call a clamp of values what can be fused, in place; that of few-bit codes stays."""
     for node in network.calls():
-        if node.target in CLAMPS:
+        if node.target in CLAMP and cast(fx.Node, node.args[0]).target is not QUANTIZE:
             low, high = argument(node, "min"), argument(node, "max")
             if low == 0 and high is None:
                 node.target, node.args, node.kwargs = aten.relu.default, node.args[:1], {}
@@ -40,7 +40,7 @@ def fuse_clamps(network: Network) -> None:
 
 
 def for_each_reader(node: fx.Node) -> None:
-    """A dequantize of its own for each operator that reads `node`, which is one."""
+    """Give each operator that reads a dequantize one of its own."""
     for reader in list(node.users)[1:]:
         with node.graph.inserting_before(reader):
             own = node.graph.call_function(DEQUANTIZE, node.args)
@@ -49,7 +49,7 @@ def for_each_reader(node: fx.Node) -> None:
 
 
 def on_one_grid(node: fx.Node) -> None:
-    """Round each part of a concatenation to the grid of the whole, before instead of behind it."""
+    """Round what a concatenation reads to the grid of the whole, where it has another."""
     parts, grid = cast(list[fx.Node], node.args[0]), grid_behind(node)
     for part in dict.fromkeys(parts) if grid else ():
         if part.target is DEQUANTIZE and part.args[1:] != grid:

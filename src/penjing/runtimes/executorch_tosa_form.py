@@ -1,14 +1,13 @@
 """The form in which TOSA, through which ExecuTorch reaches Arm's NPUs, takes all of a network.
 
-Its operators compute integers with a grid at either end, but for layers, which take their
-activation along. What only moves or averages values has to keep its grid, so an average with a grid
-of its own is a layer before this. No number changes here.
+Its operators compute codes. Some go from any grid to any other: layers, sums, products, tables of
+256 values. All others keep the grid, and where it changes at one of those, Arm's passes compute
+with the wrong scale and tell nobody. No number changes here.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import fx
@@ -24,29 +23,38 @@ from penjing.runtimes.executorch_rounding import (
     for_each_reader,
     fuse_clamps,
     grid_behind,
-    on_one_grid,
     round_between,
 )
 
 aten = torch.ops.aten
-ROUNDING = {QUANTIZE, DEQUANTIZE, BY_CHANNEL}
-COMPOSED = {aten.scaled_dot_product_attention.default, aten.layer_norm.default, aten.softmax.int}
-"""What falls apart into operators that nothing rounds between."""
+CODES = {QUANTIZE, DEQUANTIZE, BY_CHANNEL}
+SUMS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
+TABLES = {
+    aten.sigmoid.default, aten.tanh.default, aten.gelu.default, aten.silu.default,
+    aten.silu_.default, aten.hardswish.default, aten.hardswish_.default, aten.hardsigmoid.default,
+}  # fmt: skip
+MOVES = FUSED | {
+    aten.max_pool2d.default, aten.cat.default, aten.slice.Tensor, aten.pad.default,
+    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.squeeze.dim,
+    aten.unsqueeze.default, aten.permute.default, aten.transpose.int, aten.expand.default,
+    aten.select.int,
+}  # fmt: skip
+"""What only chooses among values, or clips them: it may be done before rounding or behind it."""
+KEEPS = MOVES | {aten.avg_pool2d.default}
+"""What TOSA computes on one grid."""
 
 
 def for_tosa(network: Network) -> Network:
     """A copy that computes the same numbers in operators that TOSA's partitioner takes.
 
     Args:
-        network: with quantize and dequantize nodes where it has integers, and with layers for what
-            changes the grid (`penjing.network.as_convolutions.write_as_layers`).
+        network: with quantize and dequantize nodes where it has integers, and with layers for
+            averages between two grids (`penjing.network.as_convolutions`).
     """
     new = copy.deepcopy(network)
     fuse_clamps(new)
-    for node in list(new.calls()):
-        if node.target is aten.cat.default:
-            on_one_grid(node)
-        elif node.target in FUSED:
+    for node in reversed(list(new.calls())):  # for what one rounds, the one before it gives
+        if node.target in MOVES:
             _round_before(node)
     for node in list(new.calls()):
         if node.target is DEQUANTIZE:
@@ -56,27 +64,41 @@ def for_tosa(network: Network) -> Network:
     return new
 
 
-def rounded_at_both_ends(node: fx.Node) -> bool:
-    """Whether an operator reads rounded values alone and what it gives is rounded, or does so with
-    the layer or the activation beside it."""
-    if node.op != "call_function" or node.target in ROUNDING | COMPOSED:
+def computes_codes(node: fx.Node) -> bool:
+    """Whether TOSA computes an operator on codes as the network does: it reads rounded values, what
+    it gives is rounded, and it is one that may change the grid or doesn't. An activation counts as
+    a part of its layer."""
+    if node.op != "call_function":
         return False
-    reads = all(one.target in ROUNDING or _is_inside(one) for one in node.all_input_nodes)
-    return reads and (grid_behind(node) is not None or _is_inside(node))
+    inputs, grid = node.all_input_nodes, grid_behind(node)
+    if node.target in FUSED and any(_is_with_activation(one) for one in inputs):
+        return grid is not None
+    if not all(one.target in CODES for one in inputs):
+        return False
+    if node.target in KEEPS:
+        return grid is not None and all(one.args[1:] == grid for one in inputs)
+    if node.target in SUMS and (len(node.args) != 2 or node.kwargs or len(inputs) != 2):
+        return False
+    rescales = node.target in LAYERS | SUMS | TABLES
+    return rescales and (grid is not None or _is_with_activation(node))
 
 
-def _is_inside(node: fx.Node) -> bool:
-    """Whether this is a layer whose activation is computed with it."""
+def _is_with_activation(node: fx.Node) -> bool:
+    """Whether this is a layer that an activation alone reads."""
     readers = list(node.users)
     return node.target in LAYERS and len(readers) == 1 and readers[0].target in FUSED
 
 
 def _round_before(node: fx.Node) -> None:
-    """Round what an activation reads to the grid of what it gives, if that isn't a layer's.
-
-    With 0 on the grid, rounding and clipping may change places.
-    """
-    source, grid = cast(fx.Node, node.args[0]), grid_behind(node)
-    bare = source.target not in LAYERS | ROUNDING and len(source.users) == 1
-    if bare and grid is not None:
-        round_between(source, node, grid)
+    """Round what `node` reads to the grid of what it gives, if that is on another or on none."""
+    grid = grid_behind(node)
+    if grid is None:
+        return
+    for part in node.all_input_nodes:
+        if part.target is DEQUANTIZE:
+            is_apart = part.args[1:] != grid
+        else:  # of what several read, each may round otherwise
+            with_layer = node.target in FUSED and part.target in LAYERS
+            is_apart = part.op != "get_attr" and len(part.users) == 1 and not with_layer
+        if is_apart:
+            round_between(part, node, grid)

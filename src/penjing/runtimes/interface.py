@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.contract import Array, Input
 from penjing.network import Network
+from penjing.network.fake_quantized import value_grids, weight_grids
 from penjing.task import as_call, batch_dims, count
 
 
@@ -54,6 +55,29 @@ def not_by_sample(network: Network) -> list[str]:
         for position, one in enumerate(pytree.tree_leaves(outputs))
         if not one.dim() or len(one) != samples
     ]
+
+
+def not_in_eight_bits(network: Network, runtime: str) -> list[str]:
+    """One line for what of a network's grids a runtime doesn't keep that has values in eight bits
+    and weights with a scale for each output channel."""
+    found = []
+    narrow = [one for one in value_grids(network) if one.bits < 8]
+    if narrow:
+        found.append(
+            f"{len(narrow)} values have {min(one.bits for one in narrow)} bits; {runtime} keeps "
+            "values in 8: activations=8, or None"
+        )
+    grouped = [
+        str(layer.meta["layer"])
+        for layer, grid in weight_grids(network).items()
+        if network.tensor(grid.scale).dim() > 1
+    ]
+    if grouped:
+        found.append(
+            f"weights of {', '.join(grouped[:3])} have scales by group; {runtime} has them by "
+            "output channel: leave out group"
+        )
+    return found
 
 
 def input_names(keywords: Iterable[str], count: int) -> list[str]:

@@ -181,8 +181,8 @@ class OnQnn(OnProvider):
 
     name: ClassVar[str] = "onnxruntime-qnn"
     demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
-    simulated: ClassVar[bool] = platform.machine() not in ARM
-    unit: ClassVar[str] = "npu (simulated)" if simulated else "npu"
+    stand_in: ClassVar[bool] = platform.machine() not in ARM
+    unit: ClassVar[str] = "npu (simulated)" if stand_in else "npu"
 
     provider: Provider = field(default_factory=lambda: _hexagon("hexagon-v75"))
 

@@ -15,43 +15,34 @@ import torch
 
 from penjing.errors import InputError, first_line
 from penjing.network import Network
-from penjing.network.as_convolutions import write_as_layers
+from penjing.network.as_convolutions import Kind, write_as_layers
 from penjing.network.complex import without_complex
-from penjing.network.fake_quantized import value_grids, weight_grids
+from penjing.network.fake_quantized import weight_grids
 from penjing.network.integers import ROUNDING, Form, with_integers
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
 from penjing.runtimes import tflite_file, tflite_weights
-from penjing.runtimes.interface import Flat, input_names, not_by_sample, one_sample, structure_of
+from penjing.runtimes.interface import (
+    Flat,
+    input_names,
+    not_by_sample,
+    not_in_eight_bits,
+    one_sample,
+    structure_of,
+)
 from penjing.task import as_call, batch_dims
 
 FORM = Form(torch.int8, codes=False)
+AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "maxima")
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
 KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 
 
 def problems(network: Network) -> list[str]:
     """What of a network's grids and outputs a `.tflite` file can't hold, one line each."""
-    found = not_by_sample(network)
-    narrow = [one for one in value_grids(network) if one.bits < 8]
-    if narrow:
-        found.append(
-            f"{len(narrow)} values have {min(one.bits for one in narrow)} bits; LiteRT keeps "
-            "values in 8: activations=8, or None"
-        )
-    grouped = [
-        str(layer.meta["layer"])
-        for layer, grid in weight_grids(network).items()
-        if network.tensor(grid.scale).dim() > 1
-    ]
-    if grouped:
-        found.append(
-            f"weights of {', '.join(grouped[:3])} have scales by group; LiteRT has them by output "
-            "channel: leave out group"
-        )
-    return found
+    return not_by_sample(network) + not_in_eight_bits(network, "LiteRT")
 
 
 def to_tflite(network: Network, floats: str = "float32") -> bytes:
@@ -70,7 +61,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
         with torch.no_grad():
             outputs = network(*args, **kwargs)
             known = _known(network, outputs)
-            real = with_integers(write_as_layers(without_complex(network)), FORM)
+            real = with_integers(write_as_layers(without_complex(network), AS_LAYERS), FORM)
             plain = write_plainly(real, shapes(real))
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
         layers = [node for node in plain.calls() if node.target in LAYERS]

@@ -21,8 +21,9 @@ from penjing.contract import Artifact, Estimate, Placement
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.fake_quantized import grids
+from penjing.network.fake_quantized import value_grids
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.interface import not_by_sample, not_in_eight_bits
 from penjing.targets import Target
 
 SYSTEMS = {
@@ -39,7 +40,7 @@ UNITS = {
 """By family, the MACs a cycle that it is built with."""
 CONFIG = "Arm/vela.ini"
 NOT_ROUNDED = (
-    "Ethos-U computes on int8, and nothing in the network is rounded: Quantize(outputs=True) first"
+    "Ethos-U computes on int8, and no value in the network is rounded: Quantize(outputs=True) first"
 )
 Row = dict[str, str]
 """Of Vela's summary: by column, a figure."""
@@ -72,7 +73,7 @@ class ByVela(Runtime):
     """
 
     demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
-    simulated: ClassVar[bool] = True
+    stand_in: ClassVar[bool] = True
     floats: ClassVar[tuple[str, ...]] = ()
 
     accelerator: str = "ethos-u55-128"
@@ -85,9 +86,10 @@ class ByVela(Runtime):
             raise InputError(f"no accelerator {self.accelerator!r}; there are {', '.join(known)}")
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """As `Runtime.problems`; and real numbers, of which the NPU could compute nothing."""
+        """As `Runtime.problems`; outputs of a batch as a whole; and values that aren't int8."""
         found = super().problems(network, target, floats)
-        return [*found, *([] if any(True for _ in grids(network)) else [NOT_ROUNDED])]
+        found += not_by_sample(network) + not_in_eight_bits(network, self.name)
+        return [*found, *([] if value_grids(network) else [NOT_ROUNDED])]
 
     def on(self, target: Target) -> Self:
         """See `Runtime.on`: for the target's accelerator.
@@ -104,7 +106,7 @@ class ByVela(Runtime):
     def files(self, path: Path) -> tuple[Path, ...]:
         """What the device runs, a file of the same integers for here, and what Vela told."""
         reference = path.with_name(f"{path.stem}_reference{path.suffix}")
-        return (path, reference, path.with_suffix(".json"))
+        return (path, reference, path.with_name(f"{path.name}.json"))
 
     def artifact(self, path: Path) -> Artifact:
         """See `Runtime.artifact`; only the first file goes to the device, so its bytes count."""
@@ -120,8 +122,10 @@ class ByVela(Runtime):
         return estimate_of(told["summaries"], told["vela"])
 
     def _require_integers(self, network: Network, floats: str) -> None:
-        if floats != "float32" or not any(True for _ in grids(network)):
+        if floats != "float32" or not value_grids(network):
             raise InputError(NOT_ROUNDED)
+        if stands_against := not_in_eight_bits(network, self.name):
+            raise InputError(stands_against[0])
 
     def _write(
         self,

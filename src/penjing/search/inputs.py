@@ -23,7 +23,7 @@ def open_file(path: Path, runtime_name: str | None = None) -> Session:
     if not path.is_file():
         raise InputError(f"no file {path}")
     runtime = runtime_of(path, runtime_name)
-    if runtime.simulated:
+    if runtime.stand_in:
         raise InputError(
             f"{runtime.name}'s device isn't here, and what stands for it has a time that means "
             "nothing; take a file of another runtime"
