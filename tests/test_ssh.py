@@ -27,6 +27,7 @@ from penjing.measure.there import look_at, measure_there
 from penjing.search.bench import bench_there
 from penjing.search.fit import fit
 from penjing.search.result import Result
+from penjing.search.workshop import Workshop
 from tests.loopback import (
     TWICE,
     Loopback,
@@ -190,7 +191,7 @@ def test_a_fit_whose_device_is_lost_keeps_what_it_has(
 def test_a_file_that_the_device_cannot_load_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = ("prune 50 %", "prune 50 % + int8")
+    refused = ("prune 50 %", "prune 50 % + int8", "prune 25 %")
 
     def choosy(device: Device, parcels: Any, parts: Any, deadline_s: float) -> job.Done:
         for one in refused:
@@ -203,8 +204,23 @@ def test_a_file_that_the_device_cannot_load_fails_alone(
     assert found.finished
     assert {found.find(one).status for one in refused} == {"failed"}
     assert all(found.find(one).reason.endswith(f"{one}: can't load it") for one in refused)
-    assert all(found.latency(one) for one in ("int8", "prune 25 %", "prune 75 %"))
+    assert found.find("prune 25 % + int8").reason == "prune 25 % failed"
+    assert all(found.latency(one) for one in ("int8", "prune 25 % + int8", "prune 75 %"))
     assert "couldn't be compared on the device" in found.notes[-1]  # it brings no outputs
+
+
+def test_what_a_device_cannot_hold_at_once_is_timed_one_by_one() -> None:
+    class Small(Workshop):
+        def time(self, names: Any, seconds: float = 1.0, baseline: str = "") -> dict[str, Any]:
+            if len(names) > 1:
+                raise RemoteFileError("the device: its memory has run out", "all together")
+            if "c" in names:
+                raise RemoteFileError("the device: c: can't load it", "c")
+            return dict.fromkeys(names, seconds)
+
+    times, refused = object.__new__(Small).time_what_runs(["a", "b", "c"], 6.0)
+    assert times == {"a": 2.0, "b": 2.0}
+    assert refused == {"c": "the device: c: can't load it"}
 
 
 def test_what_is_for_a_device_is_refused_without_one(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def in_one_line(error: Exception) -> str:
     """What went wrong, for people: a PenjingError's own line, or the type and first line."""
     if isinstance(error, PenjingError):
         return str(error)
-    return f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])[:200]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def first_line(error: Exception) -> str:

@@ -61,7 +61,7 @@ class Device:
 
     @classmethod
     def of(cls, target: str, python: str, ssh_config: Path | None) -> Device | None:
-        """The device that a target's address is of; None of a target's name.
+        """The device at a target's address; None if the target is a name.
 
         Raises:
             InputError: as `at`; or an option that is for a device, with a name.

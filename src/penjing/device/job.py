@@ -27,6 +27,8 @@ from penjing.files import sha256
 TRIES = 5
 PAUSE_SECONDS = 0.5
 WAIT_SECONDS = 20.0
+OF_FILES = {"load", "run", "runtime", "died", "runner", "deadline"}
+"""Kinds of errors that speak against the files of a part, not the device."""
 SLOWEST_BYTES_PER_SECOND = 20_000
 
 
@@ -57,7 +59,7 @@ def run_job(
         deadline_s: seconds after which the device ends the job by itself.
 
     Raises:
-        RemoteFileError: a part failed; its `file` is what the part is called.
+        RemoteFileError: a part's files can't be loaded or run; `file` is what the part is called.
         RemoteError: no result; one line says why.
     """
     runner = Parcel((RUNNER,), ("runner.py",), sha256(RUNNER))
@@ -99,9 +101,10 @@ def _result(device: Device, job: dict[str, Any], titles: Sequence[str]) -> dict[
             continue
         if "error" in reply:
             part, text = reply["error"].get("part"), refused(device, reply["error"])
-            if part is None:
-                raise RemoteError(f"{device.address}: {text}")
-            raise RemoteFileError(f"{device.address}: {titles[part]}: {text}", titles[part])
+            where = device.address if part is None else f"{device.address}: {titles[part]}"
+            if part is None or reply["error"]["kind"] not in OF_FILES:
+                raise RemoteError(f"{where}: {text}")
+            raise RemoteFileError(f"{where}: {text}", titles[part])
         if reply.get("nonce") != job["nonce"] or len(reply["ok"]) != len(job["parts"]):
             raise RemoteError(f"{device.address}: the result is another job's; measure again")
         return dict(reply)

@@ -256,8 +256,6 @@ def _measured(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
         try:
             reply = _run_once(request, folder, lease, _runner(job), end)
         except Refused as error:
-            if error.kind != "died":
-                raise
             reply = {"error": {"kind": error.kind, "text": str(error)}}
         if "error" in reply:
             return {"error": {**reply["error"], "part": number}}

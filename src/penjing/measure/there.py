@@ -18,7 +18,7 @@ from penjing.device.address import Device
 from penjing.device.job import Done, run_job
 from penjing.device.protocol import Parcel, artifact_parcel
 from penjing.device.runner import RUNTIMES
-from penjing.errors import InputError, RemoteError, UnsafeError
+from penjing.errors import InputError, RemoteError, RemoteFileError, UnsafeError
 from penjing.files import sha256
 from penjing.measure.latency import summaries
 from penjing.targets import Target
@@ -63,7 +63,10 @@ def look_at(device: Device) -> Target:
         RemoteError: the device can't be used.
     """
     part = {"artifacts": [], "inputs": {}, "threads": 1, "seconds": 0, "outputs": False}
-    told = run_job(device, (), {"the first look": part}, LOADING_SECONDS).parts[0]
+    try:
+        told = run_job(device, (), {"the first look": part}, LOADING_SECONDS).parts[0]
+    except RemoteFileError as error:  # there is no file
+        raise RemoteError(str(error)) from error
     try:
         what = told["device"]
         words, machine = _words(what, device), str(what["machine"])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from penjing.contract import Array, Json, Latency, Measurement
+from penjing.contract import Array, Json, Measurement
 from penjing.errors import InputError, PenjingError, RemoteError, RemoteFileError, in_one_line
 from penjing.network import Network, restore, save
 from penjing.passes import Compensate, Pass
@@ -173,13 +173,13 @@ class FixedList:
     def _cut(self) -> None:
         """Prune at each share and time the files: speed doesn't depend on the weights."""
         found: dict[str, Measurement] = {}
-        failed = []
+        made = []
         for name, prune in recipes.cuts(self.target).items():
             self._say(f"cutting: {name}")
             plan = prune.plan(self.original, self.workshop.task)
             self.cuts[name] = (prune,)
             if not plan.edits:
-                failed.append(self._candidate(name, "not tuned", "nothing to remove"))
+                made.append(self._candidate(name, "not tuned", "nothing to remove"))
                 continue
             try:
                 network = prune.apply(self.original, plan, self.workshop.task)
@@ -188,18 +188,18 @@ class FixedList:
                     self.workshop.make(key, one, stem="untuned")
                     found[key] = self.workshop.sizes(key, one)
             except PenjingError as error:
-                failed.append(self._candidate(name, "failed", str(error)))
+                made.append(self._candidate(name, "failed", str(error)))
         self._say("timing what was cut")
         kept = [self.rung] if self.result.status(self.rung) == "kept" else []
         times, refused = self.workshop.time_what_runs([*kept, *found], 2 * LATENCY_SECONDS)
-        failed += [self._candidate(name, "failed", why) for name, why in refused.items()]
-        self.ledger.set_latencies({name: times.pop(name) for name in kept if name in times})
-        untuned = [self._untuned(name, found[name], times[name]) for name in found if name in times]
-        self.ledger.record(*failed, *untuned)
-
-    def _untuned(self, name: str, measured: Measurement, latency: Latency) -> Candidate:
-        candidate = self._candidate(name, "not tuned", NO_TIME)
-        return self._measured(candidate, replace(measured, latency=latency))
+        made += [self._candidate(name, "failed", why) for name, why in refused.items()]
+        self.ledger.set_latencies({name: times[name] for name in kept if name in times})
+        for name in (one for one in found if one in times):
+            cut = name.rpartition(" + ")[0]
+            why = f"{cut} failed" if cut in refused else NO_TIME
+            measured = replace(found[name], latency=times[name])
+            made.append(self._measured(self._candidate(name, "not tuned", why), measured))
+        self.ledger.record(*made)
 
     def _tune(self) -> None:
         """Train what can win, the mildest cut first; stop after one that is far over the budget.
@@ -346,17 +346,20 @@ class FixedList:
 
     def _time_side_by_side(self) -> None:
         """The last word on latency: everything that keeps the budget, in one sitting."""
-        cut = [one.name for one in self.result.candidates if one.name in self.networks]
-        cut = [one for one in cut if self.result.status(one) == "kept" and self._is_cut(one)]
+        usual = self.networks.keys() - self.elsewhere.made.keys()
+        kept = [one.name for one in self.result.candidates if one.status == "kept"]
+        cut = [one for one in kept if one in usual and one.startswith(tuple(self.cuts))]
         for name in self.elsewhere.add_in_chosen(cut, [one for one in cut if self._rounding(one)]):
             self._attempt_elsewhere(name)
         kept = [one.name for one in self.result.candidates if one.status == "kept"]
         if not kept:
             return
         self._say("timing all that keep the budget side by side")
-        self.ledger.set_latencies(self.workshop.time(kept, 2 * LATENCY_SECONDS))
-        for name in kept:
-            rival = self.rung in kept and name != self.rung
+        times, refused = self.workshop.time_what_runs(kept, 2 * LATENCY_SECONDS)
+        self.ledger.set_latencies(times)
+        self.ledger.fail(refused)
+        for name in [one for one in kept if one in times]:
+            rival = self.rung in times and name != self.rung
             if rival and not self.result.is_faster(name, self.rung):
                 ratio = self.result.ratio(name) / self.result.ratio(self.rung)
                 why = f"no faster than {self.rung} ({ratio:.2f} of its time)"
@@ -374,9 +377,6 @@ class FixedList:
         notes = self.workshop.notes_there(result.chosen, self.networks[result.chosen])
         self.ledger.finish(replace(result, notes=(*result.notes, *notes)))
         self.progress("done", 1.0, self.result.chosen)
-
-    def _is_cut(self, name: str) -> bool:
-        return any(name.startswith(cut) for cut in self.cuts) and name not in self.elsewhere.made
 
     def _recipe(self, name: str) -> tuple[Json, ...]:
         """The passes that make a candidate, as JSON."""

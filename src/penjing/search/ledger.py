@@ -46,6 +46,11 @@ class Ledger:
             )
         )
 
+    def fail(self, reasons: Mapping[str, str]) -> None:
+        """Record of candidates, by name, that they failed after all, and why."""
+        found = ((self.result.find(name), why) for name, why in reasons.items())
+        self.record(*(replace(one, status="failed", reason=why) for one, why in found))
+
     def finish(self, result: Result) -> None:
         """Write the last state, and the chosen file."""
         self.deliver(replace(result, finished=True))

@@ -152,16 +152,24 @@ class Workshop:
     def time_what_runs(
         self, names: Sequence[str], seconds: float
     ) -> tuple[dict[str, Latency], dict[str, str]]:
-        """As `time`; of a candidate that a device can't load or run, why, and the others' times."""
-        some, refused = list(names), dict[str, str]()
-        while True:
-            try:
-                return self.time(some, seconds), refused
-            except RemoteFileError as error:
-                if error.file not in some:
-                    raise
-                some.remove(error.file)
-                refused[error.file] = str(error)
+        """As `time`, but for candidates that a device can't load or run; of these, why.
+
+        Those that it can't hold all at once are timed one by one, each beside the original.
+        """
+        try:
+            return self.time(names, seconds), {}
+        except RemoteFileError as error:
+            if error.file in names:
+                rest = [one for one in names if one != error.file]
+                times, refused = self.time_what_runs(rest, seconds)
+                return times, refused | {error.file: str(error)}
+            if len(names) < 2:
+                raise
+        times, refused = {}, {}
+        for one in names:
+            found, why = self.time_what_runs([one], seconds / len(names))
+            times, refused = times | found, refused | why
+        return times, refused
 
     def _measure_there(
         self,
