@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from penjing.contract import Artifact, Session, as_arrays
+from penjing.contract import Artifact, Estimate, Session, as_arrays
 from penjing.errors import UnsafeError
 from penjing.network import Network, capture
 from penjing.passes.quantize import Quantize
@@ -150,6 +150,17 @@ def first(inputs: Any, samples: int) -> Any:
     if isinstance(inputs, dict):
         return {name: one[:samples] for name, one in inputs.items()}
     return inputs[:samples]
+
+
+def assert_estimated_by_vela(found: Estimate, accelerator: str) -> None:
+    """All figures are there, they are of that NPU, and say whose they are."""
+    assert found.source.startswith("estimated by Vela 5")
+    assert accelerator.replace("-", "_").lower() in found.machine.lower()
+    assert all(
+        (getattr(found, one) or 0) > 0
+        for one in ("latency_ms", "cycles", "cycles_npu", "sram_bytes", "flash_bytes", "macs")
+    )
+    assert found.dram_bytes == 0
 
 
 def assert_zeros_fit(session: Session) -> None:

@@ -20,6 +20,7 @@ from penjing.runtimes.registry import ENTRIES, runtime_of
 from penjing.search.inputs import open_file
 from penjing.targets import find_target
 from penjing.task import Task
+from tests.runtime_networks import assert_estimated_by_vela
 from tests.test_quantize import Small
 
 if ENTRIES["ethosu"].missing:
@@ -67,14 +68,7 @@ def test_every_operator_runs_on_the_npu(
     assert [one.operator for one in places] == kinds
     compiled = tflite_file.operators(tflite_file.read(made.path.read_bytes()))
     assert [one.kind for one in compiled] == [ethosu.NPU_OPERATOR]
-    found = runtime.estimate(made)
-    assert found.source.startswith("estimated by Vela 5")
-    assert accelerator.replace("-", "_").lower() in found.machine.lower()
-    assert all(
-        (getattr(found, one) or 0) > 0
-        for one in ("latency_ms", "cycles", "cycles_npu", "sram_bytes", "flash_bytes", "macs")
-    )
-    assert found.dram_bytes == 0
+    assert_estimated_by_vela(runtime.estimate(made), accelerator)
 
 
 def test_what_runs_here_is_what_was_compiled(

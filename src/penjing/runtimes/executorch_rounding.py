@@ -13,6 +13,7 @@ from torch import fx
 
 from penjing.network import Network
 from penjing.network.integers import INTEGERS
+from penjing.network.tensors import drop_unused
 from penjing.network.trace import argument
 
 aten = torch.ops.aten
@@ -39,13 +40,16 @@ def fuse_clamps(network: Network) -> None:
                 node.args = (node.args[0], low, high)
 
 
-def for_each_reader(node: fx.Node) -> None:
-    """Give each operator that reads a dequantize one of its own."""
-    for reader in list(node.users)[1:]:
-        with node.graph.inserting_before(reader):
-            own = node.graph.call_function(DEQUANTIZE, node.args)
-        own.meta = dict(node.meta)
-        reader.replace_input_with(node, own)
+def separate(network: Network) -> None:
+    """Give each operator that reads a dequantize one of its own, in place, as the last step."""
+    for node in list(network.calls()):
+        for reader in list(node.users)[1:] if node.target is DEQUANTIZE else ():
+            with node.graph.inserting_before(reader):
+                own = node.graph.call_function(DEQUANTIZE, node.args)
+            own.meta = dict(node.meta)
+            reader.replace_input_with(node, own)
+    drop_unused(network)
+    network.compile_graph()
 
 
 def on_one_grid(node: fx.Node) -> None:

@@ -14,16 +14,15 @@ from torch import fx
 
 from penjing.network import Network
 from penjing.network.layers import LAYERS
-from penjing.network.tensors import drop_unused
 from penjing.runtimes.executorch_rounding import (
     BY_CHANNEL,
     DEQUANTIZE,
     FUSED,
     QUANTIZE,
-    for_each_reader,
     fuse_clamps,
     grid_behind,
     round_between,
+    separate,
 )
 
 aten = torch.ops.aten
@@ -56,11 +55,7 @@ def for_tosa(network: Network) -> Network:
     for node in reversed(list(new.calls())):  # for what one rounds, the one before it gives
         if node.target in MOVES:
             _round_before(node)
-    for node in list(new.calls()):
-        if node.target is DEQUANTIZE:
-            for_each_reader(node)
-    drop_unused(new)
-    new.compile_graph()
+    separate(new)
     return new
 
 

@@ -15,15 +15,15 @@ from torch import Tensor, fx
 from penjing.network import Network
 from penjing.network.layers import LAYERS
 from penjing.network.shapes import shapes
-from penjing.network.tensors import drop_unused, set_tensor
+from penjing.network.tensors import set_tensor
 from penjing.runtimes.executorch_rounding import (
     BY_CHANNEL,
     DEQUANTIZE,
     FUSED,
     QUANTIZE,
-    for_each_reader,
     fuse_clamps,
     on_one_grid,
+    separate,
 )
 
 aten = torch.ops.aten
@@ -53,11 +53,7 @@ def for_xnnpack(network: Network) -> Network:
                 _write_real(new, node, 1)
         elif node.target is aten.cat.default:
             on_one_grid(node)
-    for node in list(new.calls()):
-        if node.target is DEQUANTIZE:
-            for_each_reader(node)
-    drop_unused(new)
-    new.compile_graph()
+    separate(new)
     return new
 
 
