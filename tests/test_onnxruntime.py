@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -125,3 +126,21 @@ def test_attention_of_any_rank_gives_the_networks_numbers(
     session = OnnxRuntime().load(OnnxRuntime().lower(network, tmp_path / "a.onnx"))
     x = torch.randn(5, 4, 12)
     np.testing.assert_allclose(session.run(x.numpy()), network(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_how_tensors_are_laid_out_in_memory_changes_no_file(rounded: bool, tmp_path: Path) -> None:
+    """Nor that the example is a view of one number."""
+    torch.manual_seed(0)
+    model, x = Small().eval(), torch.randn(16, 3, 8, 8)
+    data = [(x, torch.arange(16) % 5)]
+    by_columns = model, x.to(memory_format=torch.channels_last)
+    both = copy.deepcopy(model).to(memory_format=torch.channels_last), by_columns[1]
+    expanded = model, torch.zeros(1).expand(16, 3, 8, 8)
+    found = []
+    for number, (one, example) in enumerate(((model, x), by_columns, both, expanded)):
+        task = Task(one, example[:2], data, data)
+        network = capture(one, task.example)
+        network = Quantize(samples=16)(network, task) if rounded else network
+        found.append(OnnxRuntime().lower(network, tmp_path / f"{number}.onnx").sha256)
+    assert len(set(found)) == 1

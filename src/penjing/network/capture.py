@@ -40,7 +40,8 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
     """Capture `model` as a Network whose batch size is free.
 
     The model is exported in evaluation mode; its own mode and tensors are left as they were, and
-    the Network holds copies.
+    the Network holds copies. Tensors that are laid out otherwise than by their dimensions, such as
+    `channels_last`, are copied densely: no file has strides, and exporters write them as gathers.
 
     Args:
         model: any `nn.Module` that `torch.export` takes.
@@ -69,10 +70,14 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
             "so that the batch size stays free"
         )
     _require_finite(model)
-    program = _export(model, args, kwargs)
+    example = pytree.tree_map(lambda one: one.contiguous(), example)
+    program = _export(model, *as_call(example))
     break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
     _spell_out(program)
-    return copy.deepcopy(Network(program, program.graph, example=example, source=source))
+    network = copy.deepcopy(Network(program, program.graph, example=example, source=source))
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return network
 
 
 def _require_finite(model: nn.Module) -> None:
