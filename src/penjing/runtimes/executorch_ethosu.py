@@ -151,8 +151,8 @@ def _rounded_ends(program: Any) -> tuple[list[int], list[int]]:
     readers = [list(nodes[one].users) for one in ends.user_inputs]
     given = [[nodes[one]] for one in ends.user_outputs]
 
-    def positions(operator: Any, found: list[list[fx.Node]]) -> list[int]:
-        return [k for k, near in enumerate(found) if [_operator(one) for one in near] == [operator]]
+    def positions(target: Any, found: list[list[fx.Node]]) -> list[int]:
+        return [k for k, near in enumerate(found) if [_operator(one) for one in near] == [target]]
 
     return positions(QUANTIZE, readers), positions(DEQUANTIZE, given)
 
