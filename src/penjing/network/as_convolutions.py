@@ -54,11 +54,13 @@ class _Way:
 
 
 def write_as_layers(network: Network, kinds: Collection[Kind]) -> Network:
-    """A copy with pools for means and `write_as_convolutions` of that; same numbers."""
+    """A copy with pools for means, and convolutions in the place of operators of these kinds."""
     new = copy.deepcopy(network)
     pool_means(new)
     new.compile_graph()
-    return write_as_convolutions(new, kinds)
+    if _convolve(new, kinds):
+        new.compile_graph()
+    return new
 
 
 def write_as_convolutions(network: Network, kinds: Collection[Kind]) -> Network:
@@ -67,23 +69,28 @@ def write_as_convolutions(network: Network, kinds: Collection[Kind]) -> Network:
     The network itself, if it has nothing of that.
     """
     new = copy.deepcopy(network)
-    known = shapes(new)
-    gone: set[fx.Node] = set()
-    changed = False
-    for node in list(new.calls()):
-        if node in gone:
-            continue
-        if "moves" in kinds and (way := _way(node, known)) is not None:
-            gone |= set(_replace(new, node, way, known))
-            changed = True
-        elif node.target in AVERAGES:
-            changed |= _average(new, node, known, kinds)
-        elif node.target is aten.max_pool2d.default and "maxima" in kinds:
-            changed |= _pad_before_maximum(new, node, known)
-    if not changed:
+    if not _convolve(new, kinds):
         return network
     new.compile_graph()
     return new
+
+
+def _convolve(network: Network, kinds: Collection[Kind]) -> bool:
+    """Write them in place; whether there was one."""
+    known = shapes(network)
+    gone: set[fx.Node] = set()
+    changed = False
+    for node in list(network.calls()):
+        if node in gone:
+            continue
+        if "moves" in kinds and (way := _way(node, known)) is not None:
+            gone |= set(_replace(network, node, way, known))
+            changed = True
+        elif node.target in AVERAGES:
+            changed |= _average(network, node, known, kinds)
+        elif node.target is aten.max_pool2d.default and "maxima" in kinds:
+            changed |= _pad_before_maximum(network, node, known)
+    return changed
 
 
 def _way(first: fx.Node, known: Mapping[fx.Node, Any]) -> _Way | None:

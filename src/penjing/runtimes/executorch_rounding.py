@@ -1,7 +1,7 @@
 """Quantize and dequantize nodes as ExecuTorch's partitioners read them.
 
 They look at one operator with the dequantizes before it and the quantize behind it, so no two
-operators may read one dequantize, and what is put together has to be on one grid.
+operators may read one dequantize.
 """
 
 from __future__ import annotations
@@ -50,14 +50,6 @@ def separate(network: Network) -> None:
             reader.replace_input_with(node, own)
     drop_unused(network)
     network.compile_graph()
-
-
-def on_one_grid(node: fx.Node) -> None:
-    """Round what a concatenation reads to the grid of the whole, where it has another."""
-    parts, grid = cast(list[fx.Node], node.args[0]), grid_behind(node)
-    for part in dict.fromkeys(parts) if grid else ():
-        if part.target is DEQUANTIZE and part.args[1:] != grid:
-            round_between(part, node, cast(tuple[Any, ...], grid))
 
 
 def grid_behind(node: fx.Node) -> tuple[Any, ...] | None:

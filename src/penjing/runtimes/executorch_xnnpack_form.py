@@ -1,7 +1,7 @@
 """The form in which XNNPACK, ExecuTorch's delegate for processors, takes all of a network.
 
-Biases have to be real there, scales positive, and a mean over rows and columns keeps these as ones.
-No number changes here.
+Biases have to be real there, scales positive, what is put together on one grid, and a mean over
+rows and columns keeps these as ones. No number changes here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from penjing.runtimes.executorch_rounding import (
     FUSED,
     QUANTIZE,
     fuse_clamps,
-    on_one_grid,
+    grid_behind,
+    round_between,
     separate,
 )
 
@@ -52,7 +53,7 @@ def for_xnnpack(network: Network) -> Network:
             else:
                 _write_real(new, node, 1)
         elif node.target is aten.cat.default:
-            on_one_grid(node)
+            _on_one_grid(node)
     separate(new)
     return new
 
@@ -118,6 +119,16 @@ def _positive_scales(network: Network, weight: fx.Node) -> None:
     shape = (-1, *[1] * (network.tensor(codes).dim() - 1))
     set_tensor(network, codes, network.tensor(codes) * signs.view(shape))
     set_tensor(network, scales, network.tensor(scales).abs())
+
+
+def _on_one_grid(node: fx.Node) -> None:
+    """Round what a concatenation reads to the grid of the whole, where it has another."""
+    grid = grid_behind(node)
+    if grid is None:
+        return
+    for part in node.all_input_nodes:
+        if part.target is DEQUANTIZE and part.args[1:] != grid:
+            round_between(part, node, grid)
 
 
 def _is_constant(node: fx.Node) -> bool:
