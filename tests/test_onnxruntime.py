@@ -128,11 +128,22 @@ def test_attention_of_any_rank_gives_the_networks_numbers(
     np.testing.assert_allclose(session.run(x.numpy()), network(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+class Pointwise(nn.Sequential):
+    """A convolution whose weights lie alike by rows and by columns, but for strides."""
+
+    def __init__(self) -> None:
+        pool = nn.AdaptiveAvgPool2d(1)
+        super().__init__(nn.Conv2d(3, 8, 1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(8, 5))
+
+
 @pytest.mark.parametrize("rounded", [False, True])
-def test_how_tensors_are_laid_out_in_memory_changes_no_file(rounded: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Small, Pointwise])
+def test_how_tensors_are_laid_out_in_memory_changes_no_file(
+    kind: type[nn.Module], rounded: bool, tmp_path: Path
+) -> None:
     """Nor that the example is a view of one number."""
     torch.manual_seed(0)
-    model, x = Small().eval(), torch.randn(16, 3, 8, 8)
+    model, x = kind().eval(), torch.randn(16, 3, 8, 8)
     data = [(x, torch.arange(16) % 5)]
     by_columns = model, x.to(memory_format=torch.channels_last)
     both = copy.deepcopy(model).to(memory_format=torch.channels_last), by_columns[1]

@@ -70,14 +70,19 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
             "so that the batch size stays free"
         )
     _require_finite(model)
-    example = pytree.tree_map(lambda one: one.contiguous(), example)
+    example = pytree.tree_map(_dense, example)
     program = _export(model, *as_call(example))
     break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
     _spell_out(program)
     network = copy.deepcopy(Network(program, program.graph, example=example, source=source))
     for tensor in (*network.parameters(), *network.buffers()):
-        tensor.data = tensor.data.contiguous()
+        tensor.data = _dense(tensor.data)
     return network
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the strides that its sizes tell, those of axes of one entry too."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _require_finite(model: nn.Module) -> None:

@@ -30,14 +30,12 @@ class Flat(torch.nn.Module):
 
 
 def one_sample(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example's call with its first sample alone, laid out densely, for a view may have strides
-    that no file can have, such as NumPy's 0 for an axis that was added."""
+    """The example's call with its first sample alone."""
     call = as_call(example)
     dims = batch_dims(call, 0)
 
     def cut(one: torch.Tensor) -> torch.Tensor:
-        some = one[:1] if dims[id(one)] else one
-        return some.clone(memory_format=torch.contiguous_format)
+        return one[:1] if dims[id(one)] else one
 
     found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(cut, call)
     return found
