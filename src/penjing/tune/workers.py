@@ -14,6 +14,11 @@ from typing import TypeVar
 import torch
 from torch import distributed, nn
 
+if distributed.is_available():
+    # torch.export imports it too, and its functions keep the group that is there when they are
+    # defined: its threads then outlive it, and a process may end by one of them. So: before that.
+    import torch.distributed.nn
+
 Item = TypeVar("Item")
 
 
