@@ -52,6 +52,8 @@ def test_figures_and_outputs_of_the_device_are_those_of_here(
     assert one.file_bytes == artifact.file_bytes
     assert one.latency is None
     assert one.notes == (f"onnxruntime {onnxruntime.__version__}",)
+    left = [path.name for path in (loopback.folder / "cache").iterdir()]
+    assert left == ["penjing"]  # and no runtime's identifier of the device
     here = peak_process_bytes(artifact.path, x)
     if here is not None:
         assert one.peak_process_bytes is not None

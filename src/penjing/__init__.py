@@ -1,5 +1,6 @@
 """penjing: from a trained PyTorch network to the smaller file that runs best on a device."""
 
+import penjing.telemetry  # noqa: F401  first, for it counts on being early
 from penjing.contract import Artifact, Measurement, Plan
 from penjing.data import Arrays, image_folder, npz
 from penjing.errors import InputError, MachineError, PenjingError

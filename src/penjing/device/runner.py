@@ -56,6 +56,7 @@ class Refused(Exception):
 
 
 def _onnxruntime(files: list[str], threads: int) -> tuple[Any, Any]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as penjing.telemetry has it
     ort = importlib.import_module("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -71,6 +72,7 @@ def _onnxruntime(files: list[str], threads: int) -> tuple[Any, Any]:
 
 def _openvino(files: list[str], threads: int) -> tuple[Any, Any]:
     """Compiled for each batch size; with real numbers as they are, not as bfloat16 or in groups."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # likewise
     ov = importlib.import_module("openvino")
     options = {
         "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY",
@@ -134,8 +136,7 @@ def _litert(files: list[str], threads: int) -> tuple[Any, Any]:
         found = []
         for one in gives:
             codes, (scale, zero) = interpreter.get_tensor(one["index"]), one["quantization"]
-            real = (codes.astype("float32") - zero) * np.float32(scale) if scale else codes
-            found.append(real)
+            found.append((codes.astype("float32") - zero) * np.float32(scale) if scale else codes)
         return found
 
     return inputs, functools.partial(_by_sample, sample, inputs)
@@ -257,11 +258,10 @@ def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
             if set(file.files) != set(keys):  # by position, where they aren't called by name
                 keys = [str(i) for i in range(len(file.files))]
             return [file[key] for key in keys]
-    draw, found = np.random.default_rng(wanted["seed"]), []
+    rng, found = np.random.default_rng(wanted["seed"]), []
     for _, shape, kind in inputs:
-        real = np.dtype(kind).kind == "f"
-        found.append(draw.standard_normal(shape) if real else draw.integers(0, 2, shape))
-        found[-1] = found[-1].astype(kind)
+        x = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else rng.integers(0, 2, shape)
+        found.append(x.astype(kind))
     return found
 
 

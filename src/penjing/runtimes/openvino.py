@@ -195,7 +195,7 @@ class OpenVinoSession:
 def _converted(model: onnx.ModelProto) -> openvino.Model:
     """With what its converter does before a model is saved, as to fold what is known of shapes.
 
-    The converter itself (`openvino.convert_model`) isn't called, for it sends telemetry.
+    The converter itself (`openvino.convert_model`) isn't called, for it reports each use.
     """
     structure = {one.key: one.value for one in model.metadata_props}[OUTPUTS_KEY]
     del model.metadata_props[:]  # else OpenVINO keeps it twice
