@@ -6,9 +6,9 @@ Prints a Markdown table. Nothing in it is measured on an NPU: cycles, SRAM, flas
 estimated by Vela. `cycles_ratio` and `flash_ratio` are to the dense network in a `.tflite` file on
 the same NPU. `same_decisions` is the share of samples for which the compiled file's integers, run
 by LiteRT or XNNPACK, decide as the quantized network does. What is pruned isn't tuned, so this says
-what is saved, not what is lost; MobileNetV2 and the plain CNN have random weights. Where ExecuTorch
-and tosa-tools are installed, the dense network is also lowered through ExecuTorch, once by penjing
-and once by Arm's own quantizer.
+what is saved, not what is lost; the MobileNets and the plain CNN have random weights. Where
+ExecuTorch and tosa-tools are installed, the dense network is also lowered through ExecuTorch, once
+by penjing and once by Arm's own quantizer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def sparse(network: Network, share: float) -> Network:
 def variants(task: Task) -> Iterator[tuple[str, Network]]:
     """The network as it is, with half the channels, and with a fifth of the weights; in int8."""
     network = capture(task.model, task.example)
-    quantize = Quantize(outputs=True)
+    quantize = Quantize(**EthosU.demands)
     yield "int8", quantize(network, task)
     pruned = PruneChannels(1 - KEEP, multiple=8)(network, task)
     yield f"int8, {KEEP:.0%} of channels", quantize(pruned, task)

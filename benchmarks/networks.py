@@ -57,9 +57,16 @@ class CifarResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def conv_bn(before: int, after: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_bn(
+    before: int,
+    after: int,
+    size: int,
+    stride: int = 1,
+    groups: int = 1,
+    activation: type[nn.Module] = nn.ReLU6,
+) -> nn.Sequential:
     conv = nn.Conv2d(before, after, size, stride, size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU6())
+    return nn.Sequential(conv, nn.BatchNorm2d(after), activation())
 
 
 class Inverted(nn.Module):
@@ -100,6 +107,53 @@ class MobileNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).mean((2, 3)))
+
+
+class Excited(nn.Module):
+    """Squeeze-and-excitation: channels weighted by what their means say."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = by_eight(width / 4)
+        self.squeeze, self.excite = nn.Conv2d(width, inner, 1), nn.Conv2d(inner, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = functional.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return x * functional.hardsigmoid(self.excite(means))
+
+
+class MobileNetV3Small(nn.Module):
+    """Howard et al., "Searching for MobileNetV3", 2019, table 2."""
+
+    TABLE = (
+        (3, 16, 16, True, nn.ReLU, 2), (3, 72, 24, False, nn.ReLU, 2),
+        (3, 88, 24, False, nn.ReLU, 1), (5, 96, 40, True, nn.Hardswish, 2),
+        (5, 240, 40, True, nn.Hardswish, 1), (5, 240, 40, True, nn.Hardswish, 1),
+        (5, 120, 48, True, nn.Hardswish, 1), (5, 144, 48, True, nn.Hardswish, 1),
+        (5, 288, 96, True, nn.Hardswish, 2), (5, 576, 96, True, nn.Hardswish, 1),
+        (5, 576, 96, True, nn.Hardswish, 1),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = conv_bn(3, 16, 3, 2, activation=nn.Hardswish)
+        width, self.blocks = 16, nn.ModuleList()
+        for size, inner, after, excited, kind, stride in self.TABLE:
+            layers = [conv_bn(width, inner, 1, activation=kind)] if inner > width else []
+            layers.append(conv_bn(inner, inner, size, stride, inner, kind))
+            layers += [Excited(inner)] if excited else []
+            layers += [nn.Conv2d(inner, after, 1, bias=False), nn.BatchNorm2d(after)]
+            self.blocks.append(nn.Sequential(*layers))
+            width = after
+        self.last = conv_bn(width, 576, 1, activation=nn.Hardswish)
+        self.classifier = nn.Sequential(nn.Linear(576, 1024), nn.Hardswish(), nn.Linear(1024, 1000))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block, (*_, stride) in zip(self.blocks, self.TABLE, strict=True):
+            y = block(x)
+            x = x + y if stride == 1 and x.shape == y.shape else y
+        return self.classifier(self.last(x).mean((2, 3)))
 
 
 def by_eight(width: float) -> int:
@@ -248,11 +302,14 @@ def random_task(model: nn.Module, name: str) -> Task:
 
 
 def small_tasks(folder: Path) -> dict[str, Callable[[], Task]]:
-    """By name, how to make the networks for NPUs: trained ResNet-20, and two of random weights."""
+    """By name, how to make the networks for NPUs: trained ResNet-20, three of random weights."""
     return {
         "ResNet-20": lambda: cifar_task(20, folder),
         "MobileNetV2 0.35 96x96": lambda: _small_task(
             lambda: MobileNetV2(0.35), 96, "MobileNetV2 0.35 96x96"
+        ),
+        "MobileNetV3-Small 96x96": lambda: _small_task(
+            MobileNetV3Small, 96, "MobileNetV3-Small 96x96"
         ),
         "plain CNN": lambda: _small_task(plain_cnn, 32, "plain CNN"),
     }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from penjing.contract import Artifact, Estimate, Session, as_arrays
 from penjing.errors import UnsafeError
@@ -52,6 +53,26 @@ class Token(nn.Module):
         return self.last(self.first(self.norm(x)).mean(1))
 
 
+class Gated(nn.Module):
+    """Activations that gate themselves, squeeze-and-excitation of both kinds, a sum in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.narrow, self.widen = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.join, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 5, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.silu(self.first(x))
+        y = functional.hardswish(self.second(x))
+        y = y * torch.sigmoid(self.excite(functional.silu(self.squeeze(y.mean((2, 3), True)))))
+        y = y * functional.hardsigmoid(self.widen(self.narrow(y.mean((2, 3), True)).relu()))
+        y = self.join(y)
+        y += x
+        return self.last(y).flatten(1)
+
+
 def linear() -> nn.Module:
     """Linear layers only."""
     return nn.Sequential(
@@ -69,6 +90,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "linear": (linear, torch.zeros(2, 6)),
     "signal": (Signal, torch.zeros(2, 2, 32)),
     "chained": (Chained, torch.zeros(2, 3, 8, 8)),
+    "gated": (Gated, torch.zeros(2, 3, 8, 8)),
     "token": (Token, torch.zeros(2, 3, 8, 8)),
     "pair to dict": (lambda: Two(True), PAIR),
     "pair to tuple": (lambda: Two(False), PAIR),

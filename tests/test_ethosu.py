@@ -20,7 +20,7 @@ from penjing.runtimes.registry import ENTRIES, runtime_of
 from penjing.search.inputs import open_file
 from penjing.targets import find_target
 from penjing.task import Task
-from tests.runtime_networks import assert_estimated_by_vela
+from tests.runtime_networks import assert_estimated_by_vela, gap, network_of
 from tests.test_quantize import Small
 
 if ENTRIES["ethosu"].missing:
@@ -69,6 +69,15 @@ def test_every_operator_runs_on_the_npu(
     compiled = tflite_file.operators(tflite_file.read(made.path.read_bytes()))
     assert [one.kind for one in compiled] == [ethosu.NPU_OPERATOR]
     assert_estimated_by_vela(runtime.estimate(made), accelerator)
+
+
+def test_gates_run_on_the_npu_too(tmp_path: Path) -> None:
+    network, inputs = network_of("gated", True, **EthosU.demands)
+    made = EthosU().lower(network, tmp_path / "a_vela.tflite")
+    places = EthosU().placement(made)
+    assert {one.unit for one in places} == {"npu"}
+    assert {one.operator for one in places} >= {"LOGISTIC", "MUL", "DEPTHWISE_CONV_2D"}
+    assert gap(network, EthosU().load(made), inputs) < 0.1
 
 
 def test_what_runs_here_is_what_was_compiled(

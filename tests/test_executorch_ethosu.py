@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from penjing.passes.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES, runtime_of
 from penjing.targets import find_target
 from penjing.task import Task
-from tests.runtime_networks import assert_damage_is_refused, assert_estimated_by_vela
+from tests.runtime_networks import Gated, assert_damage_is_refused, assert_estimated_by_vela
 from tests.test_quantize import Small
 
 if missing := ENTRIES["executorch-ethosu"].missing:
@@ -63,6 +63,8 @@ class Clipped(nn.Module):
 
 class Curved(nn.Module):
     """Activations that are tables, a product and a difference, a layer behind each."""
+
+    options: ClassVar[Mapping[str, Any]] = {"outputs": True}  # a table is one operator
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +112,8 @@ def _rounded(model: nn.Module) -> tuple[Network, Task]:
     torch.manual_seed(0)
     batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(4)]
     task = Task(model.eval(), batches[0][0][:2], batches, batches)
-    return Quantize(samples=64, outputs=True)(capture(task.model, task.example), task), task
+    options = getattr(model, "options", ExecuTorchEthosU.demands)
+    return Quantize(samples=64, **options)(capture(task.model, task.example), task), task
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[nn.Module],
 CASES = [
     (Small, "ethos-u55-128"), (Small, "ethos-u85-256"), (Joined, "ethos-u65-256"),
     (Clipped, "ethos-u55-128"), (Curved, "ethos-u85-256"),
+    (Gated, "ethos-u55-128"),
 ]  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 LiteRT, TOSA and the compilers behind them compute a layer on integers with any grid at its ends,
 but have no integer kernel for some operators that are less than a layer: a shortcut such as
 `pad(x[:, :, ::2, ::2], ...)`, a maximum pool with padding, an average pool whose output has a grid
-of its own. There the network falls apart into pieces of real numbers. A convolution whose weights
-are 0 and 1 (or all 1 / k^2) gives the same numbers, rounded or not.
+of its own, a hard sigmoid. There the network falls apart into pieces of real numbers. A convolution
+whose weights are 0 and 1 (or all 1 / k^2, or 1 / 6) gives the same numbers, rounded or not.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from penjing.network.tensors import set_tensor
 from penjing.network.trace import argument
 
 aten = torch.ops.aten
-Kind = Literal["moves", "averages", "means", "maxima"]
+Kind = Literal["moves", "averages", "means", "maxima", "gates"]
 """Slices with a stride and padded channels; average pools between two grids; adaptive ones among
-those that give 1 x 1; the padding of pools of maxima over values >= 0."""
+those that give 1 x 1; the padding of pools of maxima over values >= 0; hard sigmoids whose grid
+ends at 0 and 1."""
 LARGEST = 127
 AVERAGES = {aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default}
+HARD_SIGMOIDS = {aten.hardsigmoid.default, aten.hardsigmoid_.default}
 POSITIVE = {
     aten.relu.default, aten.relu_.default, aten.relu6.default, aten.sigmoid.default
 }  # fmt: skip
@@ -88,6 +90,8 @@ def _convolve(network: Network, kinds: Collection[Kind]) -> bool:
             changed = True
         elif node.target in AVERAGES:
             changed |= _average(network, node, known, kinds)
+        elif node.target in HARD_SIGMOIDS and "gates" in kinds:
+            changed |= _gate(network, node, known)
         elif node.target is aten.max_pool2d.default and "maxima" in kinds:
             changed |= _pad_before_maximum(network, node, known)
     return changed
@@ -197,6 +201,26 @@ def _average(
     return True
 
 
+def _gate(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
+    """Write a hard sigmoid between two grids as the convolution x / 6 + 1 / 2, whose ends its own
+    grid cuts off."""
+    source = cast(fx.Node, node.args[0])
+    before, after = grid_of(source), grid_of(next(iter(node.users)))
+    if before is None or after is None or len(node.users) > 1 or len(known[node]) != 4:
+        return False
+    top = float(network.tensor(after.scale).detach()) * (after.high - after.zero_point)
+    if after.zero_point != after.low or top > 1 + torch.finfo(torch.float32).eps:
+        return False
+    channels = known[source][1]
+    with network.graph.inserting_before(node):
+        bias = _tensor(network, f"{node.name}_bias", torch.full((channels,), 1 / 2), node)
+        weight = torch.full((channels, 1, 1, 1), 1 / 6)
+        new = _convolution(network, node, weight, [1, 1], [0, 0], bias)
+    node.replace_all_uses_with(new)
+    network.graph.erase_node(node)
+    return True
+
+
 def _pad_before_maximum(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
     """Let a pool of maxima over values >= 0 have no padding of its own: they are padded by zeros,
     which a convolution of weights 1 does on the way."""
@@ -229,23 +253,30 @@ def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -
 
 
 def _convolution(
-    network: Network, like: fx.Node, weight: torch.Tensor, strides: list[int], padding: list[int]
+    network: Network,
+    like: fx.Node,
+    weight: torch.Tensor,
+    strides: list[int],
+    padding: list[int],
+    bias: fx.Node | None = None,
 ) -> fx.Node:
     """Convolve what `like` reads; depthwise if the weight has one input channel.
 
-    Its weights are multiples of the largest one, so that their codes are 0 and 1.
+    Its weights are multiples of the largest one, so that their codes are 0 and 1. Where there is a
+    bias they are 0 and 127, for the grid of the bias is then as fine as may be.
     """
     source = cast(fx.Node, like.args[0])
     name = f"{like.name}_weight"
     value = _tensor(network, name, weight, like)
     if grid_of(source) is not None:
-        scales = torch.full((len(weight),), float(weight.max()))
+        largest = 1 if bias is None else LARGEST
+        scales = torch.full((len(weight),), float(weight.max()) / largest)
         scale = _tensor(network, f"{name}_scale", scales, like)
         value = _call(network, like, FAKE_QUANTIZE, value, scale, 0, -LARGEST, LARGEST)
     groups = len(weight) if weight.shape[1] == 1 else 1
     dilation = [1, 1]
     return _call(
-        network, like, aten.conv2d.default, source, value, None, strides, padding, dilation, groups
+        network, like, aten.conv2d.default, source, value, bias, strides, padding, dilation, groups
     )
 
 

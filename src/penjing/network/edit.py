@@ -12,7 +12,7 @@ from typing import Any
 
 from penjing.contract import Plan
 from penjing.network.fake_quantized import fake_quantize, give_bias
-from penjing.network.fold import fold_batch_norm, pool_means
+from penjing.network.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.network import Network
 from penjing.network.scaling import lift_bounds, scale_channels
 from penjing.network.shrink import shrink
@@ -22,6 +22,7 @@ EDITS: dict[str, Callable[..., None]] = {
     "shrink": shrink,
     "fold_batch_norm": fold_batch_norm,
     "pool_means": pool_means,
+    "split_silu": split_silu,
     "fake_quantize": fake_quantize,
     "ternarize": ternarize,
     "sign_inputs": sign_inputs,

@@ -1,4 +1,5 @@
-"""Folds: a batch norm into the layer before it, a mean into the pool that it is; same numbers."""
+"""Before rounding, what integers have kernels for: a batch norm folded into the layer before it, a
+mean written as the pool that it is, a SiLU as the product that it is. The same numbers."""
 
 from __future__ import annotations
 
@@ -83,5 +84,21 @@ def pool_means(network: Network) -> None:
             if not keep:
                 new = network.graph.call_function(aten.flatten.using_ints, (new, 1))
                 new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        network.graph.erase_node(node)
+
+
+def split_silu(network: Network) -> None:
+    """Write silu(x) as x sigmoid(x), in place.
+
+    The same numbers; some runtimes have integer kernels for the parts and none for the whole.
+    """
+    for node in list(network.graph.nodes):
+        if node.target not in (aten.silu.default, aten.silu_.default):
+            continue
+        with network.graph.inserting_before(node):
+            gate = network.graph.call_function(aten.sigmoid.default, node.args[:1])
+            new = network.graph.call_function(aten.mul.Tensor, (node.args[0], gate))
+        gate.meta, new.meta = dict(node.meta), dict(node.meta)
         node.replace_all_uses_with(new)
         network.graph.erase_node(node)

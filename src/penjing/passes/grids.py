@@ -21,7 +21,7 @@ from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.layers import LAYERS
-from penjing.passes.places import share_when_joined, values_to_round
+from penjing.passes.places import BOUNDED, share_when_joined, values_to_round
 from penjing.passes.widths import is_in
 from penjing.task import Task, as_call
 
@@ -37,7 +37,8 @@ class Calibration:
     Attributes:
         bits: of what layers read; sums, pools and concatenations keep eight, as does whatever the
             first and the last layer read.
-        ranges, samples, percentile, outputs, symmetric: see `penjing.passes.quantize.Quantize`.
+        ranges, samples, percentile, outputs, elementwise, symmetric: see
+            `penjing.passes.quantize.Quantize`.
     """
 
     bits: int
@@ -45,13 +46,14 @@ class Calibration:
     samples: int = 512
     percentile: float = 99.99
     outputs: bool = False
+    elementwise: bool = False
     symmetric: bool = False
 
     def __call__(
         self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
     ) -> dict[str, Any]:
         """The `activations` of the edit `fake_quantize`, for what `layers` read and give."""
-        rounded, roots = values_to_round(network, layers, self.outputs)
+        rounded, roots = values_to_round(network, layers, self.outputs, self.elementwise)
         values = _collect(network, task, self.samples, set(roots.values()))
         all_layers = [node for node in network.calls() if node.target in LAYERS]
         read: dict[fx.Node, int] = {}
@@ -66,7 +68,8 @@ class Calibration:
         found: dict[fx.Node, dict[str, float]] = {}
         for root in dict.fromkeys(roots[node] for node in rounded):
             width, where = bits[root], root.meta.get("layer") or root.name
-            seen = _some_of([values[one] for one in roots if one in values and roots[one] is root])
+            parts = [values[one] for one in roots if one in values and roots[one] is root]
+            seen = _some_of(parts)
             if float(seen.min()) == float(seen.max()):
                 left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
             if self.symmetric:
@@ -75,6 +78,8 @@ class Calibration:
                 low, high = activation_range(seen, self.ranges, width, self.percentile)
             except InputError as error:
                 raise InputError(f"calibration: at {where}, {error}") from error
+            if self.elementwise and len(parts) == 1 and not self.symmetric:
+                low, high = BOUNDED.get(root.target, (low, high))
             scale, zero = scale_and_zero_point(low, high, 2**width - 1)
             if self.symmetric:
                 zero = 2 ** (width - 1)  # zero is half a step off the middle of what was found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import fx
@@ -24,20 +25,34 @@ PASSING = {
     aten.slice.Tensor, aten.pad.default, aten.dropout.default, aten.dropout_.default,
     aten.permute.default, aten.transpose.int, aten.contiguous.default,
 }  # fmt: skip
+BOUNDED: Mapping[Any, tuple[float, float]] = {
+    aten.sigmoid.default: (0.0, 255 / 256), aten.sigmoid_.default: (0.0, 255 / 256),
+    aten.tanh.default: (-1.0, 127 / 128), aten.tanh_.default: (-1.0, 127 / 128),
+    aten.hardsigmoid.default: (0.0, 1.0), aten.hardsigmoid_.default: (0.0, 1.0),
+}  # fmt: skip
+"""By operator, the range on which kernels give what it gives in eight bits: 1 / 256 for a sigmoid,
+1 / 128 for a tangent."""
+PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
+ELEMENTWISE = {
+    *BOUNDED, *PRODUCTS, aten.hardswish.default, aten.hardswish_.default, aten.silu.default,
+    aten.silu_.default, aten.gelu.default, aten.leaky_relu.default, aten.leaky_relu_.default,
+}  # fmt: skip
 WIDEST = 2.0
 """How many times as wide as it must be a grid may be for what reads it, so that values share it."""
 
 
 def values_to_round(
-    network: Network, layers: list[fx.Node], all_results: bool
+    network: Network, layers: list[fx.Node], all_results: bool, elementwise: bool
 ) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
     """The values to round, in order, and for each its root, the value whose range gives its grid.
 
     Args:
         layers: those that compute on integers.
         all_results: round what they give even where nothing reads integers.
+        elementwise: round what activations and products give of rounded values.
     """
     wanted: set[fx.Node] = set()
+    others = JOINED | PASSING | (ELEMENTWISE if elementwise else set())
     outputs = {  # of the network
         one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
     }
@@ -53,10 +68,12 @@ def values_to_round(
                 continue
             if node in layers and (all_results or node.target in CONVOLUTIONS):
                 wanted.add(edge)
-            elif node in layers or node.target in JOINED | PASSING:
+            elif node in layers or (node.target in others and not _by_a_constant(node)):
                 inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
                 ready = all(_edge(one) in wanted or one in wanted for one in inputs)
-                feeds = edge in last or _feeds_integers(edge, layers)
+                feeds = edge in last or any(
+                    one in layers or one.target in others for one in edge.users
+                )
                 if feeds and (ready or node in layers):
                     wanted.add(edge)
                     wanted.update(one for one in inputs if node.target not in LAYERS)
@@ -78,9 +95,10 @@ def _edge(node: fx.Node) -> fx.Node:
     return node
 
 
-def _feeds_integers(edge: fx.Node, layers: list[fx.Node]) -> bool:
-    """Whether an operator that computes on integers reads it."""
-    return any(user in layers or user.target in JOINED | PASSING for user in edge.users)
+def _by_a_constant(node: fx.Node) -> bool:
+    """Whether it is a product with a number or a parameter, which has no grid."""
+    computed = [one for one in node.args if isinstance(one, fx.Node) and one.op != "get_attr"]
+    return node.target in PRODUCTS and len(computed) < 2
 
 
 def share_when_joined(

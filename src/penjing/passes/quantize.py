@@ -48,6 +48,11 @@ class Quantize(Pass):
         outputs: round what a layer gives even where nothing reads integers, so at the network's
             outputs and before operators on floats; needed where a runtime computes a layer on
             integers only if they come out as well.
+        elementwise: round what activations and products give of rounded values, for NPUs, which
+            compute nothing on real numbers. What a sigmoid or a tangent gives is rounded on the
+            whole of the range that it can have.
+        split_silu: write SiLU as the product of a value with its sigmoid; needed where a runtime
+            has integers for these only.
         symmetric: grids of values reach as far below zero as above, and so have zero in their
             middle; needed where a runtime's integers have no zero point. A value behind a ReLU
             then has half as many levels.
@@ -71,6 +76,8 @@ class Quantize(Pass):
     percentile: float = 99.99
     skip: tuple[str, ...] = ()
     outputs: bool = False
+    elementwise: bool = False
+    split_silu: bool = False
     symmetric: bool = False
 
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
@@ -103,6 +110,8 @@ class Quantize(Pass):
     def plan(self, network: Network, task: Task) -> Plan:
         """Fold on a copy, run calibration samples, and choose every scale."""
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
+        if self.split_silu:
+            start += ({"edit": "split_silu"},)
         options = asdict(self) | {"skip": list(self.skip)}
         name = type(self).__name__
         if any(True for _ in grids(network)):
@@ -116,7 +125,7 @@ class Quantize(Pass):
         if self.activations is not None:
             find = Calibration(
                 self.activations, self.ranges, self.samples, self.percentile,
-                self.outputs, self.symmetric,
+                self.outputs, self.elementwise, self.symmetric,
             )  # fmt: skip
             activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ class EthosU(ByVela):
 
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
+    demands: ClassVar[Mapping[str, Any]] = {**ByVela.demands, "split_silu": True}
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export as LiteRT does, and compile that.

@@ -8,12 +8,14 @@ with the wrong scale and tell nobody. No number changes here.
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import fx
 
 from penjing.network import Network
 from penjing.network.layers import LAYERS
+from penjing.network.tensors import drop_unused
 from penjing.runtimes.executorch_rounding import (
     BY_CHANNEL,
     DEQUANTIZE,
@@ -30,7 +32,7 @@ CODES = {QUANTIZE, DEQUANTIZE, BY_CHANNEL}
 SUMS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
 TABLES = {
     aten.sigmoid.default, aten.tanh.default, aten.gelu.default, aten.silu.default,
-    aten.silu_.default, aten.hardswish.default, aten.hardswish_.default, aten.hardsigmoid.default,
+    aten.hardswish.default, aten.hardsigmoid.default, aten.leaky_relu.default,
 }  # fmt: skip
 MOVES = FUSED | {
     aten.max_pool2d.default, aten.cat.default, aten.slice.Tensor, aten.pad.default,
@@ -51,12 +53,35 @@ def for_tosa(network: Network) -> Network:
             averages between two grids (`penjing.network.as_convolutions`).
     """
     new = copy.deepcopy(network)
+    _leave_inputs_alone(new)
+    _leave_out_dropouts(new)
     fuse_clamps(new)
     for node in reversed(list(new.calls())):  # for what one rounds, the one before it gives
         if node.target in MOVES:
             _round_before(node)
     separate(new)
     return new
+
+
+def _leave_inputs_alone(network: Network) -> None:
+    """Call operators that write into what they read by the name of those that don't, in place."""
+    for node in network.calls():
+        name, _, overload = str(node.target).removeprefix("aten.").partition(".")
+        if name.endswith("_"):
+            node.target = getattr(getattr(aten, name.removesuffix("_")), overload)
+
+
+def _leave_out_dropouts(network: Network) -> None:
+    """Take out what does nothing in evaluation, and the second rounding to one grid, in place."""
+    for node in list(network.calls()):
+        if node.target is not aten.dropout.default:
+            continue
+        source, grid = cast(fx.Node, node.args[0]), grid_behind(node)
+        if source.target is DEQUANTIZE and source.args[1:] == grid:
+            for value in list(next(iter(node.users)).users):
+                value.replace_all_uses_with(source)
+        node.replace_all_uses_with(source)
+    drop_unused(network)
 
 
 def computes_codes(node: fx.Node) -> bool:

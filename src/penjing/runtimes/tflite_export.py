@@ -35,7 +35,7 @@ from penjing.runtimes.interface import (
 from penjing.task import as_call, batch_dims
 
 FORM = Form(torch.int8, codes=False)
-AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "maxima")
+AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
 KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 

@@ -72,7 +72,7 @@ class ByVela(Runtime):
         InputError: there is no such accelerator.
     """
 
-    demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
+    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "elementwise": True}
     stand_in: ClassVar[bool] = True
     floats: ClassVar[tuple[str, ...]] = ()
 
