@@ -247,3 +247,50 @@ def test_an_operator_that_the_converter_lacks_is_named(tmp_path: Path) -> None:
     network = capture(Scaled(torch.special.airy_ai), torch.randn(2, 4))
     with pytest.raises(InputError, match=r"converter can't take.*airy"):
         LiteRt().lower(network, tmp_path / "a.tflite")
+
+
+class Choosing(nn.Module):
+    """Two values with grids of their own, one of them or both chosen for an operator on floats."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last, self.how = nn.Conv2d(16 if how in ("cat", "stack") else 8, 4, 1), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x).relu()
+        y = self.two(x)
+        chosen = {
+            "cat": lambda: torch.cat([x, y], 1),
+            "maximum": lambda: torch.maximum(x, y),
+            "minimum": lambda: torch.minimum(x, y),
+            "where": lambda: torch.where(y > 0, x, y),
+            "stack": lambda: torch.stack([x, y], 1).flatten(1, 2),
+        }[self.how]()
+        return self.last(torch.exp(chosen / 4)).flatten(1)
+
+
+def _choosing(how: str, outputs: bool) -> tuple[Network, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(16, 3, 8, 8)
+    task = Task(Choosing(how).eval(), x[:2], [(x, torch.zeros(16))], [(x, torch.zeros(16))])
+    return Quantize(samples=16, outputs=outputs)(capture(task.model, x[:2]), task), x
+
+
+@pytest.mark.parametrize("outputs", [True, False])
+@pytest.mark.parametrize("how", ["cat", "maximum", "minimum", "where"])
+def test_what_is_chosen_from_several_grids_is_not_cut_off(
+    how: str, outputs: bool, tmp_path: Path
+) -> None:
+    """LiteRT's converter would round all of it to the grid of the first."""
+    network, x = _choosing(how, outputs)
+    session = LiteRt().load(LiteRt().lower(network, tmp_path / "a.tflite"))
+    with torch.no_grad():
+        want = network(x).numpy()
+    assert np.square(session.run(x.numpy()) - want).mean() < 1e-3 * want.var()
+
+
+def test_a_stack_of_several_grids_is_refused(tmp_path: Path) -> None:
+    network, _ = _choosing("stack", True)
+    with pytest.raises(InputError, match="would round all that is stacked at stack"):
+        LiteRt().lower(network, tmp_path / "a.tflite")

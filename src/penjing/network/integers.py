@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -22,6 +22,8 @@ from penjing.network.tensors import drop_unused, set_tensor
 
 aten = torch.ops.aten
 INTEGERS = torch.ops.quantized_decomposed
+QUANTIZE = INTEGERS.quantize_per_tensor.default
+DEQUANTIZE = INTEGERS.dequantize_per_tensor.default
 ROUNDING = {FAKE_QUANTIZE, TERNARIZE, BINARIZE, SIGN}
 
 
@@ -88,6 +90,15 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
     return new
 
 
+def round_between(node: fx.Node, reader: fx.Node, grid: tuple[Any, ...]) -> None:
+    """Let `reader` read `node` rounded to a grid, the arguments of `QUANTIZE` behind the value."""
+    with node.graph.inserting_before(reader):
+        codes = node.graph.call_function(QUANTIZE, (node, *grid))
+        value = node.graph.call_function(DEQUANTIZE, (codes, *grid))
+    codes.meta, value.meta = dict(node.meta), dict(node.meta)
+    reader.replace_input_with(node, value)
+
+
 def _leave_joins_unrounded(network: Network) -> None:
     """Leave out the rounding of each concatenation whose parts are on its grid already."""
     on: dict[fx.Node, tuple[str, tuple[int, int, int]] | None] = {}
@@ -107,15 +118,11 @@ def _value(network: Network, grid: Grid, scale: float, form: Form) -> None:
     graph, ends = network.graph, form.ends
     zero, low, high = (one + ends[0] for one in grid.integers)
     with graph.inserting_before(grid.node):
-        codes = graph.call_function(
-            INTEGERS.quantize_per_tensor.default, (grid.source, scale, zero, *ends)
-        )
+        codes = graph.call_function(QUANTIZE, (grid.source, scale, zero, *ends))
         made = [codes]
         if (low, high) != ends[:2]:
             made.append(graph.call_function(aten.clamp.default, (codes, low, high)))
-        value = graph.call_function(
-            INTEGERS.dequantize_per_tensor.default, (made[-1], scale, zero, *ends)
-        )
+        value = graph.call_function(DEQUANTIZE, (made[-1], scale, zero, *ends))
     for one in (*made, value):
         one.meta = dict(grid.node.meta)
     grid.node.replace_all_uses_with(value)
@@ -163,9 +170,7 @@ def _unscaled(network: Network, layer: fx.Node, name: str, codes: Tensor, form: 
             return _put(network, layer, name, codes.to(torch.get_default_dtype()))
         node = _put(network, layer, name, codes)
         ends = (-127, 127, torch.int8)
-        value = network.graph.call_function(
-            INTEGERS.dequantize_per_tensor.default, (node, 1.0, 0, *ends)
-        )
+        value = network.graph.call_function(DEQUANTIZE, (node, 1.0, 0, *ends))
     value.meta = dict(layer.meta)
     return value
 

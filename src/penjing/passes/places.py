@@ -48,7 +48,8 @@ def values_to_round(
 
     Args:
         layers: those that compute on integers.
-        all_results: round what they give even where nothing reads integers.
+        all_results: round what they give even where nothing reads integers, and what is
+            concatenated of that.
         elementwise: round what activations and products give of rounded values.
     """
     wanted: set[fx.Node] = set()
@@ -71,8 +72,10 @@ def values_to_round(
             elif node in layers or (node.target in others and not _by_a_constant(node)):
                 inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
                 ready = all(_edge(one) in wanted or one in wanted for one in inputs)
-                feeds = edge in last or any(
-                    one in layers or one.target in others for one in edge.users
+                feeds = (
+                    edge in last
+                    or (all_results and node.target is CONCATENATION)
+                    or any(one in layers or one.target in others for one in edge.users)
                 )
                 if feeds and (ready or node in layers):
                     wanted.add(edge)

@@ -45,9 +45,9 @@ class Quantize(Pass):
         samples: how many training samples are looked at; two or more.
         percentile: for `"percentile"`.
         skip: layers to leave in float, by name or prefix.
-        outputs: round what a layer gives even where nothing reads integers, so at the network's
-            outputs and before operators on floats; needed where a runtime computes a layer on
-            integers only if they come out as well.
+        outputs: round what a layer or a concatenation gives even where nothing reads integers, so
+            at the network's outputs and before operators on floats; needed where a runtime computes
+            a layer on integers only if they come out as well.
         elementwise: round what activations and products give of rounded values, for NPUs, which
             compute nothing on real numbers. What a sigmoid or a tangent gives is rounded on the
             whole of the range that it can have.

@@ -16,14 +16,13 @@ from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.as_convolutions import Kind, write_as_layers
 from penjing.network.complex import without_complex
-from penjing.network.integers import Form, with_integers
+from penjing.network.integers import DEQUANTIZE, QUANTIZE, Form, with_integers
 from penjing.network.layers import LAYERS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
 from penjing.runtimes.executorch import FORWARD, ExecuTorch, ExecuTorchSession
 from penjing.runtimes.executorch_file import bytes_of_weights
-from penjing.runtimes.executorch_rounding import DEQUANTIZE, QUANTIZE
 from penjing.runtimes.executorch_tosa_form import CODES, computes_codes, for_tosa
 from penjing.runtimes.interface import one_sample
 from penjing.runtimes.vela import CONFIG, ByVela

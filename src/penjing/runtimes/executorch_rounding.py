@@ -12,13 +12,11 @@ import torch
 from torch import fx
 
 from penjing.network import Network
-from penjing.network.integers import INTEGERS
+from penjing.network.integers import DEQUANTIZE, INTEGERS, QUANTIZE
 from penjing.network.tensors import drop_unused
 from penjing.network.trace import argument
 
 aten = torch.ops.aten
-QUANTIZE = INTEGERS.quantize_per_tensor.default
-DEQUANTIZE = INTEGERS.dequantize_per_tensor.default
 BY_CHANNEL = INTEGERS.dequantize_per_channel.default
 FUSED = {
     aten.relu.default, aten.relu_.default, aten.relu6.default, aten.relu6_.default,
@@ -56,12 +54,3 @@ def grid_behind(node: fx.Node) -> tuple[Any, ...] | None:
     """The grid on which all that a node gives is rounded; None if it isn't."""
     readers = list(node.users)
     return readers[0].args[1:] if [one.target for one in readers] == [QUANTIZE] else None
-
-
-def round_between(node: fx.Node, reader: fx.Node, grid: tuple[Any, ...]) -> None:
-    """Let `reader` read `node` rounded to a grid."""
-    with node.graph.inserting_before(reader):
-        codes = node.graph.call_function(QUANTIZE, (node, *grid))
-        value = node.graph.call_function(DEQUANTIZE, (codes, *grid))
-    codes.meta, value.meta = dict(node.meta), dict(node.meta)
-    reader.replace_input_with(node, value)

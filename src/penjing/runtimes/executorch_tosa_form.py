@@ -14,16 +14,14 @@ import torch
 from torch import fx
 
 from penjing.network import Network
+from penjing.network.integers import DEQUANTIZE, QUANTIZE, round_between
 from penjing.network.layers import LAYERS
 from penjing.network.tensors import drop_unused
 from penjing.runtimes.executorch_rounding import (
     BY_CHANNEL,
-    DEQUANTIZE,
     FUSED,
-    QUANTIZE,
     fuse_clamps,
     grid_behind,
-    round_between,
     separate,
 )
 

@@ -13,17 +13,15 @@ import torch
 from torch import Tensor, fx
 
 from penjing.network import Network
+from penjing.network.integers import DEQUANTIZE, QUANTIZE, round_between
 from penjing.network.layers import LAYERS
 from penjing.network.shapes import shapes
 from penjing.network.tensors import set_tensor
 from penjing.runtimes.executorch_rounding import (
     BY_CHANNEL,
-    DEQUANTIZE,
     FUSED,
-    QUANTIZE,
     fuse_clamps,
     grid_behind,
-    round_between,
     separate,
 )
 

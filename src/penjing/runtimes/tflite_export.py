@@ -9,16 +9,24 @@ integers only as a layer is written as one (`penjing.network.as_convolutions`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from penjing.arith.quantizer import scale_and_zero_point
 from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.as_convolutions import Kind, write_as_layers
 from penjing.network.complex import without_complex
 from penjing.network.fake_quantized import weight_grids
-from penjing.network.integers import ROUNDING, Form, with_integers
+from penjing.network.integers import (
+    DEQUANTIZE,
+    QUANTIZE,
+    ROUNDING,
+    Form,
+    round_between,
+    with_integers,
+)
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
@@ -34,7 +42,18 @@ from penjing.runtimes.interface import (
 )
 from penjing.task import as_call, batch_dims
 
+aten = torch.ops.aten
 FORM = Form(torch.int8, codes=False)
+CHOOSES = {
+    aten.cat.default: 0, aten.stack.default: 0, aten.minimum.default: 0, aten.maximum.default: 0,
+    aten.where.self: 1,
+}  # fmt: skip
+"""By operator that gives values of several tensors, how many arguments come before these."""
+MOVES = {
+    aten.flatten.using_ints, aten.reshape.default, aten.view.default, aten.permute.default,
+    aten.transpose.int, aten.slice.Tensor, aten.select.int, aten.squeeze.dim,
+    aten.unsqueeze.default, aten.expand.default, aten.max_pool2d.default, aten.dropout.default,
+}  # fmt: skip
 AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
 KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
@@ -62,6 +81,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
             outputs = network(*args, **kwargs)
             known = _known(network, outputs)
             real = with_integers(write_as_layers(without_complex(network), AS_LAYERS), FORM)
+            _round_what_is_chosen(real)
             plain = write_plainly(real, shapes(real))
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
         layers = [node for node in plain.calls() if node.target in LAYERS]
@@ -104,6 +124,41 @@ def _known(network: Network, outputs: Any) -> dict[str, Any]:
         for name, one in zip(names, leaves, strict=True)
     ]
     return {"inputs": inputs, "outputs": structure_of(outputs)}
+
+
+def _round_what_is_chosen(network: Network) -> None:
+    """Round what an operator chooses from values on several grids to one that reaches as far as all
+    of theirs, in place, where it isn't rounded already.
+
+    The converter computes it on integers whatever the network says, by the grid of one of them.
+
+    Raises:
+        InputError: it is a stack, behind which the converter doesn't see a rounding.
+    """
+    for node in list(network.calls()):
+        if node.target not in CHOOSES or any(one.target is QUANTIZE for one in node.users):
+            continue
+        values = torch.utils._pytree.tree_leaves(node.args[CHOOSES[node.target] :])
+        found = {_grid_of(one) for one in values if isinstance(one, torch.fx.Node)}
+        if len(found) < 2 or None in found:
+            continue
+        if node.target is aten.stack.default:
+            raise InputError(
+                f"the LiteRT converter would round all that is stacked at {node.name} to the grid "
+                "of the first; use torch.cat, or leave layers before it in float (Quantize skip)"
+            )
+        ends = [scale * (end - zero) for scale, zero, *both, _ in found for end in both]  # type: ignore[misc]
+        scale, zero = scale_and_zero_point(min(ends), max(ends))
+        for reader in list(node.users):
+            round_between(node, reader, (scale, zero + FORM.ends[0], *FORM.ends))
+    network.compile_graph()
+
+
+def _grid_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
+    """On which a value is rounded, behind whatever only moves it; None if it isn't."""
+    while node.target in MOVES:
+        node = cast(torch.fx.Node, node.args[0])
+    return tuple(node.args[1:]) if node.target is DEQUANTIZE else None
 
 
 def _convert(flat: Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
