@@ -15,8 +15,8 @@ import torch
 from torch import distributed, nn
 
 if distributed.is_available():
-    # torch.export imports it too, and its functions keep the group that is there when they are
-    # defined: its threads then outlive it, and a process may end by one of them. So: before that.
+    # Before a process group is made: its functions keep the group that they find when they are
+    # defined, whose threads would then outlive it. Else torch.export imports it, too late.
     import torch.distributed.nn
 
 Item = TypeVar("Item")
