@@ -6,17 +6,19 @@ from __future__ import annotations
 import copy
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Artifact
+from penjing.contract import Array, Artifact, Parity
 from penjing.data import Arrays
-from penjing.errors import InputError, UnsafeError
-from penjing.measure.parity import wilson
+from penjing.errors import DivergenceError, InputError, UnsafeError
+from penjing.measure.parity import departs, parity, wilson
 from penjing.network import Network, capture
+from penjing.network.fake_quantized import unrounded
 from penjing.network.layers import LAYERS
 from penjing.passes import Quantize
 from penjing.runtimes.onnxruntime import OnnxRuntime
@@ -107,15 +109,89 @@ def test_the_first_layer_that_goes_astray_is_found(name: str, place: int, quanti
     layers = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
     runtime = _Astray()
     runtime.layer = layers[place]
-    assert first_divergence(network, runtime, task.example, 0.2) == layers[place]
+    assert first_divergence(network, runtime, task.example) == layers[place]
 
 
 def test_nothing_goes_astray_in_a_runtime_that_is_right() -> None:
     task = self_taught()
     assert (
-        first_divergence(capture(task.model, task.example), OnnxRuntime(), task.example, 1e-3)
-        is None
+        first_divergence(capture(task.model, task.example), OnnxRuntime(), task.example) is None
     )
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_file_that_departs_from_its_network_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    task = self_taught()
+    monkeypatch.setattr(_Astray, "layer", "conv2")
+    monkeypatch.setattr("penjing.search.export.find_runtime", lambda _: _Astray())
+    with pytest.raises(DivergenceError, match="the first layer astray is conv2; likely cause"):
+        export(task, "onnxruntime", tmp_path, this_machine(), precision)
+    assert not list(tmp_path.iterdir())
+    proof = export(task, "onnxruntime", tmp_path, this_machine(), precision, True)
+    assert proof.diverges is not None
+    assert proof.parity is not None
+    assert proof.parity.departure > 1
+    assert json.loads((tmp_path / "export.json").read_text()) == proof.to_json()
+
+
+def test_what_a_file_gives_otherwise_than_its_record_says_is_said(tmp_path: Path) -> None:
+    task, record = self_taught(), tmp_path / "export.json"
+    proof = export(task, "onnxruntime", tmp_path, this_machine(), "int8")
+    assert verify(tmp_path / "model.onnx", task).differs == ()
+    kept = json.loads(record.read_text())
+    kept["score"] -= 0.25
+    kept["to_original"]["same_decisions"] -= 0.125
+    kept["to_original"]["mean_difference"] *= 3
+    kept |= {"saturates": ["conv1"], "version": "0.1"}
+    kept["judged_on"]["instructions"] = ["avx2"]
+    record.write_text(json.dumps(kept))
+    lines = verify(tmp_path / "model.onnx", task).differs
+    assert lines[0] == f"score {100 * proof.score:.2f}, recorded {100 * proof.score - 25:.2f}"
+    assert [line.split(" ", 1)[1] for line in lines[1:2]] == [
+        f"of the original's decisions kept, recorded {kept['to_original']['same_decisions']:.2%}"
+    ]
+    assert lines[2].startswith("outputs ")
+    assert lines[3] == "saturates: never, recorded ['conv1']"
+    assert lines[4].endswith(", recorded 0.1")
+    assert lines[5].endswith(" (avx2)")
+
+
+def test_rounding_explains_what_it_changes_itself_and_no_more() -> None:
+    task = self_taught("resnet_a")
+    network = Quantize(samples=32)(capture(task.model, task.example), task)
+    batches = [(x, y) for x, y in task.test]
+    for share, explained in ((0.0, True), (0.9, True), (1.1, False)):
+        found = parity(network, _Moved(network, 2 * share), batches)
+        assert found.departure == pytest.approx(share, abs=1e-3)
+        assert departs(replace(found, same_decisions=None)) is not explained
+
+
+class _Moved:
+    """The network's outputs, moved by so many times what its rounding changes."""
+
+    inputs = ()
+
+    def __init__(self, network: Network, times: float) -> None:
+        self.network, self.exact, self.times = network, unrounded(network), times
+
+    def run(self, x: Array) -> Array:
+        with torch.no_grad():
+            one, other = self.network(torch.from_numpy(x)), self.exact(torch.from_numpy(x))
+        return (one + self.times * (other - one)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("same", "kept", "departure"),
+    [(0.97, 0.99, True), (0.997, 1.0, False), (0.97, 0.975, False), (0.9, None, True)],
+)
+def test_decisions_depart_where_rounding_keeps_more_beyond_doubt(
+    same: float, kept: float | None, departure: bool
+) -> None:
+    found = Parity(1000, 0.1, 0.1, same, None, 0.5, kept)
+    assert bool(departs(found)) is departure
+    assert not departs(found, "float16")
 
 
 def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None:
@@ -147,4 +223,5 @@ def test_a_network_with_several_outputs_is_proven_too(tmp_path: Path) -> None:
     data = Arrays(x, torch.arange(32) % 4, batch_size=8)
     task = Task(_Two().eval(), x[:2], data, data, data)
     proof = export(task, "onnxruntime", tmp_path, this_machine())
+    assert proof.parity is not None
     assert proof.parity.max_difference < 1e-5

@@ -152,7 +152,7 @@ def test_trained_norms_are_folded_into_the_scales(
     }
     second = Ternarize(activations=8).plan(first, task)
     kinds = [one["edit"] for one in second.edits]
-    assert kinds == ["fold_batch_norm", "pool_means", "fake_quantize"]
+    assert kinds == ["fold_batch_norm", "pool_means", "fake_quantize", "fix_overflow"]
     integers = carry_out(first, second)
     assert not any("batch_norm" in str(node.target) for node in integers.calls())
     for name, one in codes.items():

@@ -140,7 +140,7 @@ def bench(
     from penjing.device.address import Device
     from penjing.report.table import bench_table
     from penjing.search.bench import bench as run
-    from penjing.search.bench import bench_there
+    from penjing.search.bench import bench_there, warnings
     from penjing.targets import find_target, require_local
 
     where = "this machine"
@@ -159,6 +159,7 @@ def bench(
                 "--runtime (penjing runtimes lists them)"
             )
         times = run(files, seconds, runtimes=runtime or ())
+        notes = tuple(warnings(files, runtime or ()))
     if as_json:
         rows = {
             name: asdict(one) | {"verdict": one.verdict, "device": where, "notes": notes}
@@ -186,6 +187,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the file and its record.")] = Path(
         "exported"
     ),
+    accept_divergence: Annotated[
+        bool, typer.Option(help="Write a file that computes something else than its network.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the network as a runtime's file, and prove it on the test data."""
@@ -194,7 +198,8 @@ def export(
     from penjing.targets import find_target
 
     where = find_target(target)
-    proof = run(find_task(task), runtime or where.runtimes[0], out, where, precision)
+    name = runtime or where.runtimes[0]
+    proof = run(find_task(task), name, out, where, precision, accept_divergence)
     _print_proof(proof, as_json)
 
 

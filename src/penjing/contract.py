@@ -112,6 +112,31 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Saturating:
+    """A layer of an artifact whose sums may leave 16 bits on x86 processors without VNNI.
+
+    Attributes:
+        layer: its name.
+        channels: how many of its output channels may.
+        of: how many it has.
+    """
+
+    layer: str
+    channels: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.layer} ({self.channels} of {self.of} channels)"
+
+
+def some_of(layers: Sequence[Saturating] | Sequence[str], shown: int = 3) -> str:
+    """The first layers by name, and how many more there are."""
+    more = len(layers) - shown
+    names = ", ".join(map(str, layers[:shown]))
+    return names + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What one inference costs on a device that isn't here, as a vendor's tool reckons.
 
@@ -180,6 +205,10 @@ class Parity:
         mean_difference: mean absolute difference.
         same_decisions: share (0..1) of samples with the same argmax; None if outputs aren't scores.
         same_decisions_bound: its lower confidence bound at 95 % (Wilson); None as well.
+        departure: root mean square of the difference over what rounding explains, of the output
+            where that is most; beyond 1 the artifact computes something else than the network.
+        rounded_decisions: share (0..1) of samples whose argmax the network's rounding itself keeps;
+            None if it has none, or outputs aren't scores.
     """
 
     samples: int
@@ -187,6 +216,8 @@ class Parity:
     mean_difference: float
     same_decisions: float | None
     same_decisions_bound: float | None = None
+    departure: float = 0.0
+    rounded_decisions: float | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +268,11 @@ class Drop:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures of one artifact on one target; `None` is "not measured"."""
+    """Figures of one artifact on one target; `None` is "not measured".
+
+    Attributes:
+        saturates: `"never"`, or the layers that may leave 16 bits on x86 processors without VNNI.
+    """
 
     file_bytes: int | None = None
     weight_bytes: int | None = None
@@ -250,6 +285,7 @@ class Measurement:
     latency: Latency | None = None
     drop: Drop | None = None
     parity: Parity | None = None
+    saturates: Json = None
     notes: Sequence[str] = field(default=())
 
     def to_json(self) -> dict[str, Json]:

@@ -5,6 +5,7 @@
     │   └── CaptureError    (2)      the model can't be captured by torch.export
     ├── UnsafeError         (3)      refused: loading it could run code or corrupt memory
     ├── MachineError        (4)      this machine: disk, memory, permission
+    │   └── DivergenceError (4)      a file computes something else here than its network does
     └── RemoteError         (5)      the remote device
         └── RemoteFileError (5)      it is there, but can't load or run a file
 
@@ -42,6 +43,10 @@ class MachineError(PenjingError):
     """This machine lacks disk, memory or a permission."""
 
     exit_code = 4
+
+
+class DivergenceError(MachineError):
+    """A file computes something else on this machine than the network that it was made from."""
 
 
 class RemoteError(PenjingError):

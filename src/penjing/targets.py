@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import platform
 import shutil
 import subprocess
 import tomllib
@@ -12,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from penjing.errors import InputError
+from penjing.processor import processor_flags, this_processor
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 REMOTE = "ssh://"
@@ -96,24 +95,21 @@ def in_words(size: int) -> str:
 
 def this_machine() -> Target:
     """The machine that penjing runs on, found out from the operating system."""
-    flags = _cpu_flags()
-    wide = [
-        one for one in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp") if one in flags
-    ]
+    processor, flags = this_processor(), processor_flags()
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     figures = ("isa", "cores", "memory_bytes", "precisions", "channel_multiple")
     return Target(
         name="cpu",
-        description=f"this machine: {_cpu_name()}",
-        isa=" ".join([platform.machine(), *wide]),
+        description=f"this machine: {processor.name}",
+        isa=" ".join([processor.architecture, *processor.instructions]),
         cores=os.cpu_count() or 1,
         memory_bytes=memory,
         flash_bytes=None,
         runtimes=("onnxruntime", "openvino", "executorch", "litert"),
         precisions=("float32", "int8", *(["bfloat16"] if flags & BFLOAT16_FLAGS else [])),
-        channel_multiple=16 if "avx512f" in flags else 8,
+        channel_multiple=16 if "avx512f" in processor.instructions else 8,
         sources=dict.fromkeys(figures, "found out on this machine")
         | {"runtimes": "penjing runtimes lists which of them are installed"},
     )
@@ -149,24 +145,6 @@ def this_gpu() -> Target | None:
             "channel_multiple": "NVIDIA Deep Learning Performance Documentation (16 for int8)",
         },
     )
-
-
-def _proc_cpuinfo() -> dict[str, str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _cpu_flags() -> set[str]:
-    info = _proc_cpuinfo()
-    return set((info.get("flags") or info.get("Features") or "").split())
-
-
-def _cpu_name() -> str:
-    return _proc_cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def described() -> dict[str, Target]:

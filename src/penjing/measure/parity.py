@@ -1,50 +1,132 @@
-"""Parity: how far an artifact's outputs are from the network's."""
+"""Parity: how far an artifact's outputs are from the network's, and whether rounding explains it.
+
+A file and its network round the same values in another order of additions, so that here and there a
+value falls on the next integer. How much such steps matter, the rounding itself tells: the network
+without it. Two networks that round on their own lie about sqrt(2) times as far from each other as
+each from the one without; a file that is more than twice as far away computes something else.
+"""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
-from penjing.contract import Parity, Session, as_arrays
+from penjing.contract import Array, Parity, Session, as_arrays
 from penjing.network import Network
+from penjing.network.fake_quantized import grids, unrounded
 from penjing.task import Batches, as_call
 
+EXPLAINED = 2.0  # times what the rounding changes
+INEXACT = {"float32": 1e-3, "float16": 2e-2}
+"""By form of real numbers, what their own inexactness explains, as a share of an output's size."""
+NOTHING = 1e-12  # of an output that is zero throughout
 
-def parity(network: Network, session: Session, batches: Batches, samples: int = 1000) -> Parity:
+
+def parity(
+    network: Network,
+    session: Session,
+    batches: Batches,
+    samples: int = 1000,
+    floats: str = "float32",
+) -> Parity:
     """Run both on the same samples and compare every output; NaN equals nothing.
 
     Args:
         batches: held-out data.
         samples: stop once this many were compared.
+        floats: how the artifact holds real numbers.
     """
-    worst, total, count, seen, same = 0.0, 0.0, 0, 0, 0
-    decides = True
+    exact = unrounded(network) if any(True for _ in grids(network)) else None
+    found: list[_Output] = []
+    seen, same, rounding_kept, decides = 0, 0, 0, True
+    for inputs, _ in batches:
+        wanted = _outputs(network, inputs)
+        without = wanted if exact is None else _outputs(exact, inputs)
+        given = [np.asarray(one) for one in tree_leaves(session.run(as_arrays(inputs)))]
+        found = found or [_Output() for _ in wanted]
+        for output, *three in zip(found, wanted, given, without, strict=True):
+            output.add(*three)
+        decides = decides and given[0].ndim == 2
+        if decides:
+            choice = wanted[0].argmax(1)
+            same += int((choice == given[0].argmax(1)).sum())
+            rounding_kept += int((choice == without[0].argmax(1)).sum())
+        seen += len(given[0])
+        if seen >= samples:
+            break
+    count = max(sum(one.count for one in found), 1)
+    return Parity(
+        seen,
+        max((one.worst for one in found), default=0.0),
+        float(sum(one.total for one in found) / count),
+        same / seen if decides else None,
+        wilson(same, seen) if decides else None,
+        departure=max((one.departure(INEXACT[floats]) for one in found), default=0.0),
+        rounded_decisions=rounding_kept / seen if decides and exact is not None else None,
+    )
+
+
+def departs(found: Parity, floats: str = "float32") -> str:
+    """Why rounding doesn't explain how far a file is from its network; empty if it does.
+
+    Either some output is too far away, or beyond doubt more decisions differ than the rounding
+    itself changes.
+    """
+    if not found.departure <= 1:
+        return (
+            f"its outputs are {found.departure:.1f} times as far from its network's as rounding "
+            f"explains (at most {found.max_difference:.3g} apart, {found.samples} samples)"
+        )
+    if found.same_decisions is None or floats != "float32":
+        return ""
+    kept = 1.0 if found.rounded_decisions is None else found.rounded_decisions
+    most = 1 - wilson(round((1 - found.same_decisions) * found.samples), found.samples)
+    if most < wilson(round(kept * found.samples), found.samples):
+        return (
+            f"{found.same_decisions:.1%} of its decisions are its network's, where rounding itself "
+            f"keeps {kept:.1%} ({found.samples} samples)"
+        )
+    return ""
+
+
+class _Output:
+    """One output over all samples: differences, and their squares beside what explains them."""
+
+    def __init__(self) -> None:
+        self.worst, self.total, self.count = 0.0, 0.0, 0
+        self.apart, self.rounding, self.size = 0.0, 0.0, 0.0
+
+    def add(self, wanted: Array, given: Array, without: Array) -> None:
+        gap = np.abs(wanted.astype(np.float64) - given)
+        gap = np.where(np.isfinite(gap), gap, np.inf)
+        self.worst = max(self.worst, float(gap.max(initial=0.0)))
+        self.total += float(gap.sum())
+        self.count += gap.size
+        self.apart += float(np.square(gap).sum())
+        self.rounding += float(np.square(wanted.astype(np.float64) - without).sum())
+        self.size += float(np.square(wanted.astype(np.float64)).sum())
+
+    def departure(self, inexact: float) -> float:
+        """The root mean square of the difference over that of what rounding explains."""
+        share = math.sqrt(1 / max(self.count, 1))
+        explained = max(
+            EXPLAINED * math.sqrt(self.rounding) * share,
+            inexact * math.sqrt(self.size) * share,
+            NOTHING,
+        )
+        return math.sqrt(self.apart) * share / explained
+
+
+def _outputs(network: Network, inputs: Any) -> list[Array]:
+    args, kwargs = as_call(inputs)
     with torch.no_grad():
-        for inputs, _ in batches:
-            args, kwargs = as_call(inputs)
-            wanted = torch.utils._pytree.tree_leaves(network(*args, **kwargs))
-            found = torch.utils._pytree.tree_leaves(session.run(as_arrays(inputs)))
-            for one, other in zip(wanted, found, strict=True):
-                gap = np.abs(one.cpu().numpy().astype(np.float64) - other)
-                gap = np.where(np.isfinite(gap), gap, np.inf)
-                worst, total, count = (
-                    max(worst, float(gap.max())),
-                    total + gap.sum(),
-                    count + gap.size,
-                )
-            decides = decides and found[0].ndim == 2
-            if decides:
-                same += int((wanted[0].cpu().numpy().argmax(1) == found[0].argmax(1)).sum())
-            seen += len(found[0])
-            if seen >= samples:
-                break
-    mean = float(total / max(count, 1))
-    if not decides:
-        return Parity(seen, worst, mean, None)
-    return Parity(seen, worst, mean, same / seen, wilson(same, seen))
+        leaves = tree_leaves(network(*args, **kwargs))
+    return [one.cpu().numpy() for one in leaves]
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> float:

@@ -14,6 +14,7 @@ from penjing.contract import Plan
 from penjing.network.fake_quantized import fake_quantize, give_bias
 from penjing.network.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.network import Network
+from penjing.network.saturation import fix_overflow
 from penjing.network.scaling import lift_bounds, scale_channels
 from penjing.network.shrink import shrink
 from penjing.network.sub_integers import binarize, sign_inputs, ternarize
@@ -24,6 +25,7 @@ EDITS: dict[str, Callable[..., None]] = {
     "pool_means": pool_means,
     "split_silu": split_silu,
     "fake_quantize": fake_quantize,
+    "fix_overflow": fix_overflow,
     "ternarize": ternarize,
     "sign_inputs": sign_inputs,
     "binarize": binarize,

@@ -137,7 +137,8 @@ def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: 
     elif form.codes:
         _dequantized(network, layer, 1, name, codes, scales)
     else:
-        _dequantized(network, layer, 1, name, _times(codes, scales), scales)
+        real = _times(codes, scales)  # a scale below zero is the codes' sign, which those show
+        _dequantized(network, layer, 1, name, real, scales.abs())
     network.graph.erase_node(grid.node)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,11 +16,13 @@ from penjing.arith.quantizer import (
     weight_ends,
     weight_scales,
 )
-from penjing.contract import LeftAlone
+from penjing.contract import LeftAlone, Plan, some_of
 from penjing.data import calibration
 from penjing.errors import InputError
-from penjing.network import Network
+from penjing.network import Network, carry_out
+from penjing.network.fake_quantized import grids
 from penjing.network.layers import LAYERS
+from penjing.network.saturation import fix_overflow, saturating
 from penjing.passes.places import BOUNDED, share_when_joined, values_to_round
 from penjing.passes.widths import is_in
 from penjing.task import Task, as_call
@@ -117,6 +119,26 @@ def by_channel(network: Network, layers: Iterable[fx.Node], bits: int) -> dict[s
         name: {"scales": weight_scales(weight.cpu(), bits).tolist(), "low": low, "high": high}
         for name, weight in tensors.items()
     }
+
+
+def with_overflow_fix(plan: Plan, network: Network) -> Plan:
+    """The plan for this network, with scales enlarged at its end where sums may leave 16 bits, and
+    a note of how far; the plan itself where none may."""
+    rounded = carry_out(network, plan)
+    found = saturating(rounded)
+    if not found:
+        return plan
+    before = {grid.scale: rounded.tensor(grid.scale).detach().clone() for grid in grids(rounded)}
+    fix_overflow(rounded)
+    growth = max(
+        float((rounded.tensor(name).detach() / one).max()) for name, one in before.items()
+    )
+    note = (
+        f"overflow fix: scales grew, by up to {growth:.3f} times, in {some_of(found)}, so that "
+        "sums of two products fit 16 bits and x86 processors without VNNI decide alike"
+    )
+    edits = (*plan.edits, {"edit": "fix_overflow"})
+    return replace(plan, edits=edits, notes=(*plan.notes, note))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
 from penjing.network.layers import LAYERS
 from penjing.passes.contract import Pass
-from penjing.passes.grids import Calibration, choose, ends
+from penjing.passes.grids import Calibration, choose, ends, with_overflow_fix
 from penjing.passes.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
 from penjing.task import Task
 
@@ -111,7 +111,7 @@ class MixedPrecision(Pass):
             find = Calibration(self.activations, self.ranges, self.samples, self.percentile)
             activations = find(folded, task, layers.few, layers.left)
         edit = {"edit": "fake_quantize", "activations": activations, "weights": table.grids(chosen)}
-        return Plan(
+        plan = Plan(
             name,
             options,
             (*start, edit),
@@ -119,6 +119,7 @@ class MixedPrecision(Pass):
             tuple(layers.left),
             tuple(table.reasons(chosen)),
         )
+        return with_overflow_fix(plan, network)
 
     def _limit(self, table: _Table) -> int:
         """Bytes that may be spent.

@@ -15,7 +15,13 @@ from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.passes.contract import Pass
-from penjing.passes.grids import Calibration, ends, require_layers, why_not
+from penjing.passes.grids import (
+    Calibration,
+    ends,
+    require_layers,
+    why_not,
+    with_overflow_fix,
+)
 from penjing.passes.widths import is_in
 from penjing.task import Task
 
@@ -56,6 +62,10 @@ class Quantize(Pass):
         symmetric: grids of values reach as far below zero as above, and so have zero in their
             middle; needed where a runtime's integers have no zero point. A value behind a ReLU
             then has half as many levels.
+        overflow_fix: enlarge scales of weights just so far that x86 processors without VNNI, which
+            add products in pairs of 16 bits, compute the same integers as all others (see
+            `penjing.arith.saturation`); the plan's notes say what it changed. Not needed where
+            kernels add in 32 bits everywhere.
 
     Raises:
         InputError: an option is out of range, or names no layer; calibration data of another
@@ -79,6 +89,7 @@ class Quantize(Pass):
     elementwise: bool = False
     split_silu: bool = False
     symmetric: bool = False
+    overflow_fix: bool = True
 
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
@@ -130,9 +141,10 @@ class Quantize(Pass):
             activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}
         edit = {"edit": "fake_quantize", "activations": activations, "weights": weights}
-        return Plan(
+        plan = Plan(
             name, options, (*start, edit), self._summary(widths, activations), tuple(left_alone)
         )
+        return with_overflow_fix(plan, network) if self.overflow_fix else plan
 
     def _widths(self, network: Network) -> tuple[dict[fx.Node, int], list[LeftAlone]]:
         """Bits of each layer's weights, and what stays in float."""

@@ -12,7 +12,7 @@ from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids, scales_of
 from penjing.network.layers import LAYERS
 from penjing.passes.contract import Pass
-from penjing.passes.grids import Calibration, by_channel, choose
+from penjing.passes.grids import Calibration, by_channel, choose, with_overflow_fix
 from penjing.task import Task
 
 
@@ -95,7 +95,8 @@ class Ternarize(Pass):
         summary = f"{len(few)} layers to -1, 0, 1 with {self.scales} scale(s) to a channel"
         summary += f", {len(ends)} to {self.ends} bits" if ends else ""
         summary += f", {len(values)} values to 8 bits or {self.activations}" if values else ""
-        return Plan(name, options, tuple(edits), summary, tuple(chosen.left))
+        plan = Plan(name, options, tuple(edits), summary, tuple(chosen.left))
+        return with_overflow_fix(plan, network)
 
 
 def _has_value_grids(network: Network) -> bool:

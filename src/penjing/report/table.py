@@ -12,6 +12,7 @@ from penjing.runtimes.registry import Entry
 from penjing.search.export import Proof
 from penjing.search.profile import LayerProfile, NodeProfile
 from penjing.search.result import Candidate, Result
+from penjing.search.saturation import processor_of, warning
 from penjing.targets import REACH, Target, in_words
 
 HEADINGS = ("candidate", "accuracy", "drop", "bound", "ms", "ratio", "kB", "verdict")
@@ -42,8 +43,14 @@ def _row(one: Candidate) -> tuple[str, ...]:
 
 
 def reasons(result: Result) -> list[str]:
-    """One line for each candidate: what it gained, or why it failed."""
-    return [f"{one.name}: {one.reason}" for one in result.candidates if one.reason]
+    """One line for each candidate: what it gained, or why it failed; and one for each whose file
+    other processors decide otherwise."""
+    lines = [f"{one.name}: {one.reason}" for one in result.candidates if one.reason]
+    if result.judged_on:
+        here = processor_of(result.judged_on)
+        told = (warning(one.name, one.measurement.saturates, here) for one in result.everything)
+        lines += [line for line in told if line]
+    return lines
 
 
 def candidates_table(result: Result) -> Table:
@@ -152,13 +159,14 @@ def runtimes_table(entries: Mapping[str, Entry]) -> Table:
 
 def proof_lines(proof: Proof) -> list[str]:
     """What a file is and gives, a line for each question."""
-    same, lost = proof.parity, proof.drop
+    lost, same = proof.drop, proof.parity or proof.to_original
+    whose = "the network's" if proof.parity else "the original's"
     lines = [
         f"{proof.file}: {proof.file_bytes} bytes, {proof.runtime} {proof.version}, "
         + (f"sha256 {proof.sha256}" if proof.sha256 else "no record of its hash beside it"),
         f"score {100 * proof.score:.2f}, drop {lost.drop:+.2f} points against the original, "
         f"{100 * lost.confidence:.4g}% bound {lost.bound:+.2f}, {lost.samples} samples",
-        f"outputs: at most {same.max_difference:.3g} from the network's, "
+        f"outputs: at most {same.max_difference:.3g} from {whose}, "
         f"{same.mean_difference:.3g} on average, {same.samples} samples",
     ]
     if same.same_decisions is not None and same.same_decisions_bound is not None:
@@ -168,14 +176,18 @@ def proof_lines(proof: Proof) -> list[str]:
         )
     if proof.demands:
         lines.append(f"integers as {proof.runtime} demands them: {', '.join(proof.demands)}")
+    lines += proof.notes
+    here = processor_of(proof.judged_on)
+    told = warning(proof.file, proof.saturates, here)
+    lines.append(told or f"saturates: {proof.saturates}, judged on {here}")
     units = ", ".join(f"{count} on {unit}" for unit, count in proof.placement.items())
     lines.append(f"operators: {units}")
     lines += [f"fell back: {one}" for one in proof.fallbacks]
     if proof.estimate is not None:
         lines.append(_estimated(proof.estimate))
     if proof.diverges:
-        lines.append(f"diverges from {proof.diverges} on")
-    return lines
+        lines.append(f"accepted all the same: {proof.diverges}")
+    return lines + [f"differs from its record: {one}" for one in proof.differs]
 
 
 def _estimated(found: Estimate) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from penjing.contract import Artifact, Estimate, Placement, Session
+from penjing.contract import Artifact, Estimate, Placement, Saturating, Session
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, sha256_of
 from penjing.measure.footprint import footprint
 from penjing.network import Network
 from penjing.network.fake_quantized import grids
+from penjing.network.saturation import without_overflow
 from penjing.targets import Target
 
 
@@ -29,6 +30,8 @@ class Runtime(ABC):
         half_values: whether a file of float16 is computed in it too, so that it may be faster;
             else it holds weights alone.
         weights_alone: whether its files can hold integer weights where no value is rounded.
+        overflows: whether its kernels for x86 processors without VNNI add neighbouring products in
+            16 bits, so that its files must be proof against that (`penjing.arith.saturation`).
     """
 
     name: ClassVar[str]
@@ -38,6 +41,7 @@ class Runtime(ABC):
     floats: ClassVar[tuple[str, ...]] = ("float32",)
     half_values: ClassVar[bool] = False
     weights_alone: ClassVar[bool] = False
+    overflows: ClassVar[bool] = False
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """What stands against running `network` on `target`, one line each; empty if nothing.
@@ -97,6 +101,11 @@ class Runtime(ABC):
         """This runtime, set up for the target."""
         return self
 
+    def as_computed(self, network: Network) -> Network:
+        """The network that its file computes: this one, but for scales of weights that must grow so
+        that every processor adds up the same integers."""
+        return without_overflow(network) if self.overflows else network
+
     @classmethod
     def absent(cls) -> str | None:
         """Why it can't run on this machine though its packages are installed; None if it can."""
@@ -148,6 +157,11 @@ class Runtime(ABC):
         Raises:
             InputError: the runtime can't load them.
         """
+
+    def saturating(self, artifact: Artifact) -> list[Saturating]:
+        """The layers of the file that may leave 16 bits on x86 processors without VNNI, and so
+        decide otherwise there; empty if none can, or if the kernels add in 32 bits everywhere."""
+        return []
 
     @abstractmethod
     def placement(self, artifact: Artifact) -> list[Placement]:

@@ -135,7 +135,8 @@ class OnTensorRt(OnProvider):
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
     half_values: ClassVar[bool] = True
-    demands: ClassVar[Mapping[str, Any]] = {"symmetric": True}
+    demands: ClassVar[Mapping[str, Any]] = {"symmetric": True, "overflow_fix": False}
+    overflows: ClassVar[bool] = False
     form: ClassVar[Form] = Form(torch.int8)
     provider = Provider(
         "TensorrtExecutionProvider", {"trt_int8_enable": "1"}, one_by_one=True, prepare=_tensorrt
@@ -180,7 +181,8 @@ class OnQnn(OnProvider):
     """
 
     name: ClassVar[str] = "onnxruntime-qnn"
-    demands: ClassVar[Mapping[str, Any]] = {"outputs": True}
+    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
+    overflows: ClassVar[bool] = False
     stand_in: ClassVar[bool] = platform.machine() not in ARM
     unit: ClassVar[str] = "npu (simulated)" if stand_in else "npu"
 

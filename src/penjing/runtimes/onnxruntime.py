@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 
-from penjing.contract import Artifact, Placement
+from penjing.contract import Artifact, Placement, Saturating
 from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.network.integers import Form
@@ -23,6 +23,7 @@ from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx_export import UNSIGNED, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_half import halve
 from penjing.runtimes.onnx_packing import pack_weights
+from penjing.runtimes.onnx_saturation import saturating
 from penjing.runtimes.onnx_session import OnnxSession
 from penjing.runtimes.onnx_weights import fold_when_loaded
 from penjing.targets import Target
@@ -44,6 +45,7 @@ class OnnxRuntime(Runtime):
     form: ClassVar[Form] = UNSIGNED
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
+    overflows: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
@@ -57,7 +59,7 @@ class OnnxRuntime(Runtime):
                 names it.
         """
         self.require(floats)
-        model = to_onnx(network, self.form)
+        model = to_onnx(self.as_computed(network), self.form)
         if floats == "float16":
             model = halve(model, self.half_values)
         fold_when_loaded(model)
@@ -68,6 +70,11 @@ class OnnxRuntime(Runtime):
     def open(self, contents: list[bytes], threads: int = 1) -> OnnxSession:
         """See `Runtime.open`."""
         return OnnxSession(contents[0], threads)
+
+    def saturating(self, artifact: Artifact) -> list[Saturating]:
+        """See `Runtime.saturating`."""
+        model = onnx.load(artifact.path, load_external_data=False)
+        return saturating(model) if self.overflows else []
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: the provider that the session gave each node to."""

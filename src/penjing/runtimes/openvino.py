@@ -15,7 +15,7 @@ import onnx
 import openvino
 from openvino._offline_transformations import apply_moc_transformations
 
-from penjing.contract import Array, Artifact, Input, Placement
+from penjing.contract import Array, Artifact, Input, Placement, Saturating
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
@@ -24,6 +24,7 @@ from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import handed_back, in_order
 from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_half import require_halves
+from penjing.runtimes.openvino_saturation import saturating
 from penjing.targets import Target
 
 OUTPUTS_PLACE = ["penjing", "outputs"]
@@ -63,6 +64,7 @@ class OpenVino(Runtime):
     device: ClassVar[str] = "CPU"
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
+    overflows: ClassVar[bool] = True
 
     @classmethod
     def absent(cls) -> str | None:
@@ -88,7 +90,7 @@ class OpenVino(Runtime):
                 float16's range; the message names it.
         """
         self.require(floats)
-        exported = to_onnx(network, FORM)
+        exported = to_onnx(self.as_computed(network), FORM)
         if floats == "float16":
             require_halves(exported)
         model = _converted(exported)
@@ -103,6 +105,10 @@ class OpenVino(Runtime):
     def open(self, contents: list[bytes], threads: int = 1) -> OpenVinoSession:
         """See `Runtime.open`."""
         return OpenVinoSession(contents, threads, self.device)
+
+    def saturating(self, artifact: Artifact) -> list[Saturating]:
+        """See `Runtime.saturating`."""
+        return saturating(_read([one.read_bytes() for one in self.files(artifact.path)]))
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the plugin made of the file, without what it computes once.

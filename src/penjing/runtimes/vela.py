@@ -72,7 +72,9 @@ class ByVela(Runtime):
         InputError: there is no such accelerator.
     """
 
-    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "elementwise": True}
+    demands: ClassVar[Mapping[str, Any]] = {
+        "outputs": True, "elementwise": True, "overflow_fix": False,
+    }  # fmt: skip
     stand_in: ClassVar[bool] = True
     floats: ClassVar[tuple[str, ...]] = ()
 

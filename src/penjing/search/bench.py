@@ -13,7 +13,10 @@ from penjing.device.protocol import artifact_parcel, runtime_for
 from penjing.errors import InputError
 from penjing.measure.latency import compare
 from penjing.measure.there import There, measure_there
+from penjing.processor import this_processor
+from penjing.runtimes.registry import runtime_of
 from penjing.search.inputs import open_file, random_inputs, require_runs, spelled
+from penjing.search.saturation import as_json, warning
 
 
 def bench(
@@ -29,13 +32,8 @@ def bench(
             of runtimes than of files.
         MachineError: this machine hasn't what a runtime runs on.
     """
-    if len(runtimes) not in (0, 1, len(paths)):
-        raise InputError(
-            f"{len(runtimes)} runtimes for {len(paths)} files; give one for all, or one for each"
-        )
-    chosen = [*runtimes] * (len(paths) // len(runtimes)) if runtimes else [None] * len(paths)
     sessions, shapes = {}, {}
-    for path, runtime in zip(paths, chosen, strict=True):
+    for path, runtime in zip(paths, _one_for_each(runtimes, paths), strict=True):
         name = f"{path} in {runtime}" if runtime else str(path)
         while name in sessions:
             name += " (again)"
@@ -52,6 +50,32 @@ def bench(
     for name, session in sessions.items():
         require_runs(name, session, inputs)
     return compare(sessions, inputs, first, seconds, seed)
+
+
+def warnings(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[str]:
+    """A line for each file whose layers may leave 16 bits on x86 processors without VNNI, and so
+    decide otherwise there; `runtimes` as for `bench`, by which the files were loaded before."""
+    found = []
+    for path, name in zip(paths, _one_for_each(runtimes, paths), strict=True):
+        runtime = runtime_of(path, name)
+        layers = runtime.saturating(runtime.artifact(path))
+        found.append(warning(str(path), as_json(layers), this_processor()))
+    return [line for line in dict.fromkeys(found) if line]
+
+
+def _one_for_each(runtimes: Sequence[str], paths: Sequence[Path]) -> list[str | None]:
+    """The runtime of each file by name; None where its ending tells.
+
+    Raises:
+        InputError: another number of runtimes than of files.
+    """
+    if len(runtimes) not in (0, 1, len(paths)):
+        raise InputError(
+            f"{len(runtimes)} runtimes for {len(paths)} files; give one for all, or one for each"
+        )
+    if not runtimes:
+        return [None] * len(paths)
+    return [*runtimes] * (len(paths) // len(runtimes))
 
 
 def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: int = 0) -> There:

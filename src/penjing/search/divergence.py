@@ -1,4 +1,5 @@
-"""Divergence: from which layer on a runtime computes something else than the network."""
+"""Divergence: whether a file computes something else than its network, from which layer on, and
+why."""
 
 from __future__ import annotations
 
@@ -7,34 +8,74 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from penjing.contract import as_arrays
+from penjing.contract import Artifact, Parity, some_of
+from penjing.errors import DivergenceError
+from penjing.measure.parity import departs, parity
 from penjing.network import Network
 from penjing.network.layers import LAYERS
+from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
-from penjing.task import as_call
+
+
+def require_parity(
+    found: Parity,
+    network: Network,
+    runtime: Runtime,
+    artifact: Artifact,
+    inputs: Any,
+    floats: str = "float32",
+) -> None:
+    """Raise unless rounding explains how far a file is from the network that it was made from.
+
+    Args:
+        found: how far that is.
+        inputs: of one batch, to find the layer with.
+
+    Raises:
+        DivergenceError: it doesn't; the message names the first layer and the likely cause.
+    """
+    why = departs(found, floats)
+    if not why:
+        return
+    layer = first_divergence(network, runtime, inputs, floats)
+    processor, layers = this_processor(), runtime.saturating(artifact)
+    if layers and processor.adds_in_16_bits:
+        cause = (
+            f"products of neighbours leave 16 bits in {some_of(layers)} on {processor}, which has "
+            "no VNNI; Quantize(overflow_fix=True) prevents that"
+        )
+    else:
+        cause = f"{runtime.name} computes it otherwise on {processor}"
+    where = f"the first layer astray is {layer}" if layer else "no layer alone goes astray"
+    raise DivergenceError(
+        f"{artifact.path.name} computes something else than its network: {why}; {where}; likely "
+        f"cause: {cause}"
+    )
 
 
 def first_divergence(
-    network: Network, runtime: Runtime, inputs: Any, tolerance: float, floats: str = "float32"
+    network: Network, runtime: Runtime, inputs: Any, floats: str = "float32"
 ) -> str | None:
-    """The first layer whose value in the runtime is further than `tolerance` times the largest
-    number of that value from the network's; None if there is none.
+    """The first layer whose value in the runtime is further from the network's than rounding
+    explains (`penjing.measure.parity`); None if there is none.
 
     The graph is cut behind a layer and that part is lowered (`floats` as `Runtime.lower` takes it)
     and run, for half of the layers that are left each time: it is assumed that what has gone astray
     stays so.
+
+    Args:
+        inputs: of one batch; the more samples, the smaller a difference is found.
     """
     layers = [node.name for node in network.graph.nodes if node.target in LAYERS]
     low, high = 0, len(layers)
     while low < high:
         middle = (low + high) // 2
         part = up_to(network, layers[middle])
-        if _diverges(part, runtime, inputs, tolerance, floats):
+        if _diverges(part, runtime, inputs, floats):
             high = middle
         else:
             low = middle + 1
@@ -70,14 +111,9 @@ def _ending_at(network: Network, node: fx.Node) -> Network:
     return network
 
 
-def _diverges(
-    network: Network, runtime: Runtime, inputs: Any, tolerance: float, floats: str
-) -> bool:
-    args, kwargs = as_call(inputs)
-    with torch.no_grad():
-        wanted = pytree.tree_leaves(network(*args, **kwargs))[0].numpy()
+def _diverges(network: Network, runtime: Runtime, inputs: Any, floats: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         artifact = runtime.lower(network, Path(folder) / f"part{runtime.ending}", floats)
-        found = pytree.tree_leaves(runtime.load(artifact).run(as_arrays(inputs)))[0]
-    apart = np.abs(wanted.astype(np.float64) - found)
-    return not bool(np.all(apart <= tolerance * np.abs(wanted).max()))
+        session = runtime.load(artifact)
+        found = parity(network, session, [(inputs, torch.zeros(1))], floats=floats)
+    return found.departure > 1

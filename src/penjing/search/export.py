@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,22 @@ from penjing.contract import (
     as_arrays,
 )
 from penjing.data import check
-from penjing.errors import InputError
+from penjing.errors import DivergenceError, InputError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.measure.parity import parity
 from penjing.measure.scores import drop, score
 from penjing.network import Network, capture
 from penjing.passes import Quantize
+from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime, runtime_of
-from penjing.search.divergence import first_divergence
-from penjing.search.result import Result
+from penjing.search.divergence import require_parity
+from penjing.search.record import RECORD, differences, recorded
+from penjing.search.saturation import as_json, judged_on
 from penjing.targets import Target
 from penjing.task import Task, as_call
 
 PRECISIONS = ("float32", "float16", "int8", "int8-weights")
-RECORD = "export.json"
-LEAST_SAME = 0.98  # of the decisions; fewer, and the layer is looked for that goes astray
-FAR = {"float32": 1e-3, "float16": 2e-2, "int8": 0.2, "int8-weights": 1e-3}
-"""Of a value's largest number, from what the file was lowered from; int8 adds up many roundings."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,16 @@ class Proof:
         file_bytes: of all its files.
         score: of the file on the test data.
         drop: paired, to the original float network in PyTorch on the same samples.
-        parity: to the network that it was lowered from; for a file that is only verified, to the
-            original.
+        to_original: parity to the original float network.
+        parity: to the network that it was lowered from; None for a file that is only verified.
         placement: how many operators ran on which unit.
         fallbacks: operators that fell back to a lesser unit, and why.
         demands: what the runtime demanded of the integers, options of `Quantize`.
-        diverges: the first layer that gives something else than the network; None if none does.
+        notes: what the rounding changed, such as scales that grew so that no sum overflows.
+        saturates: `"never"`, or the layers that may leave 16 bits on x86 processors without VNNI.
+        judged_on: the processor that ran it, and those of its instructions that matter.
+        diverges: why it computes something else than its network, where that was accepted.
+        differs: what the record beside a verified file says otherwise, a line each.
         estimate: of a device that isn't here, by its vendor's tool; None where there is none.
     """
 
@@ -71,35 +74,49 @@ class Proof:
     file_bytes: int
     score: float
     drop: Drop
-    parity: Parity
+    to_original: Parity
+    parity: Parity | None
     placement: dict[str, int]
     fallbacks: tuple[str, ...] = ()
     demands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    saturates: Json = "never"
+    judged_on: Mapping[str, Json] = field(default_factory=dict)
     diverges: str | None = None
+    differs: tuple[str, ...] = ()
     estimate: Estimate | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Plain data."""
-        lists = {"fallbacks": list(self.fallbacks), "demands": list(self.demands)}
-        return asdict(self) | lists
+        names = ("fallbacks", "demands", "notes", "differs")
+        return asdict(self) | {name: list(getattr(self, name)) for name in names}
 
 
 def export(
-    task: Task, runtime: str, out: Path, target: Target, precision: str = "float32"
+    task: Task,
+    runtime: str,
+    out: Path,
+    target: Target,
+    precision: str = "float32",
+    accept_divergence: bool = False,
 ) -> Proof:
     """Write the task's network as the runtime's file, and prove it on the test data.
 
-    The file is `model` with the runtime's ending in `out`, with its record `export.json`.
+    The file is `model` with the runtime's ending in `out`, with its record `export.json`. It is
+    put there once it is proven.
 
     Args:
         precision: `"float32"`; `"float16"`, real numbers in half the bytes; `"int8"`; or
             `"int8-weights"`, integer weights and all values in float. Inputs and outputs are
             float32 in any of them; the runtime's docstring says what it computes in.
+        accept_divergence: write the file even if it computes something else than its network.
 
     Raises:
         InputError: there is no such runtime or precision, the runtime's files can't hold it, a
             weight is beyond float16's range, or the runtime or the target can't take the network;
             the message names what stands against it.
+        DivergenceError: the file computes something else here than its network, by more than
+            rounding explains; the message names the first layer and the likely cause.
         MachineError: `out` can't be written.
     """
     if precision not in PRECISIONS:
@@ -116,23 +133,57 @@ def export(
     floats = precision if precision in one.floats else "float32"
     for problem in one.problems(network, target, floats):
         raise InputError(problem)
-    artifact = one.lower(network, out / f"model{one.ending}", floats)
-    for problem in one.too_large(network, target, artifact):
-        raise InputError(problem)
-    session = one.load(artifact)
-    proof = _prove(artifact, session, one, task, original, network, artifact.sha256)
-    if precision == "int8":
-        proof = replace(proof, demands=tuple(one.demands))
-    same = proof.parity.same_decisions
-    if same is not None and same < LEAST_SAME:
-        found = first_divergence(network, one, task.example, FAR[precision], floats)
-        proof = replace(proof, diverges=found)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
+        artifact = one.lower(network, Path(folder) / f"model{one.ending}", floats)
+        for problem in one.too_large(network, target, artifact):
+            raise InputError(problem)
+        proof = _prove(artifact, one.load(artifact), one, task, original, artifact.sha256)
+        proof = replace(proof, **_of_lowering(network, one, precision))
+        proof = _held(proof, artifact, one, task, network, floats, accept_divergence)
+        for file in reversed(one.files(artifact.path)):
+            write_atomically(out / file.name, file.read_bytes())
     write_atomically(out / RECORD, json.dumps(proof.to_json(), indent=1, allow_nan=False))
+    return proof
+
+
+def _of_lowering(network: Network, runtime: Runtime, precision: str) -> dict[str, Any]:
+    """What of a proof was known before there was a file."""
+    demands = runtime.demands.items() if precision == "int8" else ()
+    notes = network.history[-1].notes if network.history else ()
+    return {"demands": tuple(name for name, on in demands if on), "notes": notes}
+
+
+def _held(
+    proof: Proof,
+    artifact: Artifact,
+    runtime: Runtime,
+    task: Task,
+    network: Network,
+    floats: str,
+    accept_divergence: bool,
+) -> Proof:
+    """The proof with what the file's network says to it.
+
+    Raises:
+        DivergenceError: see `export`.
+    """
+    session = runtime.load(artifact)
+    found = parity(network, session, task.test, floats=floats)
+    proof = replace(proof, parity=found)
+    try:
+        inputs, _ = next(iter(task.test))
+        require_parity(found, network, runtime, artifact, inputs, floats)
+    except DivergenceError as error:
+        if not accept_divergence:
+            raise DivergenceError(f"{error}; --accept-divergence writes it all the same") from error
+        return replace(proof, diverges=str(error))
     return proof
 
 
 def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
     """Check a file against the record beside it, then run it on the test data.
+
+    Its figures are held against the record's, and what differs is said.
 
     Args:
         runtime_name: which to run it in; else the one that its record tells, or its ending.
@@ -144,33 +195,17 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
     """
     if not path.is_file():
         raise InputError(f"no file {path}")
-    wanted, made_for = _recorded(path)
-    runtime = runtime_of(path, runtime_name or made_for)
+    record = recorded(path)
+    runtime = runtime_of(path, runtime_name or record.get("runtime"))
     artifact = runtime.artifact(path)
+    wanted = record.get("sha256")
     if wanted is not None:
         artifact = replace(artifact, sha256=wanted)
     session = runtime.load(artifact)  # refused before any work, if it has changed
     check(task)
     network = capture(task.model, task.example, source=task.source)
-    return _prove(artifact, session, runtime, task, network, network, wanted)
-
-
-def _recorded(path: Path) -> tuple[str | None, str | None]:
-    """The hash and the runtime that an `export.json` or a `result.json` beside the file tells."""
-    record = path.parent / RECORD
-    if record.exists():
-        try:
-            found = json.loads(record.read_text())
-            if found["file"] == path.name:
-                return str(found["sha256"]), str(found["runtime"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{record} can't be read: {error}") from error
-    if (path.parent / "result.json").exists():
-        result = Result.load(path.parent)
-        if result.artifact == path.name:
-            chosen = result.find(result.chosen)
-            return chosen.sha256, chosen.runtime
-    return None, None
+    proof = _prove(artifact, session, runtime, task, network, wanted)
+    return replace(proof, differs=differences(record, proof.to_json()))
 
 
 def _prove(
@@ -179,7 +214,6 @@ def _prove(
     runtime: Runtime,
     task: Task,
     original: Network,
-    network: Network,
     sha256: str | None,
 ) -> Proof:
     found = score(session, task.test, task.metric)
@@ -193,9 +227,12 @@ def _prove(
         artifact.file_bytes,
         float(found.mean()),
         drop(usual, found),
-        parity(network, session, task.test),
+        parity(original, session, task.test),
+        None,
         dict(Counter(one.unit for one in places)),
         tuple(f"{one.name} ({one.operator}) on {one.unit}: {one.why}" for one in places if one.why),
+        saturates=as_json(runtime.saturating(artifact)),
+        judged_on=judged_on(this_processor()),
         estimate=runtime.estimate(artifact),
     )
 

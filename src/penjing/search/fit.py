@@ -12,6 +12,7 @@ from penjing.device.address import Device
 from penjing.errors import InputError, RemoteError
 from penjing.measure.there import look_at
 from penjing.network import capture
+from penjing.processor import this_processor
 from penjing.reference import find_task
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
 from penjing.search.fixed_list import FixedList, Progress
@@ -19,6 +20,7 @@ from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
 from penjing.search.preflight import check_options, claim_folder, clear, require_same_run
 from penjing.search.result import Candidate, Result
+from penjing.search.saturation import judged_on
 from penjing.search.workshop import BASELINE, Workshop
 from penjing.targets import find_target, require_local
 from penjing.task import Task
@@ -93,6 +95,7 @@ def fit(
             versions=_versions(),
             baseline=Candidate(BASELINE, (), "baseline", runtime=runtime.name),
             notes=(note,) if note else (),
+            judged_on=judged_on(this_processor()),
         )
         if resume:
             require_same_run(folder, result)

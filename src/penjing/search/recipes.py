@@ -30,7 +30,7 @@ FEWER_BITS: dict[str, Recipe] = {
 runtimes compute with integers as before, and just as fast."""
 
 
-DEMANDS = ("outputs", "elementwise", "split_silu", "symmetric")
+DEMANDS = ("outputs", "elementwise", "split_silu", "symmetric", "overflow_fix")
 """Options of `Quantize` that a runtime may demand (`Runtime.demands`)."""
 
 

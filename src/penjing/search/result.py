@@ -50,6 +50,7 @@ class Result:
     """What a fit found; `finished` is False while it runs and after it was interrupted.
 
     Attributes:
+        judged_on: the processor on which accuracies were found, and its instructions.
         verdicts: whether each method pays on this target, a line each, from measured figures.
         chosen: name of the answer, `"original"` if nothing better keeps the budget.
         reason: why it was chosen.
@@ -79,6 +80,7 @@ class Result:
     test_looks: int = 0
     notes: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
+    judged_on: Mapping[str, Json] = field(default_factory=dict)
     finished: bool = False
 
     @property

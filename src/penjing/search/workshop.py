@@ -11,18 +11,29 @@ from typing import Any
 
 import torch
 
-from penjing.contract import Array, Artifact, Input, Latency, Measurement, Session, as_arrays
+from penjing.contract import (
+    Array,
+    Artifact,
+    Input,
+    Latency,
+    Measurement,
+    Parity,
+    Session,
+    as_arrays,
+)
 from penjing.data import first
 from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
 from penjing.errors import InputError, PenjingError, RemoteFileError
 from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
-from penjing.measure.parity import parity
+from penjing.measure.parity import departs, parity
 from penjing.measure.there import There, measure_there
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import in_order
+from penjing.search.divergence import require_parity
+from penjing.search.saturation import as_json
 from penjing.task import Batches, Task
 
 BASELINE = "original"
@@ -53,6 +64,7 @@ class Workshop:
     runtime: Runtime
     device: Device | None = None
     runtimes: dict[str, Runtime] = field(default_factory=dict)
+    floats: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     scores: dict[str, Array] = field(default_factory=dict)
@@ -86,7 +98,7 @@ class Workshop:
         require_writable_folder(self.folder(name))
         if runtime is not None:
             self.runtimes[name] = runtime
-        runtime = self.runtime_of(name)
+        runtime, self.floats[name] = self.runtime_of(name), floats
         path = self.folder(name) / f"{stem}{runtime.ending}"
         self.artifacts[name] = runtime.lower(network, path, floats)
         self.sessions[name] = runtime.load(self.artifacts[name])
@@ -95,6 +107,7 @@ class Workshop:
         """What a file is before it has run: bytes, MACs, parameters."""
         artifact = self.artifacts[name]
         operators = costs.costs(network)
+        layers = self.runtime_of(name).saturating(artifact)
         return Measurement(
             file_bytes=artifact.file_bytes,
             weight_bytes=self.runtime_of(name).weight_bytes(artifact),
@@ -102,6 +115,7 @@ class Workshop:
             macs=sum(one.macs for one in operators),
             params=sum(one.params for one in operators),
             metric=self.task.metric.name,
+            saturates=as_json(layers),
         )
 
     def measure(self, name: str, network: Network) -> Measurement:
@@ -109,14 +123,13 @@ class Workshop:
 
         Raises:
             InputError: its outputs aren't finite, or the metric can't score them.
+            DivergenceError: it computes something else here than its network.
         """
         begin = time.monotonic()
         self.scores[name] = scores.score(self.sessions[name], self.validation, self.task.metric)
         if name == BASELINE:
             self.scoring_seconds = time.monotonic() - begin
-        found = parity(network, self.sessions[name], self.validation)
-        if not math.isfinite(found.max_difference):
-            raise InputError("the file's outputs are NaN or infinite on validation data")
+        found = self._require_parity(name, network)
         took, peak = self._time_and_peak(name)
         return replace(
             self.sizes(name, network),
@@ -126,6 +139,17 @@ class Workshop:
             drop=scores.drop(self.scores[BASELINE], self.scores[name], self.confidence),
             parity=found,
         )
+
+    def _require_parity(self, name: str, network: Network) -> Parity:
+        """How far the candidate's file is from its network; raises as `measure` says."""
+        floats = self.floats[name]
+        found = parity(network, self.sessions[name], self.validation, floats=floats)
+        if not math.isfinite(found.max_difference):
+            raise InputError("the file's outputs are NaN or infinite on validation data")
+        (inputs, _), *_ = first(self.validation, SAMPLES_THERE)
+        runtime, artifact = self.runtime_of(name), self.artifacts[name]
+        require_parity(found, network, runtime, artifact, inputs, floats)
+        return found
 
     def _time_and_peak(self, name: str) -> tuple[Latency, int | None]:
         """The candidate's latency, and the peak of the memory of a process that runs it."""
@@ -204,6 +228,8 @@ class Workshop:
         )
         if found.same_decisions is not None:
             text += f", and {found.same_decisions:.2%} of {found.samples} decisions are the same"
+        if why := departs(found, self.floats[name]):
+            text += f": it computes something else there, for {why}"
         return (*self.notes, text)
 
     @property

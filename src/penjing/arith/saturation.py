@@ -1,0 +1,93 @@
+"""Saturation: where two neighbouring products leave 16 bits on x86 processors without VNNI.
+
+Such a processor multiplies unsigned bytes by signed ones in pairs, and adds the two products in 16
+bits (the instruction `vpmaddubsw`): a sum beyond 32767 or below -32768 is cut off there. Which
+products are neighbours depends on how a kernel packs them, so the two largest of one sign decide:
+if their sum fits, every pair fits, in any order.
+
+    top * (a + b) <= 32767      a >= b, the two largest weights of one sign, values in 0..top
+
+With values of eight bits that is a + b <= 128; weights of seven bits or fewer can't leave it.
+
+Source: Intel, "Intel 64 and IA-32 Architectures Software Developer's Manual", PMADDUBSW, 2024; the
+remedy is kin to `reduce_range` of ONNX Runtime and `overflow_fix` of NNCF, which take a bit from
+all weights or from the whole first layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from penjing.arith.quantizer import quantized
+
+SIXTEEN_BITS = 2**15 - 1
+HAIR = 1 + 2**-22
+"""What a scale is moved up by where a weight would lie on the edge between two integers."""
+
+
+def most_in_a_pair(top: int) -> int:
+    """What two weights of one sign may add up to, for values of 0 to `top`.
+
+    >>> most_in_a_pair(255), most_in_a_pair(127)
+    (128, 258)
+    """
+    return SIXTEEN_BITS // max(top, 1)
+
+
+def pair_sums(codes: Tensor) -> Tensor:
+    """The two largest weights of one sign, added up, for each output channel; shape (O,).
+
+    Args:
+        codes: integers, (O, ...).
+
+    >>> pair_sums(torch.tensor([[100, 27, -90, -60], [5, -3, 2, 0]]))
+    tensor([150,   7])
+    """
+    rows = codes.flatten(1).to(torch.int32)
+    ends = torch.stack([rows, -rows]).clamp_min(0)
+    return ends.topk(min(2, rows.shape[1]), dim=-1).values.sum(-1).amax(0)
+
+
+def saturates(codes: Tensor, top: int) -> Tensor:
+    """Which output channels may leave 16 bits; a mask (O,)."""
+    return pair_sums(codes) > most_in_a_pair(top)
+
+
+def scales_that_fit(weight: Tensor, scales: Tensor, low: int, high: int, top: int) -> Tensor:
+    """The scales, each enlarged just so far that its channel's weights can't leave 16 bits.
+
+    Args:
+        weight: real numbers, (O, ...).
+        scales: (O,); where all are one and the same, they stay so.
+        low, high: the smallest and the largest integer of a weight.
+        top: the largest integer of what is multiplied with them; the smallest is 0.
+
+    >>> scales_that_fit(torch.tensor([[127.0, 100.0, -3.0]]), torch.ones(1), -127, 127, 255)
+    tensor([1.7699])
+    """
+    over = saturates(quantized(weight, scales, low, high), top)
+    if not bool(over.any()):
+        return scales
+    least = _least_scales(weight.detach().flatten(1).double(), high, most_in_a_pair(top))
+    found = torch.where(over, torch.maximum(scales.abs().double(), least), scales.double())
+    if bool((scales == scales[0]).all()):
+        found = found.amax().expand_as(found)
+    found = found.float()
+    while bool((over := saturates(quantized(weight, found, low, high), top)).any()):
+        found = torch.where(over, found * HAIR, found)
+    return found
+
+
+def _least_scales(rows: Tensor, high: int, most: int) -> Tensor:
+    """The least scale at which the two largest of each sign round to no more than `most` in all.
+
+    A pair a >= b rounds to at most i and most - i where a < (i + 1/2) s and b < (most - i + 1/2) s;
+    of all i, the one that takes the least s counts.
+    """
+    ends = torch.stack([rows, -rows]).clamp_min(0)
+    pairs = ends.topk(min(2, rows.shape[1]), dim=-1).values
+    larger, smaller = pairs[..., :1], pairs[..., 1:].sum(-1, keepdim=True)
+    i = torch.arange((most + 1) // 2, high + 1, dtype=rows.dtype)
+    of_larger = torch.where(i < high, larger / (i + 0.5), 0.0)  # what is larger is cut off there
+    return torch.maximum(of_larger, smaller / (most - i + 0.5)).amin(-1).amax(0)

@@ -1,0 +1,138 @@
+"""Saturation: what a file computes on integers is the same on every x86 processor, by proof."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penjing.arith.quantizer import quantized, weight_scales
+from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit
+from penjing.network import Network, capture
+from penjing.network.fake_quantized import weight_grids
+from penjing.network.saturation import fix_overflow, saturating, without_overflow
+from penjing.passes import Gptq, MixedPrecision, Quantize, Ternarize
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.task import Task
+from tests.pairs import layer_task, pairwise
+
+
+def _weights(seed: int) -> Tensor:
+    """Of all kinds: even, a few large ones, of one sign, single, constant."""
+    draw = torch.Generator().manual_seed(seed)
+    count = int(torch.randint(1, 60, (), generator=draw))
+    weight = torch.randn(8, count, generator=draw) * torch.rand(8, 1, generator=draw).exp()
+    kind = seed % 4
+    if kind == 1:
+        weight = weight.sign() * weight.abs().pow(0.2)
+    elif kind == 2:
+        weight = weight.abs()
+    elif kind == 3:
+        weight = torch.where(weight.abs() > 1, 10 * weight, weight).round()
+    return weight
+
+
+@pytest.mark.parametrize("top", [255, 254, 200, 128, 127])
+def test_scales_grow_just_so_far_that_no_pair_leaves_16_bits(top: int) -> None:
+    grown = 0
+    for seed in range(200):
+        weight = _weights(seed)
+        scales = weight_scales(weight)
+        found = scales_that_fit(weight, scales, -127, 127, top)
+        codes = quantized(weight, found, -127, 127)
+        assert not saturates(codes, top).any()
+        more = found > scales
+        assert torch.equal(found[~more], scales[~more])
+        less = torch.where(more, torch.maximum(found * (1 - 1e-5), scales), scales)
+        assert saturates(quantized(weight, less, -127, 127), top)[more].all()
+        grown += int(more.sum())
+    assert (grown > 0) == (top > 128)  # two of 127 fit for values of seven bits
+
+
+def test_the_two_largest_of_one_sign_are_the_worst_neighbours() -> None:
+    draw = torch.Generator().manual_seed(0)
+    for count, top in itertools.product((1, 2, 3, 7), (255, 100)):
+        codes = torch.randint(-128, 128, (50, count), generator=draw, dtype=torch.int8)
+        rows = codes.int()
+        padded = torch.cat([rows, torch.zeros(50, 1, dtype=torch.int32)], 1)
+        pairs = padded[:, :, None] + padded[:, None, :]
+        pairs[:, range(count + 1), range(count + 1)] = 0  # none is its own neighbour
+        # the worst values are 0 where a weight has the other sign
+        worst = torch.maximum(pairs.flatten(1).abs().amax(1), rows.abs().amax(1))
+        both = torch.stack([rows.clamp_min(0), (-rows).clamp_min(0)])
+        assert (pair_sums(codes) <= both.sum(-1).amax(0)).all()
+        assert (pair_sums(codes) >= worst).all()
+        fits = pair_sums(codes) <= most_in_a_pair(top)
+        order = torch.stack([torch.randperm(count, generator=draw) for _ in range(50)])
+        for _ in range(20):
+            values = torch.randint(0, top + 1, (50, count), generator=draw)
+            exact = (values * rows).sum(1)
+            mixed = values.gather(1, order), rows.gather(1, order)
+            assert torch.equal(pairwise(*mixed)[fits], exact[fits])
+
+
+def test_scales_that_are_one_stay_one() -> None:
+    weight = torch.tensor([[127.0, 127.0], [1.0, 1.0]])
+    found = scales_that_fit(weight, torch.ones(2), -127, 127, 255)
+    assert found[0] == found[1] > 1
+
+
+KINDS: dict[str, tuple[nn.Module, tuple[int, ...], bool]] = {
+    "convolution": (nn.Conv2d(3, 8, 3, padding=1), (3, 8, 8), True),
+    "in groups": (nn.Conv2d(8, 8, 3, groups=2), (8, 6, 6), True),
+    "depthwise": (nn.Conv2d(8, 8, 3, groups=8), (8, 6, 6), False),
+    "two to a channel": (nn.Conv2d(8, 16, 3, groups=8), (8, 6, 6), True),
+    "one dimension": (nn.Conv1d(4, 8, 3), (4, 12), True),
+    "linear": (nn.Linear(20, 6), (20,), True),
+    "a row of tokens": (nn.Linear(20, 6), (5, 20), True),
+}
+"""By name: a layer, the shape of a sample, and whether its products have neighbours to add to."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("options", [{}, {"scales": "tensor"}, {"symmetric": True}])
+def test_every_kind_of_layer_is_mended(name: str, options: dict[str, str]) -> None:
+    layer, shape, adds = KINDS[name]
+    network, task = _captured(layer, shape)
+    before = Quantize(outputs=True, overflow_fix=False, **options)(network, task)  # type: ignore[arg-type]
+    assert bool(saturating(before)) is adds
+    plan = Quantize(outputs=True, **options).plan(network, task)  # type: ignore[arg-type]
+    after = Quantize(outputs=True, **options).apply(network, plan, task)  # type: ignore[arg-type]
+    assert saturating(after) == []
+    assert without_overflow(after) is after
+    assert any("overflow fix: scales grew" in one for one in plan.notes) is adds
+    x = task.train[0][0]  # type: ignore[index]
+    with torch.no_grad():
+        error = [float((one(x) - network(x)).square().mean()) for one in (before, after)]
+    assert error[1] <= 5 * error[0] + 1e-9  # a bit of the weights, at most
+
+
+def _captured(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Network, Task]:
+    task = layer_task(layer, shape)
+    return capture(task.model, task.example), task
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7])
+def test_few_bits_cannot_leave_16(bits: int) -> None:
+    network, task = _captured(nn.Conv2d(3, 8, 3), (3, 8, 8))
+    assert saturating(Quantize(weights=bits, ends=bits, overflow_fix=False)(network, task)) == []
+
+
+@pytest.mark.parametrize(
+    "rounding", [(Quantize(), Gptq()), (MixedPrecision(bytes=0.25),), (Ternarize(),)]
+)
+def test_every_pass_and_every_lowering_is_mended(rounding: tuple[object, ...]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten())
+    task = layer_task(nn.Sequential(model, nn.Linear(128, 4)), (3, 8, 8))
+    network = capture(task.model, task.example)
+    for one in rounding:
+        network = one(network, task)  # type: ignore[operator]
+    with torch.no_grad():  # as training may leave it
+        for grid in weight_grids(network).values():
+            network.tensor(grid.scale).div_(1.5)
+    assert saturating(OnnxRuntime().as_computed(network)) == []
+    fix_overflow(network)
+    assert saturating(network) == []
