@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-from penjing.errors import MachineError
+from penjing.errors import InputError, MachineError, UnsafeError
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -51,6 +52,28 @@ def require_writable_folder(path: Path) -> None:
         raise MachineError(
             f"folder {path} can't be written: {error.strerror}; choose another with --out"
         ) from error
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file that somebody else may have put there.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnsafeError: it is a link to elsewhere, or no file of bytes, such as a pipe.
+        InputError: it can't be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise UnsafeError(f"{path} is no regular file; refused")
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if path.is_symlink():
+            raise UnsafeError(f"{path} is a link to elsewhere; refused, copy the file") from error
+        raise InputError(f"{path} can't be read: {error.strerror}") from error
 
 
 def sha256(*paths: Path) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penjing.contract import Plan
+from penjing.network.allowed import require_fit, require_form
 from penjing.network.fake_quantized import fake_quantize, give_bias
 from penjing.network.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.network import Network
@@ -39,10 +40,17 @@ EDITS: dict[str, Callable[..., None]] = {
 def carry_out(network: Network, plan: Plan) -> Network:
     """A copy of `network` with the plan's edits made and the plan added to its history.
 
-    The one place where a network is copied to be edited.
+    The one place where a network is copied to be edited, and where plans are let through.
+
+    Raises:
+        UnsafeError: an edit isn't one that there is, or is of another network
+            (`penjing.network.allowed`).
+        InputError: an axis to shrink isn't there, or can't shrink.
     """
+    require_form(plan)
     new = copy.deepcopy(network)
     for edit in plan.edits:
+        require_fit(new, edit)
         parameters: dict[str, Any] = dict(edit)
         EDITS[parameters.pop("edit")](new, **parameters)
         new.compile_graph()

@@ -35,6 +35,11 @@ def fold_batch_norm(network: Network) -> None:
             continue  # a shared weight can't take two norms
         if weight_node.op != "get_attr" and not scales_of(weight_node):
             continue  # it is computed, or its scale stands behind the layer
+        bias = producer.args[2] if len(producer.args) > 2 else None
+        if isinstance(bias, fx.Node) and bias.op != "get_attr":
+            continue  # it is rounded to the grid of the layer's sums
+        if batch_norm_of(network, node) is None:
+            continue  # it goes by each batch, in evaluation too
         _fold(network, producer, node)
     drop_unused(network)
 

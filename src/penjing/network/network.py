@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,12 @@ import torch
 from torch import fx, nn
 
 from penjing.contract import Plan
+from penjing.errors import InputError
 
+NAMES = re.compile(r"[\w +,:;/@=()\[\]<>|&*#~!?$%^'.-]+")
+"""What a layer's or a tensor's name may be made of. FX writes it into the Python of the graph,
+where a quotation mark, a backslash or the end of the line would end the name and begin a program.
+"""
 TRAINING_ARGUMENT = {
     torch.ops.aten.batch_norm.default: 5,
     torch.ops.aten.dropout.default: 2,
@@ -73,8 +79,16 @@ class Network(nn.Module):
         self.train(False)
 
     def compile_graph(self) -> None:
-        """Turn the graph into Python; call it after every edit of `graph`."""
+        """Turn the graph into Python; call it after every edit of `graph`.
+
+        Raises:
+            InputError: a name that can't stand in Python as what it is.
+        """
         self.graph.lint()
+        for node in self.graph.nodes:
+            name = node.target if node.op in ("get_attr", "call_module") else node.name
+            if not NAMES.fullmatch(str(name)) or not node.name.isidentifier():
+                raise InputError(f"the name {name!r} can't stand in a graph; rename the layer")
         info = getattr(self.graph._codegen, "pytree_info", None)
         if info is not None:
             self._in_spec, self._out_spec = info.in_spec, info.out_spec

@@ -1,4 +1,9 @@
-"""A network on disk, without pickle: the plans that made it, and its weights."""
+"""A network on disk, without pickle: the plans that made it, and its weights.
+
+Whoever restores one may not have written it. So all of it is checked before it is used: the text is
+strict JSON, the plans are let through by `penjing.network.allowed`, and the weights are those that
+the text names, finite, and of the names, shapes and types of the network that the plans give.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,26 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from penjing.contract import Plan
-from penjing.errors import InputError, UnsafeError
-from penjing.files import require_writable_folder, write_atomically
+from penjing.errors import InputError, UnsafeError, first_line
+from penjing.files import read_regular, require_writable_folder, sha256_of, write_atomically
+from penjing.network.allowed import plans_from
 from penjing.network.capture import capture
 from penjing.network.edit import carry_out
 from penjing.network.network import Network
+from penjing.network.shapes import values
+from penjing.strict_json import parse
 
-FORMAT = 2
+FORMAT = 3
+KEYS = {"format", "source", "plans", "weights_sha256"}
 
 
 def save(network: Network, folder: Path | str) -> None:
-    """Write `network.json` (source, plans) and `weights.safetensors` into `folder`.
+    """Write `network.json` (source, plans, hash of the weights) and `weights.safetensors` into
+    `folder`.
 
     Raises:
         MachineError: the folder can't be written.
@@ -30,8 +41,12 @@ def save(network: Network, folder: Path | str) -> None:
     require_writable_folder(folder)
     tensors = {name: one.detach().cpu().clone() for name, one in network.state_dict().items()}
     plans = [plan.to_json() for plan in network.history]
-    write_atomically(folder / "weights.safetensors", safetensors.torch.save(tensors))
-    record = {"format": FORMAT, "source": network.source, "plans": plans}
+    weights = safetensors.torch.save(tensors)
+    write_atomically(folder / "weights.safetensors", weights)
+    record = {
+        "format": FORMAT, "source": network.source, "plans": plans,
+        "weights_sha256": sha256_of(weights),
+    }  # fmt: skip
     write_atomically(folder / "network.json", json.dumps(record, indent=1, allow_nan=False))
 
 
@@ -43,33 +58,89 @@ def restore(folder: Path | str, model: nn.Module, example: Any) -> Network:
         example: as for `capture`.
 
     Raises:
-        InputError: files missing, from a newer penjing, or of another network.
-        UnsafeError: the weights file is not a sound safetensors file.
+        InputError: files missing, or from another version of penjing.
+        UnsafeError: a file is damaged, or holds what `save` doesn't write: plans of no edit or of
+            another network, weights that are others than those saved, or not finite.
     """
     folder = Path(folder)
+    record, weights = _read(folder)
+    plans = plans_from(record["plans"], str(folder / "network.json"))
+    tensors = _tensors(folder, record, weights)
+    network = _replayed(folder, capture(model, example, source=record["source"]), plans)
+    _require_same(folder, network.state_dict(), tensors)
+    network.load_state_dict(tensors)
+    return network
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """What `network.json` holds, and the bytes of the weights."""
     try:
-        record = json.loads((folder / "network.json").read_text())
-        weights = (folder / "weights.safetensors").read_bytes()
+        text = read_regular(folder / "network.json")
+        weights = read_regular(folder / "weights.safetensors")
     except FileNotFoundError as error:
         raise InputError(f"no saved network in {folder}: {error.filename} is missing") from error
-    except ValueError as error:
-        raise UnsafeError(f"{folder / 'network.json'} is not valid JSON: {error}") from error
-    if record.get("format") != FORMAT:
-        raise InputError(
-            f"{folder} has format {record.get('format')}; this penjing reads {FORMAT}: upgrade it"
-        )
+    what = str(folder / "network.json")
+    record = parse(text, what)
+    version = record.get("format") if isinstance(record, dict) else None
+    if type(version) is not int:
+        raise UnsafeError(f"{what} is not a network that penjing saved: it tells no format")
+    if version != FORMAT:
+        better = "upgrade penjing" if version > FORMAT else "save the network again"
+        raise InputError(f"{folder} has format {version}; this penjing reads {FORMAT}: {better}")
+    if set(record) != KEYS:
+        raise UnsafeError(f"{what} must have the keys {', '.join(sorted(KEYS))}")
+    if record["source"] is not None and not isinstance(record["source"], str):
+        raise UnsafeError(f"{what} must name its source by a string")
+    return record, weights
+
+
+def _tensors(folder: Path, record: dict[str, Any], weights: bytes) -> dict[str, Tensor]:
+    """The weights, if they are the ones that the record tells of."""
+    what, found = folder / "weights.safetensors", sha256_of(weights)
+    if found != record["weights_sha256"]:
+        wanted = str(record["weights_sha256"])[:12]
+        raise UnsafeError(f"{what} is damaged: sha256 {found[:12]}, wanted {wanted}; save it again")
     try:
-        tensors = safetensors.torch.load(weights)
-    except safetensors.SafetensorError as error:
-        raise UnsafeError(f"{folder / 'weights.safetensors'} is damaged: {error}") from error
-    network = capture(model, example, source=record["source"])
-    for plan in record["plans"]:
-        network = carry_out(network, Plan.from_json(plan))
+        tensors: dict[str, Tensor] = safetensors.torch.load(weights)
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UnsafeError(f"{what} is damaged: {first_line(error)}") from error
+    return tensors
+
+
+def _replayed(folder: Path, network: Network, plans: tuple[Plan, ...]) -> Network:
+    """The network once the plans are carried out, which can be computed from end to end."""
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise InputError(
-            f"{folder} holds another network's weights: {' '.join(lines)[:300]}"
+        for plan in plans:
+            network = carry_out(network, plan)
+    except (InputError, UnsafeError) as error:
+        raise UnsafeError(f"{folder / 'network.json'}: {error}") from error
+    try:
+        values(network)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UnsafeError(
+            f"{folder / 'network.json'} makes a network that can't run: {first_line(error)}"
         ) from error
     return network
+
+
+def _require_same(folder: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Check that the weights have the network's names, shapes and types, and are finite."""
+    file = folder / "weights.safetensors"
+    what = f"{file} holds another network's weights"
+    for name in sorted(wanted.keys() ^ found.keys()):
+        raise UnsafeError(f"{what}: {name!r} is {'missing' if name in wanted else 'too much'}")
+    for name, tensor in found.items():
+        own = wanted[name]
+        if tensor.shape != own.shape or tensor.dtype != own.dtype:
+            raise UnsafeError(
+                f"{what}: {name!r} is {tensor.dtype} of {list(tensor.shape)}, wanted {own.dtype} "
+                f"of {list(own.shape)}"
+            )
+        if not tensor.is_floating_point():
+            continue
+        infinite = bool((own.isinf() & (own == tensor)).any())  # as in a mask of infinities
+        wrong = torch.isnan(tensor) if infinite else ~torch.isfinite(tensor)
+        if bool(wrong.any()):
+            raise UnsafeError(f"{file}: {name!r} holds {int(wrong.sum())} NaN or infinite values")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise UnsafeError(f"{file}: {name!r} holds a negative variance")
