@@ -28,7 +28,7 @@ test: .venv/installed check
 test-runtimes: .venv-runtimes/installed
 	OMP_NUM_THREADS=1 $(ALL)/python -m pytest -n auto tests/test_as_convolutions.py tests/test_ethosu.py \
 		tests/test_executorch.py tests/test_executorch_ethosu.py tests/test_half.py \
-		tests/test_litert.py tests/test_onnx_providers.py tests/test_openvino.py
+		tests/test_hostile_files.py tests/test_litert.py tests/test_onnx_providers.py tests/test_openvino.py
 	$(ALL)/python -m pytest tests/test_runner.py tests/test_runtimes.py tests/test_telemetry.py
 
 check: .venv/installed

@@ -3,7 +3,7 @@
     PenjingError                     one line for the user; `exit_code` is the process's
     ├── InputError          (2)      your input: the model, the data, the budget, the options
     │   └── CaptureError    (2)      the model can't be captured by torch.export
-    ├── UnsafeError         (3)      refused: loading it could run code or corrupt memory
+    ├── UnsafeError         (3)      refused: it could run code, corrupt memory or never end
     ├── MachineError        (4)      this machine: disk, memory, permission
     │   └── DivergenceError (4)      a file computes something else here than its network does
     └── RemoteError         (5)      the remote device
@@ -34,7 +34,7 @@ class CaptureError(InputError):
 
 
 class UnsafeError(PenjingError):
-    """Loading this could run code or corrupt memory."""
+    """To use this could run code, corrupt memory or never end."""
 
     exit_code = 3
 

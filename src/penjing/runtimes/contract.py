@@ -163,6 +163,14 @@ class Runtime(ABC):
         decide otherwise there; empty if none can, or if the kernels add in 32 bits everywhere."""
         return []
 
+    def look_over(self, contents: list[bytes]) -> None:  # noqa: B027, for most have nothing to see
+        """Look at the bytes of a file from elsewhere, before any library parses them.
+
+        Raises:
+            UnsafeError: they are of a kind over which the runtime would stumble.
+            InputError: they are no such file.
+        """
+
     @abstractmethod
     def placement(self, artifact: Artifact) -> list[Placement]:
         """Which unit each operator runs on, in the order of execution, as the runtime tells."""

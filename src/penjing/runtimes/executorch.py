@@ -25,6 +25,7 @@ from penjing.network.integers import Form, with_integers
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet, quiet_below
+from penjing.runtimes import notes
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.executorch_file import bytes_of_weights, placements
 from penjing.runtimes.executorch_xnnpack_form import for_xnnpack
@@ -37,6 +38,7 @@ from penjing.runtimes.interface import (
     one_sample,
     structure_of,
 )
+from penjing.strict_json import parse
 from penjing.targets import Target
 from penjing.task import as_call, batch_dims
 
@@ -107,7 +109,8 @@ class ExecuTorchSession:
                 self.program, self.method = _loaded(content)
                 if INTERFACE in self.program.method_names:
                     told = self.program.load_method(INTERFACE).execute(())[0]
-                    interface = json.loads(bytes(told.tolist()))
+                    gives = self.method.metadata.num_outputs()
+                    interface = notes.interface(parse(bytes(told.tolist()), notes.WHAT), gives)
                 else:
                     interface = _of_unknown_origin(self.method)
         except (RuntimeError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +16,7 @@ from penjing.contract import Array, Input
 from penjing.errors import InputError, MachineError, first_line
 from penjing.quiet import quiet_below
 from penjing.runtimes.interface import by_sample, handed_back, in_order
+from penjing.runtimes.notes import read_structure
 from penjing.runtimes.onnx_export import BATCH, OUTPUTS_KEY
 
 TYPES = {
@@ -85,7 +85,7 @@ class OnnxSession:
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong comes as an exception too
         if profile_to is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to)
@@ -107,7 +107,9 @@ class OnnxSession:
         self.batched = _batched(content) if provider.one_by_one else None
         self.inputs = [_input(one) for one in self.session.get_inputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
-        self.structure = json.loads(metadata.get(OUTPUTS_KEY, '"tensor"'))
+        gives = len(self.session.get_outputs())
+        told = metadata.get(OUTPUTS_KEY)
+        self.structure = "tensor" if told is None else read_structure(told, gives)
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""

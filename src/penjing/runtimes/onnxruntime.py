@@ -24,6 +24,7 @@ from penjing.runtimes.onnx_export import UNSIGNED, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_half import halve
 from penjing.runtimes.onnx_packing import pack_weights
 from penjing.runtimes.onnx_saturation import saturating
+from penjing.runtimes.onnx_scan import require_plain
 from penjing.runtimes.onnx_session import OnnxSession
 from penjing.runtimes.onnx_weights import fold_when_loaded
 from penjing.targets import Target
@@ -75,6 +76,10 @@ class OnnxRuntime(Runtime):
         """See `Runtime.saturating`."""
         model = onnx.load(artifact.path, load_external_data=False)
         return saturating(model) if self.overflows else []
+
+    def look_over(self, contents: list[bytes]) -> None:
+        """See `Runtime.look_over`: its weights lie within, and its parts can be counted."""
+        require_plain(contents[0])
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: the provider that the session gave each node to."""

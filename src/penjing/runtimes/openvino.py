@@ -6,7 +6,6 @@ where a rounded value is only added to another, the CPU plugin adds first and ro
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +21,7 @@ from penjing.network import Network
 from penjing.network.integers import Form
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import handed_back, in_order
+from penjing.runtimes.notes import read_structure
 from penjing.runtimes.onnx_export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx_half import require_halves
 from penjing.runtimes.openvino_saturation import saturating
@@ -40,8 +40,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "NPU": {},  # it computes floats in float16
 }
 """By device, what it is told beside the hint that latency counts."""
-TENSOR = '"tensor"'
-"""How the outputs of a file of unknown origin are handed back."""
 NOT_RUN = {"Const", "Input", "Output"}
 """Kinds of nodes of the compiled graph that compute nothing."""
 Shapes = tuple[tuple[int, ...], ...]
@@ -152,10 +150,10 @@ class OpenVinoSession:
         if device == "CPU":
             self.config["INFERENCE_NUM_THREADS"] = threads
         self.inputs = [_input(one) for one in self.model.inputs]
-        known = self.model.has_rt_info(OUTPUTS_PLACE)
-        self.structure = json.loads(
-            self.model.get_rt_info(OUTPUTS_PLACE).value if known else TENSOR
-        )
+        known, gives = self.model.has_rt_info(OUTPUTS_PLACE), len(self.model.outputs)
+        self.structure: Any = "tensor"
+        if known:
+            self.structure = read_structure(str(self.model.get_rt_info(OUTPUTS_PLACE).value), gives)
         self.requests: dict[Shapes, Any] = {}
         self._request(tuple(one.shape for one in self.inputs))
 

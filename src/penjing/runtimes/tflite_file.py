@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from penjing.contract import Json
 from penjing.errors import InputError
+from penjing.strict_json import parse
 
 KEY = "penjing"
 """In a file's metadata: its inputs and how its outputs are to be handed back, as JSON."""
@@ -134,7 +135,7 @@ def noted(model: Any) -> Json:
     """What `note` wrote; None for a file of others."""
     for one in model.metadata or []:
         if text(one.name) == KEY:
-            return json.loads(bytes(model.buffers[one.buffer].data))
+            return parse(bytes(model.buffers[one.buffer].data), f"the note {KEY} in this file")
     return None
 
 

@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from penjing.contract import Array, Input
 from penjing.errors import InputError, first_line
 from penjing.quiet import quiet_below
-from penjing.runtimes import tflite_file
+from penjing.runtimes import notes, tflite_file
 from penjing.runtimes.interface import by_sample, handed_back, in_order
 
 
@@ -22,14 +22,18 @@ class LiteRtSession:
     """
 
     def __init__(self, content: bytes, threads: int = 1) -> None:
-        known = tflite_file.noted(tflite_file.read(content)) or {}
+        known = tflite_file.noted(tflite_file.read(content))
         self.interpreter = interpreter(content, threads)
         self.takes = self.interpreter.get_input_details()
         self.gives = self.interpreter.get_output_details()
-        self.structure = known.get("outputs") or ("tensor" if len(self.gives) == 1 else "tuple")
-        as_the_model: list[dict[str, Any]] = known.get("inputs") or [
+        as_the_model: list[dict[str, Any]] = [
             {"name": one["name"], "dtype": _dtype(one), "batched": True} for one in self.takes
         ]
+        self.structure = "tensor" if len(self.gives) == 1 else "tuple"
+        if known is not None:
+            told = known if isinstance(known, dict) else {}
+            self.structure = notes.structure(told.get("outputs"), len(self.gives))
+            as_the_model = notes.named_inputs(told.get("inputs"), len(self.takes))
         self.batched = [bool(one["batched"]) for one in as_the_model]
         self.inputs = [
             Input(one["name"], tuple(map(int, details["shape"])), one["dtype"])

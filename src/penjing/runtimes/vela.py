@@ -24,6 +24,7 @@ from penjing.network import Network
 from penjing.network.fake_quantized import value_grids
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import not_by_sample, not_in_eight_bits
+from penjing.strict_json import parse
 from penjing.targets import Target
 
 SYSTEMS = {
@@ -151,7 +152,8 @@ class ByVela(Runtime):
         return self.artifact(path)
 
     def _told(self, artifact: Artifact) -> Any:
-        return json.loads(self.files(artifact.path)[2].read_text())
+        report = self.files(artifact.path)[2]
+        return parse(report.read_bytes(), str(report))
 
     def _packed_bytes(self, artifact: Artifact) -> int:
         """Of the NPU's weights, as Vela packed them."""

@@ -10,12 +10,15 @@ from pathlib import Path
 from penjing.contract import Latency
 from penjing.device.address import Device
 from penjing.device.protocol import artifact_parcel, runtime_for
-from penjing.errors import InputError
+from penjing.errors import InputError, UnsafeError
+from penjing.files import sha256
 from penjing.measure.latency import compare
 from penjing.measure.there import There, measure_there
 from penjing.processor import this_processor
+from penjing.runtimes.onnx_scan import require_plain
 from penjing.runtimes.registry import runtime_of
-from penjing.search.inputs import open_file, random_inputs, require_runs, spelled
+from penjing.search.inputs import open_file, random_inputs, require_runs, spelled, usable
+from penjing.search.record import is_ours
 from penjing.search.saturation import as_json, warning
 
 
@@ -30,6 +33,7 @@ def bench(
     Raises:
         InputError: a file is missing, can't be loaded or fails, or inputs differ; another number
             of runtimes than of files.
+        UnsafeError: a file is of others, and refused; see `penjing.search.inputs.opened`.
         MachineError: this machine hasn't what a runtime runs on.
     """
     sessions, shapes = {}, {}
@@ -58,7 +62,8 @@ def warnings(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[str]:
     found = []
     for path, name in zip(paths, _one_for_each(runtimes, paths), strict=True):
         runtime = runtime_of(path, name)
-        layers = runtime.saturating(runtime.artifact(path))
+        with usable(path, runtime, whole=True) as artifact:
+            layers = runtime.saturating(artifact)
         found.append(warning(str(path), as_json(layers), this_processor()))
     return [line for line in dict.fromkeys(found) if line]
 
@@ -85,12 +90,24 @@ def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: i
 
     Raises:
         InputError: a file is missing, or no runtime takes it.
+        UnsafeError: an ONNX file of others is of a kind over which runtimes stumble.
         RemoteError: the device can't be used, or can't load or run a file.
     """
     parcels = {}
     for path in paths:
+        if path.suffix == ".onnx" and path.is_file() and not is_ours(path, sha256(path)):
+            _look_over(path)
         name = os.fsencode(path).decode(errors="backslashreplace")
         while name in parcels:
             name += " (again)"
         parcels[name] = artifact_parcel(path, runtime_for(path))
     return measure_there(device, parcels, seconds=seconds, seed=seed)
+
+
+def _look_over(path: Path) -> None:
+    """What can be seen of an ONNX file of others before it goes to a device, where it is run in a
+    process of its own."""
+    try:
+        require_plain(path.read_bytes())
+    except (InputError, UnsafeError) as error:
+        raise type(error)(f"{path}: {error}") from error

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime, runtime_of
 from penjing.search.divergence import require_parity
+from penjing.search.quarantine import admitted
 from penjing.search.record import RECORD, differences, recorded
 from penjing.search.saturation import as_json, judged_on
 from penjing.targets import Target
@@ -189,7 +191,8 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
         runtime_name: which to run it in; else the one that its record tells, or its ending.
 
     Raises:
-        UnsafeError: its bytes aren't those that the record tells of; they aren't loaded.
+        UnsafeError: its bytes aren't those that the record tells of, and aren't loaded; or there is
+            no record, and a process in which they were tried didn't come well out of it.
         InputError: there is no such file, or no runtime for it.
         MachineError: this machine hasn't what the runtime runs on.
     """
@@ -197,14 +200,16 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
         raise InputError(f"no file {path}")
     record = recorded(path)
     runtime = runtime_of(path, runtime_name or record.get("runtime"))
-    artifact = runtime.artifact(path)
     wanted = record.get("sha256")
-    if wanted is not None:
-        artifact = replace(artifact, sha256=wanted)
-    session = runtime.load(artifact)  # refused before any work, if it has changed
-    check(task)
-    network = capture(task.model, task.example, source=task.source)
-    proof = _prove(artifact, session, runtime, task, network, wanted)
+    with ExitStack() as until:
+        if wanted is None:
+            artifact = until.enter_context(admitted(path, runtime, whole=True))
+        else:
+            artifact = replace(runtime.artifact(path), sha256=wanted)
+        session = runtime.load(artifact)  # refused before any work, if it has changed
+        check(task)
+        network = capture(task.model, task.example, source=task.source)
+        proof = _prove(artifact, session, runtime, task, network, wanted)
     return replace(proof, differs=differences(record, proof.to_json()))
 
 

@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from penjing.contract import Input, Session
+from penjing.contract import Artifact, Input, Session
 from penjing.errors import InputError
+from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import runtime_of
+from penjing.search.quarantine import admitted
+from penjing.search.record import is_ours
 
 
-def open_file(path: Path, runtime_name: str | None = None) -> Session:
-    """A session of one thread, in the runtime of that name or the one that the ending tells.
+@contextlib.contextmanager
+def usable(path: Path, runtime: Runtime, whole: bool = False) -> Iterator[Artifact]:
+    """The file, if a record beside it says that it's ours; else a copy of it, which was tried.
+
+    Args:
+        whole: whether more will be asked of the file than to run.
+
+    Raises:
+        InputError: there is no such file, or its runtime can't load it.
+        UnsafeError: it isn't ours, and a process in which it was tried didn't come well out of it
+            (`penjing.search.quarantine`).
+    """
+    if not path.is_file():
+        raise InputError(f"no file {path}")
+    with contextlib.ExitStack() as until:
+        try:
+            artifact = runtime.artifact(path)
+        except OSError as error:
+            raise InputError(f"{path}: {error}") from error
+        if not is_ours(path, artifact.sha256):
+            artifact = until.enter_context(admitted(path, runtime, whole=whole))
+        yield artifact
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path, runtime_name: str | None = None, whole: bool = False
+) -> Iterator[tuple[Session, Artifact]]:
+    """A session of one thread, in the runtime of that name or the one that the ending tells; and
+    the file that it was loaded from, as `usable` gives it.
 
     Raises:
         InputError: there is no such file, or its runtime isn't installed, can't load it, or is
             only simulated here.
+        UnsafeError: see `usable`.
     """
     if not path.is_file():
         raise InputError(f"no file {path}")
@@ -28,10 +61,18 @@ def open_file(path: Path, runtime_name: str | None = None) -> Session:
             f"{runtime.name}'s device isn't here, and what stands for it has a time that means "
             "nothing; take a file of another runtime"
         )
-    try:
-        return runtime.open([one.read_bytes() for one in runtime.files(path)])
-    except (InputError, OSError) as error:
-        raise InputError(f"{path}: {error}") from error
+    with usable(path, runtime, whole) as artifact:
+        try:
+            session = runtime.load(artifact)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        yield session, artifact
+
+
+def open_file(path: Path, runtime_name: str | None = None) -> Session:
+    """The session alone that `opened` gives."""
+    with opened(path, runtime_name) as (session, _):
+        return session
 
 
 def random_inputs(of: Sequence[Input], seed: int = 0) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from penjing.runtimes.onnxruntime import (
     node_times,
     seconds_by_layer,
 )
-from penjing.search.inputs import open_file, random_inputs, require_runs
+from penjing.search.inputs import opened, random_inputs, require_runs
 from penjing.task import Task
 
 
@@ -93,12 +93,13 @@ def profile_file(path: Path, seconds: float = 3.0) -> tuple[list[NodeProfile], f
 
     Raises:
         InputError: the file is missing, is no ONNX model or fails on random inputs.
+        UnsafeError: it is of others, and refused; see `penjing.search.inputs.opened`.
     """
-    session = open_file(path)
-    inputs = random_inputs(session.inputs)
-    require_runs(str(path), session, inputs)
-    whole = compare({"it": session}, inputs, "it", seconds)["it"].latency_ms
-    times, sizes = node_times(path, inputs), bytes_by_node(path)
+    with opened(path, whole=True) as (session, artifact):
+        inputs = random_inputs(session.inputs)
+        require_runs(str(path), session, inputs)
+        whole = compare({"it": session}, inputs, "it", seconds)["it"].latency_ms
+        times, sizes = node_times(artifact.path, inputs), bytes_by_node(artifact.path)
     total = max(sum(one.seconds for one in times), 1e-12)
     rows = [
         NodeProfile(

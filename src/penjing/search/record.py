@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from penjing.contract import Json
-from penjing.errors import InputError
+from penjing.errors import InputError, PenjingError
+from penjing.files import read_regular
 from penjing.search.result import Result
+from penjing.strict_json import parse
 
 RECORD = "export.json"
 SAME_OUTPUTS = 0.01  # relative; what the outputs' mean distance from the original may change by
@@ -19,24 +20,35 @@ def recorded(path: Path) -> Mapping[str, Any]:
     """What an `export.json` or a `result.json` beside the file tells of it; empty if none does.
 
     Raises:
-        InputError: the record can't be read.
+        UnsafeError: the record isn't JSON as penjing writes it, or is a link to elsewhere.
+        InputError: it can't be read.
     """
     record = path.parent / RECORD
     if record.exists():
-        try:
-            found: dict[str, Any] = json.loads(record.read_text())
-            if found["file"] == path.name:
-                return {**found, "sha256": str(found["sha256"]), "runtime": str(found["runtime"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{record} can't be read: {error}") from error
+        found = parse(read_regular(record), str(record))
+        wrong = [key for key, fits in FORMS.items() if not fits(_of(found, key))]
+        if wrong:
+            names = ", ".join(wrong)
+            raise InputError(f"{record} can't be read: {names} isn't what penjing writes there")
+        if found["file"] == path.name:
+            told: dict[str, Any] = found
+            return told
     if (path.parent / "result.json").exists():
         result = Result.load(path.parent)
         if result.artifact == path.name:
             chosen = result.find(result.chosen)
-            found = {"sha256": chosen.sha256, "runtime": chosen.runtime}
+            told = {"sha256": chosen.sha256, "runtime": chosen.runtime}
             version = result.versions.get(chosen.runtime)
-            return found | {"version": version, "score": result.test_score}
+            return told | {"version": version, "score": result.test_score}
     return {}
+
+
+def is_ours(path: Path, sha256: str) -> bool:
+    """Whether a record beside the file says that these are its bytes."""
+    try:
+        return recorded(path).get("sha256") == sha256
+    except PenjingError:
+        return False
 
 
 def differences(record: Mapping[str, Json], found: Mapping[str, Json]) -> tuple[str, ...]:
@@ -70,3 +82,32 @@ def differences(record: Mapping[str, Json], found: Mapping[str, Json]) -> tuple[
 
 def _place(place: Mapping[str, Json]) -> str:
     return f"{place['processor']} ({', '.join(place['instructions'])})"
+
+
+def _of(found: Any, key: str) -> Any:
+    return found.get(key) if isinstance(found, dict) else None
+
+
+def _is_number(found: Any) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool)
+
+
+def _is_parity(found: Any) -> bool:
+    same = _of(found, "same_decisions")
+    return _is_number(_of(found, "mean_difference")) and (same is None or _is_number(same))
+
+
+def _is_place(found: Any) -> bool:
+    instructions = _of(found, "instructions")
+    known = isinstance(instructions, list) and all(isinstance(one, str) for one in instructions)
+    return known and isinstance(_of(found, "processor"), str)
+
+
+FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("file", "sha256", "runtime"), lambda found: isinstance(found, str)),
+    "version": lambda found: found is None or isinstance(found, str),
+    "score": lambda found: found is None or _is_number(found),
+    "to_original": lambda found: found is None or _is_parity(found),
+    "judged_on": lambda found: not found or _is_place(found),
+}
+"""What of an `export.json` is read again, and how it must be."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from penjing.contract import Drop, Json, Latency, Measurement
 from penjing.errors import InputError
-from penjing.files import write_atomically
+from penjing.files import read_regular, write_atomically
+from penjing.strict_json import parse
 
 FORMAT = 1
 
@@ -147,9 +148,21 @@ class Result:
     def load(cls, folder: Path) -> Result:
         """Read a folder's `result.json`."""
         try:
-            return cls.from_json(json.loads((folder / "result.json").read_text()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            text = read_regular(folder / "result.json")
+            found = cls.from_json(parse(text, str(folder / "result.json")))
+            _require_within(found)
+            return found
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder / 'result.json'} can't be read: {error}") from error
+
+
+def _require_within(found: Result) -> None:
+    """Raise ValueError unless names of files stay in the folder, and the chosen one is there."""
+    if found.chosen not in [one.name for one in found.everything]:
+        raise ValueError("its chosen candidate isn't among its candidates")
+    for one in (found.artifact, *(candidate.artifact for candidate in found.everything)):
+        if one is not None and (Path(one).is_absolute() or ".." in Path(one).parts):
+            raise ValueError(f"{one!r} is no file of its folder")
 
 
 def _candidate_json(one: Candidate) -> dict[str, Json]:
