@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penjing.errors import InputError, PenjingError
+from penjing.printable import in_a_line, printable
 
 if TYPE_CHECKING:
     from penjing.search.export import Proof
@@ -100,10 +101,9 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Show where parameters, MACs, memory and measured time go, layer by layer."""
-    from rich.console import Console
-
     from penjing.reference import find_task
     from penjing.report.table import nodes_table, profile_table
+    from penjing.report.terminal import Console
     from penjing.search.profile import profile as run
     from penjing.search.profile import profile_file
 
@@ -135,10 +135,9 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Time files side by side, interleaved; ratios are to the first."""
-    from rich.console import Console
-
     from penjing.device.address import Device
     from penjing.report.table import bench_table
+    from penjing.report.terminal import Console
     from penjing.search.bench import bench as run
     from penjing.search.bench import bench_there, warnings
     from penjing.targets import find_target, require_local
@@ -222,9 +221,8 @@ def verify(
 @app.command()
 def targets(as_json: AsJson = False) -> None:
     """List the devices that penjing knows, each with the source of its figures."""
-    from rich.console import Console
-
     from penjing.report.table import targets_table
+    from penjing.report.terminal import Console
     from penjing.targets import all_targets
 
     found = all_targets()
@@ -237,9 +235,8 @@ def targets(as_json: AsJson = False) -> None:
 @app.command()
 def runtimes(as_json: AsJson = False) -> None:
     """List the runtimes that penjing lowers to, and the line that installs one that is missing."""
-    from rich.console import Console
-
     from penjing.report.table import runtimes_table
+    from penjing.report.terminal import Console
     from penjing.runtimes.registry import ENTRIES
 
     if as_json:
@@ -253,10 +250,11 @@ def runtimes(as_json: AsJson = False) -> None:
 
 
 def _print_result(result: Result, out: Path, report: Path) -> None:
-    from rich.console import Console
+    from rich.markup import escape
 
     from penjing.report.markdown import test_line
     from penjing.report.table import candidates_table, reasons
+    from penjing.report.terminal import Console
 
     console = Console(width=max(Console().width, 100))
     console.print(candidates_table(result))
@@ -264,11 +262,12 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     for line in result.verdicts:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    line = f"chosen: [bold]{result.chosen}[/], {result.reason}"
+    line = f"chosen: [bold]{escape(result.chosen)}[/], {escape(result.reason)}"
     console.print(line, highlight=False, soft_wrap=True)
     console.print(test_line(result), highlight=False, soft_wrap=True)
     if result.artifact:
-        console.print(f"file:   {out / result.artifact}   report: {report}", highlight=False)
+        line = escape(f"file:   {out / result.artifact}   report: {report}")
+        console.print(line, highlight=False)
         runtime = result.find(result.chosen).runtime
         load = LOAD if runtime == "onnxruntime" else LOAD_OTHERS
         lines = load.format(path=out / result.artifact, runtime=runtime)
@@ -276,9 +275,8 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
 
 
 def _print_proof(proof: Proof, as_json: bool) -> None:
-    from rich.console import Console
-
     from penjing.report.table import proof_lines
+    from penjing.report.terminal import Console
 
     if as_json:
         print(json.dumps(proof.to_json()))
@@ -290,8 +288,9 @@ def _print_proof(proof: Proof, as_json: bool) -> None:
 @contextmanager
 def _display(silent: bool) -> Iterator[Any]:
     """A progress display on stderr: stage, best so far, time left; plain lines into a pipe."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from penjing.report.terminal import Console
 
     console = Console(stderr=True)
     if silent or not console.is_terminal:
@@ -324,8 +323,8 @@ def main() -> None:
         app(arguments, standalone_mode=True)
     except PenjingError as error:
         if debug:
-            traceback.print_exc()
-        line = " ".join(str(error).split())
+            print(printable(traceback.format_exc()), file=sys.stderr)
+        line = in_a_line(" ".join(str(error).split()))
         print(f"penjing: error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     finally:

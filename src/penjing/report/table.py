@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from penjing.contract import Estimate, Latency
+from penjing.printable import in_a_line
 from penjing.runtimes.registry import Entry
 from penjing.search.export import Proof
 from penjing.search.profile import LayerProfile, NodeProfile
@@ -55,7 +56,7 @@ def reasons(result: Result) -> list[str]:
 
 def candidates_table(result: Result) -> Table:
     """Every candidate; the chosen one in bold."""
-    table = Table(title=f"{result.task} on {result.machine}", title_justify="left")
+    table = Table(title=_name(f"{result.task} on {result.machine}"), title_justify="left")
     for heading in HEADINGS:
         left = heading in ("candidate", "verdict")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
@@ -73,7 +74,7 @@ def profile_table(layers: Sequence[LayerProfile], whole: float) -> Table:
         ms = "fused" if one.latency_ms is None else f"{one.latency_ms:.4f}"
         share = "" if one.latency_ms is None else f"{one.latency_ms / whole:.1%}"
         numbers = (f"{n:,}" for n in (one.params, one.macs, one.activation_bytes))
-        table.add_row(one.layer, one.operator, *numbers, ms, share)
+        table.add_row(_name(one.layer), _name(one.operator), *numbers, ms, share)
     sums = (
         f"{sum(getattr(one, name) for one in layers):,}"
         for name in ("params", "macs", "activation_bytes")
@@ -91,7 +92,7 @@ def nodes_table(nodes: Sequence[NodeProfile], whole: float) -> Table:
     for one in nodes:
         ms = "fused" if one.latency_ms is None else f"{one.latency_ms:.4f}"
         share = "" if one.share is None else f"{one.share:.1%}"
-        table.add_row(escape(one.node), one.operator, ms, share, f"{one.weight_bytes:,}")
+        table.add_row(_name(one.node), _name(one.operator), ms, share, f"{one.weight_bytes:,}")
     table.add_section()
     weights = sum(one.weight_bytes for one in nodes)
     table.add_row("total", "", f"{whole:.4f}", "100.0%", f"{weights:,}")
@@ -113,7 +114,7 @@ def bench_table(
         verdict = one.verdict + (" (disturbed)" if one.disturbed else "")
         peak = (peaks or {}).get(name)
         table.add_row(
-            escape(name),
+            _name(name),
             f"{one.latency_ms:.4f}",
             f"{one.p90_ms:.4f}",
             f"{one.ratio:.3f}",
@@ -155,6 +156,11 @@ def runtimes_table(entries: Mapping[str, Entry]) -> Table:
         here, install = ("no", one.install) if absent else (one.version, "")
         table.add_row(name, one.about, one.ending, here, escape(install))
     return table
+
+
+def _name(text: str) -> str:
+    """What others named, in a cell: on one line, and no markup."""
+    return escape(in_a_line(text))
 
 
 def proof_lines(proof: Proof) -> list[str]:

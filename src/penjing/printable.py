@@ -1,0 +1,45 @@
+"""Printable: names and messages of others, fit for a terminal.
+
+A file's name, a node's or what a runtime says may hold the bytes by which terminals are told to
+clear the screen, to rename the window or to turn the line round. They are shown, not obeyed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""By which a text is turned from left to right or back, whatever it says."""
+CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
+"""Categories of control characters, of halves of characters, and of ends of lines."""
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    r"""The text, with an escape in place of each character that isn't there to be seen.
+
+    Args:
+        keep: controls that stay.
+
+    >>> printable("\x1b[2J model\u202eexe.onnx")
+    '\\x1b[2J model\\u202eexe.onnx'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one in keep else _shown(one) for one in text)
+
+
+def in_a_line(text: str) -> str:
+    r"""The same of what must stay in one line, such as a name in a table.
+
+    >>> in_a_line("a\nb")
+    'a\\nb'
+    """
+    return printable(text, keep="")
+
+
+def _shown(one: str) -> str:
+    if one not in TURNING and unicodedata.category(one) not in CONTROLS:
+        return one
+    if "\udc80" <= one <= "\udcff":  # a byte of a name that isn't UTF-8
+        return f"\\x{ord(one) - 0xDC00:02x}"
+    return one.encode("unicode_escape").decode("ascii")
