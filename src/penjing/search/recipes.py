@@ -59,13 +59,13 @@ def from_json(data: Sequence[Json]) -> Recipe:
     for one in data:
         options: dict[str, Any] = dict(one)
         name = options.pop("method", None)
-        if name not in PASSES:
+        if not isinstance(name, str) or name not in PASSES:
             raise InputError(f"no pass {name!r}; there are {', '.join(PASSES)}")
         try:
             if name == "Tune" and "options" in options:
                 options["options"] = TuneOptions(**options["options"])
             found.append(PASSES[name](**options))
-        except TypeError as error:
+        except (TypeError, ValueError, AttributeError) as error:  # an option of another type
             raise InputError(f"pass {name}: {error}") from error
     return tuple(found)
 
