@@ -83,7 +83,9 @@ def _task() -> Task:
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
     data = Arrays(x, y, batch_size=20)
-    return Task(model.eval(), x[:2], data, data, data)
+    train = data.subset(torch.arange(0, 120, 2))  # the rest judges; a test needs no more of it
+    judge = data.subset(torch.arange(1, 120, 2))
+    return Task(model.eval(), x[:2], train, judge, judge)
 
 
 @pytest.mark.usefixtures("twin")

@@ -72,12 +72,11 @@ def test_bench_of_a_file_with_itself_and_targets(fitted: Path) -> None:
 
 def _task(**changes: object) -> Task:
     torch.manual_seed(0)
-    x, y = torch.randn(60, 3, 8, 8), torch.arange(60) % 4
+    x, y = torch.randn(180, 3, 8, 8), torch.arange(180) % 4
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
-    data = Arrays(x, y, batch_size=20)
-    values: dict[str, object] = {
-        "model": model, "example": x[:2], "train": data, "validation": data, "test": data,
-    }  # fmt: skip
+    splits = [Arrays(x[at : at + 60], y[at : at + 60], batch_size=20) for at in (0, 60, 120)]
+    values = {"model": model, "example": x[:2]}
+    values |= dict(zip(("train", "validation", "test"), splits, strict=True))
     return Task(**values | changes)  # type: ignore[arg-type]
 
 
@@ -142,7 +141,8 @@ class Odd(nn.Module):
         return self.linear(-x)
 
 data = Arrays(torch.randn(8, 3), torch.arange(8) % 4)
-task = Task(Odd(), data.x[:2], data, data, data)
+rest = Arrays(torch.randn(8, 3), data.y)
+task = Task(Odd(), data.x[:2], data, rest, rest)
 """
 
 

@@ -184,7 +184,7 @@ def test_a_fit_whose_device_is_lost_keeps_what_it_has(
 
     monkeypatch.setattr(there, "run_job", lossy)
     with pytest.raises(RemoteError, match="lost; what was finished is kept, and --resume goes on"):
-        fit(self_taught(), "ssh://pi@device", minutes=0.02, out=tmp_path)
+        fit(self_taught(), "ssh://pi@device", 10.0, minutes=0.02, out=tmp_path)
     found = Result.load(tmp_path)
     assert found.baseline.measurement.latency is not None
     assert not found.candidates  # none is blamed for it
@@ -202,7 +202,7 @@ def test_a_file_that_the_device_cannot_load_fails_alone(
         return played(device, parcels, parts, deadline_s)
 
     monkeypatch.setattr(there, "run_job", choosy)
-    found = fit(self_taught(), "ssh://pi@device", minutes=0.02, out=tmp_path)
+    found = fit(self_taught(), "ssh://pi@device", 10.0, minutes=0.02, out=tmp_path)
     assert found.finished
     assert {found.find(one).status for one in refused} == {"failed"}
     assert all(found.find(one).reason.endswith(f"{one}: can't load it") for one in refused)

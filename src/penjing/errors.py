@@ -74,6 +74,6 @@ def in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a library's exception says, in one line: its first, or its type if it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

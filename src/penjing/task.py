@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.contract import Array
+from penjing.errors import InputError
 
 Inputs = Any
 """One tensor, a tuple of tensors (positional) or a dict of tensors (keywords); batch first."""
@@ -30,6 +31,31 @@ class Metric:
 
     name: str
     scores: Callable[[Any, Array], Array]
+
+
+def scored(metric: Metric, outputs: Any, targets: Array) -> Array:
+    """The metric's scores of a batch, once it is sure that they are such; shape (N,).
+
+    Raises:
+        InputError: it raises, or gives anything but one finite number per sample.
+    """
+    wanted = f"wanted one finite score per sample, shape ({len(targets)},)"
+    try:
+        given = metric.scores(outputs, targets)
+        found = np.asarray(given, dtype=np.float64)
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}"
+        ) from error
+    if given is None:
+        raise InputError(f"metric {metric.name!r} gave None; {wanted}")
+    if found.shape != (len(targets),):
+        raise InputError(
+            f"metric {metric.name!r} gave shape {found.shape} for {len(targets)} samples; {wanted}"
+        )
+    if not np.isfinite(found).all():
+        raise InputError(f"metric {metric.name!r} gave NaN or infinite scores; {wanted}")
+    return found
 
 
 def correct(outputs: Any, targets: Array) -> Array:
@@ -69,8 +95,8 @@ class Task:
         model: a trained `nn.Module`.
         example: inputs of one batch, two samples or more: a tensor, a tuple or a dict.
         train: batches to learn and calibrate from.
-        validation: batches that the search looks at; None cuts them from `train`, stratified.
         test: batches touched once, for the chosen file and the original.
+        validation: batches that the search looks at; None sets a tenth of `train` aside for it.
         loss: (outputs, targets) to a scalar tensor.
         metric: see `Metric`.
         name: as printed.

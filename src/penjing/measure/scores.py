@@ -10,7 +10,7 @@ import numpy as np
 
 from penjing.contract import Array, Drop, Session, as_arrays
 from penjing.errors import InputError
-from penjing.task import Batches, Metric
+from penjing.task import Batches, Metric, scored
 
 
 def score(
@@ -31,18 +31,7 @@ def score(
     done = 0
     for inputs, targets in batches:
         outputs = session.run(as_arrays(inputs))
-        labels = as_arrays(targets)
-        try:
-            found = np.asarray(metric.scores(outputs, labels), dtype=np.float64)
-        except Exception as error:
-            raise InputError(
-                f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}"
-            ) from error
-        if found.shape != (len(labels),) or not np.isfinite(found).all():
-            raise InputError(
-                f"metric {metric.name!r} gave shape {found.shape} for {len(labels)} samples; "
-                f"wanted one finite score per sample, shape ({len(labels)},)"
-            )
+        found = scored(metric, outputs, as_arrays(targets))
         parts.append(found)
         done += len(found)
         if progress is not None:

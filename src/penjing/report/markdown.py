@@ -6,7 +6,7 @@ from pathlib import Path
 
 from penjing.files import write_atomically
 from penjing.report.plot import plot
-from penjing.report.table import HEADINGS, reasons, rows
+from penjing.report.table import headings, reasons, rows
 from penjing.search.result import Result
 
 
@@ -30,14 +30,15 @@ def page(result: Result) -> str:
         f"{result.confidence:.0%} confidence, goal {result.goal}, seed {result.seed}. "
         f"Versions: {', '.join(f'{k} {v}' for k, v in result.versions.items())}.",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|" + "---|" * len(HEADINGS),
+        "| " + " | ".join(headings(result)) + " |",
+        "|" + "---|" * len(headings(result)),
         *("| " + " | ".join(row) + " |" for row in rows(result)),
         "",
-        "Accuracy, drop and bound are on validation data, latency is batch 1 on one thread, inputs "
-        "and outputs in the processor's memory, and each figure was measured on the exported file, "
-        f"in {result.baseline.runtime} where nothing else is said. A ratio is to the original in "
-        "the same windows.",
+        f"The {result.baseline.measurement.metric} (times 100), drop and bound are on validation "
+        "data, latency is batch 1 on one thread, inputs and outputs in the processor's memory, and "
+        "each figure was measured on the exported file, in "
+        f"{result.baseline.runtime} where nothing else is said. A ratio is to the original in the "
+        "same windows.",
         "",
         "![drop against latency](plot.png)",
         "",

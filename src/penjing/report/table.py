@@ -16,7 +16,11 @@ from penjing.search.result import Candidate, Result
 from penjing.search.saturation import processor_of, warning
 from penjing.targets import REACH, Target, in_words
 
-HEADINGS = ("candidate", "accuracy", "drop", "bound", "ms", "ratio", "kB", "verdict")
+
+def headings(result: Result) -> tuple[str, ...]:
+    """Of the candidates' table; the score goes by the metric's own name."""
+    metric = result.baseline.measurement.metric
+    return ("candidate", metric, "drop", "bound", "ms", "ratio", "kB", "verdict")
 
 
 def rows(result: Result) -> list[tuple[str, ...]]:
@@ -57,9 +61,9 @@ def reasons(result: Result) -> list[str]:
 def candidates_table(result: Result) -> Table:
     """Every candidate; the chosen one in bold."""
     table = Table(title=_name(f"{result.task} on {result.machine}"), title_justify="left")
-    for heading in HEADINGS:
+    for heading in headings(result):
         left = heading in ("candidate", "verdict")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        table.add_column(escape(heading), justify="left" if left else "right", no_wrap=True)
     for row in rows(result):
         table.add_row(*row, style="bold green" if row[0] == result.chosen else None)
     return table

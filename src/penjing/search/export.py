@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from penjing.checks import check, require_scores
 from penjing.contract import (
     Array,
     Artifact,
@@ -25,12 +26,12 @@ from penjing.contract import (
     Session,
     as_arrays,
 )
-from penjing.data import check
 from penjing.errors import DivergenceError, InputError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.measure.parity import parity
 from penjing.measure.scores import drop, score
 from penjing.network import Network, capture
+from penjing.overlap import require_apart
 from penjing.passes import Quantize
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
@@ -61,7 +62,8 @@ class Proof:
         placement: how many operators ran on which unit.
         fallbacks: operators that fell back to a lesser unit, and why.
         demands: what the runtime demanded of the integers, options of `Quantize`.
-        notes: what the rounding changed, such as scales that grew so that no sum overflows.
+        notes: what to know of the task, and what rounding changed, such as scales that grew so
+            that no sum overflows; a line each.
         saturates: `"never"`, or the layers that may leave 16 bits on x86 processors without VNNI.
         judged_on: the processor that ran it, and those of its instructions that matter.
         diverges: why it computes something else than its network, where that was accepted.
@@ -116,7 +118,7 @@ def export(
     Raises:
         InputError: there is no such runtime or precision, the runtime's files can't hold it, a
             weight is beyond float16's range, or the runtime or the target can't take the network;
-            the message names what stands against it.
+            the message names what stands against it. Or something is wrong with the task.
         DivergenceError: the file computes something else here than its network, by more than
             rounding explains; the message names the first layer and the likely cause.
         MachineError: `out` can't be written.
@@ -126,7 +128,10 @@ def export(
     one = find_runtime(runtime).on(target)
     one.require(precision)
     require_writable_folder(out)
-    check(task)
+    task, notes = check(task)
+    require_scores(task, task.test)
+    if precision == "int8":
+        notes += require_apart(task)
     original = network = capture(task.model, task.example, source=task.source)
     if precision == "int8":
         network = Quantize(**one.demands)(original, task)
@@ -141,6 +146,7 @@ def export(
             raise InputError(problem)
         proof = _prove(artifact, one.load(artifact), one, task, original, artifact.sha256)
         proof = replace(proof, **_of_lowering(network, one, precision))
+        proof = replace(proof, notes=(*notes, *proof.notes))
         proof = _held(proof, artifact, one, task, network, floats, accept_divergence)
         for file in reversed(one.files(artifact.path)):
             write_atomically(out / file.name, file.read_bytes())
@@ -207,10 +213,11 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
         else:
             artifact = replace(runtime.artifact(path), sha256=wanted)
         session = runtime.load(artifact)  # refused before any work, if it has changed
-        check(task)
+        task, notes = check(task)
+        require_scores(task, task.test)
         network = capture(task.model, task.example, source=task.source)
         proof = _prove(artifact, session, runtime, task, network, wanted)
-    return replace(proof, differs=differences(record, proof.to_json()))
+    return replace(proof, notes=notes, differs=differences(record, proof.to_json()))
 
 
 def _prove(

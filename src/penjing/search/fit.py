@@ -7,7 +7,6 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from penjing.data import check, with_validation
 from penjing.device.address import Device
 from penjing.errors import InputError, RemoteError
 from penjing.measure.there import look_at
@@ -18,7 +17,13 @@ from penjing.runtimes.registry import ENTRIES, first_runtime, installed
 from penjing.search.fixed_list import FixedList, Progress
 from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
-from penjing.search.preflight import check_options, claim_folder, clear, require_same_run
+from penjing.search.preflight import (
+    check_options,
+    claim_folder,
+    clear,
+    ready,
+    require_same_run,
+)
 from penjing.search.result import Candidate, Result
 from penjing.search.saturation import judged_on
 from penjing.search.workshop import BASELINE, Workshop
@@ -70,7 +75,7 @@ def fit(
     """
     begin = time.monotonic()
     with Interrupt() as interrupt:
-        check_options(max_drop, minutes, goal, confidence)
+        check_options(max_drop, minutes, goal, confidence, seed)
         device = Device.of(target, python, ssh_config)
         where = look_at(device) if device else find_target(target)
         if device is None:
@@ -78,8 +83,7 @@ def fit(
         runtime = first_runtime(where)
         folder = claim_folder(Path(out), overwrite, resume)
         task = find_task(task) if isinstance(task, str) else task
-        task, note = with_validation(task)
-        check(task)
+        task, notes = ready(task, max_drop)
         network = capture(task.model, task.example, source=task.source)
         problems = runtime.problems(network, where)
         if problems:
@@ -94,7 +98,7 @@ def fit(
             seed=seed,
             versions=_versions(),
             baseline=Candidate(BASELINE, (), "baseline", runtime=runtime.name),
-            notes=(note,) if note else (),
+            notes=notes,
             judged_on=judged_on(this_processor()),
         )
         if resume:

@@ -1,4 +1,4 @@
-"""Preflight: what is checked of a fit's options before anything else."""
+"""Preflight: what is checked of a fit's options and its task before anything else."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from penjing.checks import check, require_scores
 from penjing.contract import Array, as_arrays
 from penjing.errors import InputError, MachineError
 from penjing.files import require_writable_folder
 from penjing.measure import scores
 from penjing.network import Network
+from penjing.overlap import require_apart
 from penjing.search.result import Result
-from penjing.search.workshop import STEM
+from penjing.search.workshop import BASELINE, STEM, Workshop
+from penjing.splits import with_validation
 from penjing.task import Batches, Task, as_call
 
+SMALLEST_BUDGET = 0.05
+"""Points; whoever asks for less may have meant hundredths."""
+MOST_SEED = 2**63
 
-def check_options(max_drop: float, minutes: float, goal: str, confidence: float) -> None:
+
+def check_options(
+    max_drop: float, minutes: float, goal: str, confidence: float, seed: int = 0
+) -> None:
     """Raise InputError for an option that is out of range."""
     if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
         raise InputError(
@@ -32,6 +41,47 @@ def check_options(max_drop: float, minutes: float, goal: str, confidence: float)
         raise InputError(f"--goal must be latency or size; found {goal!r}")
     if not 0.5 <= confidence < 1:
         raise InputError(f"--confidence must be in [0.5, 1); found {confidence}")
+    if not 0 <= seed < MOST_SEED:
+        raise InputError(f"--seed must be a whole number from 0 on; found {seed}")
+
+
+def ready(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
+    """The task with validation data and all of it checked, and what to know of it, a line each.
+
+    Raises:
+        InputError: the first thing found wrong with the model, the data, the metric or the loss.
+    """
+    task, note = with_validation(task)
+    task, notes = check(task)
+    assert task.validation is not None
+    require_scores(task, task.validation, loss=True)
+    notes = (*((note,) if note else ()), *notes, *require_apart(task))
+    if 0 < max_drop < SMALLEST_BUDGET:
+        notes += (
+            f"the budget is {max_drop:g} points, that is {max_drop:g} %; one percentage point is "
+            "--max-drop 1.0",
+        )
+    return task, notes
+
+
+def require_attainable(max_drop: float, confidence: float, found: Array) -> None:
+    """Raise InputError if the validation data is too small for any candidate to keep the budget.
+
+    Of scores of 0 and 1, even a candidate that decides as the original does on all samples has a
+    bound above zero, which shrinks with their number.
+
+    Args:
+        found: the original's score of each sample.
+    """
+    if not set(np.unique(found)) <= {0.0, 1.0}:
+        return
+    least = scores.drop(found, found, confidence).bound
+    if least > max_drop:
+        raise InputError(
+            f"--max-drop {max_drop:g} can't be kept on {len(found)} validation samples: without "
+            f"one other decision the bound is {least:.2f} points at {confidence:.4g} confidence; "
+            f"give more validation data, or a budget of {np.ceil(10 * least) / 10:.1f} or more"
+        )
 
 
 def claim_folder(out: Path, overwrite: bool, resume: bool) -> Path:
@@ -79,6 +129,13 @@ def clear(out: Path) -> None:
         for one in out.glob(f"{STEM}*"):
             one.unlink()
         shutil.rmtree(out / "candidates", ignore_errors=True)
+
+
+def require_judgeable(workshop: Workshop, result: Result) -> None:
+    """Raise InputError unless the original, which was scored, can be held against candidates."""
+    found = workshop.scores[BASELINE]
+    require_better_than_chance(workshop.task.metric.name, found, workshop.validation)
+    require_attainable(result.max_drop, result.confidence, found)
 
 
 def require_better_than_chance(metric: str, found: Array, validation: Batches) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from penjing.checks import check
 from penjing.contract import as_arrays
-from penjing.data import check
 from penjing.measure.costs import costs
 from penjing.measure.latency import compare
 from penjing.network import Network, capture
@@ -66,7 +66,7 @@ def profile(task: Task, seconds: float = 3.0) -> tuple[list[LayerProfile], float
     Batch 1, one thread, ONNX Runtime. The profiler's figures are scaled so that they sum up to the
     latency that was measured without it.
     """
-    check(task)
+    task, _ = check(task)
     network = capture(task.model, task.example, source=task.source)
     one = torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(task.example))
     with tempfile.TemporaryDirectory() as folder:

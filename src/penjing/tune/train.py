@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from penjing.batches import number_of_batches, require_repeatable
 from penjing.contract import as_arrays
-from penjing.data import number_of_batches, require_repeatable
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import grids
 from penjing.targets import this_machine
-from penjing.task import Task, as_call
+from penjing.task import Batches, Task, as_call
 from penjing.tune import workers
 from penjing.tune.distill import soft_loss
 from penjing.tune.options import TuneOptions
@@ -129,7 +129,7 @@ class _Training:
         while share < 1:
             self.student.train()
             before = self.step
-            for inputs, targets in workers.my_share(self.task.train):
+            for inputs, targets in workers.my_share(_without_single_ones(self.task.train)):
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * one_cycle(share)
                 loss = self._step(inputs, targets, optimizer)
@@ -186,6 +186,16 @@ class _Training:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+
+
+def _without_single_ones(batches: Batches) -> Iterator[tuple[Any, Tensor]]:
+    """The batches without those of one sample, from which batch norm can't learn, such as a last
+    one that is left over; unless all are such."""
+    largest = 0
+    for inputs, targets in batches:
+        largest = max(largest, len(targets))
+        if len(targets) > 1 or largest == 1:
+            yield inputs, targets
 
 
 def _optimizer(network: Network, options: TuneOptions) -> torch.optim.Optimizer:
