@@ -76,7 +76,7 @@ def _guarded(text: str, call: Callable[[], Any]) -> Any:
         raise InputError(
             f"{text} needs the module {error.name!r}, which isn't installed"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [
             one
             for one in traceback.extract_tb(error.__traceback__)

@@ -69,7 +69,7 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
             f"the example holds {leaves[0].shape[0]} sample(s); give two or more, "
             "so that the batch size stays free"
         )
-    _require_finite(model)
+    _require_usable(model)
     example = pytree.tree_map(_dense, example)
     program = _export(model, *as_call(example))
     break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
@@ -85,7 +85,8 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _require_finite(model: nn.Module) -> None:
+def _require_usable(model: nn.Module) -> None:
+    """Raise InputError for a weight or a constant that no network can be made of."""
     constants = dict(model.named_buffers())
     tensors = [*model.named_parameters(), *constants.items()]
     if not any(True for _ in model.parameters()):
@@ -93,6 +94,12 @@ def _require_finite(model: nn.Module) -> None:
     for name, tensor in tensors:
         if tensor.is_meta:
             raise InputError(f"weight {name} is on the meta device; load the weights first")
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = "quantized" if tensor.is_quantized else str(tensor.layout)
+            undone = "dequantize()" if tensor.is_quantized else "to_dense()"
+            raise InputError(
+                f"weight {name} is {kind}; wanted a dense tensor of float32: {undone} makes it one"
+            )
         constant = name in constants and "running_" not in name  # a mask may well hold -inf
         wrong = torch.isnan(tensor) if constant else ~torch.isfinite(tensor)
         if tensor.is_floating_point() and bool(wrong.any()):

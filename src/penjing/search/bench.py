@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,10 +33,11 @@ def bench(
 
     Raises:
         InputError: a file is missing, can't be loaded or fails, or inputs differ; another number
-            of runtimes than of files.
+            of runtimes than of files; no time to measure.
         UnsafeError: a file is of others, and refused; see `penjing.search.inputs.opened`.
         MachineError: this machine hasn't what a runtime runs on.
     """
+    require_time(seconds)
     sessions, shapes = {}, {}
     for path, runtime in zip(paths, _one_for_each(runtimes, paths), strict=True):
         name = f"{path} in {runtime}" if runtime else str(path)
@@ -89,10 +91,11 @@ def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: i
     Nothing but the device has to have their runtimes.
 
     Raises:
-        InputError: a file is missing, or no runtime takes it.
+        InputError: a file is missing, or no runtime takes it; no time to measure.
         UnsafeError: an ONNX file of others is of a kind over which runtimes stumble.
         RemoteError: the device can't be used, or can't load or run a file.
     """
+    require_time(seconds)
     parcels = {}
     for path in paths:
         if path.suffix == ".onnx" and path.is_file() and not is_ours(path, sha256(path)):
@@ -111,3 +114,9 @@ def _look_over(path: Path) -> None:
         require_plain(path.read_bytes())
     except (InputError, UnsafeError) as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def require_time(seconds: float) -> None:
+    """Raise InputError unless it is a time to measure for."""
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--seconds must be a positive number; found {seconds}")
