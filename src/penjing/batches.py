@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
+import multiprocessing.connection
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -156,12 +159,33 @@ def _each(batches: Batches, name: str) -> Iterator[Any]:
         except PenjingError:
             raise
         except (Exception, SystemExit) as error:
+            where, why = f"at batch {number + 1}", _cause(error)
+            if isinstance(error, ConnectionError | EOFError):
+                _let_dying_workers_die()
+            if isinstance(error, ConnectionError | EOFError) or why.startswith("DataLoader worker"):
+                raise InputError(
+                    f"a worker of the {name} data died {where} ({type(error).__name__}: {why}); "
+                    "num_workers=0 shows why"
+                ) from error
             raise InputError(
-                f"the {name} data raised {type(error).__name__} at batch {number + 1}: "
-                f"{_cause(error)}; repair it or leave it out"
+                f"the {name} data raised {type(error).__name__} {where}: {why}; repair it or leave "
+                "it out"
             ) from error
         number += 1
         yield batch
+
+
+def _let_dying_workers_die() -> None:
+    """PyTorch raises when one of its workers ends, wherever the program is by then; let it be here.
+
+    A worker's connection is lost a little before the worker ends.
+    """
+    children = multiprocessing.active_children()
+    with contextlib.suppress(RuntimeError):
+        multiprocessing.connection.wait([child.sentinel for child in children], timeout=1)
+        for child in children:
+            if multiprocessing.connection.wait([child.sentinel], timeout=0):
+                child.join()
 
 
 def _cause(error: BaseException) -> str:
@@ -234,10 +258,10 @@ def number_of_batches(batches: Batches) -> int:
         return sum(1 for _ in batches)
 
 
-def number_of_samples(batches: Batches) -> float:
+def samples_told(batches: Batches) -> float:
     """How many samples one pass gives, as far as the data tells without being read; else infinite.
 
-    >>> number_of_samples([])
+    >>> samples_told([])
     0.0
     """
     given = batches.batches if isinstance(batches, Reading) else batches

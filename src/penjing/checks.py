@@ -199,12 +199,23 @@ def _require_plain(model: nn.Module) -> None:
     kind = type(model).__name__
     if kind in inner:
         raise InputError(f"the model is wrapped in {kind}; give model.{inner[kind]}")
-    for name, tensor in model.named_parameters():
+    weights = dict(model.named_parameters())
+    if not weights:
+        raise InputError(f"{kind} has no parameters; there is nothing to compress")
+    for name, tensor in weights.items():
+        if tensor.is_meta:
+            raise InputError(f"weight {name} is on the meta device; load the weights first")
         if tensor.is_floating_point() and tensor.dtype is not torch.float32:
             raise InputError(
                 f"weight {name} is {tensor.dtype}; wanted float32: model.float(), with an example "
                 "of float32"
             )
+    tables = [one for one in weights.values() if one.dim() > 1]
+    if tables and all(bool((one == one.flatten()[0]).all()) for one in tables if one.numel()):
+        raise InputError(
+            f"all weights of {kind} are constant ({next(iter(weights))} is one number "
+            "throughout); load the checkpoint"
+        )
 
 
 def _run(model: nn.Module, inputs: Any, what: str) -> Any:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penjing.errors import InputError, PenjingError
+from penjing.errors import (
+    InputError,
+    MachineError,
+    PenjingError,
+    first_line,
+    is_out_of_memory,
+)
 from penjing.printable import in_a_line, printable
 
 if TYPE_CHECKING:
@@ -35,6 +41,8 @@ SshConfig = Annotated[
     Path | None, typer.Option(help="Of a device: OpenSSH's configuration to use.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+USAGE: Any = typer.BadParameter.__mro__[1]
+"""What typer raises for arguments that it can't read; it has no public name there."""
 LOAD = """
 import onnxruntime
 session = onnxruntime.InferenceSession("{path}")
@@ -316,11 +324,25 @@ def _display(silent: bool) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Run the command line; a PenjingError is one line and its exit code."""
+    """Run the command line; a PenjingError is one line and its exit code, and so is an option that
+    can't be read."""
     debug = "--debug" in sys.argv
     arguments = [one for one in sys.argv[1:] if one != "--debug"]
     try:
-        app(arguments, standalone_mode=True)
+        sys.exit(app(arguments, standalone_mode=False) or 0)
+    except USAGE as error:
+        if not arguments:  # what it says is the help
+            error.show()
+        else:
+            line = " ".join(error.format_message().split())
+            print(f"penjing: error: {line} (penjing --help)", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        line = f"out of memory: {first_line(error)}; take smaller batches, or a larger machine"
+        print(f"penjing: error: {line}", file=sys.stderr)
+        sys.exit(MachineError.exit_code)
     except PenjingError as error:
         if debug:
             print(printable(traceback.format_exc()), file=sys.stderr)

@@ -77,3 +77,11 @@ def in_one_line(error: Exception) -> str:
 def first_line(error: BaseException) -> str:
     """What a library's exception says, in one line: its first, or its type if it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says that this machine's memory, or its GPU's, didn't suffice."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

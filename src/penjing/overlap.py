@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils import _pytree as pytree
 from torch.utils.data import RandomSampler, SequentialSampler
 
-from penjing.batches import Reading, number_of_samples, reading
+from penjing.batches import Reading, reading, samples_told
 from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.task import Batches, Task
@@ -20,6 +20,8 @@ MOST_BYTES = 256_000_000
 REFUSED, TOLD = 0.5, 0.01
 """Shares of a split that are in another, from which on that is an error, or is said."""
 LEAST_PAIRS = 3
+LEAST_SAMPLES = 32
+"""Fewer prove nothing, whatever they were learned from."""
 
 
 def require_apart(task: Task) -> tuple[str, ...]:
@@ -41,6 +43,8 @@ def require_apart(task: Task) -> tuple[str, ...]:
     seen = {name: _hashes(batches, seed) for seed, (name, batches) in enumerate(splits.items())}
     for one, other in (("validation", "training"), ("test", "training"), ("test", "validation")):
         if one not in seen or other not in seen:
+            continue
+        if min(len(seen[one]), len(seen[other])) < LEAST_SAMPLES:
             continue
         share = _share(seen[one], seen[other], splits[one], splits[other])
         distinct = len(set(seen[other])) / max(1, len(seen[other]))
@@ -66,7 +70,7 @@ def _share(mine: list[bytes], its: list[bytes], one: Any, other: Any) -> float:
     both = sum(digest in known for digest in mine)
     if both < min(LEAST_PAIRS, len(mine)):
         return 0.0
-    looked_at = len(its) / max(number_of_samples(other), len(its))
+    looked_at = len(its) / max(samples_told(other), len(its))
     if looked_at == 0:  # its size isn't known: what was found is the least
         looked_at = 1.0
     return both / len(mine) / looked_at

@@ -15,6 +15,8 @@ from typing import Any
 from penjing.errors import InputError, PenjingError
 from penjing.task import Task
 
+OURS = str(Path(__file__).parent)
+
 
 def find_task(text: str) -> Task:
     """The task that `text` names.
@@ -80,9 +82,11 @@ def _guarded(text: str, call: Callable[[], Any]) -> Any:
         frames = [
             one
             for one in traceback.extract_tb(error.__traceback__)
-            if "penjing/" not in one.filename
+            if not one.filename.startswith(OURS)
         ]
         frames = [one for one in frames if not one.filename.startswith("<")] or frames
+        frames = [one for one in frames if "site-packages" not in one.filename] or frames
         where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-        line = (str(error).splitlines() or [""])[0]
+        lines = [one.strip() for one in str(error).splitlines()] or [""]
+        line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise InputError(f"{text} raised {type(error).__name__}{where}: {line[:300]}") from error

@@ -70,15 +70,26 @@ def to_onnx(network: Network, form: Form = UNSIGNED) -> onnx.ModelProto:
             program = torch.export.export(flat, leaves, dynamic_shapes=free)
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     except Exception as error:
-        raise InputError(
-            f"the ONNX exporter can't take this network: {first_line(error)}"
-        ) from error
+        raise InputError(f"the ONNX exporter can't take this network: {_why(error)}") from error
     finally:
         network.train(mode)
     assert exported is not None
     model = _named(exported.model_proto, list(kwargs), outputs, kernels)
     trim(model)
     return model
+
+
+def _why(error: BaseException) -> str:
+    """The operator that the exporter lacks; else what the error behind its own long one says."""
+    while type(error).__name__ == "ConversionError" and error.__cause__ is not None:
+        error = error.__cause__
+    lacking = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+    if lacking is None:
+        return first_line(error)
+    return (
+        f"it has no form of the operator {lacking[1]}; write that in other operators, or take "
+        "another runtime (penjing runtimes)"
+    )
 
 
 def _named(

@@ -15,7 +15,7 @@ from penjing.search import recipes
 from penjing.search.elsewhere import Elsewhere
 from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
-from penjing.search.preflight import distillable, require_judgeable
+from penjing.search.preflight import distillable, require_better_than_chance
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
 from penjing.search.rungs import Rungs
@@ -102,7 +102,11 @@ class FixedList:
         try:
             self.workshop.make(BASELINE, self.original)
             measured = self.workshop.measure(BASELINE, self.original)
-            require_judgeable(self.workshop, self.result)
+            require_better_than_chance(
+                self.workshop.task.metric.name,
+                self.workshop.scores[BASELINE],
+                self.workshop.validation,
+            )
         except PenjingError:
             if not (self.workshop.out / "result.json").exists():
                 shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)

@@ -17,7 +17,7 @@ from penjing.measure import scores
 from penjing.network import Network
 from penjing.overlap import require_apart
 from penjing.search.result import Result
-from penjing.search.workshop import BASELINE, STEM, Workshop
+from penjing.search.workshop import STEM
 from penjing.splits import with_validation
 from penjing.task import Batches, Task, as_call
 
@@ -62,26 +62,6 @@ def ready(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
             "--max-drop 1.0",
         )
     return task, notes
-
-
-def require_attainable(max_drop: float, confidence: float, found: Array) -> None:
-    """Raise InputError if the validation data is too small for any candidate to keep the budget.
-
-    Of scores of 0 and 1, even a candidate that decides as the original does on all samples has a
-    bound above zero, which shrinks with their number.
-
-    Args:
-        found: the original's score of each sample.
-    """
-    if not set(np.unique(found)) <= {0.0, 1.0}:
-        return
-    least = scores.drop(found, found, confidence).bound
-    if least > max_drop:
-        raise InputError(
-            f"--max-drop {max_drop:g} can't be kept on {len(found)} validation samples: without "
-            f"one other decision the bound is {least:.2f} points at {confidence:.4g} confidence; "
-            f"give more validation data, or a budget of {np.ceil(10 * least) / 10:.1f} or more"
-        )
 
 
 def claim_folder(out: Path, overwrite: bool, resume: bool) -> Path:
@@ -129,13 +109,6 @@ def clear(out: Path) -> None:
         for one in out.glob(f"{STEM}*"):
             one.unlink()
         shutil.rmtree(out / "candidates", ignore_errors=True)
-
-
-def require_judgeable(workshop: Workshop, result: Result) -> None:
-    """Raise InputError unless the original, which was scored, can be held against candidates."""
-    found = workshop.scores[BASELINE]
-    require_better_than_chance(workshop.task.metric.name, found, workshop.validation)
-    require_attainable(result.max_drop, result.confidence, found)
 
 
 def require_better_than_chance(metric: str, found: Array, validation: Batches) -> None:

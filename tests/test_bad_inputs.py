@@ -1,0 +1,153 @@
+"""Every bad input that is known is one line with the right exit code, before any long work."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from penjing import cli
+from penjing.contract import Latency
+from penjing.measure.there import _state
+from penjing.network import capture
+from penjing.runtimes import onnx_export
+from penjing.search.preflight import check_options
+from penjing.search.workshop import Workshop
+from tests.bad_inputs import PAGE, ROWS, Row, page
+
+ROOT = Path(__file__).parent.parent
+PROVOKED = [row for row in ROWS if row.provoke]
+ELSEWHERE = [row for row in ROWS if row.test]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of what is wrong, by PyTorch
+
+
+def _name(row: Row) -> str:
+    return f"{row.number} {row.what}"
+
+
+def _run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    """The exit code of the command line, and what it says on both streams."""
+    said, wrong = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "argv", ["penjing", *arguments])
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0), said.getvalue(), wrong.getvalue()
+    return 0, said.getvalue(), wrong.getvalue()
+
+
+def _matches(line: str, found: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, line.split("..."))), found) is not None
+
+
+@pytest.mark.parametrize("row", PROVOKED, ids=_name)
+def test_a_bad_input_is_one_line(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def time(*_: Any, **__: Any) -> dict[str, Latency]:
+        return {"original": Latency(1.0, 1.0, 1.0, 1.0, 1.0, 15)}
+
+    monkeypatch.setattr(Workshop, "time", time)
+    monkeypatch.setattr(Workshop, "_peak_process_bytes", lambda *_: None)
+    assert row.provoke is not None
+    code, said, wrong = _run(row.provoke(tmp_path, monkeypatch), monkeypatch)
+    assert code == row.code, wrong or said
+    if code:
+        *progress, line = wrong.strip().splitlines()
+        assert all(one.startswith("[") for one in progress)
+        assert _matches(row.line, line), line
+        assert not said
+    else:
+        assert any(_matches(row.line, line) for line in said.splitlines()), said
+    monkeypatch.undo()
+    assert code == 0 or not (tmp_path / "out" / "result.json").exists()
+
+
+@pytest.mark.parametrize("row", ELSEWHERE, ids=_name)
+def test_what_is_tested_elsewhere_is_there(row: Row) -> None:
+    file, _, name = row.test.partition("::")
+    if not (ROOT / file).exists():
+        pytest.skip(f"{file} isn't here")
+    text = (ROOT / file).read_text()
+    assert f"def {name}" in text
+    plain = re.sub(r'"\s*\n\s*r?f?"', "", text).replace("\\", "")
+    assert all(part in plain for part in row.line.split("...")), row.line
+
+
+def test_every_number_has_a_row_and_the_page_shows_it() -> None:
+    assert {row.number for row in ROWS} == set(range(1, 97))
+    assert all(bool(row.provoke) + bool(row.test) + bool(row.absent) == 1 for row in ROWS)
+    assert PAGE.read_text() == page(), "python -m tests.bad_inputs --write"
+
+
+def test_weights_beyond_one_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = capture(nn.Linear(4, 3), torch.zeros(2, 4))
+    monkeypatch.setattr(onnx_export, "PROTOBUF_LIMIT", 60)
+    (line,) = onnx_export.too_large_for_onnx(network)
+    assert re.fullmatch(r"60 bytes of weights exceed the .* of one ONNX file", line)
+
+
+def test_versions_with_known_weaknesses_are_kept_out() -> None:
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    least = dict(re.match(r"([a-z]+)>=([\d.]+)", one).groups() for one in needs)  # type: ignore[union-attr]
+    assert tuple(map(int, least["onnx"].split("."))) >= (1, 21)
+    assert tuple(map(int, least["torch"].split("."))) >= (2, 10)
+
+
+def test_durations_are_of_the_monotonic_clock() -> None:
+    source = ROOT / "src" / "penjing"
+    wall = [path.name for path in source.rglob("*.py") if "time.time()" in path.read_text()]
+    assert wall == ["keeper.py"]  # which compares with the dates of files
+
+
+def test_what_a_device_does_not_tell_is_unknown() -> None:
+    nothing = dict.fromkeys(("governor", "celsius", "mhz", "throttle_count", "throttled_now"))
+    notes, throttled = _state({"before": nothing, "after": nothing})
+    assert notes == ("CPU governor: unknown", "temperature: unknown", "throttling: unknown")
+    assert not throttled
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"max_drop": -1.0}, "--max-drop must be points between 0 and 100"),
+        ({"max_drop": 100.1}, "--max-drop must be points between 0 and 100"),
+        ({"minutes": 0.0}, "--minutes must be a positive number; found 0.0"),
+        ({"minutes": float("inf")}, "--minutes must be a positive number; found inf"),
+        ({"goal": "speed"}, "--goal must be latency or size; found 'speed'"),
+        ({"confidence": 1.0}, r"--confidence must be in \[0.5, 1\); found 1.0"),
+        ({"confidence": float("nan")}, r"--confidence must be in \[0.5, 1\); found nan"),
+        ({"seed": -1}, "--seed must be a whole number from 0 on; found -1"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], line: str) -> None:
+    good = {"max_drop": 1.0, "minutes": 1.0, "goal": "size", "confidence": 0.95, "seed": 0}
+    check_options(**good)
+    with pytest.raises(Exception, match=line):
+        check_options(**good | options)
+
+
+def test_a_bug_is_no_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("penjing.reference.find_task", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        _run(["profile", "digits"], monkeypatch)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_bench_wants_a_time(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for more in ([], ["--target", "ssh://pi@device"]):
+        code, _, wrong = _run(["bench", "a.onnx", "--seconds", seconds, *more], monkeypatch)
+        assert code == 2
+        assert "--seconds must be a positive number; found" in wrong
