@@ -5,7 +5,8 @@
     │   └── CaptureError    (2)      the model can't be captured by torch.export
     ├── UnsafeError         (3)      refused: it could run code, corrupt memory or never end
     ├── MachineError        (4)      this machine: disk, memory, permission
-    │   └── DivergenceError (4)      a file computes something else here than its network does
+    │   ├── DivergenceError (4)      a file computes something else here than its network does
+    │   └── DiskError       (4)      a file can't be written, which ends the run
     └── RemoteError         (5)      the remote device
         └── RemoteFileError (5)      it is there, but can't load or run a file
 
@@ -49,6 +50,10 @@ class DivergenceError(MachineError):
     """A file computes something else on this machine than the network that it was made from."""
 
 
+class DiskError(MachineError):
+    """A file or folder can't be written, so that no candidate is to blame."""
+
+
 class RemoteError(PenjingError):
     """The remote device failed or could not be reached."""
 
@@ -65,6 +70,13 @@ class RemoteFileError(RemoteError):
     def __init__(self, message: str, file: str) -> None:
         super().__init__(message)
         self.file = file
+
+
+def ends_the_run(error: Exception) -> bool:
+    """Whether no candidate is to blame, and the next one would fare alike: the device is lost, or
+    the disk full."""
+    lost = isinstance(error, RemoteError) and not isinstance(error, RemoteFileError)
+    return lost or isinstance(error, DiskError)
 
 
 def in_one_line(error: Exception) -> str:
