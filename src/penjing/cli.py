@@ -84,16 +84,15 @@ def fit(
             result = run(
                 task, target, max_drop, minutes, out, goal=goal, seed=seed, confidence=confidence,
                 python=python, ssh_config=ssh_config, overwrite=overwrite, resume=resume,
-                progress=progress,
+                progress=progress, report=write_report,
             )  # fmt: skip
     except KeyboardInterrupt:
-        print("penjing: interrupted before anything was finished", file=sys.stderr)
+        print(f"penjing: interrupted before {_what_is_there(out)}", file=sys.stderr)
         raise typer.Exit(130) from None
-    report = write_report(result, out)
     if as_json:
         print(json.dumps(result.to_json()))
     else:
-        _print_result(result, out, report)
+        _print_result(result, out, out / "report.md")
     if not result.finished:
         raise typer.Exit(130)
 
@@ -255,6 +254,17 @@ def runtimes(as_json: AsJson = False) -> None:
         print(json.dumps(rows))
     else:
         Console().print(runtimes_table(ENTRIES))
+
+
+def _what_is_there(out: Path) -> str:
+    """What wasn't done in the folder of a fit that was interrupted early, and what it holds."""
+    from penjing.search.result import RECORD, Result
+
+    if not (out / RECORD).exists():
+        return f"anything was finished; nothing was written to {out}"
+    if Result.load(out).finished:
+        return f"its end; {out} holds a finished result"
+    return f"anything more was finished; in {out} --resume goes on, --overwrite begins anew"
 
 
 def _print_result(result: Result, out: Path, report: Path) -> None:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from penjing.device.address import Device
 from penjing.errors import InputError, RemoteError
 from penjing.measure.there import look_at
-from penjing.network import capture
+from penjing.network import Network, capture
 from penjing.processor import this_processor
 from penjing.reference import find_task
+from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
 from penjing.search.fixed_list import FixedList, Progress
+from penjing.search.folder import Folder, claimed
+from penjing.search.identity import identity
 from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
-from penjing.search.preflight import (
-    check_options,
-    claim_folder,
-    clear,
-    ready,
-    require_same_run,
-)
-from penjing.search.result import Candidate, Result
+from penjing.search.preflight import check_options, ready, require_same_run
+from penjing.search.result import REPORT, Candidate, Result
 from penjing.search.saturation import judged_on
 from penjing.search.workshop import BASELINE, Workshop
-from penjing.targets import find_target, require_local
+from penjing.targets import Target, find_target, require_local
 from penjing.task import Task
+
+Report = Callable[[Result, Path], object]
+"""Called with a result and its folder."""
 
 
 def fit(
@@ -46,6 +49,7 @@ def fit(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    report: Report | None = None,
 ) -> Result:
     """Compress the task's model for the target, within an accuracy budget.
 
@@ -63,11 +67,15 @@ def fit(
         max_drop: budget in points (hundredths of the metric), 0..100.
         minutes: about how long to take; at least one candidate is always tried.
         out: folder for `model.onnx` (or another ending), `result.json` and every candidate's file.
+            It is held until the end, so that no other fit writes there.
         goal: `"latency"` or `"size"`.
         python: of a device, its interpreter that has the runtimes.
         ssh_config: of a device, OpenSSH's configuration to use instead of the user's own.
-        overwrite: replace an earlier result in `out`.
-        resume: go on with an interrupted fit in `out`; what was tuned there isn't tuned again.
+        overwrite: replace an earlier result in `out`; what penjing didn't write there stays.
+        resume: go on with an interrupted fit in `out`, of the same model, data and options; what
+            was tuned there isn't tuned again. Of a finished one, give the result; where there is
+            none, begin.
+        report: writes `report.md` and `plot.png` about the result into the folder, at the end.
 
     Raises:
         PenjingError: with one line, before any long work; and a RemoteError where a device is lost
@@ -81,47 +89,76 @@ def fit(
         if device is None:
             require_local(where)
         runtime = first_runtime(where)
-        folder = claim_folder(Path(out), overwrite, resume)
-        task = find_task(task) if isinstance(task, str) else task
-        task, notes = ready(task, max_drop)
-        network = capture(task.model, task.example, source=task.source)
-        problems = runtime.problems(network, where)
-        if problems:
-            raise InputError(problems[0])
-        result = Result(
-            task=task.name,
-            target=where.name,
-            machine=where.description,
-            goal=goal,
-            max_drop=max_drop,
-            confidence=confidence,
-            seed=seed,
-            versions=_versions(),
-            baseline=Candidate(BASELINE, (), "baseline", runtime=runtime.name),
-            notes=notes,
-            judged_on=judged_on(this_processor()),
-        )
-        if resume:
-            require_same_run(folder, result)
-        else:
-            clear(folder)
-        search = FixedList(
-            Ledger(folder, result),
-            Workshop(task, folder, confidence, seed, runtime, device),
-            where,
-            network,
-            begin,
-            begin + 60 * minutes,
-            progress or (lambda *_: None),
-            interrupt.check,
-        )
-        try:
-            search.run()
-        except RemoteError as error:
-            kept = "what was finished is kept, and --resume goes on"
-            begun = (folder / "result.json").exists()
-            raise RemoteError(f"{error}; {kept}" if begun else str(error)) from error
-    return search.ledger.result
+        with claimed(Path(out), overwrite, resume, _endings(where), report is not None) as folder:
+            task = find_task(task) if isinstance(task, str) else task
+            options = {"goal": goal, "max_drop": max_drop, "confidence": confidence, "seed": seed}
+            task, network, result = _begun(task, where, runtime, options, folder.notes)
+            if resume and folder.earlier is not None:
+                require_same_run(Path(out), folder.earlier, result)
+                if folder.earlier.finished:
+                    return _finished_before(folder, report)
+                result = replace(result, files=folder.earlier.files)
+            else:
+                folder.begin(result)
+            search = FixedList(
+                Ledger(folder.path, result),
+                Workshop(task, folder.path, confidence, seed, runtime, device),
+                where,
+                network,
+                begin,
+                begin + 60 * minutes,
+                progress or (lambda *_: None),
+                interrupt.check,
+            )
+            try:
+                search.run()
+            except RemoteError as error:
+                if search.result.baseline.artifact is None:
+                    raise
+                kept = "what was finished is kept, and --resume goes on"
+                raise RemoteError(f"{error}; {kept}") from error
+            if report is not None:
+                search.ledger.own(REPORT)
+                report(search.result, folder.path)
+    return search.result
+
+
+def _begun(
+    task: Task, where: Target, runtime: Runtime, options: Mapping[str, Any], notes: tuple[str, ...]
+) -> tuple[Task, Network, Result]:
+    """The task with validation data, its network, and the result before anything is measured."""
+    given = task
+    task, more = ready(task, options["max_drop"])
+    network = capture(task.model, task.example, source=task.source)
+    for problem in runtime.problems(network, where):
+        raise InputError(problem)
+    result = Result(
+        task=task.name,
+        target=where.name,
+        machine=where.description,
+        versions=_versions(),
+        baseline=Candidate(BASELINE, (), "baseline", runtime=runtime.name),
+        notes=(*more, *notes),
+        judged_on=judged_on(this_processor()),
+        identity=identity(given, network),
+        **options,
+    )
+    return task, network, result
+
+
+def _finished_before(folder: Folder, report: Report | None) -> Result:
+    """The result that lies there, with a line that says so; a report that is missing is made."""
+    assert folder.earlier is not None
+    if report is not None and not all((folder.path / one).exists() for one in REPORT):
+        replace(folder.earlier, files=(*folder.earlier.files, *REPORT)).save(folder.path)
+        report(folder.earlier, folder.path)
+    note = "this fit had been finished before: --resume found nothing left to do"
+    return replace(folder.earlier, notes=(*folder.earlier.notes, note))
+
+
+def _endings(where: Target) -> list[str]:
+    """Of the files that may be delivered for the target."""
+    return [ENTRIES[one].ending for one in where.runtimes if not ENTRIES[one].missing]
 
 
 def _versions() -> dict[str, str]:

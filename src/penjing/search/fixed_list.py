@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.contract import Array, Json, Measurement
-from penjing.errors import InputError, PenjingError, RemoteError, RemoteFileError, in_one_line
-from penjing.network import Network, restore, save
+from penjing.errors import InputError, PenjingError, ends_the_run, in_one_line
+from penjing.network import Network, save
 from penjing.passes import Compensate, Pass
 from penjing.search import recipes
 from penjing.search.elsewhere import Elsewhere
@@ -19,7 +18,7 @@ from penjing.search.preflight import distillable, require_better_than_chance
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
 from penjing.search.rungs import Rungs
-from penjing.search.workshop import BASELINE, LATENCY_SECONDS, Workshop
+from penjing.search.workshop import BASELINE, LATENCY_SECONDS, UNTUNED, Workshop
 from penjing.targets import Target
 
 Progress = Callable[[str, float, str], None]
@@ -99,18 +98,13 @@ class FixedList:
     def _measure_original(self) -> None:
         self._say("measuring the original")
         self.networks[BASELINE] = self.original
-        try:
-            self.workshop.make(BASELINE, self.original)
-            measured = self.workshop.measure(BASELINE, self.original)
-            require_better_than_chance(
-                self.workshop.task.metric.name,
-                self.workshop.scores[BASELINE],
-                self.workshop.validation,
-            )
-        except PenjingError:
-            if not (self.workshop.out / "result.json").exists():
-                shutil.rmtree(self.workshop.out / "candidates", ignore_errors=True)
-            raise
+        self.workshop.make(BASELINE, self.original)
+        measured = self.workshop.measure(BASELINE, self.original)
+        require_better_than_chance(
+            self.workshop.task.metric.name,
+            self.workshop.scores[BASELINE],
+            self.workshop.validation,
+        )
         self.ledger.record(self._measured(self._candidate(BASELINE, "baseline"), measured))
 
     def _quantize(self) -> None:
@@ -185,9 +179,11 @@ class FixedList:
                 network = prune.apply(self.original, plan, self.workshop.task)
                 both = {name: network, self.rungs.after(name): self._quantized(network)}
                 for key, one in both.items():  # into a file that tuning doesn't replace
-                    self.workshop.make(key, one, stem="untuned")
+                    self.workshop.make(key, one, stem=UNTUNED)
                     found[key] = self.workshop.sizes(key, one)
             except PenjingError as error:
+                if ends_the_run(error):
+                    raise
                 made.append(self._candidate(name, "failed", str(error)))
         self._say("timing what was cut")
         kept = [self.rung] if self.result.status(self.rung) == "kept" else []
@@ -249,9 +245,9 @@ class FixedList:
 
     def _train(self, name: str, base: str, seconds: float) -> bool:
         """Tune the cut `base` and measure both of its files as `name`; False if that failed."""
-        folder = self.workshop.folder(name) / "network"
-        if (folder / "network.json").exists():
-            done = self._try(name, lambda: self._tuned_before(name))
+        before = self._tuned_before(name)
+        if before is not None:
+            done = self._try(name, lambda: before)
         elif seconds < LEAST_TRAINING:
             return False
         else:
@@ -285,12 +281,14 @@ class FixedList:
         blind = replace(self.workshop.task, validation=None)
         return one(network, blind, lambda line, _: self._say(f"{name}: {line}"))
 
-    def _tuned_before(self, name: str) -> Network:
-        """What an interrupted run had tuned."""
-        self._say(f"{name}, tuned before")
-        task = self.workshop.task
-        network = restore(self.workshop.folder(name) / "network", task.model, task.example)
-        self.cuts[name] = recipes.from_plans(network.history)
+    def _tuned_before(self, name: str) -> Network | None:
+        """What an interrupted run had tuned; None if it had not, or if that can't be read."""
+        network, damage = self.workshop.tuned_before(name)
+        if damage:
+            self.ledger.note(f"{name} is tuned anew, for what an earlier run left is bad: {damage}")
+        if network is not None:
+            self._say(f"{name}, tuned before")
+            self.cuts[name] = recipes.from_plans(network.history)
         return network
 
     def _share_of(self, waiting: Sequence[str]) -> float:
@@ -320,8 +318,8 @@ class FixedList:
             candidate = self._measured(candidate, measured, time.monotonic() - begin)
             self.networks[name] = network
         except Exception as error:
-            if isinstance(error, RemoteError) and not isinstance(error, RemoteFileError):
-                raise  # the device is lost, and the candidate may be good
+            if ends_the_run(error):
+                raise
             candidate = self._candidate(name, "failed", in_one_line(error))
         self.ledger.record(candidate)
         return candidate.status != "failed"

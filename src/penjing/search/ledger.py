@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from penjing.contract import Latency
-from penjing.files import write_atomically
+from penjing.files import remove_files, write_atomically
 from penjing.runtimes.registry import find_runtime
-from penjing.search.result import Candidate, Result, choose, with_pareto
+from penjing.search.result import REPORT, Candidate, Result, choose, with_pareto
 from penjing.search.verdicts import verdicts
 
 
@@ -18,7 +18,7 @@ class Ledger:
 
     Every change is written to `result.json` before the next step begins. Until the end its
     `artifact` is the chosen candidate's own file; `deliver` copies that beside
-    `result.json`.
+    `result.json`. Nothing is written there before `result.json` calls it penjing's.
     """
 
     def __init__(self, folder: Path, result: Result) -> None:
@@ -56,15 +56,27 @@ class Ledger:
         self.deliver(replace(result, finished=True))
 
     def deliver(self, result: Result | None = None) -> None:
-        """Copy the chosen candidate's files, then write the state that says so."""
+        """Copy the chosen candidate's files, in the place of those that an interrupted fit had
+        chosen, then write the state that says so."""
         result = result or self.result
         chosen = result.find(result.chosen)
         if chosen.artifact is not None:
             source = self.folder / chosen.artifact
-            for one in find_runtime(chosen.runtime).files(source):
+            sources = find_runtime(chosen.runtime).files(source)
+            names = [one.name for one in sources]
+            before = self.result.files
+            mine = self.result.find(self.result.chosen).artifact  # while the copy isn't whole
+            self._keep(replace(self.result, artifact=mine, files=_joined(before, names)))
+            for one in sources:
                 write_atomically(self.folder / one.name, one.read_bytes())
-            result = replace(result, artifact=source.name)
+            remove_files(self.folder / one for one in {*before} - {*names, *REPORT})
+            reports = [one for one in before if one in REPORT]
+            result = replace(result, artifact=source.name, files=_joined(names, reports))
         self._keep(result)
+
+    def own(self, names: Sequence[str]) -> None:
+        """Call files penjing's, which are about to be written beside `result.json`."""
+        self._keep(replace(self.result, files=_joined(self.result.files, names)))
 
     def _choose(self, everything: tuple[Candidate, ...]) -> None:
         baseline, *candidates = with_pareto(everything)
@@ -83,3 +95,7 @@ class Ledger:
     def _keep(self, result: Result) -> None:
         self.result = replace(result, verdicts=verdicts(result))
         self.result.save(self.folder)
+
+
+def _joined(some: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*some, *others)))

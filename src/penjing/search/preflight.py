@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,11 @@ import torch
 
 from penjing.checks import check, require_scores
 from penjing.contract import Array, as_arrays
-from penjing.errors import InputError, MachineError
-from penjing.files import require_writable_folder
+from penjing.errors import InputError
 from penjing.measure import scores
 from penjing.network import Network
 from penjing.overlap import require_apart
 from penjing.search.result import Result
-from penjing.search.workshop import STEM
 from penjing.splits import with_validation
 from penjing.task import Batches, Task, as_call
 
@@ -64,51 +61,26 @@ def ready(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
     return task, notes
 
 
-def claim_folder(out: Path, overwrite: bool, resume: bool) -> Path:
-    """The folder for the results, proven writable; an earlier result only with an option.
-
-    Raises:
-        InputError: it holds something already, or nothing to resume.
-        MachineError: it can't be written.
-    """
-    try:
-        if out.exists() and not out.is_dir():
-            raise MachineError(f"--out {out} is a file; choose a folder")
-        taken = out.is_dir() and any(out.iterdir())
-    except OSError as error:
-        raise MachineError(f"--out {out} can't be read: {error.strerror}") from error
-    earlier = (out / "result.json").exists()
-    if overwrite and resume:
-        raise InputError("--overwrite and --resume exclude each other; give one of them")
-    if resume and not earlier:
-        raise InputError(f"--out {out} holds no result.json to resume; leave --resume away")
-    if taken and not (earlier and (overwrite or resume)):
-        hint = "--overwrite replaces it, --resume goes on" if earlier else "choose another"
-        raise InputError(f"--out {out} exists and is not empty; {hint}")
-    require_writable_folder(out)
-    return out
-
-
-def require_same_run(out: Path, wanted: Result) -> None:
-    """Raise InputError unless the result in `out` came of the same task, target and options."""
-    found = Result.load(out)
-    for name in ("task", "target", "goal", "max_drop", "confidence", "seed", "versions"):
-        earlier, now = getattr(found, name), getattr(wanted, name)
-        if earlier != now:
-            raise InputError(
-                f"--resume: {out} was begun with {name} {earlier!r}, now it is {now!r}; "
-                "take the same, or another --out"
-            )
-
-
-def clear(out: Path) -> None:
-    """Remove an earlier result, once nothing speaks against the new one."""
-    if (out / "result.json").exists():
-        for name in ("result.json", "report.md", "plot.png"):
-            (out / name).unlink(missing_ok=True)
-        for one in out.glob(f"{STEM}*"):
-            one.unlink()
-        shutil.rmtree(out / "candidates", ignore_errors=True)
+def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:
+    """Raise InputError unless both are of the same model, data, target and options, as far as these
+    decide what comes out; the message lists what isn't the same."""
+    found = []
+    for name in ("task", "target", "goal", "max_drop", "confidence", "seed"):
+        then, now = getattr(earlier, name), getattr(wanted, name)
+        if then != now:
+            found.append(f"{name} {then!r}, now it is {now!r}")
+    for name in {**wanted.versions, **earlier.versions}:
+        then, now = earlier.versions.get(name), wanted.versions.get(name)
+        if then != now:
+            found.append(f"{name} {then}, now it is {now}")
+    names = {**wanted.identity, **earlier.identity}
+    others = [one for one in names if earlier.identity.get(one) != wanted.identity.get(one)]
+    if others:
+        found.append(f"another {', another '.join(others)}")
+    if found:
+        raise InputError(
+            f"--resume: {out} was begun with {'; '.join(found)}; take the same, or another --out"
+        )
 
 
 def require_better_than_chance(metric: str, found: Array, validation: Batches) -> None:

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from penjing.contract import Drop, Json, Latency, Measurement
-from penjing.errors import InputError
+from penjing.errors import InputError, in_one_line
 from penjing.files import read_regular, write_atomically
 from penjing.strict_json import parse
 
-FORMAT = 1
+FORMAT = 2
+RECORD = "result.json"
+REPORT = ("report.md", "plot.png")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Result:
             original is the answer.
         test_looks: how many candidates were tested until one passed; the confidence of `test_drop`
             takes them into account.
+        identity: hashes of what it was begun with, see `penjing.search.identity`.
+        files: the names of what penjing wrote, or is about to write, beside `result.json`.
     """
 
     task: str
@@ -83,6 +87,8 @@ class Result:
     verdicts: tuple[str, ...] = ()
     judged_on: Mapping[str, Json] = field(default_factory=dict)
     finished: bool = False
+    identity: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     @property
     def everything(self) -> tuple[Candidate, ...]:
@@ -123,37 +129,49 @@ class Result:
     def to_json(self) -> dict[str, Json]:
         """Plain data, the inverse of `from_json`."""
         data = asdict(self) | {"format": FORMAT, "notes": list(self.notes)}
-        data["verdicts"] = list(self.verdicts)
+        data |= {"verdicts": list(self.verdicts), "files": list(self.files)}
         data["baseline"] = _candidate_json(self.baseline)
         data["candidates"] = [_candidate_json(one) for one in self.candidates]
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Result:
-        """Read a result that `to_json` wrote."""
+        """Read a result that `to_json` wrote.
+
+        Raises:
+            InputError: a newer penjing wrote it.
+        """
+        if data["format"] > FORMAT:
+            raise InputError(f"format {data['format']}, this penjing reads {FORMAT}: upgrade it")
         rest = {key: value for key, value in data.items() if key != "format"}
         rest["baseline"] = _candidate(data["baseline"])
         rest["candidates"] = tuple(_candidate(one) for one in data["candidates"])
         rest["notes"] = tuple(data["notes"])
         rest["verdicts"] = tuple(data.get("verdicts", ()))
+        known = [*REPORT, data["artifact"]]  # of format 1, which didn't tell
+        rest["files"] = tuple(data.get("files", known))
         rest["test_drop"] = Drop(**data["test_drop"]) if data["test_drop"] else None
         return cls(**rest)
 
     def save(self, folder: Path) -> None:
         """Write `result.json`, whole or not at all."""
         text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        write_atomically(folder / "result.json", text)
+        write_atomically(folder / RECORD, text)
 
     @classmethod
     def load(cls, folder: Path) -> Result:
-        """Read a folder's `result.json`."""
+        """Read a folder's `result.json`.
+
+        Raises:
+            InputError: there is none, or it isn't penjing's.
+        """
+        path = folder / RECORD
         try:
-            text = read_regular(folder / "result.json")
-            found = cls.from_json(parse(text, str(folder / "result.json")))
+            found = cls.from_json(parse(read_regular(path), str(path)))
             _require_within(found)
             return found
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{folder / 'result.json'} can't be read: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise InputError(f"{path} can't be read: {in_one_line(error)}") from error
 
 
 def _require_within(found: Result) -> None:

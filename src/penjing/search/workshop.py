@@ -24,12 +24,12 @@ from penjing.contract import (
 from penjing.data import first
 from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
-from penjing.errors import InputError, PenjingError, RemoteFileError
+from penjing.errors import InputError, PenjingError, RemoteFileError, UnsafeError
 from penjing.files import require_writable_folder
 from penjing.measure import costs, latency, memory, scores
 from penjing.measure.parity import departs, parity
 from penjing.measure.there import There, measure_there
-from penjing.network import Network
+from penjing.network import Network, restore
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import in_order
 from penjing.search.divergence import require_parity
@@ -39,8 +39,9 @@ from penjing.task import Batches, Task
 BASELINE = "original"
 LATENCY_SECONDS = 3.0
 SAMPLES_THERE, JOBS_THERE = 64, 4  # at most, that a device runs for parity
-STEM = "model"
-"""What the file of a finished candidate is called, before the ending."""
+STEM, UNTUNED = "model", "untuned"
+"""What the file of a candidate is called, before the ending: of a finished one, and of one that was
+only timed."""
 
 
 @dataclass
@@ -102,6 +103,17 @@ class Workshop:
         path = self.folder(name) / f"{stem}{runtime.ending}"
         self.artifacts[name] = runtime.lower(network, path, floats)
         self.sessions[name] = runtime.load(self.artifacts[name])
+
+    def tuned_before(self, name: str) -> tuple[Network | None, str]:
+        """The network that an interrupted run had tuned as this candidate, if it had; and what is
+        wrong with what lies there, so that it must be made again."""
+        folder = self.folder(name) / "network"
+        if not (folder / "network.json").exists():
+            return None, ""
+        try:
+            return restore(folder, self.task.model, self.task.example), ""
+        except (InputError, UnsafeError) as error:
+            return None, str(error)
 
     def sizes(self, name: str, network: Network) -> Measurement:
         """What a file is before it has run: bytes, MACs, parameters."""
