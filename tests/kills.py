@@ -1,0 +1,261 @@
+"""Kills: fits that are killed at random moments, and what `--resume` and `--overwrite` make of it.
+
+    python -m tests.kills --n 50 --within 5
+
+Each fit is the command line in a process of its own, which gets SIGKILL (or another `--signal`) at
+a moment drawn from its first seconds. Then the folder is looked at and copied: one copy is resumed,
+the other overwritten, and both must end with a finished result whose files have the recorded
+hashes. After that, fits are started two by two in one folder. Prints a table and a line of JSON;
+the exit code is 0 if all held.
+
+No figure counts, so files are timed for a moment only, in one runtime, and one width is tried.
+Which moments are met depends on the machine; `tests/test_folder.py` goes through all of them,
+operation by operation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TASK = Path(__file__).with_name("slow_task.py")
+OPTIONS = ("--minutes", "0.1", "--max-drop", "20", "--goal", "size")
+SECONDS = 300.0  # for a fit; one that takes longer hangs
+
+
+def main() -> int:
+    """Run the kills and the pairs that the command line asks for; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--n", type=int, default=50, help="kills")
+    parser.add_argument("--within", type=float, default=5.0, help="seconds from a fit's start")
+    parser.add_argument("--pairs", type=int, default=10, help="of fits in one folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
+    asked = parser.parse_args()
+    _prepare()
+    draw = random.Random(asked.seed)
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(asked.n):
+            after, by = draw.uniform(0, asked.within), signal.Signals[f"SIG{asked.signal}"]
+            kill(Path(folder) / str(number), after, by, tally)
+        for number in range(asked.pairs):
+            after = draw.uniform(0, asked.within) if number % 2 else 0.0
+            pair(Path(folder) / f"pair {number}", after, tally)
+    return tally.printed(vars(asked))
+
+
+@dataclass
+class Tally:
+    """What came of it: by state that a kill left, and of pairs, how many held what is promised."""
+
+    states: dict[str, Counter[str]] = field(default_factory=dict)
+    pairs: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def count(self, counter: Counter[str], what: str, why_not: str) -> None:
+        """Count one more for `what` if there is nothing against it."""
+        counter[what] += not why_not
+        if why_not:
+            self.wrong.append(f"{what}: {why_not}")
+
+    def printed(self, asked: dict[str, Any]) -> int:
+        """Print all; the exit code."""
+        columns = ("kills", "opens", "resumed", "overwritten")
+        rows = [(name, *(self.states[name][one] for one in columns)) for name in self.states]
+        rows.append(("all", *(sum(row[k] for row in rows) for k in range(1, 5))))
+        print(f"{'the kill left':32}" + "".join(f"{one:>13}" for one in columns))
+        for name, *numbers in rows:
+            print(f"{name:32}" + "".join(f"{one:13}" for one in numbers))
+        print(f"two fits at once: {dict(self.pairs)}")
+        for line in self.wrong:
+            print(f"WRONG: {line}")
+        states = {name: dict(counted) for name, counted in self.states.items()}
+        told = {"states": states, "pairs": self.pairs, "wrong": self.wrong}
+        print(json.dumps({**asked, **told}))
+        return 1 if self.wrong else 0
+
+
+def kill(folder: Path, after: float, by: signal.Signals, tally: Tally) -> None:
+    """Kill a fit so many seconds after its start, and go on in both ways."""
+    out = folder / "out"
+    fit = Fit.start(out, folder / "killed")
+    time.sleep(after)
+    os.kill(fit.process, by)
+    code = fit.wait()
+    state = "finished before the signal" if code == 0 else _state(out)
+    counter = tally.states.setdefault(state, Counter())
+    counter["kills"] += 1
+    stopped = (0, 130) if by is not signal.SIGKILL else (0, -by)
+    why = "" if code in stopped else f"exit code {code}: {fit.errors}"
+    tally.count(counter, "opens", why or _wrong_in(out))
+    going_on = {}
+    for option, what in (("--resume", "resumed"), ("--overwrite", "overwritten")):
+        if out.exists():
+            shutil.copytree(out, folder / what)
+        going_on[what] = Fit.start(folder / what, folder / f"{what}.log", option)
+    for what, again in going_on.items():
+        code = again.wait()
+        why = f"exit code {code}: {again.errors}" if code else _wrong_in(folder / what, True)
+        tally.count(counter, what, f"{why} (after {state})" if why else "")
+    shutil.rmtree(folder)
+
+
+def pair(folder: Path, after: float, tally: Tally) -> None:
+    """Start two fits in one folder, the other so many seconds after the one."""
+    out = folder / "out"
+    one = Fit.start(out, folder / "one")
+    time.sleep(after)
+    two = Fit.start(out, folder / "two", *(["--overwrite"] if after else []))
+    codes = {fit.wait(): fit for fit in (two, one)}
+    tally.pairs["pairs"] += 1
+    if set(codes) != {0, 4}:
+        found = [(code, fit.errors) for code, fit in codes.items()]
+        tally.count(tally.pairs, "one finished, one refused", f"exit codes and lines: {found}")
+        return
+    lines = codes[4].errors.splitlines()
+    named = len(lines) == 1 and f"is taken by process {codes[0].process} on" in lines[0]
+    tally.count(tally.pairs, "the refusal names the other", "" if named else str(lines))
+    tally.count(tally.pairs, "one finished, one refused", _wrong_in(out, finished=True))
+    shutil.rmtree(folder)
+
+
+@dataclass
+class Fit:
+    """A fit in a process of its own, and where its stderr goes."""
+
+    process: int
+    log: Path
+
+    @classmethod
+    def start(cls, out: Path, log: Path, *options: str, tell: int = -1) -> Fit:
+        """Fork off the command line; in the end it writes to `tell` which modules it needed."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        sys.stdout.flush()
+        process = os.fork()
+        if process:
+            return cls(process, log)
+        errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(errors, 2)
+        code = 1
+        try:
+            code = _command_line(["fit", str(TASK), *OPTIONS, "--out", str(out), *options])
+            if tell >= 0:
+                with os.fdopen(tell, "w") as file:
+                    file.write(" ".join(sys.modules))
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def wait(self) -> int:
+        """The exit code, or the negative number of the signal that ended it."""
+        end = time.monotonic() + SECONDS
+        while True:
+            done, status = os.waitpid(self.process, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > end:
+                os.kill(self.process, signal.SIGKILL)
+            time.sleep(0.02)
+
+    @property
+    def errors(self) -> str:
+        """What it printed to stderr, but for its progress."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(one for one in lines if not one.startswith("["))
+
+
+def _prepare() -> None:
+    """Make a fit short, and import what it needs, so that it begins at once when it is forked."""
+    from penjing.search import elsewhere, fit, fixed_list, recipes, workshop
+
+    warnings.simplefilter("ignore")
+    recipes.CUTS = (0.5,)
+    workshop.LATENCY_SECONDS = fixed_list.LATENCY_SECONDS = 0.05
+    workshop.Workshop._peak_process_bytes = lambda *_: None  # type: ignore[method-assign]
+    for module in (elsewhere, fit):
+        module.installed = lambda: ["onnxruntime"]  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as folder:
+        hear, tell = os.pipe()
+        first = Fit.start(Path(folder) / "out", Path(folder) / "log", tell=tell)
+        os.close(tell)
+        with os.fdopen(hear) as names:
+            for name in names.read().split():
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(name)
+        if first.wait():
+            sys.exit(f"a fit that nobody stops fails: {first.errors}")
+
+
+def _command_line(arguments: list[str]) -> int:
+    from penjing import cli
+
+    sys.argv = ["penjing", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _state(out: Path) -> str:
+    """What a fit that was stopped has left, in words."""
+    from penjing.search.result import Result
+
+    if not out.exists():
+        return "no folder"
+    if not (out / "result.json").exists():
+        return "a folder without a result"
+    result = Result.load(out)
+    if result.finished:
+        return "a finished result"
+    if result.baseline.artifact is None:
+        return "a result without a figure"
+    done = sum(one.artifact is not None for one in result.candidates)
+    return f"the original and {done} candidates" if done else "the original"
+
+
+def _wrong_in(out: Path, finished: bool = False) -> str:
+    """What is wrong with a folder, in a line; empty if nothing is."""
+    from penjing.errors import InputError
+    from penjing.files import sha256
+    from penjing.runtimes.registry import find_runtime
+    from penjing.search.result import Result
+
+    if not (out / "result.json").exists():
+        return "no result" if finished else ""
+    try:
+        result = Result.load(out)
+    except InputError as error:
+        return str(error)
+    files = {one.artifact: one for one in result.everything if one.artifact}
+    if result.artifact:
+        files[result.artifact] = result.find(result.chosen)
+    for name, candidate in files.items():
+        paths = find_runtime(candidate.runtime).files(out / name)
+        if not all(one.exists() for one in paths) or sha256(*paths) != candidate.sha256:
+            return f"{name} isn't the file that was measured"
+    if finished:
+        left = [one.name for one in out.rglob(".penjing*")]
+        if left or not result.finished:
+            return f"left over: {left}" if left else "not finished"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
