@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from penjing.contract import Latency
 from penjing.errors import InputError
 from penjing.measure import costs, scores
+from penjing.measure.bounds import least_samples, upper_bound
 from penjing.measure.latency import compare
 from penjing.measure.parity import parity
 from penjing.network import capture
@@ -20,11 +22,60 @@ from penjing.task import ACCURACY, Metric
 from tests.reference_networks import build
 
 
-def test_no_disagreement_bounds_the_drop_as_tango_says() -> None:
-    z = 1.6448536269514722
-    found = scores.drop(np.ones(400), np.ones(400))
+@pytest.mark.parametrize("n", [1, 2, 30, 270, 450, 10_000])
+def test_where_nothing_was_lost_the_bound_is_what_nobody_would_have_seen(n: int) -> None:
+    unseen = 1 - 0.05 ** (1 / n)
+    found = scores.drop(np.ones(n), np.ones(n))
     assert found.drop == 0
-    assert math.isclose(found.bound, 100 * z * z / (400 + z * z), rel_tol=1e-6)
+    assert 100 * unseen <= found.bound < 100.6 * unseen
+    half = scores.drop(np.full(n, 0.5), np.full(n, 0.5))  # of a metric of real numbers
+    assert math.isclose(half.bound, found.bound / 2)
+
+
+def test_of_losses_alone_the_bound_is_clopper_and_pearsons() -> None:
+    for n, lost in ((30, 1), (30, 29), (450, 3), (10_000, 100)):
+        bound = upper_bound(np.array([0.0, 1.0]), np.array([[n - lost, lost]]), 1.0, 0.95)[0]
+        fewer = sum(math.comb(n, k) * bound**k * (1 - bound) ** (n - k) for k in range(lost + 1))
+        assert 0.0475 < fewer < 0.05002
+
+
+@pytest.mark.parametrize("n", [30, 60, 270, 1000, 10_000])
+def test_whatever_may_be_drawn_of_losses_and_wins_the_bound_is_wrong_one_time_in_twenty(
+    n: int,
+) -> None:
+    most = min(n, 70)
+    lost, won = (one.ravel() for one in np.indices((most + 1, most + 1)))
+    lost, won = lost[lost + won <= n], won[lost + won <= n]
+    counts = np.stack([won, n - lost - won, lost], axis=1)
+    bounds = upper_bound(np.array([-1.0, 0.0, 1.0]), counts, 1.0, 0.95)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    ways = factorials[n] - factorials[counts].sum(axis=1)
+    shares = np.array([1e-3, 0.02, 0.1, 0.5, 1, 2, 3, 4.5, 7, 10, 14, 20, 29]) / max(n, 60)
+    worst = 0.0
+    for a, b in itertools.product(shares, shares):
+        drawn = np.exp(ways + counts @ np.log([b, 1 - a - b, a]))
+        worst = max(worst, float(drawn[bounds < a - b].sum()))
+    assert 0.03 < worst <= 0.05
+
+
+@pytest.mark.parametrize("n", [30, 100, 450, 3000])
+@pytest.mark.parametrize("kind", ["rare", "skewed", "smooth"])
+def test_the_bound_holds_for_real_numbers_of_any_shape(n: int, kind: str) -> None:
+    draw = np.random.default_rng(n)
+    values = {
+        "rare": np.array([-0.01, 0.0, 0.9]),  # a few huge losses that few samples show
+        "skewed": np.exp(np.linspace(-3, 3, 40)) / 100,
+        "smooth": np.linspace(-0.2, 0.2, 41),
+    }[kind]
+    shares = {
+        "rare": np.array([0.2, 0.78, 0.02]),
+        "skewed": np.exp(-0.5 * np.linspace(-3, 3, 40) ** 2),
+        "smooth": np.exp(-0.5 * np.linspace(-4, 4, 41) ** 2),
+    }[kind]
+    shares = shares / shares.sum()
+    counts = draw.multinomial(n, shares, size=4000)
+    missed = (upper_bound(values, counts, 1.0, 0.95) < values @ shares).mean()
+    assert missed <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 4000)
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 5), (5, 0), (12, 7), (40, 40)])
@@ -39,6 +90,15 @@ def test_the_bound_exceeds_the_drop_and_shrinks_with_samples(lost: int, won: int
     small, large = scores.drop(*pair(1)), scores.drop(*pair(10))
     assert math.isclose(small.drop, 100 * (lost - won) / 300)
     assert small.drop < large.bound < small.bound
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.9992])
+def test_the_least_samples_are_just_enough(confidence: float) -> None:
+    n = least_samples(0.01, 1.0, confidence)
+    assert n is not None
+    assert scores.drop(np.ones(n), np.ones(n), confidence).bound <= 1.0
+    assert scores.drop(np.ones(n - 1), np.ones(n - 1), confidence).bound > 1.0
+    assert n < 1.01 * math.log(1 - confidence) / math.log(0.99) + 1
 
 
 def test_chance() -> None:
