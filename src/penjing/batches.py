@@ -277,6 +277,12 @@ def samples_told(batches: Batches) -> float:
         return math.inf
 
 
+def number_of_samples(batches: Batches) -> int:
+    """How many samples one pass gives; counted where the data doesn't tell."""
+    told = samples_told(batches)
+    return int(told) if math.isfinite(told) else sum(len(targets) for _, targets in batches)
+
+
 def require_repeatable(batches: Batches, name: str) -> tuple[Inputs, Tensor]:
     """The first batch, once it is sure that the data isn't empty and can be iterated again.
 

@@ -95,7 +95,7 @@ class Task:
         model: a trained `nn.Module`.
         example: inputs of one batch, two samples or more: a tensor, a tuple or a dict.
         train: batches to learn and calibrate from.
-        test: batches touched once, for the chosen file and the original.
+        test: batches looked at in the end alone, for the original and at most three candidates.
         validation: batches that the search looks at; None sets a tenth of `train` aside for it.
         loss: (outputs, targets) to a scalar tensor.
         metric: see `Metric`.

@@ -7,6 +7,7 @@ from pathlib import Path
 from penjing.files import write_atomically
 from penjing.report.plot import plot
 from penjing.report.table import headings, reasons, rows
+from penjing.search.promise import TEST
 from penjing.search.result import Result
 
 
@@ -27,7 +28,8 @@ def page(result: Result) -> str:
         test_line(result),
         "",
         f"Machine: {result.machine}. Budget {result.max_drop:g} points at "
-        f"{result.confidence:.0%} confidence, goal {result.goal}, seed {result.seed}. "
+        f"{100 * result.confidence:g}% confidence, to be certified by the {result.certified_by} "
+        f"data, goal {result.goal}, seed {result.seed}. "
         f"Versions: {', '.join(f'{k} {v}' for k, v in result.versions.items())}.",
         "",
         "| " + " | ".join(headings(result)) + " |",
@@ -54,12 +56,17 @@ def page(result: Result) -> str:
 def test_line(result: Result) -> str:
     """What the test data said, in one sentence."""
     if result.test_score is None or result.test_baseline is None:
-        return "The test data decided nothing: the run did not finish."
+        why = "the run did not finish"
+        decides = result.certified_by == TEST
+        return f"Nothing is certified: {why}." if decides else f"Test reports nothing: {why}."
     found = result.test_drop
     if found is None:
-        return f"Test: the original, {100 * result.test_baseline:.2f}, is the answer."
+        said = "certifies nothing: " if result.test_looks else ""
+        return f"Test: {said}the original, {100 * result.test_baseline:.2f}, is the answer."
+    certifies = result.certified_by == TEST
     return (
-        f"Test ({found.samples} samples): original {100 * result.test_baseline:.2f}, chosen "
-        f"{100 * result.test_score:.2f}; drop {found.drop:.2f} points, "
-        f"{100 * found.confidence:.4g}% bound {found.bound:.2f}."
+        f"Test ({found.samples} samples) {'certifies it' if certifies else 'only reports'}: "
+        f"original {100 * result.test_baseline:.2f}, chosen {100 * result.test_score:.2f}; drop "
+        f"{found.drop:.2f} points, {100 * found.confidence:.4g}% bound {found.bound:.2f}"
+        + (f" of {result.max_drop:g}." if certifies else "; the validation data certified it.")
     )

@@ -15,6 +15,7 @@ from penjing.search.elsewhere import Elsewhere
 from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
 from penjing.search.preflight import distillable, require_better_than_chance
+from penjing.search.promise import Promise
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
 from penjing.search.rungs import Rungs
@@ -52,6 +53,7 @@ class FixedList:
     check: Callable[[], None]
     networks: dict[str, Network] = field(default_factory=dict)
     cuts: dict[str, Recipe] = field(default_factory=dict)
+    promise: Promise = field(init=False)
     rungs: Rungs = field(init=False)
     elsewhere: Elsewhere = field(init=False)
 
@@ -106,6 +108,10 @@ class FixedList:
             self.workshop.validation,
         )
         self.ledger.record(self._measured(self._candidate(BASELINE, "baseline"), measured))
+        self.promise = self.workshop.promise(self.result.max_drop)
+        self.ledger.promise(self.promise)
+        if self.promise.note:
+            self._say(self.promise.note)
 
     def _quantize(self) -> None:
         def attempt(name: str) -> Candidate:
@@ -335,12 +341,7 @@ class FixedList:
 
     def _judge(self, measured: Measurement) -> tuple[str, str]:
         assert measured.drop is not None
-        found, budget = measured.drop, self.result.max_drop
-        if found.bound <= budget:
-            return "kept", ""
-        what = "drop" if found.drop > budget else "bound of the drop"
-        figure = found.drop if found.drop > budget else found.bound
-        return "over budget", f"{what} {figure:.2f} points, budget {budget:g}"
+        return self.promise.judge(measured.drop)
 
     def _time_side_by_side(self) -> None:
         """The last word on latency: everything that keeps the budget, in one sitting."""
@@ -368,7 +369,7 @@ class FixedList:
         interrupted fit has learnt nothing from them, and one that is resumed begins anew."""
 
         def score(name: str) -> Array:
-            self._say("testing the chosen file and the original")
+            self._say(f"testing {name}")
             return self.workshop.test(name)
 
         result = prove(self.result, score)

@@ -9,6 +9,7 @@ from pathlib import Path
 from penjing.contract import Latency
 from penjing.files import remove_files, write_atomically
 from penjing.runtimes.registry import find_runtime
+from penjing.search.promise import Promise
 from penjing.search.result import REPORT, Candidate, Result, choose, with_pareto
 from penjing.search.verdicts import verdicts
 
@@ -28,6 +29,11 @@ class Ledger:
     def note(self, text: str) -> None:
         """Add a line that the user should read."""
         self._keep(replace(self.result, notes=(*self.result.notes, text)))
+
+    def promise(self, made: Promise) -> None:
+        """Say what certifies, and what the user should know of it."""
+        notes = (*self.result.notes, made.note) if made.note else self.result.notes
+        self._keep(replace(self.result, certified_by=made.certified_by, notes=notes))
 
     def record(self, *candidates: Candidate) -> None:
         """Add candidates, or replace those of the same name (the baseline too), and choose."""

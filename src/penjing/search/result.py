@@ -25,8 +25,8 @@ class Candidate:
         recipe: the passes, in order, as JSON.
         status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
             and why it went no further is the reason), `"over on test"` (within the budget on
-            validation alone), `"no gain"` (no faster than what it is a variant of), `"failed"` or
-            `"baseline"`.
+            validation, but test doesn't certify it), `"no gain"` (no faster than what it is a
+            variant of), `"failed"` or `"baseline"`.
         reason: why it isn't kept, or what it didn't gain, in one line.
         artifact: path of its file within the result's folder; None if there is none.
         sha256: of its file, or of all its files one behind the other.
@@ -60,8 +60,9 @@ class Result:
         artifact: path of the chosen file within the result's folder.
         test_score, test_baseline, test_drop: on the test data, at the end; no drop where the
             original is the answer.
-        test_looks: how many candidates were tested until one passed; the confidence of `test_drop`
-            takes them into account.
+        test_looks: how many candidates were tested, see `looks.prove`.
+        certified_by: the data whose bound decides that a file may be delivered, `"test"` or
+            `"validation"`, see `promise.promise`.
         identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
     """
@@ -87,6 +88,7 @@ class Result:
     verdicts: tuple[str, ...] = ()
     judged_on: Mapping[str, Json] = field(default_factory=dict)
     finished: bool = False
+    certified_by: str = "test"
     identity: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from penjing.batches import number_of_samples
 from penjing.contract import (
     Array,
     Artifact,
@@ -33,6 +34,7 @@ from penjing.network import Network, restore
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import in_order
 from penjing.search.divergence import require_parity
+from penjing.search.promise import MOST_LOOKS, Promise, promise
 from penjing.search.saturation import as_json
 from penjing.task import Batches, Task
 
@@ -51,6 +53,7 @@ class Workshop:
     Attributes:
         out: the result's folder; each candidate gets a folder of its own in `candidates/`.
         runtime: of all candidates but those that name another.
+        confidence: of bounds on validation data.
         device: where time and memory are measured, if not here. Accuracy always is measured here,
             on the same file.
         scoring_seconds: how long the original took on the validation data; a unit for planning.
@@ -249,17 +252,31 @@ class Workshop:
         """About how long it takes to time a candidate beside the original."""
         return LATENCY_SECONDS + 2 * self.travel_seconds
 
+    def promise(self, max_drop: float) -> Promise:
+        """What certifies that a file keeps the budget; from now on bounds on validation are at the
+        confidence that this takes. The original is measured, and no candidate is."""
+        original = self.scores[BASELINE]
+        made = promise(
+            max_drop,
+            self.confidence,
+            len(original),
+            number_of_samples(self.task.test),
+            scores.greatest_loss(original, original),
+        )
+        self.confidence = made.confidence
+        return made
+
     def test(self, name: str) -> Array:
         """A candidate's score on every sample of the test data."""
         return scores.score(self.sessions[name], self.task.test, self.task.metric)
 
     def testing_seconds(self) -> float:
-        """About how long it takes to test the original and one candidate, if both splits have
-        batches of the same size."""
+        """About how long it takes to test the original and as many candidates as may be tested, if
+        both splits have batches of the same size."""
         both = self.task.test, self.validation
         known = all(isinstance(one, Sized) for one in both)
         share = len(both[0]) / max(1, len(both[1])) if known else 1.0  # type: ignore[arg-type]
-        return 2 * share * self.scoring_seconds
+        return (1 + MOST_LOOKS) * share * self.scoring_seconds
 
     @property
     def validation(self) -> Batches:

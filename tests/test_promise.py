@@ -1,0 +1,171 @@
+"""The promise: who certifies follows from sizes alone, and test certifies step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from penjing.contract import Array, Drop, Latency, Measurement
+from penjing.measure.scores import drop
+from penjing.report.markdown import page, test_line
+from penjing.search.looks import MOST_LOOKS, OVER_ON_TEST, prove, way_to_chosen
+from penjing.search.promise import MOST_CANDIDATES, TEST, VALIDATION, Promise, promise
+from penjing.search.result import Candidate, Result, choose
+
+test_line.__test__ = False  # type: ignore[attr-defined]
+
+
+def _candidate(name: str, ratio: float, bound: float, kb: float = 100) -> Candidate:
+    times = Latency(ratio, ratio, ratio, ratio * 0.98, ratio * 1.02, 20)
+    found = Drop(bound - 0.2, bound, 0.95, 1000)
+    status = "baseline" if name == "original" else "kept"
+    measured = Measurement(file_bytes=int(kb * 1000), latency=times, drop=found)
+    return Candidate(name, (), status, "", measured)
+
+
+ORIGINAL = _candidate("original", 1.0, 0.0, kb=1000)
+SAFE = _candidate("safe", 0.8, 0.3, kb=50)
+MIDDLE = _candidate("middle", 0.6, 0.5)
+FAST = _candidate("fast", 0.4, 0.9)
+
+
+def _chosen(*candidates: Candidate, goal: str = "latency") -> Result:
+    best, why = choose(ORIGINAL, candidates, goal, 1.0)
+    return Result("t", "cpu", "m", goal, 1.0, 0.95, 0, {}, ORIGINAL, candidates, best.name, why)
+
+
+def _right(wrong: int, samples: int = 1000) -> Array:
+    return np.repeat([0.0, 1.0], [wrong, samples - wrong])
+
+
+def _proven(result: Result, wrong: dict[str, int], samples: int = 1000) -> tuple[Result, list[str]]:
+    """What becomes of candidates that get so many test samples wrong; and who was asked."""
+    asked: list[str] = []
+
+    def score(name: str) -> Array:
+        asked.append(name)
+        return _right(wrong.get(name, 0), samples)
+
+    return prove(result, score), asked
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "certified_by", "by_bound", "said"),
+    [
+        (450, 450, TEST, True, ""),
+        (300, 10_000, TEST, True, ""),
+        (10_000, 300, TEST, True, ""),
+        (10_000, 299, VALIDATION, True, "299 test samples can't certify"),
+        (700, 100, TEST, True, "neither 100 test samples nor 700 validation samples can certify"),
+        (100, 100, TEST, False, "give 300 for test, or a larger budget"),
+        (100, 3000, TEST, False, "100 validation samples are too few to bound"),
+    ],
+)
+def test_who_certifies_follows_from_the_sizes(
+    validation: int, test: int, certified_by: str, by_bound: bool, said: str
+) -> None:
+    made = promise(1.0, 0.95, validation, test)
+    assert (made.certified_by, made.by_bound) == (certified_by, by_bound)
+    assert said in made.note
+    assert bool(said) == bool(made.note)
+    corrected = 1 - 0.05 / MOST_CANDIDATES
+    assert made.confidence == (corrected if certified_by == VALIDATION else 0.95)
+
+
+def test_a_smaller_loss_at_most_needs_fewer_samples_and_no_budget_cant_be_certified() -> None:
+    assert promise(1.0, 0.95, 450, 150, greatest=0.5).note == ""
+    assert "no number of samples can certify a budget of 0 points" in promise(0, 0.9, 99, 99).note
+    assert promise(100.0, 0.95, 1, 1).note == ""
+
+
+def test_validation_judges_by_the_bound_and_where_it_is_too_small_by_the_drop() -> None:
+    found = Drop(0.4, 1.3, 0.95, 200)
+    assert Promise(1.0).judge(found) == (
+        "over budget",
+        "bound of the drop 1.30 points, budget 1",
+    )
+    assert Promise(1.0, by_bound=False).judge(found) == ("kept", "")
+    over = ("over budget", "drop 1.40 points, budget 1")
+    assert Promise(1.0, by_bound=False).judge(replace(found, drop=1.4)) == over
+
+
+def test_the_way_leads_from_the_safest_to_the_chosen_one() -> None:
+    worse = _candidate("slower, and less safe than safe", 0.9, 0.4)
+    assert way_to_chosen(_chosen(FAST, worse, SAFE, MIDDLE)) == ("safe", "middle", "fast")
+    assert way_to_chosen(_chosen(FAST, SAFE, MIDDLE, goal="size")) == ("safe",)
+    assert way_to_chosen(_chosen()) == ()
+    no_gain = _candidate("safer than any, but no faster", 0.99, 0.1)
+    assert way_to_chosen(_chosen(FAST, no_gain)) == ("fast",)
+    many = [_candidate(str(n), 0.9 - 0.08 * n, 0.1 * (n + 1)) for n in range(9)]
+    assert way_to_chosen(_chosen(*many)) == ("0", "4", "8")
+    assert MOST_LOOKS == 3
+
+
+def test_all_that_pass_on_the_way_make_the_chosen_one_the_answer() -> None:
+    result, asked = _proven(_chosen(FAST, SAFE, MIDDLE), {"safe": 1, "middle": 2, "fast": 3})
+    assert asked == ["original", "safe", "middle", "fast"]
+    assert (result.chosen, result.test_looks, result.notes) == ("fast", 3, ())
+    assert result.reason == "the fastest of 3 that keep the budget"
+    assert result.test_drop == drop(_right(0), _right(3), 0.95)
+    assert (result.test_baseline, result.test_score) == (1.0, 0.997)
+    assert "Test (1000 samples) certifies it: original 100.00, chosen 99.70" in page(result)
+
+
+def test_the_bound_on_test_decides_and_what_lies_behind_is_not_looked_at() -> None:
+    result, asked = _proven(_chosen(FAST, SAFE, MIDDLE), {"safe": 1, "middle": 6, "fast": 0})
+    assert asked == ["original", "safe", "middle"]
+    bound = drop(_right(0), _right(6)).bound
+    figures = f"drop 0.60, bound {bound:.2f} of 1, 1000 samples"
+    assert (result.chosen, result.test_looks, result.test_score) == ("safe", 2, 0.999)
+    assert result.test_drop == drop(_right(0), _right(1), 0.95)
+    assert result.reason == (
+        "the last that the test data certifies on the way to fast; "
+        f"test can't show that middle keeps the budget: {figures}"
+    )
+    assert result.find("middle").status == OVER_ON_TEST
+    assert result.find("middle").reason == f"test can't show that it keeps the budget: {figures}"
+    assert result.find("fast").status == "kept"
+    assert "not tested: middle, whose bound on validation is smaller" in result.find("fast").reason
+    assert result.notes == ("looks at the test data: 2, the safest candidate first",)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "wrong", "why"),
+    [
+        ([], 0, "no candidate was finished"),
+        ([FAST], 23, "the test data certifies nothing; fast kept the budget on validation but lost "
+         "2.30 points on test"),
+        ([SAFE, FAST], 6, "the test data certifies nothing; test can't show that safe keeps"),
+    ],
+)  # fmt: skip
+def test_where_the_safest_fails_on_test_the_original_is_the_answer(
+    candidates: list[Candidate], wrong: int, why: str
+) -> None:
+    result, asked = _proven(_chosen(*candidates), {one.name: wrong for one in candidates})
+    assert len(asked) == 1 + bool(candidates)
+    assert (result.chosen, result.test_score, result.test_drop) == ("original", 1.0, None)
+    assert result.reason.startswith(why)
+    assert "the original, 100.00, is the answer" in test_line(result)
+    assert ("certifies nothing" in test_line(result)) == bool(candidates)
+
+
+def test_where_validation_certifies_test_only_reports() -> None:
+    chosen = replace(_chosen(FAST, SAFE), certified_by=VALIDATION)
+    result, asked = _proven(chosen, {"fast": 7}, samples=100)
+    assert asked == ["original", "fast"]
+    assert (result.chosen, result.reason) == ("fast", chosen.reason)
+    assert result.test_drop == drop(_right(0, 100), _right(7, 100), 0.95)
+    assert test_line(result).startswith("Test (100 samples) only reports: original 100.00, chosen")
+    assert test_line(result).endswith("; the validation data certified it.")
+    alone, asked = _proven(replace(_chosen(), certified_by=VALIDATION), {})
+    assert (alone.chosen, asked, alone.test_drop) == ("original", ["original"], None)
+
+
+def test_the_result_remembers_what_certified() -> None:
+    result = replace(_chosen(FAST), certified_by=VALIDATION)
+    data = result.to_json()
+    assert Result.from_json(data) == result
+    del data["certified_by"]  # of an earlier version
+    assert Result.from_json(data).certified_by == TEST
