@@ -232,5 +232,5 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tel
     assert looks == ["original", safest]
     assert (result.chosen, result.test_looks, result.test_drop) == ("original", 1, None)
     assert result.find(safest).status == OVER_ON_TEST
-    assert f"{safest} kept the budget on validation but lost 30.00" in result.reason
+    assert f"{safest} was selected on validation but lost 30.00" in result.reason
     assert result.notes[-1].startswith("looks at the test data: 1,")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.scores import drop
 from penjing.report.markdown import page, test_line
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.search.ledger import Ledger
 from penjing.search.looks import MOST_LOOKS, OVER_ON_TEST, prove, way_to_chosen
 from penjing.search.promise import MOST_CANDIDATES, TEST, VALIDATION, Promise, promise
 from penjing.search.result import Candidate, Result, choose
+from penjing.search.workshop import Workshop
+from penjing.task import Task
 
 test_line.__test__ = False  # type: ignore[attr-defined]
 
@@ -80,6 +86,25 @@ def test_a_smaller_loss_at_most_needs_fewer_samples_and_no_budget_cant_be_certif
     assert promise(100.0, 0.95, 1, 1).note == ""
 
 
+def test_the_workshop_bounds_as_the_promise_wants_once_the_original_is_measured() -> None:
+    batches = [(torch.zeros(100, 3), torch.zeros(100)), (torch.zeros(30, 3), torch.zeros(30))]
+    task = Task(torch.nn.Identity(), torch.zeros(2, 3), train=batches, test=batches)
+    shop = Workshop(task, Path(), 0.95, 0, OnnxRuntime(), scores={"original": np.ones(5000)})
+    assert shop.promise(1.0).certified_by == VALIDATION
+    assert shop.confidence == 1 - 0.05 / MOST_CANDIDATES
+    shop = Workshop(task, Path(), 0.95, 0, OnnxRuntime(), scores={"original": np.full(5000, 0.4)})
+    assert shop.promise(1.0).certified_by == TEST  # 119 samples of which none loses over 0.4
+    assert shop.confidence == 0.95
+
+
+def test_the_ledger_says_what_certifies_and_what_to_know_of_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, _chosen())
+    ledger.promise(promise(1.0, 0.95, 10_000, 200))
+    kept = Result.load(tmp_path)
+    assert kept.certified_by == VALIDATION
+    assert kept.notes[-1].startswith("200 test samples can't certify a budget of 1 points at 95%")
+
+
 def test_validation_judges_by_the_bound_and_where_it_is_too_small_by_the_drop() -> None:
     found = Drop(0.4, 1.3, 0.95, 200)
     assert Promise(1.0).judge(found) == (
@@ -135,7 +160,7 @@ def test_the_bound_on_test_decides_and_what_lies_behind_is_not_looked_at() -> No
     ("candidates", "wrong", "why"),
     [
         ([], 0, "no candidate was finished"),
-        ([FAST], 23, "the test data certifies nothing; fast kept the budget on validation but lost "
+        ([FAST], 23, "the test data certifies nothing; fast was selected on validation but lost "
          "2.30 points on test"),
         ([SAFE, FAST], 6, "the test data certifies nothing; test can't show that safe keeps"),
     ],
@@ -149,6 +174,38 @@ def test_where_the_safest_fails_on_test_the_original_is_the_answer(
     assert result.reason.startswith(why)
     assert "the original, 100.00, is the answer" in test_line(result)
     assert ("certifies nothing" in test_line(result)) == bool(candidates)
+
+
+def _over(candidate: Candidate) -> Candidate:
+    """The candidate with a bound on validation that is over the budget, and a drop that isn't."""
+    assert candidate.measurement.drop is not None
+    lost = Drop(0.5, candidate.measurement.drop.bound + 1, 0.95, 1000)
+    measured = replace(candidate.measurement, drop=lost)
+    return replace(candidate, status="over budget", reason="bound of", measurement=measured)
+
+
+def test_what_no_bound_on_validation_decides_the_test_data_does() -> None:
+    lost = replace(_candidate("lost", 0.2, 2.0), status="over budget", reason="drop 1.80")
+    some = (_over(FAST), lost, _over(SAFE))
+    result, asked = _proven(_chosen(*some), {"safe": 1, "fast": 2, "lost": 0})
+    assert asked == ["original", "safe", "fast"]
+    assert result.chosen == "fast"
+    assert "by the drop alone, and the test data certifies it" in result.reason
+    assert result.find("fast").status == "kept"
+    assert result.find("fast").reason == "selected by its drop alone: bound of"
+    assert result.find("lost") == lost
+
+    result, asked = _proven(_chosen(*some), {"safe": 6, "fast": 0})
+    assert asked == ["original", "safe"]
+    assert result.chosen == "original"
+    assert result.reason.startswith("nothing keeps the budget of 1 points; nearest is safe")
+    assert "certifies nothing; test can't show that safe keeps the budget" in result.reason
+    assert [one.status for one in result.candidates] == ["over budget"] * 2 + [OVER_ON_TEST]
+
+    result, asked = _proven(_chosen(*some, MIDDLE), {"middle": 9})
+    assert asked == ["original", "middle"]
+    certain = replace(_chosen(*some), certified_by=VALIDATION)
+    assert _proven(certain, {})[1] == ["original"]
 
 
 def test_where_validation_certifies_test_only_reports() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from penjing.contract import Array
 
-STEPS = 45  # of a bisection over the 50 natural logarithms of a tilt
+WIDEST = 25.0  # the natural logarithm of a tilt lies between this and its negative
+HALVINGS, SECANTS = 9, 5  # steps that find it
 FLAT = 1e-3  # deviations from the mean below which the tail is a half
 
 
@@ -44,13 +45,17 @@ def upper_bound(values: Array, counts: Array, greatest: float, confidence: float
     below = np.maximum(below / scale, 0.0)
     weights = np.concatenate([counts, np.ones((len(counts), 1))], axis=1).astype(np.float64)
     wanted = NormalDist().inv_cdf(confidence)
-    low, high = np.full(len(weights), -25.0), np.full(len(weights), 25.0)
+    low, high = np.full(len(weights), -WIDEST), np.full(len(weights), WIDEST)
+    lack, excess = np.full(len(weights), wanted), np.ones(len(weights))
     distance = np.zeros(len(weights))
-    for _ in range(STEPS):
-        middle = (low + high) / 2
+    for step in range(HALVINGS + SECANTS):
+        share = 0.5 if step < HALVINGS else lack / (lack + excess)
+        middle = low + share * (high - low)
         distance, deviation = _tilted(below, weights, np.exp(middle))
         short = deviation < wanted
         low, high = np.where(short, middle, low), np.where(short, high, middle)
+        lack = np.where(short, wanted - deviation, lack)
+        excess = np.where(short, excess, deviation - wanted + 1e-12)
     bound: Array = greatest - scale * distance
     return bound
 

@@ -56,9 +56,10 @@ def fit(
     A candidate keeps the budget if the upper confidence bound of its drop on the validation data
     is at most `max_drop`. Each width is timed before it is tuned, and tuned only if it can win.
     In the end the test data certifies: at most three candidates are tested, from the safest to the
-    preferred one, as long as each one's bound there keeps the budget too, and the last that did is
-    the answer, else the original. So of all fits at most 1 - `confidence` deliver a file whose true
-    drop is over the budget; see `promise.promise` for what is done where there are few samples.
+    preferred one, as long as each one's bound there keeps the budget, and the last that did is the
+    answer, else the original. So of all fits at most 1 - `confidence` deliver a file whose true
+    drop is over the budget. See `looks.prove` for what is done where no bound on validation keeps
+    it, and `promise.promise` for few samples.
 
     Args:
         task: a `Task`, or the words that name one, as for the command line.

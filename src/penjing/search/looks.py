@@ -23,7 +23,9 @@ def prove(result: Result, score: Callable[[str], Array]) -> Result:
     bound is wrong in at most 1 - confidence of all fits. So several looks need no correction, and
     the number of candidates doesn't matter.
 
-    Where the validation data certifies, the chosen one stays, and test only reports.
+    Where no bound on validation leaves anything to choose, what has a drop within the budget there
+    is selected: the test data decides, and it alone. Where the validation data certifies, the
+    chosen one stays, and test only reports.
 
     Source: W. Maurer, L. A. Hothorn and W. Lehmacher, "Multiple comparisons in drug clinical trials
     and preclinical assays: a-priori ordered hypotheses", 1995; A. N. Angelopoulos et al., "Learn
@@ -37,16 +39,38 @@ def prove(result: Result, score: Callable[[str], Array]) -> Result:
     result = replace(result, test_score=result.test_baseline)
     if result.certified_by == VALIDATION:
         return _reported(result, original, score)
-    way, passed = way_to_chosen(result), BASELINE
-    for name in way:
+    selected = result if result.chosen != BASELINE else _selected_by_drop(result)
+    way, passed = way_to_chosen(selected), BASELINE
+    for looks, name in enumerate(way, start=1):
         scores = score(name)
         found = drop(original, scores, result.confidence)
-        result = replace(result, test_looks=result.test_looks + 1)
+        result = replace(_with(result, selected.find(name)), test_looks=looks)
         if found.bound > result.max_drop:
             return _stopped(result, way, passed, name, found)
         passed = name
         result = replace(result, test_score=float(scores.mean()), test_drop=found)
-    return result
+    return replace(result, chosen=selected.chosen, reason=selected.reason)
+
+
+def _selected_by_drop(result: Result) -> Result:
+    """The result with the choice among candidates whose drop on validation is within the budget."""
+    candidates = tuple(
+        replace(one, status="kept", reason=f"selected by its drop alone: {one.reason}")
+        if one.status == "over budget" and result.drop(one.name) <= result.max_drop
+        else one
+        for one in result.candidates
+    )
+    best, why = choose(result.baseline, candidates, result.goal, result.max_drop)
+    if best.name == BASELINE:
+        return result
+    why += ": on validation by the drop alone, and the test data certifies it by its bound"
+    return replace(result, candidates=candidates, chosen=best.name, reason=why)
+
+
+def _with(result: Result, candidate: Candidate) -> Result:
+    """The result with this candidate in the place of the one of its name."""
+    rest = (candidate if one.name == candidate.name else one for one in result.candidates)
+    return replace(result, candidates=tuple(rest))
 
 
 def way_to_chosen(result: Result) -> tuple[str, ...]:
@@ -87,7 +111,7 @@ def _stopped(result: Result, way: tuple[str, ...], passed: str, failed: str, fou
     budget = result.max_drop
     if found.drop > budget:
         reason = f"lost {found.drop:.2f} points on test, budget {budget:g}"
-        story = f"{failed} kept the budget on validation but lost {found.drop:.2f} points on test"
+        story = f"{failed} was selected on validation but lost {found.drop:.2f} points on test"
     else:
         figures = (
             f"drop {found.drop:.2f}, bound {found.bound:.2f} of {budget:g}, {found.samples} samples"
@@ -105,9 +129,10 @@ def _stopped(result: Result, way: tuple[str, ...], passed: str, failed: str, fou
         )
         for one in result.candidates
     )
-    if passed == BASELINE:
-        why = f"the test data certifies nothing; {story}"
-    else:
+    why = f"the test data certifies nothing; {story}"
+    if result.chosen == BASELINE:  # nothing was selected by its bound
+        why = f"{result.reason}; {why}"
+    if passed != BASELINE:
         why = f"the last that the test data certifies on the way to {way[-1]}; {story}"
     note = f"looks at the test data: {result.test_looks}, the safest candidate first"
     return replace(
