@@ -90,11 +90,12 @@ def test_the_workshop_bounds_as_the_promise_wants_once_the_original_is_measured(
     batches = [(torch.zeros(100, 3), torch.zeros(100)), (torch.zeros(30, 3), torch.zeros(30))]
     task = Task(torch.nn.Identity(), torch.zeros(2, 3), train=batches, test=batches)
     shop = Workshop(task, Path(), 0.95, 0, OnnxRuntime(), scores={"original": np.ones(5000)})
-    assert shop.promise(1.0).certified_by == VALIDATION
+    assert shop.settle(1.0).certified_by == VALIDATION
     assert shop.confidence == 1 - 0.05 / MOST_CANDIDATES
     shop = Workshop(task, Path(), 0.95, 0, OnnxRuntime(), scores={"original": np.full(5000, 0.4)})
-    assert shop.promise(1.0).certified_by == TEST  # 119 samples of which none loses over 0.4
+    assert shop.settle(1.0).certified_by == TEST  # 119 samples of which none loses over 0.4
     assert shop.confidence == 0.95
+    assert shop.promise == promise(1.0, 0.95, 5000, 130, 0.4)
 
 
 def test_the_ledger_says_what_certifies_and_what_to_know_of_it(tmp_path: Path) -> None:
@@ -198,8 +199,10 @@ def test_what_no_bound_on_validation_decides_the_test_data_does() -> None:
     result, asked = _proven(_chosen(*some), {"safe": 6, "fast": 0})
     assert asked == ["original", "safe"]
     assert result.chosen == "original"
-    assert result.reason.startswith("nothing keeps the budget of 1 points; nearest is safe")
-    assert "certifies nothing; test can't show that safe keeps the budget" in result.reason
+    assert result.reason.startswith(
+        "nothing that betters the original keeps the budget by its bound; the test data certifies "
+        "nothing; test can't show that safe keeps the budget: drop 0.60, bound"
+    )
     assert [one.status for one in result.candidates] == ["over budget"] * 2 + [OVER_ON_TEST]
 
     result, asked = _proven(_chosen(*some, MIDDLE), {"middle": 9})

@@ -15,7 +15,6 @@ from penjing.search.elsewhere import Elsewhere
 from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
 from penjing.search.preflight import distillable, require_better_than_chance
-from penjing.search.promise import Promise
 from penjing.search.recipes import Recipe
 from penjing.search.result import Candidate, Result
 from penjing.search.rungs import Rungs
@@ -53,7 +52,6 @@ class FixedList:
     check: Callable[[], None]
     networks: dict[str, Network] = field(default_factory=dict)
     cuts: dict[str, Recipe] = field(default_factory=dict)
-    promise: Promise = field(init=False)
     rungs: Rungs = field(init=False)
     elsewhere: Elsewhere = field(init=False)
 
@@ -108,10 +106,10 @@ class FixedList:
             self.workshop.validation,
         )
         self.ledger.record(self._measured(self._candidate(BASELINE, "baseline"), measured))
-        self.promise = self.workshop.promise(self.result.max_drop)
-        self.ledger.promise(self.promise)
-        if self.promise.note:
-            self._say(self.promise.note)
+        made = self.workshop.settle(self.result.max_drop)
+        self.ledger.promise(made)
+        if made.note:
+            self._say(made.note)
 
     def _quantize(self) -> None:
         def attempt(name: str) -> Candidate:
@@ -341,7 +339,7 @@ class FixedList:
 
     def _judge(self, measured: Measurement) -> tuple[str, str]:
         assert measured.drop is not None
-        return self.promise.judge(measured.drop)
+        return self.workshop.promise.judge(measured.drop)
 
     def _time_side_by_side(self) -> None:
         """The last word on latency: everything that keeps the budget, in one sitting."""

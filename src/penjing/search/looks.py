@@ -130,8 +130,8 @@ def _stopped(result: Result, way: tuple[str, ...], passed: str, failed: str, fou
         for one in result.candidates
     )
     why = f"the test data certifies nothing; {story}"
-    if result.chosen == BASELINE:  # nothing was selected by its bound
-        why = f"{result.reason}; {why}"
+    if result.chosen == BASELINE:
+        why = f"nothing that betters the original keeps the budget by its bound; {why}"
     if passed != BASELINE:
         why = f"the last that the test data certifies on the way to {way[-1]}; {story}"
     note = f"looks at the test data: {result.test_looks}, the safest candidate first"

@@ -26,7 +26,7 @@ class Promise:
         note: what the user should know of it before hours are spent; empty if nothing.
     """
 
-    max_drop: float
+    max_drop: float = 0.0
     certified_by: str = TEST
     confidence: float = 0.95
     by_bound: bool = True

@@ -59,6 +59,7 @@ class Workshop:
         scoring_seconds: how long the original took on the validation data; a unit for planning.
         travel_seconds: what the last job on the device took for each file beside the timing.
         notes: what to know of the device's state during the last job that timed.
+        promise: by which candidates are judged, see `settle`.
     """
 
     task: Task
@@ -75,6 +76,7 @@ class Workshop:
     scoring_seconds: float = 0.0
     travel_seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    promise: Promise = field(default_factory=Promise)
 
     def folder(self, name: str) -> Path:
         """Where the files of the candidate `name` lie."""
@@ -252,19 +254,19 @@ class Workshop:
         """About how long it takes to time a candidate beside the original."""
         return LATENCY_SECONDS + 2 * self.travel_seconds
 
-    def promise(self, max_drop: float) -> Promise:
-        """What certifies that a file keeps the budget; from now on bounds on validation are at the
-        confidence that this takes. The original is measured, and no candidate is."""
+    def settle(self, max_drop: float) -> Promise:
+        """Settle what certifies that a file keeps the budget; from now on bounds on validation are
+        at the confidence that this takes. The original is measured, and no candidate is."""
         original = self.scores[BASELINE]
-        made = promise(
+        self.promise = promise(
             max_drop,
             self.confidence,
             len(original),
             number_of_samples(self.task.test),
             scores.greatest_loss(original, original),
         )
-        self.confidence = made.confidence
-        return made
+        self.confidence = self.promise.confidence
+        return self.promise
 
     def test(self, name: str) -> Array:
         """A candidate's score on every sample of the test data."""
