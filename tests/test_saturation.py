@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.without_vnni import processor, run
 from penjing.arith.quantizer import quantized, weight_scales
 from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import weight_grids
 from penjing.network.saturation import fix_overflow, saturating, without_overflow
 from penjing.passes import Gptq, MixedPrecision, Quantize, Ternarize
+from penjing.processor import Processor
+from penjing.runtimes.onnx_saturation import saturating as saturating_nodes
 from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.registry import ENTRIES, find_runtime
+from penjing.search.saturation import warning
 from penjing.task import Task
 from tests.pairs import layer_task, pairwise
 
@@ -136,3 +145,100 @@ def test_every_pass_and_every_lowering_is_mended(rounding: tuple[object, ...]) -
     assert saturating(OnnxRuntime().as_computed(network)) == []
     fix_overflow(network)
     assert saturating(network) == []
+
+
+@pytest.fixture(scope="module")
+def mixed() -> tuple[Network, Task]:
+    """All kinds of layers in one network, whose weights are the worst case, and signed inputs."""
+    task = layer_task(Mixed(), (3, 8, 8), signed=True)
+    return capture(task.model, task.example), task
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_file_decides_alike_without_vnni(
+    mixed: tuple[Network, Task], name: str, tmp_path: Path
+) -> None:
+    """On such a processor, or one that is emulated; the file without the fix shows that it is."""
+    if processor() is None:
+        pytest.skip("this processor has VNNI, and qemu-x86_64-static isn't installed")
+    if ENTRIES[name].missing:
+        pytest.skip(f"{name} isn't installed")
+    network, task = mixed
+    x = torch.cat([inputs for inputs, _ in task.train])
+    apart = {}
+    for fix in (True, False):
+        maker = find_runtime(name)
+        maker.overflows = fix  # type: ignore[misc]
+        quantized = Quantize(outputs=True, overflow_fix=fix)(network, task)
+        path = maker.lower(quantized, tmp_path / f"{fix}{maker.ending}").path
+        if fix:
+            assert maker.saturating(maker.artifact(path)) == []
+        ((found,),) = run([path], maker.name, {"0": x.numpy()})
+        with torch.no_grad():
+            wanted = quantized(x).numpy()
+        apart[fix] = np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean())
+    assert apart[True] < 0.02
+    assert apart[False] > 5 * apart[True]
+
+
+@pytest.mark.parametrize("kind", ["Conv", "Gemm", "MatMul", "in groups", "depthwise", "unsigned"])
+def test_a_file_of_another_tool_is_judged_by_its_bytes(kind: str) -> None:
+    codes = np.full((4, 2, 3, 3) if kind != "Gemm" else (4, 18), 127, np.int8)
+    codes[1:] //= 2  # of the first channel alone do two leave 16 bits
+    if kind == "MatMul":
+        codes = codes.reshape(4, 18).T.copy()
+    model = _of_one_layer(kind, codes.astype(np.uint8) if kind == "unsigned" else codes)
+    found = saturating_nodes(model)
+    if kind in ("depthwise", "unsigned"):
+        assert found == []
+    else:
+        assert [(one.layer, one.channels, one.of) for one in found] == [("layer", 1, 4)]
+
+
+def _of_one_layer(kind: str, codes: Any) -> onnx.ModelProto:
+    """A QDQ file: codes of a value, dequantized, and the layer on dequantized weights."""
+    operator = kind if kind in ("Gemm", "MatMul") else "Conv"
+    if kind == "depthwise":
+        codes = codes[:, :1]
+    options = {"group": {"in groups": 2, "depthwise": 4}.get(kind, 1)} if operator == "Conv" else {}
+    options |= {"transB": 1} if operator == "Gemm" else {}
+    make, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    weights = onnx.numpy_helper.from_array(codes, "w")
+    scales = [onnx.numpy_helper.from_array(np.array(0.1, np.float32), name) for name in ("s", "t")]
+    nodes = [
+        node("DequantizeLinear", ["x", "s"], ["real"]),
+        node("DequantizeLinear", ["w", "t"], ["weight"]),
+        node(operator, ["real", "weight"], ["y"], name="layer/Conv", **options),
+    ]
+    ends = [make("x", onnx.TensorProto.UINT8, None)], [make("y", onnx.TensorProto.FLOAT, None)]
+    graph = onnx.helper.make_graph(nodes, "one", *ends, initializer=[weights, *scales])
+    return onnx.helper.make_model(graph)
+
+
+def test_nobody_is_warned_of_what_never_happens() -> None:
+    with_vnni = Processor("New", "x86_64", ("avx2", "avx_vnni"))
+    without, arm = Processor("Old", "x86_64", ("avx2",)), Processor("Arm", "aarch64", ("asimddp",))
+    assert without.adds_in_16_bits
+    assert not with_vnni.adds_in_16_bits
+    assert not arm.adds_in_16_bits
+    assert warning("a.onnx", "never", without) == ""
+    told = warning("a.onnx", ["conv1", "conv2"], without)
+    assert "Old (avx2) has no VNNI and cuts them off" in told
+    assert "in conv1, conv2; x86 processors without VNNI" in warning(
+        "a.onnx", ["conv1", "conv2"], with_vnni
+    )
+
+
+class Mixed(nn.Module):
+    """A convolution, one in groups, a depthwise one, a pointwise one and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.grouped = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=2)
+        self.depthwise, self.pointwise = nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 1)
+        self.linear = nn.Linear(256, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.grouped(torch.relu(self.first(x))))
+        x = torch.relu(self.pointwise(torch.relu(self.depthwise(x))))
+        return self.linear(x.flatten(1))  # type: ignore[no-any-return]

@@ -96,6 +96,7 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     "pool_means": {},
     "split_silu": {},
     "fake_quantize": {"activations": _value_grids, "weights": _weight_grids},
+    "fix_overflow": {},
     "ternarize": {"layers": _names, "scales": _scales_of_signs, "threshold": _threshold},
     "sign_inputs": {
         "layers": _names_by_name, "dropped": _names, "learned": _flag, "shortcuts": _names,

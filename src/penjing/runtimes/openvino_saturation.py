@@ -55,7 +55,7 @@ def _rows(node: Any, codes: Array) -> Array | None:
     """A row for each output channel; None where products have no neighbours to add to."""
     kind = node.get_type_name()
     if kind == "GroupConvolution":  # groups, outputs of each, inputs of each, window
-        groups, outputs, inputs = codes.shape[:3]
+        groups, outputs, inputs = list(node.input_value(1).get_shape())[:3]
         if is_depthwise(groups * outputs, groups, inputs):
             return None
         return codes.reshape(groups * outputs, -1)
