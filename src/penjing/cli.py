@@ -260,9 +260,13 @@ def _what_is_there(out: Path) -> str:
     """What wasn't done in the folder of a fit that was interrupted early, and what it holds."""
     from penjing.search.result import RECORD, Result
 
+    try:
+        finished = (out / RECORD).exists() and Result.load(out).finished
+    except InputError:  # it isn't penjing's, and so not this fit's
+        return "anything was finished"
     if not (out / RECORD).exists():
         return f"anything was finished; nothing was written to {out}"
-    if Result.load(out).finished:
+    if finished:
         return f"its end; {out} holds a finished result"
     return f"anything more was finished; in {out} --resume goes on, --overwrite begins anew"
 
