@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx
 import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Artifact, Latency, Measurement, Session
+from penjing.contract import Artifact, Drop, Latency, Measurement
 from penjing.data import Arrays
 from penjing.errors import MachineError
 from penjing.files import write_atomically
-from penjing.measure import latency
-from penjing.network import Network, capture
+from penjing.network import Network
 from penjing.network.fake_quantized import value_grids
-from penjing.passes import PruneChannels, Quantize
 from penjing.runtimes import registry
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import Entry
 from penjing.search.elsewhere import Elsewhere, Way
 from penjing.search.fit import fit
-from penjing.search.fixed_list import FixedList
 from penjing.search.ledger import Ledger
 from penjing.search.result import Candidate, Result
-from penjing.search.workshop import BASELINE, Workshop
+from penjing.search.rungs import Rungs
+from penjing.search.workshop import BASELINE
 from penjing.targets import this_machine
 from penjing.task import Task
+from tests.instruments import Another, Direct, Told, only, small_task
 
 pytestmark = pytest.mark.alone
 
@@ -49,19 +47,6 @@ class Twin(OnnxRuntime):
 
     def files(self, path: Path) -> tuple[Path, ...]:
         return (path, path.with_suffix(".extra"))
-
-
-@pytest.fixture(autouse=True)
-def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is timed here means nothing, so that a tenth of the seconds is enough."""
-    whole = latency.compare
-
-    def compare(
-        sessions: Mapping[str, Session], inputs: Any, baseline: str, seconds: float, seed: int
-    ) -> dict[str, Latency]:
-        return whole(sessions, inputs, baseline, 0.1 * seconds, seed)
-
-    monkeypatch.setattr(latency, "compare", compare)
 
 
 @pytest.fixture
@@ -88,14 +73,19 @@ def _task() -> Task:
     return Task(model.eval(), x[:2], train, judge, judge)
 
 
+def _fit(out: Path) -> Result:
+    """One in which every file takes as long as the original."""
+    told = Told(lambda _: 1.0).instruments()
+    return fit(_task(), "cpu", 5.0, out=out, epochs=1, instruments=told)
+
+
 @pytest.mark.usefixtures("twin")
 def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demands = {"outputs": True}
-    monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
     monkeypatch.setattr(Twin, "demands", demands)
-    result = fit(_task(), "cpu", 5.0, 0.1, tmp_path / "out")
+    result = _fit(tmp_path / "out")
     found = {one.name: one for one in result.candidates}
     for base in ("original", "int8"):
         mine, usual = found[f"{base} in twin"], result.find(base)
@@ -114,91 +104,76 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     assert Result.load(tmp_path / "out") == result
 
 
-def test_what_is_cut_and_rounded_is_rounded_anew_as_a_runtime_demands(
+def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_demands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Twin, "demands", {"symmetric": True})
-    task = _task()
-    original = capture(task.model, task.example)
-    result = Result(
-        "t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, Candidate(BASELINE, (), "baseline")
+    monkeypatch.setattr(Another, "demands", {"symmetric": True})
+    only(monkeypatch, Direct, Another)
+    told = Told(lambda name: 0.5 if name == "int8 in another" else 0.4 if "+" in name else 1.0)
+    result = fit(
+        small_task(), max_drop=60.0, out=tmp_path, epochs=1, instruments=told.instruments()
     )
-    search = FixedList(
-        Ledger(tmp_path, result),
-        Workshop(task, tmp_path, 0.95, 0, OnnxRuntime()),
-        this_machine(),
-        original,
-        0.0,
-        1.0,
-        lambda *_: None,
-        lambda: None,
-    )
-    cut = PruneChannels(0.5)
-    search.cuts["cut"], search.networks["cut"] = (cut,), cut(original, task)
-    search.networks["cut + int8"] = Quantize(samples=32)(search.networks["cut"], task)
-    search.elsewhere.made["cut + int8 in twin"] = ("cut + int8", Way(Twin()))
-    found = search._as_demanded("cut + int8 in twin")
-    values = value_grids(found)
-    assert values
-    assert all(grid.zero_point == 128 for grid in values)
-    assert found.tensor("0.weight").shape == search.networks["cut"].tensor("0.weight").shape
-    steps = search._recipe("cut + int8 in twin")
-    assert [step["method"] for step in steps] == ["PruneChannels", "Quantize"]
-    assert steps[-1]["symmetric"]
-    assert not search._recipe("cut + int8")[-1]["symmetric"]
+    both = result.find("prune 25 % + int8 in another")
+    assert [step["method"] for step in both.recipe] == [
+        "PruneChannels", "Compensate", "Tune", "Quantize",
+    ]  # fmt: skip
+    assert both.recipe[-1]["symmetric"]
+    assert not result.find("int8").recipe[-1]["symmetric"]
+    grids = value_grids(Direct.networks[str(both.sha256)])
+    assert grids
+    assert all(grid.zero_point == 128 for grid in grids)
+    plain = result.find("prune 25 %")  # which gains nothing in another
+    assert plain.recipe == both.recipe[:-1]
 
 
-def _timed(name: str, low: float, high: float, status: str = "kept") -> Candidate:
-    latency = Latency(1, 1, (low + high) / 2, low, high, 20)
-    return Candidate(name, (), status, "", Measurement(latency=latency), runtime="twin")
+def _timed(name: str, ratio: float, status: str = "kept", runtime: str = "twin") -> Candidate:
+    latency = Latency(1, 1, ratio, 0.98 * ratio, 1.02 * ratio, 20)
+    found = Measurement(latency=latency, drop=Drop(0.1, 0.2, 0.95, 1000), file_bytes=100)
+    return Candidate(name, (), status, "", found, runtime=runtime)
 
 
 @pytest.mark.parametrize(
     ("found", "goes_on"),
     [
-        ([_timed("int8 in twin", 0.3, 0.4)], True),
-        ([_timed("int8 in twin", 0.45, 0.55)], False),
-        ([_timed("int8 in twin", 0.3, 0.4, "over budget")], False),
-        ([_timed("original in twin", 0.3, 0.4)], True),
+        ([_timed("int8", 0.5), _timed("int8 in twin", 0.4)], "twin"),
+        ([_timed("int8", 0.4), _timed("int8 in twin", 0.5)], "onnxruntime"),
+        ([_timed("int8", 0.5), _timed("int8 in twin", 0.3, "over budget")], "onnxruntime"),
+        ([_timed("int8", 0.3, "over budget"), _timed("int8 in twin", 0.5)], "twin"),
+        ([_timed("int8", 1.3), _timed("int8 in twin", 1.2)], "twin"),
     ],
 )
-def test_a_runtime_goes_on_only_if_it_is_faster_beyond_doubt(
-    found: list[Candidate], goes_on: bool
+def test_the_way_that_goes_on_is_the_fastest_in_which_the_budget_is_kept(
+    found: list[Candidate], goes_on: str, tmp_path: Path
 ) -> None:
-    twin = Way(Twin())
-    elsewhere = Elsewhere(Way(OnnxRuntime()), [twin])
-    names = elsewhere.add_everywhere(["original", "int8"], ["int8"])
-    assert names == ["original in twin", "int8 in twin"]
-    elsewhere.choose(0.5, found)
-    assert elsewhere.chosen is (twin if goes_on else None)
-    made = elsewhere.add_in_chosen(["prune 25 %", "prune 25 % + int8"], ["prune 25 % + int8"])
-    assert made == ["prune 25 % in twin", "prune 25 % + int8 in twin"] * goes_on
+    elsewhere = Elsewhere(Way(OnnxRuntime()), [Way(Twin())])
+    original = _timed(BASELINE, 1.0, "baseline")
+    ledger = Ledger(tmp_path, Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, original))
+    ledger.record(*found)
+    rungs = Rungs(elsewhere, ledger)
+    rungs.try_everywhere(lambda rung, way: ledger.result.find(elsewhere.named(rung, way)))
+    assert rungs.way.runtime.name == goes_on
+    assert rungs.name == ("int8" if goes_on == "onnxruntime" else "int8 in twin")
 
 
 def test_what_is_rounded_is_not_made_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Twin, "half_values", True)
     monkeypatch.setattr(OnnxRuntime, "half_values", True)
     usual, twin = OnnxRuntime(), Twin()
-    halves = [Way(usual, "float16"), Way(twin), Way(twin, "float16")]
-    elsewhere = Elsewhere(Way(usual), halves)
-    assert elsewhere.add_everywhere(["original", "int8"], ["int8"]) == [
-        "original in float16", "original in twin", "int8 in twin", "original in float16 in twin",
+    ways = [Way(usual, "float16"), Way(twin), Way(twin, "float16")]
+    elsewhere = Elsewhere(Way(usual), ways)
+    assert elsewhere.integer == [Way(usual), Way(twin)]
+    assert [elsewhere.named("original", way) for way in (Way(usual), *ways)] == [
+        "original", "original in float16", "original in twin", "original in float16 in twin",
     ]  # fmt: skip
-    assert elsewhere.base("original in float16 in twin") == "original"
-    assert elsewhere.way("original in float16") == halves[0]
-    elsewhere.choose(0.9, [_timed("original in float16", 0.3, 0.4)])
-    assert elsewhere.chosen == halves[0]
-    assert elsewhere.add_in_chosen(["cut", "cut + int8"], ["cut + int8"]) == ["cut in float16"]
 
 
 def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
     monkeypatch.setattr(OnnxRuntime, "half_values", True)  # it does, slowly
     only = replace(this_machine(), runtimes=("onnxruntime",), precisions=PRECISIONS)
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: only)
-    result = fit(_task(), "cpu", 5.0, 0.1, tmp_path / "out")
+    result = _fit(tmp_path / "out")
     halves = [one for one in result.candidates if one.floats == "float16"]
     assert "original in float16" in [one.name for one in halves]
     for one in halves:
@@ -219,7 +194,7 @@ def test_a_fit_is_made_in_the_targets_first_runtime(
     monkeypatch.setattr(Twin, "demands", {"symmetric": True})
     there = replace(this_machine(), runtimes=("twin",))
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: there)
-    result = fit(_task(), "cpu", 5.0, 0.1, tmp_path / "out")
+    result = _fit(tmp_path / "out")
     assert {one.status for one in result.candidates} >= {"kept"}
     assert {one.runtime for one in result.everything} == {"twin"}
     assert all(one.artifact.endswith(".twin") for one in result.everything if one.artifact)

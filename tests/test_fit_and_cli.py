@@ -12,12 +12,16 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from penjing.cli import app
 from penjing.data import Arrays
 from penjing.reference import find_task
+from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.search.fit import fit
 from penjing.search.result import Result
 from penjing.task import Task
+from tests.instruments import Told, only
 
 pytestmark = pytest.mark.alone
 
@@ -33,9 +37,16 @@ def _penjing(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fit by the command line; that half the time is int8's and no clock's is told to it."""
     out = tmp_path_factory.mktemp("fit") / "out"
-    done = _penjing("fit", "digits", "--minutes", "0.3", "--out", str(out), "--json")
-    assert done.returncode == 0, done.stderr
+    arguments = ["fit", "digits", "--epochs", "0.5", "--out", str(out), "--json"]
+    told = Told(lambda name: 0.5 if "int8" in name else 1.0).instruments()
+    with pytest.MonkeyPatch.context() as patch:
+        only(patch, OnnxRuntime)
+        patch.setattr("penjing.search.recipes.CUTS", (0.5,))
+        patch.setattr("penjing.search.fit.Instruments", lambda: told)
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout) == json.loads((out / "result.json").read_text())
     return out
 
@@ -94,7 +105,7 @@ def _task(**changes: object) -> Task:
 )
 def test_bad_tasks_end_in_one_line(changes: dict[str, object], text: str, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=text) as error:
-        fit(_task(**changes), out=tmp_path / "out", minutes=0.1)
+        fit(_task(**changes), out=tmp_path / "out")
     assert error.value.exit_code == 2  # type: ignore[attr-defined]
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out" / "result.json").exists()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penjing.contract import Array, Latency
+from penjing.contract import Array
 from penjing.errors import InputError
 from penjing.files import sha256
 from penjing.runtimes.registry import find_runtime
@@ -24,6 +24,7 @@ from penjing.search.interrupt import Interrupt
 from penjing.search.looks import OVER_ON_TEST, way_to_chosen
 from penjing.search.result import Result
 from penjing.search.workshop import Workshop
+from tests.instruments import Direct, Told, only, small_task
 from tests.slow_task import task
 
 pytestmark = pytest.mark.alone
@@ -34,8 +35,8 @@ TASK = Path(__file__).with_name("slow_task.py")
 def _start(out: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
-            sys.executable, "-W", "ignore", "-m", "penjing.cli", "fit", str(TASK), "--minutes",
-            "1", "--max-drop", "20", "--goal", "size", "--out", str(out), *options,
+            sys.executable, "-W", "ignore", "-m", "penjing.cli", "fit", str(TASK), "--epochs",
+            "4", "--max-drop", "20", "--goal", "size", "--out", str(out), *options,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -200,23 +201,22 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tel
             raise KeyboardInterrupt
         return np.repeat([1.0, 0.0], [1000, 0] if name == "original" else [700, 300])
 
-    def time(
-        workshop: Workshop, names: list[str], seconds: float = 0.0, baseline: str = "original"
-    ) -> dict[str, Latency]:
-        return {one: Latency(1.0, 1.0, 1.0, 1.0, 1.0, 15) for one in (baseline, *names)}
-
     def progress(stage: str, share: float, best: str) -> None:
         if stage == "done" and stop_at == "the end":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Workshop, "test", test)
-    monkeypatch.setattr(Workshop, "time", time)
+    only(monkeypatch, Direct)
     monkeypatch.setattr("penjing.search.recipes.CUTS", (0.5,))
     monkeypatch.setattr("penjing.search.rungs.FEWER_BITS", {})
     out = tmp_path / "out"
-    options = {"goal": "size", "max_drop": 20.0, "minutes": 9.0, "out": out, "progress": progress}
+    told = Told(lambda _: 1.0).instruments()
+    options: dict[str, Any] = {
+        "goal": "size", "max_drop": 20.0, "epochs": 1, "out": out, "progress": progress,
+        "instruments": told,
+    }  # fmt: skip
 
-    first = fit(task(), **options)  # type: ignore[arg-type]
+    first = fit(small_task(), **options)
     assert not first.finished
     assert first == _require_whole(out)
     safest = way_to_chosen(first)[0]
@@ -226,7 +226,7 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tel
 
     looks.clear()
     stop_at = "the end"
-    result = fit(task(), resume=True, **options)  # type: ignore[arg-type]
+    result = fit(small_task(), resume=True, **options)
     assert result.finished
     assert result == _require_whole(out)
     assert looks == ["original", safest]

@@ -107,12 +107,14 @@ def test_bench_on_the_command_line(loopback: Loopback, artifact: Artifact) -> No
 def test_a_fit_for_a_device_is_timed_there(loopback: Loopback, tmp_path: Path) -> None:
     device, out = loopback.device(), tmp_path / "fitted"
     arguments = [
-        "fit", "digits", "--target", device.address, "--minutes", "0.2", "--out", str(out),
+        "fit", "digits", "--target", device.address, "--epochs", "0.5", "--out", str(out),
         "--python", sys.executable, "--ssh-config", str(device.ssh_config),
     ]  # fmt: skip
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(there, "run_job", lambda *given: jobs.append(given) or job.run_job(*given))
+        patch.setattr("penjing.search.elsewhere.installed", lambda: ["onnxruntime"])
+        patch.setattr("penjing.search.recipes.CUTS", ())
         done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception
     found = Result.load(out)
@@ -184,7 +186,7 @@ def test_a_fit_whose_device_is_lost_keeps_what_it_has(
 
     monkeypatch.setattr(there, "run_job", lossy)
     with pytest.raises(RemoteError, match="lost; what was finished is kept, and --resume goes on"):
-        fit(self_taught(), "ssh://pi@device", 10.0, minutes=0.02, out=tmp_path)
+        fit(self_taught(), "ssh://pi@device", 10.0, epochs=1, out=tmp_path)
     found = Result.load(tmp_path)
     assert found.baseline.measurement.latency is not None
     assert not found.candidates  # none is blamed for it
@@ -202,7 +204,7 @@ def test_a_file_that_the_device_cannot_load_fails_alone(
         return played(device, parcels, parts, deadline_s)
 
     monkeypatch.setattr(there, "run_job", choosy)
-    found = fit(self_taught(), "ssh://pi@device", 10.0, minutes=0.02, out=tmp_path)
+    found = fit(self_taught(), "ssh://pi@device", 10.0, epochs=1, out=tmp_path)
     assert found.finished
     assert {found.find(one).status for one in refused} == {"failed"}
     assert all(found.find(one).reason.endswith(f"{one}: can't load it") for one in refused)

@@ -17,10 +17,11 @@ from penjing.passes import PruneChannels, Quantize, Tune
 from penjing.report.markdown import page
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.search import recipes
+from penjing.search.elsewhere import Elsewhere, Way
 from penjing.search.float_layers import _profiles, clearly_slower, slower_layers
 from penjing.search.ledger import Ledger
 from penjing.search.result import Candidate, Result
-from penjing.search.rungs import INT8, NO_GAIN, Rungs, in_float
+from penjing.search.rungs import INT8, Rungs, in_float
 from penjing.search.verdicts import verdicts
 from penjing.search.workshop import BASELINE, Workshop
 from penjing.targets import all_targets
@@ -101,6 +102,22 @@ def test_what_does_not_pay_is_said(changes: dict[str, Any], end: str) -> None:
     assert line.endswith(end)
 
 
+def test_the_best_integer_file_is_held_against_the_best_float_file_of_any_runtime() -> None:
+    """int8 takes 0.72 of the original's time, but LiteRT runs the original nearly as fast."""
+    litert = replace(_candidate("original in litert", (), 0.77, 0.0, 990), runtime="litert")
+    int8 = replace(_candidate("int8 in litert", (Quantize(),), 0.72, 0.3, 300), runtime="litert")
+    slow = _candidate("int8", (Quantize(),), 0.78, 0.3, 300)
+    lines = verdicts(_result(litert, int8, slow))
+    assert lines[-1] == (
+        "int8 in litert, the fastest integer file that keeps the budget, takes 0.935 of the time "
+        "(0.898 - 0.973) of original in litert, the fastest float file: integers gain little here"
+    )
+    broken = replace(int8, status="over budget")
+    assert "int8, the fastest integer file that" in verdicts(_result(litert, broken, slow))[-1]
+    assert "integers pay" in verdicts(_result(int8, slow))[-1]
+    assert len(verdicts(_result(slow))) == 1  # it is held against the original already
+
+
 def test_what_was_not_measured_has_no_verdict_and_says_why() -> None:
     waiting = Candidate("prune", tuple(recipes.to_json(CUT)), "not tuned", "no faster than int8")
     lines = verdicts(_result(INTEGERS, waiting))
@@ -119,58 +136,74 @@ def test_a_ledger_keeps_verdicts_and_the_report_shows_them(tmp_path: Path) -> No
     assert Result.from_json(old).verdicts == ()
 
 
+class _Rungs:
+    """Rungs whose files lose what they are told to, in one runtime, and a ledger."""
+
+    def __init__(self, folder: Path, drops: list[Any], goal: str = "latency") -> None:
+        result = replace(_result(), goal=goal)
+        self.ledger, self.waiting = Ledger(folder, result), drops
+        self.rungs = Rungs(Elsewhere(Way(OnnxRuntime()), []), self.ledger)
+
+    def attempt(self, name: str, way: Way) -> Candidate:
+        drop = self.waiting.pop(0)
+        found = Candidate(name, (), "failed")
+        if drop is not None:
+            status = "kept" if drop < 1 else "over budget"
+            found = _candidate(name, self.rungs.recipes[name], 0.5, drop, 300, status)
+        self.ledger.record(found)
+        return found
+
+
 @pytest.mark.parametrize(
     ("drops", "chosen"),
     [([0.3], "int8"), ([1.5, 0.4], "int8 by percentile"), ([2.0, 1.5, 0.4], "int8 equalized"),
-     ([2.0, 1.5, 1.6], "int8 by percentile"), ([1.5, 2.0, 2.0], "int8"),
-     ([None, None, None], "int8")],
+     ([2.0, 1.5, 1.6], "int8 by percentile"), ([1.5, 2.0, 2.0], "int8"), ([None], "int8")],
 )  # fmt: skip
-def test_rungs_are_tried_until_one_keeps_the_budget(drops: list[Any], chosen: str) -> None:
-    rungs, waiting = Rungs(), list(drops)
-
-    def attempt(name: str) -> Candidate:
-        assert name == rungs.chosen
-        drop = waiting.pop(0)
-        if drop is None:
-            return Candidate(name, (), "failed")
-        return _candidate(name, rungs.recipe, 0.5, drop, 300, "kept" if drop < 1 else "over budget")
-
-    rungs.climb(attempt)
-    assert not waiting
-    assert rungs.chosen == chosen
+def test_rungs_are_tried_until_one_keeps_the_budget(
+    drops: list[Any], chosen: str, tmp_path: Path
+) -> None:
+    told = _Rungs(tmp_path, drops)
+    told.rungs.try_everywhere(told.attempt)
+    told.rungs.climb(told.attempt, lambda _: True)
+    assert not told.waiting
+    assert told.rungs.chosen == chosen
 
 
 @pytest.mark.parametrize(
     ("drops", "chosen", "after"),
-    [([1.5], "int8", "int8"), ([0.2, 1.5], "int4 weights", "int4 weights"),
-     ([0.2, 0.9], "int3 weights", "int3 weights")],
+    [([0.1, 1.5], "int8", "int8"), ([0.1, 0.2, 1.5], "int4 weights", "int4 weights"),
+     ([0.1, 0.2, 0.9], "int3 weights", "int3 weights")],
 )  # fmt: skip
 def test_bits_are_taken_away_while_the_budget_is_kept(
-    drops: list[float], chosen: str, after: str
+    drops: list[float], chosen: str, after: str, tmp_path: Path
 ) -> None:
-    rungs, waiting = Rungs(), list(drops)
-
-    def attempt(name: str) -> Candidate:
-        drop = waiting.pop(0)
-        return _candidate(name, rungs.recipe, 0.5, drop, 300, "kept" if drop < 1 else "over budget")
-
-    rungs.descend(attempt, lambda: True)
-    assert not waiting
-    assert rungs.chosen == chosen
-    assert rungs.after("prune 25 %") == f"prune 25 % + {after}"
+    told = _Rungs(tmp_path, drops, "size")
+    told.rungs.try_everywhere(told.attempt)
+    told.rungs.descend(told.attempt, lambda _: True)
+    assert not told.waiting
+    assert told.rungs.chosen == chosen
+    assert told.rungs.after("prune 25 %") == f"prune 25 % + {after}"
 
 
-def test_no_bit_is_taken_away_that_there_is_no_time_for() -> None:
-    rungs = Rungs()
-    rungs.descend(lambda name: pytest.fail(f"{name} was tried"), lambda: False)
-    assert rungs.chosen == INT8
+def test_no_rung_is_tried_that_there_is_no_time_for(tmp_path: Path) -> None:
+    told = _Rungs(tmp_path, [1.5], "size")
+    told.rungs.try_everywhere(told.attempt)
+    told.rungs.climb(told.attempt, lambda _: False)
+    told.rungs.descend(told.attempt, lambda _: False)
+    assert told.rungs.chosen == INT8
+    assert told.ledger.result.notes == (
+        "too little time to try int8 by percentile",
+        "too little time to try int8 equalized",
+        "too little time to look for fewer bits than int8's",
+    )
 
 
-class _Clock:
+class _Shop:
     """A workshop that says what it is told to."""
 
     def __init__(self, ratio: float) -> None:
         self.ratio = ratio
+        self.artifacts = {BASELINE: None}
 
     def time(self, names: list[str], baseline: str) -> dict[str, Latency]:
         assert baseline == INT8
@@ -178,24 +211,33 @@ class _Clock:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "status", "chosen"), [(0.9, "kept", "int8 with 1 in float"), (1.0, NO_GAIN, "int8")]
+    ("ratio", "drops", "chosen"),
+    [
+        (0.9, [0.2, 0.2], "int8 with 1 in float"),
+        (1.0, [0.2, 0.2], "int8"),
+        (1.5, [1.2, 0.2], "int8 with 1 in float"),
+        (0.9, [0.2, 1.2], "int8"),
+        (1.5, [1.3, 1.2], "int8 with 1 in float"),
+        (0.9, [1.2, 1.3], "int8"),
+    ],
 )
-def test_layers_stay_in_float_if_that_is_faster(
-    ratio: float, status: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_layers_in_float_go_on_if_that_keeps_the_budget_or_both_do_and_it_is_faster(
+    ratio: float,
+    drops: list[float],
+    chosen: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("penjing.search.rungs.slower_layers", lambda *_: ["conv1"])
-    ledger, rungs = Ledger(tmp_path, _result(INTEGERS)), Rungs()
-
-    def attempt(name: str) -> Candidate:
-        ledger.record(_candidate(name, rungs.recipe, 0.5 * ratio, 0.2, 310))
-        return ledger.result.find(name)
-
-    rungs.leave_in_float(attempt, _Clock(ratio), ledger, None)  # type: ignore[arg-type]
-    assert rungs.chosen == chosen
-    found = ledger.result.find("int8 with 1 in float")
-    assert found.status == status
+    told = _Rungs(tmp_path, list(drops))
+    told.rungs.try_everywhere(told.attempt)
+    told.rungs.leave_in_float(told.attempt, _Shop(ratio), None)  # type: ignore[arg-type]
+    assert told.rungs.chosen == chosen
+    found = told.ledger.result.find("int8 with 1 in float")
+    assert found.status == ("kept" if drops[1] < 1 else "over budget")
     assert found.recipe[0]["layers"] == {"conv1": 0}
     assert "int8 is slower than float in conv1" in found.reason
+    assert f"{ratio:.3f} of its time" in found.reason
 
 
 def test_a_layer_is_slower_if_it_always_is_and_by_what_matters() -> None:

@@ -65,6 +65,9 @@ def fit(
     ] = "cpu",
     max_drop: Annotated[float, typer.Option(help="Budget in points, such as 1.0.")] = 1.0,
     minutes: Annotated[float, typer.Option(help="About how long to take.")] = 10.0,
+    epochs: Annotated[
+        float | None, typer.Option(help="Of each training, instead of --minutes.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("fitted"),
     goal: Annotated[str, typer.Option(help="latency or size.")] = "latency",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -84,7 +87,7 @@ def fit(
             result = run(
                 task, target, max_drop, minutes, out, goal=goal, seed=seed, confidence=confidence,
                 python=python, ssh_config=ssh_config, overwrite=overwrite, resume=resume,
-                progress=progress, report=write_report,
+                epochs=epochs, progress=progress, report=write_report,
             )  # fmt: skip
     except KeyboardInterrupt:
         print(f"penjing: interrupted before {_what_is_there(out)}", file=sys.stderr)
@@ -278,7 +281,7 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
     from penjing.report.table import candidates_table, reasons
     from penjing.report.terminal import Console
 
-    console = Console(width=max(Console().width, 100))
+    console = Console(width=max(Console().width, 110))
     console.print(candidates_table(result))
     for line in (*reasons(result), *result.notes):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)

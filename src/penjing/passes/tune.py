@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from penjing.passes.contract import Pass, Progress
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.recalibrate import recalibrate
-from penjing.tune.train import train
+from penjing.tune.train import Clock, train
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,16 @@ class Tune(Pass):
         return Plan(type(self).__name__, asdict(self), (), summary + limit)
 
     def apply(
-        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
+        self,
+        network: Network,
+        plan: Plan,
+        task: Task,
+        progress: Progress | None = None,
+        clock: Clock = time.monotonic,
     ) -> Network:
-        """Train a copy."""
+        """Train a copy; `clock` is what `options.seconds` are counted by."""
         if self.recalibration_samples:
             network = recalibrate(network, first(task.train, self.recalibration_samples))
-        tuned = train(network, task, self.options, progress)
+        tuned = train(network, task, self.options, progress, clock)
         tuned.history = (*network.history, dataclasses.replace(plan))
         return tuned

@@ -40,10 +40,10 @@ def _row(one: Candidate) -> tuple[str, ...]:
         "" if m.score is None else f"{100 * m.score:.2f}",
         "" if drop is None or one.status == "baseline" else f"{drop.drop:+.2f}",
         "" if drop is None or one.status == "baseline" else f"{drop.bound:.2f}",
-        "" if times is None else f"{times.latency_ms:.3f}{' ?' if times.disturbed else ''}",
+        "" if times is None else f"{times.latency_ms:.3f}",
         "" if times is None else f"{times.ratio:.3f}",
         "" if m.file_bytes is None else f"{m.file_bytes / 1000:.1f}",
-        one.status,
+        one.status + (", disturbed" if times is not None and times.disturbed else ""),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -21,11 +20,13 @@ from penjing.runtimes.registry import ENTRIES, first_runtime, installed
 from penjing.search.fixed_list import FixedList, Progress
 from penjing.search.folder import Folder, claimed
 from penjing.search.identity import identity
+from penjing.search.instruments import Instruments
 from penjing.search.interrupt import Interrupt
 from penjing.search.ledger import Ledger
 from penjing.search.preflight import check_options, ready, require_same_run
 from penjing.search.result import REPORT, Candidate, Result
 from penjing.search.saturation import judged_on
+from penjing.search.schedule import Schedule
 from penjing.search.workshop import BASELINE, Workshop
 from penjing.targets import Target, find_target, require_local
 from penjing.task import Task
@@ -48,13 +49,16 @@ def fit(
     ssh_config: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    epochs: float | None = None,
+    instruments: Instruments | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
 ) -> Result:
     """Compress the task's model for the target, within an accuracy budget.
 
     A candidate keeps the budget if the upper confidence bound of its drop on the validation data
-    is at most `max_drop`. Each width is timed before it is tuned, and tuned only if it can win.
+    is at most `max_drop`. The original and int8 are tried in every runtime first. Each width is
+    timed before it is tuned, cut only if there is time to tune it, and tuned only if it can win.
     In the end the test data certifies: at most three candidates are tested, from the safest to the
     preferred one, as long as each one's bound there keeps the budget, and the last that did is the
     answer, else the original. So of all fits at most 1 - `confidence` deliver a file whose true
@@ -67,7 +71,8 @@ def fit(
             memory are that device's, and the accuracy is measured here, on the same files. The
             original is timed in the first of the target's runtimes that is here.
         max_drop: budget in points (hundredths of the metric), 0..100.
-        minutes: about how long to take; at least one candidate is always tried.
+        minutes: about how long to take. The original and int8 in every runtime are always tried; a
+            note tells where that, or a busy machine, took longer.
         out: folder for `model.onnx` (or another ending), `result.json` and every candidate's file.
             It is held until the end, so that no other fit writes there.
         goal: `"latency"` or `"size"`.
@@ -77,15 +82,19 @@ def fit(
         resume: go on with an interrupted fit in `out`, of the same model, data and options; what
             was tuned there isn't tuned again. Of a finished one, give the result; where there is
             none, begin.
+        epochs: of each training, however long that takes, instead of `minutes`: then everything
+            that can win is tried, and no decision hangs on the clock.
+        instruments: the clock and all that measures on this machine; None is the real ones.
         report: writes `report.md` and `plot.png` about the result into the folder, at the end.
 
     Raises:
         PenjingError: with one line, before any long work; and a RemoteError where a device is lost
             later, with what was finished in `out`.
     """
-    begin = time.monotonic()
+    instruments = instruments or Instruments()
+    schedule = Schedule(instruments.clock, 60 * minutes, epochs)
     with Interrupt() as interrupt:
-        check_options(max_drop, minutes, goal, confidence, seed)
+        check_options(max_drop, minutes, goal, confidence, seed, epochs)
         device = Device.of(target, python, ssh_config)
         where = look_at(device) if device else find_target(target)
         if device is None:
@@ -104,11 +113,10 @@ def fit(
                 folder.begin(result)
             search = FixedList(
                 Ledger(folder.path, result),
-                Workshop(task, folder.path, confidence, seed, runtime, device),
+                Workshop(task, folder.path, confidence, seed, runtime, device, instruments),
                 where,
                 network,
-                begin,
-                begin + 60 * minutes,
+                schedule,
                 progress or (lambda *_: None),
                 interrupt.check,
             )

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from penjing.contract import Array, Json, Measurement
-from penjing.errors import InputError, PenjingError, ends_the_run, in_one_line
-from penjing.network import Network, save
-from penjing.passes import Compensate, Pass
+from penjing.contract import Array
+from penjing.errors import PenjingError, in_one_line
+from penjing.network import Network
 from penjing.search import recipes
-from penjing.search.elsewhere import Elsewhere
+from penjing.search.attempts import Attempts
+from penjing.search.comparison import DISTURBED, is_disturbed, told
+from penjing.search.cutting import NO_TIME, Cutting
+from penjing.search.elsewhere import Elsewhere, Way
 from penjing.search.ledger import Ledger
 from penjing.search.looks import prove
-from penjing.search.preflight import distillable, require_better_than_chance
-from penjing.search.recipes import Recipe
-from penjing.search.result import Candidate, Result
+from penjing.search.preflight import require_better_than_chance
+from penjing.search.result import Candidate, Result, choose
 from penjing.search.rungs import Rungs
-from penjing.search.workshop import BASELINE, LATENCY_SECONDS, UNTUNED, Workshop
+from penjing.search.schedule import Schedule
+from penjing.search.training import Pace, Training
+from penjing.search.workshop import BASELINE, LATENCY_SECONDS, Workshop
 from penjing.targets import Target
 
 Progress = Callable[[str, float, str], None]
 """Called with the stage, the share done (0..1) and the best candidate so far."""
-LEAST_TRAINING = 2.0  # seconds; less isn't worth beginning
-FAR = 2.0  # times the budget
+OFTEN_DISTURBED = 1.5  # times what timing was meant to take; then the last one is taken twice
 SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
 FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float
 FEWER_BITS_SHARE = 0.08  # of the time left, at most, for each step to fewer bits
-ELSEWHERE_SHARE = 0.25  # of the time left, at most, for other runtimes and float16
-NO_TIME = "no time was left for it"
 
 
 @dataclass
 class FixedList:
-    """One fit, step by step: int8 (and fewer bits for a small file), then three widths, each with
-    and without the chosen quantization.
+    """One fit, step by step: the original and int8 in every way, other rungs where int8 loses too
+    much, then three widths, each with and without the chosen quantization.
 
-    Every step leaves its candidates in the ledger. A width is timed before it is tuned, because
-    speed doesn't depend on the weights; it is tuned only if it can win. `check` raises
+    Every step leaves its candidates in the ledger. The first two are never left out, however little
+    time there is. A width is timed before it is tuned, because speed doesn't depend on the weights;
+    it is cut only if there is time to tune it, and tuned only if it can win. `check` raises
     KeyboardInterrupt once the run should end.
     """
 
@@ -46,38 +47,39 @@ class FixedList:
     workshop: Workshop
     target: Target
     original: Network
-    begin: float
-    end: float
+    schedule: Schedule
     progress: Progress
     check: Callable[[], None]
-    networks: dict[str, Network] = field(default_factory=dict)
-    cuts: dict[str, Recipe] = field(default_factory=dict)
-    rungs: Rungs = field(init=False)
+    step: int = 0
+    pace: Pace | None = None
+    quantized: dict[str, Network] = field(default_factory=dict)
     elsewhere: Elsewhere = field(init=False)
+    attempts: Attempts = field(init=False)
+    training: Training = field(init=False)
+    rungs: Rungs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rungs = Rungs(self.workshop.runtime.demands)
         self.elsewhere = Elsewhere.on(self.target, self.workshop.runtime)
+        self.attempts = Attempts(
+            self.ledger, self.workshop, self.target, self.elsewhere, self.schedule, self._say
+        )
+        self.training = Training(
+            self.workshop, self.schedule, self.original, self.result.seed, self._say
+        )
+        self.rungs = Rungs(self.elsewhere, self.ledger)
 
     @property
     def result(self) -> Result:
+        """What the ledger holds."""
         return self.ledger.result
-
-    @property
-    def rung(self) -> str:
-        """The name of the quantization that goes on."""
-        return self.rungs.chosen
 
     def run(self) -> None:
         """All steps; an interrupt leaves what is finished."""
         self._measure_original()
         try:
-            self._quantize()
-            self._try_elsewhere()
-            self._cut()
-            self._tune()
-            self._time_side_by_side()
-            self._prove_on_test()
+            for step in self._steps():
+                self.step += 1
+                step()
         except KeyboardInterrupt:
             if self.result.finished:  # too late to change what the test data said
                 self.ledger.finish(self.result)
@@ -90,14 +92,29 @@ class FixedList:
             )
             self.ledger.deliver()
 
+    def _steps(self) -> tuple[Callable[[], None], ...]:
+        """What follows once the original is measured."""
+        return (
+            self._look_ahead,
+            self._try_every_way,
+            self._climb,
+            self._refine,
+            self._cut,
+            self._time_side_by_side,
+            self._prove_on_test,
+        )
+
     def _say(self, stage: str) -> None:
         self.check()
-        spent = (time.monotonic() - self.begin) / (self.end - self.begin)
-        self.progress(stage, min(spent, 0.99), self.result.chosen)
+        self.schedule.enter(stage.partition(":")[0])
+        share = self.schedule.share(self.step, 1 + len(self._steps()))
+        self.progress(stage, share, self.result.chosen)
 
     def _measure_original(self) -> None:
         self._say("measuring the original")
-        self.networks[BASELINE] = self.original
+        self.attempts.enter(BASELINE, self.elsewhere.usual, ())
+        self.attempts.networks[BASELINE] = self.original
+        begin = self.schedule.spent()
         self.workshop.make(BASELINE, self.original)
         measured = self.workshop.measure(BASELINE, self.original)
         require_better_than_chance(
@@ -105,249 +122,112 @@ class FixedList:
             self.workshop.scores[BASELINE],
             self.workshop.validation,
         )
-        self.ledger.record(self._measured(self._candidate(BASELINE, "baseline"), measured))
+        took = self.schedule.spent() - begin
+        baseline = self.attempts.candidate(BASELINE, "baseline")
+        self.ledger.record(self.attempts.measured(baseline, measured, took))
+        if self.schedule.epochs is None:
+            self.schedule.ending = self._ending
         made = self.workshop.settle(self.result.max_drop)
         self.ledger.promise(made)
         if made.note:
             self._say(made.note)
 
-    def _quantize(self) -> None:
-        def attempt(name: str) -> Candidate:
-            self._say(name)
-            self._try(name, lambda: self._quantized(self.original))
-            return self.result.find(name)
+    def _ending(self) -> float:
+        """Seconds that the last comparison and the test will take, and some to spare."""
+        sittings = 2 if self.workshop.stretch > OFTEN_DISTURBED else 1
+        spare = SPARE_SHARE * self.schedule.seconds
+        return 2 * sittings * self.workshop.timing_seconds + self.workshop.testing_seconds() + spare
 
-        self.rungs.climb(attempt)
-        if self.result.goal == "size" and self.result.status(self.rung) == "kept":
-            self.rungs.descend(attempt, self._can_afford_fewer_bits)
+    def _look_ahead(self) -> None:
+        """Find out how fast the network trains, and say what the time allows."""
+        self._say("timing a few steps of training")
+        try:
+            self.pace = self.training.pace(self.original)
+        except PenjingError as error:  # what needs no training goes on
+            self.ledger.note(f"nothing can be tuned, so nothing is cut: {in_one_line(error)}")
             return
-        cost = self.result.find(self.rung).seconds + 2 * self.workshop.timing_seconds
-        if cost < FLOAT_SHARE * (self.end - time.monotonic()):
-            self.rungs.leave_in_float(attempt, self.workshop, self.ledger, self.original)
+        if self.schedule.epochs is not None:
+            return
+        files = len(self.elsewhere.others) + len(self.elsewhere.integer) + 2  # two are of a cut
+        left = self.schedule.left() - files * self.result.baseline.seconds
+        allowed = f"{self.schedule.seconds / 60:g} minutes allow"
+        epochs, most = max(0.0, left) / self.pace.epoch, recipes.MOST_EPOCHS
+        if left < self.pace.least:
+            text = f"{allowed} hardly any tuning: measuring is likely to take most of them"
+        elif epochs > most * len(recipes.CUTS):
+            text = f"{allowed} {most:g} epochs of tuning for each width, and that is enough"
         else:
-            self.ledger.note(f"too little time to look for layers that {self.rung} slows down")
+            text = f"{allowed} at most {epochs:.1f} epochs of tuning in all"
+        self.ledger.note(text)
+        self._say(text)
 
-    def _can_afford_fewer_bits(self) -> bool:
-        left = self.end - time.monotonic()
-        if self.result.find(self.rung).seconds < FEWER_BITS_SHARE * left:
-            return True
-        self.ledger.note(f"too little time to look for fewer bits than {self.rung}'s")
-        return False
+    def _try_every_way(self) -> None:
+        """The original in every runtime and precision of the target, then int8 in every runtime."""
+        for way in self.elsewhere.others:
+            name = self.attempts.enter(BASELINE, way, ())
+            self.attempts.attempt(name, lambda: self.original, must=True)
+        self.rungs.try_everywhere(lambda rung, way: self._quantize(rung, way, must=True))
+        self._time_again()
 
-    def _try_elsewhere(self) -> None:
-        """The original and what was quantized in the target's other runtimes, and in float16."""
-        usual = [BASELINE, *([self.rung] if self.result.status(self.rung) != "failed" else [])]
-        names = self.elsewhere.add_everywhere(usual, [self.rung])
-        if not names:
+    def _time_again(self) -> None:
+        """All whose figures other load disturbed, in one sitting, before they decide anything."""
+        every = [(one.name, one.measurement.latency) for one in self.result.candidates]
+        names = [name for name, times in every if times is not None and times.disturbed]
+        if names and self.schedule.left() > 0:
+            self._say("timing again what other load disturbed")
+            times, _ = self.workshop.time_what_runs(names, 2 * LATENCY_SECONDS)
+            self.ledger.set_latencies(times)
+
+    def _quantize(self, rung: str, way: Way, must: bool = False) -> Candidate:
+        """The original quantized by a rung, with the integers that the way demands."""
+        recipe = way.demanded(self.rungs.recipes[rung])
+        name = self.attempts.enter(rung, way, recipe)
+        key = json.dumps(recipes.to_json(recipe))
+
+        def make() -> Network:
+            if key not in self.quantized:
+                network = self.original
+                for one in recipe:
+                    network = self.training.applied(one, network, name)
+                self.quantized[key] = network
+            return self.quantized[key]
+
+        return self.attempts.attempt(name, make, must)
+
+    def _climb(self) -> None:
+        before = len(self.result.candidates)
+        self.rungs.climb(self._quantize, lambda one: self.schedule.affords(one.seconds))
+        if len(self.result.candidates) > before:
+            self._time_again()
+            self.rungs.choose()
+
+    def _refine(self) -> None:
+        """For a small file fewer bits, for a fast one layers in float that int8 slows down."""
+        if self.rungs.name not in self.attempts.networks:
             return
-        cost = self.result.find(self.rung).seconds * len(names)
-        if cost > ELSEWHERE_SHARE * (self.end - time.monotonic()):
-            self.ledger.note(f"too little time to try {', '.join(names)}")
-            return
-        found = [self._attempt_elsewhere(name) for name in names]
-        kept = self.result.status(self.rung) == "kept"
-        self.elsewhere.choose(min(1.0, self.result.ratio(self.rung)) if kept else 1.0, found)
-
-    def _attempt_elsewhere(self, name: str) -> Candidate:
-        self._say(name)
-        self._try(name, lambda: self._as_demanded(name))
-        return self.result.find(name)
-
-    def _as_demanded(self, name: str) -> Network:
-        """The candidate's base, quantized anew if the runtime demands other integers."""
-        base = self.elsewhere.base(name)
-        recipe = self.elsewhere.demanded(name, self._rounding(base))
-        if recipe == self._rounding(base):
-            return self.networks[base]
-        cut = base.rpartition(" + ")[0]
-        return self._quantized(self.networks[cut] if cut else self.original, recipe)
-
-    def _rounding(self, name: str) -> Recipe:
-        """The passes that quantize a candidate of the first runtime, its last ones."""
-        if name in self.rungs.recipes:
-            return self.rungs.recipes[name]
-        return self.rungs.recipe if " + " in name else ()
+        before = self.result.find(self.rungs.name)
+        if self.result.goal == "size" and before.status == "kept":
+            affords = self.schedule.affords
+            self.rungs.descend(self._quantize, lambda one: affords(one.seconds, FEWER_BITS_SHARE))
+        elif self.schedule.affords(before.seconds + 2 * self.workshop.timing_seconds, FLOAT_SHARE):
+            self.rungs.leave_in_float(self._quantize, self.workshop, self.original)
+        else:
+            self.ledger.note(f"too little time to look for layers that {before.name} slows down")
 
     def _cut(self) -> None:
-        """Prune at each share and time the files: speed doesn't depend on the weights."""
-        found: dict[str, Measurement] = {}
-        made = []
-        for name, prune in recipes.cuts(self.target).items():
-            self._say(f"cutting: {name}")
-            plan = prune.plan(self.original, self.workshop.task)
-            self.cuts[name] = (prune,)
-            if not plan.edits:
-                made.append(self._candidate(name, "not tuned", "nothing to remove"))
-                continue
-            try:
-                network = prune.apply(self.original, plan, self.workshop.task)
-                both = {name: network, self.rungs.after(name): self._quantized(network)}
-                for key, one in both.items():  # into a file that tuning doesn't replace
-                    self.workshop.make(key, one, stem=UNTUNED)
-                    found[key] = self.workshop.sizes(key, one)
-            except PenjingError as error:
-                if ends_the_run(error):
-                    raise
-                made.append(self._candidate(name, "failed", str(error)))
-        self._say("timing what was cut")
-        kept = [self.rung] if self.result.status(self.rung) == "kept" else []
-        times, refused = self.workshop.time_what_runs([*kept, *found], 2 * LATENCY_SECONDS)
-        made += [self._candidate(name, "failed", why) for name, why in refused.items()]
-        self.ledger.set_latencies({name: times[name] for name in kept if name in times})
-        for name in (one for one in found if one in times):
-            cut = name.rpartition(" + ")[0]
-            why = f"{cut} failed" if cut in refused else NO_TIME
-            measured = replace(found[name], latency=times[name])
-            made.append(self._measured(self._candidate(name, "not tuned", why), measured))
-        self.ledger.record(*made)
-
-    def _tune(self) -> None:
-        """Train what can win, the mildest cut first; stop after one that is far over the budget.
-
-        Time that is left then goes to the fastest cut that was near the budget.
-        """
-        waiting = self._worth_tuning()
-        near: list[str] = []
-        given = 0.0
-        while waiting:
-            while len(waiting) > 1 and self._share_of(waiting) < LEAST_TRAINING:
-                waiting.pop()  # rather a few well than all badly, and the mildest first
-            given = self._share_of(waiting)
-            name = waiting.pop(0)
-            if not self._train(name, name, given) or self._keeps_budget(name):
-                continue
-            lost = self.result.drop(name)
-            far = lost > FAR * self.result.max_drop
-            if far:
-                why = f"{name}, a milder cut, is far over the budget: {lost:.2f} points"
-                for one in waiting:
-                    self._leave(one, why)
-                waiting.clear()
-            if not (far and near):
-                near.append(name)
-        left = self._seconds_left(1)
-        if near and left > max(given, LEAST_TRAINING):
-            self._train(f"{near[-1]} tuned longer", near[-1], left)
-
-    def _worth_tuning(self) -> list[str]:
-        """The cuts that can win: for size all, for latency those faster than any milder way."""
-        worth = []
-        rivals = [BASELINE, *([self.rung] if self.result.status(self.rung) == "kept" else [])]
-        for name in self.cuts:
-            if self.result.status(name) != "not tuned" or self.result.latency(name) is None:
-                continue
-            both = [one for one in (name, self.rungs.after(name)) if self.result.latency(one)]
-            fastest = min(both, key=self.result.ratio)
-            beaten = [one for one in rivals if not self.result.is_faster(fastest, one)]
-            if beaten and self.result.goal == "latency":
-                ratio = self.result.ratio(fastest) / self.result.ratio(beaten[-1])
-                self._leave(name, f"no faster than {beaten[-1]} ({ratio:.2f} of its time)")
-                continue
-            rivals.append(fastest)
-            worth.append(name)
-        return worth
-
-    def _train(self, name: str, base: str, seconds: float) -> bool:
-        """Tune the cut `base` and measure both of its files as `name`; False if that failed."""
-        before = self._tuned_before(name)
-        if before is not None:
-            done = self._try(name, lambda: before)
-        elif seconds < LEAST_TRAINING:
-            return False
-        else:
-            done = self._try(name, lambda: self._tuned(name, base, seconds))
-        if done:
-            self._try(self.rungs.after(name), lambda: self._quantized(self.networks[name]))
-        else:
-            self._leave(self.rungs.after(name), f"{name} failed")
-        return done
-
-    def _tuned(self, name: str, base: str, seconds: float) -> Network:
-        """The cut `base`, solved anew, trained for what is left of `seconds`, and saved."""
-        end = time.monotonic() + seconds
-        network, recipe = self.networks.get(base), self.cuts[base]
-        if network is None:
-            network, recipe = self.original, (*recipe, Compensate())
-            for one in recipe:
-                network = self._applied(one, network, name)
-        left = max(end - time.monotonic(), LEAST_TRAINING)
-        tune = recipes.tuning(
-            left, distillable(self.workshop.task, self.original), self.result.seed
-        )
-        self.cuts[name] = (*recipe, tune)
-        network = self._applied(tune, network, name)
-        save(network, self.workshop.folder(name) / "network")
-        return network
-
-    def _applied(self, one: Pass, network: Network, name: str) -> Network:
-        """What a pass makes of a network; it doesn't see the data by which it will be judged, or
-        the epoch that was lucky there would be chosen."""
-        blind = replace(self.workshop.task, validation=None)
-        return one(network, blind, lambda line, _: self._say(f"{name}: {line}"))
-
-    def _tuned_before(self, name: str) -> Network | None:
-        """What an interrupted run had tuned; None if it had not, or if that can't be read."""
-        network, damage = self.workshop.tuned_before(name)
-        if damage:
-            self.ledger.note(f"{name} is tuned anew, for what an earlier run left is bad: {damage}")
-        if network is not None:
-            self._say(f"{name}, tuned before")
-            self.cuts[name] = recipes.from_plans(network.history)
-        return network
-
-    def _share_of(self, waiting: Sequence[str]) -> float:
-        """Seconds for each of the cuts that wait, if all are trained alike."""
-        return self._seconds_left(len(waiting)) / len(waiting)
-
-    def _seconds_left(self, trainings: int) -> float:
-        """For training, once measuring, the last comparison and the test are paid for."""
-        measuring = 2 * (2 * self.workshop.timing_seconds + 2 * self.workshop.scoring_seconds)
-        ending = 3 * self.workshop.timing_seconds + self.workshop.testing_seconds()
-        ending += SPARE_SHARE * (self.end - self.begin)
-        return self.end - time.monotonic() - trainings * measuring - ending
-
-    def _try(self, name: str, make: Callable[[], Network]) -> bool:
-        """Make and measure one candidate; a failure is recorded and the run goes on."""
-        begin = time.monotonic()
-        way = self.elsewhere.way(name)
-        try:
-            network = make()
-            for problem in way.runtime.problems(network, self.target, way.floats):
-                raise InputError(problem)
-            self.workshop.make(name, network, way.runtime, way.floats)
-            self.check()
-            measured = self.workshop.measure(name, network)
-            self.check()
-            candidate = self._candidate(name, *self._judge(measured))
-            candidate = self._measured(candidate, measured, time.monotonic() - begin)
-            self.networks[name] = network
-        except Exception as error:
-            if ends_the_run(error):
-                raise
-            candidate = self._candidate(name, "failed", in_one_line(error))
-        self.ledger.record(candidate)
-        return candidate.status != "failed"
-
-    def _candidate(self, name: str, status: str, reason: str = "") -> Candidate:
-        way = self.elsewhere.way(name)
-        recipe, runtime = self._recipe(name), way.runtime.name
-        return Candidate(name, recipe, status, reason, runtime=runtime, floats=way.floats)
-
-    def _measured(self, one: Candidate, figures: Measurement, seconds: float = 0.0) -> Candidate:
-        path, sha256 = self.workshop.proof(one.name)
-        return replace(one, measurement=figures, artifact=path, sha256=sha256, seconds=seconds)
-
-    def _judge(self, measured: Measurement) -> tuple[str, str]:
-        assert measured.drop is not None
-        return self.workshop.promise.judge(measured.drop)
+        if self.pace is None or self.result.status(self.rungs.name) == "":
+            return
+        floats = {
+            self.elsewhere.named(BASELINE, way): way
+            for way in (self.elsewhere.usual, *self.elsewhere.others)
+        }
+        some = [self.result.find(name) for name in floats if name != BASELINE]
+        best, _ = choose(self.result.baseline, some, self.result.goal, self.result.max_drop)
+        way = floats[best.name]
+        Cutting(self.attempts, self.training, self.rungs, way, self.pace).run()
 
     def _time_side_by_side(self) -> None:
         """The last word on latency: everything that keeps the budget, in one sitting."""
-        usual = self.networks.keys() - self.elsewhere.made.keys()
-        kept = [one.name for one in self.result.candidates if one.status == "kept"]
-        cut = [one for one in kept if one in usual and one.startswith(tuple(self.cuts))]
-        for name in self.elsewhere.add_in_chosen(cut, [one for one in cut if self._rounding(one)]):
-            self._attempt_elsewhere(name)
         kept = [one.name for one in self.result.candidates if one.status == "kept"]
         if not kept:
             return
@@ -355,12 +235,9 @@ class FixedList:
         times, refused = self.workshop.time_what_runs(kept, 2 * LATENCY_SECONDS)
         self.ledger.set_latencies(times)
         self.ledger.fail(refused)
-        for name in [one for one in kept if one in times]:
-            rival = self.rung in times and name != self.rung
-            if rival and not self.result.is_faster(name, self.rung):
-                ratio = self.result.ratio(name) / self.result.ratio(self.rung)
-                why = f"no faster than {self.rung} ({ratio:.2f} of its time)"
-                self.ledger.record(replace(self.result.find(name), reason=why))
+        some = [self.result.find(name) for name in kept if name not in refused]
+        best = self.result.find(self.result.chosen)
+        self.ledger.record(*(_beside(one, best, self.result.goal) for one in some if one != best))
 
     def _prove_on_test(self) -> None:
         """Look at the test data, at last. The ledger hears of it once all looks are taken: an
@@ -371,26 +248,23 @@ class FixedList:
             return self.workshop.test(name)
 
         result = prove(self.result, score)
-        notes = self.workshop.notes_there(result.chosen, self.networks[result.chosen])
-        self.ledger.finish(replace(result, notes=(*result.notes, *notes)))
+        chosen = self.attempts.networks[result.chosen]
+        notes = self.workshop.notes_there(result.chosen, chosen)
+        late = self.schedule.overrun()
+        notes = (*result.notes, *([late] if late else []), *notes)
+        self.ledger.finish(replace(result, notes=notes))
         self.progress("done", 1.0, self.result.chosen)
 
-    def _recipe(self, name: str) -> tuple[Json, ...]:
-        """The passes that make a candidate, as JSON."""
-        base = self.elsewhere.base(name)
-        cut = base.rpartition(" + ")[0] or base
-        rounding = self.elsewhere.demanded(name, self._rounding(base))
-        return tuple(recipes.to_json((*self.cuts.get(cut, ()), *rounding)))
 
-    def _quantized(self, network: Network, recipe: Recipe | None = None) -> Network:
-        for one in self.rungs.recipe if recipe is None else recipe:
-            network = self._applied(one, network, self.rung)
-        return network
-
-    def _leave(self, cut: str, why: str) -> None:
-        """Say of both files of a cut why it wasn't tuned."""
-        both = [one for one in self.result.candidates if one.name in (cut, self.rungs.after(cut))]
-        self.ledger.record(*(replace(one, reason=why) for one in both))
-
-    def _keeps_budget(self, cut: str) -> bool:
-        return "kept" in (self.result.status(cut), self.result.status(self.rungs.after(cut)))
+def _beside(one: Candidate, best: Candidate, goal: str) -> Candidate:
+    """The candidate, with what is true of it beside the best as its reason."""
+    mine, theirs = one.measurement, best.measurement
+    if mine.latency is not None and is_disturbed(mine.latency):
+        text = DISTURBED
+    elif goal == "latency" and mine.latency is not None and theirs.latency is not None:
+        text = told(mine.latency, theirs.latency, best.name)
+    elif mine.file_bytes and theirs.file_bytes:
+        text = f"{mine.file_bytes / theirs.file_bytes:.3f} of the bytes of {best.name}"
+    else:
+        return one
+    return replace(one, reason="; ".join(filter(None, (one.reason, text))))

@@ -21,7 +21,7 @@ Seconds = Mapping[str, Sequence[float]]
 
 
 def slower_layers(
-    workshop: Workshop, name: str, network: Network, latency: Latency
+    workshop: Workshop, name: str, network: Network, latency: Latency, rival: str = BASELINE
 ) -> list[str] | None:
     """The network's layers that the candidate `name` runs slower than the original's file does.
 
@@ -31,13 +31,14 @@ def slower_layers(
 
     Args:
         latency: of the candidate; tells how often a profile may run it.
+        rival: the original, as the candidate's runtime has it.
 
     Returns:
         Their names; None if the runtime tells no layer's time.
     """
     runs = int(SECONDS_A_REPEAT / max(latency.latency_ms / 1e3, 1e-6))
     runs = min(max(runs, RUNS[0]), RUNS[1])
-    profiles = _profiles(workshop, (name, BASELINE), runs)
+    profiles = _profiles(workshop, (name, rival), runs)
     if profiles is None:
         return None
     mine, theirs = profiles
@@ -74,7 +75,7 @@ def _profiles(
     for _ in range(REPEATS):
         for name, one in zip(names, found, strict=True):
             runtime, artifact = workshop.runtime_of(name), workshop.artifacts[name]
-            times = runtime.seconds_by_layer(artifact, workshop.one, runs)
+            times = workshop.instruments.profile(runtime, artifact, workshop.one, runs)
             if times is None:
                 return None
             for layer, seconds in times.items():

@@ -42,11 +42,17 @@ class Ledger:
         self._choose(tuple(known.values()))
 
     def set_latencies(self, times: Mapping[str, Latency]) -> None:
-        """Take new latencies, by candidate, and choose again."""
+        """Take new latencies, by candidate, and choose again; one that other load disturbed never
+        takes the place of one that was good."""
+        new = {
+            name: found
+            for name, found in times.items()
+            if not found.disturbed or (self.result.latency(name) or found).disturbed
+        }
         self._choose(
             tuple(
-                replace(one, measurement=replace(one.measurement, latency=times[one.name]))
-                if one.name in times
+                replace(one, measurement=replace(one.measurement, latency=new[one.name]))
+                if one.name in new
                 else one
                 for one in self.result.everything
             )

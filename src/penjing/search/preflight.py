@@ -24,7 +24,12 @@ MOST_SEED = 2**63
 
 
 def check_options(
-    max_drop: float, minutes: float, goal: str, confidence: float, seed: int = 0
+    max_drop: float,
+    minutes: float,
+    goal: str,
+    confidence: float,
+    seed: int = 0,
+    epochs: float | None = None,
 ) -> None:
     """Raise InputError for an option that is out of range."""
     if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
@@ -34,6 +39,8 @@ def check_options(
         )
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a positive number; found {minutes}")
+    if epochs is not None and not (math.isfinite(epochs) and epochs > 0):
+        raise InputError(f"--epochs must be a positive number; found {epochs}")
     if goal not in ("latency", "size"):
         raise InputError(f"--goal must be latency or size; found {goal!r}")
     if not 0.5 <= confidence < 1:

@@ -90,9 +90,9 @@ def cuts(target: Target) -> dict[str, PruneChannels]:
     }
 
 
-def tuning(seconds: float, distill: bool, seed: int) -> Tune:
+def tuning(epochs: float, seconds: float | None, distill: bool, seed: int) -> Tune:
     """The training after a cut whose layers, batch norms among them, have been solved anew."""
     options = TuneOptions(
-        epochs=MOST_EPOCHS, seconds=seconds, distill=0.9 if distill else 0.0, seed=seed
+        epochs=epochs, seconds=seconds, distill=0.9 if distill else 0.0, seed=seed
     )
     return Tune(options, recalibration_samples=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from penjing.contract import Drop, Json, Latency, Measurement
 from penjing.errors import InputError, in_one_line
 from penjing.files import read_regular, write_atomically
+from penjing.search.comparison import compared, tie
 from penjing.strict_json import parse
 
 FORMAT = 2
@@ -24,10 +25,10 @@ class Candidate:
     Attributes:
         recipe: the passes, in order, as JSON.
         status: `"kept"` (within the budget), `"over budget"`, `"not tuned"` (its file was timed,
-            and why it went no further is the reason), `"over on test"` (within the budget on
-            validation, but test doesn't certify it), `"no gain"` (no faster than what it is a
-            variant of), `"failed"` or `"baseline"`.
-        reason: why it isn't kept, or what it didn't gain, in one line.
+            and why it went no further is the reason), `"not tried"` (there was no time for it),
+            `"over on test"` (within the budget on validation, but test doesn't certify it),
+            `"failed"` or `"baseline"`.
+        reason: why it isn't kept, or how its time compares, in one line.
         artifact: path of its file within the result's folder; None if there is none.
         sha256: of its file, or of all its files one behind the other.
         runtime: the name of the runtime that its file is for.
@@ -126,7 +127,7 @@ class Result:
         mine, theirs = self.latency(name), self.latency(rival)
         assert mine is not None
         assert theirs is not None
-        return mine.ratio_high < theirs.ratio_low
+        return compared(mine, theirs).faster
 
     def to_json(self) -> dict[str, Json]:
         """Plain data, the inverse of `from_json`."""
@@ -206,6 +207,8 @@ def _figures(one: Candidate) -> tuple[float, float, float] | None:
     m = one.measurement
     if m.latency is None or m.drop is None or m.file_bytes is None:
         return None
+    if m.latency.disturbed and one.status != "baseline":
+        return None
     return m.drop.drop, m.latency.ratio, float(m.file_bytes)
 
 
@@ -219,45 +222,90 @@ def _on_front(one: Candidate, others: Sequence[Candidate]) -> bool:
     )
 
 
+def betters(one: Candidate, baseline: Candidate, goal: str) -> bool:
+    """Whether the file is better than the original in the goal's figure, beyond doubt."""
+    if goal == "size":
+        mine, theirs = one.measurement.file_bytes, baseline.measurement.file_bytes
+        return mine is not None and theirs is not None and mine < theirs
+    times = one.measurement.latency
+    return times is not None and not times.disturbed and times.verdict == "faster"
+
+
+def eligible(one: Candidate, baseline: Candidate, goal: str) -> bool:
+    """Whether the candidate may be the answer: it keeps the budget by the bound of its drop, and
+    betters the original. Only what is eligible can be a reason to refuse something else."""
+    return one.status == "kept" and betters(one, baseline, goal)
+
+
 def choose(
     baseline: Candidate, candidates: Sequence[Candidate], goal: str, max_drop: float
 ) -> tuple[Candidate, str]:
-    """The best of those that keep the budget, and why; the baseline if none is better.
+    """The best of those that are eligible, and why; the baseline if there is none.
 
-    Candidates whose latency can't be told from the fastest tie, and the smaller file wins.
+    Candidates whose time can't be told from the fastest one's tie, and the smaller file wins.
     """
+    some = [one for one in candidates if eligible(one, baseline, goal)]
+    if not some:
+        return baseline, _none_eligible(baseline, candidates, goal, max_drop)
+    kept = [one for one in candidates if one.status == "kept"]
+    if goal == "size":
+        best = min(some, key=lambda one: (_bytes(one), _ratio(one)))
+        return best, f"the smallest of {len(kept)} that keep the budget"
+    fastest = min(some, key=_ratio)
+    ties = [one for one in some if one is fastest or _tie(one, fastest)]
+    best = min(ties, key=lambda one: (_bytes(one), _ratio(one)))
+    if len(ties) > 1:
+        return best, f"the smallest of {len(ties)} whose latency can't be told from the fastest"
+    times = [one.measurement.latency for one in kept]
+    if all(one and not one.disturbed and one.ratio >= _ratio(best) for one in times):
+        return best, f"the fastest of {len(kept)} that keep the budget"
+    return best, f"the fastest of {len(some)} that keep the budget and gain time beyond doubt"
+
+
+def _tie(one: Candidate, other: Candidate) -> bool:
+    mine, theirs = one.measurement.latency, other.measurement.latency
+    return mine is not None and theirs is not None and tie(mine, theirs)
+
+
+def _bytes(one: Candidate) -> float:
+    size = one.measurement.file_bytes
+    return float("inf") if size is None else size
+
+
+def _ratio(one: Candidate) -> float:
+    times = one.measurement.latency
+    return float("inf") if times is None else times.ratio
+
+
+def _none_eligible(
+    baseline: Candidate, candidates: Sequence[Candidate], goal: str, max_drop: float
+) -> str:
     kept = [one for one in candidates if one.status == "kept"]
     if not kept:
-        return baseline, _nothing_kept(candidates, max_drop)
-    if goal == "size":
-        best = min(kept, key=lambda one: one.measurement.file_bytes or 0)
-        if (best.measurement.file_bytes or 0) >= (baseline.measurement.file_bytes or 0):
-            return baseline, "no candidate that keeps the budget is smaller than the original"
-        return best, f"the smallest of {len(kept)} that keep the budget"
-    timed = [one for one in kept if one.measurement.latency is not None]
-    faster = [one for one in timed if one.measurement.latency.verdict == "faster"]  # type: ignore[union-attr]
-    if not faster:
-        return baseline, "no candidate that keeps the budget is faster than the original"
-    fastest = min(faster, key=lambda one: one.measurement.latency.ratio)  # type: ignore[union-attr]
-    limit = fastest.measurement.latency.ratio_high  # type: ignore[union-attr]
-    ties = [one for one in faster if one.measurement.latency.ratio <= limit]  # type: ignore[union-attr]
-    best = min(ties, key=lambda one: one.measurement.file_bytes or 0)
-    if len(ties) == 1:
-        return best, f"the fastest of {len(kept)} that keep the budget"
-    return best, f"the smallest of {len(ties)} whose latency can't be told from the fastest"
+        return _nothing_kept(baseline, candidates, goal, max_drop)
+    better = "smaller" if goal == "size" else "faster"
+    why = f"no candidate that keeps the budget is {better} than the original"
+    times = [one.measurement.latency for one in kept]
+    disturbed = sum(one is not None and one.disturbed for one in times)
+    if goal == "latency" and disturbed:
+        why += f" beyond doubt; {disturbed} of {len(kept)} were disturbed while they were timed"
+    return why
 
 
-def _nothing_kept(candidates: Sequence[Candidate], max_drop: float) -> str:
-    measured = [one for one in candidates if one.measurement.drop is not None]
-    if not measured:
-        return "no candidate was finished"
-    nearest = min(measured, key=lambda one: one.measurement.drop.bound)  # type: ignore[union-attr]
+def _nothing_kept(
+    baseline: Candidate, candidates: Sequence[Candidate], goal: str, max_drop: float
+) -> str:
+    over = [one for one in candidates if one.status == "over budget" and one.measurement.drop]
+    if not over:
+        tested = any(one.status == "over on test" for one in candidates)
+        return "nothing else keeps the budget" if tested else "no candidate was finished"
+    nearest = min(over, key=lambda one: one.measurement.drop.bound)  # type: ignore[union-attr]
     found = nearest.measurement.drop
     assert found is not None
     why = (
         f"nothing keeps the budget of {max_drop:g} points; nearest is {nearest.name}: drop "
         f"{found.drop:.2f}, bound {found.bound:.2f} on {found.samples} validation samples"
     )
-    if found.drop <= max_drop:
+    if found.drop <= max_drop < found.bound and betters(nearest, baseline, goal):
         why += "; more validation data, or a lower --confidence, would decide it"
     return why

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penjing.contract import Json, Measurement
+from penjing.contract import Json, Latency, Measurement
+from penjing.search.comparison import Comparison, compared
 from penjing.search.recipes import undemanded
 from penjing.search.result import Candidate, Result
 
 PAYS = "pays: faster, and keeps the budget"
 SMALLER = "smaller but not faster"
 NOTHING = "not worth it: neither faster nor smaller"
+UNKNOWN = "whether it is faster, other load kept from being told"
+ROUNDING = ("Binarize", "MixedPrecision", "Quantize", "Ternarize")
+"""The passes that make integers."""
+LITTLE = 0.9  # of the fastest float file's time; what takes more has gained little
 
 
 def verdicts(result: Result) -> tuple[str, ...]:
@@ -30,6 +35,8 @@ def verdicts(result: Result) -> tuple[str, ...]:
         for one in judged
         for rival in _rivals(one, judged, result.baseline) or [result.baseline]
     ]
+    if best := _integers_against_floats(result, judged):
+        lines.append(best)
     known = {name for one in judged for name in _methods(one)}
     for one in result.candidates:
         for name in _methods(one):
@@ -51,14 +58,25 @@ def _methods(one: Candidate) -> list[str]:
 def _rivals(one: Candidate, others: Sequence[Candidate], baseline: Candidate) -> list[Candidate]:
     """Those whose recipe is a part of the candidate's, and of no longer such part; for another
     runtime or precision than the original's, the same recipe in those, but for what the runtime
-    demands."""
-    usual = [other for other in others if _way(other) == _way(baseline)]
-    if _way(one) != _way(baseline):
-        return [other for other in usual if undemanded(other.recipe) == undemanded(one.recipe)]
-    parts = [other for other in usual if _is_part(other.recipe, one.recipe)]
-    return [
-        part for part in parts if not any(_is_part(part.recipe, other.recipe) for other in parts)
+    demands. Of several with one recipe, the one that was made in the candidate's own way."""
+    every = [baseline, *others]
+    usual = [other for other in every if _way(other) == _way(baseline)]
+    same = [other for other in usual if _steps(other) == _steps(one)]
+    if _way(one) != _way(baseline) and same:
+        return same[:1]
+    parts = [other for other in every if _is_part(_steps(other), _steps(one))]
+    parts = [
+        part for part in parts if not any(_is_part(_steps(part), _steps(other)) for other in parts)
     ]
+    found: list[Candidate] = []
+    for part in sorted(parts, key=lambda part: (_way(part) != _way(one), part not in usual)):
+        if all(_steps(part) != _steps(known) for known in found):
+            found.append(part)
+    return [part for part in parts if part in found]
+
+
+def _steps(one: Candidate) -> list[Json]:
+    return undemanded(one.recipe)
 
 
 def _way(one: Candidate) -> tuple[str, str]:
@@ -78,40 +96,65 @@ def _line(one: Candidate, rival: Candidate, result: Result) -> str:
     alone = rival is result.baseline
     points = (0.0 if alone else theirs.drop.drop) - mine.drop.drop
     bound = f" (bound {0.0 - mine.drop.bound:+.2f})" if alone else ""
-    ratio, low, high = _ratio(mine, theirs)
+    times = _compared(one, rival)
     size = _bytes(mine) / max(_bytes(theirs), 1)
     return (
-        f"{one.name} against {rival.name}: {points:+.2f} points{bound}, {ratio:.3f} of the time "
-        f"({low:.3f} - {high:.3f}{_disturbed(mine, theirs)}), {size:.3f} of the bytes: "
-        f"{_conclusion(one, rival, low, high, size)}"
+        f"{one.name} against {rival.name}: {points:+.2f} points{bound}, {_figures(times)}, "
+        f"{size:.3f} of the bytes: {_conclusion(one, rival, times, size)}"
     )
 
 
-def _conclusion(one: Candidate, rival: Candidate, low: float, high: float, size: float) -> str:
+def _figures(times: Comparison) -> str:
+    mark = ", disturbed" if times.disturbed else ""
+    return f"{times.ratio:.3f} of the time ({times.low:.3f} - {times.high:.3f}{mark})"
+
+
+def _conclusion(one: Candidate, rival: Candidate, times: Comparison, size: float) -> str:
     if one.status == rival.status != "kept":  # what it added isn't to blame
-        gain = "faster" if high < 1 else "smaller" if size < 1 else "no gain"
+        gain = "faster" if times.faster else "smaller" if size < 1 else "no gain"
         return f"{gain}, but {rival.name} is {rival.status} already"
     if one.status != "kept":
         return f"not worth it: {one.status}"
-    if high < 1:
+    if times.faster:
         return PAYS
+    if times.disturbed:
+        return f"{'smaller' if size < 1 else 'not smaller'}; {UNKNOWN}"
     if size < 1:
-        return f"{SMALLER}, it is slower" if low > 1 else SMALLER
+        return f"{SMALLER}, it is slower" if times.slower else SMALLER
     return NOTHING
 
 
-def _ratio(mine: Measurement, theirs: Measurement) -> tuple[float, float, float]:
-    """Time over time, with the widest interval that both files' ratios to the original allow."""
-    assert mine.latency is not None
-    assert theirs.latency is not None
-    a, b = mine.latency, theirs.latency
-    return a.ratio / b.ratio, a.ratio_low / b.ratio_high, a.ratio_high / b.ratio_low
+def _integers_against_floats(result: Result, judged: Sequence[Candidate]) -> str:
+    """How the fastest integer file of any runtime compares with the fastest float file of any:
+    the original's runtime may be slow with one of them. Empty if there aren't both, or if the one
+    is held against the other already."""
+    able = [one for one in (result.baseline, *judged) if one.status in ("kept", "baseline")]
+    able = [one for one in able if not _latency(one).disturbed or one is result.baseline]
+    files: dict[bool, Candidate] = {}
+    for one in sorted(able, key=lambda one: _latency(one).ratio):
+        files.setdefault(any(name in ROUNDING for name in _methods(one)), one)
+    if len(files) < 2:
+        return ""
+    mine, theirs = files[True], files[False]
+    if theirs in _rivals(mine, judged, result.baseline):
+        return ""
+    times = _compared(mine, theirs)
+    little = times.ratio > LITTLE or not times.faster
+    return (
+        f"{mine.name}, the fastest integer file that keeps the budget, takes {_figures(times)} of "
+        f"{theirs.name}, the fastest float file: integers {'gain little here' if little else 'pay'}"
+    )
+
+
+def _compared(one: Candidate, rival: Candidate) -> Comparison:
+    return compared(_latency(one), _latency(rival))
+
+
+def _latency(one: Candidate) -> Latency:
+    assert one.measurement.latency is not None
+    return one.measurement.latency
 
 
 def _bytes(one: Measurement) -> int:
     assert one.file_bytes is not None
     return one.file_bytes
-
-
-def _disturbed(*both: Measurement) -> str:
-    return ", disturbed" if any(one.latency and one.latency.disturbed for one in both) else ""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,14 @@ from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
 from penjing.errors import InputError, PenjingError, RemoteFileError, UnsafeError
 from penjing.files import require_writable_folder
-from penjing.measure import costs, latency, memory, scores
+from penjing.measure import costs, scores
 from penjing.measure.parity import departs, parity
 from penjing.measure.there import There, measure_there
 from penjing.network import Network, restore
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import in_order
 from penjing.search.divergence import require_parity
+from penjing.search.instruments import Instruments
 from penjing.search.promise import MOST_LOOKS, Promise, promise
 from penjing.search.saturation import as_json
 from penjing.task import Batches, Task
@@ -56,7 +56,10 @@ class Workshop:
         confidence: of bounds on validation data.
         device: where time and memory are measured, if not here. Accuracy always is measured here,
             on the same file.
+        instruments: for all that is timed here.
+        check: called often while a candidate is scored; what it raises ends that.
         scoring_seconds: how long the original took on the validation data; a unit for planning.
+        stretch: how many times longer than it was meant to the timing here took, at worst.
         travel_seconds: what the last job on the device took for each file beside the timing.
         notes: what to know of the device's state during the last job that timed.
         promise: by which candidates are judged, see `settle`.
@@ -68,12 +71,15 @@ class Workshop:
     seed: int
     runtime: Runtime
     device: Device | None = None
+    instruments: Instruments = field(default_factory=Instruments)
+    check: Callable[[], None] = lambda: None
     runtimes: dict[str, Runtime] = field(default_factory=dict)
     floats: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     scores: dict[str, Array] = field(default_factory=dict)
     scoring_seconds: float = 0.0
+    stretch: float = 1.0
     travel_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     promise: Promise = field(default_factory=Promise)
@@ -142,10 +148,12 @@ class Workshop:
             InputError: its outputs aren't finite, or the metric can't score them.
             DivergenceError: it computes something else here than its network.
         """
-        begin = time.monotonic()
-        self.scores[name] = scores.score(self.sessions[name], self.validation, self.task.metric)
+        begin = self.instruments.clock()
+        self.scores[name] = scores.score(
+            self.sessions[name], self.validation, self.task.metric, lambda _: self.check()
+        )
         if name == BASELINE:
-            self.scoring_seconds = time.monotonic() - begin
+            self.scoring_seconds = self.instruments.clock() - begin
         found = self._require_parity(name, network)
         took, peak = self._time_and_peak(name)
         return replace(
@@ -171,7 +179,7 @@ class Workshop:
     def _time_and_peak(self, name: str) -> tuple[Latency, int | None]:
         """The candidate's latency, and the peak of the memory of a process that runs it."""
         if self.device is None:
-            return self.time([name])[name], self._peak_process_bytes(self.artifacts[name])
+            return self.time_once([name])[name], self._peak_process_bytes(self.artifacts[name])
         there = self._measure_there(self.device, (BASELINE, name), LATENCY_SECONDS, (name,))
         return there.times[name], there.peaks[name]
 
@@ -179,16 +187,29 @@ class Workshop:
         """None for a runtime that only penjing can load."""
         if artifact.runtime not in RUNTIMES:
             return None
-        return memory.peak_process_bytes(artifact.path, self.one, artifact.runtime)
+        return self.instruments.peak(artifact.path, self.one, artifact.runtime)
 
     def time(
         self, names: Sequence[str], seconds: float = LATENCY_SECONDS, baseline: str = BASELINE
     ) -> dict[str, Latency]:
-        """Latencies of candidates and the original (or another), all in the same windows."""
+        """Latencies of candidates and the original (or another), all in the same windows; taken
+        once more if other load disturbed them."""
+        found = self.time_once(names, seconds, baseline)
+        if any(one.disturbed for one in found.values()):
+            found = self.time_once(names, seconds, baseline)
+        return found
+
+    def time_once(
+        self, names: Sequence[str], seconds: float = LATENCY_SECONDS, baseline: str = BASELINE
+    ) -> dict[str, Latency]:
+        """As `time`, disturbed or not."""
         if self.device is not None:
             return self._measure_there(self.device, (baseline, *names), seconds).times
         some = {name: self.sessions[name] for name in (baseline, *names)}
-        return latency.compare(some, self.one, baseline, seconds, self.seed)
+        begin = self.instruments.clock()
+        found = self.instruments.timer(some, self.one, baseline, seconds, self.seed)
+        self.stretch = max(self.stretch, (self.instruments.clock() - begin) / seconds)
+        return found
 
     def time_what_runs(
         self, names: Sequence[str], seconds: float
@@ -219,13 +240,13 @@ class Workshop:
         seconds: float,
         alone: Sequence[str] | None = None,
     ) -> There:
-        begin = time.monotonic()
+        begin = self.instruments.clock()
         some = {name: self.artifacts[name] for name in names}
         one = tuple(in_order(self.one, self.sessions[BASELINE].inputs))
         found = measure_there(device, some, one, seconds=seconds, seed=self.seed, alone=alone)
         versions = dict.fromkeys(v for one in found.measurements.values() for v in one.notes)
         self.notes = (*found.notes, f"there: {', '.join(versions)}")
-        self.travel_seconds = (time.monotonic() - begin - seconds) / len(some)
+        self.travel_seconds = (self.instruments.clock() - begin - seconds) / len(some)
         return found
 
     def notes_there(self, name: str, network: Network) -> tuple[str, ...]:
@@ -252,7 +273,7 @@ class Workshop:
     @property
     def timing_seconds(self) -> float:
         """About how long it takes to time a candidate beside the original."""
-        return LATENCY_SECONDS + 2 * self.travel_seconds
+        return self.stretch * LATENCY_SECONDS + 2 * self.travel_seconds
 
     def settle(self, max_drop: float) -> Promise:
         """Settle what certifies that a file keeps the budget; from now on bounds on validation are

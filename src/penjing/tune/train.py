@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.batches import number_of_batches, require_repeatable
 from penjing.contract import as_arrays
-from penjing.errors import InputError
+from penjing.errors import InputError, in_one_line
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import grids
 from penjing.targets import this_machine
@@ -26,10 +28,15 @@ from penjing.tune.distill import soft_loss
 from penjing.tune.options import TuneOptions
 
 Progress = Callable[[str, float], None]
+Clock = Callable[[], float]
 
 
 def train(
-    network: Network, task: Task, options: TuneOptions, progress: Progress | None = None
+    network: Network,
+    task: Task,
+    options: TuneOptions,
+    progress: Progress | None = None,
+    clock: Clock = time.monotonic,
 ) -> Network:
     """A trained copy of `network`, in evaluation mode, with the weights that validated best.
 
@@ -39,6 +46,9 @@ def train(
     ends worse than it began. Under `torchrun`, once the caller has made a process group, all
     processes train one network. A quantized network learns its scales as well (quantization-aware
     training), in float32 whatever the precision asked for.
+
+    Args:
+        clock: seconds since some moment, for `options.seconds`.
 
     Raises:
         InputError: the loss or the weights become NaN or infinite, CUDA is asked for and absent,
@@ -52,14 +62,57 @@ def train(
         require_repeatable(task.train, "training")
         if task.validation is not None:
             require_repeatable(task.validation, "validation")
-        student = _in_layout(copy.deepcopy(network).to(device), torch.channels_last)
-        teacher = None
-        if options.distill:
-            teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
-        rounded = any(True for _ in grids(student))  # whose grids bfloat16 can't tell apart
-        mixed = _is_mixed(options.precision, device) and not rounded
-        _Training(student, teacher, task, options, device, progress, mixed).run()
-    return _in_layout(student.to(network.device), torch.contiguous_format).eval()
+        training = _prepared(network, task, options, device)
+        training.progress, training.clock = progress, clock
+        training.run()
+    return _in_layout(training.student.to(network.device), torch.contiguous_format).eval()
+
+
+def step_seconds(
+    network: Network,
+    task: Task,
+    options: TuneOptions,
+    clock: Clock = time.monotonic,
+    steps: int = 4,
+    seconds: float = 5.0,
+) -> float:
+    """What a step of such a training takes: the median of a few real ones on a copy, with their
+    data, after a first one that doesn't count.
+
+    Args:
+        seconds: no further step is begun after that; slow ones need no median.
+
+    Raises:
+        InputError: as `train`.
+    """
+    device, took = _device(options.device), []
+    with _seeded(options.seed):
+        require_repeatable(task.train, "training")
+        training = _prepared(network, task, options, device)
+        training.student.train()
+        optimizer = _optimizer(training.student, options)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.04 * options.lr
+        begin = clock()
+        for inputs, targets in itertools.islice(task.train, 1 + steps):
+            training._step(inputs, targets, optimizer)
+            took.append(clock() - begin)
+            begin = clock()
+            if sum(took) > seconds:
+                break
+    return statistics.median(took[1:] or took)
+
+
+def _prepared(
+    network: Network, task: Task, options: TuneOptions, device: torch.device
+) -> _Training:
+    student = _in_layout(copy.deepcopy(network).to(device), torch.channels_last)
+    teacher = None
+    if options.distill:
+        teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
+    rounded = any(True for _ in grids(student))  # whose grids bfloat16 can't tell apart
+    mixed = _is_mixed(options.precision, device) and not rounded
+    return _Training(student, teacher, task, options, device, mixed)
 
 
 def validate(network: Network, task: Task) -> float:
@@ -114,15 +167,16 @@ class _Training:
     task: Task
     options: TuneOptions
     device: torch.device
-    progress: Progress | None
     mixed: bool
+    progress: Progress | None = None
+    clock: Clock = time.monotonic
     step: int = 0
 
     def run(self) -> None:
         options, batches = self.options, max(1, number_of_batches(self.task.train))
         steps = max(1, round(options.epochs * max(1, batches // workers.size())))
         optimizer = _optimizer(self.student, options)
-        best, begin, share = _Best(), time.monotonic(), 0.0
+        best, begin, share = _Best(), self.clock(), 0.0
         if self.task.validation is not None:
             best.see(self._score(), self.student)
             best.this_run = -math.inf  # the start is no reason to lose patience
@@ -133,7 +187,7 @@ class _Training:
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * one_cycle(share)
                 loss = self._step(inputs, targets, optimizer)
-                spent = (time.monotonic() - begin) / options.seconds if options.seconds else 0.0
+                spent = (self.clock() - begin) / options.seconds if options.seconds else 0.0
                 share = workers.agree(min(1.0, max(self.step / steps, spent)), self.device)
                 if self.progress is not None:
                     self.progress(f"step {self.step}, loss {loss:.3f}", share)
@@ -175,14 +229,21 @@ class _Training:
         with self._autocast():
             outputs = _wide(self.student(*args, **kwargs))
             if self.teacher is None:
-                return self.task.loss(outputs, targets)
+                return self._plain_loss(outputs, targets)
             with torch.no_grad():
                 taught = self.teacher(*args, **kwargs)
         soft = soft_loss(outputs, taught, self.options.temperature)
         if self.options.distill == 1:
             return soft
-        plain = self.task.loss(outputs, targets)
+        plain = self._plain_loss(outputs, targets)
         return (1 - self.options.distill) * plain + self.options.distill * soft
+
+    def _plain_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        try:
+            return self.task.loss(outputs, targets)
+        except Exception as error:  # the user's own
+            text = in_one_line(error)
+            raise InputError(f"the task's loss raised {text}") from error
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)

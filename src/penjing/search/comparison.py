@@ -1,0 +1,87 @@
+"""Comparison: what can be said of two files' times, each known as a ratio to the original's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penjing.contract import Latency
+
+DISTURBED = "disturbed by other load while it was timed, so that its time counts for nothing"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One file's time over another's.
+
+    Attributes:
+        ratio: of the two.
+        low, high: the widest interval that both files' own intervals allow.
+        disturbed: whether either figure can't be trusted; then nothing follows from it.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    disturbed: bool = False
+
+    @property
+    def faster(self) -> bool:
+        """Whether the first one is faster beyond doubt."""
+        return self.high < 1 and not self.disturbed
+
+    @property
+    def slower(self) -> bool:
+        """Whether the first one is slower beyond doubt."""
+        return self.low > 1 and not self.disturbed
+
+
+def compared(mine: Latency, theirs: Latency) -> Comparison:
+    """How `mine` compares with `theirs`.
+
+    >>> half = Latency(1, 1, 0.5, 0.4, 0.6, 20)
+    >>> compared(half, Latency(2, 2, 1.0, 1.0, 1.0, 20))
+    Comparison(ratio=0.5, low=0.4, high=0.6, disturbed=False)
+    """
+    return Comparison(
+        mine.ratio / theirs.ratio,
+        mine.ratio_low / theirs.ratio_high,
+        mine.ratio_high / theirs.ratio_low,
+        is_disturbed(mine) or is_disturbed(theirs),
+    )
+
+
+def is_disturbed(times: Latency) -> bool:
+    """Whether other load spoilt the ratio; the original's own, 1 to 1, nothing can spoil."""
+    return times.disturbed and times.ratio_low != times.ratio_high
+
+
+def tie(mine: Latency, theirs: Latency) -> bool:
+    """Whether the two can't be told apart: neither is faster beyond doubt, and each one's figure
+    lies within the other's interval. A wide interval alone makes no tie.
+
+    >>> wide, slow = Latency(1, 1, 0.5, 0.4, 0.95, 20), Latency(2, 2, 0.94, 0.92, 0.96, 20)
+    >>> tie(wide, slow), tie(wide, wide)
+    (False, True)
+    """
+    found = compared(mine, theirs)
+    if found.disturbed or found.faster or found.slower:
+        return False
+    mutual = mine.ratio_low <= theirs.ratio <= mine.ratio_high
+    return mutual and theirs.ratio_low <= mine.ratio <= theirs.ratio_high
+
+
+def told(mine: Latency, theirs: Latency, rival: str) -> str:
+    """One line: what is true of a file's time beside its rival's.
+
+    >>> told(Latency(1, 1, 1.5, 1.4, 1.6, 20), Latency(1, 1, 1.0, 1.0, 1.0, 20), "int8")
+    'slower than int8: 1.500 of its time (1.400 - 1.600)'
+    """
+    if is_disturbed(mine):
+        return DISTURBED
+    found = compared(mine, theirs)
+    if found.disturbed:
+        return f"not compared with {rival}, which was disturbed by other load"
+    figures = f"{found.ratio:.3f} of its time ({found.low:.3f} - {found.high:.3f})"
+    if found.faster or found.slower:
+        return f"{'faster' if found.faster else 'slower'} than {rival}: {figures}"
+    return f"neither faster nor slower than {rival} beyond doubt: {figures}"
