@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from penjing.errors import DiskError, InputError, MachineError, PenjingError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.network import capture
 from penjing.runtimes.registry import ENTRIES
+from penjing.search.cutting import Cutting
 from penjing.search.fit import fit
-from penjing.search.fixed_list import FixedList
 from penjing.search.folder import DELIVERED, LOCK, OF_CANDIDATES, _lock, names_of_artifacts
 from penjing.search.identity import identity
 from penjing.search.ledger import Ledger
@@ -646,17 +647,17 @@ def test_a_tuned_network_that_is_damaged_is_made_again(
 ) -> None:
     workshop = Workshop(_task(), tmp_path, 0.95, 0, None)  # type: ignore[arg-type]
     baseline = Candidate("original", (), "baseline")
-    search = object.__new__(FixedList)
-    search.workshop = workshop
-    search.ledger = Ledger(tmp_path, Result("t", "cpu", "m", "size", 1, 0.95, 0, {}, baseline))
-    assert search._tuned_before("prune 25 %") is None
-    assert not search.ledger.result.notes
+    ledger = Ledger(tmp_path, Result("t", "cpu", "m", "size", 1, 0.95, 0, {}, baseline))
+    cutting = object.__new__(Cutting)
+    cutting.attempts = SimpleNamespace(workshop=workshop, ledger=ledger)  # type: ignore[assignment]
+    assert cutting._tuned_before("prune 25 %") is None
+    assert not ledger.result.notes
     folder = workshop.folder("prune 25 %") / "network"
     folder.mkdir(parents=True)
     (folder / "network.json").write_text('{"format": 2, "source": null, "plans"')
     (folder / "weights.safetensors").write_text("")
-    assert search._tuned_before("prune 25 %") is None
-    assert "prune 25 % is tuned anew, for what an earlier run left" in search.ledger.result.notes[0]
+    assert cutting._tuned_before("prune 25 %") is None
+    assert "prune 25 % is tuned anew, for what an earlier run left" in ledger.result.notes[0]
 
 
 # ---- paths

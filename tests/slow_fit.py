@@ -1,0 +1,26 @@
+"""`python -m tests.slow_fit OPTIONS`: `penjing fit` on the slow task, in a runtime that takes no
+time to lower to, and with times that are told; so that a test may interrupt it on any machine."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from penjing.cli import main
+from tests.instruments import Direct, Told, only
+
+TASK = Path(__file__).with_name("slow_task.py")
+
+
+def run() -> None:
+    patch = pytest.MonkeyPatch()
+    only(patch, Direct)
+    told = Told(lambda _: 1.0).instruments()
+    patch.setattr("penjing.search.fit.Instruments", lambda: told)
+    options = ["--epochs", "4", "--max-drop", "20", "--goal", "size"]
+    sys.argv = ["penjing", "fit", str(TASK), *options, *sys.argv[1:]]
+    main()
+
+
+if __name__ == "__main__":
+    run()
