@@ -12,6 +12,8 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
+from penjing.network.allowed import PARAMETERS
+from penjing.network.edit import EDITS
 from penjing.network.save import restore, save
 from penjing.strict_json import parse
 from tests.crafted_folders import HONEST, UNSAFE, said
@@ -63,3 +65,7 @@ def test_json_is_read_as_penjing_writes_it() -> None:
     value = {"a": [1, -2.5, True, None, "\u00e4\u001b"], "b": {"c": 10**20}}
     assert parse(json.dumps(value), "it") == value
     assert parse(json.dumps(value, ensure_ascii=False).encode(), "it") == value
+
+
+def test_every_edit_has_a_form() -> None:
+    assert set(PARAMETERS) == set(EDITS)

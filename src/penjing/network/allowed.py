@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import fx
 
+from penjing.arith.quantizer import weight_ends
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import UnsafeError
 from penjing.network.fitting import FITS
@@ -22,6 +23,9 @@ MOST_PLANS, MOST_EDITS = 200, 200
 LARGEST, SMALLEST = 3.4e38, 1e-45
 """Of the magnitudes that float32 tells from infinity and from zero."""
 INT32 = 2**31 - 1
+EIGHT_BITS = 255
+"""The largest integer of a grid, and how far its ends are apart: runtimes have no wider ones."""
+WEIGHT_ENDS = {weight_ends(bits) for bits in range(1, 9)}
 Check = Callable[[Any], str]
 """What a value should be, in words, if it isn't that; empty if it is."""
 
@@ -68,7 +72,8 @@ def _value_grids(value: Any) -> str:
         and isinstance(one["root"], str)
         for one in value.values()
     )
-    return "" if good else "by node, a scale over 0, integers low <= zero_point <= high, a root"
+    words = "by node, a scale over 0, low <= zero_point <= high in eight bits, a root"
+    return "" if good else words
 
 
 def _weight_grids(value: Any) -> str:
@@ -76,10 +81,11 @@ def _weight_grids(value: Any) -> str:
         _is_object(one)
         and set(one) == {"scales", "low", "high"}
         and _is_grid(one, 0)
+        and (one["low"], one["high"]) in WEIGHT_ENDS
         and _is_scales(one["scales"])
         for one in value.values()
     )
-    return "" if good else "by node, scales that aren't 0, integers low <= 0 <= high"
+    return "" if good else "by node, scales that aren't 0, and the ends of 1 to 8 bits"
 
 
 def _factors(value: Any) -> str:
@@ -219,8 +225,8 @@ def _is_scales(value: Any) -> bool:
 
 def _is_grid(one: Mapping[str, Any], zero: Any) -> bool:
     ends = (one["low"], zero, one["high"])
-    known = all(_is_integer(end, -INT32 - 1, INT32) for end in ends)
-    return known and ends[0] <= zero <= ends[2] and ends[0] < ends[2]
+    known = all(_is_integer(end, -EIGHT_BITS, EIGHT_BITS) for end in ends)
+    return known and ends[0] <= zero <= ends[2] and 0 < ends[2] - ends[0] <= EIGHT_BITS
 
 
 def _is_left(value: Any) -> bool:
