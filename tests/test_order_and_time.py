@@ -337,8 +337,6 @@ def test_where_nothing_can_be_tuned_nothing_is_cut_and_int8_is_still_the_answer(
 
     result = _fit(tmp_path, Told(_cut), task=replace(small_task(), loss=loss))
     assert result.chosen == "int8"
-    assert result.notes[0] == (
-        "nothing can be tuned, so nothing is cut: the task's loss raised TypeError: targets of "
-        "another kind"
-    )
+    why = "the task's loss raised TypeError: targets of another kind"
+    assert f"nothing can be tuned, so nothing is cut: {why}" in result.notes
     assert _in_order(result) == ["original", "int8"]
