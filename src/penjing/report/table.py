@@ -186,7 +186,7 @@ def proof_lines(proof: Proof) -> list[str]:
         )
     if proof.demands:
         lines.append(f"integers as {proof.runtime} demands them: {', '.join(proof.demands)}")
-    lines += proof.notes
+    lines += [f"note: {one}" for one in proof.notes]
     here = processor_of(proof.judged_on)
     told = warning(proof.file, proof.saturates, here)
     lines.append(told or f"saturates: {proof.saturates}, judged on {here}")
