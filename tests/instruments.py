@@ -23,7 +23,9 @@ from penjing.network.fake_quantized import grids
 from penjing.runtimes import registry
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import Entry
+from penjing.search import folder
 from penjing.search.instruments import Instruments
+from penjing.search.workshop import STEM, UNTUNED
 from penjing.targets import Target, this_machine
 from penjing.task import Task, as_call, cross_entropy
 
@@ -127,11 +129,19 @@ class _Running:
         return outputs
 
 
-def only(monkeypatch: pytest.MonkeyPatch, *runtimes: type[Runtime], **changes: Any) -> Target:
-    """Let fits find a target of this machine's that has these runtimes and nothing else."""
+def known(monkeypatch: pytest.MonkeyPatch, *runtimes: type[Runtime]) -> None:
+    """Let these be among the runtimes, and their files among those that are penjing's."""
     for one in runtimes:
         entry = Entry(f"{one.__module__}:{one.__name__}", one.ending, ("numpy",), "", "")
         monkeypatch.setitem(registry.ENTRIES, one.name, entry)
+    for stems, kept in (((STEM,), "DELIVERED"), ((STEM, UNTUNED), "OF_CANDIDATES")):
+        names = {f"{stem}{one.ending}" for stem in stems for one in runtimes}
+        monkeypatch.setattr(folder, kept, getattr(folder, kept) | names)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *runtimes: type[Runtime], **changes: Any) -> Target:
+    """Let fits find a target of this machine's that has these runtimes and nothing else."""
+    known(monkeypatch, *runtimes)
     names = tuple(one.name for one in runtimes)
     target = replace(this_machine(), runtimes=names, channel_multiple=2, **changes)
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: target)

@@ -30,8 +30,6 @@ from penjing.targets import this_machine
 from penjing.task import Task
 from tests.instruments import Another, Direct, Told, only, small_task
 
-pytestmark = pytest.mark.alone
-
 PRECISIONS = ("float32", "float16", "int8")
 
 

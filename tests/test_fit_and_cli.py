@@ -23,8 +23,6 @@ from penjing.search.result import Result
 from penjing.task import Task
 from tests.instruments import Told, only
 
-pytestmark = pytest.mark.alone
-
 
 def _penjing(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

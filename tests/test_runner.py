@@ -23,8 +23,6 @@ from penjing.search.inputs import random_inputs
 from penjing.targets import described
 from tests.loopback import drawn, expected
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.mark.parametrize("script", [RUNNER, KEEPER], ids=lambda path: path.name)
 def test_a_script_that_travels_is_python_3_9_and_imports_nothing_of_ours(script: Path) -> None:

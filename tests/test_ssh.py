@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from typer.testing import CliRunner
@@ -252,7 +253,9 @@ def test_the_file_that_a_device_cannot_load_is_named(
     loopback: Loopback, artifact: Artifact, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.onnx"
-    broken.write_bytes(artifact.path.read_bytes()[:100])
+    model = onnx.load(artifact.path)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, broken)
     with pytest.raises(RemoteError, match=r"broken\.onnx: onnxruntime can't load it") as error:
         bench_there(loopback.device(), [artifact.path, broken], seconds=0.1)
     assert "\n" not in str(error.value)
