@@ -96,6 +96,7 @@ class Clipped(nn.Module):
 def test_an_activation_is_part_of_its_layer_however_it_is_written(
     write: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
 ) -> None:
+    torch.manual_seed(0)  # in some draws a value lies on the edge between two integers
     batches = [(torch.randn(16, 3, 8, 8) * 4, torch.arange(16) % 5)]
     task = Task(Clipped(write).eval(), batches[0][0][:2], batches, batches)
     network = Quantize(samples=16, outputs=True)(capture(task.model, task.example), task)

@@ -281,7 +281,7 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
     from penjing.report.table import candidates_table, reasons
     from penjing.report.terminal import Console
 
-    console = Console(width=max(Console().width, 110))
+    console = Console(width=max(Console().width, 120))
     console.print(candidates_table(result))
     for line in (*reasons(result), *result.notes):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
