@@ -124,7 +124,7 @@ def test_the_way_leads_from_the_safest_to_the_chosen_one() -> None:
     assert way_to_chosen(_chosen()) == ()
     no_gain = _candidate("safer than any, but no faster", 0.99, 0.1)
     assert way_to_chosen(_chosen(FAST, no_gain)) == ("fast",)
-    many = [_candidate(str(n), 0.9 - 0.08 * n, 0.1 * (n + 1)) for n in range(9)]
+    many = [_candidate(str(n), 0.9 - 0.08 * n, 0.2 + 0.09 * n) for n in range(9)]
     assert way_to_chosen(_chosen(*many)) == ("0", "4", "8")
     assert MOST_LOOKS == 3
 
@@ -229,3 +229,15 @@ def test_the_result_remembers_what_certified() -> None:
     assert Result.from_json(data) == result
     del data["certified_by"]  # of an earlier version
     assert Result.from_json(data).certified_by == TEST
+
+
+def test_what_changes_no_answer_is_safer_than_what_gained_by_chance() -> None:
+    """Half a percent won and as much lost elsewhere is a wide bound around a lucky figure."""
+    def of(name: str, ratio: float, lost: float, bound: float) -> Candidate:
+        one = _candidate(name, ratio, bound)
+        found = Drop(lost, bound, 0.95, 450)
+        return replace(one, measurement=replace(one.measurement, drop=found))
+
+    still, lucky = of("still", 0.7, 0.0, 0.67), of("lucky", 0.8, -0.67, 0.21)
+    fast = of("fast", 0.3, -0.45, 0.37)
+    assert way_to_chosen(_chosen(still, lucky, fast)) == ("still", "fast")

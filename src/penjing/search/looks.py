@@ -77,14 +77,14 @@ def way_to_chosen(result: Result) -> tuple[str, ...]:
     """At most `MOST_LOOKS` candidates from the safest to the chosen one, by validation alone.
 
     The chosen one comes last. Before it comes what would be chosen among those whose bound is
-    smaller, and so on down to the smallest bound; of more than three the first, the middle and the
-    last are taken.
+    smaller, where a gain counts as none, and so on down to the smallest; of more than three the
+    first, the middle and the last are taken.
     """
     if result.chosen == BASELINE:
         return ()
     way: list[Candidate] = [result.find(result.chosen)]
     while way[-1].name != BASELINE:
-        safer = [one for one in result.candidates if _bound(one) < _bound(way[-1])]
+        safer = [one for one in result.candidates if _risk(one) < _risk(way[-1])]
         way.append(choose(result.baseline, safer, result.goal, result.max_drop)[0])
     names = [one.name for one in reversed(way[:-1])]
     if len(names) > MOST_LOOKS:
@@ -92,9 +92,11 @@ def way_to_chosen(result: Result) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _bound(candidate: Candidate) -> float:
+def _risk(candidate: Candidate) -> float:
+    """The bound on validation, with a gain there counted as none: it is luck more often than not,
+    and what changes no answer is safer than what changes many and gained by it."""
     found = candidate.measurement.drop
-    return float("inf") if found is None else found.bound
+    return float("inf") if found is None else found.bound - min(found.drop, 0.0)
 
 
 def _reported(result: Result, original: Array, score: Callable[[str], Array]) -> Result:
