@@ -58,6 +58,14 @@ def test_integers_are_computed_in_integers(name: str, made: Maker) -> None:
         assert set(joined) <= {"u8", "i8"}
 
 
+@pytest.mark.parametrize("floats", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["small", "chained", "token"])
+def test_the_same_network_gives_the_same_bytes(name: str, floats: str, tmp_path: Path) -> None:
+    network, _ = network_of(name, False)
+    some = [OpenVino().lower(network, tmp_path / f"{n}.xml", floats) for n in range(2)]
+    assert some[0].sha256 == some[1].sha256
+
+
 def test_inputs_of_int8_weights_stay_floats(tmp_path: Path) -> None:
     torch.manual_seed(0)
     batches = [(torch.randn(16, 64), torch.arange(16) % 2) for _ in range(4)]

@@ -6,6 +6,7 @@ where a rounded value is only added to another, the CPU plugin adds first and ro
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +29,9 @@ from penjing.runtimes.openvino_saturation import saturating
 from penjing.targets import Target
 
 OUTPUTS_PLACE = ["penjing", "outputs"]
+COUNTED = re.compile(r"[A-Z][A-Za-z]+_\d+")
+"""What OpenVINO calls a node without a name: its number goes on from model to model, so that the
+bytes of a file would hang on what was lowered before it."""
 """Where in an IR's runtime information it says how outputs are to be handed back."""
 FORM = Form(biases=False, joins=False)
 """OpenVINO joins real numbers if a concatenation is rounded once more to the grid of its parts."""
@@ -209,6 +213,9 @@ def _converted(model: onnx.ModelProto) -> openvino.Model:
     except RuntimeError as error:
         raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
     made.set_rt_info(structure, OUTPUTS_PLACE)
+    for number, node in enumerate(made.get_ordered_ops()):
+        if COUNTED.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
     return made
 
 
