@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from benchmarks.without_vnni import processor, run
 from penjing.arith.quantizer import quantized, weight_scales
-from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit
+from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit, trimmed
+from penjing.measure.parity import departs, parity
 from penjing.network import Network, capture
 from penjing.network.fake_quantized import weight_grids
 from penjing.network.saturation import fix_overflow, saturating, without_overflow
-from penjing.passes import Gptq, MixedPrecision, Quantize, Ternarize
+from penjing.passes import CorrectBias, Gptq, MixedPrecision, Quantize, Reconstruct, Ternarize
 from penjing.processor import Processor
 from penjing.runtimes.onnx_saturation import saturating as saturating_nodes
 from penjing.runtimes.onnxruntime import OnnxRuntime
@@ -80,6 +81,22 @@ def test_the_two_largest_of_one_sign_are_the_worst_neighbours() -> None:
             exact = (values * rows).sum(1)
             mixed = values.gather(1, order), rows.gather(1, order)
             assert torch.equal(pairwise(*mixed)[fits], exact[fits])
+
+
+def test_codes_are_trimmed_as_little_as_can_be() -> None:
+    draw = torch.Generator().manual_seed(0)
+    for top in (255, 200):
+        codes = torch.randint(-127, 128, (60, 4), generator=draw)
+        found = trimmed(codes, top)
+        assert not saturates(found, top).any()
+        fits = ~saturates(codes, top)
+        assert torch.equal(found[fits], codes[fits].int())
+        assert torch.equal(trimmed(found, top), found)
+        moved = (codes - found).square().sum(1)
+        every = torch.cartesian_prod(*[torch.arange(-127, 128, 14)] * 4)
+        proof = every[~saturates(every, top)]
+        nearest = (codes[:, None] - proof[None]).square().sum(-1).amin(1)
+        assert (moved <= nearest).all()
 
 
 def test_scales_that_are_one_stay_one() -> None:
@@ -145,6 +162,28 @@ def test_every_pass_and_every_lowering_is_mended(rounding: tuple[object, ...]) -
     assert saturating(OnnxRuntime().as_computed(network)) == []
     fix_overflow(network)
     assert saturating(network) == []
+
+
+@pytest.mark.parametrize("refined", [Gptq(), Reconstruct(steps=60), CorrectBias()])
+@pytest.mark.parametrize("weights", [8, 4])
+def test_what_was_rounded_with_care_is_not_rounded_anew(
+    refined: Gptq | Reconstruct | CorrectBias, weights: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.Flatten())
+    task = layer_task(nn.Sequential(model, nn.Linear(128, 4)), (3, 8, 8))
+    network = refined(Quantize(weights=weights)(capture(task.model, task.example), task), task)
+    runtime = OnnxRuntime()
+    artifact = runtime.lower(network, tmp_path / "model.onnx")
+    assert runtime.saturating(artifact) == []
+    found = parity(network, runtime.load(artifact), task.train)
+    assert departs(found) == ""
+    computed = runtime.as_computed(network)
+    for grid in weight_grids(network).values():
+        weight, scale = (network.tensor(name) for name in (str(grid.source.target), grid.scale))
+        moved = computed.tensor(str(grid.source.target)) != weight
+        assert torch.equal(computed.tensor(grid.scale), scale)
+        assert int(moved.sum()) <= 2 * len(weight)  # the largest, of a channel
 
 
 @pytest.fixture(scope="module")

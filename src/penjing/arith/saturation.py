@@ -54,6 +54,33 @@ def saturates(codes: Tensor, top: int) -> Tensor:
     return pair_sums(codes) > most_in_a_pair(top)
 
 
+def trimmed(codes: Tensor, top: int) -> Tensor:
+    """The nearest codes that can't leave 16 bits, by the sum of squares; most stay what they are.
+
+    Args:
+        codes: integers, (O, ...).
+        top: the largest integer of what is multiplied with them; the smallest is 0.
+
+    >>> trimmed(torch.tensor([[100, 30, 29, -90]]), 255)
+    tensor([[ 99,  29,  29, -90]], dtype=torch.int32)
+    """
+    rows, most = codes.flatten(1).to(torch.int32), most_in_a_pair(top)
+    positive, negative = (_within(end.clamp_min(0), most) for end in (rows, -rows))
+    return (positive - negative).view_as(codes)
+
+
+def _within(rows: Tensor, most: int) -> Tensor:
+    """Rows of integers from 0 on, whose two largest are lowered until they add up to `most`."""
+    largest = torch.zeros_like(rows, dtype=torch.bool)
+    largest.scatter_(1, rows.argmax(1, keepdim=True), True)
+    best, least = rows, torch.full_like(rows[:, :1], torch.inf, dtype=torch.float64)
+    for i in range((most + 1) // 2, most + 1):  # one may be i, the others the rest
+        lowered = torch.where(largest, rows.clamp_max(i), rows.clamp_max(most - i))
+        error = (rows - lowered).double().square().sum(1, keepdim=True)
+        best, least = torch.where(error < least, lowered, best), torch.minimum(error, least)
+    return best
+
+
 def scales_that_fit(weight: Tensor, scales: Tensor, low: int, high: int, top: int) -> Tensor:
     """The scales, each enlarged just so far that its channel's weights can't leave 16 bits.
 

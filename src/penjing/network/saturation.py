@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, fx
 
 from penjing.arith.quantizer import quantized
-from penjing.arith.saturation import saturates, scales_that_fit
+from penjing.arith.saturation import saturates, scales_that_fit, trimmed
 from penjing.contract import Saturating
 from penjing.network.fake_quantized import Grid, grid_of, weight_grids
 from penjing.network.network import Network
@@ -39,12 +40,36 @@ def fix_overflow(network: Network) -> None:
 
 
 def without_overflow(network: Network) -> Network:
-    """The network itself if none of its layers can leave 16 bits, else a copy that is mended."""
+    """The network itself if none of its layers can leave 16 bits, else a copy that is mended.
+
+    A channel's scale grows, or its largest weights are trimmed, whichever keeps it nearer to its
+    weights: what was rounded with care (GPTQ, AdaRound) lies on its integers, and a new scale would
+    round all of it anew.
+    """
     if not saturating(network):
         return network
     new = copy.deepcopy(network)
-    fix_overflow(new)
+    for _, grid, top in _integer_layers(new):
+        _mend(new, grid, top)
     return new
+
+
+def _mend(network: Network, grid: Grid, top: int) -> None:
+    """Keep a layer within 16 bits by whichever of the two changes its weights less."""
+    scales, weight = network.tensor(grid.scale).detach(), network.tensor(str(grid.source.target))
+    old, rows = scales.cpu(), weight.detach().cpu()
+    sizes = old.view(-1, *[1] * (rows.dim() - 1))
+    nearest = trimmed(quantized(rows, old, grid.low, grid.high), top) * sizes
+    grown = scales_that_fit(rows, old, grid.low, grid.high, top)
+    anew = quantized(rows, grown, grid.low, grid.high) * grown.view_as(sizes)
+    errors = [(one - rows).flatten(1).double().square().sum(1) for one in (nearest, anew)]
+    if bool((old == old[0]).all()):  # one scale for all of them
+        errors = [one.sum().expand_as(old) for one in errors]
+    trims = errors[0] <= errors[1]
+    changes = trims & (grown != old)
+    scales.copy_(torch.where(trims, old, grown))
+    with torch.no_grad():
+        weight.copy_(torch.where(changes.view_as(sizes), nearest, rows))
 
 
 def is_depthwise(channels: int, groups: int, inputs_a_group: int) -> bool:

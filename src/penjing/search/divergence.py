@@ -115,5 +115,6 @@ def _diverges(network: Network, runtime: Runtime, inputs: Any, floats: str) -> b
     with tempfile.TemporaryDirectory() as folder:
         artifact = runtime.lower(network, Path(folder) / f"part{runtime.ending}", floats)
         session = runtime.load(artifact)
-        found = parity(network, session, [(inputs, torch.zeros(1))], floats=floats)
+        meant = runtime.as_computed(network)
+        found = parity(meant, session, [(inputs, torch.zeros(1))], floats=floats)
     return found.departure > 1

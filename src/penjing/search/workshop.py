@@ -166,8 +166,9 @@ class Workshop:
         )
 
     def _require_parity(self, name: str, network: Network) -> Parity:
-        """How far the candidate's file is from its network; raises as `measure` says."""
-        floats = self.floats[name]
+        """How far the candidate's file is from what its network is in that runtime; raises as
+        `measure` says."""
+        floats, network = self.floats[name], self.runtime_of(name).as_computed(network)
         found = parity(network, self.sessions[name], self.validation, floats=floats)
         if not math.isfinite(found.max_difference):
             raise InputError("the file's outputs are NaN or infinite on validation data")
