@@ -91,6 +91,13 @@ def test_recipes_survive_json(name: str) -> None:
     assert recipes.from_json(json.loads(json.dumps(recipes.to_json(recipe)))) == recipe
 
 
+def test_a_recipe_holds_no_seconds_and_those_of_an_earlier_penjing_are_read() -> None:
+    (step,) = recipes.to_json((Tune(TuneOptions(epochs=3.0)),))
+    assert "seconds" not in json.dumps(step)
+    step["options"]["seconds"] = 12.5
+    assert recipes.from_json([step]) == (Tune(TuneOptions(epochs=3.0)),)
+
+
 def test_pruning_removes_what_matters_least() -> None:
     task, network = _task("plain_cnn")
     with torch.no_grad():

@@ -34,11 +34,10 @@ class Tune(Pass):
     def plan(self, network: Network, task: Task) -> Plan:
         """Nothing of the graph changes; the plan only says how the weights will be trained."""
         one = self.options
-        limit = f", at most {one.seconds:.0f} s" if one.seconds else ""
         summary = (
             f"{one.epochs:g} epochs of {one.optimizer}, lr {one.lr:g}, distill {one.distill:g}"
         )
-        return Plan(type(self).__name__, asdict(self), (), summary + limit)
+        return Plan(type(self).__name__, asdict(self), (), summary)
 
     def apply(
         self,
@@ -47,10 +46,11 @@ class Tune(Pass):
         task: Task,
         progress: Progress | None = None,
         clock: Clock = time.monotonic,
+        seconds: float | None = None,
     ) -> Network:
-        """Train a copy; `clock` is what `options.seconds` are counted by."""
+        """Train a copy, for at most so many `seconds` by that `clock`."""
         if self.recalibration_samples:
             network = recalibrate(network, first(task.train, self.recalibration_samples))
-        tuned = train(network, task, self.options, progress, clock)
+        tuned = train(network, task, self.options, progress, clock, seconds)
         tuned.history = (*network.history, dataclasses.replace(plan))
         return tuned

@@ -63,7 +63,9 @@ def from_json(data: Sequence[Json]) -> Recipe:
             raise InputError(f"no pass {name!r}; there are {', '.join(PASSES)}")
         try:
             if name == "Tune" and "options" in options:
-                options["options"] = TuneOptions(**options["options"])
+                told = dict(options["options"])
+                told.pop("seconds", None)  # which an earlier penjing's recipes hold
+                options["options"] = TuneOptions(**told)
             found.append(PASSES[name](**options))
         except (TypeError, ValueError, AttributeError) as error:  # an option of another type
             raise InputError(f"pass {name}: {error}") from error
@@ -90,9 +92,7 @@ def cuts(target: Target) -> dict[str, PruneChannels]:
     }
 
 
-def tuning(epochs: float, seconds: float | None, distill: bool, seed: int) -> Tune:
+def tuning(epochs: float, distill: bool, seed: int) -> Tune:
     """The training after a cut whose layers, batch norms among them, have been solved anew."""
-    options = TuneOptions(
-        epochs=epochs, seconds=seconds, distill=0.9 if distill else 0.0, seed=seed
-    )
+    options = TuneOptions(epochs=epochs, distill=0.9 if distill else 0.0, seed=seed)
     return Tune(options, recalibration_samples=0)

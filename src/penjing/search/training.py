@@ -63,7 +63,7 @@ class Training:
     def pace(self, network: Network) -> Pace:
         """How fast the network trains, by a few real steps."""
         clock = self.workshop.instruments.clock
-        options = self._tuning(1.0, None).options
+        options = self._tuning(1.0).options
         batches = max(1, number_of_batches(self.blind.train))
         return Pace(step_seconds(network, self.blind, options, clock), batches)
 
@@ -74,24 +74,25 @@ class Training:
         Should its steps become slower on the way, the clock ends it all the same.
         """
         clock = self.workshop.instruments.clock
+        limit = None
         if self.schedule.epochs is not None:
-            tune = self._tuning(self.schedule.epochs, None)
+            tune = self._tuning(self.schedule.epochs)
         else:
             begin = clock()
             pace = self.pace(network)
-            seconds = max(seconds - (clock() - begin), pace.step)
-            epochs = min(recipes.MOST_EPOCHS, max(seconds / pace.epoch, 1 / pace.steps))
-            tune = self._tuning(round(epochs, 2) or epochs, seconds)
+            limit = max(seconds - (clock() - begin), pace.step)
+            epochs = min(recipes.MOST_EPOCHS, max(limit / pace.epoch, 1 / pace.steps))
+            tune = self._tuning(round(epochs, 2) or epochs)
         plan = tune.plan(network, self.blind)
         made = tune.apply(
-            network, plan, self.blind, lambda line, _: self.say(f"{name}: {line}"), clock
+            network, plan, self.blind, lambda line, _: self.say(f"{name}: {line}"), clock, limit
         )
         save(made, self.workshop.folder(name) / "network")
         return made, tune
 
-    def _tuning(self, epochs: float, seconds: float | None) -> Tune:
+    def _tuning(self, epochs: float) -> Tune:
         distill = distillable(self.workshop.task, self.original)
-        return recipes.tuning(epochs, seconds, distill, self.seed)
+        return recipes.tuning(epochs, distill, self.seed)
 
     def is_saved(self, name: str) -> bool:
         """Whether an interrupted run had tuned it, to all appearances."""
