@@ -192,13 +192,18 @@ def _weight_scale(weight: Any) -> fx.Node | None:
     return None
 
 
-def scales_of(weight: Any) -> list[str]:
-    """The names of the scales that a weight is multiplied by after rounding, none twice."""
-    if not isinstance(weight, fx.Node):
+def scales_of(rounded: Any) -> list[str]:
+    """The names of the scales that a value is multiplied by after rounding, none twice."""
+    if not isinstance(rounded, fx.Node):
         return []
-    places = {FAKE_QUANTIZE: (1,), TERNARIZE: (1, 2), BINARIZE: (1,)}.get(weight.target, ())  # type: ignore[call-overload]
-    nodes = dict.fromkeys(weight.args[place] for place in places)
+    places = {FAKE_QUANTIZE: (1,), TERNARIZE: (1, 2), BINARIZE: (1,)}.get(rounded.target, ())  # type: ignore[call-overload]
+    nodes = dict.fromkeys(rounded.args[place] for place in places)
     return [str(one.target) for one in nodes if isinstance(one, fx.Node) and one.op == "get_attr"]
+
+
+def scale_names(network: Network) -> set[str]:
+    """The names of all scales that weights and values are multiplied by after rounding."""
+    return {name for node in network.calls() for name in scales_of(node)}
 
 
 def _put(network: Network, name: str, scale: Tensor) -> None:
