@@ -134,6 +134,19 @@ FITS: dict[str, Callable[..., str]] = {
 nothing aren't here, nor is `shrink`, which looks for its axes itself."""
 
 
+def unknown_part(network: Network, parts: Iterable[Sequence[str]]) -> str:
+    """Which of a plan's parts isn't in the network; empty if all are."""
+    order = {node.name: place for place, node in enumerate(network.graph.nodes)}
+    layers = {node.name for node in network.calls() if node.target in LAYERS}
+    for part in parts:
+        for name in part:
+            if name not in (layers if len(part) == 1 else order):
+                return f"there is no {'layer' if len(part) == 1 else 'value'} {name!r}"
+        if order[part[0]] > order[part[-1]]:
+            return f"{part[0]!r} comes after {part[-1]!r}"
+    return ""
+
+
 def _bare_layers(nodes: Nodes, names: Iterable[str]) -> str:
     """What is wrong with layers whose weights are to be rounded."""
     for name in names:
