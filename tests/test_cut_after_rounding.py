@@ -154,9 +154,7 @@ def test_what_is_cut_after_rounding_reaches_the_runtime(name: str, tmp_path: Pat
 def test_a_budget_is_kept_after_rounding(what: str) -> None:
     network, task = _rounded("resnet_a", ROUNDED["a scale to a channel"])
     cut = PruneChannels(budget=Budget(what, 0.5))(network, task)  # type: ignore[arg-type]
-    whole, left = (
-        sum(getattr(layer, what) for layer in costs(one)) for one in (network, cut)
-    )
+    whole, left = (sum(getattr(layer, what) for layer in costs(one)) for one in (network, cut))
     assert 0.45 * whole < left <= 0.5 * whole
 
 

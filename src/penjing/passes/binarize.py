@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.shapes import shapes
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.grids import Choice, by_channel, choose
+from penjing.passes.grids import Choice, by_channel, choose, rounding
 from penjing.task import Task
 
 aten = torch.ops.aten
@@ -80,9 +81,13 @@ class Binarize(Pass):
             raise InputError(f"ends must have 1 to 8 bits, or None: float; found {self.ends}")
         object.__setattr__(self, "skip", tuple(self.skip))
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def provides(self) -> frozenset[Condition]:
+        """Grids of weights at the ends, where they have bits."""
+        return rounding(self.weights and self.ends not in (None, 1), values=False)
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Choose the layers, and which value's sign each of them reads."""
-        options = asdict(self) | {"skip": list(self.skip)}
         chosen = choose(network, self.skip, self.ends == 1, self.ends is None)
         if self.ends == 1:
             _require_channels(network, chosen)
@@ -108,8 +113,7 @@ class Binarize(Pass):
             wide = by_channel(network, chosen.wide, self.ends or 8)
             edits.append({"edit": "fake_quantize", "activations": {}, "weights": wide})
             done.append(f"{len(wide)} to {self.ends} bits")
-        summary = ", ".join(done) if edits else ""
-        return Plan(type(self).__name__, options, tuple(edits), summary, tuple(chosen.left))
+        return self._plan(edits, ", ".join(done), chosen.left)
 
 
 def _require_channels(network: Network, chosen: Choice) -> None:

@@ -23,13 +23,12 @@ from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
 from penjing.network.layers import LAYERS
 from penjing.network.saturation import fix_overflow, saturating
+from penjing.passes.conditions import Condition
 from penjing.passes.places import BOUNDED, share_when_joined, values_to_round
 from penjing.passes.widths import is_in
 from penjing.task import Task, as_call
 
 VALUES_PER_BATCH = 4_096
-NOT_ROUNDED = LeftAlone("the network", "no weight is rounded; Quantize first")
-"""What a pass that refines a rounding says of a network without any."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,17 @@ class Calibration:
         return (-max(-low, high), max(-low, high)) if self.symmetric else (low, high)
 
 
+def calibrated(activations: int | None) -> frozenset[Condition]:
+    """What a pass requires whose values get grids of so many bits, or none."""
+    return frozenset() if activations is None else frozenset({Condition.CALIBRATION})
+
+
+def rounding(weights: bool, values: bool) -> frozenset[Condition]:
+    """What a pass provides that puts weights or values on grids, or both."""
+    found = {Condition.ROUNDED: weights, Condition.ROUNDED_VALUES: values}
+    return frozenset(condition for condition, provided in found.items() if provided)
+
+
 def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> None:
     """Raise InputError unless each name that an option was given is a layer or a prefix of one."""
     for one in given:
@@ -130,9 +140,7 @@ def with_overflow_fix(plan: Plan, network: Network) -> Plan:
         return plan
     before = {grid.scale: rounded.tensor(grid.scale).detach().clone() for grid in grids(rounded)}
     fix_overflow(rounded)
-    growth = max(
-        float((rounded.tensor(name).detach() / one).max()) for name, one in before.items()
-    )
+    growth = max(float((rounded.tensor(name).detach() / one).max()) for name, one in before.items())
     note = (
         f"overflow fix: scales grew, by up to {growth:.3f} times, in {some_of(found)}, so that "
         "sums of two products fit 16 bits and x86 processors without VNNI decide alike"

@@ -10,6 +10,7 @@ from typing import ClassVar
 from penjing.contract import Plan
 from penjing.data import first
 from penjing.network import Network
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
@@ -29,9 +30,16 @@ class Tune(Pass):
     options: TuneOptions = field(default_factory=TuneOptions)
     recalibration_samples: int = 1024
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labels", "gradients"})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.TRAINED})
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def requires(self) -> frozenset[Condition]:
+        """Labels and the task's loss, unless soft targets are all of the loss."""
+        if self.options.distill == 1:
+            return frozenset({Condition.CALIBRATION})
+        return frozenset({Condition.CALIBRATION, Condition.LABELS, Condition.GRADIENTS})
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Nothing of the graph changes; the plan only says how the weights will be trained."""
         one = self.options
         summary = (
