@@ -14,6 +14,7 @@ from torch import fx
 from penjing.contract import Artifact
 from penjing.errors import InputError, first_line
 from penjing.network import Network
+from penjing.network.arguments import read_by
 from penjing.network.as_convolutions import Kind, write_as_layers
 from penjing.network.complex import without_complex
 from penjing.network.integers import DEQUANTIZE, QUANTIZE, Form, with_integers
@@ -179,7 +180,7 @@ def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node,
         if node.target is not torch.ops.higher_order.executorch_call_delegate:
             yield node, "cpu", _reason(reasons.get(node.name))
             continue
-        part = getattr(program, node.args[0].target).original_module.graph
+        part = getattr(program, str(read_by(node).target)).original_module.graph
         for one in part.nodes:
             if one.op == "call_function" and _operator(one) not in {*CODES, operator.getitem}:
                 yield one, "npu", ""
