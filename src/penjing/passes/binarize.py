@@ -13,7 +13,8 @@ from penjing.arith.binary import BINARIZE, SIGN
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.arguments import argument, read_by
+from penjing.network.layers import CONVOLUTIONS, LAYERS, Layer
 from penjing.network.shapes import shapes
 from penjing.passes.contract import Pass
 from penjing.passes.grids import Choice, by_channel, choose
@@ -115,12 +116,9 @@ class Binarize(Pass):
 def _require_channels(network: Network, chosen: Choice) -> None:
     """One channel and one bit leave a first layer next to nothing to sum."""
     first = next(node for node in network.calls() if node.target in LAYERS)
-    data, weight = first.args[:2]
-    assert isinstance(data, fx.Node)
-    assert isinstance(weight, fx.Node)
     sizes = shapes(network)
-    shape = sizes[weight]
-    if first in chosen.few and shape[1] == 1 and sizes[data][1] == 1:
+    shape = sizes[Layer(first).weight]
+    if first in chosen.few and shape[1] == 1 and sizes[Layer(first).data][1] == 1:
         layer, count = first.meta["layer"], int(torch.Size(shape[1:]).numel())
         raise InputError(
             f"1 bit for the first layer {layer}, which sees one channel: its sums of {count} signs "
@@ -135,8 +133,8 @@ def _readers_of_values(network: Network, chosen: Choice) -> list[fx.Node]:
         node
         for node in network.calls()
         if node.target in LAYERS
-        and (node in few or getattr(node.args[1], "target", None) is BINARIZE)
-        and getattr(node.args[0], "target", None) is not SIGN
+        and (node in few or Layer(node).weight.target is BINARIZE)
+        and Layer(node).data.target is not SIGN
     ]
 
 
@@ -152,12 +150,11 @@ def _signed(
         if one is not None and (learned or all(end in layers for end in _ends(one)))
     ]
     for node, clamp in clamps.items():
-        data = node.args[0]
-        assert isinstance(data, fx.Node)
+        data = Layer(node).data
         if clamp is None or clamp in dropped:
             found[node] = data
-        elif clamp is data and isinstance(clamp.args[0], fx.Node):
-            found[node] = clamp.args[0]
+        elif clamp is data:
+            found[node] = read_by(clamp)
         else:
             why = "reads values that a ReLU made positive, so that every sign would be 1"
             left.append(LeftAlone(str(node.meta["layer"]), why))
@@ -166,12 +163,12 @@ def _signed(
 
 def _clamp_before(layer: fx.Node) -> fx.Node | None:
     """The ReLU that made sure that what the layer reads isn't negative."""
-    node = layer.args[0]
-    while isinstance(node, fx.Node) and node.target in KEEPING_SIGNS:
-        node = node.args[0]
-    if not isinstance(node, fx.Node) or node.target not in NOT_NEGATIVE:
+    node = Layer(layer).data
+    while node.target in KEEPING_SIGNS:
+        node = read_by(node)
+    if node.target not in NOT_NEGATIVE:
         return None
-    low = node.args[1] if len(node.args) > 1 else None
+    low = argument(node, "min_val", argument(node, "min"))  # of a hardtanh, or a clamp
     bounded = "relu" in str(node.target) or (isinstance(low, int | float) and low >= 0)
     return node if bounded else None
 

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
+from penjing.network.layers import Layer
 from penjing.network.scaling import Reach, by_channel, reaches
 from penjing.passes.contract import Pass
 from penjing.task import Task
@@ -126,4 +127,4 @@ def _step(reach: Reach, weights: dict[str, Tensor]) -> Tensor:
 
 
 def _weight(node: fx.Node) -> str:
-    return str(cast(fx.Node, node.args[1]).target)
+    return Layer(node).weight_name

@@ -21,7 +21,7 @@ from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.saturation import fix_overflow, saturating
 from penjing.passes.places import BOUNDED, share_when_joined, values_to_round
 from penjing.passes.widths import is_in
@@ -60,7 +60,7 @@ class Calibration:
         all_layers = [node for node in network.calls() if node.target in LAYERS]
         read: dict[fx.Node, int] = {}
         for node in rounded:
-            readers = {user for user in node.users if user in layers and user.args[0] is node}
+            readers = {one for one in node.users if one in layers and Layer(one).data is node}
             if readers:
                 wanted = 8 if readers & set(ends(all_layers)) else self.bits
                 read[roots[node]] = max(read.get(roots[node], 0), wanted)
@@ -105,8 +105,8 @@ def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> 
 
 def why_not(layer: fx.Node) -> str:
     """Why the layer's weight can't be rounded; empty if it can."""
-    weight = layer.args[1]
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+    weight = Layer(layer).weight
+    if weight.op != "get_attr":
         return "its weight is computed"
     return "its weight is shared" if len(weight.users) > 1 else ""
 
@@ -114,7 +114,7 @@ def why_not(layer: fx.Node) -> str:
 def by_channel(network: Network, layers: Iterable[fx.Node], bits: int) -> dict[str, Any]:
     """The `weights` of the edit `fake_quantize`: a scale for each output channel."""
     low, high = weight_ends(bits)
-    tensors = {one.name: network.tensor(str(one.args[1].target)) for one in layers}  # type: ignore[union-attr]
+    tensors = {one.name: network.tensor(Layer(one).weight_name) for one in layers}
     return {
         name: {"scales": weight_scales(weight.cpu(), bits).tolist(), "low": low, "high": high}
         for name, weight in tensors.items()

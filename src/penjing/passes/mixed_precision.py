@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import Tensor, fx
 
@@ -16,7 +16,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.passes.contract import Pass
 from penjing.passes.grids import Calibration, choose, ends, with_overflow_fix
 from penjing.passes.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
@@ -168,7 +168,7 @@ class _Table:
         self.losses: list[list[float]] = []
 
     def _weight(self, layer: fx.Node) -> Tensor:
-        return self.network.tensor(str(cast(fx.Node, layer.args[1]).target)).detach().cpu()
+        return self.network.tensor(Layer(layer).weight_name).detach().cpu()
 
     @property
     def float_bytes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from torch import fx
 
@@ -13,7 +13,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.layers import CONVOLUTIONS, LAYERS, Layer
 from penjing.passes.contract import Pass
 from penjing.passes.grids import (
     Calibration,
@@ -168,7 +168,7 @@ class Quantize(Pass):
         return widths, left
 
     def _weight(self, network: Network, node: fx.Node, bits: int) -> dict[str, Any]:
-        weight = network.tensor(str(cast(fx.Node, node.args[1]).target)).cpu()
+        weight = network.tensor(Layer(node).weight_name).cpu()
         low, high = weight_ends(bits)
         group = self.group if node.target not in CONVOLUTIONS else None
         if group is not None and weight[0].numel() % group:

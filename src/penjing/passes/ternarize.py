@@ -10,7 +10,7 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids, scales_of
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.passes.contract import Pass
 from penjing.passes.grids import Calibration, by_channel, choose, with_overflow_fix
 from penjing.task import Task
@@ -85,7 +85,7 @@ class Ternarize(Pass):
         nodes = [node for node in staged.calls() if node.target in LAYERS]
         ends = by_channel(staged, [node for node in nodes if node.name in wide], self.ends or 8)
         if rounds and self.activations is not None:
-            layers = [one for one in nodes if one.name in wide or scales_of(one.args[1])]
+            layers = [one for one in nodes if one.name in wide or scales_of(Layer(one).weight)]
             find = Calibration(self.activations, samples=self.samples)
             values = find(staged, task, layers, chosen.left) if layers else {}
         if ends or values:
