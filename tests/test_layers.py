@@ -104,6 +104,9 @@ def test_a_bias_is_put_in_its_place() -> None:
 
 
 def test_what_cannot_stand_in_its_place_is_given_by_name() -> None:
+    node = _node(aten.linear.default, bias=None)
+    set_argument(node, "bias", read_by(node))  # given by its name, it stays there
+    assert (len(node.args), node.kwargs) == (2, {"bias": read_by(node)})
     node = _node(aten.conv2d.default)
     set_argument(node, "groups", 4)
     assert (len(node.args), node.kwargs, Layer(node).groups) == (2, {"groups": 4}, 4)
