@@ -88,7 +88,7 @@ def test_what_runs_here_is_what_was_compiled(
     assert found.max_difference <= 2.5 * network.tensor("linear_scale").item()
     assert found.same_decisions is not None
     assert found.same_decisions > 0.95
-    assert {one["dtype"] for one in (*session.takes, *session.gives)} == {np.int8}
+    assert {one["dtype"] for one in (*session.file.takes, *session.file.gives)} == {np.int8}
     assert EthosU().weight_bytes(artifact) > 0
     assert runtime_of(artifact.path).name == "ethosu"
     assert runtime_of(EthosU().files(artifact.path)[1]).name == "litert"

@@ -93,7 +93,7 @@ def test_artifacts_with_other_inputs_are_not_timed_together(artifact: Artifact) 
     request = {"artifacts": [one, one], "threads": 1, "inputs": {"seed": 0}}
     shapes = iter([(1, 16), (1, 17)])
     loaded = runner.RUNTIMES["onnxruntime"]
-    other = (lambda *_: ([("x", next(shapes), "float32")], lambda x: [x]), *loaded[1:])
+    other = (lambda *_: SimpleNamespace(inputs=[("x", next(shapes), "float32")]), *loaded[1:])
     runner.RUNTIMES["onnxruntime"] = other  # type: ignore[assignment]
     try:
         with pytest.raises(runner.Refused, match=r"inputs differ: .*16.*17"):

@@ -7,7 +7,7 @@ the samples of a batch one by one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from penjing.contract import Array, Artifact, Input, Placement
-from penjing.device.runner import SCALARS as TYPES
+from penjing.device.runner import ExecuTorchFile
 from penjing.errors import InputError, first_line
 from penjing.files import write_atomically
 from penjing.network import Network
@@ -78,7 +78,7 @@ class ExecuTorch(Runtime):
         try:
             with torch.no_grad(), quiet():
                 content = _program(network)
-                _loaded(content)
+                ExecuTorchFile([content])
         except Exception as error:
             raise InputError(f"ExecuTorch can't take this network: {first_line(error)}") from error
         finally:
@@ -106,13 +106,12 @@ class ExecuTorchSession:
         _use_threads(threads)
         try:
             with quiet():
-                self.program, self.method = _loaded(content)
-                if INTERFACE in self.program.method_names:
-                    told = self.program.load_method(INTERFACE).execute(())[0]
-                    gives = self.method.metadata.num_outputs()
+                self.file = ExecuTorchFile([content])
+                gives = self.file.method.metadata.num_outputs()
+                interface = _of_unknown_origin(self.file.inputs, gives)
+                if INTERFACE in self.file.program.method_names:
+                    told = self.file.program.load_method(INTERFACE).execute(())[0]
                     interface = notes.interface(parse(bytes(told.tolist()), notes.WHAT), gives)
-                else:
-                    interface = _of_unknown_origin(self.method)
         except (RuntimeError, AttributeError) as error:
             raise InputError(f"ExecuTorch can't load this file: {first_line(error)}") from error
         self.structure = interface["outputs"]
@@ -125,28 +124,21 @@ class ExecuTorchSession:
         return handed_back(found, self.structure)
 
     def _sample(self, values: list[Array]) -> list[Array]:
-        tensors = [torch.from_numpy(np.ascontiguousarray(one)) for one in values]
+        arrays = [np.ascontiguousarray(one) for one in values]
         try:
-            return [one.numpy() for one in self.method.execute(tensors)]
+            return self.file.sample(arrays)
         except RuntimeError as error:
-            given = ", ".join(str(tuple(one.shape)) for one in tensors)
+            given = ", ".join(str(one.shape) for one in arrays)
             raise InputError(
                 f"ExecuTorch can't run this file on inputs of {given}: {first_line(error)}"
             ) from error
 
 
-def _loaded(content: bytes) -> tuple[Any, Any]:
-    """The program, which has to outlive its methods, for it keeps their bytes; and the method."""
-    from executorch.runtime import Runtime as Programs
-    from executorch.runtime import Verification
-
-    check = Verification.InternalConsistency
-    program = Programs.get().load_program(content, verification=check)
-    return program, program.load_method(FORWARD)
-
-
 def _use_threads(threads: int) -> None:
-    """Make the process's one pool of threads, which programs that are loaded keep hold of."""
+    """Make the process's one pool of threads, which programs that are loaded keep hold of.
+
+    The runner makes it anew for each file, for it has a process of its own.
+    """
     from executorch.extension.pybindings import portable_lib
 
     has = portable_lib._threadpool_get_thread_count()
@@ -192,11 +184,11 @@ def _interface(network: Network) -> dict[str, Any]:
     return {"inputs": inputs, "by_sample": by_sample, "outputs": structure_of(_outputs(network))}
 
 
-def _of_unknown_origin(method: Any) -> dict[str, Any]:
+def _of_unknown_origin(takes: Sequence[Any], gives: int) -> dict[str, Any]:
     """As `_interface`, from what every file tells: inputs without names, outputs in a tuple."""
-    metas = [method.metadata.input_tensor_meta(k) for k in range(method.metadata.num_inputs())]
-    inputs = [(f"input{k or ''}", list(m.sizes()), TYPES[m.dtype()]) for k, m in enumerate(metas)]
-    structure = "tensor" if method.metadata.num_outputs() == 1 else "tuple"
+    names = input_names((), len(takes))
+    inputs = [(name, shape, kind) for name, (_, shape, kind) in zip(names, takes, strict=True)]
+    structure = "tensor" if gives == 1 else "tuple"
     return {"inputs": inputs, "by_sample": [True] * len(inputs), "outputs": structure}
 
 
