@@ -19,7 +19,8 @@ from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import capture
 from penjing.passes.quantize import Quantize
-from penjing.runtimes.onnxruntime import OnnxRuntime, weight_bytes
+from penjing.runtimes.onnx_profile import weight_bytes
+from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.search.bench import bench
 from penjing.search.profile import profile, profile_file
 from penjing.task import Task

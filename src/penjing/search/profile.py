@@ -14,12 +14,8 @@ from penjing.contract import as_arrays
 from penjing.measure.costs import costs
 from penjing.measure.latency import compare
 from penjing.network import Network, capture
-from penjing.runtimes.onnxruntime import (
-    OnnxRuntime,
-    bytes_by_node,
-    node_times,
-    seconds_by_layer,
-)
+from penjing.runtimes.onnx_profile import bytes_by_node, node_times, seconds_by_layer
+from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.search.inputs import opened, random_inputs, require_runs
 from penjing.task import Task
 
