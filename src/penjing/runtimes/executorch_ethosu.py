@@ -21,9 +21,10 @@ from penjing.network.layers import LAYERS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
-from penjing.runtimes.executorch import FORWARD, ExecuTorch, ExecuTorchSession
-from penjing.runtimes.executorch_file import bytes_of_weights
+from penjing.runtimes.executorch_file import FORWARD, bytes_of_weights
+from penjing.runtimes.executorch_session import ExecuTorchSession
 from penjing.runtimes.executorch_tosa_form import CODES, computes_codes, for_tosa
+from penjing.runtimes.executorch_xnnpack import for_one_sample
 from penjing.runtimes.interface import one_sample
 from penjing.runtimes.vela import CONFIG, ByVela
 
@@ -56,13 +57,12 @@ class ExecuTorchEthosU(ByVela):
         network.eval()
         try:
             with torch.no_grad(), quiet_below(), tempfile.TemporaryDirectory() as folder:
-                reference = ExecuTorch().lower(network, Path(folder) / "reference.pte")
+                reference = for_one_sample(network)
                 content, operators = self._program(network, Path(folder))
                 parts = sorted(Path(folder).glob("*_tag*.tosa"))
                 if not parts:
                     raise InputError(f"{self.accelerator} takes nothing of this network")
                 rows = [self.run_vela(one.read_bytes(), ".tosa").summary for one in parts]
-                known = reference.path.read_bytes()
         except InputError:
             raise
         except Exception as error:
@@ -70,7 +70,7 @@ class ExecuTorchEthosU(ByVela):
             raise InputError(f"ExecuTorch can't take this network: {why}") from error
         finally:
             network.train(mode)
-        return self._write(path, content, known, rows, operators)
+        return self._write(path, content, reference, rows, operators)
 
     def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
         """See `Runtime.open`: XNNPACK's file of the same integers, on this machine's CPU."""
