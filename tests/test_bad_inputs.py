@@ -119,14 +119,14 @@ def test_what_a_device_does_not_tell_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"max_drop": -1.0}, "--max-drop must be points between 0 and 100"),
-        ({"max_drop": 100.1}, "--max-drop must be points between 0 and 100"),
-        ({"minutes": 0.0}, "--minutes must be a positive number; found 0.0"),
-        ({"minutes": float("inf")}, "--minutes must be a positive number; found inf"),
-        ({"goal": "speed"}, "--goal must be latency or size; found 'speed'"),
-        ({"confidence": 1.0}, r"--confidence must be in \[0.5, 1\); found 1.0"),
-        ({"confidence": float("nan")}, r"--confidence must be in \[0.5, 1\); found nan"),
-        ({"seed": -1}, "--seed must be a whole number from 0 on; found -1"),
+        ({"max_drop": -1.0}, "`max_drop` must be points between 0 and 100"),
+        ({"max_drop": 100.1}, "`max_drop` must be points between 0 and 100"),
+        ({"minutes": 0.0}, "`minutes` must be a positive number; found 0.0"),
+        ({"minutes": float("inf")}, "`minutes` must be a positive number; found inf"),
+        ({"goal": "speed"}, "`goal` must be latency or size; found 'speed'"),
+        ({"confidence": 1.0}, r"`confidence` must be in \[0.5, 1\); found 1.0"),
+        ({"confidence": float("nan")}, r"`confidence` must be in \[0.5, 1\); found nan"),
+        ({"seed": -1}, "`seed` must be a whole number from 0 on; found -1"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], line: str) -> None:

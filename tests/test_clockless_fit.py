@@ -73,5 +73,5 @@ def test_the_same_fit_ends_alike_whatever_the_clock_says(tmp_path: Path) -> None
 
 
 def test_epochs_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--epochs must be a positive number; found 0"):
+    with pytest.raises(InputError, match="`epochs` must be a positive number; found 0"):
         fit("digits", out=tmp_path / "out", epochs=0)

@@ -539,7 +539,7 @@ def test_resuming_a_finished_fit_gives_its_result_and_does_nothing(tmp_path: Pat
     again = _fit(tmp_path / "out", resume=True)
     assert Scripted.runs == 1
     assert replace(again, notes=()) == replace(result, notes=())
-    assert "finished before: --resume found nothing left to do" in again.notes[-1]
+    assert "finished before: `resume` found nothing left to do" in again.notes[-1]
     assert _tree(tmp_path / "out") == before
 
 

@@ -122,7 +122,7 @@ def test_a_killed_fit_leaves_a_valid_result_and_only_the_same_run_resumes_it(
         fit(str(TASK), out=out, goal="size", resume=True)
     with pytest.raises(InputError, match="exclude each other"):
         fit(str(TASK), out=out, resume=True, overwrite=True)
-    with pytest.raises(InputError, match="--overwrite replaces it, --resume goes on"):
+    with pytest.raises(InputError, match="`overwrite` replaces it, `resume` goes on"):
         fit(str(TASK), out=out)
 
 

@@ -186,7 +186,7 @@ def test_a_fit_whose_device_is_lost_keeps_what_it_has(
         return played(device, parcels, parts, deadline_s)
 
     monkeypatch.setattr(there, "run_job", lossy)
-    with pytest.raises(RemoteError, match="lost; what was finished is kept, and --resume goes on"):
+    with pytest.raises(RemoteError, match="lost; what was finished is kept, and `resume` goes on"):
         fit(self_taught(), "ssh://pi@device", 10.0, epochs=1, out=tmp_path)
     found = Result.load(tmp_path)
     assert found.baseline.measurement.latency is not None

@@ -10,7 +10,8 @@
     └── RemoteError         (5)      the remote device
         └── RemoteFileError (5)      it is there, but can't load or run a file
 
-A message is one line: what, where, found, wanted, next step.
+A message is one line: what, where, found, wanted, next step. Like the notes of a result, it names
+an option as Python does, in backticks (`max_drop`, `target='cpu'`); the command line prints flags.
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ def bench_table(
 
 
 def targets_table(targets: Mapping[str, Target]) -> Table:
-    """The devices that penjing knows; `penjing targets --json` has the sources."""
-    table = Table(caption="sources of all figures: penjing targets --json", caption_justify="left")
+    """The devices that penjing knows."""
+    table = Table()
     headings = (
         "target", "what", "ISA", "cores", "memory", "flash", "NPU", "precisions", "runtimes",
         "multiple", "how to reach it",

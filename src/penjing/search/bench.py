@@ -119,4 +119,4 @@ def _look_over(path: Path) -> None:
 def require_time(seconds: float) -> None:
     """Raise InputError unless it is a time to measure for."""
     if not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"--seconds must be a positive number; found {seconds}")
+        raise InputError(f"`seconds` must be a positive number; found {seconds}")

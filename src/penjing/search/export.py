@@ -183,7 +183,7 @@ def _held(
         require_parity(found, network, runtime, artifact, inputs, floats)
     except DivergenceError as error:
         if not accept_divergence:
-            raise DivergenceError(f"{error}; --accept-divergence writes it all the same") from error
+            raise DivergenceError(f"{error}; `accept_divergence` writes it all the same") from error
         return replace(proof, diverges=str(error))
     return proof
 

@@ -125,7 +125,7 @@ def fit(
             except RemoteError as error:
                 if search.result.baseline.artifact is None:
                     raise
-                kept = "what was finished is kept, and --resume goes on"
+                kept = "what was finished is kept, and `resume` goes on"
                 raise RemoteError(f"{error}; {kept}") from error
             if report is not None:
                 search.ledger.own(REPORT)
@@ -162,7 +162,7 @@ def _finished_before(folder: Folder, report: Report | None) -> Result:
     if report is not None and not all((folder.path / one).exists() for one in REPORT):
         replace(folder.earlier, files=(*folder.earlier.files, *REPORT)).save(folder.path)
         report(folder.earlier, folder.path)
-    note = "this fit had been finished before: --resume found nothing left to do"
+    note = "this fit had been finished before: `resume` found nothing left to do"
     return replace(folder.earlier, notes=(*folder.earlier.notes, note))
 
 

@@ -88,7 +88,7 @@ class FixedList:
             self.ledger.record(*(replace(one, reason="interrupted before it") for one in waiting))
             self.ledger.note(
                 "interrupted: what was finished by then is measured, the test data decided "
-                "nothing; --resume goes on"
+                "nothing; `resume` goes on"
             )
             self.ledger.deliver()
 

@@ -65,7 +65,7 @@ class Folder:
         """Write the first state of a fit that begins anew, and remove what an earlier one left.
 
         At any moment the folder holds one result, whose files are there, and that knows which files
-        are penjing's. So the networks that `--resume` would take over go while the earlier result
+        are penjing's. So the networks that `resume` would take over go while the earlier result
         still stands, and all else goes once the new one does.
 
         Raises:
@@ -155,7 +155,7 @@ def claimed(
         MachineError: another process is at work there, or it can't be written.
     """
     if overwrite and resume:
-        raise InputError("--overwrite and --resume exclude each other; give one of them")
+        raise InputError("`overwrite` and `resume` exclude each other; give one of them")
     _require_usable(out)
     folder = Folder(out.absolute())
     wanted = names_of_artifacts(STEM, endings) | ({*REPORT} if report else set())
@@ -190,10 +190,10 @@ def _require_usable(out: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except UnicodeDecodeError as error:
-        raise MachineError(f"--out {shown} isn't UTF-8; choose another name") from error
+        raise MachineError(f"`out` {shown} isn't UTF-8; choose another name") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MachineError(f"--out {shown} can't be used: {reason}; choose another") from error
+        raise MachineError(f"`out` {shown} can't be used: {reason}; choose another") from error
 
 
 def _look(folder: Folder, out: Path, overwrite: bool, resume: bool, wanted: Iterable[str]) -> None:
@@ -203,22 +203,22 @@ def _look(folder: Folder, out: Path, overwrite: bool, resume: bool, wanted: Iter
         if not os.path.lexists(path):
             return
         if not path.is_dir():
-            raise MachineError(f"--out {out} is a file; choose a folder")
+            raise MachineError(f"`out` {out} is a file; choose a folder")
         if not os.path.lexists(path / RECORD):
             if folder.strangers():
-                raise InputError(f"--out {out} exists and is not empty; choose another")
+                raise InputError(f"`out` {out} exists and is not empty; choose another")
             return
     except OSError as error:
-        raise MachineError(f"--out {out} can't be read: {error.strerror}") from error
+        raise MachineError(f"`out` {out} can't be read: {error.strerror}") from error
     if not (overwrite or resume):
-        hint = "--overwrite replaces it, --resume goes on"
-        raise InputError(f"--out {out} exists and is not empty; {hint}")
+        hint = "`overwrite` replaces it, `resume` goes on"
+        raise InputError(f"`out` {out} exists and is not empty; {hint}")
     folder.earlier = Result.load(path)
     if resume and folder.earlier.finished:
         return
     for one in folder.in_the_way(wanted):
         raise InputError(
-            f"{one} isn't penjing's, and the fit would write there; move it or choose another --out"
+            f"{one} isn't penjing's, and the fit would write there; move it or choose another `out`"
         )
 
 
@@ -232,7 +232,7 @@ def _locked(folder: Folder, out: Path) -> Iterator[None]:
             folder.notes += (f"{out} is on a file system without locks: two fits there would mix",)
     except OSError as error:
         why = f"{path} can't be locked: {error.strerror}"
-        raise DiskError(f"{why}; choose another --out") from error
+        raise DiskError(f"{why}; choose another `out`") from error
     try:
         yield
     finally:
@@ -258,7 +258,7 @@ def _lock(path: Path, out: Path) -> int | None:
             holder = HOLDER.match(os.pread(handle, 100, 0).decode(errors="replace"))
             os.close(handle)
             raise MachineError(
-                f"--out {out} is taken by {holder[0] if holder else 'another process'}; wait until "
+                f"`out` {out} is taken by {holder[0] if holder else 'another process'}; wait until "
                 "it ends, or choose another"
             ) from None
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Identity: what a fit was begun with, in hashes, so that `--resume` never joins two other runs."""
+"""Identity: what a fit was begun with, in hashes, so that `resume` never joins two other runs."""
 
 from __future__ import annotations
 

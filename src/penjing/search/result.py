@@ -307,5 +307,5 @@ def _nothing_kept(
         f"{found.drop:.2f}, bound {found.bound:.2f} on {found.samples} validation samples"
     )
     if found.drop <= max_drop < found.bound and betters(nearest, baseline, goal):
-        why += "; more validation data, or a lower --confidence, would decide it"
+        why += "; more validation data, or a lower `confidence`, would decide it"
     return why
