@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from data_folder import data_folder
 from kept_without_tuning import SAMPLES, accuracy, cifar_task
 
 from penjing.errors import InputError
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true", help="budgets of latency instead")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    folder = Path(os.environ.get("PENJING_DATA", "."))
+    folder = data_folder()
     rows: list[Row] = []
     for depth in (20,) if options.latency else (20, 56):
         if options.only in f"ResNet-{depth}":
