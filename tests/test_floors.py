@@ -14,7 +14,7 @@ from penjing.runtimes.registry import ENTRIES
 SOURCE = Path(penjing.__file__).parent
 FLOORS = {
     "errors": 1, "files": 1, "printable": 1, "processor": 1, "quiet": 1, "strict_json": 1,
-    "telemetry": 1,
+    "telemetry": 1, "version": 1,
     "contract": 2, "task": 2, "batches": 2, "data": 2, "splits": 2, "checks": 2, "overlap": 2,
     "reference": 2, "digits": 2, "targets": 2,
     "arith": 3, "device": 3,

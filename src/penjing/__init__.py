@@ -14,6 +14,7 @@ from penjing.search.result import Candidate, Result
 from penjing.targets import Target
 from penjing.task import Metric, Task
 from penjing.tune.options import TuneOptions
+from penjing.version import __version__ as __version__
 
 __all__ = [
     "Arrays",

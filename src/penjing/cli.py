@@ -20,6 +20,7 @@ from penjing.errors import (
     is_out_of_memory,
 )
 from penjing.printable import in_a_line, printable, with_flags
+from penjing.version import __version__
 
 if TYPE_CHECKING:
     from penjing.report.terminal import Console
@@ -55,6 +56,22 @@ from penjing.runtimes.registry import find_runtime
 runtime = find_runtime("{runtime}")
 outputs = runtime.load(runtime.artifact(Path("{path}"))).run(batch)
 """
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"penjing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print it.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
