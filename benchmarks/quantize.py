@@ -62,10 +62,7 @@ def main() -> None:
     if options.json and options.json.exists():
         known = json.loads(options.json.read_text())["rows"]
     rows = Rows(known, options.json)
-    tasks = {
-        depth: cifar_task(depth, data_folder())
-        for depth in options.models
-    }
+    tasks = {depth: cifar_task(depth, data_folder()) for depth in options.models}
     if options.peers:
         for depth in tasks:
             rows.add_all(f"ResNet-{depth}", lambda depth=depth: peers(options.peers, depth))
