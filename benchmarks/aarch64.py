@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from harness import table
 from networks import cifar_task
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    task = cifar_task(20, Path(os.environ.get("PENJING_DATA", ".")))
+    task = cifar_task(20, data_folder())
     runtimes = [one for one in installed() if one in WHEELS]
     with tempfile.TemporaryDirectory() as scratch:
         root = (options.root or Path(scratch) / "root").resolve()

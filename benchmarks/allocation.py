@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from data_folder import data_folder
 from kept_without_tuning import SAMPLES, accuracy, cifar_task
 
 from penjing.errors import InputError
@@ -28,9 +28,9 @@ from penjing.measure.prices import price_of_macs
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, PruneChannels, budget
 from penjing.passes.budget import Budget
-from penjing.search.latency_table import latency_table, require_foretold
 from penjing.targets import this_machine
 from penjing.task import Task
+from penjing.tools.latency_table import latency_table, require_foretold
 
 Row = dict[str, Any]
 LATENCY_SHARES = (0.8, 0.7, 0.6, 0.5)
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true", help="budgets of latency instead")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    folder = Path(os.environ.get("PENJING_DATA", "."))
+    folder = data_folder()
     rows: list[Row] = []
     for depth in (20,) if options.latency else (20, 56):
         if options.only in f"ResNet-{depth}":

@@ -28,9 +28,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from data_folder import WANTED, data_folder
+
 Row = dict[str, Any]
 RATIO = 0.3
-PEER = Path(__file__).resolve().parents[2] / "shared" / "peers" / "torch_pruning_peer.py"
 COLUMNS = (
     "model", "captured", "axes", "unused_params", "prunable", "params_left", "runs",
     "masked_equals_pruned", "trains", "onnx_parity", "capture_seconds", "axes_seconds", "seconds",
@@ -416,7 +417,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="rows go here, and are taken from here")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for each network")
     parser.add_argument("--peer", choices=["torch-pruning"])
-    parser.add_argument("--peer-script", type=Path, default=PEER, help="torch_pruning_peer.py")
+    script = data_folder() / "peers/torch_pruning_peer.py"
+    parser.add_argument("--peer-script", type=Path, default=script, help="torch_pruning_peer.py")
     parser.add_argument("--peer-limit", type=float, default=240.0, help="seconds for each")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -424,7 +426,7 @@ def main() -> None:
         print(json.dumps(examine(options.one)))
         return
     if options.peer and not options.peer_script.is_file():
-        parser.error("--peer wants --peer-script, the path of torch_pruning_peer.py")
+        parser.error(f"--peer wants {options.peer_script}; {WANTED}")
     known: dict[str, Row] = {}
     if options.json and options.json.exists():
         known = {row["model"]: row for row in json.loads(options.json.read_text())["rows"]}

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from harness import progress
 from kept_without_tuning import accuracy
 from networks import EXAMPLE
@@ -150,8 +150,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     options = parser.parse_args()
-    if not os.environ.get("PENJING_DATA"):
-        parser.error("PENJING_DATA isn't set: the folder with data/ and models/")
+    data_folder(needed_by=parser)
     task = find_task(EXAMPLE)
     record: Row = {"rows": [], "hits": {}}
     if options.json and options.json.exists():

@@ -12,20 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from penjing.network import capture
+from penjing.contract import Artifact, Latency, Session
+from penjing.measure.latency import compare
+from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.registry import find_runtime
-from penjing.search.float_layers import slower_layers
-from penjing.search.rungs import in_float
-from penjing.search.workshop import BASELINE, Workshop
+from penjing.search.strategies.rounding import in_float
 from penjing.task import Task
+from penjing.trials.float_layers import slower_layers
+from penjing.trials.instruments import Instruments
 
+INPUT = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
 HEAD = "| network | layers | left in float | int8 ratio | with them in float | of int8 | verdict |"
 
 
@@ -53,23 +58,34 @@ def row_of(name: str, model: nn.Module, seconds: float, folder: Path) -> dict[st
     data = [(torch.randn(16, 3, 32, 32), torch.arange(16) % 10)]
     task = Task(model, data[0][0][:2], data, data, data)
     network = capture(model, task.example)
-    shop = Workshop(task, folder, 0.95, 0, find_runtime("onnxruntime"))
-    recipe = (Quantize(samples=16),)
-    shop.make(BASELINE, network)
-    shop.make("int8", recipe[0](network, task))
-    slow = slower_layers(shop, "int8", network, shop.time(["int8"], seconds)["int8"])
-    names = ["int8"]
+    runtime, recipe = find_runtime("onnxruntime"), (Quantize(samples=16),)
+    folder.mkdir()
+
+    def made(title: str, network: Network) -> tuple[Artifact, Session]:
+        artifact = runtime.lower(network, folder / f"{title}.onnx")
+        return artifact, runtime.load(artifact)
+
+    files = {"original": made("original", network), "int8": made("int8", recipe[0](network, task))}
+    times = timed(files, "original", seconds)
+    both = [(runtime, files[title][0]) for title in ("int8", "original")]
+    slow = slower_layers(both, network, times["int8"], INPUT, Instruments())
     if slow:
-        shop.make("mixed", in_float(recipe, slow)[0](network, task))
-        names.append("mixed")
-    times = shop.time(names, seconds)
+        files["mixed"] = made("mixed", in_float(recipe, slow)[0](network, task))
+    times = timed(files, "original", seconds)
     row = {"network": name, "layers": len(model) - 2, "left in float": slow,
            "int8 ratio": times["int8"].ratio}  # fmt: skip
     if slow:
-        both = shop.time(["mixed"], seconds, baseline="int8")["mixed"]
-        row |= {"mixed ratio": times["mixed"].ratio, "of int8": both.ratio}
-        row |= {"low": both.ratio_low, "high": both.ratio_high, "verdict": both.verdict}
+        of_int8 = timed(files, "int8", seconds)["mixed"]
+        row |= {"mixed ratio": times["mixed"].ratio, "of int8": of_int8.ratio}
+        row |= {"low": of_int8.ratio_low, "high": of_int8.ratio_high, "verdict": of_int8.verdict}
     return row
+
+
+def timed(
+    files: Mapping[str, tuple[Artifact, Session]], baseline: str, seconds: float
+) -> Mapping[str, Latency]:
+    sessions = {title: session for title, (_, session) in files.items()}
+    return compare(sessions, INPUT, baseline, seconds)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from harness import agreement, cell, progress, scores_of, table, units
 from networks import EXAMPLE, cifar_task, mobilenet_task, vit_task
 
@@ -70,7 +71,7 @@ def main() -> None:
         if absent := ENTRIES[name].absent:
             print(f"without {name}: {absent}")
     torch.manual_seed(0)
-    data = Path(os.environ.get("PENJING_DATA", "."))
+    data = data_folder()
     makers: dict[str, Callable[[], Task]] = {
         "ResNet-20": lambda: cifar_task(20, data),
         "MobileNetV2": mobilenet_task,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from data_folder import data_folder
 from networks import small_tasks
 
 from penjing.contract import Array, Artifact, Session
@@ -106,7 +106,7 @@ def run_small(
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows: list[dict[str, Any]] = []
-    for name, make in small_tasks(Path(os.environ.get("PENJING_DATA", "."))).items():
+    for name, make in small_tasks(data_folder()).items():
         if options.only in name:
             try:
                 rows += rows_of(make())

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from networks import cifar_task, mobilenet_task, vit_task
 from peers import SAMPLES, calibration, quantize_static
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a model's name")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = Path(os.environ.get("PENJING_DATA", "."))
+    folder = data_folder()
     makers = {
         "ResNet-20": lambda: cifar_task(20, folder),
         "ResNet-56": lambda: cifar_task(56, folder),

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from networks import cifar_task, require
+from data_folder import data_folder, require
+from networks import cifar_task
 from torch import nn
 from torch.nn import functional
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a model's name")
     parser.add_argument("--peer", choices=["torch-pruning"])
     options = parser.parse_args()
-    folder = Path(os.environ.get("PENJING_DATA", "."))
+    folder = data_folder()
     makers: dict[str, tuple[Callable[[], Task], list[float], str]] = {
         "ResNet-20": (lambda: cifar_task(20, folder), [0.1, 0.3, 0.5, 0.7], ".conv1"),
         "ResNet-56": (lambda: cifar_task(56, folder), [0.1, 0.3, 0.5, 0.7], ".conv1"),

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from data_folder import data_folder
 from harness import scores_of, table
 from networks import cifar_task
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--refine", type=int, default=0, help="steps for each block; 0 is nearest")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = Path(os.environ.get("PENJING_DATA", "."))
+    folder = data_folder()
     rows: list[Row] = []
     for depth in options.models:
         task = cifar_task(depth, folder)

@@ -13,7 +13,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from networks import EXAMPLE, Inverted, conv_bn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -235,8 +235,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--images", type=int, default=10_000, help="of the test data, at most")
     options = parser.parse_args()
-    if not os.environ.get("PENJING_DATA"):
-        parser.error("PENJING_DATA isn't set: the folder with data/ and models/")
+    data_folder(needed_by=parser)
     torch.set_num_threads(1)
     kept = options.json.with_suffix(".safetensors") if options.json else None
     task = trained(options.width, options.epochs, kept)

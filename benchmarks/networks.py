@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from data_folder import require
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -348,9 +349,3 @@ def vit_task() -> Task:
     """See `random_task`."""
     torch.manual_seed(0)
     return random_task(ViTTiny(), "ViT-Tiny")
-
-
-def require(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; set PENJING_DATA to the folder that has it")
-    return path

@@ -32,10 +32,12 @@ from harness import progress, table
 from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.bounds import upper_bound
 from penjing.measure.scores import greatest_loss
-from penjing.search.looks import MOST_LOOKS, prove
-from penjing.search.promise import TEST, VALIDATION, Promise, promise
-from penjing.search.result import Candidate, Result, choose
-from penjing.search.workshop import BASELINE
+from penjing.trials.candidate import Candidate
+from penjing.trials.certify import prove
+from penjing.trials.choice import choose
+from penjing.trials.promise import MOST_LOOKS, TEST, VALIDATION, Promise, promise
+from penjing.trials.result import Result
+from penjing.trials.trial import Status, Trial
 
 BUDGET, CONFIDENCE, OVER, GOOD = 1.0, 0.95, 1.05, 0.3
 NUMBERS = (1, 3, 8, 16, 64)
@@ -190,33 +192,41 @@ def draw(
     return found
 
 
-def _candidate(name: str, ratio: float, found: Drop, status: str) -> Candidate:
+def _trial(candidate: Candidate, ratio: float, lost: Drop, status: str) -> Trial:
     times = Latency(ratio, ratio, ratio, 0.999 * ratio, 1.001 * ratio, 15)
-    return Candidate(
-        name, (), status, measurement=Measurement(file_bytes=1, latency=times, drop=found)
-    )
+    figures = Measurement(file_bytes=1, latency=times, drop=lost)
+    return Trial(candidate, candidate.key, Status(status), measurement=figures)
 
 
-ORIGINAL = _candidate(BASELINE, 1.0, Drop(0.0, 0.0, CONFIDENCE, 1), "baseline")
+CANDIDATES = [Candidate(({"number": k},)) for k in range(max(NUMBERS))]
+NUMBER = {candidate.key: k for k, candidate in enumerate(CANDIDATES)}
+ORIGINAL = _trial(Candidate(), 1.0, Drop(0.0, 0.0, CONFIDENCE, 1), "baseline")
 
 
 def fit(
-    made: Promise, some: Sequence[int], drops: Array, bounds: Array, score: Callable[[str], Array]
+    made: Promise,
+    some: Sequence[int],
+    drops: Array,
+    bounds: Array,
+    score: Callable[[int | None], Array],
 ) -> int | None:
     """The candidate that a fit delivers, of those that validation may select; the first is the
-    fastest. The others are left out, for no function takes them into account."""
-    candidates = []
+    fastest. The others are left out, for no function takes them into account.
+
+    Args:
+        score: gives the score of a candidate on every test sample, of the original for None.
+    """
+    trials = []
     for k in some:
-        found = Drop(float(drops[k]), float(bounds[k]), made.confidence, 1)
-        status, _ = made.judge(found)
-        candidates.append(_candidate(str(k), 0.2 + 0.01 * k, found, status))
-    best, why = choose(ORIGINAL, candidates, "latency", BUDGET)
+        lost = Drop(float(drops[k]), float(bounds[k]), made.confidence, 1)
+        trials.append(_trial(CANDIDATES[k], 0.2 + 0.01 * k, lost, made.judge(lost)[0]))
+    best, why = choose(ORIGINAL, trials, "latency", BUDGET)
     result = Result(
-        "", "", "", "latency", BUDGET, CONFIDENCE, 0, {}, ORIGINAL, tuple(candidates), best.name,
-        why, certified_by=made.certified_by,
+        "", "", "", "latency", BUDGET, CONFIDENCE, 0, {}, ORIGINAL, tuple(trials), best.key, why,
+        certified_by=made.certified_by,
     )  # fmt: skip
-    chosen = prove(result, score).chosen
-    return None if chosen == BASELINE else int(chosen)
+    proven = prove(result, lambda trial: score(NUMBER.get(trial.key)))
+    return NUMBER.get(proven.best)
 
 
 def fits_by_number(
@@ -229,9 +239,9 @@ def fits_by_number(
     where = [(group, k) for group in test for k in range(group.counts.shape[1])]
     for row in range(len(drops)):
 
-        def score(name: str, row: int = row) -> Array:
-            group, k = where[0 if name == BASELINE else int(name)]
-            return group.arrays(row, k)[0 if name == BASELINE else 1]
+        def score(number: int | None, row: int = row) -> Array:
+            group, k = where[number or 0]
+            return group.arrays(row, k)[0 if number is None else 1]
 
         before: tuple[list[int], int | None] = [], None
         for number in numbers:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from data_folder import data_folder, require
 from harness import scores_of, table
 from networks import cifar_task
 
@@ -45,7 +46,6 @@ COLUMNS = (
     "file_bytes",
     "seconds",
 )
-PEERS = Path(__file__).resolve().parents[2] / "shared" / "peers"
 PEER_LINE = re.compile(r"(.*int8.*?)\s+accuracy (\S+) .* file_bytes (\d+)")
 
 
@@ -62,10 +62,7 @@ def main() -> None:
     if options.json and options.json.exists():
         known = json.loads(options.json.read_text())["rows"]
     rows = Rows(known, options.json)
-    tasks = {
-        depth: cifar_task(depth, Path(os.environ.get("PENJING_DATA", ".")))
-        for depth in options.models
-    }
+    tasks = {depth: cifar_task(depth, data_folder()) for depth in options.models}
     if options.peers:
         for depth in tasks:
             rows.add_all(f"ResNet-{depth}", lambda depth=depth: peers(options.peers, depth))
@@ -137,10 +134,11 @@ def row_of(
 
 def peers(python: str, depth: int) -> list[Row]:
     """The int8 files of ONNX Runtime's quantizer, NNCF and ExecuTorch."""
-    command = [python, str(PEERS / "int8_peers.py"), f"resnet{depth}"]
+    script = require(data_folder() / "peers/int8_peers.py").resolve()
+    command = [python, str(script), f"resnet{depth}"]
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=PEERS, env=clean
+        command, capture_output=True, text=True, check=False, cwd=script.parent, env=clean
     )
     found = [match for line in done.stdout.splitlines() if (match := PEER_LINE.match(line))]
     if not found:

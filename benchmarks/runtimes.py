@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from harness import agreement, cell, table, units
 from networks import cifar_task, densenet_task, jpeg_task, mobilenet_task, vit_task
 from peers import PEERS, SAMPLES
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1, help="of calibration inputs, for accuracy")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = Path(os.environ.get("PENJING_DATA", "."))
+    data = data_folder()
     makers: dict[str, Callable[[], Task]] = {
         "ResNet-20": lambda: cifar_task(20, data),
         "ResNet-56": lambda: cifar_task(56, data),

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from data_folder import data_folder
 from harness import table
 from layers_alone import File
 from networks import cifar_task
@@ -163,7 +163,7 @@ def main() -> None:
     if without is None:
         sys.exit("no processor without VNNI: apt-get install qemu-user-static")
     print(f"this processor: {this_processor()}; without VNNI: {without}\n", flush=True)
-    folder = Path(os.environ.get("PENJING_DATA", "."))
+    folder = data_folder()
     rows = []
     for depth in (20, 56):
         if options.only in f"ResNet-{depth}":

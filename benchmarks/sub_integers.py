@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from harness import progress
 from networks import EXAMPLE
 from torch import Tensor, nn
@@ -232,9 +232,7 @@ def main() -> None:
     parser.add_argument("--networks", type=Path)
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     options = parser.parse_args()
-    if not os.environ.get("PENJING_DATA"):
-        parser.error("PENJING_DATA isn't set: the folder with data/ and models/")
-    folder = Path(os.environ["PENJING_DATA"])
+    folder = data_folder(needed_by=parser)
     rows: list[Row] = []
     if options.json and options.json.exists():
         rows = json.loads(options.json.read_text())

@@ -95,6 +95,7 @@ def task() -> Task:
     model, data = ResNet20().eval(), pixels(archive)
     model.load_state_dict(load_file(weights))
     test = Arrays(data["test_x"], data["test_y"], mean=MEAN, std=STD)
-    options = {"mean": MEAN, "std": STD, "augment": "flip-crop", "shuffle": True}
-    train = Arrays(data["train_x"], data["train_y"], **options)
+    train = Arrays(
+        data["train_x"], data["train_y"], mean=MEAN, std=STD, augment="flip-crop", shuffle=True
+    )
     return Task(model, next(iter(test))[0][:2], train, test, name="cifar10-resnet20")

@@ -21,9 +21,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from penjing.contract import Measurement
 from penjing.runtimes import registry
-from penjing.search.result import Candidate, Result
+from penjing.trials.result import Result
+from tests.fits import trial
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad_inputs.md"
 Provoke = Callable[[Path, pytest.MonkeyPatch], list[str]]
@@ -164,7 +164,7 @@ def failing(where: Any, name: str, number: int, provoke: Provoke) -> Provoke:
 
 def earlier_result(folder: Path, _: pytest.MonkeyPatch) -> list[str]:
     """Fit into a folder that holds a result."""
-    baseline = Candidate("original", (), "baseline", measurement=Measurement())
+    baseline = trial("original", (), "baseline")
     Result("other", "cpu", "m", "latency", 1.0, 0.95, 0, {}, baseline).save(folder)
     return ["fit", "tests.bad_tasks:good", "--out", str(folder)]
 
@@ -184,7 +184,7 @@ def no_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def capture(*_: Any, **__: Any) -> None:
         torch.empty(2**60)
 
-    monkeypatch.setattr("penjing.search.export.capture", capture)
+    monkeypatch.setattr("penjing.tools.export.capture", capture)
     return task("good")(folder, monkeypatch)
 
 
@@ -415,7 +415,7 @@ ROWS = [
     Row(61, "clock goes backwards: durations are of the monotonic clock", "", 0,
         test="tests/test_bad_inputs.py::test_durations_are_of_the_monotonic_clock"),
     Row(62, "all trials failed: the original is the answer", "no candidate was finished", 0,
-        test="tests/test_search.py::test_choose"),
+        test="tests/test_choice.py::test_choose"),
     Row(63, "truncated at any byte",
         "penjing: error: .../model.onnx has changed: sha256 ..., wanted 000000000000; make it "
         "again", 3, changed(lambda good: good[:40])),

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from penjing.errors import PenjingError
 from penjing.files import sha256_of
-from penjing.network.save import FORMAT, restore
+from penjing.network.save import FORMAT, OLDEST, restore
 from tests.fuzz_plans import CANARY, CODE, SING, Seed
 
 RECORD, WEIGHTS = "network.json", "weights.safetensors"
@@ -151,6 +151,16 @@ UNSAFE: dict[str, Change] = {
     "code as an edit": _record(lambda r: _edit(r).update(edit=CODE[6])),
     "code as a method": _record(lambda r: r["plans"][0].update(method=CODE[6])),
     "an attribute of Python's": _record(lambda r: _renamed(r, "__class__.__init__")),
+    "a part that isn't there": _record(lambda r: r["plans"][-1].update(parts=[["layer4_conv"]])),
+    "a part that is no layer": _record(lambda r: r["plans"][-1].update(parts=[["x"]])),
+    "a part from its end to its beginning": _record(
+        lambda r: r["plans"][-1].update(parts=[["linear", "conv2d"]])
+    ),
+    "code as a part": _record(lambda r: r["plans"][-1].update(parts=[[CODE[0]]])),
+    "a part of three nodes": _record(
+        lambda r: r["plans"][-1].update(parts=[["x", "conv2d", "linear"]])
+    ),
+    "a part that is a name": _record(lambda r: r["plans"][-1].update(parts=["conv2d"])),
     "an unknown edit": _record(lambda r: _edit(r).update(edit="run")),
     "an unknown key": _record(lambda r: _edit(r).update(also=1)),
     "a key missing": _record(lambda r: _without(_edit(r), "weights")),
@@ -205,7 +215,7 @@ UNSAFE: dict[str, Change] = {
 """By what is wrong: refused with exit code 3."""
 HONEST: dict[str, Change] = {
     "a newer format": _record(lambda r: r.update(format=FORMAT + 1)),
-    "an older format": _record(lambda r: r.update(format=FORMAT - 1)),
+    "an older format": _record(lambda r: r.update(format=OLDEST - 1)),
     "weights missing": lambda folder, seed: (folder / WEIGHTS).unlink(),
 }
 """Mistakes that anybody makes: refused with exit code 2."""

@@ -39,6 +39,7 @@ from penjing.passes import (
     Pass,
     PruneChannels,
     Quantize,
+    Reconstruct,
     Ternarize,
 )
 from penjing.task import Task
@@ -84,7 +85,7 @@ class Net(nn.Module):
 
 RECIPES: tuple[tuple[Pass, ...], ...] = (
     (PruneChannels(0.5), Quantize(samples=4, split_silu=True), CorrectBias(samples=4)),
-    (Equalize(), Quantize(samples=4, weights=4, scales="tensor")),
+    (Equalize(), Quantize(samples=4, weights=4, scales="tensor"), Reconstruct(samples=4, steps=1)),
     (Quantize(samples=4, activations=None, weights=3, group=2),),
     (Ternarize("two", activations=8, samples=4),),
     (Binarize(learned_sign=True, shortcuts=True),),
@@ -229,9 +230,20 @@ def _of_another(record: Any, seed: Seed, others: tuple[Seed, ...], draw: random.
         mine.insert(draw.randrange(len(mine) + 1), copy.deepcopy(draw.choice(edits)))
 
 
+def _another_part(record: Any, seed: Seed, others: Any, draw: random.Random) -> None:
+    """A part that is another, of a plan that has some."""
+    plans = record.get("plans")
+    known = [one for one in plans if isinstance(one, dict)] if isinstance(plans, list) else []
+    lists = [one["parts"] for one in known if isinstance(one.get("parts"), list) and one["parts"]]
+    if lists:
+        parts = draw.choice(lists)
+        names = [draw.choice((*CODE, *seed.names)) for _ in range(draw.randrange(4))]
+        parts[draw.randrange(len(parts))] = draw.choice((names, draw.choice(ODD)))
+
+
 MUTATIONS: tuple[Callable[..., None], ...] = (
     _another_value, _another_number, _another_name, _another_word, _gone, _twice, _shuffled,
-    _of_another,
+    _of_another, _another_part,
 )  # fmt: skip
 
 

@@ -19,8 +19,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from penjing.errors import PenjingError
-from penjing.search.bench import bench
-from penjing.search.quarantine import Limits
+from penjing.tools.bench import bench
+from penjing.tools.quarantine import Limits
 
 LOW, SHORT = Limits(memory_bytes=2**30), Limits(seconds=1.0)
 """Of the tests: terabytes aren't to be had, and what never ends doesn't in a second."""

@@ -24,10 +24,10 @@ from penjing.runtimes import registry
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import Entry
 from penjing.search import folder
-from penjing.search.instruments import Instruments
-from penjing.search.workshop import STEM, UNTUNED
 from penjing.targets import Target, this_machine
 from penjing.task import Task, as_call, cross_entropy
+from penjing.trials.files import STEM
+from penjing.trials.instruments import Instruments
 
 
 @dataclass
@@ -76,8 +76,8 @@ class Told:
         self, runtime: Runtime, artifact: Artifact, inputs: Any, runs: int
     ) -> Mapping[str, float] | None:
         """Layers of the original take 1, those of every other file 2 if they are slow."""
-        whose = artifact.path.parent.name
-        return dict.fromkeys(self.slow, 1.0 if whose == "original" else 2.0)
+        quantized = any(True for _ in grids(Direct.networks[artifact.sha256]))
+        return dict.fromkeys(self.slow, 2.0 if quantized else 1.0)
 
 
 class Direct(Runtime):
@@ -134,8 +134,8 @@ def known(monkeypatch: pytest.MonkeyPatch, *runtimes: type[Runtime]) -> None:
     for one in runtimes:
         entry = Entry(f"{one.__module__}:{one.__name__}", one.ending, ("numpy",), "", "")
         monkeypatch.setitem(registry.ENTRIES, one.name, entry)
-    for stems, kept in (((STEM,), "DELIVERED"), ((STEM, UNTUNED), "OF_CANDIDATES")):
-        names = {f"{stem}{one.ending}" for stem in stems for one in runtimes}
+    for kept in ("DELIVERED", "OF_CANDIDATES"):
+        names = {f"{STEM}{runtime.ending}" for runtime in runtimes}
         monkeypatch.setattr(folder, kept, getattr(folder, kept) | names)
 
 

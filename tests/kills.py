@@ -182,13 +182,16 @@ class Fit:
 
 def _prepare() -> None:
     """Make a fit short, and import what it needs, so that it begins at once when it is forked."""
-    from penjing.search import elsewhere, fit, fixed_list, recipes, workshop
+    from penjing.search import fit, run, study, ways
+    from penjing.search.strategies import cutting
+    from penjing.trials import timing
+    from penjing.trials.instruments import Instruments
 
     warnings.simplefilter("ignore")
-    recipes.CUTS = (0.5,)
-    workshop.LATENCY_SECONDS = fixed_list.LATENCY_SECONDS = 0.05
-    workshop.Workshop._peak_process_bytes = lambda *_: None  # type: ignore[method-assign]
-    for module in (elsewhere, fit):
+    cutting.CUTS = (0.5,)
+    timing.LATENCY_SECONDS = study.LATENCY_SECONDS = run.LATENCY_SECONDS = 0.05  # type: ignore[attr-defined]
+    Instruments.peak = lambda *_: None  # type: ignore[method-assign, assignment]
+    for module in (ways, fit):
         module.installed = lambda: ["onnxruntime"]  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         hear, tell = os.pipe()
@@ -215,7 +218,7 @@ def _command_line(arguments: list[str]) -> int:
 
 def _state(out: Path) -> str:
     """What a fit that was stopped has left, in words."""
-    from penjing.search.result import Result
+    from penjing.trials.result import Result
 
     if not out.exists():
         return "no folder"
@@ -226,7 +229,7 @@ def _state(out: Path) -> str:
         return "a finished result"
     if result.baseline.artifact is None:
         return "a result without a figure"
-    done = sum(one.artifact is not None for one in result.candidates)
+    done = sum(one.artifact is not None for one in result.trials)
     return f"the original and {done} candidates" if done else "the original"
 
 
@@ -235,7 +238,7 @@ def _wrong_in(out: Path, finished: bool = False) -> str:
     from penjing.errors import InputError
     from penjing.files import sha256
     from penjing.runtimes.registry import find_runtime
-    from penjing.search.result import Result
+    from penjing.trials.result import Result
 
     if not (out / "result.json").exists():
         return "no result" if finished else ""
@@ -245,7 +248,7 @@ def _wrong_in(out: Path, finished: bool = False) -> str:
         return str(error)
     files = {one.artifact: one for one in result.everything if one.artifact}
     if result.artifact:
-        files[result.artifact] = result.find(result.chosen)
+        files[result.artifact] = result.answer
     for name, candidate in files.items():
         paths = find_runtime(candidate.runtime).files(out / name)
         if not all(one.exists() for one in paths) or sha256(*paths) != candidate.sha256:

@@ -16,7 +16,7 @@ def run() -> None:
     patch = pytest.MonkeyPatch()
     only(patch, Direct)
     told = Told(lambda _: 1.0).instruments()
-    patch.setattr("penjing.search.fit.Instruments", lambda: told)
+    patch.setattr("penjing.search.options.Instruments", lambda: told)
     options = ["--epochs", "4", "--max-drop", "20", "--goal", "size"]
     sys.argv = ["penjing", "fit", str(TASK), *options, *sys.argv[1:]]
     main()

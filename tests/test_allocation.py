@@ -21,10 +21,10 @@ from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import PruneChannels
 from penjing.passes.budget import Budget
 from penjing.passes.widths import Widths
-from penjing.search import latency_table as search
-from penjing.search import recipes
 from penjing.targets import find_target, this_machine
 from penjing.task import Task
+from penjing.tools import latency_table as search
+from penjing.trials import recipe as recipes
 from tests.reference_networks import NETWORKS, build
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from penjing.errors import InputError
-from penjing.search import recipes
-from penjing.search.fit import fit
-from penjing.search.result import Result
+from penjing.search.strategies.cutting import CUTS
+from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
+from tests.fits import fit
 from tests.instruments import Direct, Told, only, small_task
 
 TIMES = {
@@ -35,18 +35,18 @@ def test_a_fit_by_epochs_tries_everything_and_trains_exactly_so_long(tmp_path: P
     told = Told(TIMES.__getitem__)
     result = _fit(tmp_path / "out", told)
     assert result.finished
-    assert {one.name for one in result.everything} == set(TIMES)
-    assert {one.status for one in result.candidates} == {"kept"}
+    assert {one.title for one in result.everything} == set(TIMES)
+    assert {one.status for one in result.trials} == {"kept"}
     trained = [
         TuneOptions(**step["options"])
-        for one in result.candidates
-        for step in one.recipe
+        for one in result.trials
+        for step in one.candidate.recipe
         if step["method"] == "Tune"
     ]
-    assert {(one.epochs, one.seconds) for one in trained} == {(2, None)}
-    assert len(trained) == 2 * len(recipes.CUTS)
+    assert {one.epochs for one in trained} == {2}
+    assert len(trained) == 2 * len(CUTS)
     assert result.chosen == "prune 75 % + int8"
-    found = {one.name: one.measurement.latency for one in result.candidates}
+    found = {one.title: one.measurement.latency for one in result.trials}
     assert {name: one.ratio for name, one in found.items() if one} == {
         name: ratio for name, ratio in TIMES.items() if name != "original"
     }
@@ -63,15 +63,15 @@ def test_the_same_fit_ends_alike_whatever_the_clock_says(tmp_path: Path) -> None
     real = replace(late.instruments(), clock=clock)
     slow = fit(small_task(), "cpu", 60.0, 1.0, tmp_path / "slow", epochs=2, instruments=real)
     without = [
-        [replace(one, seconds=0.0).name for one in result.candidates] for result in (quick, slow)
+        [replace(one, seconds=0.0).title for one in result.trials] for result in (quick, slow)
     ]
     assert without[0] == without[1]
-    assert [one.sha256 for one in quick.candidates] == [one.sha256 for one in slow.candidates]
+    assert [one.sha256 for one in quick.trials] == [one.sha256 for one in slow.trials]
     assert json.dumps(quick.notes) == json.dumps(slow.notes)
     assert (quick.chosen, quick.reason) == (slow.chosen, slow.reason)
     assert quick.verdicts == slow.verdicts
 
 
 def test_epochs_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--epochs must be a positive number; found 0"):
+    with pytest.raises(InputError, match="`epochs` must be a positive number; found 0"):
         fit("digits", out=tmp_path / "out", epochs=0)

@@ -16,17 +16,19 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from penjing.batches import Reading, Wanted, number_of_batches, reading
 from penjing.checks import check, require_scores
+from penjing.contract import Measurement
 from penjing.data import Arrays, calibration
 from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import capture
 from penjing.overlap import require_apart
 from penjing.report.table import headings
-from penjing.search.result import Candidate, Result
 from penjing.splits import with_validation
 from penjing.task import Metric, Task
+from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
+from tests.fits import trial
 
 
 def _task(train: Any, **changes: Any) -> Task:
@@ -308,8 +310,7 @@ def test_a_regression_decides_nothing(outputs: int, targets: Tensor, decides: bo
 
 
 def test_the_score_goes_by_the_name_of_its_metric() -> None:
-    measured = dataclasses.replace(Candidate("original", (), "baseline").measurement, metric="r2")
-    baseline = Candidate("original", (), "baseline", measurement=measured)
+    baseline = trial("original", (), "baseline", measurement=Measurement(metric="r2"))
     result = Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, baseline)
     assert headings(result)[1] == "r2"
 

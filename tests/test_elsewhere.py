@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -20,14 +21,17 @@ from penjing.network.fake_quantized import value_grids
 from penjing.runtimes import registry
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import Entry
-from penjing.search.elsewhere import Elsewhere, Way
-from penjing.search.fit import fit
-from penjing.search.ledger import Ledger
-from penjing.search.result import Candidate, Result
-from penjing.search.rungs import Rungs
-from penjing.search.workshop import BASELINE
+from penjing.search.schedule import Schedule
+from penjing.search.strategies.rounding import Rounding
+from penjing.search.study import Study
+from penjing.search.ways import Way, Ways
 from penjing.targets import this_machine
 from penjing.task import Task
+from penjing.trials.ledger import Ledger
+from penjing.trials.result import Result
+from penjing.trials.trial import ORIGINAL, Status, Trial
+from penjing.tune.options import TuneOptions
+from tests.fits import fit
 from tests.instruments import Another, Direct, Told, only, small_task
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -84,16 +88,17 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     demands = {"outputs": True}
     monkeypatch.setattr(Twin, "demands", demands)
     result = _fit(tmp_path / "out")
-    found = {one.name: one for one in result.candidates}
+    found = {one.title: one for one in result.trials}
     for base in ("original", "int8"):
         mine, usual = found[f"{base} in twin"], result.find(base)
         assert mine.runtime == "twin"
         rounding = demands if base == "int8" else {}
-        assert list(mine.recipe) == [{**step, **rounding} for step in usual.recipe]
+        steps = [{**step, **rounding} for step in usual.candidate.recipe]
+        assert list(mine.candidate.recipe) == steps
         if not rounding:  # else it is another file
             assert mine.measurement.score == usual.measurement.score
         assert mine.measurement.latency is not None
-        assert any(line.startswith(f"{mine.name} against {base}: ") for line in result.verdicts)
+        assert any(line.startswith(f"{mine.title} against {base}: ") for line in result.verdicts)
     chosen = result.find(result.chosen)
     ending = ".twin" if chosen.runtime == "twin" else ".onnx"
     assert result.artifact == f"model{ending}"
@@ -112,45 +117,60 @@ def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_demands(
         small_task(), max_drop=60.0, out=tmp_path, epochs=1, instruments=told.instruments()
     )
     both = result.find("prune 25 % + int8 in another")
-    assert [step["method"] for step in both.recipe] == [
+    assert [step["method"] for step in both.candidate.recipe] == [
         "PruneChannels", "Compensate", "Tune", "Quantize",
     ]  # fmt: skip
-    assert both.recipe[-1]["symmetric"]
+    assert both.candidate.recipe[-1]["symmetric"]
     assert not result.find("int8").recipe[-1]["symmetric"]
     grids = value_grids(Direct.networks[str(both.sha256)])
     assert grids
     assert all(grid.zero_point == 128 for grid in grids)
     plain = result.find("prune 25 %")  # which gains nothing in another
-    assert plain.recipe == both.recipe[:-1]
+    assert plain.candidate.recipe == both.candidate.recipe[:-1]
 
 
-def _timed(name: str, ratio: float, status: str = "kept", runtime: str = "twin") -> Candidate:
+def _timed(ratio: float) -> Measurement:
     latency = Latency(1, 1, ratio, 0.98 * ratio, 1.02 * ratio, 20)
-    found = Measurement(latency=latency, drop=Drop(0.1, 0.2, 0.95, 1000), file_bytes=100)
-    return Candidate(name, (), status, "", found, runtime=runtime)
+    return Measurement(latency=latency, drop=Drop(0.1, 0.2, 0.95, 1000), file_bytes=100)
 
 
 @pytest.mark.parametrize(
-    ("found", "goes_on"),
+    ("usual", "twin", "goes_on"),
     [
-        ([_timed("int8", 0.5), _timed("int8 in twin", 0.4)], "twin"),
-        ([_timed("int8", 0.4), _timed("int8 in twin", 0.5)], "onnxruntime"),
-        ([_timed("int8", 0.5), _timed("int8 in twin", 0.3, "over budget")], "onnxruntime"),
-        ([_timed("int8", 0.3, "over budget"), _timed("int8 in twin", 0.5)], "twin"),
-        ([_timed("int8", 1.3), _timed("int8 in twin", 1.2)], "twin"),
+        ((0.5, Status.KEPT), (0.4, Status.KEPT), "twin"),
+        ((0.4, Status.KEPT), (0.5, Status.KEPT), "onnxruntime"),
+        ((0.5, Status.KEPT), (0.3, Status.OVER_BUDGET), "onnxruntime"),
+        ((0.3, Status.OVER_BUDGET), (0.5, Status.KEPT), "twin"),
+        ((1.3, Status.KEPT), (1.2, Status.KEPT), "twin"),
     ],
 )
 def test_the_way_that_goes_on_is_the_fastest_in_which_the_budget_is_kept(
-    found: list[Candidate], goes_on: str, tmp_path: Path
+    usual: tuple[float, Status], twin: tuple[float, Status], goes_on: str, tmp_path: Path
 ) -> None:
-    elsewhere = Elsewhere(Way(OnnxRuntime()), [Way(Twin())])
-    original = _timed(BASELINE, 1.0, "baseline")
-    ledger = Ledger(tmp_path, Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, original))
-    ledger.record(*found)
-    rungs = Rungs(elsewhere, ledger)
-    rungs.try_everywhere(lambda rung, way: ledger.result.find(elsewhere.named(rung, way)))
-    assert rungs.way.runtime.name == goes_on
-    assert rungs.name == ("int8" if goes_on == "onnxruntime" else "int8 in twin")
+    ways = Ways(Way(OnnxRuntime()), [Way(Twin())])
+    original = Trial(
+        ways.usual.candidate(), ORIGINAL, Status.BASELINE, measurement=_timed(1.0)
+    )
+    result = Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, original)
+    ledger = Ledger.begin(tmp_path, result)
+    ledger.record(original)
+    study = Study(
+        this_machine(), ways, Schedule(lambda: 0.0, 1e9), TuneOptions(), ledger,
+        evaluator=None,  # type: ignore[arg-type]  # nothing is measured
+    )  # fmt: skip
+    rounding = Rounding(study)
+    proposals, told = rounding.try_everywhere(), {"onnxruntime": usual, "twin": twin}
+    trials = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            (proposal,) = proposals.send(trials)  # type: ignore[arg-type]
+            ratio, status = told[proposal.candidate.runtime]
+            trial = Trial(proposal.candidate, proposal.title, status, "", _timed(ratio))
+            ledger.record(trial)
+            trials = [trial]
+    assert rounding.way.runtime.name == goes_on
+    assert rounding.trial is not None
+    assert rounding.trial.title == ("int8" if goes_on == "onnxruntime" else "int8 in twin")
 
 
 def test_what_is_rounded_is_not_made_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +178,9 @@ def test_what_is_rounded_is_not_made_in_half_precision(monkeypatch: pytest.Monke
     monkeypatch.setattr(OnnxRuntime, "half_values", True)
     usual, twin = OnnxRuntime(), Twin()
     ways = [Way(usual, "float16"), Way(twin), Way(twin, "float16")]
-    elsewhere = Elsewhere(Way(usual), ways)
-    assert elsewhere.integer == [Way(usual), Way(twin)]
-    assert [elsewhere.named("original", way) for way in (Way(usual), *ways)] == [
+    every = Ways(Way(usual), ways)
+    assert every.integer == [Way(usual), Way(twin)]
+    assert [every.title("original", way) for way in (Way(usual), *ways)] == [
         "original", "original in float16", "original in twin", "original in float16 in twin",
     ]  # fmt: skip
 
@@ -172,15 +192,15 @@ def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
     only = replace(this_machine(), runtimes=("onnxruntime",), precisions=PRECISIONS)
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: only)
     result = _fit(tmp_path / "out")
-    halves = [one for one in result.candidates if one.floats == "float16"]
-    assert "original in float16" in [one.name for one in halves]
+    halves = [one for one in result.trials if one.candidate.floats == "float16"]
+    assert "original in float16" in [one.title for one in halves]
     for one in halves:
         assert one.status != "failed", one.reason
         assert one.measurement.latency is not None
-        usual = result.find(one.name.removesuffix(" in float16"))
+        usual = result.find(one.title.removesuffix(" in float16"))
         assert one.measurement.file_bytes < 0.6 * usual.measurement.file_bytes
         assert any(
-            line.startswith(f"{one.name} against {usual.name}: ") for line in result.verdicts
+            line.startswith(f"{one.title} against {usual.title}: ") for line in result.verdicts
         )
     assert Result.load(tmp_path / "out") == result
 
@@ -193,14 +213,14 @@ def test_a_fit_is_made_in_the_targets_first_runtime(
     there = replace(this_machine(), runtimes=("twin",))
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: there)
     result = _fit(tmp_path / "out")
-    assert {one.status for one in result.candidates} >= {"kept"}
+    assert {one.status for one in result.trials} >= {"kept"}
     assert {one.runtime for one in result.everything} == {"twin"}
     assert all(one.artifact.endswith(".twin") for one in result.everything if one.artifact)
     assert not any("too little time to try" in line for line in result.notes)
     int8 = result.find("int8")
-    assert int8.recipe[-1]["symmetric"]
+    assert int8.candidate.recipe[-1]["symmetric"]
     graph = onnx.load(tmp_path / "out" / int8.artifact).graph
-    known = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    known = {one.title: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     zeros = [known[one.input[2]] for one in graph.node if one.op_type == "QuantizeLinear"]
     assert zeros
     assert all(zero == 128 for zero in zeros)

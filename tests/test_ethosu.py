@@ -17,9 +17,9 @@ from penjing.measure.parity import parity
 from penjing.network import Network, capture
 from penjing.passes.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES, runtime_of
-from penjing.search.inputs import open_file
 from penjing.targets import find_target
 from penjing.task import Task
+from penjing.tools.inputs import open_file
 from tests.runtime_networks import assert_estimated_by_vela, gap, network_of
 from tests.test_quantize import Small
 
@@ -88,7 +88,7 @@ def test_what_runs_here_is_what_was_compiled(
     assert found.max_difference <= 2.5 * network.tensor("linear_scale").item()
     assert found.same_decisions is not None
     assert found.same_decisions > 0.95
-    assert {one["dtype"] for one in (*session.takes, *session.gives)} == {np.int8}
+    assert {one["dtype"] for one in (*session.file.takes, *session.file.gives)} == {np.int8}
     assert EthosU().weight_bytes(artifact) > 0
     assert runtime_of(artifact.path).name == "ethosu"
     assert runtime_of(EthosU().files(artifact.path)[1]).name == "litert"

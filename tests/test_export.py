@@ -22,10 +22,10 @@ from penjing.network.fake_quantized import unrounded
 from penjing.network.layers import LAYERS
 from penjing.passes import Quantize
 from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.search.divergence import first_divergence
-from penjing.search.export import export, verify
 from penjing.targets import this_machine
 from penjing.task import Task
+from penjing.tools.export import export, verify
+from penjing.trials.divergence import first_divergence
 from tests.reference_networks import self_taught
 
 
@@ -125,7 +125,7 @@ def test_a_file_that_departs_from_its_network_is_not_written(
 ) -> None:
     task = self_taught()
     monkeypatch.setattr(_Astray, "layer", "conv2")
-    monkeypatch.setattr("penjing.search.export.find_runtime", lambda _: _Astray())
+    monkeypatch.setattr("penjing.tools.export.find_runtime", lambda _: _Astray())
     with pytest.raises(DivergenceError, match="the first layer astray is conv2; likely cause"):
         export(task, "onnxruntime", tmp_path, this_machine(), precision)
     assert not list(tmp_path.iterdir())

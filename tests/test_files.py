@@ -81,6 +81,6 @@ def test_folders_that_were_made_in_vain_go_again(
     assert require_writable_folder(made[-1]) == made
     assert require_writable_folder(made[-1]) == []
     monkeypatch.setattr(os, "open", full)
-    with pytest.raises(DiskError, match="No space left on device; choose another with --out"):
+    with pytest.raises(DiskError, match="No space left on device; choose another with `out`"):
         require_writable_folder(tmp_path / "c" / "d")
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]

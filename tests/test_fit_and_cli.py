@@ -18,9 +18,9 @@ from penjing.cli import app
 from penjing.data import Arrays
 from penjing.reference import find_task
 from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.search.fit import fit
-from penjing.search.result import Result
 from penjing.task import Task
+from penjing.trials.result import Result
+from tests.fits import fit
 from tests.instruments import Told, only
 
 
@@ -41,7 +41,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told = Told(lambda name: 0.5 if "int8" in name else 1.0).instruments()
     with pytest.MonkeyPatch.context() as patch:
         only(patch, OnnxRuntime)
-        patch.setattr("penjing.search.recipes.CUTS", (0.5,))
+        patch.setattr("penjing.search.strategies.cutting.CUTS", (0.5,))
         patch.setattr("penjing.search.fit.Instruments", lambda: told)
         done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import penjing
+from penjing.passes import PASSES
+from penjing.runtimes.registry import ENTRIES
 
 SOURCE = Path(penjing.__file__).parent
 FLOORS = {
     "errors": 1, "files": 1, "printable": 1, "processor": 1, "quiet": 1, "strict_json": 1,
-    "telemetry": 1,
+    "telemetry": 1, "version": 1,
     "contract": 2, "task": 2, "batches": 2, "data": 2, "splits": 2, "checks": 2, "overlap": 2,
     "reference": 2, "digits": 2, "targets": 2,
     "arith": 3, "device": 3,
@@ -32,11 +34,13 @@ def _room(path: Path) -> str:
 
 
 def _imports(path: Path) -> set[str]:
-    """Modules of penjing that the file imports, anywhere in it."""
+    """Modules of penjing that the file imports, anywhere in it; of a package, by what it takes."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("penjing"):
-            found.add(str(node.module))
+            module = str(node.module)
+            is_room = (SOURCE.parent / Path(*module.split("."))).is_dir() and module != "penjing"
+            found |= {f"{module}.{one.name}" for one in node.names} if is_room else {module}
         elif isinstance(node, ast.Import):
             found |= {one.name for one in node.names if one.name.startswith("penjing")}
     return found
@@ -56,18 +60,61 @@ def test_no_import_climbs(path: Path) -> None:
         assert not sideways, f"{room} imports {module} on its own floor"
 
 
-@pytest.mark.parametrize("room", ["passes", "runtimes"])
+ROOTS = {"passes": "Pass", "runtimes": "Runtime"}
+"""By room, the class that each of its methods or runtimes is one of."""
+
+
+def _offered(room: str) -> dict[str, str]:
+    """By class, the file of each pass, or of each runtime that has a name; others are for both."""
+    classes = {
+        node.name: (path.stem, node)
+        for path in sorted((SOURCE / room).glob("*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def descends(name: str) -> bool:
+        bases = [one.id for one in classes[name][1].bases if isinstance(one, ast.Name)]
+        return any(one == ROOTS[room] or (one in classes and descends(one)) for one in bases)
+
+    return {
+        name: stem
+        for name, (stem, node) in classes.items()
+        if descends(name) and (room == "passes" or _is_named(node))
+    }
+
+
+def _is_named(node: ast.ClassDef) -> bool:
+    named = [one for one in node.body if isinstance(one, ast.AnnAssign) and one.value]
+    return any(isinstance(one.target, ast.Name) and one.target.id == "name" for one in named)
+
+
+@pytest.mark.parametrize("room", ROOTS)
 def test_no_pass_or_runtime_imports_its_neighbour(room: str) -> None:
-    methods = {
-        "passes": (
-            "binarize", "compensate", "correct_bias", "equalize", "gptq", "merge",
-            "mixed_precision", "prune", "quantize", "reconstruct", "ternarize", "tune",
-        ),
-        "runtimes": ("ethosu", "executorch", "litert", "onnxruntime", "openvino"),
-    }[room]  # fmt: skip
-    for name in methods:
-        others = {f"penjing.{room}.{other}" for other in methods if other != name}
-        assert not _imports(SOURCE / room / f"{name}.py") & others
+    files = set(_offered(room).values())
+    assert len(files) > 5
+    for name in files:
+        others = {f"penjing.{room}.{other}" for other in files - {name}}
+        imported = _imports(SOURCE / room / f"{name}.py")
+        assert not imported & others, f"{name} imports its neighbour"
+
+
+@pytest.mark.parametrize("room", ROOTS)
+def test_every_pass_and_runtime_is_in_its_table(room: str) -> None:
+    kinds = {kind.__name__: kind.__module__ for kind in PASSES.values()}
+    if room == "runtimes":
+        places = (one.place.partition(":") for one in ENTRIES.values())
+        kinds = {kind: module for module, _, kind in places}
+    assert {kind: f"penjing.{room}.{stem}" for kind, stem in _offered(room).items()} == kinds
+
+
+@pytest.mark.parametrize("room", ROOTS)
+def test_no_file_imports_the_face_of_its_own_room(room: str) -> None:
+    """It would come to its neighbours by it."""
+    modules = {f"penjing.{room}.{path.stem}" for path in (SOURCE / room).glob("*.py")}
+    for path in set((SOURCE / room).glob("*.py")) - {SOURCE / room / "__init__.py"}:
+        inside = {one for one in _imports(path) if f"{one}.".startswith(f"penjing.{room}.")}
+        assert inside <= modules, f"{path.name} imports {sorted(inside - modules)}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,16 +26,26 @@ from penjing.data import Arrays
 from penjing.errors import DiskError, InputError, MachineError, PenjingError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.network import capture
+from penjing.passes import Tune
 from penjing.runtimes.registry import ENTRIES
-from penjing.search.cutting import Cutting
-from penjing.search.fit import fit
-from penjing.search.folder import DELIVERED, LOCK, OF_CANDIDATES, _lock, names_of_artifacts
-from penjing.search.identity import identity
-from penjing.search.ledger import Ledger
-from penjing.search.result import Candidate, Result
-from penjing.search.workshop import Workshop
+from penjing.search.folder import (
+    DELIVERED,
+    LOCK,
+    OF_CANDIDATES,
+    OF_EARLIER_ONES,
+    _lock,
+    names_of_artifacts,
+)
+from penjing.search.study import Study
 from penjing.targets import find_target
 from penjing.task import Task
+from penjing.trials.files import CANDIDATES, STEM
+from penjing.trials.identity import identity
+from penjing.trials.ledger import LEDGER, Ledger
+from penjing.trials.networks import NETWORKS, Networks
+from penjing.trials.result import Result
+from penjing.tune.options import TuneOptions
+from tests.fits import fit, trial
 
 X, Y = torch.arange(64.0).reshape(16, 4) % 7, torch.arange(16) % 3
 
@@ -55,8 +64,8 @@ class Scripted:
     during: Callable[[Path], None] = staticmethod(lambda _: None)
     runs = 0
 
-    def __init__(self, ledger: Ledger, workshop: Workshop, *_: Any) -> None:
-        self.ledger, self.workshop = ledger, workshop
+    def __init__(self, study: Study, *_: Any) -> None:
+        self.ledger = study.ledger
 
     @property
     def result(self) -> Result:
@@ -64,35 +73,33 @@ class Scripted:
 
     def run(self) -> None:
         Scripted.runs += 1
-        tuned = self.workshop.folder("prune 25 %") / "network" / "network.json"
-        if tuned.exists():  # a real one would take it over
-            assert tuned.read_text() == self.content
+        network = self.ledger.folder / NETWORKS / "0123456789ab"
+        if (network / "network.json").exists():  # a real one would take it over
+            assert (network / "network.json").read_text() == self.content
         self._make("original", "baseline", 100)
         Scripted.during(self.ledger.folder)
         self._make("int8", "kept", 50)
-        network = self.workshop.folder("prune 25 %") / "network"
         require_writable_folder(network)
         write_atomically(network / "weights.safetensors", self.content)
         write_atomically(network / "network.json", self.content)
         self._make("prune 25 %", "kept", 70)
         self.ledger.finish(self.result)
 
-    def _make(self, name: str, status: str, size: int) -> None:
-        path = self.workshop.folder(name) / "model.onnx"
+    def _make(self, title: str, status: str, size: int) -> None:
+        path = self.ledger.folder / CANDIDATES / title.replace(" %", "") / f"{STEM}.onnx"
         require_writable_folder(path.parent)
-        write_atomically(path, f"{name}, {self.content}")
+        write_atomically(path, f"{title}, {self.content}")
         figures = Measurement(file_bytes=size, drop=Drop(0.0, 0.0, 0.95, 100))
         place = str(path.relative_to(self.ledger.folder))
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.ledger.record(
-            Candidate(name, (), status, measurement=figures, artifact=place, sha256=sha256)
-        )
+        self.ledger.record(trial(title, (), status, "", figures, artifact=place, sha256=sha256))
+        self.ledger.publish()
 
 
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     network = capture(nn.Linear(4, 3), X[:2])
-    monkeypatch.setattr("penjing.search.fit.FixedList", Scripted)
+    monkeypatch.setattr("penjing.search.fit.Run", Scripted)
     monkeypatch.setattr("penjing.search.fit.capture", lambda *_, **__: network)
     monkeypatch.setattr("penjing.search.fit._versions", lambda: {"penjing": "1"})
     monkeypatch.setattr(Scripted, "runs", 0)
@@ -135,9 +142,10 @@ def _require_true(out: Path) -> None:
             assert found == one.sha256
     if result.artifact is not None:
         found = hashlib.sha256((out / result.artifact).read_bytes()).hexdigest()
-        assert found == result.find(result.chosen).sha256
+        assert found == result.answer.sha256
 
 
+APPEND = Ledger._append
 OPERATIONS = ("open", "replace", "unlink", "mkdir", "rmdir")
 
 
@@ -170,13 +178,24 @@ class Disk:
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             if name != "open" or args[1] & os.O_CREAT:
-                self.count += 1
-                over = self.count == self.stop if self.once else self.count >= self.stop
-                if over and name in self.fail:
-                    raise self.error()
+                self.count_one(name)
             return operation(*args, **kwargs)
 
         return counted
+
+    def count_one(self, name: str) -> None:
+        self.count += 1
+        over = self.count == self.stop if self.once else self.count >= self.stop
+        if over and name in self.fail:
+            raise self.error()
+
+    def append(self, ledger: Ledger, *event: Any) -> None:
+        """SQLite changes its file past this Python."""
+        try:
+            self.count_one("replace")
+        except OSError as error:
+            raise DiskError(f"{ledger.folder} can't be written: {error.strerror}; stop") from error
+        APPEND(ledger, *event)
 
 
 @contextlib.contextmanager
@@ -185,6 +204,7 @@ def _disk(*args: Any) -> Iterator[Disk]:
     with pytest.MonkeyPatch.context() as patch:
         for name in OPERATIONS:
             patch.setattr(os, name, disk.wrap(name))
+        patch.setattr(Ledger, "_append", lambda ledger, *event: disk.append(ledger, *event))
         yield disk
 
 
@@ -479,7 +499,7 @@ def test_the_files_of_every_runtime_are_known_by_name(name: str) -> None:
     for stem in ("model", "untuned"):
         files = {one.name for one in kind().files(Path(f"{stem}{kind.ending}"))}
         assert files == names_of_artifacts(stem, [kind.ending])
-        assert files <= OF_CANDIDATES
+        assert files <= OF_CANDIDATES | OF_EARLIER_ONES
         assert files <= DELIVERED or stem == "untuned"
 
 
@@ -487,11 +507,14 @@ def test_a_file_of_an_earlier_choice_goes_when_another_is_delivered(tmp_path: Pa
     (tmp_path / "candidates").mkdir()
     (tmp_path / "candidates" / "model.onnx").write_text("second")
     (tmp_path / "model.tflite").write_text("first")
-    candidate = Candidate("original", (), "baseline", artifact="candidates/model.onnx", sha256="")
-    result = Result("t", "cpu", "m", "size", 1.0, 0.95, 0, {}, candidate, files=("model.tflite",))
-    Ledger(tmp_path, result).finish(result)
-    assert sorted(one.name for one in tmp_path.iterdir() if one.is_file()) == [
-        "model.onnx", "result.json",
+    original = trial("original", (), "baseline", artifact="candidates/model.onnx", sha256="")
+    result = Result("t", "cpu", "m", "size", 1.0, 0.95, 0, {}, original, files=("model.tflite",))
+    ledger = Ledger.begin(tmp_path, result)
+    ledger.record(original)
+    ledger.finish(ledger.result)
+    ledger.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        LEDGER, "model.onnx", "result.json",
     ]  # fmt: skip
     assert Result.load(tmp_path).files == ("model.onnx",)
 
@@ -508,7 +531,7 @@ def test_a_refused_fit_leaves_what_was_there(
         raise InputError("refused")
 
     def refuse_figures(search: Scripted) -> None:
-        path = search.workshop.folder("original") / "model.onnx"
+        path = search.ledger.folder / CANDIDATES / "original" / f"{STEM}.onnx"
         path.parent.mkdir(parents=True)
         write_atomically(path, b"of no use")
         raise InputError("refused")
@@ -539,7 +562,7 @@ def test_resuming_a_finished_fit_gives_its_result_and_does_nothing(tmp_path: Pat
     again = _fit(tmp_path / "out", resume=True)
     assert Scripted.runs == 1
     assert replace(again, notes=()) == replace(result, notes=())
-    assert "finished before: --resume found nothing left to do" in again.notes[-1]
+    assert "finished before: `resume` found nothing left to do" in again.notes[-1]
     assert _tree(tmp_path / "out") == before
 
 
@@ -642,22 +665,22 @@ def test_data_that_is_shuffled_is_known_again_and_nobody_else_draws_otherwise_fo
     assert own[0] == own[1]
 
 
-def test_a_tuned_network_that_is_damaged_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workshop = Workshop(_task(), tmp_path, 0.95, 0, None)  # type: ignore[arg-type]
-    baseline = Candidate("original", (), "baseline")
-    ledger = Ledger(tmp_path, Result("t", "cpu", "m", "size", 1, 0.95, 0, {}, baseline))
-    cutting = object.__new__(Cutting)
-    cutting.attempts = SimpleNamespace(workshop=workshop, ledger=ledger)  # type: ignore[assignment]
-    assert cutting._tuned_before("prune 25 %") is None
-    assert not ledger.result.notes
-    folder = workshop.folder("prune 25 %") / "network"
+def test_a_trained_network_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    task = _task()
+    networks = Networks(task, capture(task.model, task.example), tmp_path, damaged=told.append)
+    recipe = [Tune(TuneOptions(epochs=1, distill=0.0), recalibration_samples=0).to_json()]
+    folder = networks.place(recipe)
     folder.mkdir(parents=True)
     (folder / "network.json").write_text('{"format": 2, "source": null, "plans"')
     (folder / "weights.safetensors").write_text("")
-    assert cutting._tuned_before("prune 25 %") is None
-    assert "prune 25 % is tuned anew, for what an earlier run left" in ledger.result.notes[0]
+    assert networks.is_saved(recipe)
+    networks.made(recipe)
+    assert len(told) == 1
+    assert "network.json" in told[0]
+    again = Networks(task, networks.original, tmp_path, damaged=told.append)
+    assert [plan.method for plan in again.made(recipe).history] == ["Tune"]
+    assert len(told) == 1  # what was made anew is whole
 
 
 # ---- paths
@@ -713,7 +736,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 def test_a_result_of_a_newer_penjing_is_refused(tmp_path: Path) -> None:
     _fit(tmp_path / "out")
     path = tmp_path / "out" / "result.json"
-    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    path.write_text(path.read_text().replace('"format": 3', '"format": 4'))
     for option in ("resume", "overwrite"):
-        with pytest.raises(InputError, match="format 3, this penjing reads 2: upgrade it"):
+        with pytest.raises(InputError, match="format 4, this penjing reads 3: upgrade it"):
             _fit(tmp_path / "out", **{option: True})

@@ -12,12 +12,12 @@ from penjing.network import capture
 from penjing.passes import Quantize, Tune
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES, find_runtime
-from penjing.search.bench import bench
-from penjing.search.export import export, verify
-from penjing.search.fit import fit
 from penjing.targets import find_target, this_gpu
+from penjing.tools.bench import bench
+from penjing.tools.export import export, verify
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train, validate
+from tests.fits import fit
 from tests.reference_networks import self_taught
 
 RUNTIMES = ["onnxruntime-cuda", "onnxruntime-tensorrt"]
@@ -77,13 +77,12 @@ def test_a_fit_for_the_gpu_measures_every_file_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _skip_without("onnxruntime-cuda")
-    monkeypatch.setattr("penjing.search.fixed_list.ELSEWHERE_SHARE", 100.0)
     out = tmp_path / "out"
     result = fit(self_taught(), "gpu", 10.0, 0.7, out)
     measured = [one for one in result.everything if one.measurement.latency is not None]
-    assert {"original", "int8", "original in float16"} <= {one.name for one in measured}
+    assert {"original", "int8", "original in float16"} <= {one.title for one in measured}
     for one in measured:
         runtime = find_runtime(one.runtime)
         units = {place.unit for place in runtime.placement(runtime.artifact(out / one.artifact))}
-        assert "gpu" in units, one.name
-    print(*(f"{one.name}: {one.measurement.latency}" for one in measured), sep="\n")
+        assert "gpu" in units, one.title
+    print(*(f"{one.title}: {one.measurement.latency}" for one in measured), sep="\n")

@@ -25,11 +25,11 @@ from penjing.runtimes.onnx_half import halve
 from penjing.runtimes.onnx_weights import fold_when_loaded
 from penjing.runtimes.onnxruntime import OnnxRuntime, OnnxSession
 from penjing.runtimes.registry import find_runtime, installed
-from penjing.search import export as exporting
-from penjing.search.divergence import first_divergence
-from penjing.search.export import export
 from penjing.targets import find_target, this_machine
 from penjing.task import Task
+from penjing.tools import export as exporting
+from penjing.tools.export import export
+from penjing.trials.divergence import first_divergence
 from tests.reference_networks import build, self_taught
 from tests.runtime_networks import NETWORKS, gap, like
 

@@ -19,12 +19,12 @@ from penjing.files import sha256
 from penjing.runtimes.onnx_scan import MOST_TENSORS, require_plain
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES
-from penjing.search import quarantine
-from penjing.search.bench import bench
-from penjing.search.export import verify
-from penjing.search.inputs import open_file
-from penjing.search.profile import profile_file
-from penjing.search.quarantine import Limits, admitted
+from penjing.tools import quarantine
+from penjing.tools.bench import bench
+from penjing.tools.export import verify
+from penjing.tools.inputs import open_file
+from penjing.tools.profile import profile_file
+from penjing.tools.quarantine import Limits, admitted
 from tests.fuzz_files import RUNTIMES, fuzz
 from tests.hostile_files import LOW, MAKERS, SHORT, endless, huge_value, sound
 from tests.reference_networks import self_taught

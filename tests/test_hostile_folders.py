@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from penjing.errors import InputError
 from penjing.network import capture
 from penjing.network.allowed import PARAMETERS
 from penjing.network.edit import EDITS
-from penjing.network.save import restore, save
+from penjing.network.save import OLDEST, restore, save
 from penjing.strict_json import parse
 from tests.crafted_folders import HONEST, UNSAFE, said
 from tests.fuzz_plans import CODE, Seed, fuzz, seeds
@@ -32,6 +33,28 @@ def test_a_crafted_folder_is_refused_in_one_line(what: str, seed: Seed, tmp_path
     assert error.exit_code == (3 if what in UNSAFE else 2)
     assert "\n" not in str(error)
     assert "saved" in str(error)
+
+
+def test_a_folder_of_an_earlier_penjing_is_restored_and_saved_again(
+    seed: Seed, tmp_path: Path
+) -> None:
+    """Its plans told no parts, which isn't the same as having none."""
+
+    def older(folder: Path, seed: Seed) -> None:
+        record = seed.record() | {"format": OLDEST}
+        for plan in record["plans"]:
+            del plan["parts"]
+        (folder / "network.json").write_text(json.dumps(record))
+
+    assert said(tmp_path / "saved", seed, older) is None
+    folder = tmp_path / "saved"
+    with patch("penjing.network.save.capture", lambda *_, **__: copy.deepcopy(seed.original)):
+        network = restore(folder, nn.Identity(), seed.original.example)
+        assert {plan.parts for plan in network.history} == {None}
+        save(network, tmp_path / "again")
+        again = restore(tmp_path / "again", nn.Identity(), seed.original.example)
+    assert again.history == network.history
+    assert torch.equal(again(seed.original.example), network(seed.original.example))
 
 
 def test_tampered_plans_are_refused_or_sound() -> None:

@@ -19,11 +19,12 @@ from penjing.contract import Array
 from penjing.errors import InputError
 from penjing.files import sha256
 from penjing.runtimes.registry import find_runtime
-from penjing.search.fit import fit
 from penjing.search.interrupt import Interrupt
-from penjing.search.looks import OVER_ON_TEST, way_to_chosen
-from penjing.search.result import Result
-from penjing.search.workshop import Workshop
+from penjing.trials.certify import way_to_chosen
+from penjing.trials.evaluator import FileEvaluator
+from penjing.trials.result import Result
+from penjing.trials.trial import Status, Trial
+from tests.fits import fit
 from tests.instruments import Direct, Told, known, only, small_task
 from tests.slow_task import task
 
@@ -70,7 +71,7 @@ def _require_whole(out: Path) -> Result:
 
 
 def _first_cut_is_tuned(out: Path) -> bool:
-    return (out / "candidates" / "prune-25" / "network" / "network.json").exists()
+    return any((out / "networks").glob("*/network.json"))
 
 
 def _interrupted(out: Path, by: signal.Signals) -> Result:
@@ -100,8 +101,8 @@ def test_an_interrupted_fit_keeps_what_was_finished_and_can_be_resumed(tmp_path:
     result = _require_whole(out)
     assert result.finished
     assert result.find("prune 25 %").status == "kept"
-    both = next(one for one in result.candidates if one.name.startswith("prune 25 % + "))
-    tuned = [one["method"] for one in both.recipe]
+    both = next(one for one in result.trials if one.title.startswith("prune 25 % + "))
+    tuned = [one["method"] for one in both.candidate.recipe]
     assert tuned[:4] == ["PruneChannels", "Compensate", "Tune", "Quantize"]
 
 
@@ -122,7 +123,7 @@ def test_a_killed_fit_leaves_a_valid_result_and_only_the_same_run_resumes_it(
         fit(str(TASK), out=out, goal="size", resume=True)
     with pytest.raises(InputError, match="exclude each other"):
         fit(str(TASK), out=out, resume=True, overwrite=True)
-    with pytest.raises(InputError, match="--overwrite replaces it, --resume goes on"):
+    with pytest.raises(InputError, match="`overwrite` replaces it, `resume` goes on"):
         fit(str(TASK), out=out)
 
 
@@ -197,20 +198,20 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tel
     looks: list[str] = []
     stop_at = "first"
 
-    def test(workshop: Workshop, name: str) -> Array:
-        looks.append(name)
+    def test(evaluator: FileEvaluator, trial: Trial) -> Array:
+        looks.append(trial.title)
         if len(looks) == 2 and stop_at == "first":
             raise KeyboardInterrupt
-        return np.repeat([1.0, 0.0], [1000, 0] if name == "original" else [700, 300])
+        return np.repeat([1.0, 0.0], [1000, 0] if trial.title == "original" else [700, 300])
 
     def progress(stage: str, share: float, best: str) -> None:
         if stage == "done" and stop_at == "the end":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Workshop, "test", test)
+    monkeypatch.setattr(FileEvaluator, "test", test)
     only(monkeypatch, Direct)
-    monkeypatch.setattr("penjing.search.recipes.CUTS", (0.5,))
-    monkeypatch.setattr("penjing.search.rungs.FEWER_BITS", {})
+    monkeypatch.setattr("penjing.search.strategies.cutting.CUTS", (0.5,))
+    monkeypatch.setattr("penjing.search.strategies.rounding.FEWER_BITS", {})
     out = tmp_path / "out"
     told = Told(lambda _: 1.0).instruments()
     options: dict[str, Any] = {
@@ -221,7 +222,7 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tel
     first = fit(small_task(), **options)
     assert not first.finished
     assert first == _require_whole(out)
-    safest = way_to_chosen(first)[0]
+    safest = way_to_chosen(first)[0].title
     assert looks == ["original", safest]
     assert (first.test_looks, first.test_score) == (0, None)
     assert "the test data decided nothing" in first.notes[-1]
@@ -233,6 +234,6 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tel
     assert result == _require_whole(out)
     assert looks == ["original", safest]
     assert (result.chosen, result.test_looks, result.test_drop) == ("original", 1, None)
-    assert result.find(safest).status == OVER_ON_TEST
+    assert result.find(safest).status == Status.OVER_ON_TEST
     assert f"{safest} was selected on validation but lost 30.00" in result.reason
     assert result.notes[-1].startswith("looks at the test data: 1,")

@@ -81,7 +81,7 @@ def test_fp32_gives_the_networks_numbers_for_any_batch(fp32: Lowered) -> None:
 def test_int8_goes_in_and_out_and_decides_as_the_network(int8: Lowered) -> None:
     network, artifact, task = int8
     session = LiteRt().load(artifact)
-    assert {one["dtype"] for one in (*session.takes, *session.gives)} == {np.int8}
+    assert {one["dtype"] for one in (*session.file.takes, *session.file.gives)} == {np.int8}
     found = parity(network, session, task.test)
     assert found.max_difference <= 2.5 * network.tensor("linear_scale").item()
     assert found.same_decisions is not None

@@ -18,7 +18,8 @@ from penjing.network import Network, capture
 from penjing.network.fake_quantized import weight_grids
 from penjing.passes import MixedPrecision, Quantize
 from penjing.passes.sensitivity import sensitivities
-from penjing.runtimes.onnxruntime import OnnxRuntime, weight_bytes
+from penjing.runtimes.onnx_profile import weight_bytes
+from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from penjing.network import Network, capture
 from penjing.network.integers import INTEGERS
 from penjing.runtimes.onnx_matmul_nbits import with_matmul_nbits
-from penjing.runtimes.onnxruntime import OnnxRuntime, seconds_by_layer, weight_bytes
+from penjing.runtimes.onnx_profile import seconds_by_layer, weight_bytes
+from penjing.runtimes.onnxruntime import OnnxRuntime
 
 
 class Grouped(nn.Module):

@@ -21,7 +21,8 @@ from penjing.network.integers import with_integers
 from penjing.passes.quantize import Quantize
 from penjing.runtimes import onnxruntime as runtime
 from penjing.runtimes.onnx_packing import FUNCTIONS, pack_weights
-from penjing.runtimes.onnxruntime import OnnxRuntime, seconds_by_layer, weight_bytes
+from penjing.runtimes.onnx_profile import seconds_by_layer, weight_bytes
+from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
 
 CODES = {

@@ -20,8 +20,8 @@ from penjing.runtimes.onnx_providers import OnProvider, OnQnn, OnTensorRt
 from penjing.runtimes.onnx_session import OnnxSession, Provider
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES, find_runtime
-from penjing.search.inputs import open_file
 from penjing.targets import find_target
+from penjing.tools.inputs import open_file
 from tests.runtime_networks import (
     NETWORKS,
     assert_damage_is_refused,

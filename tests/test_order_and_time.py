@@ -14,12 +14,13 @@ import pytest
 
 from penjing.contract import Array, Latency, Session
 from penjing.measure import scores
-from penjing.network import Network
-from penjing.search.fit import fit
-from penjing.search.result import Result
 from penjing.search.schedule import Schedule
-from penjing.search.workshop import Workshop
 from penjing.task import Task
+from penjing.trials.choice import is_faster
+from penjing.trials.evaluator import FileEvaluator
+from penjing.trials.result import Result
+from penjing.trials.trial import Trial
+from tests.fits import fit
 from tests.instruments import Another, Direct, Slowly, Told, only, small_task
 
 EVERYWHERE = ["original", "original in another", "int8", "int8 in another"]
@@ -34,13 +35,14 @@ def _cut(name: str) -> float:
 def _losing(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[str], int]) -> None:
     """Let each candidate get so many of 1,000 validation samples wrong, by its name."""
 
-    def measure(shop: Workshop, name: str, network: Network) -> Any:
-        found = whole(shop, name, network)
-        return replace(found, drop=scores.drop(_right(0), _right(wrong(name)), shop.confidence))
+    def measured(evaluator: FileEvaluator, trial: Trial, *rest: Any) -> Trial:
+        trial = whole(evaluator, trial, *rest)
+        drop = scores.drop(_right(0), _right(wrong(trial.title)), evaluator.confidence)
+        return replace(trial, measurement=replace(trial.measurement, drop=drop))
 
-    whole = Workshop.measure
-    monkeypatch.setattr(Workshop, "measure", measure)
-    monkeypatch.setattr(Workshop, "test", lambda *_: _right(0))
+    whole = FileEvaluator._measured
+    monkeypatch.setattr(FileEvaluator, "_measured", measured)
+    monkeypatch.setattr(FileEvaluator, "test", lambda *_: _right(0))
 
 
 def _right(wrong: int) -> Array:
@@ -53,7 +55,7 @@ def _fit(out: Path, told: Told, **options: Any) -> Result:
 
 
 def _in_order(result: Result) -> list[str]:
-    return [one.name for one in result.everything]
+    return [one.title for one in result.everything]
 
 
 def test_the_original_and_int8_are_tried_in_every_runtime_before_anything_else(
@@ -64,7 +66,7 @@ def test_the_original_and_int8_are_tried_in_every_runtime_before_anything_else(
     times = {"int8": 0.7, "int8 in another": 0.6, "original in another": 0.65}
     result = _fit(tmp_path, Told(lambda name: times.get(name, _cut(name))))
     assert _in_order(result)[:4] == EVERYWHERE
-    assert result.status("int8") == "over budget"
+    assert result.find("int8").status == "over budget"
     assert result.chosen == "int8 in another"
     assert not [name for name in _in_order(result) if "percentile" in name or "equal" in name]
     assert "prune 50 % + int8 in another" in _in_order(result)  # the way that goes on
@@ -77,12 +79,12 @@ def test_they_are_tried_even_when_there_is_no_time_at_all(
     _losing(monkeypatch, lambda name: 30 if name == "int8" else 0)
     told = Told(lambda name: 0.5 if name == "int8 in another" else _cut(name))
     result = _fit(tmp_path, told, epochs=None, minutes=0.01)
-    measured = [one.name for one in result.everything if one.measurement.drop]
+    measured = [one.title for one in result.everything if one.measurement.drop]
     assert measured == EVERYWHERE
     assert result.chosen == "int8 in another"
     assert any(one.startswith("0.01 minutes allow hardly any tuning") for one in result.notes)
-    assert {one.status for one in result.candidates if "prune" in one.name} == {"not tried"}
-    assert all(one.measurement.latency is None for one in result.candidates if "prune" in one.name)
+    assert {one.status for one in result.trials if "prune" in one.title} == {"not tried"}
+    assert all(one.measurement.latency is None for one in result.trials if "prune" in one.title)
     late = [line for line in result.notes if line.startswith("took ")]
     assert len(late) == 1
     assert re.fullmatch(
@@ -139,11 +141,11 @@ def test_what_keeps_the_budget_is_not_refused_for_a_rival_that_breaks_it(
     result = _equalized_with_one_in_float(0.718, 2, tmp_path, monkeypatch)
     variant = result.find("int8 equalized with 1 in float")
     assert variant.status == "kept"
-    assert result.chosen == variant.name
-    assert result.is_faster("int8 equalized", variant.name)
-    steps = result.find("prune 25 % + int8").recipe
+    assert result.chosen == variant.title
+    assert is_faster(result.find("int8 equalized"), variant)
+    steps = result.find("prune 25 % + int8").candidate.recipe
     assert [one["layers"] for one in steps if one["method"] == "Quantize"] == [{"0": 0}]
-    assert not [one for one in result.candidates if "validation data" in one.reason]
+    assert not [one for one in result.trials if "validation data" in one.reason]
 
 
 def test_of_rungs_that_all_break_the_budget_the_one_that_loses_least_goes_on(
@@ -152,7 +154,7 @@ def test_of_rungs_that_all_break_the_budget_the_one_that_loses_least_goes_on(
     result = _equalized_with_one_in_float(0.5, 15, tmp_path, monkeypatch)
     assert result.chosen == "original"
     assert "more validation data" not in result.reason  # its drop is over the budget itself
-    steps = result.find("prune 25 % + int8").recipe
+    steps = result.find("prune 25 % + int8").candidate.recipe
     assert [one["layers"] for one in steps if one["method"] == "Quantize"] == [{}]
 
 
@@ -207,11 +209,11 @@ def test_a_disturbed_figure_does_not_replace_a_good_one(
             return found
         return {name: replace(one, ratio=1.5, disturbed=True) for name, one in found.items()}
 
-    result = fit(
-        small_task(), out=tmp_path / "out", epochs=1, instruments=replace(whole, timer=compare)
-    )
+    instruments = replace(whole, timer=compare)
+    result = fit(small_task(), out=tmp_path / "out", epochs=1, instruments=instruments)
     assert result.chosen == "prune 75 % + int8"
-    assert result.ratio(result.chosen) == _cut(result.chosen)
+    assert result.answer.latency is not None
+    assert result.answer.latency.ratio == _cut(result.chosen)
 
 
 def _timed_task(told: Told, step: float, **later: Any) -> Task:
@@ -235,19 +237,19 @@ def test_what_the_minutes_allow_is_said_and_nothing_is_cut_that_cannot_be_tuned(
     assert allowed
     assert line in said
     assert said.index(line) < said.index("int8")
-    cut = [one for one in result.candidates if one.name.startswith("prune")]
+    cut = [one for one in result.trials if one.title.startswith("prune")]
     tried = [one for one in cut if one.status != "not tried"]
-    assert {one.name for one in tried} == {"prune 25 %", "prune 25 % + int8"}
+    assert {one.title for one in tried} == {"prune 25 %", "prune 25 % + int8"}
     assert {one.status for one in tried} == {"kept"}
     trained = sum(
         step["options"]["epochs"]
-        for one in tried for step in one.recipe if step["method"] == "Tune"
+        for one in tried for step in one.candidate.recipe if step["method"] == "Tune"
     ) / 2  # fmt: skip
     assert 0.5 <= trained <= float(allowed[1])
     (left,) = [one for one in result.notes if one.startswith("after measuring every way")]
     assert trained <= float(left.split()[8]) <= float(allowed[1])
     late = [one for one in cut if one.status == "not tried"]
-    assert {one.name for one in late} == {
+    assert {one.title for one in late} == {
         "prune 50 %", "prune 50 % + int8", "prune 75 %", "prune 75 % + int8",
     }  # fmt: skip
     for one in late:
@@ -258,7 +260,7 @@ def test_what_the_minutes_allow_is_said_and_nothing_is_cut_that_cannot_be_tuned(
             one.reason,
         )
     timed = {name for names in told.sittings for name in names}
-    assert not timed & {one.name for one in late}
+    assert not timed & {one.title for one in late}
 
 
 def test_the_end_is_kept_when_steps_take_what_they_took_at_first(

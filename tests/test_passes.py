@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import pkgutil
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
+from penjing import passes
 from penjing.contract import Plan
 from penjing.data import Arrays
-from penjing.errors import InputError
+from penjing.errors import InputError, UnsafeError
 from penjing.network import Network, capture, find_axes
 from penjing.passes import (
+    PASSES,
     Binarize,
     Compensate,
     CorrectBias,
@@ -29,66 +35,144 @@ from penjing.passes import (
 )
 from penjing.passes.budget import Budget
 from penjing.passes.importance import Criterion, importances
-from penjing.search import recipes
 from penjing.task import Task
+from penjing.trials import recipe as recipes
 from penjing.tune.options import TuneOptions
 from tests.reference_networks import build
 
-PASSES: dict[str, Pass] = {
-    "l1": PruneChannels(0.4, importance="l1"),
-    "l2 global": PruneChannels(0.4, importance="l2", ranking="global"),
-    "l1+l2": PruneChannels(0.4, importance="l1+l2", multiple=4),
-    "taylor": PruneChannels(0.4, importance="taylor", samples=8),
-    "fisher isomorphic": PruneChannels(0.4, importance="fisher", ranking="isomorphic", samples=8),
-    "budget": PruneChannels(budget=Budget("macs", 0.5), multiple=4),
-    "int8": Quantize(samples=16),
-    "mixed": MixedPrecision(uniform=4, samples=16),
-    "compensate": Compensate(samples=8),
-    "merge": Merge(0.4),
-    "ternary": Ternarize(),
-    "ternary, two scales, 8 bit values": Ternarize("two", activations=8, samples=16),
-    "binary": Binarize(),
-    "binary throughout": Binarize(shortcuts=True, learned_sign=True, ends=1),
-    "equalize": Equalize(),
-    "correct bias": CorrectBias(samples=8),
-    "gptq": Gptq(samples=8),
-    "reconstruct": Reconstruct(samples=8, steps=2, batch=4),
-    "tune": Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8),
+
+@dataclass(frozen=True)
+class Row:
+    """A pass, and the networks on which it is held to the promises.
+
+    Attributes:
+        behind: passes that make of a captured network one on which it has something to do.
+        idle: passes behind which it has nothing to do; None if it always has.
+        nothing: names of networks that leave it nothing to do all the same.
+    """
+
+    step: Pass
+    behind: tuple[Pass, ...] = ()
+    idle: tuple[Pass, ...] | None = ()
+    nothing: tuple[str, ...] = ()
+
+
+INT4 = (Quantize(weights=4, samples=16),)
+CUT = PruneChannels(0.4)
+ALL_CUT = (PruneChannels(0.99),)
+"""What leaves one index of every axis."""
+TERNARY = Ternarize("two", activations=8, samples=16)
+BINARY = Binarize(shortcuts=True, learned_sign=True, ends=1)
+TABLE: dict[str, Row] = {
+    "l1": Row(PruneChannels(0.4, importance="l1"), idle=ALL_CUT),
+    "l2 global": Row(PruneChannels(0.4, importance="l2", ranking="global"), idle=ALL_CUT),
+    "l1+l2": Row(PruneChannels(0.4, importance="l1+l2", multiple=4), idle=ALL_CUT),
+    "taylor": Row(PruneChannels(0.4, importance="taylor", samples=8), idle=ALL_CUT),
+    "fisher isomorphic": Row(
+        PruneChannels(0.4, importance="fisher", ranking="isomorphic", samples=8), idle=ALL_CUT
+    ),
+    "budget": Row(PruneChannels(budget=Budget("macs", 0.5), multiple=4), idle=None),
+    "what is rounded": Row(CUT, behind=INT4, idle=ALL_CUT),
+    "int8": Row(Quantize(samples=16), idle=INT4),
+    "mixed": Row(MixedPrecision(uniform=4, samples=16), idle=INT4),
+    "compensate": Row(Compensate(samples=8), behind=(CUT,), idle=()),
+    "merge": Row(Merge(0.4), idle=ALL_CUT),
+    "ternary": Row(Ternarize(), idle=(Ternarize(),)),
+    "ternary, two scales, 8 bit values": Row(TERNARY, idle=(TERNARY,)),
+    "binary": Row(Binarize(), idle=(Binarize(),)),
+    "binary throughout": Row(BINARY, idle=(BINARY,)),
+    "equalize": Row(Equalize(), idle=(Equalize(),), nothing=("vit_by_hand",)),
+    "correct bias": Row(CorrectBias(samples=8), behind=INT4, idle=()),
+    "gptq": Row(Gptq(samples=8), behind=INT4, idle=()),
+    "reconstruct": Row(Reconstruct(samples=8, steps=2, batch=4), behind=INT4, idle=()),
+    "tune": Row(Tune(TuneOptions(epochs=1, lr=0.01), recalibration_samples=8), idle=None),
 }
+"""Every pass; the promises are below."""
 NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"]
 
 
-def _task(name: str) -> tuple[Task, Network]:
+def _task(name: str, behind: tuple[Pass, ...] = ()) -> tuple[Task, Network]:
     model, x = build(name)
     data = Arrays(x.repeat(4, 1, 1, 1), torch.arange(16) % 10, batch_size=8)
-    task = Task(model, x[:2], data, data, data)
-    return task, capture(model, x[:2])
+    task = Task(model, x[:2], data, data)  # with validation data Tune might keep what it began with
+    network = capture(model, x[:2])
+    for step in behind:
+        network = step(network, task)
+    return task, network
+
+
+def _is_empty(plan: Plan) -> bool:
+    """Of edits and of parts; what trains has neither, and always something to do."""
+    return not (plan.edits or plan.parts or plan.method == "Tune")
+
+
+def _same(one: Network, other: Network) -> bool:
+    mine, its = one.state_dict(), other.state_dict()
+    return mine.keys() == its.keys() and all(
+        mine[key].shape == its[key].shape and torch.equal(mine[key], its[key]) for key in mine
+    )
+
+
+def _kinds(kind: type[Pass]) -> set[type[Pass]]:
+    """All passes that are written in the package, whether anything names them or not."""
+    found = set().union(*map(_kinds, kind.__subclasses__()))
+    own = kind.__module__.startswith("penjing.passes.") and not inspect.isabstract(kind)
+    return found | {kind} if own else found
+
+
+def test_every_pass_is_in_the_table() -> None:
+    for module in pkgutil.iter_modules(passes.__path__, "penjing.passes."):
+        importlib.import_module(module.name)
+    assert set(PASSES.values()) == _kinds(Pass)
+    assert list(PASSES) == [kind.__name__ for kind in PASSES.values()]
+    assert {type(row.step) for row in TABLE.values()} == set(PASSES.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("key", PASSES)
+@pytest.mark.parametrize("key", TABLE)
 def test_every_pass_keeps_the_promises(name: str, key: str) -> None:
-    task, network = _task(name)
-    one = PASSES[key]
+    row = TABLE[key]
+    task, network = _task(name, row.behind)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    plan = one.plan(network, task)
+    plan = row.step.plan(network, task)
+    assert _is_empty(plan) == (name in row.nothing)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-    result = one(network, task)
+    result = row.step(network, task)
     for k, v in network.state_dict().items():
         assert torch.equal(v, before[k]), k
+    assert _same(result, network) == (name in row.nothing)
+    assert result.history == (*network.history, plan)
     x = task.test.x  # type: ignore[union-attr]
     assert result(x).shape == (16, 10)
     assert torch.isfinite(result(x)).all()
     assert not result.training
-    again = one(network, task)
+    again = row.step(network, task)
     assert torch.equal(result(x), again(x))
     torch.export.export(result, (x,))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_recipes_survive_json(name: str) -> None:
-    recipe = tuple(PASSES.values())
+@pytest.mark.parametrize("key", [key for key, row in TABLE.items() if row.idle is not None])
+def test_nothing_to_do_is_an_empty_plan_that_says_why(key: str) -> None:
+    row = TABLE[key]
+    task, network = _task("plain_cnn", row.idle or ())
+    plan = row.step.plan(network, task)
+    assert _is_empty(plan)
+    assert str(plan).startswith(f"{type(row.step).__name__}: nothing to do")
+    assert plan.left_alone
+    assert all(one.why for one in plan.left_alone)
+    assert _same(row.step.apply(network, plan, task), network)
+
+
+def test_recipes_survive_json() -> None:
+    recipe = tuple(row.step for row in TABLE.values())
     assert recipes.from_json(json.loads(json.dumps(recipes.to_json(recipe)))) == recipe
+
+
+def test_a_recipe_holds_no_seconds_and_those_of_an_earlier_penjing_are_read() -> None:
+    (step,) = recipes.to_json((Tune(TuneOptions(epochs=3.0)),))
+    assert "seconds" not in json.dumps(step)
+    step["options"]["seconds"] = 12.5
+    assert recipes.from_json([step]) == (Tune(TuneOptions(epochs=3.0)),)
 
 
 def test_pruning_removes_what_matters_least() -> None:
@@ -105,13 +189,25 @@ def test_pruning_removes_what_matters_least() -> None:
     torch.testing.assert_close(pruned(x), network(x), rtol=1e-5, atol=1e-5)
 
 
-def test_nothing_to_do_is_an_empty_plan() -> None:
+def test_a_share_of_nothing_is_an_empty_plan() -> None:
     task, network = _task("plain_cnn")
     assert PruneChannels(0.0).plan(network, task).edits == ()
-    int8 = Quantize(samples=16)
-    assert int8.plan(int8(network, task), task).edits == ()
-    assert Equalize().plan(Equalize()(network, task), task).edits == ()
-    assert CorrectBias().plan(network, task).edits == ()
+
+
+def test_a_plan_of_an_earlier_penjing_or_of_another_network_is_refused() -> None:
+    task, network = _task("plain_cnn", INT4)
+    plan = Gptq(samples=8).plan(network, task)
+    assert plan.parts == (("conv2d",), ("conv2d_1",), ("linear",), ("linear_1",))
+    older = plan.to_json()
+    del older["parts"]
+    with pytest.raises(InputError, match="this plan of Gptq is an earlier penjing's; let Gptq"):
+        Gptq(samples=8).apply(network, Plan.from_json(older), task)
+    _, plain = _task("plain_cnn")
+    with pytest.raises(InputError, match="the plan of Gptq names conv2d, on which it can't work"):
+        Gptq(samples=8).apply(plain, plan, task)
+    _, deeper = _task("resnet_a", INT4)
+    with pytest.raises(UnsafeError, match=r"plan Gptq doesn't fit .*no layer 'linear_1'"):
+        Gptq(samples=8).apply(deeper, plan, task)
 
 
 def test_widths_respect_multiple_and_keep() -> None:

@@ -19,10 +19,11 @@ from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import capture
 from penjing.passes.quantize import Quantize
-from penjing.runtimes.onnxruntime import OnnxRuntime, weight_bytes
-from penjing.search.bench import bench
-from penjing.search.profile import profile, profile_file
+from penjing.runtimes.onnx_profile import weight_bytes
+from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.task import Task
+from penjing.tools.bench import bench
+from penjing.tools.profile import profile, profile_file
 from tests.reference_networks import build
 
 

@@ -11,35 +11,51 @@ import torch
 
 from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.scores import drop
+from penjing.network import capture
 from penjing.report.markdown import page, test_line
 from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.search.ledger import Ledger
-from penjing.search.looks import MOST_LOOKS, OVER_ON_TEST, prove, way_to_chosen
-from penjing.search.promise import MOST_CANDIDATES, TEST, VALIDATION, Promise, promise
-from penjing.search.result import Candidate, Result, choose
-from penjing.search.workshop import Workshop
+from penjing.targets import all_targets
 from penjing.task import Task
+from penjing.trials.certify import prove, way_to_chosen
+from penjing.trials.choice import choose
+from penjing.trials.evaluator import FileEvaluator
+from penjing.trials.ledger import Ledger
+from penjing.trials.promise import (
+    MOST_CANDIDATES,
+    MOST_LOOKS,
+    TEST,
+    VALIDATION,
+    Promise,
+    promise,
+)
+from penjing.trials.result import Result
+from penjing.trials.trial import Status, Trial
+from tests import fits
 
 test_line.__test__ = False  # type: ignore[attr-defined]
 
 
-def _candidate(name: str, ratio: float, bound: float, kb: float = 100) -> Candidate:
+def _trial(title: str, ratio: float, bound: float, kb: float = 100) -> Trial:
     times = Latency(ratio, ratio, ratio, ratio * 0.98, ratio * 1.02, 20)
-    found = Drop(bound - 0.2, bound, 0.95, 1000)
-    status = "baseline" if name == "original" else "kept"
-    measured = Measurement(file_bytes=int(kb * 1000), latency=times, drop=found)
-    return Candidate(name, (), status, "", measured)
+    lost = Drop(bound - 0.2, bound, 0.95, 1000)
+    status = "baseline" if title == "original" else "kept"
+    figures = Measurement(file_bytes=int(kb * 1000), latency=times, drop=lost)
+    return fits.trial(title, (), status, "", figures)
 
 
-ORIGINAL = _candidate("original", 1.0, 0.0, kb=1000)
-SAFE = _candidate("safe", 0.8, 0.3, kb=50)
-MIDDLE = _candidate("middle", 0.6, 0.5)
-FAST = _candidate("fast", 0.4, 0.9)
+ORIGINAL = _trial("original", 1.0, 0.0, kb=1000)
+SAFE = _trial("safe", 0.8, 0.3, kb=50)
+MIDDLE = _trial("middle", 0.6, 0.5)
+FAST = _trial("fast", 0.4, 0.9)
 
 
-def _chosen(*candidates: Candidate, goal: str = "latency") -> Result:
-    best, why = choose(ORIGINAL, candidates, goal, 1.0)
-    return Result("t", "cpu", "m", goal, 1.0, 0.95, 0, {}, ORIGINAL, candidates, best.name, why)
+def _chosen(*trials: Trial, goal: str = "latency") -> Result:
+    best, why = choose(ORIGINAL, trials, goal, 1.0)
+    return Result("t", "cpu", "m", goal, 1.0, 0.95, 0, {}, ORIGINAL, trials, best.key, why)
+
+
+def _way(result: Result) -> list[str]:
+    return [trial.title for trial in way_to_chosen(result)]
 
 
 def _right(wrong: int, samples: int = 1000) -> Array:
@@ -50,9 +66,9 @@ def _proven(result: Result, wrong: dict[str, int], samples: int = 1000) -> tuple
     """What becomes of candidates that get so many test samples wrong; and who was asked."""
     asked: list[str] = []
 
-    def score(name: str) -> Array:
-        asked.append(name)
-        return _right(wrong.get(name, 0), samples)
+    def score(trial: Trial) -> Array:
+        asked.append(trial.title)
+        return _right(wrong.get(trial.title, 0), samples)
 
     return prove(result, score), asked
 
@@ -86,46 +102,66 @@ def test_a_smaller_loss_at_most_needs_fewer_samples_and_no_budget_cant_be_certif
     assert promise(100.0, 0.95, 1, 1).note == ""
 
 
-def test_the_workshop_bounds_as_the_promise_wants_once_the_original_is_measured() -> None:
+def _evaluator(original_scores: Array) -> FileEvaluator:
+    """Of 130 test samples, and an original that is scored already."""
     batches = [(torch.zeros(100, 3), torch.zeros(100)), (torch.zeros(30, 3), torch.zeros(30))]
-    task = Task(torch.nn.Identity(), torch.zeros(2, 3), train=batches, test=batches)
-    shop = Workshop(task, Path(), 0.95, 0, OnnxRuntime(), scores={"original": np.ones(5000)})
-    assert shop.settle(1.0).certified_by == VALIDATION
-    assert shop.confidence == 1 - 0.05 / MOST_CANDIDATES
-    shop = Workshop(task, Path(), 0.95, 0, OnnxRuntime(), scores={"original": np.full(5000, 0.4)})
-    assert shop.settle(1.0).certified_by == TEST  # 119 samples of which none loses over 0.4
-    assert shop.confidence == 0.95
-    assert shop.promise == promise(1.0, 0.95, 5000, 130, 0.4)
+    model = torch.nn.Linear(3, 1)
+    task = Task(model, torch.zeros(2, 3), train=batches, test=batches)
+    network, target = capture(model, torch.zeros(2, 3)), all_targets()["cpu"]
+    return FileEvaluator(
+        task, network, target, Path(), 0.95, 0, OnnxRuntime(), _original_scores=original_scores
+    )
+
+
+def test_the_evaluator_bounds_as_the_promise_wants_once_the_original_is_measured() -> None:
+    evaluator = _evaluator(np.ones(5000))
+    assert evaluator.settle(1.0).certified_by == VALIDATION
+    assert evaluator.confidence == 1 - 0.05 / MOST_CANDIDATES
+    evaluator = _evaluator(np.full(5000, 0.4))
+    assert evaluator.settle(1.0).certified_by == TEST  # 119 samples of which none loses over 0.4
+    assert evaluator.confidence == 0.95
+    assert evaluator.promise == promise(1.0, 0.95, 5000, 130, 0.4)
+    resumed = _evaluator(np.full(5000, 0.4))
+    resumed.hold_to(promise(1.0, 0.95, 10_000, 200))
+    assert resumed.promise.certified_by == VALIDATION
+    assert resumed.confidence == 1 - 0.05 / MOST_CANDIDATES
 
 
 def test_the_ledger_says_what_certifies_and_what_to_know_of_it(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, _chosen())
-    ledger.promise(promise(1.0, 0.95, 10_000, 200))
+    ledger, made = Ledger.begin(tmp_path, _chosen()), promise(1.0, 0.95, 10_000, 200)
+    ledger.record(ORIGINAL)
+    ledger.promise(made)
+    ledger.publish()
     kept = Result.load(tmp_path)
     assert kept.certified_by == VALIDATION
     assert kept.notes[-1].startswith("200 test samples can't certify a budget of 1 points at 95%")
+    ledger.close()
+    resumed = Ledger.resumed(tmp_path)
+    assert resumed is not None
+    assert resumed.promised == made
+    resumed.close()
 
 
 def test_validation_judges_by_the_bound_and_where_it_is_too_small_by_the_drop() -> None:
-    found = Drop(0.4, 1.3, 0.95, 200)
-    assert Promise(1.0).judge(found) == (
+    lost = Drop(0.4, 1.3, 0.95, 200)
+    assert Promise(1.0).judge(lost) == (
         "over budget",
         "bound of the drop 1.30 points, budget 1",
     )
-    assert Promise(1.0, by_bound=False).judge(found) == ("kept", "")
+    assert Promise(1.0, by_bound=False).judge(lost) == ("kept", "")
     over = ("over budget", "drop 1.40 points, budget 1")
-    assert Promise(1.0, by_bound=False).judge(replace(found, drop=1.4)) == over
+    assert Promise(1.0, by_bound=False).judge(replace(lost, drop=1.4)) == over
 
 
 def test_the_way_leads_from_the_safest_to_the_chosen_one() -> None:
-    worse = _candidate("slower, and less safe than safe", 0.9, 0.4)
-    assert way_to_chosen(_chosen(FAST, worse, SAFE, MIDDLE)) == ("safe", "middle", "fast")
-    assert way_to_chosen(_chosen(FAST, SAFE, MIDDLE, goal="size")) == ("safe",)
-    assert way_to_chosen(_chosen()) == ()
-    no_gain = _candidate("safer than any, but no faster", 0.99, 0.1)
-    assert way_to_chosen(_chosen(FAST, no_gain)) == ("fast",)
-    many = [_candidate(str(n), 0.9 - 0.08 * n, 0.2 + 0.09 * n) for n in range(9)]
-    assert way_to_chosen(_chosen(*many)) == ("0", "4", "8")
+    worse = _trial("slower, and less safe than safe", 0.9, 0.4)
+    assert _way(_chosen(FAST, worse, SAFE, MIDDLE)) == ["safe", "middle", "fast"]
+    assert _way(_chosen(FAST, SAFE, MIDDLE, goal="size")) == ["safe"]
+    assert _way(_chosen()) == []
+    no_gain = _trial("safer than any, but no faster", 0.99, 0.1)
+    assert _way(_chosen(FAST, no_gain)) == ["fast"]
+    many = [_trial(str(n), 0.9 - 0.08 * n, 0.2 + 0.09 * n) for n in range(9)]
+    assert _way(_chosen(*many)) == ["0", "4", "8"]
     assert MOST_LOOKS == 3
 
 
@@ -150,7 +186,7 @@ def test_the_bound_on_test_decides_and_what_lies_behind_is_not_looked_at() -> No
         "the last that the test data certifies on the way to fast; "
         f"test can't show that middle keeps the budget: {figures}"
     )
-    assert result.find("middle").status == OVER_ON_TEST
+    assert result.find("middle").status == Status.OVER_ON_TEST
     assert result.find("middle").reason == f"test can't show that it keeps the budget: {figures}"
     assert result.find("fast").status == "kept"
     assert "not tested: middle, whose bound on validation is smaller" in result.find("fast").reason
@@ -158,7 +194,7 @@ def test_the_bound_on_test_decides_and_what_lies_behind_is_not_looked_at() -> No
 
 
 @pytest.mark.parametrize(
-    ("candidates", "wrong", "why"),
+    ("trials", "wrong", "why"),
     [
         ([], 0, "no candidate was finished"),
         ([FAST], 23, "the test data certifies nothing; fast was selected on validation but lost "
@@ -167,26 +203,27 @@ def test_the_bound_on_test_decides_and_what_lies_behind_is_not_looked_at() -> No
     ],
 )  # fmt: skip
 def test_where_the_safest_fails_on_test_the_original_is_the_answer(
-    candidates: list[Candidate], wrong: int, why: str
+    trials: list[Trial], wrong: int, why: str
 ) -> None:
-    result, asked = _proven(_chosen(*candidates), {one.name: wrong for one in candidates})
-    assert len(asked) == 1 + bool(candidates)
+    result, asked = _proven(_chosen(*trials), {trial.title: wrong for trial in trials})
+    assert len(asked) == 1 + bool(trials)
     assert (result.chosen, result.test_score, result.test_drop) == ("original", 1.0, None)
     assert result.reason.startswith(why)
     assert "the original, 100.00, is the answer" in test_line(result)
-    assert ("certifies nothing" in test_line(result)) == bool(candidates)
+    assert ("certifies nothing" in test_line(result)) == bool(trials)
 
 
-def _over(candidate: Candidate) -> Candidate:
-    """The candidate with a bound on validation that is over the budget, and a drop that isn't."""
-    assert candidate.measurement.drop is not None
-    lost = Drop(0.5, candidate.measurement.drop.bound + 1, 0.95, 1000)
-    measured = replace(candidate.measurement, drop=lost)
-    return replace(candidate, status="over budget", reason="bound of", measurement=measured)
+def _over(trial: Trial) -> Trial:
+    """The trial with a bound on validation that is over the budget, and a drop that isn't."""
+    assert trial.drop is not None
+    lost = Drop(0.5, trial.drop.bound + 1, 0.95, 1000)
+    figures = replace(trial.measurement, drop=lost)
+    return replace(trial, status=Status.OVER_BUDGET, reason="bound of", measurement=figures)
 
 
 def test_what_no_bound_on_validation_decides_the_test_data_does() -> None:
-    lost = replace(_candidate("lost", 0.2, 2.0), status="over budget", reason="drop 1.80")
+    lost = _trial("lost", 0.2, 2.0)
+    lost = replace(lost, status=Status.OVER_BUDGET, reason="drop 1.80")
     some = (_over(FAST), lost, _over(SAFE))
     result, asked = _proven(_chosen(*some), {"safe": 1, "fast": 2, "lost": 0})
     assert asked == ["original", "safe", "fast"]
@@ -203,7 +240,7 @@ def test_what_no_bound_on_validation_decides_the_test_data_does() -> None:
         "nothing that betters the original keeps the budget by its bound; the test data certifies "
         "nothing; test can't show that safe keeps the budget: drop 0.60, bound"
     )
-    assert [one.status for one in result.candidates] == ["over budget"] * 2 + [OVER_ON_TEST]
+    assert [trial.status for trial in result.trials] == ["over budget"] * 2 + [Status.OVER_ON_TEST]
 
     result, asked = _proven(_chosen(*some, MIDDLE), {"middle": 9})
     assert asked == ["original", "middle"]
@@ -233,11 +270,11 @@ def test_the_result_remembers_what_certified() -> None:
 
 def test_what_changes_no_answer_is_safer_than_what_gained_by_chance() -> None:
     """Half a percent won and as much lost elsewhere is a wide bound around a lucky figure."""
-    def of(name: str, ratio: float, lost: float, bound: float) -> Candidate:
-        one = _candidate(name, ratio, bound)
-        found = Drop(lost, bound, 0.95, 450)
-        return replace(one, measurement=replace(one.measurement, drop=found))
+    def of(title: str, ratio: float, lost: float, bound: float) -> Trial:
+        plain = _trial(title, ratio, bound)
+        figures = replace(plain.measurement, drop=Drop(lost, bound, 0.95, 450))
+        return replace(plain, measurement=figures)
 
     still, lucky = of("still", 0.7, 0.0, 0.67), of("lucky", 0.8, -0.67, 0.21)
     fast = of("fast", 0.3, -0.45, 0.37)
-    assert way_to_chosen(_chosen(still, lucky, fast)) == ("still", "fast")
+    assert _way(_chosen(still, lucky, fast)) == ["still", "fast"]

@@ -19,8 +19,8 @@ from penjing.device.protocol import KEEPER, RUNNER, Parcel, artifact_parcel
 from penjing.errors import MachineError
 from penjing.files import sha256
 from penjing.measure.memory import peak_process_bytes
-from penjing.search.inputs import random_inputs
 from penjing.targets import described
+from penjing.tools.inputs import random_inputs
 from tests.loopback import drawn, expected
 
 
@@ -93,7 +93,7 @@ def test_artifacts_with_other_inputs_are_not_timed_together(artifact: Artifact) 
     request = {"artifacts": [one, one], "threads": 1, "inputs": {"seed": 0}}
     shapes = iter([(1, 16), (1, 17)])
     loaded = runner.RUNTIMES["onnxruntime"]
-    other = (lambda *_: ([("x", next(shapes), "float32")], lambda x: [x]), *loaded[1:])
+    other = (lambda *_: SimpleNamespace(inputs=[("x", next(shapes), "float32")]), *loaded[1:])
     runner.RUNTIMES["onnxruntime"] = other  # type: ignore[assignment]
     try:
         with pytest.raises(runner.Refused, match=r"inputs differ: .*16.*17"):

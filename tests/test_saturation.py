@@ -24,8 +24,8 @@ from penjing.processor import Processor
 from penjing.runtimes.onnx_saturation import saturating as saturating_nodes
 from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES, find_runtime
-from penjing.search.saturation import warning
 from penjing.task import Task
+from penjing.trials.saturation import warning
 from tests.pairs import layer_task, pairwise
 
 

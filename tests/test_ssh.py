@@ -25,10 +25,12 @@ from penjing.files import sha256
 from penjing.measure import there
 from penjing.measure.memory import peak_process_bytes
 from penjing.measure.there import look_at, measure_there
-from penjing.search.bench import bench_there
-from penjing.search.fit import fit
-from penjing.search.result import Result
-from penjing.search.workshop import Workshop
+from penjing.tools.bench import bench_there
+from penjing.trials.evaluator import FileEvaluator
+from penjing.trials.files import Files, Loaded
+from penjing.trials.result import Result
+from penjing.trials.trial import Trial
+from tests.fits import fit, trial
 from tests.loopback import (
     TWICE,
     Loopback,
@@ -114,8 +116,8 @@ def test_a_fit_for_a_device_is_timed_there(loopback: Loopback, tmp_path: Path) -
     jobs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(there, "run_job", lambda *given: jobs.append(given) or job.run_job(*given))
-        patch.setattr("penjing.search.elsewhere.installed", lambda: ["onnxruntime"])
-        patch.setattr("penjing.search.recipes.CUTS", ())
+        patch.setattr("penjing.search.ways.installed", lambda: ["onnxruntime"])
+        patch.setattr("penjing.search.strategies.cutting.CUTS", ())
         done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception
     found = Result.load(out)
@@ -186,11 +188,11 @@ def test_a_fit_whose_device_is_lost_keeps_what_it_has(
         return played(device, parcels, parts, deadline_s)
 
     monkeypatch.setattr(there, "run_job", lossy)
-    with pytest.raises(RemoteError, match="lost; what was finished is kept, and --resume goes on"):
+    with pytest.raises(RemoteError, match="lost; what was finished is kept, and `resume` goes on"):
         fit(self_taught(), "ssh://pi@device", 10.0, epochs=1, out=tmp_path)
     found = Result.load(tmp_path)
     assert found.baseline.measurement.latency is not None
-    assert not found.candidates  # none is blamed for it
+    assert not found.trials  # none is blamed for it
 
 
 def test_a_file_that_the_device_cannot_load_fails_alone(
@@ -210,22 +212,33 @@ def test_a_file_that_the_device_cannot_load_fails_alone(
     assert {found.find(one).status for one in refused} == {"failed"}
     assert all(found.find(one).reason.endswith(f"{one}: can't load it") for one in refused)
     assert found.find("prune 25 % + int8").reason == "prune 25 % failed"
-    assert all(found.latency(one) for one in ("int8", "prune 25 % + int8", "prune 75 %"))
+    assert all(found.find(one).latency for one in ("int8", "prune 25 % + int8", "prune 75 %"))
     assert "couldn't be compared on the device" in found.notes[-1]  # it brings no outputs
 
 
 def test_what_a_device_cannot_hold_at_once_is_timed_one_by_one() -> None:
-    class Small(Workshop):
-        def time(self, names: Any, seconds: float = 1.0, baseline: str = "") -> dict[str, Any]:
+    class Unread(Files):
+        def loaded(self, trial: Trial) -> Loaded:
+            return Loaded(trial.key, trial.title, None, None)  # type: ignore[arg-type]
+
+        def loaded_original(self) -> Loaded:
+            return Loaded("0", "original", None, None)  # type: ignore[arg-type]
+
+    class Small(FileEvaluator):
+        def _times(self, files: Any, seconds: float, once: bool = False) -> dict[str, Any]:
+            names = [file.title for file in files[1:]]
             if len(names) > 1:
                 raise RemoteFileError("the device: its memory has run out", "all together")
             if "c" in names:
                 raise RemoteFileError("the device: c: can't load it", "c")
-            return dict.fromkeys(names, seconds)
+            return {file.key: seconds for file in files[1:]}
 
-    times, refused = object.__new__(Small).time_what_runs(["a", "b", "c"], 6.0)
-    assert times == {"a": 2.0, "b": 2.0}
-    assert refused == {"c": "the device: c: can't load it"}
+    trials = {title: trial(title) for title in "abc"}
+    evaluator = object.__new__(Small)
+    evaluator.files = Unread(Path(), None)  # type: ignore[arg-type]
+    sitting = evaluator.time(list(trials.values()), 6.0)
+    assert sitting.times == {trials["a"].key: 2.0, trials["b"].key: 2.0}
+    assert sitting.refused == {trials["c"].key: "the device: c: can't load it"}
 
 
 def test_what_is_for_a_device_is_refused_without_one(tmp_path: Path) -> None:

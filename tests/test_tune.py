@@ -102,15 +102,17 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_its_end() -> None:
 def test_the_clock_ends_a_training_and_patience_too() -> None:
     task, network = _task()
     seen: list[float] = []
-    short = TuneOptions(epochs=1e6, seconds=5.0, lr=1e-3)
+    endless = TuneOptions(epochs=1e6, lr=1e-3)
     seconds = itertools.count()
 
     def clock() -> float:
         return float(next(seconds))
 
     task = _changed(task, validation=None)
-    train(network, task, short, lambda _, share: seen.append(share), clock)
+    train(network, task, endless, lambda _, share: seen.append(share), clock, 5.0)
     assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    with pytest.raises(InputError, match="seconds must be a positive number; found 0"):
+        train(network, task, endless, seconds=0)
     seen.clear()
     frozen = TuneOptions(epochs=100, lr=1e-12, patience=2)
     task, network = _task()
@@ -171,7 +173,6 @@ def test_a_single_output_cannot_be_distilled_but_trained() -> None:
     [
         ({"epochs": math.inf}, "epochs must be a positive number; found inf"),
         ({"lr": 0}, "lr must be a positive number; found 0"),
-        ({"seconds": 0.0}, "seconds must be a positive number"),
         ({"temperature": -1}, "temperature must be a positive number"),
         ({"weight_decay": -1e-4}, "weight_decay must be 0 or more"),
         ({"distill": 1.5}, r"distill must be in \[0, 1\]; found 1.5"),

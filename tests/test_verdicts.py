@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +11,68 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Drop, Latency, Measurement
+from penjing.contract import Drop, Latency, Measurement, as_arrays
+from penjing.measure.latency import compare
 from penjing.network import capture
 from penjing.network.fake_quantized import weight_grids
-from penjing.passes import PruneChannels, Quantize, Tune
+from penjing.passes import Pass, PruneChannels, Quantize, Tune
 from penjing.report.markdown import page
 from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.search import recipes
-from penjing.search.elsewhere import Elsewhere, Way
-from penjing.search.float_layers import _profiles, clearly_slower, slower_layers
-from penjing.search.ledger import Ledger
-from penjing.search.result import Candidate, Result
-from penjing.search.rungs import INT8, Rungs, in_float
-from penjing.search.verdicts import verdicts
-from penjing.search.workshop import BASELINE, Workshop
+from penjing.search.schedule import Schedule
+from penjing.search.strategies.rounding import INT8, Rounding, in_float
+from penjing.search.study import Study
+from penjing.search.ways import Way, Ways
 from penjing.targets import all_targets
 from penjing.task import Task
+from penjing.trials.candidate import Candidate
+from penjing.trials.contract import Sitting, Watch
+from penjing.trials.evaluator import FileEvaluator
+from penjing.trials.float_layers import _profiles, clearly_slower
+from penjing.trials.instruments import Instruments
+from penjing.trials.ledger import Ledger
+from penjing.trials.recipe import to_json
+from penjing.trials.result import Result
+from penjing.trials.trial import ORIGINAL, Proposal, Status, Trial
+from penjing.trials.verdicts import verdicts
+from penjing.tune.options import TuneOptions
+from tests import fits
 
 CUT = (PruneChannels(0.5), Tune())
 
 
-def _candidate(
-    name: str, recipe: Any, ratio: float, drop: float, kb: int, status: str = "kept"
-) -> Candidate:
+def _figures(ratio: float, drop: float, kb: int) -> Measurement:
     times = Latency(ratio, ratio, ratio, ratio * 0.98, ratio * 1.02, 20)
-    found = Measurement(
-        file_bytes=1000 * kb, latency=times, drop=Drop(drop, drop + 0.2, 0.95, 1000)
-    )
-    return Candidate(name, tuple(recipes.to_json(recipe)), status, "", found)
+    lost = Drop(drop, drop + 0.2, 0.95, 1000)
+    return Measurement(file_bytes=1000 * kb, latency=times, drop=lost)
 
 
-ORIGINAL = replace(
-    _candidate("original", (), 1.0, 0.0, 1000, "baseline"),
+def _trial(
+    title: str,
+    passes: Sequence[Pass],
+    ratio: float,
+    drop: float,
+    kb: int,
+    status: str = "kept",
+    runtime: str = "onnxruntime",
+) -> Trial:
+    candidate, figures = Candidate.of(passes, runtime), _figures(ratio, drop, kb)
+    return Trial(candidate, title, Status(status), measurement=figures)
+
+
+BASELINE = replace(
+    _trial(ORIGINAL, (), 1.0, 0.0, 1000, "baseline"),
     measurement=Measurement(
         file_bytes=1_000_000,
         latency=Latency(1.0, 1.0, 1.0, 1.0, 1.0, 20),
         drop=Drop(0.0, 0.0, 0.95, 1000),
     ),
 )
-INTEGERS = _candidate("int8", (Quantize(),), 0.5, 0.3, 300)
-PRUNED = _candidate("prune", CUT, 0.8, 0.5, 500)
+INTEGERS = _trial("int8", (Quantize(),), 0.5, 0.3, 300)
+PRUNED = _trial("prune", CUT, 0.8, 0.5, 500)
 
 
-def _result(*candidates: Candidate) -> Result:
-    return Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, ORIGINAL, candidates)
+def _result(*trials: Trial) -> Result:
+    return Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, BASELINE, trials)
 
 
 def test_one_method_is_held_against_the_original() -> None:
@@ -65,7 +84,7 @@ def test_one_method_is_held_against_the_original() -> None:
 
 
 def test_two_methods_are_held_against_each_alone() -> None:
-    both = _candidate("prune + int8", (*CUT, Quantize()), 0.45, 0.9, 160)
+    both = _trial("prune + int8", (*CUT, Quantize()), 0.45, 0.9, 160)
     lines = verdicts(_result(INTEGERS, PRUNED, both))
     assert [line.split(":")[0] for line in lines] == [
         "int8 against original",
@@ -75,13 +94,13 @@ def test_two_methods_are_held_against_each_alone() -> None:
     ]
     assert "-0.60 points, 0.900 of the time (0.865 - 0.937), 0.533 of the bytes: pays" in lines[2]
     assert "-0.40 points, 0.562 of the time" in lines[3]
-    longer = _candidate("longer + int8", (*CUT, Tune(), Quantize()), 0.45, 0.9, 160)
+    longer = _trial("longer + int8", (*CUT, Tune(), Quantize()), 0.45, 0.9, 160)
     assert "longer + int8 against prune + int8" in verdicts(_result(both, longer))[1]
 
 
 def test_what_adds_to_a_failure_is_not_blamed_for_it() -> None:
-    worse = replace(PRUNED, status="over budget")
-    both = _candidate("prune + int8", (*CUT, Quantize()), 0.45, 2.0, 160, "over budget")
+    worse = replace(PRUNED, status=Status.OVER_BUDGET)
+    both = _trial("prune + int8", (*CUT, Quantize()), 0.45, 2.0, 160, "over budget")
     lines = verdicts(_result(INTEGERS, worse, both))
     assert lines[2].endswith("of the bytes: not worth it: over budget")
     assert lines[3].endswith("of the bytes: faster, but prune is over budget already")
@@ -98,36 +117,37 @@ def test_what_adds_to_a_failure_is_not_blamed_for_it() -> None:
 )
 def test_what_does_not_pay_is_said(changes: dict[str, Any], end: str) -> None:
     options = {"ratio": 0.5, "drop": 0.3, "kb": 300} | changes
-    (line,) = verdicts(_result(_candidate("int8", (Quantize(),), **options)))
+    (line,) = verdicts(_result(_trial("int8", (Quantize(),), **options)))
     assert line.endswith(end)
 
 
 def test_the_best_integer_file_is_held_against_the_best_float_file_of_any_runtime() -> None:
     """int8 takes 0.72 of the original's time, but LiteRT runs the original nearly as fast."""
-    litert = replace(_candidate("original in litert", (), 0.77, 0.0, 990), runtime="litert")
-    int8 = replace(_candidate("int8 in litert", (Quantize(),), 0.72, 0.3, 300), runtime="litert")
-    slow = _candidate("int8", (Quantize(),), 0.78, 0.3, 300)
+    litert = _trial("original in litert", (), 0.77, 0.0, 990, runtime="litert")
+    int8 = _trial("int8 in litert", (Quantize(),), 0.72, 0.3, 300, runtime="litert")
+    slow = _trial("int8", (Quantize(),), 0.78, 0.3, 300)
     lines = verdicts(_result(litert, int8, slow))
     assert lines[-1] == (
         "int8 in litert, the fastest integer file that keeps the budget, takes 0.935 of the time "
         "(0.898 - 0.973) of original in litert, the fastest float file: integers gain little here"
     )
-    broken = replace(int8, status="over budget")
+    broken = replace(int8, status=Status.OVER_BUDGET)
     assert "int8, the fastest integer file that" in verdicts(_result(litert, broken, slow))[-1]
     assert "integers pay" in verdicts(_result(int8, slow))[-1]
     assert len(verdicts(_result(slow))) == 1  # it is held against the original already
 
 
 def test_what_was_not_measured_has_no_verdict_and_says_why() -> None:
-    waiting = Candidate("prune", tuple(recipes.to_json(CUT)), "not tuned", "no faster than int8")
+    waiting = fits.trial("prune", tuple(to_json(CUT)), "not tuned", "no faster than int8")
     lines = verdicts(_result(INTEGERS, waiting))
     assert len(lines) == 3
     assert lines[1] == "PruneChannels: no verdict; prune: no faster than int8"
 
 
 def test_a_ledger_keeps_verdicts_and_the_report_shows_them(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, _result())
-    ledger.record(INTEGERS)
+    ledger = Ledger.begin(tmp_path, _result())
+    ledger.record(BASELINE, INTEGERS)
+    ledger.publish()
     again = Result.load(tmp_path)
     assert again.verdicts == verdicts(_result(INTEGERS))
     assert again == ledger.result
@@ -136,22 +156,74 @@ def test_a_ledger_keeps_verdicts_and_the_report_shows_them(tmp_path: Path) -> No
     assert Result.from_json(old).verdicts == ()
 
 
-class _Rungs:
-    """Rungs whose files lose what they are told to, in one runtime, and a ledger."""
+@dataclass
+class _Told:
+    """An evaluator that says what it is told to: what each file loses, or None if it fails.
 
-    def __init__(self, folder: Path, drops: list[Any], goal: str = "latency") -> None:
-        result = replace(_result(), goal=goal)
-        self.ledger, self.waiting = Ledger(folder, result), drops
-        self.rungs = Rungs(Elsewhere(Way(OnnxRuntime()), []), self.ledger)
+    Attributes:
+        drops: of the candidates, in the order in which they are tried; emptied on the way.
+        ratio: what a file takes of another one's time.
+        slow: the layers that every rounded file computes slower than float ones.
+        rivals: beside which files others were compared.
+    """
 
-    def attempt(self, name: str, way: Way) -> Candidate:
-        drop = self.waiting.pop(0)
-        found = Candidate(name, (), "failed")
-        if drop is not None:
-            status = "kept" if drop < 1 else "over budget"
-            found = _candidate(name, self.rungs.recipes[name], 0.5, drop, 300, status)
-        self.ledger.record(found)
-        return found
+    drops: list[float | None]
+    ratio: float = 1.0
+    slow: list[str] | None = field(default_factory=list)
+    rivals: list[str] = field(default_factory=list)
+
+    def evaluate(self, proposal: Proposal, watch: Watch) -> Trial:
+        drop = self.drops.pop(0)
+        if drop is None:
+            return Trial(proposal.candidate, proposal.title, Status.FAILED, "told to")
+        status = Status.KEPT if drop < 1 else Status.OVER_BUDGET
+        figures = _figures(0.5, drop, 300)
+        return Trial(proposal.candidate, proposal.title, status, measurement=figures)
+
+    def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+        raise AssertionError("no figure is disturbed, so none is taken again")
+
+    def compare(self, trial: Trial, rival: Trial) -> Latency:
+        self.rivals.append(rival.title)
+        return Latency(1, 1, self.ratio, self.ratio, self.ratio, 20)
+
+    def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
+        assert rival.key == BASELINE.key
+        return self.slow
+
+    def profiler(self, trial: Trial) -> str:
+        return trial.runtime
+
+
+@dataclass
+class _Fit:
+    """A fit's rounding in one runtime, whose time stands still, by what an evaluator is told."""
+
+    folder: Path
+    evaluator: _Told
+    goal: str = "latency"
+    seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger.begin(self.folder, replace(_result(), goal=self.goal))
+        self.ledger.record(BASELINE)
+        schedule = Schedule(lambda: 0.0, self.seconds)
+        self.study = Study(
+            all_targets()["x86-server"], Ways(Way(OnnxRuntime())), schedule, TuneOptions(),
+            self.ledger, self.evaluator,
+        )  # fmt: skip
+        self.rounding = Rounding(self.study)
+
+    def carry_out(self, asking: Generator[Sequence[Proposal], Sequence[Trial], None]) -> None:
+        """Try all that is asked for, as `Run` does."""
+        try:
+            wanted = next(asking)
+            while True:
+                trials = [self.evaluator.evaluate(proposal, Watch()) for proposal in wanted]
+                self.ledger.record(*trials)
+                wanted = asking.send(trials)
+        except StopIteration:
+            return
 
 
 @pytest.mark.parametrize(
@@ -160,13 +232,16 @@ class _Rungs:
      ([2.0, 1.5, 1.6], "int8 by percentile"), ([1.5, 2.0, 2.0], "int8"), ([None], "int8")],
 )  # fmt: skip
 def test_rungs_are_tried_until_one_keeps_the_budget(
-    drops: list[Any], chosen: str, tmp_path: Path
+    drops: list[float | None], chosen: str, tmp_path: Path
 ) -> None:
-    told = _Rungs(tmp_path, drops)
-    told.rungs.try_everywhere(told.attempt)
-    told.rungs.climb(told.attempt, lambda _: True)
-    assert not told.waiting
-    assert told.rungs.chosen == chosen
+    told = _Told(list(drops))
+    fit = _Fit(tmp_path, told)
+    fit.carry_out(fit.rounding.try_everywhere())
+    fit.carry_out(fit.rounding.climb())
+    assert not told.drops
+    assert fit.rounding.chosen == chosen
+    titles = ["int8", "int8 by percentile", "int8 equalized"][: len(drops)]
+    assert [trial.title for trial in fit.ledger.result.trials] == titles
 
 
 @pytest.mark.parametrize(
@@ -175,39 +250,28 @@ def test_rungs_are_tried_until_one_keeps_the_budget(
      ([0.1, 0.2, 0.9], "int3 weights", "int3 weights")],
 )  # fmt: skip
 def test_bits_are_taken_away_while_the_budget_is_kept(
-    drops: list[float], chosen: str, after: str, tmp_path: Path
+    drops: list[float | None], chosen: str, after: str, tmp_path: Path
 ) -> None:
-    told = _Rungs(tmp_path, drops, "size")
-    told.rungs.try_everywhere(told.attempt)
-    told.rungs.descend(told.attempt, lambda _: True)
-    assert not told.waiting
-    assert told.rungs.chosen == chosen
-    assert told.rungs.after("prune 25 %") == f"prune 25 % + {after}"
+    told = _Told(list(drops))
+    fit = _Fit(tmp_path, told, "size")
+    fit.carry_out(fit.rounding.try_everywhere())
+    fit.carry_out(fit.rounding.descend())
+    assert not told.drops
+    assert fit.rounding.chosen == chosen
+    assert fit.rounding.label == after
 
 
 def test_no_rung_is_tried_that_there_is_no_time_for(tmp_path: Path) -> None:
-    told = _Rungs(tmp_path, [1.5], "size")
-    told.rungs.try_everywhere(told.attempt)
-    told.rungs.climb(told.attempt, lambda _: False)
-    told.rungs.descend(told.attempt, lambda _: False)
-    assert told.rungs.chosen == INT8
-    assert told.ledger.result.notes == (
+    fit = _Fit(tmp_path, _Told([1.5]), "size", seconds=0.0)
+    fit.carry_out(fit.rounding.try_everywhere())
+    fit.carry_out(fit.rounding.climb())
+    fit.carry_out(fit.rounding.descend())
+    assert fit.rounding.chosen == INT8
+    assert fit.ledger.result.notes == (
         "too little time to try int8 by percentile",
         "too little time to try int8 equalized",
         "too little time to look for fewer bits than int8's",
     )
-
-
-class _Shop:
-    """A workshop that says what it is told to."""
-
-    def __init__(self, ratio: float) -> None:
-        self.ratio = ratio
-        self.artifacts = {BASELINE: None}
-
-    def time(self, names: list[str], baseline: str) -> dict[str, Latency]:
-        assert baseline == INT8
-        return {name: Latency(1, 1, self.ratio, self.ratio, self.ratio, 20) for name in names}
 
 
 @pytest.mark.parametrize(
@@ -222,22 +286,34 @@ class _Shop:
     ],
 )
 def test_layers_in_float_go_on_if_that_keeps_the_budget_or_both_do_and_it_is_faster(
-    ratio: float,
-    drops: list[float],
-    chosen: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    ratio: float, drops: list[float], chosen: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("penjing.search.rungs.slower_layers", lambda *_: ["conv1"])
-    told = _Rungs(tmp_path, list(drops))
-    told.rungs.try_everywhere(told.attempt)
-    told.rungs.leave_in_float(told.attempt, _Shop(ratio), None)  # type: ignore[arg-type]
-    assert told.rungs.chosen == chosen
-    found = told.ledger.result.find("int8 with 1 in float")
-    assert found.status == ("kept" if drops[1] < 1 else "over budget")
-    assert found.recipe[0]["layers"] == {"conv1": 0}
-    assert "int8 is slower than float in conv1" in found.reason
-    assert f"{ratio:.3f} of its time" in found.reason
+    told = _Told(list(drops), ratio, ["conv1"])
+    fit = _Fit(tmp_path, told)
+    fit.carry_out(fit.rounding.try_everywhere())
+    fit.carry_out(fit.rounding.leave_in_float())
+    assert fit.rounding.chosen == chosen
+    assert told.rivals == [INT8]
+    mixed = fit.ledger.result.find("int8 with 1 in float")
+    assert mixed.status == ("kept" if drops[1] < 1 else "over budget")
+    assert mixed.candidate.recipe[0]["layers"] == {"conv1": 0}
+    assert "int8 is slower than float in conv1" in mixed.reason
+    assert f"{ratio:.3f} of its time" in mixed.reason
+
+
+@pytest.mark.parametrize(
+    ("slow", "notes"),
+    [([], ()), (None, ("onnxruntime tells no layer's time, so none was looked for that int8 slows "
+                       "down",))],
+)  # fmt: skip
+def test_where_no_layer_is_slower_or_none_can_be_told_nothing_is_left_in_float(
+    slow: list[str] | None, notes: tuple[str, ...], tmp_path: Path
+) -> None:
+    fit = _Fit(tmp_path, _Told([0.2], slow=slow))
+    fit.carry_out(fit.rounding.try_everywhere())
+    fit.carry_out(fit.rounding.leave_in_float())
+    assert fit.rounding.chosen == INT8
+    assert fit.ledger.result.notes == notes
 
 
 def test_a_layer_is_slower_if_it_always_is_and_by_what_matters() -> None:
@@ -251,20 +327,32 @@ def _task() -> Task:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4)]
-    return Task(model.eval(), batches[0][0][:2], batches, batches)
+    return Task(model.eval(), batches[0][0][:2], batches, batches, validation=batches)
+
+
+def _briefly(sessions: Any, inputs: Any, baseline: str, seconds: float, seed: int) -> Any:
+    return compare(sessions, inputs, baseline, 0.1, seed)
 
 
 def test_profiles_of_both_files_name_the_same_layers(tmp_path: Path) -> None:
-    task = _task()
-    network = capture(task.model, task.example)
-    shop = Workshop(task, tmp_path, 0.95, 0, OnnxRuntime())
-    shop.make(BASELINE, network)
-    shop.make(INT8, Quantize(samples=8)(network, task))
-    times = shop.time([INT8], 0.1)[INT8]
-    assert set(slower_layers(shop, INT8, network, times)) <= {"0", "3"}
-    profiles = _profiles(shop, (INT8, BASELINE), 8)
-    assert all({"0", "3"} <= set(one) for one in profiles)
-    (recipe,) = in_float((Quantize(samples=8),), ["3"])
+    task, target, rounding = _task(), all_targets()["x86-server"], Quantize(samples=8)
+    network, runtime = capture(task.model, task.example), OnnxRuntime()
+    instruments = Instruments(timer=_briefly, peak=lambda *_: None)
+    evaluator = FileEvaluator(
+        task, network, target, tmp_path, 0.95, 0, runtime, instruments=instruments
+    )
+    original = evaluator.baseline(Watch())
+    proposal = Proposal(Candidate.of([rounding], runtime.name), INT8)
+    rounded = evaluator.evaluate(proposal, Watch())
+    slower = evaluator.slower_layers(rounded, original)
+    assert slower is not None
+    assert set(slower) <= {"0", "3"}
+    paths = [tmp_path / str(trial.artifact) for trial in (rounded, original)]
+    files = [(runtime, runtime.artifact(path)) for path in paths]
+    profiles = _profiles(files, as_arrays(task.example[:1]), 8, instruments)
+    assert profiles is not None
+    assert all({"0", "3"} <= set(profile) for profile in profiles)
+    (recipe,) = in_float((rounding,), ["3"])
     assert isinstance(recipe, Quantize)
     kept = recipe(network, task)
     assert [str(layer.meta["layer"]) for layer in weight_grids(kept)] == ["0"]

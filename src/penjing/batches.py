@@ -283,15 +283,21 @@ def number_of_samples(batches: Batches) -> int:
     return int(told) if math.isfinite(told) else sum(len(targets) for _, targets in batches)
 
 
+def refuse_generator(batches: Batches, name: str) -> None:
+    """Raise InputError for data that is gone once it was read."""
+    given = batches.batches if isinstance(batches, Reading) else batches
+    if isinstance(given, Iterator):
+        raise InputError(f"the {name} data is a generator, gone after one pass; give a list")
+
+
 def require_repeatable(batches: Batches, name: str) -> tuple[Inputs, Tensor]:
     """The first batch, once it is sure that the data isn't empty and can be iterated again.
 
     Raises:
         InputError: neither, or a generator, naming the split; or it can't be read.
     """
+    refuse_generator(batches, name)
     given = batches.batches if isinstance(batches, Reading) else batches
-    if isinstance(given, Iterator):
-        raise InputError(f"the {name} data is a generator, gone after one pass; give a list")
     if not hasattr(given, "__iter__") and not hasattr(given, "__getitem__"):
         raise InputError(
             f"the {name} data can't be iterated: it is a {type(given).__name__}; give batches"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +19,13 @@ from penjing.errors import (
     first_line,
     is_out_of_memory,
 )
-from penjing.printable import in_a_line, printable
+from penjing.printable import in_a_line, printable, with_flags
+from penjing.version import __version__
 
 if TYPE_CHECKING:
-    from penjing.search.export import Proof
-    from penjing.search.result import Result
+    from penjing.report.terminal import Console
+    from penjing.tools.export import Proof
+    from penjing.trials.result import Result
 
 app = typer.Typer(
     name="penjing",
@@ -57,6 +58,28 @@ outputs = runtime.load(runtime.artifact(Path("{path}"))).run(batch)
 """
 
 
+DEBUG = "--debug"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"penjing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print it.", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Print an error's traceback too; anywhere in the line.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def fit(
     task: TaskName,
@@ -76,19 +99,25 @@ def fit(
     ssh_config: SshConfig = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
+    strategy: Annotated[
+        str, typer.Option(help="quick, mystrategy.py, or package.module:name.")
+    ] = "quick",
     as_json: AsJson = False,
 ) -> None:
     """Make candidates, measure each on its file, choose the best that keeps the budget."""
     from penjing.report.markdown import write_report
+    from penjing.report.progress import display
     from penjing.search.fit import fit as run
+    from penjing.search.options import FitOptions
+    from penjing.search.strategies import find_strategy
 
     try:
-        with _display(as_json) as progress:
-            result = run(
-                task, target, max_drop, minutes, out, goal=goal, seed=seed, confidence=confidence,
-                python=python, ssh_config=ssh_config, overwrite=overwrite, resume=resume,
-                epochs=epochs, progress=progress, report=write_report,
+        with display(_console(stderr=True), as_json) as progress:
+            options = FitOptions(
+                goal, seed, confidence, python, ssh_config, overwrite, resume, epochs,
+                find_strategy(strategy), progress=progress, report=write_report,
             )  # fmt: skip
+            result = run(task, target, max_drop, minutes, out, options)
     except KeyboardInterrupt:
         print(f"penjing: interrupted before {_what_is_there(out)}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -113,9 +142,8 @@ def profile(
     """Show where parameters, MACs, memory and measured time go, layer by layer."""
     from penjing.reference import find_task
     from penjing.report.table import nodes_table, profile_table
-    from penjing.report.terminal import Console
-    from penjing.search.profile import profile as run
-    from penjing.search.profile import profile_file
+    from penjing.tools.profile import profile as run
+    from penjing.tools.profile import profile_file
 
     if task.endswith(".onnx"):
         nodes, whole = profile_file(Path(task))
@@ -126,7 +154,7 @@ def profile(
     if as_json:
         print(json.dumps({"latency_ms": whole, **rows}))
     else:
-        Console().print(table)
+        _console().print(table)
 
 
 @app.command()
@@ -147,10 +175,9 @@ def bench(
     """Time files side by side, interleaved; ratios are to the first."""
     from penjing.device.address import Device
     from penjing.report.table import bench_table
-    from penjing.report.terminal import Console
-    from penjing.search.bench import bench as run
-    from penjing.search.bench import bench_there, warnings
     from penjing.targets import find_target, require_local
+    from penjing.tools.bench import bench as run
+    from penjing.tools.bench import bench_there, warnings
 
     where = "this machine"
     notes: tuple[str, ...] = ()
@@ -177,7 +204,7 @@ def bench(
         }  # fmt: skip
         print(json.dumps(rows))
         return
-    console = Console()
+    console = _console()
     console.print(bench_table(times, where, peaks))
     for line in notes:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
@@ -203,8 +230,8 @@ def export(
 ) -> None:
     """Write the network as a runtime's file, and prove it on the test data."""
     from penjing.reference import find_task
-    from penjing.search.export import export as run
     from penjing.targets import find_target
+    from penjing.tools.export import export as run
 
     where = find_target(target)
     name = runtime or where.runtimes[0]
@@ -223,7 +250,7 @@ def verify(
 ) -> None:
     """Check a file's bytes against the record beside it, and run it on the test data."""
     from penjing.reference import find_task
-    from penjing.search.export import verify as run
+    from penjing.tools.export import verify as run
 
     _print_proof(run(file, find_task(task), runtime), as_json)
 
@@ -232,21 +259,22 @@ def verify(
 def targets(as_json: AsJson = False) -> None:
     """List the devices that penjing knows, each with the source of its figures."""
     from penjing.report.table import targets_table
-    from penjing.report.terminal import Console
     from penjing.targets import all_targets
 
     found = all_targets()
     if as_json:
         print(json.dumps({name: asdict(one) for name, one in found.items()}))
     else:
-        Console().print(targets_table(found))
+        table = targets_table(found)
+        table.caption_justify = "left"
+        table.caption = "sources of all figures: penjing targets --json"
+        _console().print(table)
 
 
 @app.command()
 def runtimes(as_json: AsJson = False) -> None:
     """List the runtimes that penjing lowers to, and the line that installs one that is missing."""
     from penjing.report.table import runtimes_table
-    from penjing.report.terminal import Console
     from penjing.runtimes.registry import ENTRIES
 
     if as_json:
@@ -256,12 +284,30 @@ def runtimes(as_json: AsJson = False) -> None:
         }
         print(json.dumps(rows))
     else:
-        Console().print(runtimes_table(ENTRIES))
+        _console().print(runtimes_table(ENTRIES))
+
+
+def _console(**options: Any) -> Console:
+    from penjing.report.terminal import Console
+
+    return Console(_with_flags, **options)
+
+
+def _with_flags(text: str) -> str:
+    return with_flags(text, _flags())
+
+
+@cache
+def _flags() -> dict[str, str]:
+    """By the name of a parameter in Python, the flag of the command line."""
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    options = (one for command in commands for one in command.params)
+    return {one.name: one.opts[0] for one in options if one.opts[0].startswith("--")}
 
 
 def _what_is_there(out: Path) -> str:
     """What wasn't done in the folder of a fit that was interrupted early, and what it holds."""
-    from penjing.search.result import RECORD, Result
+    from penjing.trials.result import RECORD, Result
 
     try:
         finished = (out / RECORD).exists() and Result.load(out).finished
@@ -279,9 +325,8 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
 
     from penjing.report.markdown import test_line
     from penjing.report.table import candidates_table, reasons
-    from penjing.report.terminal import Console
 
-    console = Console(width=max(Console().width, 120))
+    console = _console(width=max(_console().width, 120))
     console.print(candidates_table(result))
     for line in (*reasons(result), *result.notes):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
@@ -293,7 +338,7 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
     if result.artifact:
         line = escape(f"file:   {out / result.artifact}   report: {report}")
         console.print(line, highlight=False)
-        runtime = result.find(result.chosen).runtime
+        runtime = result.answer.runtime
         load = LOAD if runtime == "onnxruntime" else LOAD_OTHERS
         lines = load.format(path=out / result.artifact, runtime=runtime)
         console.print(lines, highlight=False, markup=False, soft_wrap=True)
@@ -301,52 +346,21 @@ def _print_result(result: Result, out: Path, report: Path) -> None:
 
 def _print_proof(proof: Proof, as_json: bool) -> None:
     from penjing.report.table import proof_lines
-    from penjing.report.terminal import Console
 
     if as_json:
         print(json.dumps(proof.to_json()))
         return
     for line in proof_lines(proof):
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _display(silent: bool) -> Iterator[Any]:
-    """A progress display on stderr: stage, best so far, time left; plain lines into a pipe."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from penjing.report.terminal import Console
-
-    console = Console(stderr=True)
-    if silent or not console.is_terminal:
-        last = ""
-
-        def say(stage: str, share: float, best: str) -> None:
-            nonlocal last
-            head = stage.split(":")[0]
-            if not silent and head != last:
-                console.print(
-                    f"[{share:4.0%}] {head}; best so far: {best}", markup=False, soft_wrap=True
-                )
-                last = head
-
-        yield say
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        item = bar.add_task("starting", total=1.0)
-        yield lambda stage, share, best: bar.update(
-            item, completed=share, description=f"{stage}  [dim]best so far: {best}[/]"
-        )
+        _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
     """Run the command line; a PenjingError is one line and its exit code, and so is an option that
     can't be read."""
-    debug = "--debug" in sys.argv
-    arguments = [one for one in sys.argv[1:] if one != "--debug"]
+    debug = DEBUG in sys.argv
+    arguments = [one for one in sys.argv[1:] if one != DEBUG]
     try:
-        sys.exit(app(arguments, standalone_mode=False) or 0)
+        sys.exit(app([*([DEBUG] if debug else []), *arguments], standalone_mode=False) or 0)
     except USAGE as error:
         if not arguments:  # what it says is the help
             error.show()
@@ -363,7 +377,7 @@ def main() -> None:
     except PenjingError as error:
         if debug:
             print(printable(traceback.format_exc()), file=sys.stderr)
-        line = in_a_line(" ".join(str(error).split()))
+        line = in_a_line(_with_flags(" ".join(str(error).split())))
         print(f"penjing: error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     finally:

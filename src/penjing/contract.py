@@ -38,6 +38,9 @@ class Plan:
         summary: one line for people.
         left_alone: what was looked at and not touched, with the reason.
         notes: why what was chosen was chosen, a line each.
+        parts: what the pass works on beside the edits, in order: a layer, by its node's name, or
+            the two nodes that a part of the graph begins behind and ends with. None in a plan of
+            an earlier penjing, which didn't tell.
     """
 
     method: str
@@ -46,6 +49,7 @@ class Plan:
     summary: str = ""
     left_alone: tuple[LeftAlone, ...] = ()
     notes: tuple[str, ...] = ()
+    parts: tuple[tuple[str, ...], ...] | None = ()
 
     def to_json(self) -> dict[str, Json]:
         """This plan as plain data, the inverse of `from_json`."""
@@ -56,6 +60,7 @@ class Plan:
             "summary": self.summary,
             "left_alone": [asdict(one) for one in self.left_alone],
             "notes": list(self.notes),
+            "parts": None if self.parts is None else [list(one) for one in self.parts],
         }
 
     @classmethod
@@ -68,6 +73,7 @@ class Plan:
             summary=data["summary"],
             left_alone=tuple(LeftAlone(**one) for one in data["left_alone"]),
             notes=tuple(data.get("notes", ())),
+            parts=parts_from(data.get("parts")),
         )
 
     def __str__(self) -> str:
@@ -75,6 +81,11 @@ class Plan:
         lines += [f"  {one}" for one in self.notes]
         lines += [f"  left alone: {one.what}: {one.why}" for one in self.left_alone]
         return "\n".join(lines)
+
+
+def parts_from(data: Json) -> tuple[tuple[str, ...], ...] | None:
+    """A plan's parts as JSON gives them."""
+    return None if data is None else tuple(tuple(one) for one in data)
 
 
 @dataclass(frozen=True)

@@ -221,3 +221,8 @@ def calibration(task: Task, samples: int) -> Iterator[Inputs]:
         raise InputError(
             f"the calibration data has {seen} sample(s); give 2 or more, 500 or so as a rule"
         )
+
+
+def cut(inputs: Any, samples: int) -> Any:
+    """The first so many samples of a batch's inputs, in the same structure."""
+    return torch.utils._pytree.tree_map(lambda x: x[:samples], inputs)

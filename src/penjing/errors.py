@@ -7,14 +7,17 @@
     ├── MachineError        (4)      this machine: disk, memory, permission
     │   ├── DivergenceError (4)      a file computes something else here than its network does
     │   └── DiskError       (4)      a file can't be written, which ends the run
-    └── RemoteError         (5)      the remote device
-        └── RemoteFileError (5)      it is there, but can't load or run a file
+    ├── RemoteError         (5)      the remote device
+    │   └── RemoteFileError (5)      it is there, but can't load or run a file
+    └── BugError            (1)      a bug of penjing's; where its traceback lies
 
-A message is one line: what, where, found, wanted, next step.
+A message is one line: what, where, found, wanted, next step. Like the notes of a result, it names
+an option as Python does, in backticks (`max_drop`, `target='cpu'`); the command line prints flags.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -72,11 +75,34 @@ class RemoteFileError(RemoteError):
         self.file = file
 
 
+class BugError(PenjingError):
+    """A bug of penjing's, met while a candidate was evaluated; raised from the bug itself.
+
+    Attributes:
+        traceback: the file in which its traceback lies.
+    """
+
+    def __init__(self, title: str, error: Exception, traceback: Path) -> None:
+        super().__init__(
+            f"{title}: {in_one_line(error)}; this is a bug in penjing, and its traceback is in "
+            f"{traceback}; what was finished is kept"
+        )
+        self.traceback = traceback
+
+
 def ends_the_run(error: Exception) -> bool:
     """Whether no candidate is to blame, and the next one would fare alike: the device is lost, or
     the disk full."""
     lost = isinstance(error, RemoteError) and not isinstance(error, RemoteFileError)
-    return lost or isinstance(error, DiskError)
+    return lost or isinstance(error, DiskError | BugError)
+
+
+def is_one_candidates(error: Exception) -> bool:
+    """Whether it is what passes and runtimes are documented to raise, or memory that ran out; then
+    the candidate has failed, and the next one may fare better."""
+    if isinstance(error, PenjingError):
+        return not ends_the_run(error)
+    return is_out_of_memory(error)
 
 
 def in_one_line(error: Exception) -> str:

@@ -74,7 +74,7 @@ def require_writable_folder(path: Path) -> list[Path]:
     except OSError as error:
         remove_empty(created)
         raise DiskError(
-            f"folder {path} can't be written: {error.strerror}; choose another with --out"
+            f"folder {path} can't be written: {error.strerror}; choose another with `out`"
         ) from error
     return created
 

@@ -6,12 +6,16 @@ clear the screen, to rename the window or to turn the line round. They are shown
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Mapping
 
 TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """By which a text is turned from left to right or back, whatever it says."""
 CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
 """Categories of control characters, of halves of characters, and of ends of lines."""
+OPTION = re.compile(r"`(\w+)(?:='?([^`']+)'?)?`")
+"""An option as `penjing.errors` has messages name it, with or without a value."""
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -35,6 +39,23 @@ def in_a_line(text: str) -> str:
     'a\\nb'
     """
     return printable(text, keep="")
+
+
+def with_flags(text: str, flags: Mapping[str, str]) -> str:
+    """The text as the command line prints it: a flag in place of each option that it names.
+
+    Args:
+        flags: by the name of a parameter in Python; other words in backticks stay.
+
+    >>> with_flags("take `any='thing'`, not another `forward`", {"any": "--any"})
+    'take --any thing, not another `forward`'
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        return " ".join(filter(None, (flags[name], value))) if name in flags else found[0]
+
+    return OPTION.sub(flag, text)
 
 
 def _shown(one: str) -> str:

@@ -32,29 +32,40 @@ def find_task(text: str) -> Task:
         from penjing.digits import digits
 
         return digits()
-    if text.endswith(".py"):
-        path = Path(text)
-        if not path.is_file():
-            raise InputError(f"task file {text} doesn't exist; give a .py file or 'digits'")
-        found = getattr(_guarded(text, lambda: _load(path)), "task", None)
-        name = "task"
-    elif ":" in text:
-        module, _, name = text.partition(":")
-        sys.path.insert(0, "")
-        found = getattr(_guarded(text, lambda: importlib.import_module(module)), name, None)
-    else:
-        raise InputError(
-            f"no task {text!r}; wanted 'digits', a file such as mytask.py, or package.module:name"
-        )
-    if found is None:
-        raise InputError(
-            f"{text} has no {name!r}; wanted a penjing.Task or a function returning one"
-        )
+    wanted = "a penjing.Task or a function returning one"
+    name, found = named(text, "task", wanted, "'digits', a file such as mytask.py")
     if callable(found):
-        found = _guarded(text, found)
+        found = guarded(text, found)
     if not isinstance(found, Task):
         raise InputError(f"{name!r} in {text} is a {type(found).__name__}; wanted a penjing.Task")
     return dataclasses.replace(found, source=found.source or text)
+
+
+def named(text: str, name: str, wanted: str, known: str) -> tuple[str, Any]:
+    """What `text` names in a Python file or a module of the user's, and how that is called there.
+
+    Args:
+        text: a Python file, in which it has this `name`, or `"package.module:name"`.
+        wanted: what it should be, for the message.
+        known: what else `text` may be, for the message.
+
+    Raises:
+        InputError: there is none, or the file raises; with the line where it did.
+    """
+    if text.endswith(".py"):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"{name} file {text} doesn't exist; give a .py file or {known}")
+        found = getattr(guarded(text, lambda: _load(path)), name, None)
+    elif ":" in text:
+        module, _, name = text.partition(":")
+        sys.path.insert(0, "")
+        found = getattr(guarded(text, lambda: importlib.import_module(module)), name, None)
+    else:
+        raise InputError(f"no {name} {text!r}; wanted {known}, or package.module:name")
+    if found is None:
+        raise InputError(f"{text} has no {name!r}; wanted {wanted}")
+    return name, found
 
 
 def _load(path: Path) -> ModuleType:
@@ -68,7 +79,7 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _guarded(text: str, call: Callable[[], Any]) -> Any:
+def guarded(text: str, call: Callable[[], Any]) -> Any:
     """What `call` gives; whatever the user's code raises becomes one line with its place."""
     try:
         return call()

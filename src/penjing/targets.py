@@ -21,7 +21,7 @@ REMOTE = "ssh://"
 GPU = "gpu"
 REACH = {
     "here": "measured here",
-    "ssh": "fit or bench --target ssh://user@host",
+    "ssh": "fit or bench with `target='ssh://user@host'`",
     "adb": "a phone on a cable; penjing doesn't go there yet",
     "board": "flashed by its vendor's tools; figures are the compiler's",
 }
@@ -179,7 +179,7 @@ def find_target(name: str) -> Target:
     if name in targets:
         return targets[name]
     if name == GPU:
-        raise InputError("no NVIDIA driver tells of a GPU here; use --target cpu")
+        raise InputError("no NVIDIA driver tells of a GPU here; use `target='cpu'`")
     near = difflib.get_close_matches(name, targets, 1, 0.4)
     guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(targets)}"
     raise InputError(f"no target {name!r}; {guess} (penjing targets lists them)")
@@ -188,8 +188,8 @@ def find_target(name: str) -> Target:
 def require_local(target: Target) -> None:
     """Raise InputError if figures can't be measured on it from here."""
     if not target.local:
-        other = "ssh://user@host, its address" if target.reach == "ssh" else "cpu"
+        here, there = "`target='cpu'`", "`target='ssh://user@host'`, its address"
         raise InputError(
             f"target {target.name!r} is described but not reachable from here, so nothing could be "
-            f"measured on it; use --target {other}"
+            f"measured on it; use {there if target.reach == 'ssh' else here}"
         )

@@ -70,8 +70,8 @@ class Device:
             return cls.at(target, python, ssh_config)
         if python != "python3" or ssh_config is not None:
             raise InputError(
-                f"--python and --ssh-config are for a device, and the target is {target}; leave "
-                "them away, or take --target ssh://user@host"
+                f"`python` and `ssh_config` are for a device, and the target is {target}; leave "
+                "them away, or take `target='ssh://user@host'`"
             )
         return None
 

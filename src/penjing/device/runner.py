@@ -9,8 +9,7 @@ behind a mark and the request's nonce:
      "threads": 1, "seconds": 0 or how long to time, "outputs": null or where to save them}
 
 Several artifacts take the same inputs and are timed in the same rounds. The peak of memory is the
-process's, so it is an artifact's own only where that is alone; what a device's program wouldn't
-need either is imported behind it.
+process's; what a device's program wouldn't need either is imported behind it.
 """
 
 from __future__ import annotations
@@ -23,24 +22,25 @@ import os
 import signal
 import sys
 import time
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 MARK = "penjing-reply"
-WARM_UP_RUNS = 10
-WINDOW_SECONDS = 0.03
-MOST_RUNS = 200
-LEAST_ROUNDS = 15
-DISTURBED_SHARE = 0.10
+WARM_UP_RUNS, MOST_RUNS, LEAST_ROUNDS = 10, 200, 15
+WINDOW_SECONDS, DISTURBED_SHARE = 0.03, 0.10
 SCALARS = {
     0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32",
     7: "float64", 11: "bool",
 }  # fmt: skip
 """What NumPy calls PyTorch's types, which ExecuTorch tells by number."""
-ORT_TYPES = {"float": "float32", "double": "float64"}
+ORT_TYPES = {f"tensor({u}int{n})": f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
+ORT_TYPES.update({"tensor(float)": "float32", "tensor(double)": "float64"})
+ORT_TYPES.update({"tensor(float16)": "float16", "tensor(bool)": "bool"})
+OPENVINO_ON_CPU = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of int8 weights are rounded too
+}
 
 
 class Refused(Exception):
@@ -52,110 +52,124 @@ class Refused(Exception):
         self.kind = kind
 
 
-# ---- the runtimes: each gives the inputs as (name, shape, type), and a function of arrays
+# The runtimes' files: each has `inputs`, as (name, shape, type), and `run`, a function of arrays.
+# A device opens paths, so that no copy counts as memory; penjing's sessions the bytes they hashed.
+class OnnxFile:
+    """A file in ONNX Runtime, on the CPU or in the session that `opened` makes of it."""
+
+    def __init__(self, files: Sequence[Any], threads: int, opened: Any = None) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as penjing.telemetry has it
+        ort = importlib.import_module("onnxruntime")
+        on_cpu = functools.partial(ort.InferenceSession, providers=["CPUExecutionProvider"])
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self.session, self.inputs = (opened or on_cpu)(files[0], options), []
+        for one in self.session.get_inputs():
+            sizes = tuple(n if isinstance(n, int) and n >= 0 else 1 for n in one.shape)
+            self.inputs.append((one.name, sizes, ORT_TYPES.get(one.type, one.type)))
+
+    def run(self, *values: Any) -> Any:
+        return self.session.run(None, {i[0]: v for i, v in zip(self.inputs, values)})
 
 
-def _onnxruntime(files: list[str], threads: int) -> tuple[Any, Any]:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as penjing.telemetry has it
-    ort = importlib.import_module("onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
-    inputs = []
-    for one in session.get_inputs():
-        kind = one.type[len("tensor(") : -1]
-        sizes = tuple(n if isinstance(n, int) and n > 0 else 1 for n in one.shape)
-        inputs.append((one.name, sizes, ORT_TYPES.get(kind, kind)))
-    return inputs, lambda *x: session.run(None, {i[0]: v for i, v in zip(inputs, x)})
+class OpenVinoFile:
+    """A graph, compiled for each batch size: for the CPU, or for (another device, its settings)."""
 
+    def __init__(self, files: Sequence[Any], threads: int, other: Any = None) -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # likewise
+        self.core = importlib.import_module("openvino").Core()
+        self.where = other or ("CPU", {**OPENVINO_ON_CPU, "INFERENCE_NUM_THREADS": threads})
+        self.model, self.inputs = self.core.read_model(*files), []
+        self.requests: dict[Any, Any] = {}
+        for one in self.model.inputs:
+            sizes = tuple(n.get_length() if n.is_static else 1 for n in one.get_partial_shape())
+            self.inputs.append((one.get_any_name(), sizes, str(one.get_element_type().to_dtype())))
 
-def _openvino(files: list[str], threads: int) -> tuple[Any, Any]:
-    """Compiled for each batch size; with real numbers as they are, not as bfloat16 or in groups."""
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # likewise
-    ov = importlib.import_module("openvino")
-    options = {
-        "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-    }  # fmt: skip
-    core = ov.Core()
-    model, requests, inputs = core.read_model(files[0]), {}, []
-    for one in model.inputs:
-        sizes = tuple(n.get_length() if n.is_static else 1 for n in one.get_partial_shape())
-        inputs.append((one.get_any_name(), sizes, str(one.get_element_type().to_dtype())))
+    def request(self, shapes: tuple[Any, ...]) -> Any:
+        """What runs inputs of these shapes."""
+        if shapes not in self.requests:
+            fixed = self.model.clone()
+            fixed.reshape({i[0]: shape for i, shape in zip(self.inputs, shapes)})
+            compiled = self.core.compile_model(fixed, *self.where)
+            self.requests[shapes] = compiled.create_infer_request()
+        return self.requests[shapes]
 
-    def run(*values: Any) -> list[Any]:
-        shapes = tuple(one.shape for one in values)
-        if shapes not in requests:
-            fixed = model.clone()
-            fixed.reshape({i[0]: shape for i, shape in zip(inputs, shapes)})
-            requests[shapes] = core.compile_model(fixed, "CPU", options).create_infer_request()
-        found = requests[shapes].infer(list(values), share_outputs=True)
+    def run(self, *values: Any) -> list[Any]:
+        found = self.request(tuple(v.shape for v in values)).infer(list(values), share_outputs=True)
         return [found[position].copy() for position in range(len(found))]
 
-    return inputs, run
+
+class OfOneSample:
+    """A file whose `sample` runs one sample; `run` takes a batch too."""
+
+    inputs: list[tuple[str, tuple[int, ...], str]]
+    sample: Callable[[Sequence[Any]], list[Any]]
+
+    def run(self, *values: Any) -> list[Any]:
+        batches = {len(v) // shape[0] for v, (_, shape, _) in zip(values, self.inputs) if shape}
+        if len(batches) != 1 or batches == {1}:
+            return self.sample(values)
+        rows = [self.sample([v[i : i + 1] for v in values]) for i in range(len(values[0]))]
+        return [importlib.import_module("numpy").concatenate(column) for column in zip(*rows)]
 
 
-def _executorch(files: list[str], threads: int) -> tuple[Any, Any]:
-    runtime, torch = importlib.import_module("executorch.runtime"), importlib.import_module("torch")
-    bindings = importlib.import_module("executorch.extension.pybindings.portable_lib")
-    bindings._unsafe_reset_threadpool(threads)  # else XNNPACK takes all cores
-    check = runtime.Verification.InternalConsistency
-    method = runtime.Runtime.get().load_program(files[0], verification=check).load_method("forward")
-    metas = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
-    inputs = [(str(i), tuple(m.sizes()), SCALARS[m.dtype()]) for i, m in enumerate(metas)]
+class ExecuTorchFile(OfOneSample):
+    """A program; without `threads`, the process's one pool of threads stays as it is."""
 
-    def sample(values: Sequence[Any]) -> list[Any]:
-        return [y.numpy() for y in method.execute([torch.from_numpy(v) for v in values])]
+    def __init__(self, files: Sequence[Any], threads: int | None = None) -> None:
+        runtime = importlib.import_module("executorch.runtime")
+        if threads is not None:  # else XNNPACK takes all cores
+            bindings = importlib.import_module("executorch.extension.pybindings.portable_lib")
+            bindings._unsafe_reset_threadpool(threads)
+        check = runtime.Verification.InternalConsistency
+        self.program = runtime.Runtime.get().load_program(files[0], verification=check)
+        self.method = self.program.load_method("forward")
+        about, self.tensor = self.method.metadata, importlib.import_module("torch").from_numpy
+        metas = [about.input_tensor_meta(i) for i in range(about.num_inputs())]
+        self.inputs = [(str(i), tuple(m.sizes()), SCALARS[m.dtype()]) for i, m in enumerate(metas)]
 
-    return inputs, functools.partial(_by_sample, sample, inputs)
+    def sample(self, values: Sequence[Any]) -> list[Any]:
+        return [y.numpy() for y in self.method.execute([self.tensor(v) for v in values])]
 
 
-def _litert(files: list[str], threads: int) -> tuple[Any, Any]:
+class LiteRtFile(OfOneSample):
     """Real numbers in and out, on the file's grid where it takes integers."""
-    np = importlib.import_module("numpy")
-    try:
-        kind = importlib.import_module("ai_edge_litert.interpreter")
-    except ImportError:  # its name on older devices
-        kind = importlib.import_module("tflite_runtime.interpreter")
-    interpreter = kind.Interpreter(model_path=files[0], num_threads=threads)
-    interpreter.allocate_tensors()
-    takes, gives = interpreter.get_input_details(), interpreter.get_output_details()
-    kinds = ["float32" if d["quantization"][0] else np.dtype(d["dtype"]).name for d in takes]
-    inputs = [(d["name"], tuple(map(int, d["shape"])), k) for d, k in zip(takes, kinds)]
 
-    def sample(values: Sequence[Any]) -> list[Any]:
-        for value, to in zip(values, takes):
+    def __init__(self, files: Sequence[Any], threads: int) -> None:
+        self.np = np = importlib.import_module("numpy")
+        try:
+            kind = importlib.import_module("ai_edge_litert.interpreter")
+        except ImportError:  # its name on older devices
+            kind = importlib.import_module("tflite_runtime.interpreter")
+        key = "model_content" if isinstance(files[0], bytes) else "model_path"
+        self.interpreter = made = kind.Interpreter(**{key: files[0]}, num_threads=threads)
+        made.allocate_tensors()
+        takes, self.gives = made.get_input_details(), made.get_output_details()
+        kinds = ["float32" if d["quantization"][0] else np.dtype(d["dtype"]).name for d in takes]
+        self.inputs = [(d["name"], tuple(map(int, d["shape"])), k) for d, k in zip(takes, kinds)]
+        self.takes = takes
+
+    def sample(self, values: Sequence[Any]) -> list[Any]:
+        np, found = self.np, []
+        for value, to in zip(map(np.asarray, values), self.takes):
             scale, zero = to["quantization"]
             if scale:
-                limits = np.iinfo(to["dtype"])
-                steps = np.rint(value / np.float32(scale)) + zero
-                value = np.clip(steps, limits.min, limits.max).astype(to["dtype"])
-            interpreter.set_tensor(to["index"], value)
-        interpreter.invoke()
-        found = []
-        for one in gives:
-            codes, (scale, zero) = interpreter.get_tensor(one["index"]), one["quantization"]
+                limits, steps = np.iinfo(to["dtype"]), np.rint(value / np.float32(scale)) + zero
+                value = np.clip(steps, limits.min, limits.max)
+            self.interpreter.set_tensor(to["index"], value.astype(to["dtype"], copy=False))
+        self.interpreter.invoke()
+        for one in self.gives:
+            codes, (scale, zero) = self.interpreter.get_tensor(one["index"]), one["quantization"]
             found.append((codes.astype("float32") - zero) * np.float32(scale) if scale else codes)
         return found
 
-    return inputs, functools.partial(_by_sample, sample, inputs)
-
-
-def _by_sample(sample: Callable[..., list[Any]], inputs: Sequence[Any], *values: Any) -> list[Any]:
-    """One by one, where there are more samples than the file takes."""
-    batches = {len(v) // shape[0] for v, (_, shape, _) in zip(values, inputs) if shape}
-    if len(batches) != 1 or batches == {1}:
-        return sample(values)
-    rows = [sample([v[i : i + 1] for v in values]) for i in range(len(values[0]))]
-    return [importlib.import_module("numpy").concatenate(column) for column in zip(*rows)]
-
 
 RUNTIMES = {
-    "onnxruntime": (_onnxruntime, ("onnxruntime", "onnxruntime-gpu"), (".onnx",)),
-    "openvino": (_openvino, ("openvino",), (".xml", ".bin")),
-    "executorch": (_executorch, ("executorch",), (".pte",)),
-    "litert": (_litert, ("ai-edge-litert", "tflite-runtime"), (".tflite",)),
+    "onnxruntime": (OnnxFile, ("onnxruntime", "onnxruntime-gpu"), (".onnx",)),
+    "openvino": (OpenVinoFile, ("openvino",), (".xml", ".bin")),
+    "executorch": (ExecuTorchFile, ("executorch",), (".pte",)),
+    "litert": (LiteRtFile, ("ai-edge-litert", "tflite-runtime"), (".tflite",)),
 }
 """By name: how to load, the packages of which one is there, the endings of an artifact's files."""
 
@@ -169,34 +183,32 @@ def version_of(runtime: str) -> str | None:
     return None
 
 
-# ---- measuring
-
-
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load artifacts, run each once, and then what is asked for: memory, outputs, time."""
     if "guard" in request:
         _end_with(request["guard"])
     loaded = [_load(one, request["threads"]) for one in request["artifacts"]]
-    shapes = [[(shape, kind) for _, shape, kind in inputs] for inputs, _ in loaded]
+    shapes = [[(shape, kind) for _, shape, kind in file.inputs] for file in loaded]
     if any(one != shapes[0] for one in shapes):
         raise Refused("inputs", f"inputs differ: {'; '.join(map(str, shapes))}")
-    values = _inputs(request["inputs"], loaded[0][0]) if loaded else []
-    calls = {str(i): functools.partial(run, *values) for i, (_, run) in enumerate(loaded)}
-    outputs = {name: _once(call) for name, call in calls.items()}
+    values = _inputs(request["inputs"], loaded[0].inputs) if loaded else []
+    calls = {str(i): functools.partial(file.run, *values) for i, file in enumerate(loaded)}
+    try:
+        outputs = {name: list(call()) for name, call in calls.items()}
+    except Exception as error:
+        raise Refused("run", f"it can't run on these inputs: {error}") from error
     found: dict[str, Any] = {
         "peak_process_bytes": _high_water(),
         "versions": [version_of(one["runtime"]) for one in request["artifacts"]],
         "device": device(),
     }
     if request.get("outputs"):
-        np = importlib.import_module("numpy")
         arrays = {f"{n}.{k}": a for n, all_of in outputs.items() for k, a in enumerate(all_of)}
-        np.savez(request["outputs"], **arrays)
+        importlib.import_module("numpy").savez(request["outputs"], **arrays)
     if request.get("seconds"):
         found["before"] = environment()
-        found["times"], found["disturbed"] = interleave(
-            calls, request["seconds"], request.get("seed", 0), request["threads"]
-        )
+        how = request["seconds"], request.get("seed", 0), request["threads"]
+        found["times"], found["disturbed"] = interleave(calls, *how)
         found["after"] = environment()
     return found
 
@@ -210,7 +222,7 @@ def _end_with(guard: int) -> None:
         sys.exit("the guard is gone")
 
 
-def _load(artifact: Mapping[str, Any], threads: int) -> tuple[Any, Any]:
+def _load(artifact: Mapping[str, Any], threads: int) -> Any:
     found = _digest_apart(artifact["files"])
     if found != artifact["sha256"]:
         raise Refused("hash", f"sha256 {found[:12]}, wanted {artifact['sha256'][:12]}")
@@ -265,19 +277,10 @@ def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _once(call: Callable[[], Any]) -> list[Any]:
-    try:
-        return list(call())
-    except Exception as error:
-        raise Refused("run", f"it can't run on these inputs: {error}") from error
-
-
 def _high_water() -> int | None:
     """The peak of this process's resident memory in bytes; None where the system doesn't tell."""
-    for line in (_read("/proc/self/status") or "").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return None
+    lines = (_read("/proc/self/status") or "").splitlines()
+    return next((int(one.split()[1]) * 1024 for one in lines if one.startswith("VmHWM")), None)
 
 
 def interleave(
@@ -285,8 +288,7 @@ def interleave(
 ) -> tuple[dict[str, dict[str, list[float]]], bool]:
     """Time calls in rounds: each once a round, in random order, a window of many runs each.
 
-    A round in which other load took the processor away is repeated, as long as patience lasts.
-
+    A round from which other load took the processor is repeated, as long as patience lasts.
     Returns by name `"windows"`, the median of each, and `"samples"`, each run, both in seconds; and
     whether more than a quarter of the rounds were disturbed and had to be taken anyway.
     """
@@ -332,9 +334,6 @@ def _window(call: Callable[[], Any], runs: int, threads: int) -> tuple[list[floa
         samples.append(time.perf_counter() - start)
     wall, own = time.perf_counter() - wall, clock() - own
     return samples, own >= (1 - DISTURBED_SHARE) * wall
-
-
-# ---- what the device is
 
 
 def _read(path: str) -> str | None:

@@ -151,7 +151,7 @@ def _failure(device: Device, code: int, errors: str) -> Exception:
     if code in NOT_FOUND:
         return RemoteError(
             f"{device.address}: no {device.python} there; install Python 3.9 or newer, or name the "
-            f"interpreter with --python ({last})"
+            f"interpreter with `python` ({last})"
         )
     if code < 0:
         return Dropped("ssh was ended here, or took too long", True)
@@ -160,7 +160,7 @@ def _failure(device: Device, code: int, errors: str) -> Exception:
     if "it is Python" in last:
         return RemoteError(
             f"{device.address}: {device.python} is too old there: {last}, wanted 3.9 or newer; "
-            "name another with --python"
+            "name another with `python`"
         )
     return Dropped(f"the keeper ended with {code}: {last}", True)
 
@@ -169,8 +169,8 @@ def refused(device: Device, error: dict[str, str]) -> str:
     """One line for what was refused there, with the next step."""
     steps = {
         "lease": "wait for it, or ask them",
-        "deadline": "allow more with a longer --seconds, or look at what else runs there",
-        "runtime": f"install it for {device.python} there, or name another interpreter (--python)",
+        "deadline": "allow more with longer `seconds`, or look at what else runs there",
+        "runtime": f"install it for {device.python} there, or name another interpreter (`python`)",
         "disk": "make room there",
         "died": "try a smaller file, or see the device's own log",
     }

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from penjing.network import Network
+from penjing.network.arguments import read_by
 from penjing.network.shapes import shapes
 
 MOST_BYTES = 3 * 2**30  # of the values that two networks in lockstep hold
@@ -64,7 +65,7 @@ def operators(
         tensors = []
         for one in node.all_input_nodes:
             while one.op != "get_attr" and "quantize" in str(one.target):
-                one = one.args[0]  # type: ignore[assignment]
+                one = read_by(one)
             if one.op == "get_attr" and one.target not in seen:
                 seen.add(str(one.target))
                 if "running_" not in str(one.target):

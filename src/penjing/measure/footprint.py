@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import fx
 
 from penjing.arith.binary import BINARIZE
 from penjing.arith.ternary import TERNARIZE
 from penjing.measure.costs import peak_activation_bytes
 from penjing.network import Network
+from penjing.network.arguments import read_by
 from penjing.network.fake_quantized import grid_of, unrounded
 
 CODE_BITS = {TERNARIZE: 1.6, BINARIZE: 1.0}
@@ -49,9 +49,7 @@ def footprint(network: Network, halves: bool = False) -> Footprint:
         elif grid is not None:
             rounds_values = True
         elif node.target in CODE_BITS:
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
-            bits[str(source.target)] = CODE_BITS[node.target]
+            bits[str(read_by(node).target)] = CODE_BITS[node.target]
     plain = unrounded(network) if bits or rounds_values else network
     weights = 0.0
     read = (one for one in plain.graph.nodes if one.op == "get_attr" and one.users)

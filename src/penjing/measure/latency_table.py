@@ -2,7 +2,7 @@
 
 The times are those of layers within whole exported networks, so that what the runtime fuses and
 how it lays out memory are what they will be; between the widths that were measured they are
-interpolated. `penjing.search.latency_table` measures one; this file reads it.
+interpolated. `penjing.tools.latency_table` measures one; this file reads it.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def look_at(device: Device) -> Target:
     if not runtimes:
         raise InputError(
             f"{device.address}: {device.python} there has none of {', '.join(RUNTIMES)}; install "
-            "one, such as by pip install onnxruntime, or name another interpreter by --python"
+            "one, such as by pip install onnxruntime, or name another interpreter by `python`"
         )
     figures = ("isa", "cores", "memory_bytes", "runtimes")
     return Target(

@@ -15,9 +15,9 @@ from typing import Any
 from torch import fx
 
 from penjing.arith.quantizer import weight_ends
-from penjing.contract import LeftAlone, Plan
+from penjing.contract import LeftAlone, Plan, parts_from
 from penjing.errors import UnsafeError
-from penjing.network.fitting import FITS
+from penjing.network.fitting import FITS, unknown_part
 
 MOST_PLANS, MOST_EDITS = 200, 200
 LARGEST, SMALLEST = 3.4e38, 1e-45
@@ -34,6 +34,12 @@ def _names(value: Any) -> str:
     good = _is_list(value) and all(isinstance(one, str) for one in value)
     good = good and len(set(value)) == len(value)
     return "" if good else "a list of names, none twice"
+
+
+def _parts(value: Any) -> bool:
+    return value is None or (
+        _is_list(value) and all(not _names(one) and len(one) in (1, 2) for one in value)
+    )
 
 
 def _names_by_name(value: Any) -> str:
@@ -131,7 +137,7 @@ def plans_from(data: Any, what: str) -> tuple[Plan, ...]:
 
 def _plan(data: Any, what: str) -> Plan:
     wanted = {"method", "options", "edits", "summary", "left_alone", "notes"}
-    if not _is_object(data) or set(data) != wanted:
+    if not _is_object(data) or set(data) - {"parts"} != wanted:  # which older plans don't have
         raise UnsafeError(f"{what} must be an object with the keys {', '.join(sorted(wanted))}")
     parts = {
         "method": isinstance(data["method"], str) and data["method"].isidentifier(),
@@ -140,6 +146,7 @@ def _plan(data: Any, what: str) -> Plan:
         "summary": isinstance(data["summary"], str),
         "left_alone": _is_list(data["left_alone"]) and all(map(_is_left, data["left_alone"])),
         "notes": _is_list(data["notes"]) and all(isinstance(one, str) for one in data["notes"]),
+        "parts": _parts(data.get("parts")),
     }
     for key, good in parts.items():
         if not good:
@@ -147,6 +154,7 @@ def _plan(data: Any, what: str) -> Plan:
     plan = Plan(
         data["method"], data["options"], tuple(data["edits"]), data["summary"],
         tuple(LeftAlone(**one) for one in data["left_alone"]), tuple(data["notes"]),
+        parts_from(data.get("parts")),
     )  # fmt: skip
     try:
         require_form(plan)
@@ -189,6 +197,16 @@ def require_fit(network: Any, edit: Mapping[str, Any]) -> None:
     parameters = {key: value for key, value in edit.items() if key != "edit"}
     if words := check(network, nodes, **parameters):
         raise UnsafeError(f"edit {edit['edit']} doesn't fit this network: {words}")
+
+
+def require_parts(network: Any, plan: Plan) -> None:
+    """Check that the parts that a plan names are in the network, as its edits have left it.
+
+    Raises:
+        UnsafeError: one is not; the message names it.
+    """
+    if words := unknown_part(network, plan.parts or ()):
+        raise UnsafeError(f"plan {plan.method} doesn't fit this network: {words}")
 
 
 def _is_object(value: Any) -> bool:

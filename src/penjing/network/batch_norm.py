@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from penjing.network.arguments import argument
 from penjing.network.network import Network
+
+TENSORS = ("weight", "bias", "running_mean", "running_var")
+"""What a batch norm may have, as the operator calls them."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,8 @@ class BatchNorm:
 
 def batch_norm_of(network: Network, node: fx.Node) -> BatchNorm | None:
     """The tensors of a batch norm node; None if it keeps no statistics."""
-    gamma, beta, mean, variance = (
-        None if one is None else network.tensor(str(cast(fx.Node, one).target))
-        for one in node.args[1:5]
-    )
+    read: list[Any] = [argument(node, name) for name in TENSORS]
+    gamma, beta, mean, variance = (one and network.tensor(str(one.target)) for one in read)
     if mean is None or variance is None:
         return None
-    return BatchNorm(gamma, beta, mean, variance, float(cast(float, node.args[7])))
+    return BatchNorm(gamma, beta, mean, variance, float(argument(node, "eps")))

@@ -12,6 +12,8 @@ from torch._decomp import decomposition_table
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from penjing.network.arguments import argument, read_by
+from penjing.network.surgery import insert_before, replace
 from penjing.quiet import quiet
 
 REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
@@ -31,9 +33,10 @@ def break_up(program: fx.GraphModule, known: Callable[[Any], bool]) -> None:
     for node in list(program.graph.nodes):
         place = REGIONS.get(str(node.target)) if node.op == "call_function" else None
         if place is not None:
-            region = getattr(program, node.args[place].target)
+            called, *inputs = node.args[place:]
+            region = getattr(program, called.target)
             assert isinstance(region, fx.GraphModule)
-            _replace(program, node, region, node.args[place + 1 :])
+            _inline(program, node, region, inputs)
     for _ in range(DEPTH):
         foreign = [
             node
@@ -77,7 +80,7 @@ def _take_apart(program: fx.GraphModule, node: fx.Node) -> bool:
         return False
     if any(one.op == "get_attr" for one in parts.graph.nodes):
         return False
-    _replace(program, node, parts, inputs)
+    _inline(program, node, parts, inputs)
     return True
 
 
@@ -86,15 +89,9 @@ def _copy_with_gradient(parts: fx.GraphModule) -> None:
     for node in list(parts.graph.nodes):
         if node.target is not torch.ops.aten.copy.default:
             continue
-        target, source = (one.meta["val"] for one in node.args[:2])
-        if target.dtype == source.dtype:
-            with parts.graph.inserting_before(node):
-                new = parts.graph.call_function(
-                    torch.ops.aten.expand_as.default, (node.args[1], node.args[0])
-                )
-            new.meta = dict(node.meta)
-            node.replace_all_uses_with(new)
-            parts.graph.erase_node(node)
+        target, source = read_by(node), argument(node, "src")
+        if target.meta["val"].dtype == source.meta["val"].dtype:
+            replace(node, insert_before(node, torch.ops.aten.expand_as.default, source, target))
 
 
 def _decomposition(target: Any) -> Callable[..., Any] | None:
@@ -117,7 +114,7 @@ def _value(program: fx.GraphModule, node: fx.Node) -> Any:
     return owner
 
 
-def _replace(program: fx.GraphModule, node: fx.Node, parts: fx.GraphModule, inputs: Any) -> None:
+def _inline(program: fx.GraphModule, node: fx.Node, parts: fx.GraphModule, inputs: Any) -> None:
     """Put the nodes of `parts` in the place of `node`."""
     known: dict[fx.Node, Any] = {}
     given: Iterator[Any] = iter(inputs)
@@ -127,11 +124,12 @@ def _replace(program: fx.GraphModule, node: fx.Node, parts: fx.GraphModule, inpu
             if one.op == "placeholder":
                 known[one] = next(given)
             elif one.op == "output":
-                results = fx.map_arg(one.args[0], known.__getitem__)
+                (results,) = fx.map_arg(one.args, known.__getitem__)
             elif isinstance(one.target, type):  # a named tuple of several results
                 known[one] = fx.map_arg(one.args, known.__getitem__)
-            elif one.target is operator.getitem and isinstance(known[one.args[0]], tuple):
-                known[one] = known[one.args[0]][one.args[1]]
+            elif one.target is operator.getitem and isinstance(known[read_by(one)], tuple):
+                several, index = fx.map_arg(one.args, known.__getitem__)
+                known[one] = several[index]
             else:
                 known[one] = program.graph.node_copy(one, known.__getitem__)
                 keep = ("nn_module_stack", "stack_trace")
@@ -141,6 +139,6 @@ def _replace(program: fx.GraphModule, node: fx.Node, parts: fx.GraphModule, inpu
     else:
         for user in list(node.users):
             assert user.target is operator.getitem
-            user.replace_all_uses_with(results[user.args[1]])
-            program.graph.erase_node(user)
+            _, index = user.args
+            replace(user, results[index])
     program.graph.erase_node(node)

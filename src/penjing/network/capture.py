@@ -13,9 +13,11 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from penjing.errors import CaptureError, InputError
+from penjing.network.arguments import argument, read_by
 from penjing.network.breakup import break_up
 from penjing.network.network import Network
 from penjing.network.rules import rule_of
+from penjing.network.surgery import become
 from penjing.quiet import quiet
 from penjing.task import as_call, batch_dims
 
@@ -184,16 +186,16 @@ def _spell_out(program: fx.GraphModule) -> None:
         if node.target in CHECKS and not node.users:
             program.graph.erase_node(node)
             continue
-        if node.target is ATTENTION and node.kwargs.get("scale") is None:
-            node.update_kwarg("scale", 1 / math.sqrt(int(node.args[0].meta["val"].shape[-1])))
+        if node.target is ATTENTION and argument(node, "scale") is None:
+            node.update_kwarg("scale", 1 / math.sqrt(int(read_by(node).meta["val"].shape[-1])))
         elif node.target in VIEWS:
             node.target = torch.ops.aten.reshape.default
         elif node.target in EVEN_SPLITS:
-            given = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-            sizes = [piece.shape[given] for piece in node.meta["val"]]
+            dim = argument(node, "dim")
+            sizes = [piece.shape[dim] for piece in node.meta["val"]]
             if all(isinstance(size, int) for size in sizes):
-                node.target = torch.ops.aten.split_with_sizes.default
-                node.args, node.kwargs = (node.args[0], sizes, given), {}
+                by_sizes = torch.ops.aten.split_with_sizes.default
+                become(node, by_sizes, read_by(node), sizes, dim)
     for node in program.graph.nodes:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         node.meta = {"layer": stack[-1][0] if stack else "", "source": _source(node.meta)}

@@ -19,9 +19,11 @@ import torch
 from torch import fx
 
 from penjing.errors import InputError
+from penjing.network.arguments import argument, read_by
 from penjing.network.network import Network
 from penjing.network.shapes import values
-from penjing.network.trace import argument
+from penjing.network.surgery import insert_before
+from penjing.network.tensors import insert_tensor
 
 aten = torch.ops.aten
 Pair = tuple[Any, Any]
@@ -91,13 +93,10 @@ class _Writer:
         if not gives and not any(one in self.pairs for one in node.all_input_nodes):
             return
         self.node = node
-        with self.network.graph.inserting_after(node):
-            if node.op == "get_attr":
-                tensor = self.network.tensor(str(node.target)).detach()
-                self.pairs[node] = self.constant(tensor.real), self.constant(tensor.imag)
-                self.replaced.add(node)
-                return
-        with self.network.graph.inserting_before(node):
+        if node.op == "get_attr":
+            tensor = self.network.tensor(str(node.target)).detach()
+            result: Any = self.constant(tensor.real), self.constant(tensor.imag)
+        else:
             result = self.written(node)
         if gives:
             self.pairs[node] = result
@@ -117,23 +116,19 @@ class _Writer:
         if "fft_" in str(target):
             return self.fourier(node)
         if isinstance(target, torch._ops.OpOverload) and "sym_size" in str(target):
-            return self.call(target, self.pair(node.args[0])[0], node.args[1])
+            return self.call(target, self.pair(read_by(node))[0], argument(node, "dim"))
         raise InputError(
             f"{target} of complex numbers ({node.meta.get('source', '')}) can't be written in reals"
         )
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        made = self.network.graph.call_function(target, args, kwargs)
-        made.meta = dict(self.node.meta)
-        return made
+        """A new node in front of the one that is written."""
+        return insert_before(self.node, target, *args, **kwargs)
 
     def constant(self, tensor: torch.Tensor) -> fx.Node:
+        """A new tensor, read in front of the node that is written."""
         name = f"real_constant_{len(self.network._buffers)}"
-        self.network._buffers[name] = tensor.clone().contiguous().to(self.network.device)
-        self.network._non_persistent_buffers_set.add(name)
-        made = self.network.graph.get_attr(name)
-        made.meta = dict(self.node.meta)
-        return made
+        return insert_tensor(self.network, self.node, name, tensor.clone().contiguous())
 
     def pair(self, one: Any) -> Pair:
         """Real and imaginary part of an argument."""
@@ -156,12 +151,12 @@ class _Writer:
         return self.call(node.target, *args, **kwargs)
 
     def product(self, node: fx.Node) -> Pair:
-        operands = node.args[1] if node.target is aten.einsum.default else node.args
-        (a, b), (c, d) = (self.pair(one) for one in operands)  # type: ignore[union-attr]
+        equation, operands = argument(node, "equation"), argument(node, "tensors", node.args)
+        (a, b), (c, d) = (self.pair(one) for one in operands)
 
         def times(one: Any, other: Any) -> Any:
-            if node.target is aten.einsum.default:
-                return self.call(node.target, node.args[0], [one, other])
+            if equation is not None:
+                return self.call(node.target, equation, [one, other])
             return self.call(node.target, one, other)
 
         if d is None or b is None:
@@ -172,8 +167,7 @@ class _Writer:
     def fourier(self, node: fx.Node) -> Any:
         """A transform over some dimensions, one after the other."""
         name = str(node.target).split(".")[1].removeprefix("fft_")
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
+        source = read_by(node)
         before, after = self.shapes[source.name], self.shapes[node.name]
         several = name.endswith(("2", "n"))
         usual = [-2, -1] if name.endswith("2") else list(range(len(before))) if several else -1

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penjing.contract import Plan
-from penjing.network.allowed import require_fit, require_form
+from penjing.network.allowed import require_fit, require_form, require_parts
 from penjing.network.fake_quantized import fake_quantize, give_bias
 from penjing.network.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.network import Network
@@ -43,7 +43,7 @@ def carry_out(network: Network, plan: Plan) -> Network:
     The one place where a network is copied to be edited, and where plans are let through.
 
     Raises:
-        UnsafeError: an edit isn't one that there is, or is of another network
+        UnsafeError: an edit isn't one that there is, or it or a part is of another network
             (`penjing.network.allowed`).
         InputError: an axis to shrink isn't there, or can't shrink.
     """
@@ -54,5 +54,6 @@ def carry_out(network: Network, plan: Plan) -> Network:
         parameters: dict[str, Any] = dict(edit)
         EDITS[parameters.pop("edit")](new, **parameters)
         new.compile_graph()
+    require_parts(new, plan)
     new.history = (*network.history, plan)
     return new

@@ -13,17 +13,23 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from penjing.arith.binary import BINARIZE
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.arith.ternary import TERNARIZE
-from penjing.network.layers import LAYERS
+from penjing.network.arguments import argument, read_by, set_argument
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.network import Network
-from penjing.network.tensors import add_bias, set_tensor
+from penjing.network.surgery import divert, insert_after, insert_before, replace
+from penjing.network.tensors import add_bias, set_parameter
 
 INT32 = 2**31 - 1
 MOST_OF_BIAS = 2**30  # the other half is for the sum of the products
+SCALES: Mapping[Any, tuple[str, ...]] = {
+    FAKE_QUANTIZE: ("scale",), TERNARIZE: ("positive", "negative"), BINARIZE: ("scale",)
+}  # fmt: skip
+"""By operator that rounds a weight, what it multiplies the integers by."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,10 @@ def grid_of(node: Any) -> Grid | None:
     """The grid of a value's or a weight's `fake_quantize`; None of any other node."""
     if not isinstance(node, fx.Node) or node.target is not FAKE_QUANTIZE:
         return None
-    source, scale = (cast(fx.Node, one) for one in node.args[:2])
+    source, scale, *integers = cast(tuple[fx.Node, fx.Node, int, int, int], node.args)
     if scale.op != "get_attr":
         return None  # a bias
-    zero_point, low, high = cast(tuple[int, int, int], node.args[2:])
-    return Grid(node, source, str(scale.target), zero_point, low, high)
+    return Grid(node, source, str(scale.target), *integers)
 
 
 def grids(network: Network) -> Iterator[Grid]:
@@ -73,7 +78,8 @@ def grids(network: Network) -> Iterator[Grid]:
 
 def weight_grids(network: Network) -> dict[fx.Node, Grid]:
     """Of each layer whose weight is rounded, in order, the weight's grid."""
-    found = {node: grid_of(node.args[1]) for node in network.calls() if node.target in LAYERS}
+    layers = [node for node in network.calls() if node.target in LAYERS]
+    found = {node: grid_of(Layer(node).weight) for node in layers}
     return {node: grid for node, grid in found.items() if grid and grid.source.op == "get_attr"}
 
 
@@ -85,11 +91,10 @@ def value_grids(network: Network) -> list[Grid]:
 
 def own_bias(layer: fx.Node) -> fx.Node | None:
     """The layer's own bias; None if it has none, or one that is computed or shared."""
-    bias = layer.args[2] if len(layer.args) > 2 else None
-    if isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
-        bias = bias.args[0]
-    own = isinstance(bias, fx.Node) and bias.op == "get_attr" and len(bias.users) == 1
-    return cast(fx.Node, bias) if own else None
+    bias = Layer(layer).bias
+    if bias is not None and bias.target is FAKE_QUANTIZE:
+        bias = read_by(bias)
+    return bias if bias is not None and bias.op == "get_attr" and len(bias.users) == 1 else None
 
 
 def unrounded(network: Network) -> Network:
@@ -97,8 +102,7 @@ def unrounded(network: Network) -> Network:
     new = copy.deepcopy(network)
     for node in list(new.calls()):
         if node.target is FAKE_QUANTIZE:
-            node.replace_all_uses_with(cast(fx.Node, node.args[0]))
-            new.graph.erase_node(node)
+            replace(node, read_by(node))
     new.compile_graph()
     return new
 
@@ -120,18 +124,17 @@ def fake_quantize(
     for name, one in activations.items():
         scale = f"{one['root']}_scale"
         if name == one["root"]:
-            _put(network, scale, torch.tensor(float(one["scale"])))
-        new = _round(network, nodes[name], scale, int(one["zero_point"]), one)
-        nodes[name].replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
+            set_parameter(network, scale, torch.tensor(float(one["scale"])))
+        divert(nodes[name], _round(nodes[name], scale, int(one["zero_point"]), one))
     for name, one in weights.items():
-        weight = nodes[name].args[1]
-        assert isinstance(weight, fx.Node)
+        layer = Layer(nodes[name])
         scales = torch.tensor(one["scales"], dtype=torch.float32)
-        _put(network, f"{weight.target}_scale", _with_room_for_bias(network, nodes[name], scales))
-        nodes[name].update_arg(1, _round(network, weight, f"{weight.target}_scale", 0, one))
-    for layer in network.calls():
-        if layer.target in LAYERS:
-            _round_bias(layer)
+        scale = f"{layer.weight_name}_scale"
+        set_parameter(network, scale, _with_room_for_bias(network, layer, scales))
+        set_argument(layer.node, "weight", _round(layer.weight, scale, 0, one))
+    for node in network.calls():
+        if node.target in LAYERS:
+            _round_bias(Layer(node))
 
 
 def give_bias(network: Network, layers: Sequence[str]) -> None:
@@ -139,26 +142,26 @@ def give_bias(network: Network, layers: Sequence[str]) -> None:
     for node in network.calls():
         if node.name not in layers:
             continue
-        weight, source = node.args[1], grid_of(node.args[1])
-        name = str((source.source if source else cast(fx.Node, weight)).target)
+        layer = Layer(node)
+        grid = grid_of(layer.weight)
+        name = str(grid.source.target) if grid else layer.weight_name
         zeros = torch.zeros(len(network.tensor(name)), dtype=network.tensor(name).dtype)
         add_bias(network, node, name, zeros)
-        _round_bias(node)
+        _round_bias(layer)
 
 
-def _stored_bias(layer: fx.Node) -> fx.Node | None:
+def _stored_bias(layer: Layer) -> fx.Node | None:
     """What the layer reads as its bias, if that is stored as it is; None otherwise."""
-    bias = layer.args[2] if len(layer.args) > 2 else None
-    return bias if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
+    return layer.bias if layer.bias is not None and layer.bias.op == "get_attr" else None
 
 
-def _with_room_for_bias(network: Network, layer: fx.Node, scales: Tensor) -> Tensor:
+def _with_room_for_bias(network: Network, layer: Layer, scales: Tensor) -> Tensor:
     """A weight's scales, enlarged where the layer's bias would leave the integers of its sums.
 
     That is so where a channel's weights are next to nothing, as those of a channel that is cut off
     by a mask. Where all channels share one scale, they go on doing so.
     """
-    data, bias = grid_of(layer.args[0]), _stored_bias(layer)
+    data, bias = grid_of(layer.data), _stored_bias(layer)
     if data is None or bias is None or scales.dim() > 1:
         return scales
     values = network.tensor(str(bias.target)).detach().abs().cpu()
@@ -168,51 +171,37 @@ def _with_room_for_bias(network: Network, layer: fx.Node, scales: Tensor) -> Ten
     return torch.where(scales.abs() < least, least, scales)
 
 
-def _round_bias(layer: fx.Node) -> None:
+def _round_bias(layer: Layer) -> None:
     """Put the bias on the grid of the layer's sums, where its input has a grid too.
 
     With few bits that grid is coarse, so what is trained or judged must know of it.
     """
-    data, weight = grid_of(layer.args[0]), _weight_scale(layer.args[1])
-    bias = _stored_bias(layer)
-    if data is None or weight is None or bias is None:
+    data, scales, bias = grid_of(layer.data), _scales(layer.weight), _stored_bias(layer)
+    if data is None or len(scales) != 1 or bias is None:
         return
-    with layer.graph.inserting_before(layer):
-        scale = layer.graph.call_function(torch.ops.aten.mul.Tensor, (data.node.args[1], weight))
-        new = layer.graph.call_function(FAKE_QUANTIZE, (bias, scale, 0, -INT32, INT32))
-    scale.meta, new.meta = dict(layer.meta), dict(layer.meta)
-    layer.update_arg(2, new)
+    product = torch.ops.aten.mul.Tensor
+    scale = insert_before(layer.node, product, argument(data.node, "scale"), *scales)
+    new = insert_before(layer.node, FAKE_QUANTIZE, bias, scale, 0, -INT32, INT32)
+    set_argument(layer.node, "bias", new)
 
 
-def _weight_scale(weight: Any) -> fx.Node | None:
-    """What the integers of a rounded or ternary weight are multiplied by, if it is one scale."""
-    if grid_of(weight) is not None or scales_of(weight):
-        first, last = weight.args[1], weight.args[2 if weight.target is TERNARIZE else 1]
-        return first if first is last else None
-    return None
+def scales_of(rounded: Any) -> list[str]:
+    """The names of the scales that a value is multiplied by after rounding, none twice."""
+    return [str(node.target) for node in _scales(rounded)] if isinstance(rounded, fx.Node) else []
 
 
-def scales_of(weight: Any) -> list[str]:
-    """The names of the scales that a weight is multiplied by after rounding, none twice."""
-    if not isinstance(weight, fx.Node):
-        return []
-    places = {FAKE_QUANTIZE: (1,), TERNARIZE: (1, 2), BINARIZE: (1,)}.get(weight.target, ())  # type: ignore[call-overload]
-    nodes = dict.fromkeys(weight.args[place] for place in places)
-    return [str(one.target) for one in nodes if isinstance(one, fx.Node) and one.op == "get_attr"]
+def scale_names(network: Network) -> set[str]:
+    """The names of all scales that weights and values are multiplied by after rounding."""
+    return {name for node in network.calls() for name in scales_of(node)}
 
 
-def _put(network: Network, name: str, scale: Tensor) -> None:
-    set_tensor(network, name, nn.Parameter(scale.to(network.device)))
+def _scales(rounded: fx.Node) -> list[fx.Node]:
+    names = SCALES.get(rounded.target, ())
+    nodes = dict.fromkeys(argument(rounded, name) for name in names)
+    return [node for node in nodes if isinstance(node, fx.Node) and node.op == "get_attr"]
 
 
-def _round(
-    network: Network, source: fx.Node, scale: str, zero: int, ends: Mapping[str, Any]
-) -> fx.Node:
-    with network.graph.inserting_after(source):
-        attribute = network.graph.get_attr(scale)
-    with network.graph.inserting_after(attribute):
-        new = network.graph.call_function(
-            FAKE_QUANTIZE, (source, attribute, zero, int(ends["low"]), int(ends["high"]))
-        )
-    attribute.meta, new.meta = dict(source.meta), dict(source.meta)
-    return new
+def _round(source: fx.Node, scale: str, zero: int, ends: Mapping[str, Any]) -> fx.Node:
+    step = insert_after(source, scale)
+    low, high = int(ends["low"]), int(ends["high"])
+    return insert_after(step, FAKE_QUANTIZE, source, step, zero, low, high)

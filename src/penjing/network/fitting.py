@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from penjing.network.fake_quantized import grid_of
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.network import Network
 from penjing.network.scaling import RELU6, Reach, reaches
 from penjing.network.shapes import values
@@ -37,7 +37,7 @@ def _fake_quantize(
     if why := _bare_layers(nodes, weights):
         return why
     for name, grid in weights.items():
-        weight = network.tensor(str(nodes[name].args[1].target))  # type: ignore[union-attr]
+        weight = network.tensor(Layer(nodes[name]).weight_name)
         scales = grid["scales"]
         if len(scales) != len(weight):
             return f"{len(scales)} scales for the {len(weight)} output channels of {name!r}"
@@ -75,8 +75,8 @@ def _sign_inputs(
     for name, read in layers.items():
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
-        data = nodes[name].args[0]
-        if not isinstance(data, fx.Node) or nodes.get(read) not in (data, *data.args[:1]):
+        data = Layer(nodes[name]).data
+        if nodes.get(read) not in (data, *data.args[:1]):
             return f"layer {name!r} doesn't read {read!r}"
         if shapes.get(nodes[read]) != shapes.get(data):
             return f"layer {name!r} doesn't read {read!r}"
@@ -92,12 +92,11 @@ def _give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
     for name in layers:
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
-        node = nodes[name]
-        weight = grid_of(node.args[1])
-        source = weight.source if weight else node.args[1]
-        if not isinstance(source, fx.Node) or source.op != "get_attr":
+        layer = Layer(nodes[name])
+        grid = grid_of(layer.weight)
+        if (grid.source if grid else layer.weight).op != "get_attr":
             return f"the weight of {name!r} is computed"
-        if len(node.args) > 2 and node.args[2] is not None:
+        if layer.bias is not None:
             return f"layer {name!r} has a bias"
     return ""
 
@@ -115,7 +114,7 @@ def _scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequenc
         reach = found.get(name, "there is no such layer")
         if not isinstance(reach, Reach) or reach.bounds:
             return f"{name!r} can't be scaled: {reach}"
-        weight = network.tensor(str(nodes[name].args[1].target))  # type: ignore[union-attr]
+        weight = network.tensor(Layer(nodes[name]).weight_name)
         if len(factors) != len(weight):
             return f"{len(factors)} scales for the {len(weight)} output channels of {name!r}"
     return ""
@@ -134,13 +133,25 @@ FITS: dict[str, Callable[..., str]] = {
 nothing aren't here, nor is `shrink`, which looks for its axes itself."""
 
 
+def unknown_part(network: Network, parts: Iterable[Sequence[str]]) -> str:
+    """Which of a plan's parts isn't in the network; empty if all are."""
+    order = {node.name: place for place, node in enumerate(network.graph.nodes)}
+    layers = {node.name for node in network.calls() if node.target in LAYERS}
+    for part in parts:
+        for name in part:
+            if name not in (layers if len(part) == 1 else order):
+                return f"there is no {'layer' if len(part) == 1 else 'value'} {name!r}"
+        if order[part[0]] > order[part[-1]]:
+            return f"{part[0]!r} comes after {part[-1]!r}"
+    return ""
+
+
 def _bare_layers(nodes: Nodes, names: Iterable[str]) -> str:
     """What is wrong with layers whose weights are to be rounded."""
     for name in names:
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
-        weight = nodes[name].args[1]
-        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        if Layer(nodes[name]).weight.op != "get_attr":
             return f"the weight of {name!r} is computed or rounded already"
     return ""
 

@@ -3,16 +3,16 @@ mean written as the pool that it is, a SiLU as the product that it is. The same 
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.network.arguments import argument, read_by
 from penjing.network.batch_norm import batch_norm_of
 from penjing.network.fake_quantized import scales_of
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.network import Network
+from penjing.network.surgery import insert_before, replace
 from penjing.network.tensors import add_bias, drop_unused
 
 aten = torch.ops.aten
@@ -25,49 +25,46 @@ def fold_batch_norm(network: Network) -> None:
     weight that is rounded, the scales take the factor, so that its integers stay the same.
     """
     for node in list(network.graph.nodes):
-        producer = node.args[0] if node.target is aten.batch_norm.default else None
-        if not isinstance(producer, fx.Node) or len(producer.users) != 1:
+        if node.target is not aten.batch_norm.default:
             continue
-        if producer.target not in LAYERS:
+        producer = read_by(node)
+        if len(producer.users) != 1 or producer.target not in LAYERS:
             continue
-        weight_node = producer.args[1]
-        if not isinstance(weight_node, fx.Node) or len(weight_node.users) != 1:
+        layer = Layer(producer)
+        if len(layer.weight.users) != 1:
             continue  # a shared weight can't take two norms
-        if weight_node.op != "get_attr" and not scales_of(weight_node):
+        if layer.weight.op != "get_attr" and not scales_of(layer.weight):
             continue  # it is computed, or its scale stands behind the layer
-        bias = producer.args[2] if len(producer.args) > 2 else None
-        if isinstance(bias, fx.Node) and bias.op != "get_attr":
+        if layer.bias is not None and layer.bias.op != "get_attr":
             continue  # it is rounded to the grid of the layer's sums
         if batch_norm_of(network, node) is None:
             continue  # it goes by each batch, in evaluation too
-        _fold(network, producer, node)
+        _fold(network, layer, node)
     drop_unused(network)
 
 
-def _fold(network: Network, producer: fx.Node, norm: fx.Node) -> None:
+def _fold(network: Network, layer: Layer, norm: fx.Node) -> None:
     found = batch_norm_of(network, norm)
     assert found is not None
     with torch.no_grad():
         factor = found.gain
-        rounded = cast(fx.Node, producer.args[1])
-        source = rounded if rounded.op == "get_attr" else cast(fx.Node, rounded.args[0])
+        rounded, bias_node = layer.weight, layer.bias
+        source = rounded if rounded.op == "get_attr" else read_by(rounded)
         name = str(source.target)
         weight = network.tensor(name)
         shape = (-1, *[1] * (weight.dim() - 1))
-        bias_node = producer.args[2] if len(producer.args) > 2 else None
-        bias = network.tensor(str(bias_node.target)) if isinstance(bias_node, fx.Node) else 0.0
+        bias = 0.0 if bias_node is None else network.tensor(str(bias_node.target))
         shift = (bias - found.mean.double()) * factor + (0.0 if found.beta is None else found.beta)
         for scale in scales_of(rounded):
             old = network.tensor(scale)
             old.copy_(old.double() * factor.view(-1, *[1] * (old.dim() - 1)))
         if rounded is source or rounded.target is FAKE_QUANTIZE:
             weight.copy_(weight.double() * factor.view(shape))
-        if isinstance(bias_node, fx.Node):
+        if bias_node is not None:
             network.tensor(str(bias_node.target)).copy_(shift)
         else:
-            add_bias(network, producer, name, shift.to(weight.dtype))
-    norm.replace_all_uses_with(producer)
-    network.graph.erase_node(norm)
+            add_bias(network, layer.node, name, shift.to(weight.dtype))
+    replace(norm, layer.node)
 
 
 def pool_means(network: Network) -> None:
@@ -76,21 +73,13 @@ def pool_means(network: Network) -> None:
     The same numbers; runtimes have an integer kernel for the pool and none for the mean.
     """
     for node in list(network.graph.nodes):
-        if node.target is not aten.mean.dim or not isinstance(node.args[1], list | tuple):
+        over = argument(node, "dim") if node.target is aten.mean.dim else None
+        if sorted(int(one) % 4 for one in over or ()) != [2, 3]:
             continue
-        if sorted(int(one) % 4 for one in node.args[1]) != [2, 3]:
-            continue
-        keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim"))
-        with network.graph.inserting_before(node):
-            new = network.graph.call_function(
-                aten.adaptive_avg_pool2d.default, (node.args[0], [1, 1])
-            )
-            new.meta = dict(node.meta)
-            if not keep:
-                new = network.graph.call_function(aten.flatten.using_ints, (new, 1))
-                new.meta = dict(node.meta)
-        node.replace_all_uses_with(new)
-        network.graph.erase_node(node)
+        new = insert_before(node, aten.adaptive_avg_pool2d.default, read_by(node), [1, 1])
+        if not argument(node, "keepdim"):
+            new = insert_before(node, aten.flatten.using_ints, new, 1)
+        replace(node, new)
 
 
 def split_silu(network: Network) -> None:
@@ -101,9 +90,5 @@ def split_silu(network: Network) -> None:
     for node in list(network.graph.nodes):
         if node.target not in (aten.silu.default, aten.silu_.default):
             continue
-        with network.graph.inserting_before(node):
-            gate = network.graph.call_function(aten.sigmoid.default, node.args[:1])
-            new = network.graph.call_function(aten.mul.Tensor, (node.args[0], gate))
-        gate.meta, new.meta = dict(node.meta), dict(node.meta)
-        node.replace_all_uses_with(new)
-        network.graph.erase_node(node)
+        gate = insert_before(node, aten.sigmoid.default, read_by(node))
+        replace(node, insert_before(node, aten.mul.Tensor, read_by(node), gate))

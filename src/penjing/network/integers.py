@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed
@@ -14,11 +14,13 @@ from penjing.arith.binary import BINARIZE, SIGN, signs
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.arith.quantizer import quantized, quantized_bias
 from penjing.arith.ternary import TERNARIZE, ternary_codes
+from penjing.network.arguments import argument, read_by, set_argument
 from penjing.network.fake_quantized import Grid, grid_of, grids, scales_of, weight_grids
 from penjing.network.fold import fold_batch_norm
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.network import Network
-from penjing.network.tensors import drop_unused, set_tensor
+from penjing.network.surgery import erase, insert_before, replace
+from penjing.network.tensors import drop_unused, insert_tensor, set_tensor
 
 aten = torch.ops.aten
 INTEGERS = torch.ops.quantized_decomposed
@@ -68,14 +70,14 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
     scales = {grid.node: new.tensor(grid.scale).detach().cpu() for grid in grids(new)}
     of_weights = weight_grids(new)
     for layer in [node for node in new.calls() if node.target in LAYERS]:
-        data, bias = grid_of(layer.args[0]), layer.args[2] if len(layer.args) > 2 else None
+        data, bias = grid_of(Layer(layer).data), Layer(layer).bias
         if layer in of_weights:
             grid = of_weights[layer]
             step: Tensor | None = scales[grid.node]
             _weight(new, layer, grid, scales[grid.node], form)
         else:
             step = _sub_integers(new, layer, form)
-        if data is not None and isinstance(bias, fx.Node) and bias.target is FAKE_QUANTIZE:
+        if data is not None and bias is not None and bias.target is FAKE_QUANTIZE:
             assert step is not None
             _bias(new, layer, bias, step * scales[data.node], form)
     for node in list(new.calls()):
@@ -84,7 +86,7 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
     if not form.joins:
         _leave_joins_unrounded(new)
     for grid in list(grids(new)):
-        _value(new, grid, float(scales[grid.node]), form)
+        _value(grid, float(scales[grid.node]), form)
     drop_unused(new)
     new.compile_graph()
     return new
@@ -92,11 +94,13 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
 
 def round_between(node: fx.Node, reader: fx.Node, grid: tuple[Any, ...]) -> None:
     """Let `reader` read `node` rounded to a grid, the arguments of `QUANTIZE` behind the value."""
-    with node.graph.inserting_before(reader):
-        codes = node.graph.call_function(QUANTIZE, (node, *grid))
-        value = node.graph.call_function(DEQUANTIZE, (codes, *grid))
-    codes.meta, value.meta = dict(node.meta), dict(node.meta)
-    reader.replace_input_with(node, value)
+    codes = insert_before(reader, QUANTIZE, node, *grid, like=node)
+    reader.replace_input_with(node, insert_before(reader, DEQUANTIZE, codes, *grid, like=node))
+
+
+def grid_arguments(node: fx.Node) -> tuple[Any, ...]:
+    """What a quantize or a dequantize has behind its value: scale, zero point, ends and type."""
+    return node.args[1:]
 
 
 def _leave_joins_unrounded(network: Network) -> None:
@@ -110,23 +114,16 @@ def _leave_joins_unrounded(network: Network) -> None:
         elif grid:
             on[node] = (grid.scale, grid.integers)
             if grid.source.target is aten.cat.default and on[grid.source] == on[node]:
-                node.replace_all_uses_with(grid.source)
-                network.graph.erase_node(node)
+                replace(node, grid.source)
 
 
-def _value(network: Network, grid: Grid, scale: float, form: Form) -> None:
-    graph, ends = network.graph, form.ends
+def _value(grid: Grid, scale: float, form: Form) -> None:
+    ends = form.ends
     zero, low, high = (one + ends[0] for one in grid.integers)
-    with graph.inserting_before(grid.node):
-        codes = graph.call_function(QUANTIZE, (grid.source, scale, zero, *ends))
-        made = [codes]
-        if (low, high) != ends[:2]:
-            made.append(graph.call_function(aten.clamp.default, (codes, low, high)))
-        value = graph.call_function(DEQUANTIZE, (made[-1], scale, zero, *ends))
-    for one in (*made, value):
-        one.meta = dict(grid.node.meta)
-    grid.node.replace_all_uses_with(value)
-    graph.erase_node(grid.node)
+    codes = insert_before(grid.node, QUANTIZE, grid.source, scale, zero, *ends)
+    if (low, high) != ends[:2]:
+        codes = insert_before(grid.node, aten.clamp.default, codes, low, high)
+    replace(grid.node, insert_before(grid.node, DEQUANTIZE, codes, scale, zero, *ends))
 
 
 def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: Form) -> None:
@@ -135,45 +132,42 @@ def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: 
     if scales.dim() > 1:
         _dequantized_by_group(network, layer, name, codes, scales)
     elif form.codes:
-        _dequantized(network, layer, 1, name, codes, scales)
+        _dequantized(network, layer, "weight", name, codes, scales)
     else:
         real = _times(codes, scales)  # a scale below zero is the codes' sign, which those show
-        _dequantized(network, layer, 1, name, real, scales.abs())
+        _dequantized(network, layer, "weight", name, real, scales.abs())
     network.graph.erase_node(grid.node)
 
 
 def _sub_integers(network: Network, layer: fx.Node, form: Form) -> Tensor | None:
     """Make a ternary or binary weight's codes int8; returns its scale if that is one by channel."""
-    rounded = cast(fx.Node, layer.args[1])
+    rounded = Layer(layer).weight
     if rounded.target not in (TERNARIZE, BINARIZE):
         return None
-    name = str(cast(fx.Node, rounded.args[0]).target)
+    name = str(read_by(rounded).target)
     weight = network.tensor(name).detach().cpu()
     if rounded.target is TERNARIZE:
-        codes = ternary_codes(weight, cast(float, rounded.args[3])).to(torch.int8)
+        codes = ternary_codes(weight, argument(rounded, "threshold")).to(torch.int8)
     else:
         codes = signs(weight).to(torch.int8)
     names = scales_of(rounded)
     scales = [network.tensor(one).detach().cpu() for one in names]
     if len(scales) == 1:
         numbers = codes if form.codes else _times(codes, scales[0])
-        _dequantized(network, layer, 1, name, numbers, scales[0])
+        _dequantized(network, layer, "weight", name, numbers, scales[0])
     else:
         value = _unscaled(network, layer, name, codes, form)
-        layer.update_arg(1, _by_sign(network, layer, value, names, codes.dim()) if names else value)
+        value = _by_sign(network, layer, value, names, codes.dim()) if names else value
+        set_argument(layer, "weight", value)
     network.graph.erase_node(rounded)
     return scales[0] if len(scales) == 1 else None
 
 
 def _unscaled(network: Network, layer: fx.Node, name: str, codes: Tensor, form: Form) -> fx.Node:
-    with network.graph.inserting_before(layer):
-        if not form.codes:
-            return _put(network, layer, name, codes.to(torch.get_default_dtype()))
-        node = _put(network, layer, name, codes)
-        ends = (-127, 127, torch.int8)
-        value = network.graph.call_function(DEQUANTIZE, (node, 1.0, 0, *ends))
-    value.meta = dict(layer.meta)
-    return value
+    if not form.codes:
+        return insert_tensor(network, layer, name, codes.to(torch.get_default_dtype()))
+    node = insert_tensor(network, layer, name, codes)
+    return insert_before(layer, DEQUANTIZE, node, 1.0, 0, -127, 127, torch.int8)
 
 
 def _by_sign(
@@ -181,44 +175,34 @@ def _by_sign(
 ) -> fx.Node:
     """positive max(c, 0) + negative min(c, 0), which has no rounding."""
 
-    def call(operator: torch._ops.OpOverload, *args: fx.Node) -> fx.Node:
-        made = network.graph.call_function(operator, args)
-        made.meta = dict(layer.meta)
-        return made
-
-    with network.graph.inserting_before(layer):
-        positive, negative = (
-            _put(network, layer, one, network.tensor(one).detach().view(-1, *[1] * (dims - 1)))
-            for one in names
-        )
-        above = call(aten.relu.default, codes)
-        below = call(aten.sub.Tensor, codes, above)
-        ends = call(aten.mul.Tensor, above, positive), call(aten.mul.Tensor, below, negative)
-        return call(aten.add.Tensor, *ends)
+    scales = (network.tensor(one).detach().view(-1, *[1] * (dims - 1)) for one in names)
+    positive, negative = (
+        insert_tensor(network, layer, name, scale)
+        for name, scale in zip(names, scales, strict=True)
+    )
+    above = insert_before(layer, aten.relu.default, codes)
+    below = insert_before(layer, aten.sub.Tensor, codes, above)
+    above = insert_before(layer, aten.mul.Tensor, above, positive)
+    below = insert_before(layer, aten.mul.Tensor, below, negative)
+    return insert_before(layer, aten.add.Tensor, above, below)
 
 
 def _compare(node: fx.Node) -> None:
     """Write a sign as 1 where the value is 0 or more, else -1."""
-    graph = node.graph
-    with graph.inserting_before(node):
-        found = graph.call_function(aten.ge.Scalar, (node.args[0], 0))
-        value = graph.call_function(aten.where.Scalar, (found, 1.0, -1.0))
-    found.meta, value.meta = dict(node.meta), dict(node.meta)
-    node.replace_all_uses_with(value)
-    graph.erase_node(node)
+    found = insert_before(node, aten.ge.Scalar, read_by(node), 0)
+    replace(node, insert_before(node, aten.where.Scalar, found, 1.0, -1.0))
 
 
 def _bias(network: Network, layer: fx.Node, rounded: fx.Node, grid: Tensor, form: Form) -> None:
-    source, scale = (cast(fx.Node, one) for one in rounded.args[:2])
+    source = read_by(rounded)
     name = str(source.target)
     codes = quantized_bias(network.tensor(name).detach().cpu(), grid)
     if form.codes and form.biases:
-        _dequantized(network, layer, 2, name, codes, grid)
+        _dequantized(network, layer, "bias", name, codes, grid)
     else:
-        layer.update_arg(2, source)
+        set_argument(layer, "bias", source)
         set_tensor(network, name, _times(codes, grid).to(network.device))
-    network.graph.erase_node(rounded)
-    network.graph.erase_node(scale)
+    erase(rounded)
 
 
 def _times(codes: Tensor, scales: Tensor) -> Tensor:
@@ -227,23 +211,20 @@ def _times(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def _dequantized(
-    network: Network, layer: fx.Node, position: int, name: str, numbers: Tensor, scales: Tensor
+    network: Network, layer: fx.Node, what: str, name: str, numbers: Tensor, scales: Tensor
 ) -> None:
-    """Give the layer codes with a dequantize behind them; real numbers are quantized first."""
+    """Give the layer codes with a dequantize behind them as its weight or its bias; real numbers
+    are quantized first."""
     real = numbers.is_floating_point()
     kind = torch.int8 if real else numbers.dtype
     ends = (-torch.iinfo(kind).max, torch.iinfo(kind).max, kind)
     zeros = torch.zeros(len(scales), dtype=torch.int64 if real else kind)
     parts = {"": numbers, "_scale": scales, "_zero_point": zeros}
-    with network.graph.inserting_before(layer):
-        value, *grid = (_put(network, layer, name + end, one) for end, one in parts.items())
-        steps = [INTEGERS.dequantize_per_channel.default]
-        if real:
-            steps.insert(0, INTEGERS.quantize_per_channel.default)
-        for step in steps:
-            value = network.graph.call_function(step, (value, *grid, 0, *ends))
-            value.meta = dict(layer.meta)
-    layer.update_arg(position, value)
+    value, *grid = (insert_tensor(network, layer, name + end, one) for end, one in parts.items())
+    if real:
+        value = insert_before(layer, INTEGERS.quantize_per_channel.default, value, *grid, 0, *ends)
+    value = insert_before(layer, INTEGERS.dequantize_per_channel.default, value, *grid, 0, *ends)
+    set_argument(layer, what, value)
 
 
 def _dequantized_by_group(
@@ -255,18 +236,7 @@ def _dequantized_by_group(
         "_zero_point": torch.zeros_like(scales, dtype=torch.int32),
     }
     width = codes[0].numel() // scales.shape[1]
-    with network.graph.inserting_before(layer):
-        nodes = [_put(network, layer, name + end, one) for end, one in parts.items()]
-        value = network.graph.call_function(
-            INTEGERS.dequantize_per_channel_group.default,
-            (*nodes, -127, 127, torch.int8, width, torch.float32),
-        )
-    value.meta = dict(layer.meta)
-    layer.update_arg(1, value)
-
-
-def _put(network: Network, layer: fx.Node, name: str, tensor: Tensor) -> fx.Node:
-    set_tensor(network, name, tensor.to(network.device))
-    node = network.graph.get_attr(name)
-    node.meta = dict(layer.meta)
-    return node
+    nodes = [insert_tensor(network, layer, name + end, one) for end, one in parts.items()]
+    operator = INTEGERS.dequantize_per_channel_group.default
+    ends = (-127, 127, torch.int8, width, torch.float32)
+    set_argument(layer, "weight", insert_before(layer, operator, *nodes, *ends))

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from penjing.network.axes import owners
 from penjing.network.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.groups import Group, Site
+from penjing.network.layers import Layer
 from penjing.network.network import Network
 
 aten = torch.ops.aten
@@ -102,5 +103,5 @@ def _norm_behind(network: Network, reader: fx.Node) -> BatchNorm | None:
 
 
 def _bias_of(network: Network, reader: fx.Node) -> Tensor | None:
-    found = reader.args[2] if len(reader.args) > 2 else None
-    return network.tensor(str(found.target)) if isinstance(found, fx.Node) else None
+    bias = Layer(reader).bias
+    return None if bias is None else network.tensor(str(bias.target))

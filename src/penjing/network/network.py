@@ -13,22 +13,23 @@ from torch import fx, nn
 
 from penjing.contract import Plan
 from penjing.errors import InputError
+from penjing.network.arguments import argument, set_argument
 
 NAMES = re.compile(r"[\w +,:;/@=()\[\]<>|&*#~!?$%^'.-]+")
 """What a layer's or a tensor's name may be made of. FX writes it into the Python of the graph,
 where a quotation mark, a backslash or the end of the line would end the name and begin a program.
 """
 TRAINING_ARGUMENT = {
-    torch.ops.aten.batch_norm.default: 5,
-    torch.ops.aten.dropout.default: 2,
-    torch.ops.aten.dropout_.default: 2,
-    torch.ops.aten.feature_dropout.default: 2,
-    torch.ops.aten.alpha_dropout.default: 2,
-    torch.ops.aten.feature_alpha_dropout.default: 2,
-    torch.ops.aten.lstm.input: 6,
-    torch.ops.aten.gru.input: 6,
-    torch.ops.aten.rnn_tanh.input: 6,
-    torch.ops.aten.rnn_relu.input: 6,
+    torch.ops.aten.batch_norm.default: "training",
+    torch.ops.aten.dropout.default: "train",
+    torch.ops.aten.dropout_.default: "train",
+    torch.ops.aten.feature_dropout.default: "train",
+    torch.ops.aten.alpha_dropout.default: "train",
+    torch.ops.aten.feature_alpha_dropout.default: "train",
+    torch.ops.aten.lstm.input: "train",
+    torch.ops.aten.gru.input: "train",
+    torch.ops.aten.rnn_tanh.input: "train",
+    torch.ops.aten.rnn_relu.input: "train",
 }
 """Operators that behave otherwise in training, and which of their arguments says so."""
 
@@ -106,11 +107,11 @@ class Network(nn.Module):
         super().train(mode)
         changed = False
         for node in self.graph.nodes:
-            position = TRAINING_ARGUMENT.get(node.target)
-            if position is None or _has_no_statistics(node):
+            name = TRAINING_ARGUMENT.get(node.target)
+            if name is None or _has_no_statistics(node):
                 continue
-            if node.args[position] is not mode:
-                node.update_arg(position, mode)
+            if argument(node, name) is not mode:
+                set_argument(node, name, mode)
                 changed = True
         if changed:
             self.compile_graph()
@@ -178,7 +179,8 @@ class _Names:
 
 def _has_no_statistics(node: fx.Node) -> bool:
     """Whether it is a batch norm that keeps none and so uses the batch's in evaluation too."""
-    return node.target is torch.ops.aten.batch_norm.default and node.args[3] is None
+    is_norm = node.target is torch.ops.aten.batch_norm.default
+    return is_norm and argument(node, "running_mean") is None
 
 
 def _copy_graph(graph: fx.Graph) -> fx.Graph:

@@ -26,7 +26,8 @@ from torch import Tensor, fx
 from penjing.arith.binary import BINARIZE, SIGN, signs
 from penjing.arith.packing import Integers, Planes, binary_matmul, bit_planes
 from penjing.errors import InputError
-from penjing.network.layers import LAYERS
+from penjing.network.arguments import argument, read_by
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.network import Network
 
 aten = torch.ops.aten
@@ -128,16 +129,18 @@ def packed_bits(network: Network) -> PackedNetwork:
 
 def _weight_bits(network: Network, node: fx.Node) -> NDArray[np.bool_]:
     """(N, K): where the weight is 1."""
-    layer, (data, weight) = node.meta["layer"], node.args[:2]
+    layer, view = node.meta["layer"], Layer(node)
     if node.target is not aten.linear.default:
         raise InputError(f"layer {layer} is a convolution; only linear layers are put on bits yet")
-    for what, one, wanted in (("its input", data, SIGN), ("its weight", weight, BINARIZE)):
-        if not isinstance(one, fx.Node) or one.target is not wanted:
+    for what, one, wanted in (
+        ("its input", view.data, SIGN),
+        ("its weight", view.weight, BINARIZE),
+    ):
+        if one.target is not wanted:
             raise InputError(f"layer {layer}: {what} isn't binary; Binarize(ends=1) makes it so")
-    source, scale = cast(fx.Node, weight).args
-    if scale is not None or (len(node.args) > 2 and node.args[2] is not None):
+    if argument(view.weight, "scale") is not None or view.bias is not None:
         raise InputError(f"layer {layer} was binarized before its input; do both at once")
-    codes = signs(network.tensor(str(cast(fx.Node, source).target)))
+    codes = signs(network.tensor(str(read_by(view.weight).target)))
     found: NDArray[np.bool_] = codes.cpu().numpy() > 0
     return found
 
@@ -154,7 +157,7 @@ def _chain(layer: fx.Node, following: fx.Node | None) -> list[fx.Node]:
         user = users[0]
         if following is None and user.op == "output":
             return found
-        if following is not None and user is following.args[0]:
+        if following is not None and user is Layer(following).data:
             return found
         if user.target not in EACH_BY_ITSELF:
             raise InputError(

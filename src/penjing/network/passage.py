@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx
 
+from penjing.network.arguments import argument, read_by
+from penjing.network.batch_norm import TENSORS
 from penjing.network.groups import Group, Site
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.network import Network
 from penjing.network.trace import is_pointwise
 
@@ -76,9 +78,9 @@ def passage(network: Network, group: Group) -> Passage | str:
     nodes = [
         node
         for node in network.calls()
-        if node.target in LAYERS and _weight(node) == weights[0].tensor
+        if node.target in LAYERS and Layer(node).weight_name == weights[0].tensor
     ]
-    if len(nodes) != 1 or (len(nodes[0].args) > 6 and nodes[0].args[6] != 1):
+    if len(nodes) != 1 or Layer(nodes[0]).groups != 1:
         return "its layer is shared or grouped"
     return _follow(network, group, nodes[0])
 
@@ -97,13 +99,14 @@ def _follow(network: Network, group: Group, layer: fx.Node) -> Passage | str:
     while waiting:
         node, functions = waiting.pop()
         if node.target in LAYERS:
-            if _weight(node) not in reading:
+            weight = Layer(node).weight_name
+            if weight not in reading:
                 return f"{node.name} reads it in another way"
-            ends.append((node, reading[_weight(node)]))
+            ends.append((node, reading[weight]))
             ways.add(functions)
             continue
-        if node.target is aten.batch_norm.default and node.args[0] is layer:
-            if None in node.args[1:5] or len(layer.users) > 1:
+        if node.target is aten.batch_norm.default and read_by(node) is layer:
+            if None in [argument(node, one) for one in TENSORS] or len(layer.users) > 1:
                 return "its batch norm has no weights or statistics, or isn't all that reads it"
             norm = node
         elif _is_function(node):
@@ -122,7 +125,3 @@ def _is_function(node: fx.Node) -> bool:
     """Whether it computes each element from the one that stands there alone."""
     alone = len(node.all_input_nodes) == 1 and node.all_input_nodes[0].op != "get_attr"
     return alone and (is_pointwise(node.target) or node.target in ELEMENTWISE)
-
-
-def _weight(node: fx.Node) -> Any:
-    return node.args[1].target if isinstance(node.args[1], fx.Node) else None

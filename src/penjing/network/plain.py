@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import fx
 
+from penjing.network.arguments import argument, read_by
+from penjing.network.layers import Layer
 from penjing.network.network import Network
+from penjing.network.surgery import insert_before, replace
 
 aten = torch.ops.aten
 Shapes = Mapping[str, Any]
@@ -36,34 +40,24 @@ def write_plainly(network: Network, shapes: Mapping[fx.Node, Any]) -> Network:
     new = copy.deepcopy(network)
     for node in list(new.calls()):
         if node.name in chosen:
-            _replace(new.graph, node, by_name)
+            call = functools.partial(insert_before, node)
+            replace(node, REWRITES[node.target][1](call, node, by_name))
     new.compile_graph()
     return new
 
 
-def _replace(graph: fx.Graph, node: fx.Node, shapes: Shapes) -> None:
-    with graph.inserting_before(node):
-
-        def call(target: Any, *arguments: Any) -> fx.Node:
-            made = graph.call_function(target, arguments)
-            made.meta = dict(node.meta)
-            return made
-
-        node.replace_all_uses_with(REWRITES[node.target][1](call, node, shapes))
-    graph.erase_node(node)
-
-
 def _of_any_rank(node: fx.Node, shapes: Shapes) -> bool:
     """Exporters take attention in four dimensions only."""
-    fused = len(shapes[_input(node, 0).name]) == 4 or any(node.args[4:])
-    return not fused and not node.kwargs.get("is_causal")
+    fused = len(shapes[read_by(node).name]) == 4 or argument(node, "dropout_p")
+    return not fused and not argument(node, "is_causal")
 
 
 def _attention(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
-    query, key, value = node.args[:3]
-    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    query, key, value, mask = (
+        argument(node, name) for name in ("query", "key", "value", "attn_mask")
+    )
     turned = call(aten.transpose.int, key, -2, -1)
-    scale = float(cast(float, node.kwargs["scale"]))  # capture has written it down
+    scale = float(argument(node, "scale"))  # capture has written it down
     scores = call(aten.mul.Tensor, call(aten.matmul.default, query, turned), scale)
     if mask is not None:
         scores = call(aten.add.Tensor, scores, mask)
@@ -72,21 +66,22 @@ def _attention(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
 
 def _of_another_shape(node: fx.Node, shapes: Shapes) -> bool:
     """The ONNX exporter forgets to stretch what is copied into a larger tensor."""
-    source = node.args[1]
-    return isinstance(source, fx.Node) and shapes[source.name] != shapes[_input(node, 0).name]
+    return bool(shapes[argument(node, "src").name] != shapes[read_by(node).name])
 
 
 def _stretched_copy(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
-    target, source = node.args[:2]
-    return call(node.target, target, call(aten.expand_as.default, source, target))
+    target = read_by(node)
+    source = call(aten.expand_as.default, argument(node, "src"), target)
+    return call(node.target, target, source)
 
 
 def _euclidean(node: fx.Node, shapes: Shapes) -> bool:
-    return bool(node.args[2] == 2)
+    return bool(argument(node, "p") == 2)
 
 
 def _distances(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
-    a, b = (call(aten.unsqueeze.default, node.args[one], -2 - one) for one in (0, 1))
+    a = call(aten.unsqueeze.default, argument(node, "x1"), -2)
+    b = call(aten.unsqueeze.default, argument(node, "x2"), -3)
     return call(aten.linalg_vector_norm.default, call(aten.sub.Tensor, a, b), 2, [-1])
 
 
@@ -96,9 +91,9 @@ def _always(node: fx.Node, shapes: Shapes) -> bool:
 
 def _clamp(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
     """Its Min and Max become a Clip whose bounds the exporter's optimizer loses."""
-    value = _input(node, 0)
-    for one, name, outside in ((1, "min", aten.lt.Tensor), (2, "max", aten.gt.Tensor)):
-        bound = node.args[one] if len(node.args) > one else node.kwargs.get(name)
+    value = read_by(node)
+    for name, outside in (("min", aten.lt.Tensor), ("max", aten.gt.Tensor)):
+        bound = argument(node, name)
         if bound is not None:
             value = call(aten.where.self, call(outside, value, bound), bound, value)
     return value
@@ -106,30 +101,25 @@ def _clamp(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
 
 def _groups_of_the_batch(node: fx.Node, shapes: Shapes) -> bool:
     """Kernels of each sample, as a convolution with batch x groups groups."""
-    return len(node.args) > 6 and isinstance(node.args[6], fx.Node)
+    return isinstance(argument(node, "groups"), fx.Node)
 
 
 def _by_columns(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
     """x_1(GC)hw, w_(GO)Ckk -> y_1(GO)hw: the windows of the image times the kernels, for each of
     the G groups."""
-    x, weight = _input(node, 0), _input(node, 1)
-    stride, padding, dilation, groups = node.args[3:7]
+    layer, groups = Layer(node), argument(node, "groups")
+    x, weight = layer.data, layer.weight
     inner, *kernel = shapes[weight.name][1:]
     outer = shapes[weight.name][0] * inner // shapes[x.name][1]
-    columns = call(aten.im2col.default, x, kernel, dilation, padding, stride)
+    windows = (kernel, layer.dilation, layer.padding, layer.stride)
+    columns = call(aten.im2col.default, x, *windows)
     columns = call(aten.reshape.default, columns, [groups, inner * kernel[0] * kernel[1], -1])
     kernels = call(aten.reshape.default, weight, [groups, outer, inner * kernel[0] * kernel[1]])
     product = call(aten.matmul.default, kernels, columns)
     height, width = shapes[node.name][-2:]
     found = call(aten.reshape.default, product, [1, -1, height, width])
-    if node.args[2] is not None:
-        found = call(aten.add.Tensor, found, call(aten.reshape.default, node.args[2], [-1, 1, 1]))
-    return found
-
-
-def _input(node: fx.Node, position: int) -> fx.Node:
-    found = node.args[position]
-    assert isinstance(found, fx.Node)
+    if layer.bias is not None:
+        found = call(aten.add.Tensor, found, call(aten.reshape.default, layer.bias, [-1, 1, 1]))
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, fx
 from torch.nn import functional
+
+from penjing.network.layers import Layer
 
 aten = torch.ops.aten
 READ_AS_ROWS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
@@ -32,12 +32,9 @@ def rows_read(layer: fx.Node, weight: Tensor, x: Tensor) -> Tensor:
     """
     if layer.target is aten.linear.default:
         return x.flatten(0, -2)
-    kernel = weight.shape[2:]
-    arguments: list[Any] = [*layer.args, None, None, None, None][:6]
-    stride, padding, dilation = (
-        _each(given, len(kernel), default)
-        for given, default in zip(arguments[3:], (1, 0, 1), strict=True)
-    )
+    kernel, view = weight.shape[2:], Layer(layer)
+    stride, padding, dilation = view.stride, view.padding, view.dilation
+    assert not isinstance(padding, str)
     if len(kernel) == 1:  # one dimension as two, the first of size 1
         x, kernel = x.unsqueeze(2), torch.Size((1, *kernel))
         stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
@@ -52,13 +49,5 @@ def rows_given(layer: fx.Node, y: Tensor) -> Tensor:
 
 
 def groups_of(layer: fx.Node) -> int:
-    """Into how many groups a layer's inputs and outputs fall that have no weight in common."""
-    found = layer.args[6] if len(layer.args) > 6 else 1
-    assert isinstance(found, int)
-    return found
-
-
-def _each(given: Any, dimensions: int, default: int) -> tuple[int, ...]:
-    """A window's stride, padding or dilation, one for each dimension."""
-    given = [default] if given is None else list(given)
-    return tuple(given * dimensions) if len(given) == 1 else tuple(given)
+    """See `penjing.network.layers.Layer.groups`."""
+    return Layer(layer).groups

@@ -16,8 +16,8 @@ from penjing.arith.quantizer import quantized
 from penjing.arith.saturation import saturates, scales_that_fit, trimmed
 from penjing.contract import Saturating
 from penjing.network.fake_quantized import Grid, grid_of, weight_grids
+from penjing.network.layers import Layer
 from penjing.network.network import Network
-from penjing.network.rows import groups_of
 
 
 def saturating(network: Network) -> list[Saturating]:
@@ -86,12 +86,12 @@ def _integer_layers(network: Network) -> Iterator[tuple[fx.Node, Grid, int]]:
     """Each layer that is computed on integers, with its weight's grid and the largest integer that
     it reads."""
     for layer, grid in weight_grids(network).items():
-        data = grid_of(layer.args[0])
+        data = grid_of(Layer(layer).data)
         shape = network.tensor(str(grid.source.target)).shape
         scales = network.tensor(grid.scale)
         if data is None or scales.dim() > 1 or len(shape) < 2:
             continue
-        if len(shape) > 2 and is_depthwise(shape[0], groups_of(layer), shape[1]):
+        if len(shape) > 2 and is_depthwise(shape[0], Layer(layer).groups, shape[1]):
             continue
         yield layer, grid, data.high
 

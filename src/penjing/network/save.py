@@ -26,7 +26,8 @@ from penjing.network.network import Network
 from penjing.network.shapes import values
 from penjing.strict_json import parse
 
-FORMAT = 3
+FORMAT, OLDEST = 4, 3
+"""Since 4 plans tell their parts; what came before is read as well."""
 KEYS = {"format", "source", "plans", "weights_sha256"}
 
 
@@ -84,9 +85,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     version = record.get("format") if isinstance(record, dict) else None
     if type(version) is not int:
         raise UnsafeError(f"{what} is not a network that penjing saved: it tells no format")
-    if version != FORMAT:
+    if not OLDEST <= version <= FORMAT:
         better = "upgrade penjing" if version > FORMAT else "save the network again"
-        raise InputError(f"{folder} has format {version}; this penjing reads {FORMAT}: {better}")
+        reads = f"{OLDEST} to {FORMAT}"
+        raise InputError(f"{folder} has format {version}; this penjing reads {reads}: {better}")
     if set(record) != KEYS:
         raise UnsafeError(f"{what} must have the keys {', '.join(sorted(KEYS))}")
     if record["source"] is not None and not isinstance(record["source"], str):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.arguments import argument, read_by
+from penjing.network.layers import CONVOLUTIONS, LAYERS, Layer
 from penjing.network.network import Network
 from penjing.network.shapes import shapes
+from penjing.network.surgery import become
 
 aten = torch.ops.aten
 RELU6: dict[Any, Any] = {
@@ -85,7 +87,7 @@ def scale_channels(network: Network, scales: Mapping[str, Sequence[float]]) -> N
                 tensor = network.tensor(one)
                 tensor.copy_(tensor.double() / scale.view(-1, *[1] * (tensor.dim() - 1)))
             for node, _ in reach.readers:
-                weight = network.tensor(_tensors(node)[0])
+                weight = network.tensor(Layer(node).weight_name)
                 read = by_channel(node, weight.double(), len(scale))
                 groups, _, inner, _ = read.shape
                 weight.copy_((read * scale.view(groups, 1, inner, 1)).view_as(weight))
@@ -96,25 +98,24 @@ def lift_bounds(network: Network, nodes: Sequence[str]) -> None:
     wanted = set(nodes)
     for node in network.calls():
         if node.name in wanted:
-            node.target = RELU6[node.target]
-            node.args, node.kwargs = node.args[:1], {}
+            become(node, RELU6[node.target], read_by(node))
 
 
 def by_channel(reader: fx.Node, weight: Tensor, channels: int) -> Tensor:
     """A reader's weight as (groups, outputs, channels, taps), the middle ones within a group."""
-    groups = _groups(reader)
+    groups = Layer(reader).groups
     return weight.reshape(groups, len(weight) // groups, channels // groups, -1)
 
 
 def _own_weight(layer: fx.Node) -> str:
     """Why the layer's tensors can't be scaled; empty if they can."""
-    weight, *bias = layer.args[1:3]
-    if isinstance(weight, fx.Node) and weight.target is FAKE_QUANTIZE:
+    weight, bias = Layer(layer).weight, Layer(layer).bias
+    if weight.target is FAKE_QUANTIZE:
         return "it is quantized already"
-    for one in (weight, *bias):
-        if one is not None and (not isinstance(one, fx.Node) or one.op != "get_attr"):
+    for one in (weight, bias):
+        if one is not None and one.op != "get_attr":
             return "its weight is computed"
-        if isinstance(one, fx.Node) and len(one.users) > 1:
+        if one is not None and len(one.users) > 1:
             return "its weight is shared"
     return ""
 
@@ -132,7 +133,7 @@ def _reach(layer: fx.Node, known: Mapping[fx.Node, Any]) -> Reach | str:
             return "it is an output of the network"
         if node.target in LAYERS:
             place = 1 if node.target in CONVOLUTIONS else len(known[source]) - 1
-            if _own_weight(node) or node.args[0] is not source or place != dim:
+            if _own_weight(node) or Layer(node).data is not source or place != dim:
                 return f"{node.name} reads it in another way"
             readers.append((node, each))
             continue
@@ -156,19 +157,18 @@ def _after(
         return place
     if node.target in POOLS:
         return place if dim == 1 and len(given) == 2 + POOLS[node.target] else None
-    if node.target is aten.mean.dim and isinstance(node.args[1], list | tuple):
-        gone = {int(cast(int, one)) % len(given) for one in node.args[1]}
-        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim")
+    if node.target is aten.mean.dim and argument(node, "dim"):
+        gone = {int(one) % len(given) for one in argument(node, "dim")}
         if dim in gone:
             return None
-        return dim if keep else dim - sum(one < dim for one in gone), each
+        return dim if argument(node, "keepdim") else dim - sum(one < dim for one in gone), each
     if node.target in (aten.flatten.using_ints, aten.reshape.default):
         made = known[node]
         if dim == 1 and tuple(made) == (given[0], math.prod(given[1:])):
             return 1, each * math.prod(given[2:])
         return place if tuple(made) == tuple(given) else None
     if node.target is aten.permute.default:
-        order = [int(one) % len(given) for one in cast(Any, node.args[1])]
+        order = [int(one) % len(given) for one in argument(node, "dims")]
         return order.index(dim), each
     return None
 
@@ -177,15 +177,9 @@ def _is_relu6(node: fx.Node) -> bool:
     """Whether it is min(max(x, 0), 6); another bound may be what the network is about."""
     if node.target in (aten.relu6.default, aten.relu6_.default):
         return True
-    return node.target in RELU6 and tuple(node.args[1:]) == (0, 6) and not node.kwargs
-
-
-def _groups(reader: fx.Node) -> int:
-    if reader.target not in CONVOLUTIONS or len(reader.args) < 7:
-        return 1
-    return int(cast(int, reader.args[6]))
+    return node.target in RELU6 and node.args == (read_by(node), 0, 6) and not node.kwargs
 
 
 def _tensors(layer: fx.Node) -> list[str]:
     """The names of its weight and, if it has one, its bias."""
-    return [str(one.target) for one in layer.args[1:3] if isinstance(one, fx.Node)]
+    return [str(one.target) for one in (Layer(layer).weight, Layer(layer).bias) if one is not None]

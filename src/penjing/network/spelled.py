@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.network.arguments import argument, given
 from penjing.network.axes import Axis, kept
+from penjing.network.surgery import insert_after
 from penjing.network.trace import Spelling, Trace
 
 
@@ -30,17 +32,16 @@ def rewrite(trace: Trace, keep: Mapping[Axis, list[int]]) -> None:
 
 
 def _argument(spelling: Spelling) -> Any:
-    node, (first, *rest) = spelling.node, spelling.path
-    value: Any = node.kwargs[first] if isinstance(first, str) else node.args[first]
+    first, *rest = spelling.path
+    value = given(spelling.node, first)
     return value[rest[0]] if rest else value
 
 
 def _put(spelling: Spelling, value: Any) -> None:
     node, (first, *rest) = spelling.node, spelling.path
-    old: Any = node.kwargs[first] if isinstance(first, str) else node.args[first]
     new: Any = value
     if rest:
-        new = list(old)
+        new = list(given(node, first))
         new[rest[0]] = value
     if isinstance(first, str):
         node.update_kwarg(first, new)
@@ -53,8 +54,7 @@ def _measure(trace: Trace, value: Any, keep: Mapping[Axis, list[int]]) -> int:
     if not isinstance(value, fx.Node):
         return int(value)
     if value.target is torch.ops.aten.sym_size.int:
-        tensor, dim = value.args
-        return len(kept(trace.of(tensor)[int(dim)], keep))  # type: ignore[arg-type]
+        return len(kept(trace.of(argument(value, "self"))[argument(value, "dim")], keep))
     arguments = [_measure(trace, one, keep) for one in value.args]
     return int(value.target(*arguments))  # type: ignore[operator]
 
@@ -65,17 +65,12 @@ def _scaled(node: fx.Node, old: int, new: int) -> fx.Node:
         return node
     factor, divisor = new // math.gcd(old, new), old // math.gcd(old, new)
     source, count = node, 1
-    if node.target is operator.mul and isinstance(node.args[1], int):  # batch * heads
-        source, count = node.args[0], node.args[1]  # type: ignore[assignment]
+    if node.target is operator.mul:
+        left, right = node.args
+        if isinstance(left, fx.Node) and isinstance(right, int):  # batch * heads
+            source, count = left, right
     scale = math.gcd(count, divisor)
-    result = _after(node, operator.mul, source, count // scale * factor)
+    result = insert_after(node, operator.mul, source, count // scale * factor)
     if scale == divisor:
         return result
-    return _after(result, operator.floordiv, result, divisor // scale)
-
-
-def _after(node: fx.Node, target: Any, *arguments: Any) -> fx.Node:
-    with node.graph.inserting_after(node):
-        made = node.graph.call_function(target, arguments)
-    made.meta = dict(node.meta)
-    return made
+    return insert_after(result, operator.floordiv, result, divisor // scale)

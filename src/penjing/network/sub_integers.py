@@ -8,17 +8,24 @@ bits (`penjing.network.packed_bits`) or in a runtime comes to the same decisions
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from penjing.arith.binary import BINARIZE, SIGN
 from penjing.arith.ternary import TERNARIZE, ternary_codes, ternary_scales
-from penjing.network.layers import CONVOLUTIONS
+from penjing.network.arguments import read_by, set_argument
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.network import Network
 from penjing.network.shapes import shapes
-from penjing.network.tensors import set_tensor
+from penjing.network.surgery import (
+    divert,
+    insert_after,
+    insert_before,
+    leave_input_alone,
+    replace,
+)
+from penjing.network.tensors import set_parameter
 
 aten = torch.ops.aten
 SLOPE = 0.25
@@ -34,7 +41,7 @@ def ternarize(network: Network, layers: Sequence[str], scales: str, threshold: f
         threshold: see `penjing.arith.ternary`.
     """
     for node in _named(network, layers):
-        source = cast(fx.Node, node.args[1])
+        source = Layer(node).weight
         name = str(source.target)
         weight = network.tensor(name)
         codes = ternary_codes(weight, threshold)
@@ -47,7 +54,7 @@ def ternarize(network: Network, layers: Sequence[str], scales: str, threshold: f
             ]
             with torch.no_grad():
                 weight.div_(weight.abs().max().clamp_min(torch.finfo(weight.dtype).tiny))
-        node.update_arg(1, _before(node, TERNARIZE, source, *ends, threshold))
+        set_argument(node, "weight", insert_before(node, TERNARIZE, source, *ends, threshold))
 
 
 def sign_inputs(
@@ -72,10 +79,8 @@ def sign_inputs(
     found: dict[fx.Node, fx.Node] = {}
     for name in dropped:
         clamp = nodes[name]
-        value = cast(fx.Node, clamp.args[0])
-        new = _learned_relu(network, clamp, sizes[clamp]) if learned else value
-        clamp.replace_all_uses_with(new)
-        network.graph.erase_node(clamp)
+        new = _learned_relu(network, clamp, sizes[clamp]) if learned else read_by(clamp)
+        replace(clamp, new)
         found[clamp] = new
     signs: dict[fx.Node, fx.Node] = {}
     for name, read in layers.items():
@@ -83,7 +88,7 @@ def sign_inputs(
         if source not in signs:
             _out_of_place(source)
             signs[source] = _sign(network, source, layer, sizes.get(nodes[read], ()), learned)
-        layer.update_arg(0, signs[source])
+        set_argument(layer, "input", signs[source])
         if name in shortcuts:
             _shortcut(layer, source)
 
@@ -95,78 +100,64 @@ def binarize(network: Network, layers: Sequence[str]) -> None:
     and the bias stand behind the layer.
     """
     for node in _named(network, layers):
-        source = cast(fx.Node, node.args[1])
+        source = Layer(node).weight
         name = str(source.target)
         start = network.tensor(name).detach().flatten(1).abs().mean(1)
         scale = _parameter(network, source, f"{name}_scale", start)
-        data = node.args[0]
-        if not isinstance(data, fx.Node) or data.target is not SIGN:
-            node.update_arg(1, _before(node, BINARIZE, source, scale))
-            continue
-        node.update_arg(1, _before(node, BINARIZE, source, None))
-        _scale_outside(node, scale)
+        outside = Layer(node).data.target is SIGN
+        inside = None if outside else scale
+        set_argument(node, "weight", insert_before(node, BINARIZE, source, inside))
+        if outside:
+            _scale_outside(Layer(node), scale)
 
 
-def _scale_outside(layer: fx.Node, scale: fx.Node) -> None:
-    bias = layer.args[2] if len(layer.args) > 2 else None
-    users = list(layer.users)
-    shape = [-1, *[1] * _spatial(layer)]
-    with layer.graph.inserting_after(layer):
-        last = layer.graph.call_function(aten.mul.Tensor, (layer, scale))
-    last.meta = dict(layer.meta)
-    factors = [(last, scale)]
+def _scale_outside(layer: Layer, scale: fx.Node) -> None:
+    product = insert_after(layer.node, aten.mul.Tensor, layer.node, scale)
+    divert(layer.node, product)
+    factors, bias = [(product, scale)], layer.bias
     if bias is not None:
-        layer.update_arg(2, None)
-        with layer.graph.inserting_after(last):
-            new = layer.graph.call_function(aten.add.Tensor, (last, cast(fx.Node, bias)))
-        new.meta, last = dict(layer.meta), new
-        factors.append((new, cast(fx.Node, bias)))
-    for user in users:
-        user.replace_input_with(layer, last)
-    if len(shape) == 1:
-        return
-    for node, factor in factors:
-        node.update_arg(1, _before(node, aten.reshape.default, factor, shape))
-
-
-def _spatial(layer: fx.Node) -> int:
-    """How many dimensions follow the channels."""
-    kind = str(layer.target)
-    return int(kind[kind.index("conv") + 4]) if layer.target in CONVOLUTIONS else 0
+        set_argument(layer.node, "bias", None)
+        total = insert_after(product, aten.add.Tensor, product, bias)
+        divert(product, total)
+        factors.append((total, bias))
+    for node, factor in factors if layer.dimensions else ():
+        shape = [-1, *[1] * layer.dimensions]
+        set_argument(node, "other", insert_before(node, aten.reshape.default, factor, shape))
 
 
 def _sign(
     network: Network, source: fx.Node, layer: fx.Node, shape: tuple[int, ...], learned: bool
 ) -> fx.Node:
-    with network.graph.inserting_after(source):
-        value = network.graph.call_function(SIGN, (source,))
-    value.meta = dict(layer.meta)
+    value = insert_after(source, SIGN, source, like=layer)
     if learned:
-        channels = shape[1] if _spatial(layer) else shape[-1]
-        value.update_arg(0, _shifted(network, value, source, "shift", channels, _spatial(layer)))
+        spatial = Layer(layer).dimensions
+        channels = shape[1] if spatial else shape[-1]
+        value.args = (_shifted(network, value, source, "shift", channels, spatial),)
     return value
 
 
 def _learned_relu(network: Network, clamp: fx.Node, shape: tuple[int, ...]) -> fx.Node:
     """prelu(x - a) + b with a, b and the slope for each channel."""
     spatial = max(0, len(shape) - 2)
-    if len(shape) == 3 and not any(_spatial(node) == 1 for node in network.calls()):
+    layers = [Layer(node) for node in network.calls() if node.target in LAYERS]
+    if len(shape) == 3 and not any(layer.dimensions == 1 for layer in layers):
         spatial = 0  # tokens: channels come last
     channels = shape[1] if spatial else shape[-1]
-    bent = _shifted(network, clamp, cast(fx.Node, clamp.args[0]), "bend", channels, spatial)
-    above = _before(clamp, aten.relu.default, bent)
-    below = _before(clamp, aten.sub.Tensor, bent, above)
+    bent = _shifted(network, clamp, read_by(clamp), "bend", channels, spatial)
+    above = insert_before(clamp, aten.relu.default, bent)
+    below = insert_before(clamp, aten.sub.Tensor, bent, above)
     slope = _channelwise(network, clamp, "slope", torch.full((channels,), SLOPE), spatial)
-    bent = _before(clamp, aten.add.Tensor, above, _before(clamp, aten.mul.Tensor, below, slope))
+    below = insert_before(clamp, aten.mul.Tensor, below, slope)
+    bent = insert_before(clamp, aten.add.Tensor, above, below)
     rise = _channelwise(network, clamp, "rise", torch.zeros(channels), spatial)
-    return _before(clamp, aten.add.Tensor, bent, rise)
+    return insert_before(clamp, aten.add.Tensor, bent, rise)
 
 
 def _shifted(
     network: Network, before: fx.Node, value: fx.Node, what: str, channels: int, spatial: int
 ) -> fx.Node:
     shift = _channelwise(network, before, what, torch.zeros(channels), spatial)
-    return _before(before, aten.sub.Tensor, value, shift)
+    return insert_before(before, aten.sub.Tensor, value, shift)
 
 
 def _channelwise(
@@ -174,19 +165,17 @@ def _channelwise(
 ) -> fx.Node:
     """A new parameter with one number for each channel, in a shape that broadcasts."""
     name = f"{before.name}_{what}"
-    set_tensor(network, name, nn.Parameter(start.to(network.device)))
-    with network.graph.inserting_before(before):
-        node = network.graph.get_attr(name)
-    node.meta = dict(before.meta)
-    return _before(before, aten.reshape.default, node, [-1, *[1] * spatial]) if spatial else node
+    set_parameter(network, name, start)
+    node = insert_before(before, name)
+    shape = [-1, *[1] * spatial]
+    return insert_before(before, aten.reshape.default, node, shape) if spatial else node
 
 
 def _out_of_place(source: fx.Node) -> None:
     """Let nothing overwrite a value whose sign is read."""
     for user in source.users:
-        name, _, overload = str(user.target).removeprefix("aten.").partition(".")
-        if user.op == "call_function" and name.endswith("_") and user.args[0] is source:
-            user.target = getattr(getattr(aten, name[:-1]), overload)
+        if user.op == "call_function" and user.all_input_nodes[0] is source:
+            leave_input_alone(user)
 
 
 def _shortcut(layer: fx.Node, source: fx.Node) -> None:
@@ -194,12 +183,7 @@ def _shortcut(layer: fx.Node, source: fx.Node) -> None:
     users = list(layer.users)
     if len(users) == 1 and users[0].target is aten.batch_norm.default:
         end = users[0]
-    users = list(end.users)
-    with layer.graph.inserting_after(end):
-        total = layer.graph.call_function(aten.add.Tensor, (end, source))
-    total.meta = dict(end.meta)
-    for user in users:
-        user.replace_input_with(end, total)
+    divert(end, insert_after(end, aten.add.Tensor, end, source))
 
 
 def _named(network: Network, names: Sequence[str]) -> list[fx.Node]:
@@ -209,15 +193,5 @@ def _named(network: Network, names: Sequence[str]) -> list[fx.Node]:
 
 def _parameter(network: Network, near: fx.Node, name: str, value: Tensor) -> fx.Node:
     """A new parameter, read right after the node `near`."""
-    set_tensor(network, name, nn.Parameter(value.to(network.device)))
-    with network.graph.inserting_after(near):
-        node = network.graph.get_attr(name)
-    node.meta = dict(near.meta)
-    return node
-
-
-def _before(node: fx.Node, operator: torch._ops.OpOverload, *args: object) -> fx.Node:
-    with node.graph.inserting_before(node):
-        new = node.graph.call_function(operator, args)  # type: ignore[arg-type]
-    new.meta = dict(node.meta)
-    return new
+    set_parameter(network, name, value)
+    return insert_after(near, name)

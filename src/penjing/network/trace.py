@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.network.arguments import argument as argument  # for the rules, which read it here
+from penjing.network.arguments import given
 from penjing.network.axes import Axis, Expression, Pin, join, mix, pin
 from penjing.network.network import Network
 from penjing.network.shapes import shapes
@@ -74,8 +76,9 @@ class Trace:
 
     def spell(self, node: fx.Node, path: tuple[int | str, ...], *sizes: Expression) -> None:
         """Remember that the size at `path` is the sum of the sizes of these dimensions."""
-        value: Any = node.kwargs.get(path[0]) if isinstance(path[0], str) else node.args[path[0]]
-        for step in path[1:]:
+        first, *rest = path
+        value = given(node, first)
+        for step in rest:
             value = value[step]
         if isinstance(value, fx.Node) or (isinstance(value, int) and value >= 0):
             self.spellings.append(Spelling(node, path, sizes))
@@ -124,13 +127,6 @@ def _no_rule(found: Trace, node: fx.Node) -> Any:
     if shape and isinstance(shape[0], tuple):
         return tuple(found.fixed(node, why, one) for one in shape)
     return found.fixed(node, why)
-
-
-def argument(node: fx.Node, name: str, default: Any = None) -> Any:
-    """An operator's argument by its name in the signature, wherever it was given."""
-    names = [one.name for one in node.target._schema.arguments]  # type: ignore[union-attr]
-    place = names.index(name) if name in names else len(node.args)
-    return node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
 
 
 def is_pointwise(target: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +13,12 @@ from penjing.arith.binary import BINARIZE, SIGN
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.arguments import argument, read_by
+from penjing.network.layers import CONVOLUTIONS, LAYERS, Layer
 from penjing.network.shapes import shapes
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.grids import Choice, by_channel, choose
+from penjing.passes.grids import Choice, by_channel, choose, rounding
 from penjing.task import Task
 
 aten = torch.ops.aten
@@ -80,9 +82,13 @@ class Binarize(Pass):
             raise InputError(f"ends must have 1 to 8 bits, or None: float; found {self.ends}")
         object.__setattr__(self, "skip", tuple(self.skip))
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def provides(self) -> frozenset[Condition]:
+        """Grids of weights at the ends, where they have bits."""
+        return rounding(self.weights and self.ends not in (None, 1), values=False)
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Choose the layers, and which value's sign each of them reads."""
-        options = asdict(self) | {"skip": list(self.skip)}
         chosen = choose(network, self.skip, self.ends == 1, self.ends is None)
         if self.ends == 1:
             _require_channels(network, chosen)
@@ -108,19 +114,15 @@ class Binarize(Pass):
             wide = by_channel(network, chosen.wide, self.ends or 8)
             edits.append({"edit": "fake_quantize", "activations": {}, "weights": wide})
             done.append(f"{len(wide)} to {self.ends} bits")
-        summary = ", ".join(done) if edits else ""
-        return Plan(type(self).__name__, options, tuple(edits), summary, tuple(chosen.left))
+        return self._plan(edits, ", ".join(done), chosen.left)
 
 
 def _require_channels(network: Network, chosen: Choice) -> None:
     """One channel and one bit leave a first layer next to nothing to sum."""
     first = next(node for node in network.calls() if node.target in LAYERS)
-    data, weight = first.args[:2]
-    assert isinstance(data, fx.Node)
-    assert isinstance(weight, fx.Node)
     sizes = shapes(network)
-    shape = sizes[weight]
-    if first in chosen.few and shape[1] == 1 and sizes[data][1] == 1:
+    shape = sizes[Layer(first).weight]
+    if first in chosen.few and shape[1] == 1 and sizes[Layer(first).data][1] == 1:
         layer, count = first.meta["layer"], int(torch.Size(shape[1:]).numel())
         raise InputError(
             f"1 bit for the first layer {layer}, which sees one channel: its sums of {count} signs "
@@ -135,8 +137,8 @@ def _readers_of_values(network: Network, chosen: Choice) -> list[fx.Node]:
         node
         for node in network.calls()
         if node.target in LAYERS
-        and (node in few or getattr(node.args[1], "target", None) is BINARIZE)
-        and getattr(node.args[0], "target", None) is not SIGN
+        and (node in few or Layer(node).weight.target is BINARIZE)
+        and Layer(node).data.target is not SIGN
     ]
 
 
@@ -152,12 +154,11 @@ def _signed(
         if one is not None and (learned or all(end in layers for end in _ends(one)))
     ]
     for node, clamp in clamps.items():
-        data = node.args[0]
-        assert isinstance(data, fx.Node)
+        data = Layer(node).data
         if clamp is None or clamp in dropped:
             found[node] = data
-        elif clamp is data and isinstance(clamp.args[0], fx.Node):
-            found[node] = clamp.args[0]
+        elif clamp is data:
+            found[node] = read_by(clamp)
         else:
             why = "reads values that a ReLU made positive, so that every sign would be 1"
             left.append(LeftAlone(str(node.meta["layer"]), why))
@@ -166,12 +167,12 @@ def _signed(
 
 def _clamp_before(layer: fx.Node) -> fx.Node | None:
     """The ReLU that made sure that what the layer reads isn't negative."""
-    node = layer.args[0]
-    while isinstance(node, fx.Node) and node.target in KEEPING_SIGNS:
-        node = node.args[0]
-    if not isinstance(node, fx.Node) or node.target not in NOT_NEGATIVE:
+    node = Layer(layer).data
+    while node.target in KEEPING_SIGNS:
+        node = read_by(node)
+    if node.target not in NOT_NEGATIVE:
         return None
-    low = node.args[1] if len(node.args) > 1 else None
+    low = argument(node, "min_val", argument(node, "min"))  # of a hardtanh, or a clamp
     bounded = "relu" in str(node.target) or (isinstance(low, int | float) and low >= 0)
     return node if bounded else None
 

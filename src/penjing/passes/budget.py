@@ -13,6 +13,7 @@ from penjing.errors import InputError
 from penjing.measure.latency_table import LatencyTable
 from penjing.measure.prices import PriceList, price_of_macs, price_of_params
 from penjing.network import Axes, Group
+from penjing.network.fake_quantized import scale_names
 from penjing.passes.allocation import Allocation
 from penjing.passes.widths import Widths
 
@@ -30,7 +31,7 @@ class Budget:
         what: `"macs"` of a sample, `"params"`, or the `"latency"` that `table` foretells.
         share: what may be left of it, in (0, 1].
         table: measured times of the layers, for `"latency"`; see
-            `penjing.search.latency_table.latency_table`.
+            `penjing.tools.latency_table.latency_table`.
 
     Raises:
         InputError: an option is out of range, or latency comes without a table.
@@ -55,7 +56,7 @@ class Budget:
         if (self.what == "latency") != (self.table is not None):
             raise InputError(
                 "a budget of latency, and no other, needs a table of the layers' times: make it "
-                "with penjing.search.latency_table.latency_table"
+                "with penjing.tools.latency_table.latency_table"
             )
 
     @classmethod
@@ -148,5 +149,7 @@ def _lost(scores: Tensor, counts: list[int], weights: int) -> list[float]:
 
 def _weights_of(group: Group, axes: Axes) -> int:
     """How many weights (parameters of two dimensions or more) the axis takes part in."""
-    dims = {name: one.dim() for name, one in axes.trace.network.named_parameters()}
+    network = axes.trace.network
+    scales = scale_names(network)
+    dims = {name: one.dim() for name, one in network.named_parameters() if name not in scales}
     return max(1, sum(dims.get(site.tensor, 0) > 1 for site in group.sites))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -10,15 +10,14 @@ from torch import Tensor, fx
 
 from penjing.arith.least_squares import NormalEquations
 from penjing.contract import LeftAlone, Plan
-from penjing.data import calibration
 from penjing.errors import InputError
-from penjing.measure import costs
-from penjing.network import Network, capture, carry_out
+from penjing.network import Network, capture
 from penjing.network.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.lineage import Indices, surviving
 from penjing.network.lockstep import Lockstep
 from penjing.network.rows import READ_AS_ROWS, groups_of, rows_given, rows_read, why_not_solved
-from penjing.passes.contract import Pass, Progress
+from penjing.passes.conditions import Condition
+from penjing.passes.in_turn import InTurn, Work
 from penjing.task import Task
 
 aten = torch.ops.aten
@@ -27,7 +26,7 @@ MOST_PRODUCTS = 4e11  # multiplications for a system's sums, half a minute; fewe
 
 
 @dataclass(frozen=True)
-class Compensate(Pass):
+class Compensate(InTurn):
     """Re-solve convolutions and linear layers by least squares, with no labels.
 
     In the order of the graph, each layer whose inputs are not what they were gets the weights W
@@ -55,7 +54,11 @@ class Compensate(Pass):
     rows: int = 50_000
     ridge: float = 1e-4
 
-    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    requires: ClassVar[frozenset[Condition]] = frozenset(
+        {Condition.CALIBRATION, Condition.FLOAT, Condition.REMOVED}
+    )
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.SOLVED})
+    doing: ClassVar[str] = "solving"
 
     def __post_init__(self) -> None:
         if self.samples < 2 or self.rows < 2:
@@ -65,41 +68,31 @@ class Compensate(Pass):
         if not self.ridge > 0:
             raise InputError(f"ridge must be positive; found {self.ridge}")
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task) -> Plan:
         """The layers that can be solved; the graph itself stays as it is."""
         layers, left = _layers(network)
-        name = type(self).__name__
-        if not any(edit["edit"] == "shrink" for plan in network.history for edit in plan.edits):
-            return Plan(
-                name, asdict(self), left_alone=(LeftAlone("the network", "nothing is cut"),)
-            )
-        samples = costs.samples_in_memory(network, self.samples)
-        why = "" if samples == self.samples else f" ({self.samples} would not fit into memory)"
-        summary = f"{len(layers)} layers solved anew on {samples} samples{why}"
-        return Plan(name, asdict(self), (), summary, tuple(left))
+        return self._plan(
+            summary=f"{len(layers)} layers solved anew {self.on_samples(network)}",
+            left_alone=left,
+            parts=[(node.name,) for node in layers],
+        )
 
-    def apply(
-        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
-    ) -> Network:
-        """Solve layer after layer on a copy."""
-        new = carry_out(network, plan).eval()
-        if not plan.summary:
-            return new
-        original = capture(task.model, task.example)
-        left = surviving(original, network.history)
-        batches = list(calibration(task, costs.samples_in_memory(network, self.samples)))
-        teacher, student = Lockstep(original, batches), Lockstep(new, batches)
+    def teacher(self, student: Network, task: Task) -> Network:
+        """The original, before any cut."""
+        return capture(task.model, task.example)
+
+    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+        """Solve a layer for the original's outputs, on what it reads now."""
+        left = surviving(teacher.network, network.history)
         draw = torch.Generator().manual_seed(0)
-        layers, _ = _layers(new)
-        with torch.no_grad():
-            for number, node in enumerate(layers):
-                if progress is not None:
-                    progress(f"solving {node.meta['layer']}", number / len(layers))
-                _Solve(new, node, left, teacher, student, draw).run(self.rows, self.ridge)
-                student.changed(node)
-                student.forget_before(node)
-                teacher.forget_before(node)
-        return new
+
+        def work(layer: fx.Node) -> fx.Node:
+            with torch.no_grad():
+                one = _Solve(student.network, layer, left, teacher, student, draw)
+                one.run(self.rows, self.ridge)
+            return layer
+
+        return work
 
 
 def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:

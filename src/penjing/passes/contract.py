@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import ClassVar
+from typing import Any
 
-from penjing.contract import Json, Plan
+from penjing.contract import Json, LeftAlone, Plan
 from penjing.network import Network, carry_out
+from penjing.passes.conditions import Condition, lacking, require_of_task
 from penjing.task import Task
 
 Progress = Callable[[str, float], None]
 """Called with a line for people and the share done, 0..1."""
+Edit = Mapping[str, Any]
+"""An edit of a plan, see `penjing.network.edit`."""
 
 
 class Pass(ABC):
@@ -22,15 +25,39 @@ class Pass(ABC):
     `plan` looks and decides, `apply` only carries out, and calling the pass does both. The input
     network is never changed; that is checked.
 
-    Attributes:
-        needs: what the task must bring, any of `"calibration"`, `"labels"`, `"gradients"`.
+    A pass says what it requires and provides, as class attributes, or as properties where that
+    follows from its options. `plan` sees to what is required before any long step, and
+    `penjing.passes.order` finds from both which orders of a recipe can't work.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    @property
+    def requires(self) -> frozenset[Condition]:
+        """What must hold of the task, or else it is refused, and of the network, or else there is
+        nothing to do."""
+        return frozenset()
+
+    @property
+    def provides(self) -> frozenset[Condition]:
+        """What holds of the network that it gives."""
+        return frozenset()
+
+    def plan(self, network: Network, task: Task) -> Plan:
+        """Decide what to do; nothing is changed.
+
+        The plan is empty, and says why, for a network of which what the pass requires doesn't hold.
+
+        Raises:
+            InputError: the task lacks what the pass requires, or as `decide`.
+        """
+        why = lacking(network, self.requires)
+        if why is not None:
+            return self._plan(left_alone=(why,))
+        require_of_task(type(self).__name__, self.requires, network, task)
+        return self.decide(network, task)
 
     @abstractmethod
-    def plan(self, network: Network, task: Task) -> Plan:
-        """Decide what to do; nothing is changed."""
+    def decide(self, network: Network, task: Task) -> Plan:
+        """The plan for a network and a task of which holds what the pass requires."""
 
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
@@ -50,6 +77,22 @@ class Pass(ABC):
         """The name and the options; `penjing.search.recipes.from_json` reads it back."""
         options = json.dumps(asdict(self))  # type: ignore[call-overload]
         return {"method": type(self).__name__, **json.loads(options)}
+
+    def _plan(
+        self,
+        edits: Sequence[Edit] = (),
+        summary: str = "",
+        left_alone: Sequence[LeftAlone] = (),
+        notes: Sequence[str] = (),
+        parts: Sequence[tuple[str, ...]] = (),
+    ) -> Plan:
+        """A plan of this pass with these options; an empty one has no summary."""
+        options = self.to_json()
+        method = options.pop("method")
+        summary = summary if edits or parts else ""
+        return Plan(
+            method, options, tuple(edits), summary, tuple(left_alone), tuple(notes), tuple(parts)
+        )
 
 
 def _fingerprint(network: Network) -> tuple[object, ...]:

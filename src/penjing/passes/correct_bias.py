@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, fx
 
 from penjing.contract import LeftAlone, Plan
-from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.measure import costs
-from penjing.network import Network, carry_out
+from penjing.network import Network
 from penjing.network.fake_quantized import own_bias, unrounded, weight_grids
 from penjing.network.layers import CONVOLUTIONS, LAYERS
 from penjing.network.lockstep import Lockstep
-from penjing.passes.contract import Pass, Progress
-from penjing.passes.grids import NOT_ROUNDED
+from penjing.passes.conditions import Condition
+from penjing.passes.in_turn import InTurn, Work
 from penjing.task import Task
 
 
 @dataclass(frozen=True)
-class CorrectBias(Pass):
+class CorrectBias(InTurn):
     """Add to each layer's bias what its outputs lack on average, channel by channel.
 
     In the order of the graph, on the values that a layer really gets once those before it are
@@ -47,18 +46,19 @@ class CorrectBias(Pass):
 
     samples: int = 512
 
-    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    requires: ClassVar[frozenset[Condition]] = frozenset({Condition.CALIBRATION, Condition.ROUNDED})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.CORRECTED})
+    doing: ClassVar[str] = "correcting"
 
     def __post_init__(self) -> None:
         if self.samples < 2:
             raise InputError(f"samples must be 2 or more to find a mean; found {self.samples}")
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task) -> Plan:
         """The layers to correct, and a bias for those that have none."""
-        name, rounded = type(self).__name__, weight_grids(network)
-        if not rounded:
-            return Plan(name, asdict(self), left_alone=(NOT_ROUNDED,))
-        left, bare, count = [], [], 0
+        rounded, left = weight_grids(network), []
+        layers: list[str] = []
+        bare: list[str] = []
         for node in network.calls():
             if node.target not in LAYERS:
                 continue
@@ -69,45 +69,39 @@ class CorrectBias(Pass):
             if why:
                 left.append(LeftAlone(str(node.meta["layer"]), why))
                 continue
-            count += 1
-            if own_bias(node) is None:
+            layers.append(node.name)
+            if not given:
                 bare.append(node.name)
-        edits = ({"edit": "give_bias", "layers": bare},) if bare else ()
-        samples = self._samples(network)
-        why = "" if samples == self.samples else f" ({self.samples} would not fit into memory)"
-        summary = f"biases of {count} layers corrected on {samples} samples{why}" if count else ""
-        if bare:
-            summary += f", {len(bare)} of them new"
-        return Plan(name, asdict(self), edits, summary, tuple(left))
+        summary = f"biases of {len(layers)} layers corrected {self.on_samples(network)}"
+        return self._plan(
+            [{"edit": "give_bias", "layers": bare}] if bare else [],
+            summary + (f", {len(bare)} of them new" if bare else ""),
+            left,
+            parts=[(name,) for name in layers],
+        )
 
-    def _samples(self, network: Network) -> int:
+    def in_memory(self, network: Network) -> int:
+        """As without its rounding, for so is one of the two networks."""
         return costs.samples_in_memory(unrounded(network), self.samples)
 
-    def apply(
-        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
-    ) -> Network:
-        """Correct layer after layer on a copy."""
-        new = carry_out(network, plan).eval()
-        if not plan.summary:
-            return new
-        batches = list(calibration(task, self._samples(network)))
-        teacher, student = Lockstep(unrounded(new), batches), Lockstep(new, batches)
-        layers = [node for node in weight_grids(new) if own_bias(node) is not None]
-        for number, node in enumerate(layers):
-            if progress is not None:
-                progress(f"correcting {node.meta['layer']}", number / len(layers))
-            usual = _mean(teacher.value_of(node.name), node)
-            found = _mean(student.value(node), node)
-            bias = own_bias(node)
-            assert bias is not None
+    def teacher(self, student: Network, task: Task) -> Network:
+        """The same network without any rounding."""
+        return unrounded(student)
+
+    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+        """Move a layer's bias by what its outputs lack on average."""
+
+        def work(layer: fx.Node) -> fx.Node:
+            bias = self.known(own_bias(layer), layer)
+            usual = _mean(teacher.value_of(layer.name), layer)
+            found = _mean(student.value(layer), layer)
             with torch.no_grad():
-                tensor = new.tensor(str(bias.target))
+                tensor = student.network.tensor(str(bias.target))
                 tensor.copy_(tensor.double() + usual - found)
-            rounding = node.args[2]
-            student.changed(rounding if rounding is not bias else node)  # type: ignore[arg-type]
-            student.forget_before(node)
-            teacher.forget_before(node)
-        return new
+            rounding = cast(fx.Node, layer.args[2])
+            return rounding if rounding is not bias else layer
+
+        return work
 
 
 def _mean(values: list[Tensor], layer: fx.Node) -> Tensor:

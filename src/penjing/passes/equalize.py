@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, fx
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
+from penjing.network.layers import Layer
 from penjing.network.scaling import Reach, by_channel, reaches
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
 from penjing.task import Task
 
@@ -49,17 +51,16 @@ class Equalize(Pass):
 
     relu6: Literal["replace", "keep"] = "replace"
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[Condition]] = frozenset({Condition.FLOAT})
 
     def __post_init__(self) -> None:
         if self.relu6 not in ("replace", "keep"):
             raise InputError(f"relu6 must be replace or keep; found {self.relu6!r}")
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task) -> Plan:
         """Fold on a copy, and find the scales."""
-        name, options = type(self).__name__, asdict(self)
         folding = {"edit": "fold_batch_norm"}
-        folded = carry_out(network, Plan(name, options, (folding,)))
+        folded = carry_out(network, self._plan([folding]))
         chosen: list[Reach] = []
         left = []
         for node, reach in reaches(folded).items():
@@ -72,7 +73,7 @@ class Equalize(Pass):
                 chosen.append(cast(Reach, reach))
         scales = _scales(folded, chosen)
         if not scales:
-            return Plan(name, options, left_alone=tuple(left))
+            return self._plan(left_alone=left)
         lifted = [node.name for one in chosen if one.layer.name in scales for node in one.bounds]
         edits: list[Mapping[str, Any]] = [folding]
         if lifted:
@@ -81,7 +82,7 @@ class Equalize(Pass):
         summary = f"channels of {len(scales)} layers scaled"
         if lifted:
             summary += f", {len(lifted)} ReLU6 made ReLU"
-        return Plan(name, options, tuple(edits), summary, tuple(left))
+        return self._plan(edits, summary, left)
 
 
 def _scales(network: Network, chosen: list[Reach]) -> dict[str, list[float]]:
@@ -126,4 +127,4 @@ def _step(reach: Reach, weights: dict[str, Tensor]) -> Tensor:
 
 
 def _weight(node: fx.Node) -> str:
-    return str(cast(fx.Node, node.args[1]).target)
+    return Layer(node).weight_name

@@ -10,14 +10,16 @@ that follow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
 
 from penjing.arith.gaussian import moments_through
 from penjing.network import Network
+from penjing.network.arguments import argument, read_by
 from penjing.network.batch_norm import batch_norm_of
+from penjing.network.layers import Layer
 from penjing.network.passage import UNCHANGED, Passage
 
 aten = torch.ops.aten
@@ -49,7 +51,8 @@ def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> M
     Args:
         known: what earlier passages gave, by the layers that read it.
     """
-    weight = network.tensor(_name(way.layer, 1)).detach().double().cpu()
+    layer = Layer(way.layer)
+    weight = network.tensor(layer.weight_name).detach().double().cpu()
     inputs = _after_norm(network, way.layer)
     by_index = weight[:, :, None]
     if way.layer in known:
@@ -61,8 +64,8 @@ def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> M
         mean = taps.sum((2, 3)) @ inputs.mean
         turned = torch.einsum("onmk,np->opmk", turned, inputs.covariance)
     covariance = turned.flatten(1) @ taps.flatten(1).T
-    if len(way.layer.args) > 2 and isinstance(way.layer.args[2], fx.Node):
-        mean = mean + network.tensor(_name(way.layer, 2)).detach().double().cpu()
+    if layer.bias is not None:
+        mean = mean + network.tensor(str(layer.bias.target)).detach().double().cpu()
     if way.norm is not None:
         norm = batch_norm_of(network, way.norm)
         assert norm is not None
@@ -81,24 +84,20 @@ def spatial_correlation(layer: fx.Node, weight: Tensor) -> Tensor:
     if not axes:
         return torch.ones(1, 1, dtype=torch.float64)
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
-    given: Any = layer.args[5] if len(layer.args) > 5 else 1
-    spread = torch.tensor(given, dtype=torch.float64).expand(len(extent))
+    spread = torch.tensor(Layer(layer).dilation, dtype=torch.float64)
     apart = (places[:, None] - places[None]) * spread
     return torch.exp(-apart.norm(dim=-1) / CORRELATION_LENGTH)
 
 
 def _after_norm(network: Network, layer: fx.Node) -> Moments | None:
     """Of a layer's input, where a layer norm over it says so."""
-    node = cast(fx.Node, layer.args[0])
+    node = Layer(layer).data
     while node.target in UNCHANGED:
-        node = cast(fx.Node, node.args[0])
-    if node.target is not aten.layer_norm.default or len(cast(Any, node.args[1])) != 1:
+        node = read_by(node)
+    if node.target is not aten.layer_norm.default or len(argument(node, "normalized_shape")) != 1:
         return None
-    if len(node.args) < 4 or node.args[2] is None or node.args[3] is None:
+    tensors = argument(node, "weight"), argument(node, "bias")
+    if None in tensors:
         return None
-    gain, mean = (network.tensor(_name(node, place)).detach().double().cpu() for place in (2, 3))
+    gain, mean = (network.tensor(str(one.target)).detach().double().cpu() for one in tensors)
     return Moments(mean, torch.diag(gain.square()))
-
-
-def _name(node: fx.Node, place: int) -> str:
-    return str(cast(fx.Node, node.args[place]).target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
@@ -11,20 +11,18 @@ from torch import Tensor, fx
 from penjing.arith.least_squares import NormalEquations
 from penjing.arith.rounding import rounded_in_turn
 from penjing.contract import LeftAlone, Plan
-from penjing.data import calibration
 from penjing.errors import InputError
-from penjing.measure import costs
-from penjing.network import Network, carry_out
+from penjing.network import Network
 from penjing.network.fake_quantized import Grid, own_bias, weight_grids
 from penjing.network.lockstep import Lockstep
 from penjing.network.rows import groups_of, rows_read, why_not_solved
-from penjing.passes.contract import Pass, Progress
-from penjing.passes.grids import NOT_ROUNDED
+from penjing.passes.conditions import Condition
+from penjing.passes.in_turn import InTurn, Work
 from penjing.task import Task
 
 
 @dataclass(frozen=True)
-class Gptq(Pass):
+class Gptq(InTurn):
     """Round weights by the second moments of what they are multiplied with, without labels.
 
     Layer after layer, on the values that it really gets: the first weights of each output are
@@ -48,7 +46,9 @@ class Gptq(Pass):
     samples: int = 512
     damping: float = 0.01
 
-    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    requires: ClassVar[frozenset[Condition]] = frozenset({Condition.CALIBRATION, Condition.ROUNDED})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REFINED})
+    doing: ClassVar[str] = "rounding"
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -56,42 +56,30 @@ class Gptq(Pass):
         if not 0 < self.damping < 1:
             raise InputError(f"damping must be in (0, 1); found {self.damping}")
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task) -> Plan:
         """The layers to round anew; the graph itself stays as it is."""
-        name, rounded = type(self).__name__, weight_grids(network)
-        if not rounded:
-            return Plan(name, asdict(self), left_alone=(NOT_ROUNDED,))
-        left = [
-            LeftAlone(str(node.meta["layer"]), why)
-            for node, grid in rounded.items()
-            if (why := why_not_solved(node, _unknowns(network, grid)))
-        ]
-        count, samples = len(rounded) - len(left), costs.samples_in_memory(network, self.samples)
-        summary = f"{count} layers rounded in turn on {samples} samples" if count else ""
-        return Plan(name, asdict(self), (), summary, tuple(left))
-
-    def apply(
-        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
-    ) -> Network:
-        """Round layer after layer on a copy."""
-        new = carry_out(network, plan).eval()
-        if not plan.summary:
-            return new
-        samples = costs.samples_in_memory(network, self.samples)
-        student = Lockstep(new, list(calibration(task, samples)))
-        layers = {
-            node: grid
-            for node, grid in weight_grids(new).items()
-            if not why_not_solved(node, _unknowns(new, grid))
+        why = {
+            node: why_not_solved(node, _unknowns(network, grid))
+            for node, grid in weight_grids(network).items()
         }
-        with torch.no_grad():
-            for number, (node, grid) in enumerate(layers.items()):
-                if progress is not None:
-                    progress(f"rounding {node.meta['layer']}", number / len(layers))
-                self._round(new, node, grid, student)
-                student.changed(grid.node)
-                student.forget_before(node)
-        return new
+        layers = [node for node in why if not why[node]]
+        return self._plan(
+            summary=f"{len(layers)} layers rounded in turn {self.on_samples(network)}",
+            left_alone=[LeftAlone(str(one.meta["layer"]), why[one]) for one in why if why[one]],
+            parts=[(node.name,) for node in layers],
+        )
+
+    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+        """Round a layer's weights on what it reads."""
+        rounded = weight_grids(student.network)
+
+        def work(layer: fx.Node) -> fx.Node:
+            grid = self.known(rounded.get(layer), layer)
+            with torch.no_grad():
+                self._round(student.network, layer, grid, student)
+            return grid.node
+
+        return work
 
     def _round(self, network: Network, layer: fx.Node, grid: Grid, student: Lockstep) -> None:
         weight, scales = network.tensor(str(grid.source.target)), network.tensor(grid.scale)

@@ -21,15 +21,14 @@ from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.saturation import fix_overflow, saturating
+from penjing.passes.conditions import Condition
 from penjing.passes.places import BOUNDED, share_when_joined, values_to_round
 from penjing.passes.widths import is_in
 from penjing.task import Task, as_call
 
 VALUES_PER_BATCH = 4_096
-NOT_ROUNDED = LeftAlone("the network", "no weight is rounded; Quantize first")
-"""What a pass that refines a rounding says of a network without any."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Calibration:
         all_layers = [node for node in network.calls() if node.target in LAYERS]
         read: dict[fx.Node, int] = {}
         for node in rounded:
-            readers = {user for user in node.users if user in layers and user.args[0] is node}
+            readers = {one for one in node.users if one in layers and Layer(one).data is node}
             if readers:
                 wanted = 8 if readers & set(ends(all_layers)) else self.bits
                 read[roots[node]] = max(read.get(roots[node], 0), wanted)
@@ -94,6 +93,17 @@ class Calibration:
         return (-max(-low, high), max(-low, high)) if self.symmetric else (low, high)
 
 
+def calibrated(activations: int | None) -> frozenset[Condition]:
+    """What a pass requires whose values get grids of so many bits, or none."""
+    return frozenset() if activations is None else frozenset({Condition.CALIBRATION})
+
+
+def rounding(weights: bool, values: bool) -> frozenset[Condition]:
+    """What a pass provides that puts weights or values on grids, or both."""
+    found = {Condition.ROUNDED: weights, Condition.ROUNDED_VALUES: values}
+    return frozenset(condition for condition, provided in found.items() if provided)
+
+
 def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> None:
     """Raise InputError unless each name that an option was given is a layer or a prefix of one."""
     for one in given:
@@ -105,8 +115,8 @@ def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> 
 
 def why_not(layer: fx.Node) -> str:
     """Why the layer's weight can't be rounded; empty if it can."""
-    weight = layer.args[1]
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+    weight = Layer(layer).weight
+    if weight.op != "get_attr":
         return "its weight is computed"
     return "its weight is shared" if len(weight.users) > 1 else ""
 
@@ -114,7 +124,7 @@ def why_not(layer: fx.Node) -> str:
 def by_channel(network: Network, layers: Iterable[fx.Node], bits: int) -> dict[str, Any]:
     """The `weights` of the edit `fake_quantize`: a scale for each output channel."""
     low, high = weight_ends(bits)
-    tensors = {one.name: network.tensor(str(one.args[1].target)) for one in layers}  # type: ignore[union-attr]
+    tensors = {one.name: network.tensor(Layer(one).weight_name) for one in layers}
     return {
         name: {"scales": weight_scales(weight.cpu(), bits).tolist(), "low": low, "high": high}
         for name, weight in tensors.items()
@@ -130,9 +140,7 @@ def with_overflow_fix(plan: Plan, network: Network) -> Plan:
         return plan
     before = {grid.scale: rounded.tensor(grid.scale).detach().clone() for grid in grids(rounded)}
     fix_overflow(rounded)
-    growth = max(
-        float((rounded.tensor(name).detach() / one).max()) for name, one in before.items()
-    )
+    growth = max(float((rounded.tensor(name).detach() / one).max()) for name, one in before.items())
     note = (
         f"overflow fix: scales grew, by up to {growth:.3f} times, in {some_of(found)}, so that "
         "sums of two products fit 16 bits and x86 processors without VNNI decide alike"

@@ -16,6 +16,7 @@ from torch import Tensor
 from penjing.data import first
 from penjing.network import Group, Network
 from penjing.network.axes import owners
+from penjing.network.fake_quantized import scale_names
 from penjing.network.groups import Site
 from penjing.task import Task, as_call
 
@@ -58,9 +59,11 @@ def importances(
     if criterion == "l1+l2":
         one, two = (importances(network, groups, which) for which in ("l1", "l2"))
         return {name: (one[name] + two[name]) / 2 for name in groups}
+    scales = scale_names(network)  # of weights that are rounded; they aren't weights themselves
     parameters = {
         name: one.detach().abs() if one.is_complex() else one.detach()
         for name, one in network.named_parameters()
+        if name not in scales
     }
     entries: dict[str, Callable[[str], Tensor]] = {
         "l1": lambda name: parameters[name].abs(),

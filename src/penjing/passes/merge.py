@@ -18,6 +18,7 @@ from penjing.network.groups import Site
 from penjing.network.merge import Combination, merge, read_by_index, takes_shift
 from penjing.network.passage import Passage, passage
 from penjing.passes.budget import Budget, counts_that_stay
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.expectation import Known, Moments, spatial_correlation, written
 from penjing.passes.importance import importances
@@ -69,7 +70,8 @@ class Merge(Pass):
     into: str = "all"
     budget: Budget | None = None
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[Condition]] = frozenset({Condition.FLOAT})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REMOVED})
 
     def __post_init__(self) -> None:
         self._widths()
@@ -82,7 +84,7 @@ class Merge(Pass):
         object.__setattr__(self, "skip", tuple(self.skip))
         object.__setattr__(self, "budget", Budget.read(self.budget, self._widths()))
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task) -> Plan:
         """For every axis that can be merged, which channels stay."""
         axes = find_axes(network)
         groups, left = allowed(axes, self.skip, skip_mixed=False)
@@ -94,17 +96,13 @@ class Merge(Pass):
             for name, count in counts_that_stay(self.budget, widths, axes, scores).items()
             if count < len(scores[name])
         }
-        edits: tuple[Mapping[str, object], ...] = (
-            ({"edit": "shrink", "axes": keep},) if keep else ()
-        )
+        edits = [{"edit": "shrink", "axes": keep}] if keep else []
         total = sum(by_name[name].size - len(stays) for name, stays in keep.items())
         summary = f"{total} channels in {len(keep)} axes become combinations of what stays"
-        options = self.to_json()
-        del options["method"]
         skipped = {one.what for one in left}
         alone = tuple(one for one in alone if one.what not in skipped)
         left = (*left, *alone, *widths.too_narrow(list(by_name.values())))
-        return Plan(type(self).__name__, options, edits, summary if keep else "", left)
+        return self._plan(edits, summary, left)
 
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import Tensor, fx
 
@@ -12,13 +12,13 @@ from penjing.arith import knapsack
 from penjing.arith.fake_quantize import fake_quantize
 from penjing.arith.packing import stored_bytes
 from penjing.arith.quantizer import RangeMethod, quantized, weight_ends, weight_scales
-from penjing.contract import LeftAlone, Plan
+from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.fake_quantized import grids
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.grids import Calibration, choose, ends, with_overflow_fix
+from penjing.passes.grids import Calibration, choose, ends, rounding, with_overflow_fix
 from penjing.passes.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
 from penjing.task import Task
 
@@ -63,7 +63,7 @@ class MixedPrecision(Pass):
     percentile: float = 99.99
     skip: tuple[str, ...] = ()
 
-    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    requires: ClassVar[frozenset[Condition]] = frozenset({Condition.CALIBRATION, Condition.FLOAT})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(sorted(set(self.widths))))
@@ -90,18 +90,18 @@ class MixedPrecision(Pass):
         if self.samples < 2:
             raise InputError(f"samples must be 2 or more to find ranges; found {self.samples}")
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def provides(self) -> frozenset[Condition]:
+        """Grids of weights; of values, if they have bits."""
+        return rounding(True, self.activations is not None)
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Fold on a copy, measure what each layer loses at each width, and choose."""
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
-        options = self.to_json()
-        name = options.pop("method")
-        if any(True for _ in grids(network)):
-            left = LeftAlone("the network", "it is quantized already")
-            return Plan(name, options, left_alone=(left,))
-        folded = carry_out(network, Plan(name, options, start))
+        folded = carry_out(network, self._plan(start))
         layers = choose(folded, self.skip, ends_alike=True, ends_float=False)
         if not layers.few:
-            return Plan(name, options, left_alone=tuple(layers.left))
+            return self._plan(left_alone=layers.left)
         table = _Table(folded, layers.few, self.widths)
         limit = self._limit(table)
         table.measure(task, self.loss, self.samples)
@@ -111,14 +111,8 @@ class MixedPrecision(Pass):
             find = Calibration(self.activations, self.ranges, self.samples, self.percentile)
             activations = find(folded, task, layers.few, layers.left)
         edit = {"edit": "fake_quantize", "activations": activations, "weights": table.grids(chosen)}
-        plan = Plan(
-            name,
-            options,
-            (*start, edit),
-            self._summary(table, chosen, limit),
-            tuple(layers.left),
-            tuple(table.reasons(chosen)),
-        )
+        summary, notes = self._summary(table, chosen, limit), table.reasons(chosen)
+        plan = self._plan((*start, edit), summary, layers.left, notes)
         return with_overflow_fix(plan, network)
 
     def _limit(self, table: _Table) -> int:
@@ -168,7 +162,7 @@ class _Table:
         self.losses: list[list[float]] = []
 
     def _weight(self, layer: fx.Node) -> Tensor:
-        return self.network.tensor(str(cast(fx.Node, layer.args[1]).target)).detach().cpu()
+        return self.network.tensor(Layer(layer).weight_name).detach().cpu()
 
     @property
     def float_bytes(self) -> int:

@@ -10,7 +10,8 @@ import torch
 from torch import fx
 
 from penjing.network import Network
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.arguments import read_by
+from penjing.network.layers import CONVOLUTIONS, LAYERS, Layer
 
 aten = torch.ops.aten
 CLAMPS = {
@@ -59,7 +60,7 @@ def values_to_round(
     }
     last = outputs if all_results else set()
     for node in layers:
-        wanted.add(node.args[0])  # type: ignore[arg-type]
+        wanted.add(Layer(node).data)
     changed = True
     while changed:
         before = len(wanted)
@@ -84,8 +85,7 @@ def values_to_round(
     order = [node for node in network.graph.nodes if node in wanted]
     grids: dict[fx.Node, fx.Node] = {}
     for node in order:
-        source = node.args[0] if node.target in PASSING else None
-        grids[node] = grids.get(source, node) if isinstance(source, fx.Node) else node
+        grids[node] = grids.get(read_by(node), node) if node.target in PASSING else node
     return order, grids
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, find_axes
 from penjing.passes.budget import Budget, counts_that_stay
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
 from penjing.passes.importance import (
     CRITERIA,
@@ -60,7 +60,7 @@ class PruneChannels(Pass):
     samples: int = 512
     budget: Budget | None = None
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REMOVED})
 
     def __post_init__(self) -> None:
         self._widths()
@@ -71,7 +71,14 @@ class PruneChannels(Pass):
         object.__setattr__(self, "skip", tuple(self.skip))
         object.__setattr__(self, "budget", Budget.read(self.budget, self._widths()))
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def requires(self) -> frozenset[Condition]:
+        """Nothing, unless the criterion goes by gradients of the loss."""
+        if self.importance not in NEEDS_GRADIENTS:
+            return frozenset()
+        return frozenset({Condition.CALIBRATION, Condition.LABELS, Condition.GRADIENTS})
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Score every axis that can shrink and choose what stays."""
         axes = find_axes(network)
         chosen, left = allowed(axes, self.skip, self.skip_mixed)
@@ -94,13 +101,8 @@ class PruneChannels(Pass):
             summary += "; changes a statistic: " + "; ".join(
                 f"{group.name}: {group.mixed[0]}" for group in changed[:3]
             )
-        edits: tuple[Mapping[str, object], ...] = (
-            ({"edit": "shrink", "axes": keep},) if keep else ()
-        )
-        options = self.to_json()
-        del options["method"]
-        left = (*left, *self._widths().too_narrow(chosen))
-        return Plan(type(self).__name__, options, edits, summary if keep else "", left)
+        edits = [{"edit": "shrink", "axes": keep}] if keep else []
+        return self._plan(edits, summary, (*left, *self._widths().too_narrow(chosen)))
 
     def _widths(self) -> Widths:
         return Widths(self.ratio, self.ranking, self.keep, self.multiple)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import fx
 
@@ -12,13 +12,15 @@ from penjing.arith.quantizer import RangeMethod, weight_ends, weight_scales
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.fake_quantized import grids
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
 from penjing.passes.grids import (
     Calibration,
+    calibrated,
     ends,
     require_layers,
+    rounding,
     why_not,
     with_overflow_fix,
 )
@@ -91,8 +93,6 @@ class Quantize(Pass):
     symmetric: bool = False
     overflow_fix: bool = True
 
-    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
-
     def __post_init__(self) -> None:
         widths: dict[str, Any] = {"weights": self.weights, "ends": self.ends}
         if self.activations is not None:
@@ -118,20 +118,25 @@ class Quantize(Pass):
         object.__setattr__(self, "skip", tuple(self.skip))
         object.__setattr__(self, "layers", dict(self.layers))
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def requires(self) -> frozenset[Condition]:
+        """A network that isn't rounded; for the grids of values, samples."""
+        return calibrated(self.activations) | {Condition.FLOAT}
+
+    @property
+    def provides(self) -> frozenset[Condition]:
+        """Grids of weights; of values, if they have bits."""
+        return rounding(True, self.activations is not None)
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Fold on a copy, run calibration samples, and choose every scale."""
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
         if self.split_silu:
             start += ({"edit": "split_silu"},)
-        options = asdict(self) | {"skip": list(self.skip)}
-        name = type(self).__name__
-        if any(True for _ in grids(network)):
-            left = LeftAlone("the network", "it is quantized already")
-            return Plan(name, options, left_alone=(left,))
-        folded = carry_out(network, Plan(name, options, start))
+        folded = carry_out(network, self._plan(start))
         widths, left_alone = self._widths(folded)
         if not widths:
-            return Plan(name, options, left_alone=tuple(left_alone))
+            return self._plan(left_alone=left_alone)
         activations: dict[str, Any] = {}
         if self.activations is not None:
             find = Calibration(
@@ -141,9 +146,7 @@ class Quantize(Pass):
             activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}
         edit = {"edit": "fake_quantize", "activations": activations, "weights": weights}
-        plan = Plan(
-            name, options, (*start, edit), self._summary(widths, activations), tuple(left_alone)
-        )
+        plan = self._plan((*start, edit), self._summary(widths, activations), left_alone)
         return with_overflow_fix(plan, network) if self.overflow_fix else plan
 
     def _widths(self, network: Network) -> tuple[dict[fx.Node, int], list[LeftAlone]]:
@@ -168,7 +171,7 @@ class Quantize(Pass):
         return widths, left
 
     def _weight(self, network: Network, node: fx.Node, bits: int) -> dict[str, Any]:
-        weight = network.tensor(str(cast(fx.Node, node.args[1]).target)).cpu()
+        weight = network.tensor(Layer(node).weight_name).cpu()
         low, high = weight_ends(bits)
         group = self.group if node.target not in CONVOLUTIONS else None
         if group is not None and weight[0].numel() % group:

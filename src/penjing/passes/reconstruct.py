@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -13,14 +13,13 @@ from torch import Tensor, fx, nn
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
-from penjing.data import calibration
 from penjing.errors import InputError
-from penjing.network import Network, carry_out
+from penjing.network import Network
 from penjing.network.fake_quantized import Grid, grids, unrounded, weight_grids
 from penjing.network.lockstep import Lockstep
 from penjing.network.segments import Segment, between, bottlenecks
-from penjing.passes.contract import Pass, Progress
-from penjing.passes.grids import NOT_ROUNDED
+from penjing.passes.conditions import Condition
+from penjing.passes.in_turn import InTurn, Work
 from penjing.task import Task
 
 STRETCH = 1.2  # of the sigmoid, so that 0 and 1 are reached
@@ -30,7 +29,7 @@ HEIGHT_LR, SCALE_LR = 1e-2, 4e-5
 
 
 @dataclass(frozen=True)
-class Reconstruct(Pass):
+class Reconstruct(InTurn):
     """Learn the rounding of weights, and the scales of values, part by part, without labels.
 
     Each weight lies between two integers. A number h from 0 to 1 says how far up it goes, is
@@ -64,7 +63,9 @@ class Reconstruct(Pass):
     pull: float = 0.01
     seed: int = 0
 
-    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    requires: ClassVar[frozenset[Condition]] = frozenset({Condition.CALIBRATION, Condition.ROUNDED})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REFINED, Condition.LEARNED})
+    doing: ClassVar[str] = "rounding up to"
 
     def __post_init__(self) -> None:
         if self.parts not in ("blocks", "layers"):
@@ -79,51 +80,45 @@ class Reconstruct(Pass):
                 f"drop must be in [0, 1) and pull 0 or more; found {self.drop} and {self.pull}"
             )
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task) -> Plan:
         """The parts; the graph itself stays as it is."""
-        name, layers = type(self).__name__, weight_grids(network)
-        if not layers:
-            return Plan(name, asdict(self), left_alone=(NOT_ROUNDED,))
-        found = self._segments(network)
-        inside = {node for one in found for node in one.nodes}
+        layers = weight_grids(network)
+        found = _blocks(network) if self.parts == "blocks" else _layers(network)
+        segments = [one for one in found if any(node in layers for node in one.nodes)]
+        inside = {node for one in segments for node in one.nodes}
         alone = [
             LeftAlone(str(node.meta["layer"]), "no part has it alone with one input")
             for node in layers
             if node not in inside
         ]
         count = len(layers) - len(alone)
-        summary = f"rounding of {count} layers learned in {len(found)} {self.parts}"
-        return Plan(name, asdict(self), (), summary if found else "", tuple(alone))
+        return self._plan(
+            summary=f"rounding of {count} layers learned in {len(segments)} {self.parts}",
+            left_alone=alone,
+            parts=[(one.start.name, one.end.name) for one in segments],
+        )
 
-    def _segments(self, network: Network) -> list[Segment]:
-        found = _blocks(network) if self.parts == "blocks" else _layers(network)
-        layers = weight_grids(network)
-        return [one for one in found if any(node in layers for node in one.nodes)]
+    def in_memory(self, network: Network) -> int:
+        """All of them."""
+        return self.samples
 
-    def apply(
-        self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
-    ) -> Network:
-        """Learn part after part on a copy."""
-        new = carry_out(network, plan).eval()
-        if not plan.summary:
-            return new
-        batches = list(calibration(task, self.samples))
-        teacher, student = Lockstep(unrounded(new), batches), Lockstep(new, batches)
-        segments = self._segments(new)
+    def teacher(self, student: Network, task: Task) -> Network:
+        """The same network without any rounding."""
+        return unrounded(student)
+
+    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+        """Learn the rounding of a part's weights on what it reads, as it is and as it was."""
         draw = torch.Generator().manual_seed(self.seed)
-        for number, segment in enumerate(segments):
-            if progress is not None:
-                layer = segment.end.meta.get("layer") or segment.end.name
-                progress(f"rounding up to {layer}", number / len(segments))
-            start = segment.start.name
-            given = torch.cat(student.value(segment.start))
-            usual = torch.cat(teacher.value_of(start))
-            target = torch.cat(teacher.value_of(segment.end.name))
-            _Rounding(new, segment, self, draw).learn(given, usual, target)
-            student.changed(segment.nodes[0])
-            student.forget_before(segment.end)
-            teacher.forget_before(segment.end)
-        return new
+
+        def work(start: fx.Node, end: fx.Node) -> fx.Node:
+            segment = self.known(between(start, end), end)
+            given = torch.cat(student.value(start))
+            usual = torch.cat(teacher.value_of(start.name))
+            target = torch.cat(teacher.value_of(end.name))
+            _Rounding(student.network, segment, self, draw).learn(given, usual, target)
+            return segment.nodes[0]
+
+        return work
 
 
 def _blocks(network: Network) -> Iterator[Segment]:

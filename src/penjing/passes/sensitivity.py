@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.network import Network
+from penjing.network.layers import Layer
 from penjing.task import Task, as_call
 
 OutputLoss = Literal["kl", "squares"]
@@ -39,7 +40,7 @@ def sensitivities(
         InputError: the data has another shape, or `"kl"` is asked of outputs that aren't scores.
     """
     found = {node: torch.zeros(len(some), dtype=torch.float64) for node, some in weights.items()}
-    behind = {node: _behind(network, cast(fx.Node, node.args[1])) for node in weights}
+    behind = {node: _behind(network, Layer(node).weight) for node in weights}
     total = 0
     for leaves in _parts(task, samples):
         run = _Rerun(network)
@@ -49,7 +50,7 @@ def sensitivities(
             known = {one: value for one, value in run.env.items() if one not in behind[node]}
             for place, weight in enumerate(some):
                 again = _Rerun(network)
-                begin = {**known, cast(fx.Node, node.args[1]): weight}
+                begin = {**known, Layer(node).weight: weight}
                 outputs = again.run(*leaves, initial_env=begin, enable_io_processing=False)
                 found[node][place] += len(leaves[0]) * _loss(outputs, wanted, loss)
     return {node: (sums / max(total, 1)).tolist() for node, sums in found.items()}

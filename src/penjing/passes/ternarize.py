@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.fake_quantized import grids, scales_of
-from penjing.network.layers import LAYERS
+from penjing.network.layers import LAYERS, Layer
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.grids import Calibration, by_channel, choose, with_overflow_fix
+from penjing.passes.grids import (
+    Calibration,
+    by_channel,
+    calibrated,
+    choose,
+    rounding,
+    with_overflow_fix,
+)
 from penjing.task import Task
 
 
@@ -48,8 +56,6 @@ class Ternarize(Pass):
     samples: int = 512
     skip: tuple[str, ...] = ()
 
-    needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
-
     def __post_init__(self) -> None:
         if self.scales not in ("one", "two"):
             raise InputError(f"scales must be one or two; found {self.scales!r}")
@@ -66,10 +72,18 @@ class Ternarize(Pass):
             raise InputError(f"samples must be 2 or more to find ranges; found {self.samples}")
         object.__setattr__(self, "skip", tuple(self.skip))
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def requires(self) -> frozenset[Condition]:
+        """For the grids of values, samples."""
+        return calibrated(self.activations)
+
+    @property
+    def provides(self) -> frozenset[Condition]:
+        """Grids of weights at the ends, and of values, where they have bits."""
+        return rounding(self.ends is not None, self.activations is not None)
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Choose the layers; for activations, run calibration samples through the ternary copy."""
-        options = asdict(self) | {"skip": list(self.skip)}
-        name = type(self).__name__
         chosen = choose(network, self.skip, False, self.ends is None)
         few = [node.name for node in chosen.few]
         edits: list[Mapping[str, Any]] = []
@@ -80,23 +94,22 @@ class Ternarize(Pass):
         if few:
             parameters = {"layers": few, "scales": self.scales, "threshold": self.threshold}
             edits.append({"edit": "ternarize", **parameters})
-        staged = carry_out(network, Plan(name, options, tuple(edits)))
+        staged = carry_out(network, self._plan(edits))
         wide = {node.name for node in chosen.wide}
         nodes = [node for node in staged.calls() if node.target in LAYERS]
         ends = by_channel(staged, [node for node in nodes if node.name in wide], self.ends or 8)
         if rounds and self.activations is not None:
-            layers = [one for one in nodes if one.name in wide or scales_of(one.args[1])]
+            layers = [one for one in nodes if one.name in wide or scales_of(Layer(one).weight)]
             find = Calibration(self.activations, samples=self.samples)
             values = find(staged, task, layers, chosen.left) if layers else {}
         if ends or values:
             edits.append({"edit": "fake_quantize", "activations": values, "weights": ends})
         if not (few or ends or values):
-            return Plan(name, options, left_alone=tuple(chosen.left))
+            return self._plan(left_alone=chosen.left)
         summary = f"{len(few)} layers to -1, 0, 1 with {self.scales} scale(s) to a channel"
         summary += f", {len(ends)} to {self.ends} bits" if ends else ""
         summary += f", {len(values)} values to 8 bits or {self.activations}" if values else ""
-        plan = Plan(name, options, tuple(edits), summary, tuple(chosen.left))
-        return with_overflow_fix(plan, network)
+        return with_overflow_fix(self._plan(edits, summary, chosen.left), network)
 
 
 def _has_value_grids(network: Network) -> bool:

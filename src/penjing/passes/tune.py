@@ -10,6 +10,7 @@ from typing import ClassVar
 from penjing.contract import Plan
 from penjing.data import first
 from penjing.network import Network
+from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.task import Task
 from penjing.tune.options import TuneOptions
@@ -29,16 +30,22 @@ class Tune(Pass):
     options: TuneOptions = field(default_factory=TuneOptions)
     recalibration_samples: int = 1024
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labels", "gradients"})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.TRAINED})
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    @property
+    def requires(self) -> frozenset[Condition]:
+        """Labels and the task's loss, unless soft targets are all of the loss."""
+        if self.options.distill == 1:
+            return frozenset({Condition.CALIBRATION})
+        return frozenset({Condition.CALIBRATION, Condition.LABELS, Condition.GRADIENTS})
+
+    def decide(self, network: Network, task: Task) -> Plan:
         """Nothing of the graph changes; the plan only says how the weights will be trained."""
         one = self.options
-        limit = f", at most {one.seconds:.0f} s" if one.seconds else ""
         summary = (
             f"{one.epochs:g} epochs of {one.optimizer}, lr {one.lr:g}, distill {one.distill:g}"
         )
-        return Plan(type(self).__name__, asdict(self), (), summary + limit)
+        return Plan(type(self).__name__, asdict(self), (), summary)
 
     def apply(
         self,
@@ -47,10 +54,11 @@ class Tune(Pass):
         task: Task,
         progress: Progress | None = None,
         clock: Clock = time.monotonic,
+        seconds: float | None = None,
     ) -> Network:
-        """Train a copy; `clock` is what `options.seconds` are counted by."""
+        """Train a copy, for at most so many `seconds` by that `clock`."""
         if self.recalibration_samples:
             network = recalibrate(network, first(task.train, self.recalibration_samples))
-        tuned = train(network, task, self.options, progress, clock)
+        tuned = train(network, task, self.options, progress, clock, seconds)
         tuned.history = (*network.history, dataclasses.replace(plan))
         return tuned

@@ -7,8 +7,8 @@ from pathlib import Path
 from penjing.files import write_atomically
 from penjing.report.plot import plot
 from penjing.report.table import headings, reasons, rows
-from penjing.search.promise import TEST
-from penjing.search.result import Result
+from penjing.trials.promise import TEST
+from penjing.trials.result import Result
 
 
 def write_report(result: Result, folder: Path) -> Path:

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-from penjing.search.result import Result
+from penjing.trials.result import Result
 
 
 def plot(result: Result) -> bytes:
@@ -22,14 +22,14 @@ def plot(result: Result) -> bytes:
         if m.latency is None or m.drop is None:
             continue
         x, y = m.latency.latency_ms, m.drop.drop
-        chosen = one.name == result.chosen
+        chosen = one.key == result.answer.key
         bars = np.array([[0.0], [max(m.drop.bound - y, 0.0)]])
         axes.errorbar(x, y, yerr=bars, color="0.7", capsize=3, zorder=1)
         colour = "tab:green" if chosen else "tab:blue" if one.pareto else "0.55"
         axes.scatter(x, y, s=90 if chosen else 45, color=colour, zorder=2)
         weight = "bold" if chosen else "normal"
         axes.annotate(
-            one.name, (x, y), (6, 5), textcoords="offset points", fontsize=9, fontweight=weight
+            one.title, (x, y), (6, 5), textcoords="offset points", fontsize=9, fontweight=weight
         )
     axes.axhline(result.max_drop, color="tab:red", linestyle="--", linewidth=1)
     axes.text(

@@ -10,11 +10,12 @@ from rich.table import Table
 from penjing.contract import Estimate, Latency
 from penjing.printable import in_a_line
 from penjing.runtimes.registry import Entry
-from penjing.search.export import Proof
-from penjing.search.profile import LayerProfile, NodeProfile
-from penjing.search.result import Candidate, Result
-from penjing.search.saturation import processor_of, warning
 from penjing.targets import REACH, Target, in_words
+from penjing.tools.export import Proof
+from penjing.tools.profile import LayerProfile, NodeProfile
+from penjing.trials.result import Result
+from penjing.trials.saturation import processor_of, warning
+from penjing.trials.trial import Status, Trial
 
 
 def headings(result: Result) -> tuple[str, ...]:
@@ -26,20 +27,20 @@ def headings(result: Result) -> tuple[str, ...]:
 def rows(result: Result) -> list[tuple[str, ...]]:
     """The cells of the candidates' table, the baseline first, then by latency."""
 
-    def order(one: Candidate) -> float:
+    def order(one: Trial) -> float:
         return one.measurement.latency.ratio if one.measurement.latency else float("inf")
 
-    return [_row(one) for one in (result.baseline, *sorted(result.candidates, key=order))]
+    return [_row(one) for one in (result.baseline, *sorted(result.trials, key=order))]
 
 
-def _row(one: Candidate) -> tuple[str, ...]:
+def _row(one: Trial) -> tuple[str, ...]:
     m = one.measurement
     times, drop = m.latency, m.drop
     return (
-        one.name,
+        one.title,
         "" if m.score is None else f"{100 * m.score:.2f}",
-        "" if drop is None or one.status == "baseline" else f"{drop.drop:+.2f}",
-        "" if drop is None or one.status == "baseline" else f"{drop.bound:.2f}",
+        "" if drop is None or one.status == Status.BASELINE else f"{drop.drop:+.2f}",
+        "" if drop is None or one.status == Status.BASELINE else f"{drop.bound:.2f}",
         "" if times is None else f"{times.latency_ms:.3f}",
         "" if times is None else f"{times.ratio:.3f}",
         "" if m.file_bytes is None else f"{m.file_bytes / 1000:.1f}",
@@ -50,10 +51,10 @@ def _row(one: Candidate) -> tuple[str, ...]:
 def reasons(result: Result) -> list[str]:
     """One line for each candidate: what it gained, or why it failed; and one for each whose file
     other processors decide otherwise."""
-    lines = [f"{one.name}: {one.reason}" for one in result.candidates if one.reason]
+    lines = [f"{one.title}: {one.reason}" for one in result.trials if one.reason]
     if result.judged_on:
         here = processor_of(result.judged_on)
-        told = (warning(one.name, one.measurement.saturates, here) for one in result.everything)
+        told = (warning(one.title, one.measurement.saturates, here) for one in result.everything)
         lines += [line for line in told if line]
     return lines
 
@@ -130,8 +131,8 @@ def bench_table(
 
 
 def targets_table(targets: Mapping[str, Target]) -> Table:
-    """The devices that penjing knows; `penjing targets --json` has the sources."""
-    table = Table(caption="sources of all figures: penjing targets --json", caption_justify="left")
+    """The devices that penjing knows."""
+    table = Table()
     headings = (
         "target", "what", "ISA", "cores", "memory", "flash", "NPU", "precisions", "runtimes",
         "multiple", "how to reach it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import rich.console
@@ -18,14 +18,19 @@ class Console(rich.console.Console):
 
     Texts are made printable before they are laid out, so that tables stay straight; and once more
     where they leave, whatever way they came.
+
+    Args:
+        spelled: how a text is written here that names options as Python does.
+        options: Rich's own.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, spelled: Callable[[str], str] = str, **options: Any) -> None:
         super().__init__(**{"emoji": False, **options})  # :x: in a name is a name
+        self.spelled = spelled
 
     def render_str(self, text: str, **options: Any) -> Text:
         """See Rich."""
-        return super().render_str(printable(text), **options)
+        return super().render_str(printable(self.spelled(text)), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

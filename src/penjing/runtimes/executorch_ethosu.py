@@ -14,6 +14,7 @@ from torch import fx
 from penjing.contract import Artifact
 from penjing.errors import InputError, first_line
 from penjing.network import Network
+from penjing.network.arguments import read_by
 from penjing.network.as_convolutions import Kind, write_as_layers
 from penjing.network.complex import without_complex
 from penjing.network.integers import DEQUANTIZE, QUANTIZE, Form, with_integers
@@ -21,9 +22,10 @@ from penjing.network.layers import LAYERS
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
-from penjing.runtimes.executorch import FORWARD, ExecuTorch, ExecuTorchSession
-from penjing.runtimes.executorch_file import bytes_of_weights
+from penjing.runtimes.executorch_file import FORWARD, bytes_of_weights
+from penjing.runtimes.executorch_session import ExecuTorchSession
 from penjing.runtimes.executorch_tosa_form import CODES, computes_codes, for_tosa
+from penjing.runtimes.executorch_xnnpack import for_one_sample
 from penjing.runtimes.interface import one_sample
 from penjing.runtimes.vela import CONFIG, ByVela
 
@@ -56,13 +58,12 @@ class ExecuTorchEthosU(ByVela):
         network.eval()
         try:
             with torch.no_grad(), quiet_below(), tempfile.TemporaryDirectory() as folder:
-                reference = ExecuTorch().lower(network, Path(folder) / "reference.pte")
+                reference = for_one_sample(network)
                 content, operators = self._program(network, Path(folder))
                 parts = sorted(Path(folder).glob("*_tag*.tosa"))
                 if not parts:
                     raise InputError(f"{self.accelerator} takes nothing of this network")
                 rows = [self.run_vela(one.read_bytes(), ".tosa").summary for one in parts]
-                known = reference.path.read_bytes()
         except InputError:
             raise
         except Exception as error:
@@ -70,7 +71,7 @@ class ExecuTorchEthosU(ByVela):
             raise InputError(f"ExecuTorch can't take this network: {why}") from error
         finally:
             network.train(mode)
-        return self._write(path, content, known, rows, operators)
+        return self._write(path, content, reference, rows, operators)
 
     def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
         """See `Runtime.open`: XNNPACK's file of the same integers, on this machine's CPU."""
@@ -179,7 +180,7 @@ def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node,
         if node.target is not torch.ops.higher_order.executorch_call_delegate:
             yield node, "cpu", _reason(reasons.get(node.name))
             continue
-        part = getattr(program, node.args[0].target).original_module.graph
+        part = getattr(program, str(read_by(node).target)).original_module.graph
         for one in part.nodes:
             if one.op == "call_function" and _operator(one) not in {*CODES, operator.getitem}:
                 yield one, "npu", ""

@@ -10,6 +10,8 @@ from typing import Any
 
 from penjing.contract import Placement
 
+FORWARD = "forward"
+"""Name of the method that a network becomes."""
 DELEGATE = "XnnpackBackend"
 LEFT = "XNNPACK didn't take it; ExecuTorch's portable kernel runs it"
 TYPES = "xnn_datatype_"

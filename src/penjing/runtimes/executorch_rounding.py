@@ -6,15 +6,16 @@ operators may read one dequantize.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import fx
 
 from penjing.network import Network
-from penjing.network.integers import DEQUANTIZE, INTEGERS, QUANTIZE
+from penjing.network.arguments import argument, read_by
+from penjing.network.integers import DEQUANTIZE, INTEGERS, QUANTIZE, grid_arguments
+from penjing.network.surgery import become, insert_before
 from penjing.network.tensors import drop_unused
-from penjing.network.trace import argument
 
 aten = torch.ops.aten
 BY_CHANNEL = INTEGERS.dequantize_per_channel.default
@@ -29,22 +30,19 @@ CLAMP = {aten.clamp.default, aten.clamp_.default}
 def fuse_clamps(network: Network) -> None:
     """Call a clamp of values what can be fused, in place; that of few-bit codes stays."""
     for node in network.calls():
-        if node.target in CLAMP and cast(fx.Node, node.args[0]).target is not QUANTIZE:
+        if node.target in CLAMP and read_by(node).target is not QUANTIZE:
             low, high = argument(node, "min"), argument(node, "max")
             if low == 0 and high is None:
-                node.target, node.args, node.kwargs = aten.relu.default, node.args[:1], {}
+                become(node, aten.relu.default, read_by(node))
             elif low is not None and high is not None:
-                node.target, node.kwargs = aten.hardtanh.default, {}
-                node.args = (node.args[0], low, high)
+                become(node, aten.hardtanh.default, read_by(node), low, high)
 
 
 def separate(network: Network) -> None:
     """Give each operator that reads a dequantize one of its own, in place, as the last step."""
     for node in list(network.calls()):
         for reader in list(node.users)[1:] if node.target is DEQUANTIZE else ():
-            with node.graph.inserting_before(reader):
-                own = node.graph.call_function(DEQUANTIZE, node.args)
-            own.meta = dict(node.meta)
+            own = insert_before(reader, DEQUANTIZE, *node.args, like=node)
             reader.replace_input_with(node, own)
     drop_unused(network)
     network.compile_graph()
@@ -53,4 +51,5 @@ def separate(network: Network) -> None:
 def grid_behind(node: fx.Node) -> tuple[Any, ...] | None:
     """The grid on which all that a node gives is rounded; None if it isn't."""
     readers = list(node.users)
-    return readers[0].args[1:] if [one.target for one in readers] == [QUANTIZE] else None
+    rounded = [one.target for one in readers] == [QUANTIZE]
+    return grid_arguments(readers[0]) if rounded else None

@@ -8,14 +8,15 @@ with the wrong scale and tell nobody. No number changes here.
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import fx
 
 from penjing.network import Network
-from penjing.network.integers import DEQUANTIZE, QUANTIZE, round_between
+from penjing.network.arguments import read_by
+from penjing.network.integers import DEQUANTIZE, QUANTIZE, grid_arguments, round_between
 from penjing.network.layers import LAYERS
+from penjing.network.surgery import leave_input_alone
 from penjing.network.tensors import drop_unused
 from penjing.runtimes.executorch_rounding import (
     BY_CHANNEL,
@@ -51,7 +52,8 @@ def for_tosa(network: Network) -> Network:
             averages between two grids (`penjing.network.as_convolutions`).
     """
     new = copy.deepcopy(network)
-    _leave_inputs_alone(new)
+    for node in new.calls():
+        leave_input_alone(node)
     _leave_out_dropouts(new)
     fuse_clamps(new)
     for node in reversed(list(new.calls())):  # for what one rounds, the one before it gives
@@ -61,21 +63,13 @@ def for_tosa(network: Network) -> Network:
     return new
 
 
-def _leave_inputs_alone(network: Network) -> None:
-    """Call operators that write into what they read by the name of those that don't, in place."""
-    for node in network.calls():
-        name, _, overload = str(node.target).removeprefix("aten.").partition(".")
-        if name.endswith("_"):
-            node.target = getattr(getattr(aten, name.removesuffix("_")), overload)
-
-
 def _leave_out_dropouts(network: Network) -> None:
     """Take out what does nothing in evaluation, and the second rounding to one grid, in place."""
     for node in list(network.calls()):
         if node.target is not aten.dropout.default:
             continue
-        source, grid = cast(fx.Node, node.args[0]), grid_behind(node)
-        if source.target is DEQUANTIZE and source.args[1:] == grid:
+        source, grid = read_by(node), grid_behind(node)
+        if source.target is DEQUANTIZE and grid_arguments(source) == grid:
             for value in list(next(iter(node.users)).users):
                 value.replace_all_uses_with(source)
         node.replace_all_uses_with(source)
@@ -94,7 +88,7 @@ def computes_codes(node: fx.Node) -> bool:
     if not all(one.target in CODES for one in inputs):
         return False
     if node.target in KEEPS:
-        return grid is not None and all(one.args[1:] == grid for one in inputs)
+        return grid is not None and all(grid_arguments(one) == grid for one in inputs)
     if node.target in SUMS and (len(node.args) != 2 or node.kwargs or len(inputs) != 2):
         return False
     rescales = node.target in LAYERS | SUMS | TABLES
@@ -114,7 +108,7 @@ def _round_before(node: fx.Node) -> None:
         return
     for part in node.all_input_nodes:
         if part.target is DEQUANTIZE:
-            is_apart = part.args[1:] != grid
+            is_apart = grid_arguments(part) != grid
         else:  # of what several read, each may round otherwise
             with_layer = node.target in FUSED and part.target in LAYERS
             is_apart = part.op != "get_attr" and len(part.users) == 1 and not with_layer

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, fx
 
 from penjing.network import Network
-from penjing.network.integers import DEQUANTIZE, QUANTIZE, round_between
-from penjing.network.layers import LAYERS
+from penjing.network.arguments import argument, read_by, set_argument
+from penjing.network.integers import DEQUANTIZE, QUANTIZE, grid_arguments, round_between
+from penjing.network.layers import LAYERS, Layer
 from penjing.network.shapes import shapes
-from penjing.network.tensors import set_tensor
+from penjing.network.surgery import divert, erase, insert_after
+from penjing.network.tensors import insert_tensor, set_tensor
 from penjing.runtimes.executorch_rounding import (
     BY_CHANNEL,
     FUSED,
@@ -42,43 +44,28 @@ def for_xnnpack(network: Network) -> Network:
     fuse_clamps(new)
     for node in list(new.calls()):
         if node.target is aten.mean.dim:
-            _keep_sizes(node, known[_source(node).name], known[node.name])
+            _keep_sizes(node, known[read_by(node).name], known[node.name])
     for node in list(new.calls()):
         if node.target in LAYERS:
-            _write_real(new, node, 2)
+            _write_real(new, node, "bias")
             if computes_in_integers(node):
-                _positive_scales(new, cast(fx.Node, node.args[1]))
+                _positive_scales(new, Layer(node).weight)
             else:
-                _write_real(new, node, 1)
+                _write_real(new, node, "weight")
         elif node.target is aten.cat.default:
             _on_one_grid(node)
     separate(new)
     return new
 
 
-def _source(node: fx.Node) -> fx.Node:
-    return cast(fx.Node, node.args[0])
-
-
 def _keep_sizes(node: fx.Node, before: tuple[int, ...], after: tuple[int, ...]) -> None:
     """A mean of N x C x H x W over H and W keeps them as ones; a reshape takes them away."""
-    axes = {one % len(before) for one in cast(list[int], node.args[1])}
+    axes = {one % len(before) for one in argument(node, "dim")}
     if len(before) != 4 or axes != {2, 3} or len(after) == 4:
         return
-    node.args = (node.args[0], [2, 3], True)
-    with node.graph.inserting_after(node):
-        flat = node.graph.call_function(aten.reshape.default, (node, [-1, before[1]]))
-    flat.meta = dict(node.meta)
-    node.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
-
-
-def _erase(node: fx.Node) -> None:
-    """This node and, one after the other, what nothing reads any more for that."""
-    sources = node.all_input_nodes
-    node.graph.erase_node(node)
-    for one in sources:
-        if not one.users and one.op == "call_function":
-            _erase(one)
+    set_argument(node, "dim", [2, 3])
+    set_argument(node, "keepdim", True)
+    divert(node, insert_after(node, aten.reshape.default, node, [-1, before[1]]))
 
 
 def computes_in_integers(layer: fx.Node) -> bool:
@@ -86,33 +73,31 @@ def computes_in_integers(layer: fx.Node) -> bool:
 
     Of convolutions, it takes those over one and two dimensions.
     """
-    weight, readers = layer.args[1], list(layer.users)
+    view, readers = Layer(layer), list(layer.users)
     if len(readers) == 1 and readers[0].target in FUSED:
         readers = list(readers[0].users)
     rounded = [one.target is QUANTIZE for one in readers] == [True]
-    by_channel = isinstance(weight, fx.Node) and weight.target is BY_CHANNEL
-    fits = layer.target not in VOLUMES and _source(layer).target is DEQUANTIZE
-    return fits and rounded and by_channel
+    fits = layer.target not in VOLUMES and view.data.target is DEQUANTIZE
+    return fits and rounded and view.weight.target is BY_CHANNEL
 
 
-def _write_real(network: Network, layer: fx.Node, position: int) -> None:
-    """Give a layer the real numbers that its integers stand for, if it has integers there.
+def _write_real(network: Network, layer: fx.Node, what: str) -> None:
+    """Give a layer the real numbers that its integers stand for, if its weight or its bias has
+    integers.
 
     Of biases, XNNPACK makes the same integers again.
     """
-    value = layer.args[position] if len(layer.args) > position else None
-    if not isinstance(value, fx.Node) or value.op != "call_function" or not _is_constant(value):
+    value = argument(layer, what)
+    if value is None or value.op != "call_function" or not _is_constant(value):
         return
-    name = f"{NAME}_{layer.name}_{position}"
-    set_tensor(network, name, _computed(network, value))
-    with network.graph.inserting_before(layer):
-        layer.update_arg(position, network.graph.get_attr(name))
-    _erase(value)
+    name = f"{NAME}_{layer.name}_{what}"
+    set_argument(layer, what, insert_tensor(network, layer, name, _computed(network, value)))
+    erase(value)
 
 
 def _positive_scales(network: Network, weight: fx.Node) -> None:
     """Turn the codes' signs where the scale's is minus."""
-    codes, scales = (str(cast(fx.Node, one).target) for one in weight.args[:2])
+    codes, scales = (str(argument(weight, one).target) for one in ("input", "scales"))
     signs = network.tensor(scales).sign().to(torch.int8)
     shape = (-1, *[1] * (network.tensor(codes).dim() - 1))
     set_tensor(network, codes, network.tensor(codes) * signs.view(shape))
@@ -125,7 +110,7 @@ def _on_one_grid(node: fx.Node) -> None:
     if grid is None:
         return
     for part in node.all_input_nodes:
-        if part.target is DEQUANTIZE and part.args[1:] != grid:
+        if part.target is DEQUANTIZE and grid_arguments(part) != grid:
             round_between(part, node, grid)
 
 

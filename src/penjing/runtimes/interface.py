@@ -91,10 +91,17 @@ def structure_of(outputs: Any) -> Any:
 
 
 def in_order(inputs: Any, takes: Sequence[Input]) -> list[Array]:
-    """One batch's inputs, given in any way that a session takes, in the order of the model's."""
+    """One batch's inputs, given in any way that a session takes, in the order of the model's.
+
+    Raises:
+        ValueError: they are fewer or more.
+    """
     if isinstance(inputs, dict):
         return [inputs[one.name] for one in takes]
-    return list(inputs) if isinstance(inputs, tuple) else [inputs]
+    values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+    if len(values) != len(takes):
+        raise ValueError(f"{len(values)} inputs came, the file takes {len(takes)}")
+    return values
 
 
 def by_sample(
@@ -103,6 +110,9 @@ def by_sample(
     batched: Sequence[bool],
 ) -> list[Array]:
     """The outputs of a batch, its samples run one by one.
+
+    A device, where no one knows which inputs have an entry for each sample, goes by shapes instead
+    (`penjing.device.runner.OfOneSample`).
 
     Args:
         run: takes one sample's inputs, batch first.

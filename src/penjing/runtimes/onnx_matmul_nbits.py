@@ -14,16 +14,18 @@ points likewise, (O, ceil(G / 2)), and left out where they are all in the middle
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from penjing.network import Network
+from penjing.network.arguments import argument
 from penjing.network.integers import INTEGERS
-from penjing.network.tensors import drop_unused, set_tensor
+from penjing.network.layers import Layer
+from penjing.network.surgery import insert_before, replace
+from penjing.network.tensors import drop_unused, free_name, insert_tensor
 
 aten = torch.ops.aten
 BITS = 4
@@ -104,7 +106,7 @@ class _Grouped:
 
 
 def _grouped(network: Network, node: fx.Node) -> _Grouped:
-    sources: list[Any] = list(node.args[:3])
+    sources: list[Any] = [argument(node, one) for one in ("input", "scales", "zero_points")]
     codes, scales, zeros = (one and network.tensor(str(one.target)).cpu() for one in sources)
     scales = scales.reshape(len(codes), -1)
     zeros = torch.zeros_like(scales) if zeros is None else zeros.reshape(scales.shape)
@@ -120,7 +122,7 @@ def _linears(node: fx.Node) -> list[fx.Node]:
         found += [
             one
             for one in readers
-            if one.target is aten.linear.default and one.args[0] not in (node, user)
+            if one.target is aten.linear.default and Layer(one).data not in (node, user)
         ]
     return found
 
@@ -129,19 +131,17 @@ def _takes_first_inputs(node: fx.Node) -> bool:
     """Whether it is w[:, :K]."""
     if node.target is not aten.slice.Tensor:
         return False
-    given: list[Any] = list(node.args)
-    _, dim, start, end, step = given + [None, 0, None, None, 1][len(given) :]
+    dim, start, end, step = (argument(node, name) for name in ("dim", "start", "end", "step"))
     return dim in (1, -1) and not start and type(end) is int and end > 0 and step == 1
 
 
 def _fuse(network: Network, linear: fx.Node, weight: _Grouped) -> None:
     """Put the operator in the place of a linear layer, with tensors of its own."""
-    x, source, *rest = linear.args
+    view, source = Layer(linear), Layer(linear).weight
     outputs, groups, size = weight.codes.shape
-    assert isinstance(source, fx.Node)
     inputs = groups * size
     if source.target is aten.slice.Tensor:
-        inputs = min(inputs, cast(int, source.args[3]))
+        inputs = min(inputs, argument(source, "end"))
     codes = (weight.codes.int() - weight.lowest).reshape(outputs, -1)
     zeros = weight.zeros - weight.lowest
     codes[:, inputs:] = zeros.repeat_interleave(size, 1)[:, inputs:]  # padding is zero
@@ -151,19 +151,11 @@ def _fuse(network: Network, linear: fx.Node, weight: _Grouped) -> None:
         "_zero_point": None if bool((zeros == MIDDLE).all()) else _halves(zeros),
     }
     layer = str(linear.meta.get("layer") or weight.name.rpartition(".")[0])
-    arguments: list[Any] = [x]
-    with network.graph.inserting_before(linear):
-        for ending, tensor in tensors.items():
-            name = _free_name(network, f"{layer}.nbits{ending}".lstrip("."))
-            if tensor is not None:
-                set_tensor(network, name, tensor)
-            arguments.append(None if tensor is None else network.graph.get_attr(name))
-        new = network.graph.call_function(
-            matmul_nbits, (*arguments, rest[0] if rest else None, inputs)
-        )
-    new.meta = dict(linear.meta)
-    linear.replace_all_uses_with(new)
-    network.graph.erase_node(linear)
+    parts: list[fx.Node | None] = []
+    for ending, tensor in tensors.items():
+        name = free_name(network, f"{layer}.nbits{ending}".lstrip("."))
+        parts.append(None if tensor is None else insert_tensor(network, linear, name, tensor))
+    replace(linear, insert_before(linear, matmul_nbits, view.data, *parts, view.bias, inputs))
     if not source.users and source.target is aten.slice.Tensor:
         network.graph.erase_node(source)
 
@@ -185,22 +177,10 @@ def _by_rows(network: Network, node: fx.Node, weight: _Grouped) -> None:
         "rows_zero_point": weight.zeros.reshape(-1).to(kind),
     }
     path = weight.name.rpartition(".")[0]
-    with network.graph.inserting_before(node):
-        parts = []
-        for ending, tensor in tensors.items():
-            name = _free_name(network, f"{path}.{ending}".lstrip("."))
-            set_tensor(network, name, tensor.contiguous())
-            parts.append(network.graph.get_attr(name))
-        rows = network.graph.call_function(
-            INTEGERS.dequantize_per_channel.default,
-            (*parts, 0, limits.min, limits.max, kind),
-        )
-        new = network.graph.call_function(aten.reshape.default, (rows, [outputs, groups * size]))
-    new.meta = dict(node.meta)
-    node.replace_all_uses_with(new)
-    network.graph.erase_node(node)
-
-
-def _free_name(network: Network, name: str) -> str:
-    taken: Sequence[str] = [*network.state_dict(), *dict(network.named_buffers())]
-    return next(one for k in range(len(taken) + 1) if (one := name + "_" * k) not in taken)
+    parts = []
+    for ending, tensor in tensors.items():
+        name = free_name(network, f"{path}.{ending}".lstrip("."))
+        parts.append(insert_tensor(network, node, name, tensor.contiguous()))
+    operator = INTEGERS.dequantize_per_channel.default
+    rows = insert_before(node, operator, *parts, 0, limits.min, limits.max, kind)
+    replace(node, insert_before(node, aten.reshape.default, rows, [outputs, groups * size]))

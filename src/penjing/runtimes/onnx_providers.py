@@ -25,8 +25,8 @@ from penjing.network.fake_quantized import value_grids
 from penjing.network.integers import Form
 from penjing.quiet import quiet_below
 from penjing.runtimes.interface import not_by_sample
+from penjing.runtimes.onnx_file import OfOnnx
 from penjing.runtimes.onnx_session import OnnxSession, Provider
-from penjing.runtimes.onnxruntime import OnnxRuntime
 from penjing.targets import Target
 
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
@@ -58,15 +58,16 @@ def _tensorrt() -> None:
         import_module("tensorrt")
 
 
-class OnProvider(OnnxRuntime):
+class OnProvider(OfOnnx):
     """ONNX Runtime with an execution provider before the CPU's.
+
+    What a layer takes isn't told: ONNX Runtime's clocks don't wait for a device.
 
     Attributes:
         provider: how a session is handed to it.
         unit: what computes there, as a placement calls it.
     """
 
-    weights_alone: ClassVar[bool] = False
     provider: Provider
     unit: ClassVar[str]
 
@@ -89,9 +90,6 @@ class OnProvider(OnnxRuntime):
     def open(self, contents: list[bytes], threads: int = 1) -> OnnxSession:
         """See `Runtime.open`."""
         return OnnxSession(contents[0], threads, self.provider)
-
-    def seconds_by_layer(self, artifact: Artifact, inputs: Any, runs: int) -> None:
-        """See `Runtime.seconds_by_layer`: ONNX Runtime's clocks don't wait for a device."""
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the session says that each provider took.

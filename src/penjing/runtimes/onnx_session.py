@@ -13,18 +13,13 @@ import onnx
 import onnxruntime
 
 from penjing.contract import Array, Input
+from penjing.device.runner import OnnxFile
 from penjing.errors import InputError, MachineError, first_line
 from penjing.quiet import quiet_below
 from penjing.runtimes.interface import by_sample, handed_back, in_order
 from penjing.runtimes.notes import read_structure
 from penjing.runtimes.onnx_export import BATCH, OUTPUTS_KEY
 
-TYPES = {
-    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
-    "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(int8)": "int8",
-    "tensor(uint8)": "uint8", "tensor(bool)": "bool",
-}  # fmt: skip
-"""What NumPy calls ONNX Runtime's types."""
 NO_MODEL = ("INVALID_PROTOBUF", "No graph was found")
 """Words of ONNX Runtime's about bytes that are something else."""
 FUSE_NO_INTEGERS = "session.disable_quant_qdq"
@@ -58,6 +53,12 @@ class Provider:
         Where the provider fails while it runs, that is an error: ONNX Runtime's wrapper would make
         another session on the CPU and go on with that.
         """
+        if self.name != CPU.name:
+            options.add_session_config_entry(TELL_PLACEMENT, "1")
+        if not self.integer_kernels:
+            options.add_session_config_entry(FUSE_NO_INTEGERS, "1")
+        if self.one_by_one:
+            options.add_free_dimension_override_by_name(BATCH, 1)
         if self.plugin:
             with quiet_below():  # such libraries greet
                 devices = _plugged_in(self.plugin, self.name)
@@ -83,29 +84,25 @@ class OnnxSession:
         provider: Provider = CPU,
         profile_to: Path | None = None,
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4  # what goes wrong comes as an exception too
-        if profile_to is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile_to)
-        if provider is not CPU:
-            options.add_session_config_entry(TELL_PLACEMENT, "1")
-        if not provider.integer_kernels:
-            options.add_session_config_entry(FUSE_NO_INTEGERS, "1")
-        if provider.one_by_one:
-            options.add_free_dimension_override_by_name(BATCH, 1)
+        def opened(content: bytes, options: Any) -> Any:
+            options.log_severity_level = 4  # what goes wrong comes as an exception too
+            if profile_to is not None:
+                options.enable_profiling = True
+                options.profile_file_prefix = str(profile_to)
+            return provider.open(content, options)
+
         try:
-            self.session = provider.open(content, options)
+            self.file = OnnxFile([content], threads, opened)
         except Exception as error:
             line = first_line(error)
             if any(one in line for one in NO_MODEL):
                 line = "it is no ONNX model, or a part of one"
             raise InputError(f"ONNX Runtime can't load this file: {line}") from error
+        self.session = self.file.session
         if provider.name not in self.session.get_providers():
             raise MachineError(f"ONNX Runtime can't use {provider.name} here")
         self.batched = _batched(content) if provider.one_by_one else None
-        self.inputs = [_input(one) for one in self.session.get_inputs()]
+        self.inputs = [Input(*one) for one in self.file.inputs]
         metadata = self.session.get_modelmeta().custom_metadata_map
         gives = len(self.session.get_outputs())
         told = metadata.get(OUTPUTS_KEY)
@@ -118,8 +115,7 @@ class OnnxSession:
         return handed_back(found, self.structure)
 
     def _run(self, values: list[Array]) -> list[Array]:
-        feed = {one.name: value for one, value in zip(self.inputs, values, strict=True)}
-        found: list[Array] = self.session.run(None, feed)
+        found: list[Array] = self.file.run(*values)
         return found
 
 
@@ -135,8 +131,3 @@ def _batched(content: bytes) -> list[bool]:
     inputs = onnx.load_model_from_string(content).graph.input
     shapes = [one.type.tensor_type.shape.dim for one in inputs]
     return [bool(shape) and shape[0].dim_param == BATCH for shape in shapes]
-
-
-def _input(one: Any) -> Input:
-    shape = tuple(n if isinstance(n, int) else 1 for n in one.shape)
-    return Input(one.name, shape, TYPES.get(one.type, one.type))

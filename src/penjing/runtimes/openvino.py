@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import openvino
 from openvino._offline_transformations import apply_moc_transformations
 
 from penjing.contract import Array, Artifact, Input, Placement, Saturating
+from penjing.device.runner import OpenVinoFile
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
@@ -35,19 +37,13 @@ bytes of a file would hang on what was lowered before it."""
 """Where in an IR's runtime information it says how outputs are to be handed back."""
 FORM = Form(biases=False, joins=False)
 """OpenVINO joins real numbers if a concatenation is rounded once more to the grid of its parts."""
-SETTINGS: dict[str, dict[str, Any]] = {
-    "CPU": {
-        "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of int8 weights are rounded too
-    },
-    "GPU": {"INFERENCE_PRECISION_HINT": "f32"},
-    "NPU": {},  # it computes floats in float16
+OTHERS: dict[str, dict[str, Any]] = {
+    "GPU": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
+    "NPU": {"PERFORMANCE_HINT": "LATENCY"},  # it computes floats in float16
 }
-"""By device, what it is told beside the hint that latency counts."""
+"""By device that isn't the CPU, what it is told; that one's settings are the runner's."""
 NOT_RUN = {"Const", "Input", "Output"}
 """Kinds of nodes of the compiled graph that compute nothing."""
-Shapes = tuple[tuple[int, ...], ...]
-"""Of all inputs, in order."""
 
 
 class OpenVino(Runtime):
@@ -110,7 +106,7 @@ class OpenVino(Runtime):
 
     def saturating(self, artifact: Artifact) -> list[Saturating]:
         """See `Runtime.saturating`."""
-        return saturating(_read([one.read_bytes() for one in self.files(artifact.path)]))
+        return saturating(_opened([one.read_bytes() for one in self.files(artifact.path)]).model)
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the plugin made of the file, without what it computes once.
@@ -121,7 +117,7 @@ class OpenVino(Runtime):
 
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `Runtime.weight_bytes`: all constants, the shapes that operators read among them."""
-        model = _read([one.read_bytes() for one in self.files(artifact.path)])
+        model = _opened([one.read_bytes() for one in self.files(artifact.path)]).model
         constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
         return sum(int(one.get_byte_size()) for one in constants)
 
@@ -149,31 +145,28 @@ class OpenVinoSession:
     """
 
     def __init__(self, contents: list[bytes], threads: int = 1, device: str = "CPU") -> None:
-        self.core, self.model, self.device = openvino.Core(), _read(contents), device
-        self.config = {"PERFORMANCE_HINT": "LATENCY", **SETTINGS[device]}
-        if device == "CPU":
-            self.config["INFERENCE_NUM_THREADS"] = threads
-        self.inputs = [_input(one) for one in self.model.inputs]
-        known, gives = self.model.has_rt_info(OUTPUTS_PLACE), len(self.model.outputs)
-        self.structure: Any = "tensor"
-        if known:
-            self.structure = read_structure(str(self.model.get_rt_info(OUTPUTS_PLACE).value), gives)
-        self.requests: dict[Shapes, Any] = {}
-        self._request(tuple(one.shape for one in self.inputs))
+        self.file = _opened(contents, threads, device)
+        self.inputs = [Input(*one) for one in self.file.inputs]
+        model, self.structure = self.file.model, "tensor"
+        if model.has_rt_info(OUTPUTS_PLACE):
+            told = str(model.get_rt_info(OUTPUTS_PLACE).value)
+            self.structure = read_structure(told, len(model.outputs))
+        self._request()  # what can't be compiled is told at once
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
         values = in_order(inputs, self.inputs)
-        request = self._request(tuple(one.shape for one in values))
-        results = request.infer(values, share_outputs=True)
-        found: list[Array] = [results[position].copy() for position in range(len(results))]
+        try:
+            found: list[Array] = self.file.run(*values)
+        except RuntimeError as error:
+            raise _cannot_run([one.shape for one in values], error) from error
         return handed_back(found, self.structure)
 
     def placement(self) -> list[Placement]:
         """See `OpenVino.placement`."""
         found = []
         once: set[str] = set()
-        compiled = self._request(tuple(one.shape for one in self.inputs)).get_compiled_model()
+        compiled = self._request().get_compiled_model()
         device = compiled.get_property("EXECUTION_DEVICES")[0].lower()
         for node in compiled.get_runtime_model().get_ordered_ops():
             name, kind = node.get_friendly_name(), _said(node, "layerType")
@@ -185,19 +178,13 @@ class OpenVinoSession:
                 found.append(Placement(name, operator, device))
         return found
 
-    def _request(self, shapes: Shapes) -> Any:
-        """What runs inputs of these shapes."""
-        if shapes not in self.requests:
-            model = self.model.clone()
-            try:
-                model.reshape({one.name: s for one, s in zip(self.inputs, shapes, strict=True)})
-                compiled = self.core.compile_model(model, self.device, self.config)
-            except RuntimeError as error:
-                raise InputError(
-                    f"OpenVINO can't run this file on inputs of {shapes}: {_line(error)}"
-                ) from error
-            self.requests[shapes] = compiled.create_infer_request()
-        return self.requests[shapes]
+    def _request(self) -> Any:
+        """What runs inputs of the file's own shapes."""
+        shapes = tuple(one.shape for one in self.inputs)
+        try:
+            return self.file.request(shapes)
+        except RuntimeError as error:
+            raise _cannot_run(shapes, error) from error
 
 
 def _converted(model: onnx.ModelProto) -> openvino.Model:
@@ -219,11 +206,17 @@ def _converted(model: onnx.ModelProto) -> openvino.Model:
     return made
 
 
-def _read(contents: list[bytes]) -> openvino.Model:
+def _opened(contents: list[bytes], threads: int = 1, device: str = "CPU") -> OpenVinoFile:
+    other = (device, OTHERS[device]) if device in OTHERS else None
     try:
-        return openvino.Core().read_model(*contents)
+        return OpenVinoFile(contents, threads, other)
     except RuntimeError as error:
         raise InputError(f"OpenVINO can't load this file: {_line(error)}") from error
+
+
+def _cannot_run(shapes: Sequence[tuple[int, ...]], error: Exception) -> InputError:
+    line = f"OpenVINO can't run this file on inputs of {tuple(shapes)}: {_line(error)}"
+    return InputError(line)
 
 
 def _line(error: Exception) -> str:
@@ -231,11 +224,6 @@ def _line(error: Exception) -> str:
     lines = [one.strip() for one in str(error).splitlines()]
     told = [one for one in lines if one and not one.startswith(("Exception from", "Check '"))]
     return " ".join(told or lines)[:300]
-
-
-def _input(one: Any) -> Input:
-    shape = tuple(n.get_length() if n.is_static else 1 for n in one.get_partial_shape())
-    return Input(one.get_any_name(), shape, str(one.get_element_type().to_dtype()))
 
 
 def _said(node: Any, key: str) -> str:

@@ -9,13 +9,14 @@ integers only as a layer is written as one (`penjing.network.as_convolutions`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from penjing.arith.quantizer import scale_and_zero_point
 from penjing.errors import InputError, first_line
 from penjing.network import Network
+from penjing.network.arguments import read_by
 from penjing.network.as_convolutions import Kind, write_as_layers
 from penjing.network.complex import without_complex
 from penjing.network.fake_quantized import weight_grids
@@ -24,10 +25,11 @@ from penjing.network.integers import (
     QUANTIZE,
     ROUNDING,
     Form,
+    grid_arguments,
     round_between,
     with_integers,
 )
-from penjing.network.layers import CONVOLUTIONS, LAYERS
+from penjing.network.layers import CONVOLUTIONS, LAYERS, Layer
 from penjing.network.plain import write_plainly
 from penjing.network.shapes import shapes
 from penjing.quiet import quiet_below
@@ -157,8 +159,8 @@ def _round_what_is_chosen(network: Network) -> None:
 def _grid_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
     """On which a value is rounded, behind whatever only moves it; None if it isn't."""
     while node.target in MOVES:
-        node = cast(torch.fx.Node, node.args[0])
-    return tuple(node.args[1:]) if node.target is DEQUANTIZE else None
+        node = read_by(node)
+    return grid_arguments(node) if node.target is DEQUANTIZE else None
 
 
 def _convert(flat: Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
@@ -253,7 +255,7 @@ def _owners(model: Any, layers: list[torch.fx.Node], known: Any) -> dict[int, st
             and (one.inputs[1] in stored or tflite_file.is_constant(model, one.inputs[1]))
         ]
         sizes = [sorted(model.subgraphs[0].tensors[one.inputs[1]].shape) for _, one in mine]
-        if sizes == [sorted(known[one.args[1]]) for one in wanted]:
+        if sizes == [sorted(known[Layer(one).weight]) for one in wanted]:
             found |= {
                 place: str(layer.meta["layer"])
                 for (place, _), layer in zip(mine, wanted, strict=True)

@@ -17,10 +17,12 @@ from pathlib import Path
 from penjing.errors import DiskError, InputError, MachineError, PenjingError
 from penjing.files import TEMPORARY, remove_empty, remove_files, require_writable_folder
 from penjing.runtimes.registry import ENTRIES
-from penjing.search.result import RECORD, REPORT, Result
-from penjing.search.workshop import STEM, UNTUNED
+from penjing.trials.files import CANDIDATES, STEM, TRACEBACK
+from penjing.trials.ledger import LEDGER_FILES
+from penjing.trials.networks import NETWORKS
+from penjing.trials.result import RECORD, REPORT, Result
 
-CANDIDATES, LOCK = "candidates", ".penjing-lock"
+LOCK = ".penjing-lock"
 NETWORK = ("network.json", "weights.safetensors")
 BESIDE = {
     ".xml": (".bin",),
@@ -42,7 +44,10 @@ def names_of_artifacts(stem: str, endings: Iterable[str]) -> set[str]:
 
 ENDINGS = [entry.ending for entry in ENTRIES.values()]
 DELIVERED = {*REPORT, *names_of_artifacts(STEM, ENDINGS)}
-OF_CANDIDATES = names_of_artifacts(STEM, ENDINGS) | names_of_artifacts(UNTUNED, ENDINGS)
+OF_CANDIDATES = {TRACEBACK, *names_of_artifacts(STEM, ENDINGS)}
+OF_EARLIER_ONES = names_of_artifacts("untuned", ENDINGS)
+"""What a penjing before the ledger wrote into the folder of a candidate besides."""
+TREES = (CANDIDATES, NETWORKS)
 
 
 @dataclass
@@ -65,15 +70,17 @@ class Folder:
         """Write the first state of a fit that begins anew, and remove what an earlier one left.
 
         At any moment the folder holds one result, whose files are there, and that knows which files
-        are penjing's. So the networks that `--resume` would take over go while the earlier result
-        still stands, and all else goes once the new one does.
+        are penjing's. So what was trained, which a resumed fit would take over, goes while the
+        earlier result still stands, and all else goes once the new one does.
 
         Raises:
             DiskError: the folder can't be written.
         """
-        remove_files(one for one in self._of_candidates() if one.name == NETWORK[0])
+        remove_files(path for path in self._of_candidates() if path.name == NETWORK[0])
         if self.earlier is not None:
             replace(result, files=self.earlier.files).save(self.path)
+        remove_files(self.path / name for name in LEDGER_FILES)
+        if self.earlier is not None:
             remove_files(self._delivered(self.earlier))
         self._remove_candidates()
         result.save(self.path)
@@ -82,7 +89,7 @@ class Folder:
     def take_back(self) -> None:
         """Remove all that a fit wrote which ended before it had a figure; the record goes last."""
         self._remove_candidates()
-        remove_files([self.path / RECORD])
+        remove_files(self.path / name for name in (*LEDGER_FILES, RECORD))
 
     def remove_temporary_files(self) -> None:
         """Remove what a killed run was writing."""
@@ -96,35 +103,36 @@ class Folder:
             for one in self.path.iterdir()
             if one.name != LOCK and not TEMPORARY.fullmatch(one.name)
         ]
-        if found == [CANDIDATES] and not self._candidates.is_symlink():
-            inside = {Path(top) / one for top, _, names in self._walk() for one in names}
-            return [CANDIDATES] if inside - {*self._of_candidates()} else []
-        return found
+        trees = [name for name in found if name in TREES and not (self.path / name).is_symlink()]
+        inside = {Path(top) / name for top, names in self._walk() for name in names}
+        if trees and inside <= {*self._of_candidates()}:
+            return [name for name in found if name not in (*trees, *LEDGER_FILES)]
+        return [name for name in found if name not in LEDGER_FILES]
 
     def in_the_way(self, wanted: Iterable[str]) -> list[Path]:
         """What a fit that writes files of the `wanted` names would take for its own, and isn't."""
         mine = self._delivered(self.earlier) if self.earlier else []
         places = [self.path / one for one in sorted(wanted)]
         found = [one for one in places if os.path.lexists(one) and one not in mine]
-        if os.path.lexists(self._candidates) and not self._candidates.is_dir():
-            found.append(self._candidates)
-        return found
+        trees = [self.path / name for name in TREES]
+        return found + [tree for tree in trees if os.path.lexists(tree) and not tree.is_dir()]
 
-    @property
-    def _candidates(self) -> Path:
-        return self.path / CANDIDATES
-
-    def _walk(self) -> list[tuple[str, list[str], list[str]]]:
-        """The folders of candidates, inner ones last; never through a link."""
-        return [] if self._candidates.is_symlink() else list(os.walk(self._candidates))
+    def _walk(self) -> list[tuple[str, list[str]]]:
+        """The folders of candidates and networks with the names of their files, inner ones last;
+        never through a link."""
+        trees = [self.path / name for name in TREES]
+        walks = [os.walk(tree) for tree in trees if not tree.is_symlink()]
+        return [(top, names) for walk in walks for top, _, names in walk]
 
     def _of_candidates(self) -> list[Path]:
         """The files of candidates that penjing wrote, by place and name."""
         found = []
-        for top, _, names in self._walk():
-            parts = Path(top).relative_to(self._candidates).parts
-            own = {1: OF_CANDIDATES, 2: NETWORK if parts[1:] == ("network",) else ()}
-            mine = own.get(len(parts), ())
+        for top, names in self._walk():
+            parts = Path(top).relative_to(self.path).parts
+            own = {(CANDIDATES, 2): OF_CANDIDATES | OF_EARLIER_ONES, (NETWORKS, 2): NETWORK}
+            mine: Iterable[str] = own.get((parts[0], len(parts)), ())
+            if parts[0] == CANDIDATES and parts[2:] == ("network",):  # of a penjing before
+                mine = NETWORK
             found += [Path(top) / one for one in names if one in mine or TEMPORARY.fullmatch(one)]
         return found
 
@@ -136,7 +144,7 @@ class Folder:
 
     def _remove_candidates(self) -> None:
         remove_files(self._of_candidates())
-        remove_empty([Path(top) for top, _, _ in self._walk()])
+        remove_empty([Path(top) for top, _ in self._walk()])
 
 
 @contextmanager
@@ -155,7 +163,7 @@ def claimed(
         MachineError: another process is at work there, or it can't be written.
     """
     if overwrite and resume:
-        raise InputError("--overwrite and --resume exclude each other; give one of them")
+        raise InputError("`overwrite` and `resume` exclude each other; give one of them")
     _require_usable(out)
     folder = Folder(out.absolute())
     wanted = names_of_artifacts(STEM, endings) | ({*REPORT} if report else set())
@@ -190,10 +198,10 @@ def _require_usable(out: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except UnicodeDecodeError as error:
-        raise MachineError(f"--out {shown} isn't UTF-8; choose another name") from error
+        raise MachineError(f"`out` {shown} isn't UTF-8; choose another name") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MachineError(f"--out {shown} can't be used: {reason}; choose another") from error
+        raise MachineError(f"`out` {shown} can't be used: {reason}; choose another") from error
 
 
 def _look(folder: Folder, out: Path, overwrite: bool, resume: bool, wanted: Iterable[str]) -> None:
@@ -203,22 +211,22 @@ def _look(folder: Folder, out: Path, overwrite: bool, resume: bool, wanted: Iter
         if not os.path.lexists(path):
             return
         if not path.is_dir():
-            raise MachineError(f"--out {out} is a file; choose a folder")
+            raise MachineError(f"`out` {out} is a file; choose a folder")
         if not os.path.lexists(path / RECORD):
             if folder.strangers():
-                raise InputError(f"--out {out} exists and is not empty; choose another")
+                raise InputError(f"`out` {out} exists and is not empty; choose another")
             return
     except OSError as error:
-        raise MachineError(f"--out {out} can't be read: {error.strerror}") from error
+        raise MachineError(f"`out` {out} can't be read: {error.strerror}") from error
     if not (overwrite or resume):
-        hint = "--overwrite replaces it, --resume goes on"
-        raise InputError(f"--out {out} exists and is not empty; {hint}")
+        hint = "`overwrite` replaces it, `resume` goes on"
+        raise InputError(f"`out` {out} exists and is not empty; {hint}")
     folder.earlier = Result.load(path)
     if resume and folder.earlier.finished:
         return
     for one in folder.in_the_way(wanted):
         raise InputError(
-            f"{one} isn't penjing's, and the fit would write there; move it or choose another --out"
+            f"{one} isn't penjing's, and the fit would write there; move it or choose another `out`"
         )
 
 
@@ -232,7 +240,7 @@ def _locked(folder: Folder, out: Path) -> Iterator[None]:
             folder.notes += (f"{out} is on a file system without locks: two fits there would mix",)
     except OSError as error:
         why = f"{path} can't be locked: {error.strerror}"
-        raise DiskError(f"{why}; choose another --out") from error
+        raise DiskError(f"{why}; choose another `out`") from error
     try:
         yield
     finally:
@@ -258,7 +266,7 @@ def _lock(path: Path, out: Path) -> int | None:
             holder = HOLDER.match(os.pread(handle, 100, 0).decode(errors="replace"))
             os.close(handle)
             raise MachineError(
-                f"--out {out} is taken by {holder[0] if holder else 'another process'}; wait until "
+                f"`out` {out} is taken by {holder[0] if holder else 'another process'}; wait until "
                 "it ends, or choose another"
             ) from None
         except OSError as error:

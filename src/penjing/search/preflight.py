@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +13,12 @@ from penjing.errors import InputError
 from penjing.measure import scores
 from penjing.network import Network
 from penjing.overlap import require_apart
-from penjing.search.result import Result
 from penjing.splits import with_validation
 from penjing.task import Batches, Task, as_call
+from penjing.trials.result import Result
 
 SMALLEST_BUDGET = 0.05
 """Points; whoever asks for less may have meant hundredths."""
-MOST_SEED = 2**63
-
-
-def check_options(
-    max_drop: float,
-    minutes: float,
-    goal: str,
-    confidence: float,
-    seed: int = 0,
-    epochs: float | None = None,
-) -> None:
-    """Raise InputError for an option that is out of range."""
-    if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
-        raise InputError(
-            f"--max-drop must be points between 0 and 100 (1.0 is one percentage point); "
-            f"found {max_drop}"
-        )
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise InputError(f"--minutes must be a positive number; found {minutes}")
-    if epochs is not None and not (math.isfinite(epochs) and epochs > 0):
-        raise InputError(f"--epochs must be a positive number; found {epochs}")
-    if goal not in ("latency", "size"):
-        raise InputError(f"--goal must be latency or size; found {goal!r}")
-    if not 0.5 <= confidence < 1:
-        raise InputError(f"--confidence must be in [0.5, 1); found {confidence}")
-    if not 0 <= seed < MOST_SEED:
-        raise InputError(f"--seed must be a whole number from 0 on; found {seed}")
 
 
 def ready(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
@@ -63,7 +35,7 @@ def ready(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
     if 0 < max_drop < SMALLEST_BUDGET:
         notes += (
             f"the budget is {max_drop:g} points, that is {max_drop:g} %; one percentage point is "
-            "--max-drop 1.0",
+            "`max_drop=1.0`",
         )
     return task, notes
 
@@ -86,7 +58,7 @@ def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:
         found.append(f"another {', another '.join(others)}")
     if found:
         raise InputError(
-            f"--resume: {out} was begun with {'; '.join(found)}; take the same, or another --out"
+            f"`resume`: {out} was begun with {'; '.join(found)}; take the same, or another `out`"
         )
 
 

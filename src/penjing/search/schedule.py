@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from penjing.search.instruments import Clock
+from penjing.trials.instruments import Clock
 
 LATE = 1.1  # times what was allowed; more is said
 LONGEST = 3  # stages, that are named then

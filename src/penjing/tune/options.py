@@ -1,4 +1,8 @@
-"""TuneOptions: how to train, as frozen data that refuses what can't work."""
+"""TuneOptions: how to train, as frozen data that refuses what can't work.
+
+How long is told in epochs. A limit of time isn't among them: with it, what an option means would
+hang on the hour and the machine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,6 @@ class TuneOptions:
 
     Attributes:
         epochs: passes over the training data; may be a fraction.
-        seconds: stop after this long at the latest; the schedule still comes to its end.
         optimizer: `"sgd"` (Nesterov momentum 0.9) or `"adamw"`.
         lr: the peak of the one-cycle schedule.
         weight_decay: of weights with two dimensions or more.
@@ -33,7 +36,6 @@ class TuneOptions:
     """
 
     epochs: float = 1.0
-    seconds: float | None = None
     optimizer: str = "sgd"
     lr: float = 0.02
     weight_decay: float = 5e-4
@@ -45,9 +47,9 @@ class TuneOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "lr", "temperature", "seconds"):
+        for name in ("epochs", "lr", "temperature"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number; found {value}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(f"weight_decay must be 0 or more; found {self.weight_decay}")

@@ -7,6 +7,7 @@ import copy
 import torch
 
 from penjing.network import Network
+from penjing.network.arguments import argument, set_argument
 from penjing.task import Batches, as_call
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
@@ -19,16 +20,22 @@ def recalibrate(network: Network, batches: Batches) -> Network:
     no running statistics are left alone.
     """
     new = copy.deepcopy(network).eval()
-    norms = [node for node in new.calls() if node.target is BATCH_NORM and node.args[3]]
-    old = {node: node.args[6] for node in norms}
+    norms = [
+        node
+        for node in new.calls()
+        if node.target is BATCH_NORM and argument(node, "running_mean") is not None
+    ]
+    old = {node: argument(node, "momentum") for node in norms}
     with torch.no_grad():
         for number, (inputs, _) in enumerate(batches, start=1):
             for node in norms:
-                node.args = (*node.args[:5], True, 1 / number, *node.args[7:])
+                set_argument(node, "training", True)
+                set_argument(node, "momentum", 1 / number)
             new.compile_graph()
             args, kwargs = as_call(inputs)
             new(*args, **kwargs)
     for node in norms:
-        node.args = (*node.args[:5], False, old[node], *node.args[7:])
+        set_argument(node, "training", False)
+        set_argument(node, "momentum", old[node])
     new.compile_graph()
     return new

@@ -37,6 +37,7 @@ def train(
     options: TuneOptions,
     progress: Progress | None = None,
     clock: Clock = time.monotonic,
+    seconds: float | None = None,
 ) -> Network:
     """A trained copy of `network`, in evaluation mode, with the weights that validated best.
 
@@ -48,22 +49,26 @@ def train(
     training), in float32 whatever the precision asked for.
 
     Args:
-        clock: seconds since some moment, for `options.seconds`.
+        clock: seconds since some moment.
+        seconds: by that clock: end after so long, with the schedule at its end; None: no limit.
 
     Raises:
         InputError: the loss or the weights become NaN or infinite, CUDA is asked for and absent,
-            the data can't be iterated twice, or the outputs can't be distilled.
+            the data can't be iterated twice, the outputs can't be distilled, or `seconds` aren't
+            positive.
 
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
     L. N. Smith, N. Topin, "Super-Convergence", 2017 (one cycle).
     """
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"seconds must be a positive number; found {seconds}")
     device = _device(options.device)
     with _seeded(options.seed):
         require_repeatable(task.train, "training")
         if task.validation is not None:
             require_repeatable(task.validation, "validation")
         training = _prepared(network, task, options, device)
-        training.progress, training.clock = progress, clock
+        training.progress, training.clock, training.seconds = progress, clock, seconds
         training.run()
     return _in_layout(training.student.to(network.device), torch.contiguous_format).eval()
 
@@ -170,6 +175,7 @@ class _Training:
     mixed: bool
     progress: Progress | None = None
     clock: Clock = time.monotonic
+    seconds: float | None = None
     step: int = 0
 
     def run(self) -> None:
@@ -187,7 +193,7 @@ class _Training:
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * one_cycle(share)
                 loss = self._step(inputs, targets, optimizer)
-                spent = (self.clock() - begin) / options.seconds if options.seconds else 0.0
+                spent = (self.clock() - begin) / self.seconds if self.seconds else 0.0
                 share = workers.agree(min(1.0, max(self.step / steps, spent)), self.device)
                 if self.progress is not None:
                     self.progress(f"step {self.step}, loss {loss:.3f}", share)

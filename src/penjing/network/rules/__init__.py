@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from penjing.arith.binary import BINARIZE, SIGN
+from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.arith.ternary import TERNARIZE
 from penjing.network.rules import (
     contraction,
     creation,
@@ -15,6 +18,7 @@ from penjing.network.rules import (
     normalization,
     recurrent,
     reduction,
+    rounding,
     shaping,
     window,
 )
@@ -285,6 +289,11 @@ RULES: dict[Any, Rule] = {
     aten.affine_grid_generator.default: creation.fixed,
     aten.one_hot.default: creation.counted,
     aten.bucketize.Tensor: elementwise.same,
+    # our own, which round
+    FAKE_QUANTIZE: rounding.fake_quantize,
+    TERNARIZE: rounding.ternarize,
+    BINARIZE: rounding.binarize,
+    SIGN: elementwise.same,
 }
 """Operator to rule. Pointwise operators need no entry; anything else missing here pins."""
 

@@ -1,0 +1,227 @@
+"""Run: one fit, from the original's figures to the delivered answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from penjing.contract import Array
+from penjing.engines.local import Engine, Local
+from penjing.search.options import FitOptions
+from penjing.search.preflight import require_better_than_chance
+from penjing.search.schedule import NoTimeError, Schedule
+from penjing.search.study import Study
+from penjing.task import Batches
+from penjing.trials.certify import prove
+from penjing.trials.comparison import DISTURBED, is_disturbed, told
+from penjing.trials.contract import Evaluator, Sitting, Watch
+from penjing.trials.ledger import Ledger
+from penjing.trials.result import Result
+from penjing.trials.timing import LATENCY_SECONDS
+from penjing.trials.trial import Extent, Proposal, Status, Trial
+
+OFTEN_DISTURBED = 1.5  # times what timing was meant to take; then the last one is taken twice
+SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
+TOO_LATE = "the time was over before it was measured"
+STEPS = 5  # about, that lie ahead of a fit whose time isn't planned
+
+
+@dataclass
+class Run:
+    """A fit, step by step: the original, what the strategy proposes, all that keep the budget side
+    by side, and the test data at last.
+
+    Every step leaves its trials in the ledger. What the ledger has already, from a run that was
+    interrupted, isn't done again.
+
+    Attributes:
+        check: raises KeyboardInterrupt once the run should end.
+    """
+
+    study: Study
+    options: FitOptions
+    validation: Batches
+    check: Watch
+    step: int = 0
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = Local(self.evaluator)
+        self.study.watch = Watch(self._say)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the fit."""
+        return self.study.ledger
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """That measures."""
+        return self.study.evaluator
+
+    @property
+    def schedule(self) -> Schedule:
+        """Of the fit."""
+        return self.study.schedule
+
+    @property
+    def result(self) -> Result:
+        """What the ledger amounts to."""
+        return self.ledger.result
+
+    def run(self) -> None:
+        """All steps; an interrupt leaves what is finished."""
+        self._measure_original()
+        try:
+            self._try_all()
+            self._time_side_by_side()
+            self._prove_on_test()
+        except KeyboardInterrupt:
+            if not self.result.finished:  # else it is too late to change what the test data said
+                self.ledger.interrupted()
+                self.ledger.deliver()
+
+    def _say(self, stage: str) -> None:
+        self.check.check()
+        self.schedule.enter(stage.partition(":")[0])
+        share = self.schedule.share(self.step, self.step + STEPS)
+        self.options.progress(stage, share, self.result.chosen)
+
+    def _measure_original(self) -> None:
+        self._say("measuring the original")
+        known = self.ledger.trial(self.result.baseline.key)
+        if known is None or not self.evaluator.has(known):
+            trial = self.evaluator.baseline(self.study.watch)
+            require_better_than_chance(
+                trial.measurement.metric, self.evaluator.original_scores(), self.validation
+            )
+            self.ledger.record(trial)
+            self.ledger.publish()
+        if self.schedule.epochs is None:
+            self.schedule.ending = self._ending
+        if (promise := self.ledger.promised) is not None:
+            self.evaluator.hold_to(promise)
+            return
+        promise = self.evaluator.settle(self.result.max_drop)
+        self.ledger.promise(promise)
+        if promise.note:
+            self._say(promise.note)
+
+    def _ending(self) -> float:
+        """Seconds that the last comparison and the test will take, and some to spare."""
+        sittings = 2 if self.evaluator.stretch > OFTEN_DISTURBED else 1
+        timing = 2 * sittings * self.evaluator.timing_seconds
+        return timing + self.evaluator.testing_seconds() + SPARE_SHARE * self.schedule.seconds
+
+    def _try_all(self) -> None:
+        """What the strategy proposes, until there is no more."""
+        proposals = self.options.strategy.propose(self.study)
+        try:
+            wanted = next(proposals)
+            while True:
+                self.step += 1
+                wanted = proposals.send(self._trials(wanted))
+        except StopIteration:
+            return
+
+    def _trials(self, wanted: Sequence[Proposal]) -> list[Trial]:
+        """The trials of these proposals: measured now, or by a run that was interrupted."""
+        timed = [proposal for proposal in wanted if proposal.extent == Extent.SPEED]
+        new = {proposal.key for proposal in wanted if self._known(proposal) is None}
+        for proposal in wanted:
+            if proposal.key in new:
+                self._evaluate(proposal)
+        self._time([proposal for proposal in timed if proposal.key in new])
+        self.ledger.publish()
+        return [self._recorded(proposal) for proposal in wanted]
+
+    def _recorded(self, proposal: Proposal) -> Trial:
+        trial = self.ledger.trial(proposal.key)
+        assert trial is not None
+        return trial
+
+    def _known(self, proposal: Proposal) -> Trial | None:
+        """What an earlier run found of it, if that is all that is wanted and its file is there."""
+        trial = self.ledger.trial(proposal.key)
+        if trial is None or trial.status == Status.NOT_TRIED:
+            return None
+        if trial.status == Status.FAILED:
+            return trial
+        wanted = trial.drop if proposal.extent == Extent.EVERYTHING else trial.latency
+        return trial if wanted is not None and self.evaluator.has(trial) else None
+
+    def _evaluate(self, proposal: Proposal) -> None:
+        check = (lambda: None) if proposal.must else self.schedule.require_time
+        self.ledger.propose(proposal.candidate)
+        try:
+            for trial in self.engine.run([proposal], Watch(self._say, check)):
+                self.ledger.record(trial)
+        except NoTimeError:
+            late = Trial(proposal.candidate, proposal.title, Status.NOT_TRIED, TOO_LATE)
+            self.ledger.record(replace(late, replaces=proposal.replaces))
+
+    def _time(self, proposals: Sequence[Proposal]) -> None:
+        """Time files of which nothing else is wanted, beside what may be the answer already."""
+        made = [self._recorded(proposal) for proposal in proposals]
+        made = [trial for trial in made if trial.status == Status.NOT_TUNED]
+        if not made:
+            return
+        self._say("timing what was cut")
+        answer = self.result.answer
+        best = [] if answer.key == self.result.baseline.key else [answer]
+        self._take(self.evaluator.time([*best, *made], 2 * LATENCY_SECONDS))
+
+    def _take(self, sitting: Sitting) -> None:
+        self.ledger.set_latencies(sitting.times)
+        for key, why in sitting.refused.items():
+            trial = self.ledger.trial(key)
+            assert trial is not None
+            self.ledger.amend(trial, Status.FAILED, why)
+
+    def _time_side_by_side(self) -> None:
+        """The last word on latency: everything that keeps the budget, in one sitting."""
+        kept = [trial for trial in self.result.trials if trial.status == Status.KEPT]
+        if not kept:
+            return
+        self._say("timing all that keep the budget side by side")
+        self._take(self.evaluator.time(kept, 2 * LATENCY_SECONDS))
+
+    def _prove_on_test(self) -> None:
+        """Look at the test data, at last. The ledger hears of it once all looks are taken: an
+        interrupted fit has learnt nothing from them, and one that is resumed begins anew."""
+
+        def score(trial: Trial) -> Array:
+            self._say(f"testing {trial.title}")
+            return self.evaluator.test(trial)
+
+        result = prove(_explained(self.result), score)
+        late = self.schedule.overrun()
+        there = self.evaluator.notes(result.answer)
+        notes = (*result.notes, *([late] if late else []), *there)
+        self.ledger.finish(replace(result, notes=notes))
+        self.options.progress("done", 1.0, self.result.chosen)
+
+
+def _explained(result: Result) -> Result:
+    """The result with what is true of each that keeps the budget beside the best one."""
+    best = result.answer
+
+    def explained(trial: Trial) -> Trial:
+        if trial.status != Status.KEPT or trial.key == best.key:
+            return trial
+        parts = (trial.reason, _beside(trial, best, result.goal))
+        return replace(trial, reason="; ".join(filter(None, parts)))
+
+    return replace(result, trials=tuple(map(explained, result.trials)))
+
+
+def _beside(trial: Trial, best: Trial, goal: str) -> str:
+    """What is true of a trial beside the best one; empty if nothing can be said."""
+    mine, theirs = trial.measurement, best.measurement
+    if mine.latency is not None and is_disturbed(mine.latency):
+        return DISTURBED
+    if goal == "latency" and mine.latency is not None and theirs.latency is not None:
+        return told(mine.latency, theirs.latency, best.title)
+    if mine.file_bytes and theirs.file_bytes:
+        return f"{mine.file_bytes / theirs.file_bytes:.3f} of the bytes of {best.title}"
+    return ""

@@ -1,0 +1,6 @@
+"""Strategies: each proposes candidates from the trials so far."""
+
+from penjing.search.strategies.quick import Quick
+from penjing.search.strategies.reference import find_strategy
+
+__all__ = ["Quick", "find_strategy"]

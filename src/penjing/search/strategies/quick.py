@@ -1,0 +1,85 @@
+"""Quick: the list of recipes that pays most often, in the order of promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penjing.errors import PenjingError, in_one_line
+from penjing.search.strategies.cutting import CUTS, MOST_EPOCHS, Cutting
+from penjing.search.strategies.rounding import Asking, Rounding
+from penjing.search.study import Proposals, Study
+from penjing.search.ways import Way
+from penjing.trials.choice import choose
+from penjing.trials.contract import Pace
+from penjing.trials.trial import ORIGINAL, Status
+
+FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float
+
+
+@dataclass(frozen=True)
+class Quick:
+    """The original and int8 in every way; other rungs where int8 loses too much; then three widths,
+    each with and without the chosen quantization.
+
+    The first two are never left out, however little time there is. A width is timed before it is
+    tuned, because speed doesn't depend on the weights; it is cut only if there is time to tune it,
+    and tuned only if it can win.
+    """
+
+    def propose(self, study: Study) -> Proposals:
+        """See `penjing.search.study.Strategy`."""
+        pace, rounding = _look_ahead(study), Rounding(study)
+        for way in study.ways.others:
+            yield [study.proposal(ORIGINAL, way=way, must=True)]
+        yield from rounding.try_everywhere()
+        yield from rounding.climb()
+        yield from _refined(study, rounding)
+        if pace is not None and rounding.trial is not None:
+            yield from Cutting(study, rounding, _best_float_way(study), pace).run()
+
+
+def _look_ahead(study: Study) -> Pace | None:
+    """Find out how fast the network trains, and say what the time allows; None if it can't be
+    trained, and then what needs no training goes on."""
+    study.say("timing a few steps of training")
+    try:
+        pace = study.pace()
+    except PenjingError as error:
+        study.note(f"nothing can be tuned, so nothing is cut: {in_one_line(error)}")
+        return None
+    if study.schedule.epochs is not None:
+        return pace
+    files = len(study.ways.others) + len(study.ways.integer) + 2  # two are of a cut
+    left = study.schedule.left() - files * study.result.baseline.seconds
+    allowed = f"{study.schedule.seconds / 60:g} minutes allow"
+    epochs = max(0.0, left) / pace.epoch
+    if left < pace.least:
+        text = f"{allowed} hardly any tuning: measuring is likely to take most of them"
+    elif epochs > MOST_EPOCHS * len(CUTS):
+        text = f"{allowed} {MOST_EPOCHS:g} epochs of tuning for each width, and that is enough"
+    else:
+        text = f"{allowed} at most {epochs:.1f} epochs of tuning in all"
+    study.note(text, aloud=True)
+    return pace
+
+
+def _refined(study: Study, rounding: Rounding) -> Asking:
+    """For a small file fewer bits, for a fast one layers in float that int8 slows down."""
+    trial = rounding.trial
+    if trial is None:
+        return
+    timing = 2 * study.evaluator.timing_seconds
+    if study.goal == "size" and trial.status == Status.KEPT:
+        yield from rounding.descend()
+    elif study.affords(trial.seconds + timing, FLOAT_SHARE):
+        yield from rounding.leave_in_float()
+    else:
+        study.note(f"too little time to look for layers that {trial.title} slows down")
+
+
+def _best_float_way(study: Study) -> Way:
+    """The way in which the original is best."""
+    files = {trial.key: way for way in study.ways.every if (trial := study.original(way))}
+    trials = [trial for trial in study.result.trials if trial.key in files]
+    best, _ = choose(study.result.baseline, trials, study.goal, study.max_drop)
+    return files[best.key]

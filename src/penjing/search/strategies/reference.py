@@ -1,0 +1,63 @@
+"""Reference: from the words that name a strategy to the strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.errors import InputError
+from penjing.reference import guarded, named
+from penjing.search.strategies.quick import Quick
+from penjing.search.study import Proposals, Strategy, Study
+from penjing.trials.trial import Proposal, Trial
+
+
+def find_strategy(text: str) -> Strategy:
+    """The strategy that `text` names.
+
+    Args:
+        text: `"quick"`, a Python file with a `strategy` or a function `strategy()`, or
+            `"package.module:name"`.
+
+    Raises:
+        InputError: nothing of that name, or the file raises; with the line where it did.
+    """
+    if text == "quick":
+        return Quick()
+    wanted = "an object with a method propose(study), or a function returning one"
+    name, found = named(text, "strategy", wanted, "'quick', a file such as mystrategy.py")
+    if callable(found) and not hasattr(found, "propose"):
+        found = guarded(text, found)
+    if isinstance(found, type) or not callable(getattr(found, "propose", None)):
+        raise InputError(f"{name!r} in {text} is a {type(found).__name__}; wanted {wanted}")
+    return _Own(text, found)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A user's strategy; whatever its code raises becomes one line with its place."""
+
+    text: str
+    strategy: Strategy
+
+    def propose(self, study: Study) -> Proposals:
+        """See `Strategy.propose`."""
+        proposals = guarded(self.text, lambda: self.strategy.propose(study))
+        trials: Sequence[Trial] | None = None
+        while (wanted := self._next(proposals, trials)) is not None:
+            trials = yield wanted
+
+    def _next(self, proposals: Any, trials: Sequence[Trial] | None) -> Sequence[Proposal] | None:
+        def ask() -> Any:
+            try:
+                return proposals.send(trials)
+            except StopIteration:
+                return None
+
+        wanted = guarded(self.text, ask)
+        if wanted is None:
+            return None
+        if not all(isinstance(proposal, Proposal) for proposal in wanted):
+            raise InputError(f"{self.text}: propose yielded {wanted!r}; wanted a list of proposals")
+        return list(wanted)

@@ -1,0 +1,149 @@
+"""Study: what a strategy sees of a fit, and what it may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from penjing.contract import Latency
+from penjing.passes import Pass, Tune
+from penjing.search.schedule import Schedule
+from penjing.search.ways import Way, Ways
+from penjing.targets import Target
+from penjing.trials.contract import Evaluator, Pace, Watch
+from penjing.trials.ledger import Ledger
+from penjing.trials.recipe import to_json
+from penjing.trials.result import Result
+from penjing.trials.timing import LATENCY_SECONDS
+from penjing.trials.trial import Extent, Proposal, Status, Trial
+from penjing.tune.options import TuneOptions
+
+Proposals = Generator[Sequence[Proposal], Sequence[Trial], None]
+"""Yields what is to be tried next, and is sent the trials of it, in the same order."""
+
+
+class Strategy(Protocol):
+    """Proposes candidates from the trials so far.
+
+    It has no clock but the study's schedule and measures nothing itself. A fit that is resumed
+    begins it anew: what it proposed before is answered from the ledger.
+    """
+
+    def propose(self, study: Study) -> Proposals:
+        """The candidates, a few at a time; the fit ends when there are no more."""
+        ...
+
+
+@dataclass
+class Study:
+    """One fit, as a strategy sees it.
+
+    Attributes:
+        ways: the runtimes and precisions in which files can be made.
+        goal: `"latency"` or `"size"`.
+        max_drop: the budget in points.
+        training: how networks are trained, but for how long.
+        watch: to whom progress is said; raises KeyboardInterrupt to end the run.
+    """
+
+    target: Target
+    ways: Ways
+    schedule: Schedule
+    training: TuneOptions
+    ledger: Ledger
+    evaluator: Evaluator
+    watch: Watch = field(default_factory=Watch)
+
+    @property
+    def result(self) -> Result:
+        """All trials so far, judged, and the best of them."""
+        return self.ledger.result
+
+    @property
+    def goal(self) -> str:
+        """`"latency"` or `"size"`."""
+        return self.result.goal
+
+    @property
+    def max_drop(self) -> float:
+        """The budget in points."""
+        return self.result.max_drop
+
+    def proposal(
+        self, title: str, *passes: Pass, way: Way | None = None, must: bool = False
+    ) -> Proposal:
+        """A candidate of these passes, made in a way, by default the usual one."""
+        way = way or self.ways.usual
+        return Proposal(way.candidate(*passes), self.ways.title(title, way), must=must)
+
+    def original(self, way: Way | None = None) -> Trial | None:
+        """The original's trial in a way; None if it wasn't tried there, or failed."""
+        trial = self.ledger.trial((way or self.ways.usual).candidate().key)
+        return None if trial is None or trial.status == Status.FAILED else trial
+
+    def say(self, text: str) -> None:
+        """Show what the fit is at."""
+        self.watch.say(text)
+
+    def note(self, text: str, aloud: bool = False) -> None:
+        """A line that the user should read; `aloud` at once, and not only in the end."""
+        self.ledger.note(text)
+        if aloud:
+            self.say(text)
+
+    def remark(self, trial: Trial, reason: str) -> None:
+        """Give the reason why a trial ended as it did."""
+        self.ledger.amend(trial, reason=reason)
+
+    def leave_out(
+        self, proposal: Proposal, reason: str, status: Status = Status.NOT_TRIED
+    ) -> None:
+        """Say of a candidate that it isn't tried, and why."""
+        self.ledger.record(Trial(proposal.candidate, proposal.title, status, reason))
+
+    def affords(self, seconds: float, share: float = 1.0) -> bool:
+        """Whether something that takes so long is less than that share of the time left."""
+        return self.schedule.affords(seconds, share)
+
+    def pace(self, *passes: Pass) -> Pace:
+        """How fast the network that these passes make trains, by a few real steps.
+
+        Raises:
+            PenjingError: it can't be trained.
+        """
+        return self.evaluator.pace(to_json(passes), self.training, self.watch)
+
+    def tuning(self, epochs: float) -> Tune:
+        """Training for so long, after a cut whose layers, batch norms among them, have been solved
+        anew."""
+        return Tune(replace(self.training, epochs=epochs), recalibration_samples=0)
+
+    def is_trained(self, *passes: Pass) -> bool:
+        """Whether the network that these passes make, the last of them a training, is there."""
+        return self.evaluator.is_trained(to_json(passes))
+
+    def changes(self, *passes: Pass) -> bool:
+        """Whether the last of these passes finds anything to do."""
+        return self.evaluator.changes(to_json(passes), self.watch)
+
+    def time_again(self) -> None:
+        """Time all whose figures other load disturbed, in one sitting, before they decide."""
+        every = [(trial, trial.latency) for trial in self.result.trials]
+        disturbed = [trial for trial, times in every if times is not None and times.disturbed]
+        if disturbed and self.schedule.left() > 0:
+            self.say("timing again what other load disturbed")
+            self.ledger.set_latencies(self.evaluator.time(disturbed, 2 * LATENCY_SECONDS).times)
+
+    def compare(self, trial: Trial, rival: Trial) -> Latency:
+        """The latency of a trial's file beside another one, whose time is 1."""
+        return self.evaluator.compare(trial, rival)
+
+    def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
+        """The layers that a trial's file computes more slowly than another one does; None if that
+        can't be told."""
+        return self.evaluator.slower_layers(trial, rival)
+
+    def only_speed(self, proposal: Proposal) -> Proposal:
+        """The proposal of which nothing but its speed is wanted."""
+        return replace(proposal, extent=Extent.SPEED)

@@ -1,0 +1,71 @@
+"""Ways: in how many forms one and the same network can be made into a file of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penjing.passes import Pass
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.registry import find_runtime, installed
+from penjing.targets import Target
+from penjing.trials.candidate import Candidate
+from penjing.trials.recipe import demanded
+
+
+@dataclass(frozen=True)
+class Way:
+    """A runtime, and how its files hold real numbers, see `Runtime.lower`."""
+
+    runtime: Runtime
+    floats: str = "float32"
+
+    def candidate(self, *passes: Pass) -> Candidate:
+        """What these passes make in this way, with the integers that the runtime demands."""
+        recipe = demanded(passes, self.runtime.demands)
+        return Candidate.of(recipe, self.runtime.name, self.floats)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The usual way and all others.
+
+    Attributes:
+        usual: the target's first runtime, and float32.
+        others: runtimes that are installed and that the target has, and float16 in each that
+            computes in it.
+    """
+
+    usual: Way
+    others: Sequence[Way] = ()
+
+    @classmethod
+    def on(cls, target: Target, first: Runtime) -> Ways:
+        """All that can be tried on the target."""
+        names = [name for name in installed() if name in target.runtimes and name != first.name]
+        runtimes = [first, *(find_runtime(name) for name in names)]
+        usual = Way(first)
+        ways = [Way(runtime, floats) for runtime in runtimes for floats in _forms(runtime, target)]
+        return cls(usual, tuple(way for way in ways if way != usual))
+
+    @property
+    def every(self) -> Sequence[Way]:
+        """The usual way first."""
+        return (self.usual, *self.others)
+
+    @property
+    def integer(self) -> Sequence[Way]:
+        """The ways for a network of integers, which isn't made in half precision."""
+        return [way for way in self.every if way.floats == self.usual.floats]
+
+    def title(self, base: str, way: Way) -> str:
+        """What `base` made in a way is called."""
+        precision = "" if way.floats == self.usual.floats else f" in {way.floats}"
+        there = "" if way.runtime is self.usual.runtime else f" in {way.runtime.name}"
+        return f"{base}{precision}{there}"
+
+
+def _forms(runtime: Runtime, target: Target) -> tuple[str, ...]:
+    """The forms of real numbers that both compute in."""
+    halves = runtime.half_values and "float16" in target.precisions
+    return ("float32", "float16") if halves else ("float32",)

@@ -1,0 +1,1 @@
+"""Tools: what a user calls beside a fit."""

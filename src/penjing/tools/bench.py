@@ -1,0 +1,122 @@
+"""Bench: files side by side, interleaved."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from penjing.contract import Latency
+from penjing.device.address import Device
+from penjing.device.protocol import artifact_parcel, runtime_for
+from penjing.errors import InputError, UnsafeError
+from penjing.files import sha256
+from penjing.measure.latency import compare
+from penjing.measure.there import There, measure_there
+from penjing.processor import this_processor
+from penjing.runtimes.onnx_scan import require_plain
+from penjing.runtimes.registry import runtime_of
+from penjing.tools.inputs import open_file, random_inputs, require_runs, spelled, usable
+from penjing.tools.record import is_ours
+from penjing.trials.saturation import as_json, warning
+
+
+def bench(
+    paths: list[Path], seconds: float = 5.0, seed: int = 0, runtimes: Sequence[str] = ()
+) -> dict[str, Latency]:
+    """Time files against the first one, batch 1, one thread, on seeded random inputs.
+
+    Args:
+        runtimes: by name, one for all files or one for each; else what each one's ending tells.
+
+    Raises:
+        InputError: a file is missing, can't be loaded or fails, or inputs differ; another number
+            of runtimes than of files; no time to measure.
+        UnsafeError: a file is of others, and refused; see `penjing.tools.inputs.opened`.
+        MachineError: this machine hasn't what a runtime runs on.
+    """
+    require_time(seconds)
+    sessions, shapes = {}, {}
+    for path, runtime in zip(paths, _one_for_each(runtimes, paths), strict=True):
+        name = f"{path} in {runtime}" if runtime else str(path)
+        while name in sessions:
+            name += " (again)"
+        sessions[name] = open_file(path, runtime)
+        shapes[name] = [replace(one, name="") for one in sessions[name].inputs]
+    first = next(iter(sessions))
+    for name, shape in shapes.items():
+        if shape != shapes[first]:
+            raise InputError(
+                f"inputs differ: {first} takes {spelled(shapes[first])}, {name} takes "
+                f"{spelled(shape)}"
+            )
+    inputs = random_inputs(shapes[first], seed)
+    for name, session in sessions.items():
+        require_runs(name, session, inputs)
+    return compare(sessions, inputs, first, seconds, seed)
+
+
+def warnings(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[str]:
+    """A line for each file whose layers may leave 16 bits on x86 processors without VNNI, and so
+    decide otherwise there; `runtimes` as for `bench`, by which the files were loaded before."""
+    found = []
+    for path, name in zip(paths, _one_for_each(runtimes, paths), strict=True):
+        runtime = runtime_of(path, name)
+        with usable(path, runtime, whole=True) as artifact:
+            layers = runtime.saturating(artifact)
+        found.append(warning(str(path), as_json(layers), this_processor()))
+    return [line for line in dict.fromkeys(found) if line]
+
+
+def _one_for_each(runtimes: Sequence[str], paths: Sequence[Path]) -> list[str | None]:
+    """The runtime of each file by name; None where its ending tells.
+
+    Raises:
+        InputError: another number of runtimes than of files.
+    """
+    if len(runtimes) not in (0, 1, len(paths)):
+        raise InputError(
+            f"{len(runtimes)} runtimes for {len(paths)} files; give one for all, or one for each"
+        )
+    if not runtimes:
+        return [None] * len(paths)
+    return [*runtimes] * (len(paths) // len(runtimes))
+
+
+def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: int = 0) -> There:
+    """Time files on a device against the first one, batch 1, one thread, on the same inputs.
+
+    Nothing but the device has to have their runtimes.
+
+    Raises:
+        InputError: a file is missing, or no runtime takes it; no time to measure.
+        UnsafeError: an ONNX file of others is of a kind over which runtimes stumble.
+        RemoteError: the device can't be used, or can't load or run a file.
+    """
+    require_time(seconds)
+    parcels = {}
+    for path in paths:
+        if path.suffix == ".onnx" and path.is_file() and not is_ours(path, sha256(path)):
+            _look_over(path)
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        while name in parcels:
+            name += " (again)"
+        parcels[name] = artifact_parcel(path, runtime_for(path))
+    return measure_there(device, parcels, seconds=seconds, seed=seed)
+
+
+def _look_over(path: Path) -> None:
+    """What can be seen of an ONNX file of others before it goes to a device, where it is run in a
+    process of its own."""
+    try:
+        require_plain(path.read_bytes())
+    except (InputError, UnsafeError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def require_time(seconds: float) -> None:
+    """Raise InputError unless it is a time to measure for."""
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"`seconds` must be a positive number; found {seconds}")

@@ -1,0 +1,236 @@
+"""A table of the layers' times, measured on exported networks, and the proof that it adds up."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from penjing.contract import Latency, Plan, as_arrays
+from penjing.errors import InputError
+from penjing.measure.latency import compare
+from penjing.measure.latency_table import LatencyTable, layer_sizes, require_additive
+from penjing.measure.prices import Counts, price_of_macs
+from penjing.network import Axes, Group, Network, carry_out, find_axes
+from penjing.passes.widths import Widths, allowed
+from penjing.runtimes.onnx_profile import seconds_by_node
+from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.targets import Target
+
+UNCUT = "the uncut network"
+LEVELS = {1: tuple(k / 8 for k in range(8, 0, -1)), 2: (1.0, 0.75, 0.5, 0.25, 0.125)}
+"""Shares of an axis that are measured, where one colour of axes varies and where two do."""
+HELD_OUT = 3  # networks that the table must foretell and that it was not made from
+PROFILES = 3
+RUNS = 80
+
+Finish = Callable[[Network], Network]
+
+
+def latency_table(
+    network: Network,
+    target: Target,
+    skip: Sequence[str] = (),
+    multiple: int | None = None,
+    finish: Finish | None = None,
+    seconds: float = 20.0,
+) -> LatencyTable:
+    """Measure what each layer takes at several widths, on this machine, batch 1, one thread.
+
+    Whole networks are exported at a grid of widths: axes that share a layer vary independently.
+    ONNX Runtime's profiler gives the time of every node; those without weights (sums, changes of
+    memory layout) belong to the layer that ran before them. Profiling itself costs time, so a
+    scale, and a constant for each node, are fitted to the latencies of the same files without it.
+
+    Args:
+        skip, multiple: as for the pass that will use the table; by default half the target's
+            `channel_multiple`, as a fit takes it.
+        finish: what happens to a cut network before it is exported, such as quantization.
+        seconds: how long to time the networks, about; exporting each takes some seconds more.
+
+    Raises:
+        InputError: the target isn't this machine; or the table is off by more than 10 % for the
+            uncut network or for one of three that it was not made from.
+
+    Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
+    Applications", 2018 (tables of layers, summed up); the profile of whole networks is ours.
+    """
+    if not target.local or OnnxRuntime.name not in target.runtimes:
+        raise InputError(
+            f"a latency table is measured on this machine in {OnnxRuntime.name}; target "
+            f"{target.name} is {target.description}; take target 'cpu' or a budget in macs"
+        )
+    axes = find_axes(network)
+    chosen, _ = allowed(axes, skip, False)
+    widths = Widths(0.0, multiple=multiple or max(1, target.channel_multiple // 2))
+    grid, held = _grid(axes, chosen, widths), _held_out(chosen, widths)
+    tried = _measured(network, [*grid, *held], finish, seconds)
+    table = _fitted(axes, tried[: len(grid)], target.description)
+    foretold = table.price(axes).total
+    names = {0: UNCUT} | {len(grid) + k: f"network {k + 1} cut at random" for k in range(len(held))}
+    require_additive(
+        {name: (foretold(tried[k].counts), tried[k].latency_ms) for k, name in names.items()}
+    )
+    return table
+
+
+def require_foretold(
+    table: LatencyTable, network: Network, cut: Network, seconds: float = 5.0
+) -> Latency:
+    """Time a network and what became of it side by side, and hold the table to its word.
+
+    The share that the table foretells is compared with the one that is measured: a machine may
+    have become faster or slower as a whole since.
+
+    Args:
+        network: the one that the table was made from.
+        cut: with the widths that the table led to; both as they are to be exported.
+
+    Returns:
+        The measured latency of the cut file; its `ratio` is the share.
+
+    Raises:
+        InputError: the foretold latency is off by more than 10 %; the line gives both figures.
+    """
+    runtime = OnnxRuntime()
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = {
+            name: runtime.load(runtime.lower(one, Path(folder) / f"{name}{runtime.ending}"))
+            for name, one in (("uncut", network), ("cut", cut))
+        }
+        found = compare(sessions, _one(network), "uncut", seconds)
+    before, after = (table.price(find_axes(one)).total({}) for one in (network, cut))
+    measured = found["uncut"].latency_ms
+    require_additive({"the cut": (measured * after / before, measured * found["cut"].ratio)})
+    return found["cut"]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One choice of widths as a file: its nodes' seconds, and its latency without the profiler."""
+
+    counts: Counts
+    nodes: list[tuple[str, float]]
+    latency_ms: float
+
+
+def _grid(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
+    """The choices of widths to measure, the uncut network first."""
+    colours = _colours(axes, chosen)
+    levels = LEVELS[len(set(colours.values())) or 1]
+    found: list[Counts] = []
+    for pair in itertools.product(levels, repeat=len(set(colours.values()))):
+        counts = {
+            one.name: widths.choices(one.size, math.ceil(pair[colours[one.name]] * one.size))[-1]
+            for one in chosen
+        }
+        if counts not in found:
+            found.append(counts)
+    return found
+
+
+def _colours(axes: Axes, chosen: Sequence[Group]) -> dict[str, int]:
+    """0 or 1 for each axis, different for two that share a layer as far as two colours allow."""
+    neighbours = price_of_macs(axes).neighbours
+    names = {one.name for one in chosen}
+    found: dict[str, int] = {}
+    for start in (one.name for one in chosen):
+        found.setdefault(start, 0)
+        waiting = [start]
+        while waiting:
+            name = waiting.pop()
+            new = sorted((neighbours[name] & names) - found.keys())
+            found |= dict.fromkeys(new, 1 - found[name])
+            waiting += new
+    return found
+
+
+def _held_out(chosen: Sequence[Group], widths: Widths) -> list[Counts]:
+    """Choices of widths at random, a quarter of each axis or more, always the same."""
+    draw = random.Random(0)
+    return [
+        {one.name: draw.choice(widths.choices(one.size, one.size // 4)) for one in chosen}
+        for _ in range(HELD_OUT if chosen else 0)
+    ]
+
+
+def _measured(
+    network: Network, choices: Sequence[Counts], finish: Finish | None, seconds: float
+) -> list[_Tried]:
+    """Export every choice and time all files interleaved; what the weights are doesn't matter."""
+    runtime, one = OnnxRuntime(), _one(network)
+    with tempfile.TemporaryDirectory() as folder:
+        artifacts = []
+        for position, counts in enumerate(choices):
+            keep = {name: list(range(count)) for name, count in counts.items()}
+            cut = carry_out(network, Plan("grid", {}, ({"edit": "shrink", "axes": keep},)))
+            path = Path(folder) / f"{position}{runtime.ending}"
+            artifacts.append(runtime.lower(finish(cut) if finish else cut, path))
+        profiles = [
+            [seconds_by_node(artifact.path, one, RUNS) for artifact in artifacts]
+            for _ in range(PROFILES)
+        ]
+        sessions = {str(k): runtime.load(artifact) for k, artifact in enumerate(artifacts)}
+        times = compare(sessions, one, "0", seconds)
+    return [
+        _Tried(
+            counts,
+            [
+                (same[0][0], statistics.median(seconds for _, seconds in same))
+                for same in zip(*(profile[k] for profile in profiles), strict=True)
+            ],
+            times["0"].latency_ms * times[str(k)].ratio,
+        )
+        for k, counts in enumerate(choices)
+    ]
+
+
+def _fitted(axes: Axes, tried: Sequence[_Tried], machine: str) -> LatencyTable:
+    """The profiles as rows, corrected so that they add up to the latencies as well as they can.
+
+    latency = scale x (seconds of all nodes) + constant x (number of nodes): taking a node's time
+    adds to it, and by how much the profiler doesn't say.
+    """
+    layers = layer_sizes(axes)
+    whole = {name: group.size for name, group in axes.free.items()}
+    times = [_by_layer(one.nodes, layers) for one in tried]
+    sums = np.array([np.sum(list(one.values()), 0) for one in times])
+    latencies = np.array([[one.latency_ms] for one in tried])
+    if len(tried) > 2:
+        fitted = np.linalg.lstsq(sums / latencies, np.ones(len(sums)))[0]
+    else:
+        fitted = np.array([(latencies[:, 0] / sums[:, 0]).mean(), 0.0])
+    rows = []
+    for one, by_layer in zip(tried, times, strict=True):
+        for layer, time in by_layer.items():
+            inputs, outputs = (size.at({**whole, **one.counts}) for size in layers[layer])
+            rows.append((layer, inputs, outputs, max(float(time @ fitted), 0.0)))
+    return LatencyTable(OnnxRuntime.name, machine, tuple(rows))
+
+
+def _by_layer(
+    nodes: Sequence[tuple[str, float]], layers: Mapping[str, Any]
+) -> dict[str, NDArray[np.float64]]:
+    """(seconds, nodes) of each layer; what has no weights goes to the layer before it."""
+    found: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(2))
+    current = next((name for name, _ in nodes if name in layers), next(iter(layers)))
+    for name, seconds in nodes:
+        current = name if name in layers else current
+        found[current] += (seconds, 1)
+    return dict(found)
+
+
+def _one(network: Network) -> Any:
+    """A single sample of the example."""
+    return torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(network.example))

@@ -1,0 +1,113 @@
+"""Record: what was written beside a file when it was made, and what is found otherwise later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from penjing.contract import Json
+from penjing.errors import InputError, PenjingError
+from penjing.files import read_regular
+from penjing.strict_json import parse
+from penjing.trials.result import Result
+
+RECORD = "export.json"
+SAME_OUTPUTS = 0.01  # relative; what the outputs' mean distance from the original may change by
+
+
+def recorded(path: Path) -> Mapping[str, Any]:
+    """What an `export.json` or a `result.json` beside the file tells of it; empty if none does.
+
+    Raises:
+        UnsafeError: the record isn't JSON as penjing writes it, or is a link to elsewhere.
+        InputError: it can't be read.
+    """
+    record = path.parent / RECORD
+    if record.exists():
+        found = parse(read_regular(record), str(record))
+        wrong = [key for key, fits in FORMS.items() if not fits(_of(found, key))]
+        if wrong:
+            names = ", ".join(wrong)
+            raise InputError(f"{record} can't be read: {names} isn't what penjing writes there")
+        if found["file"] == path.name:
+            told: dict[str, Any] = found
+            return told
+    if (path.parent / "result.json").exists():
+        result = Result.load(path.parent)
+        if result.artifact == path.name:
+            chosen = result.answer
+            told = {"sha256": chosen.sha256, "runtime": chosen.runtime}
+            version = result.versions.get(chosen.runtime)
+            return told | {"version": version, "score": result.test_score}
+    return {}
+
+
+def is_ours(path: Path, sha256: str) -> bool:
+    """Whether a record beside the file says that these are its bytes."""
+    try:
+        return recorded(path).get("sha256") == sha256
+    except PenjingError:
+        return False
+
+
+def differences(record: Mapping[str, Json], found: Mapping[str, Json]) -> tuple[str, ...]:
+    """What a file gives otherwise than its record says, a line each.
+
+    Of where it was judged, that counts only beside a figure that differs.
+    """
+    lines = []
+    score, now = record.get("score"), found["score"]
+    if score is not None and abs(score - now) > 1e-9:
+        lines.append(f"score {100 * now:.2f}, recorded {100 * score:.2f}")
+    before, after = record.get("to_original"), found["to_original"]
+    if before:
+        same, kept = before["same_decisions"], after["same_decisions"]
+        if same is not None and kept is not None and abs(same - kept) > 1e-9:
+            lines.append(f"{kept:.2%} of the original's decisions kept, recorded {same:.2%}")
+        apart, mean = before["mean_difference"], after["mean_difference"]
+        if abs(apart - mean) > SAME_OUTPUTS * max(apart, mean):
+            lines.append(f"outputs {mean:.3g} from the original's on average, recorded {apart:.3g}")
+    if record.get("saturates") not in (None, found["saturates"]):
+        lines.append(f"saturates: {found['saturates']}, recorded {record['saturates']}")
+    if not lines:
+        return ()
+    version, place = record.get("version"), record.get("judged_on")
+    if version and version != found["version"]:
+        lines.append(f"{found['runtime']} {found['version']}, recorded {version}")
+    if place and place != found["judged_on"]:
+        lines.append(f"judged on {_place(found['judged_on'])}, recorded on {_place(place)}")
+    return tuple(lines)
+
+
+def _place(place: Mapping[str, Json]) -> str:
+    return f"{place['processor']} ({', '.join(place['instructions'])})"
+
+
+def _of(found: Any, key: str) -> Any:
+    return found.get(key) if isinstance(found, dict) else None
+
+
+def _is_number(found: Any) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool)
+
+
+def _is_parity(found: Any) -> bool:
+    same = _of(found, "same_decisions")
+    return _is_number(_of(found, "mean_difference")) and (same is None or _is_number(same))
+
+
+def _is_place(found: Any) -> bool:
+    instructions = _of(found, "instructions")
+    known = isinstance(instructions, list) and all(isinstance(one, str) for one in instructions)
+    return known and isinstance(_of(found, "processor"), str)
+
+
+FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("file", "sha256", "runtime"), lambda found: isinstance(found, str)),
+    "version": lambda found: found is None or isinstance(found, str),
+    "score": lambda found: found is None or _is_number(found),
+    "to_original": lambda found: found is None or _is_parity(found),
+    "judged_on": lambda found: not found or _is_place(found),
+}
+"""What of an `export.json` is read again, and how it must be."""

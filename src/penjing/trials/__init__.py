@@ -1,0 +1,1 @@
+"""Trials: candidates, what their files measured, and the ledger that holds them."""

@@ -1,0 +1,122 @@
+"""Choice: which trial is the answer, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from penjing.trials.comparison import compared, tie
+from penjing.trials.trial import Status, Trial
+
+
+def is_faster(mine: Trial, theirs: Trial) -> bool:
+    """Whether the one is faster than the other beyond doubt; both are timed."""
+    assert mine.latency is not None
+    assert theirs.latency is not None
+    return compared(mine.latency, theirs.latency).faster
+
+
+def betters(trial: Trial, baseline: Trial, goal: str) -> bool:
+    """Whether the file is better than the original in the goal's figure, beyond doubt."""
+    if goal == "size":
+        mine, theirs = trial.measurement.file_bytes, baseline.measurement.file_bytes
+        return mine is not None and theirs is not None and mine < theirs
+    times = trial.latency
+    return times is not None and not times.disturbed and times.verdict == "faster"
+
+
+def eligible(trial: Trial, baseline: Trial, goal: str) -> bool:
+    """Whether the trial may be the answer: it keeps the budget by the bound of its drop, and
+    betters the original. Only what is eligible can be a reason to refuse something else."""
+    return trial.status == Status.KEPT and betters(trial, baseline, goal)
+
+
+def choose(
+    baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float
+) -> tuple[Trial, str]:
+    """The best of those that are eligible, and why; the baseline if there is none.
+
+    Trials whose time can't be told from the fastest one's tie, and the smaller file wins.
+    """
+    able = [trial for trial in trials if eligible(trial, baseline, goal)]
+    if not able:
+        return baseline, _none_eligible(baseline, trials, goal, max_drop)
+    kept = [trial for trial in trials if trial.status == Status.KEPT]
+    if goal == "size":
+        best = min(able, key=lambda trial: (_bytes(trial), _ratio(trial)))
+        return best, f"the smallest of {len(kept)} that keep the budget"
+    fastest = min(able, key=_ratio)
+    ties = [trial for trial in able if trial is fastest or _tie(trial, fastest)]
+    best = min(ties, key=lambda trial: (_bytes(trial), _ratio(trial)))
+    if len(ties) > 1:
+        return best, f"the smallest of {len(ties)} whose latency can't be told from the fastest"
+    times = [trial.latency for trial in kept]
+    if all(known and not known.disturbed and known.ratio >= _ratio(best) for known in times):
+        return best, f"the fastest of {len(kept)} that keep the budget"
+    return best, f"the fastest of {len(able)} that keep the budget and gain time beyond doubt"
+
+
+def _tie(trial: Trial, other: Trial) -> bool:
+    mine, theirs = trial.latency, other.latency
+    return mine is not None and theirs is not None and tie(mine, theirs)
+
+
+def _bytes(trial: Trial) -> float:
+    size = trial.measurement.file_bytes
+    return float("inf") if size is None else size
+
+
+def _ratio(trial: Trial) -> float:
+    return float("inf") if trial.latency is None else trial.latency.ratio
+
+
+def _none_eligible(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float) -> str:
+    kept = [trial for trial in trials if trial.status == Status.KEPT]
+    if not kept:
+        return _nothing_kept(baseline, trials, goal, max_drop)
+    better = "smaller" if goal == "size" else "faster"
+    why = f"no candidate that keeps the budget is {better} than the original"
+    disturbed = sum(trial.latency is not None and trial.latency.disturbed for trial in kept)
+    if goal == "latency" and disturbed:
+        why += f" beyond doubt; {disturbed} of {len(kept)} were disturbed while they were timed"
+    return why
+
+
+def _nothing_kept(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float) -> str:
+    over = [(trial.drop, trial) for trial in trials if trial.status == Status.OVER_BUDGET]
+    known = [(drop, trial) for drop, trial in over if drop is not None]
+    if not known:
+        tested = any(trial.status == Status.OVER_ON_TEST for trial in trials)
+        return "nothing else keeps the budget" if tested else "no candidate was finished"
+    drop, nearest = min(known, key=lambda pair: pair[0].bound)
+    why = (
+        f"nothing keeps the budget of {max_drop:g} points; nearest is {nearest.title}: drop "
+        f"{drop.drop:.2f}, bound {drop.bound:.2f} on {drop.samples} validation samples"
+    )
+    if drop.drop <= max_drop < drop.bound and betters(nearest, baseline, goal):
+        why += "; more validation data, or a lower `confidence`, would decide it"
+    return why
+
+
+def with_pareto(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """The trials with their `pareto` marks set."""
+    return tuple(replace(trial, pareto=_on_front(trial, trials)) for trial in trials)
+
+
+def _figures(trial: Trial) -> tuple[float, float, float] | None:
+    drop, latency, size = trial.drop, trial.latency, trial.measurement.file_bytes
+    if latency is None or drop is None or size is None:
+        return None
+    if latency.disturbed and trial.status != Status.BASELINE:
+        return None
+    return drop.drop, latency.ratio, float(size)
+
+
+def _on_front(trial: Trial, others: Sequence[Trial]) -> bool:
+    mine = _figures(trial)
+    if mine is None:
+        return False
+    known = (figures for other in others if other is not trial and (figures := _figures(other)))
+    return not any(
+        all(a <= b for a, b in zip(rival, mine, strict=True)) and rival != mine for rival in known
+    )

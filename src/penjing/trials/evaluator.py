@@ -1,0 +1,337 @@
+"""FileEvaluator: candidates as files, and every figure that is measured on them."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from penjing.batches import number_of_batches, number_of_samples
+from penjing.contract import Array, Json, Latency, Measurement, Parity, as_arrays
+from penjing.data import cut, first
+from penjing.device.address import Device
+from penjing.errors import (
+    BugError,
+    InputError,
+    PenjingError,
+    RemoteFileError,
+    in_one_line,
+    is_one_candidates,
+)
+from penjing.files import write_atomically
+from penjing.measure import costs, scores
+from penjing.measure.parity import parity
+from penjing.network import Network
+from penjing.runtimes.contract import Runtime
+from penjing.targets import Target
+from penjing.task import Batches, Task
+from penjing.trials.contract import Pace, Sitting, Watch
+from penjing.trials.divergence import require_parity
+from penjing.trials.files import TRACEBACK, Files, Loaded
+from penjing.trials.float_layers import slower_layers
+from penjing.trials.instruments import Instruments
+from penjing.trials.networks import Networks
+from penjing.trials.on_device import JOBS_THERE, SAMPLES_THERE, agreement
+from penjing.trials.promise import MOST_LOOKS, Promise, promise
+from penjing.trials.recipe import from_json
+from penjing.trials.saturation import as_json
+from penjing.trials.timing import LATENCY_SECONDS, Here, OnDevice, Timing
+from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
+from penjing.tune.options import TuneOptions
+from penjing.tune.train import step_seconds
+
+
+@dataclass
+class FileEvaluator:
+    """See `penjing.trials.contract.Evaluator`.
+
+    Attributes:
+        out: the result's folder; each candidate gets a folder of its own in `candidates/`.
+        runtime: of the original.
+        confidence: of bounds on validation data.
+        device: where time and memory are measured, if not here. Accuracy always is measured here,
+            on the same file.
+        timing: of files, here or on the device.
+        scoring_seconds: how long the original took on the validation data.
+    """
+
+    task: Task
+    network: Network
+    target: Target
+    out: Path
+    confidence: float
+    seed: int
+    runtime: Runtime
+    device: Device | None = None
+    instruments: Instruments = field(default_factory=Instruments)
+    scoring_seconds: float = 0.0
+    promise: Promise = field(default_factory=Promise)
+    timing: Timing = field(init=False)
+    networks: Networks = field(init=False)
+    files: Files = field(init=False)
+    _original_scores: Array | None = None
+
+    def __post_init__(self) -> None:
+        inputs = cut(as_arrays(self.task.example), 1)
+        self.timing = (
+            Here(inputs, self.seed, self.instruments)
+            if self.device is None
+            else OnDevice(self.device, inputs, self.seed, self.instruments)
+        )
+        self.files = Files(self.out, self.runtime)
+        self.networks = Networks(self.task, self.network, self.out, self.instruments.clock)
+
+    @property
+    def validation(self) -> Batches:
+        """The held-out data that the search looks at."""
+        assert self.task.validation is not None
+        return self.task.validation
+
+    # ---- making and measuring
+
+    def baseline(self, watch: Watch) -> Trial:
+        """See `Evaluator.baseline`."""
+        begin = self.instruments.clock()
+        trial = self._made(Proposal(self.files.original, ORIGINAL), watch)
+        return self._measured(trial, begin, watch)
+
+    def settle(self, max_drop: float) -> Promise:
+        """See `Evaluator.settle`."""
+        original = self.original_scores()
+        samples = number_of_samples(self.task.test)
+        greatest = scores.greatest_loss(original, original)
+        made = promise(max_drop, self.confidence, len(original), samples, greatest)
+        self.hold_to(made)
+        return made
+
+    def hold_to(self, promise: Promise) -> None:
+        """See `Evaluator.hold_to`."""
+        self.promise, self.confidence = promise, promise.confidence
+
+    def evaluate(self, proposal: Proposal, watch: Watch) -> Trial:
+        """See `Evaluator.evaluate`.
+
+        Raises:
+            BugError: what nobody is documented to raise; its traceback lies in the candidate's
+                folder.
+            PenjingError: no candidate is to blame for it, and it ends the run.
+        """
+        begin = self.instruments.clock()
+        with self._bugs_kept(proposal):
+            try:
+                watch.say(proposal.title)
+                trial = self._made(proposal, watch)
+                watch.say(proposal.title)
+                if proposal.extent == Extent.SPEED:
+                    return trial
+                trial = self._measured(trial, begin, watch)
+                watch.say(proposal.title)
+                assert trial.drop is not None
+                status, reason = self.promise.judge(trial.drop)
+                return replace(trial, status=Status(status), reason=reason)
+            except Exception as error:
+                if not is_one_candidates(error):
+                    raise
+                return Trial(
+                    proposal.candidate, proposal.title, Status.FAILED, in_one_line(error),
+                    replaces=proposal.replaces,
+                )  # fmt: skip
+
+    @contextmanager
+    def _bugs_kept(self, proposal: Proposal) -> Iterator[None]:
+        try:
+            yield
+        except PenjingError:
+            raise
+        except Exception as error:
+            path = self.files.folder(proposal.key) / TRACEBACK
+            write_atomically(path, "".join(traceback.format_exception(error)))
+            raise BugError(proposal.title, error, path) from error
+
+    def _made(self, proposal: Proposal, watch: Watch) -> Trial:
+        """The candidate's file, and what is known of it before it has run."""
+        candidate, title = proposal.candidate, proposal.title
+        runtime = self.files.runtime_of(candidate)
+        begin = self.instruments.clock()
+        network = self.networks.made(
+            candidate.recipe, lambda line: watch.say(f"{title}: {line}"), proposal.seconds
+        )
+        making = self.instruments.clock() - begin
+        for problem in runtime.problems(network, self.target, candidate.floats):
+            raise InputError(problem)
+        artifact = self.files.make(candidate, title, network).artifact
+        operators = costs.costs(network)
+        sizes = Measurement(
+            file_bytes=artifact.file_bytes,
+            weight_bytes=runtime.weight_bytes(artifact),
+            peak_activation_bytes=costs.peak_activation_bytes(network),
+            macs=sum(one.macs for one in operators),
+            params=sum(one.params for one in operators),
+            metric=self.task.metric.name,
+            saturates=as_json(runtime.saturating(artifact)),
+        )
+        whole = proposal.extent == Extent.EVERYTHING
+        return Trial(
+            candidate, title, Status.BASELINE if whole else Status.NOT_TUNED, "", sizes,
+            str(artifact.path.relative_to(self.out)), artifact.sha256, making_seconds=making,
+            replaces=proposal.replaces,
+        )  # fmt: skip
+
+    def _measured(self, trial: Trial, begin: float, watch: Watch) -> Trial:
+        """The trial with everything that its file gives: score, drop, parity, memory, latency.
+
+        Raises:
+            InputError: its outputs aren't finite, or the metric can't score them.
+            DivergenceError: it computes something else here than its network.
+        """
+        file, start = self.files.loaded(trial), self.instruments.clock()
+        score = scores.score(
+            file.session, self.validation, self.task.metric, lambda _: watch.check()
+        )
+        if trial.key == self.files.original.key:
+            self._original_scores = score
+            self.scoring_seconds = self.instruments.clock() - start
+        same = self._require_parity(trial, file)
+        took, peak = self.timing.latency_and_peak(self.files.loaded_original(), file)
+        figures = replace(
+            trial.measurement,
+            peak_process_bytes=peak,
+            score=float(score.mean()),
+            latency=took,
+            drop=scores.drop(self.original_scores(), score, self.confidence),
+            parity=same,
+        )
+        return replace(trial, measurement=figures, seconds=self.instruments.clock() - begin)
+
+    def _require_parity(self, trial: Trial, file: Loaded) -> Parity:
+        """How far the file is from what its network is in that runtime; raises as `_measured`."""
+        runtime, floats = self.files.runtime_of(trial.candidate), trial.candidate.floats
+        network = runtime.as_computed(self.networks.made(trial.candidate.recipe))
+        found = parity(network, file.session, self.validation, floats=floats)
+        if not math.isfinite(found.max_difference):
+            raise InputError("the file's outputs are NaN or infinite on validation data")
+        (inputs, _), *_ = first(self.validation, SAMPLES_THERE)
+        require_parity(found, network, runtime, file.artifact, inputs, floats)
+        return found
+
+    def original_scores(self) -> Array:
+        """The original's score on every validation sample; taken anew if another run took it."""
+        if self._original_scores is None:
+            start = self.instruments.clock()
+            session = self.files.loaded_original().session
+            self._original_scores = scores.score(session, self.validation, self.task.metric)
+            self.scoring_seconds = self.instruments.clock() - start
+        return self._original_scores
+
+    def has(self, trial: Trial) -> bool:
+        """See `Evaluator.has`."""
+        return self.files.has(trial)
+
+    # ---- timing
+
+    @property
+    def timing_seconds(self) -> float:
+        """See `Evaluator`."""
+        return self.stretch * LATENCY_SECONDS + 2 * self.travel_seconds
+
+    @property
+    def travel_seconds(self) -> float:
+        """See `Evaluator`."""
+        return self.timing.travel_seconds
+
+    @property
+    def stretch(self) -> float:
+        """See `Evaluator`."""
+        return self.timing.stretch
+
+    def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+        """See `Evaluator.time`. Files that a device can't hold all at once are timed one by one,
+        each beside the original."""
+        files = {trial.title: self.files.loaded(trial) for trial in trials}
+        files.pop(ORIGINAL, None)
+        try:
+            together = [self.files.loaded_original(), *files.values()]
+            return Sitting(self._times(together, seconds, once))
+        except RemoteFileError as error:
+            if error.file in files:
+                rest = [trial for trial in trials if trial.title != error.file]
+                sitting = self.time(rest, seconds, once)
+                refused = {files[error.file].key: str(error)}
+                return Sitting(sitting.times, {**sitting.refused, **refused})
+            if len(trials) < 2:
+                raise
+        sittings = [self.time([trial], seconds / len(trials), once) for trial in trials]
+        return Sitting(
+            {key: time for sitting in sittings for key, time in sitting.times.items()},
+            {key: why for sitting in sittings for key, why in sitting.refused.items()},
+        )
+
+    def _times(
+        self, files: Sequence[Loaded], seconds: float, once: bool = False
+    ) -> dict[str, Latency]:
+        times = self.timing.latencies(files, seconds)
+        if not once and any(latency.disturbed for latency in times.values()):
+            times = self.timing.latencies(files, seconds)
+        return times
+
+    def compare(self, trial: Trial, rival: Trial) -> Latency:
+        """See `Evaluator.compare`."""
+        files = [self.files.loaded(rival), self.files.loaded(trial)]
+        return self._times(files, LATENCY_SECONDS)[trial.key]
+
+    def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
+        """See `Evaluator.slower_layers`."""
+        if self.device is not None or trial.latency is None:
+            return None
+        both = [
+            (self.files.runtime_of(each.candidate), self.files.loaded(each).artifact)
+            for each in (trial, rival)
+        ]
+        inputs = cut(as_arrays(self.task.example), 1)
+        return slower_layers(both, self.network, trial.latency, inputs, self.instruments)
+
+    def profiler(self, trial: Trial) -> str:
+        """See `Evaluator.profiler`."""
+        return trial.runtime if self.device is None else "the device"
+
+    # ---- training and testing
+
+    def changes(self, recipe: Sequence[Json], watch: Watch) -> bool:
+        """See `Evaluator.changes`."""
+        *before, last = recipe
+        network = self.networks.made(before, watch.say)
+        (step,) = from_json([last])
+        return bool(step.plan(network, self.networks.blind).edits)
+
+    def pace(self, recipe: Sequence[Json], training: TuneOptions, watch: Watch) -> Pace:
+        """See `Evaluator.pace`."""
+        network, task = self.networks.made(recipe, watch.say), self.networks.blind
+        seconds = step_seconds(network, task, training, self.instruments.clock)
+        return Pace(seconds, max(1, number_of_batches(task.train)))
+
+    def is_trained(self, recipe: Sequence[Json]) -> bool:
+        """See `Evaluator.is_trained`."""
+        return self.networks.is_saved(recipe)
+
+    def test(self, trial: Trial) -> Array:
+        """See `Evaluator.test`."""
+        return scores.score(self.files.loaded(trial).session, self.task.test, self.task.metric)
+
+    def testing_seconds(self) -> float:
+        """See `Evaluator.testing_seconds`; if both splits have batches of the same size."""
+        both = self.task.test, self.validation
+        known = all(isinstance(split, Sized) for split in both)
+        share = len(both[0]) / max(1, len(both[1])) if known else 1.0  # type: ignore[arg-type]
+        return (1 + MOST_LOOKS) * share * self.scoring_seconds
+
+    def notes(self, trial: Trial) -> tuple[str, ...]:
+        """See `Evaluator.notes`."""
+        if self.device is None:
+            return ()
+        network = self.networks.made(trial.candidate.recipe)
+        batches = first(self.validation, SAMPLES_THERE)[:JOBS_THERE]
+        said = agreement(self.device, self.files.loaded(trial), trial, network, batches)
+        return (*self.timing.notes, said)

@@ -1,0 +1,114 @@
+"""Files: the candidates' files in the folder of a result, and sessions of those used last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from penjing.contract import Artifact, Session
+from penjing.files import require_writable_folder, sha256
+from penjing.network import Network
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.registry import find_runtime
+from penjing.trials.candidate import Candidate
+from penjing.trials.trial import ORIGINAL, Trial
+
+CANDIDATES = "candidates"
+STEM, TRACEBACK = "model", "traceback.txt"
+"""What the file of a candidate is called, before the ending; and what a bug in it leaves."""
+MOST_LOADED = 8
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A candidate's file, and a session of it on this machine.
+
+    Attributes:
+        key: the candidate's.
+        title: what the file is called in messages; of no other file in the same sitting.
+    """
+
+    key: str
+    title: str
+    artifact: Artifact
+    session: Session
+
+
+@dataclass
+class Files:
+    """The files of one fit; each candidate has a folder of its own in `candidates/`.
+
+    Attributes:
+        out: the result's folder.
+        runtime: of the original, set up for the target.
+    """
+
+    out: Path
+    runtime: Runtime
+    recent: OrderedDict[str, Loaded] = field(default_factory=OrderedDict)
+
+    @property
+    def original(self) -> Candidate:
+        """The candidate that the others are measured beside."""
+        return Candidate((), self.runtime.name)
+
+    def runtime_of(self, candidate: Candidate) -> Runtime:
+        """The runtime that the candidate's file is for."""
+        if candidate.runtime == self.runtime.name:
+            return self.runtime
+        return find_runtime(candidate.runtime)
+
+    def folder(self, key: str) -> Path:
+        """Where the files of a candidate lie; made if it isn't there."""
+        folder = self.out / CANDIDATES / key
+        require_writable_folder(folder)
+        return folder
+
+    def make(self, candidate: Candidate, title: str, network: Network) -> Loaded:
+        """Write the network as the candidate's file, and load that.
+
+        Raises:
+            InputError: the runtime can't take the network.
+        """
+        runtime = self.runtime_of(candidate)
+        path = self.folder(candidate.key) / f"{STEM}{runtime.ending}"
+        artifact = runtime.lower(network, path, candidate.floats)
+        return self._hold(Loaded(candidate.key, title, artifact, runtime.load(artifact)))
+
+    def loaded_original(self) -> Loaded:
+        """The original's file."""
+        key = self.original.key
+        if key not in self.recent:
+            path = self.out / CANDIDATES / key / f"{STEM}{self.runtime.ending}"
+            artifact = self.runtime.artifact(path)
+            self._hold(Loaded(key, ORIGINAL, artifact, self.runtime.load(artifact)))
+        return self.recent[key]
+
+    def loaded(self, trial: Trial) -> Loaded:
+        """The trial's file, loaded again if it was let go.
+
+        Raises:
+            UnsafeError: it isn't the one that was measured.
+        """
+        if trial.key in self.recent:
+            return self.recent[trial.key]
+        runtime = self.runtime_of(trial.candidate)
+        assert trial.artifact is not None
+        lies_there = runtime.artifact(self.out / trial.artifact)
+        artifact = replace(lies_there, sha256=str(trial.sha256))
+        return self._hold(Loaded(trial.key, trial.title, artifact, runtime.load(artifact)))
+
+    def has(self, trial: Trial) -> bool:
+        """Whether the trial's file lies there as it was measured."""
+        if trial.artifact is None:
+            return False
+        paths = self.runtime_of(trial.candidate).files(self.out / trial.artifact)
+        return all(path.is_file() for path in paths) and sha256(*paths) == trial.sha256
+
+    def _hold(self, file: Loaded) -> Loaded:
+        self.recent[file.key] = file
+        others = [key for key in self.recent if key != self.original.key]
+        for key in others[:-MOST_LOADED]:
+            del self.recent[key]
+        return file

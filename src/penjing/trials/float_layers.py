@@ -1,0 +1,86 @@
+"""Float layers: what a quantized file runs slower than the original does, from measurement."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from penjing.contract import Artifact, Latency
+from penjing.network import Network
+from penjing.network.layers import LAYERS
+from penjing.runtimes.contract import Runtime
+from penjing.trials.instruments import Instruments
+
+REPEATS = 5
+MARGIN = 1.1  # times the float layer's, at least
+WORTH = 0.02  # of the quantized file's time, at least
+SECONDS_A_REPEAT = 0.1
+RUNS = (8, 60)
+
+Seconds = Mapping[str, Sequence[float]]
+"""Of each layer, what it took in each repeat."""
+
+
+def slower_layers(
+    files: Sequence[tuple[Runtime, Artifact]],
+    network: Network,
+    latency: Latency,
+    inputs: Any,
+    instruments: Instruments,
+) -> list[str] | None:
+    """The network's layers that the first of two files runs slower than the second does.
+
+    Both files are profiled in turn, several times. Layers that a runtime fuses are compared with
+    all that is fused into them, which can't be helped: whether a file without them is faster has
+    to be measured.
+
+    Args:
+        files: a candidate's, and the original's as the candidate's runtime has it.
+        latency: of the candidate; tells how often a profile may run it.
+
+    Returns:
+        Their names; None if the runtime tells no layer's time.
+    """
+    runs = int(SECONDS_A_REPEAT / max(latency.latency_ms / 1e3, 1e-6))
+    runs = min(max(runs, RUNS[0]), RUNS[1])
+    profiles = _profiles(files, inputs, runs, instruments)
+    if profiles is None:
+        return None
+    mine, theirs = profiles
+    layers = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
+    return clearly_slower(mine, theirs, layers)
+
+
+def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> list[str]:
+    """The layers that were slower in every repeat and by a margin; none, if all that they could
+    save is too little to matter.
+
+    >>> clearly_slower({"a": [3, 3], "b": [4, 9]}, {"a": [1, 2], "b": [5, 5]}, ["a", "b"])
+    ['a']
+    """
+    found, saved = [], 0.0
+    for layer in dict.fromkeys(layers):
+        if layer not in mine or layer not in theirs:
+            continue
+        ours, float_ones = statistics.median(mine[layer]), statistics.median(theirs[layer])
+        if ours > MARGIN * float_ones and min(mine[layer]) > max(theirs[layer]):
+            found.append(layer)
+            saved += ours - float_ones
+    whole = sum(statistics.median(one) for one in mine.values())
+    return found if saved >= WORTH * whole else []
+
+
+def _profiles(
+    files: Sequence[tuple[Runtime, Artifact]], inputs: Any, runs: int, instruments: Instruments
+) -> list[dict[str, list[float]]] | None:
+    """The layers of each file, profiled in turn; None if they can't be."""
+    profiles: list[dict[str, list[float]]] = [{} for _ in files]
+    for _ in range(REPEATS):
+        for (runtime, artifact), profile in zip(files, profiles, strict=True):
+            times = instruments.profile(runtime, artifact, inputs, runs)
+            if times is None:
+                return None
+            for layer, seconds in times.items():
+                profile.setdefault(layer, []).append(seconds)
+    return profiles

@@ -1,0 +1,84 @@
+"""Identity: what a fit was begun with, in hashes, so that `resume` never joins two other runs."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from penjing.data import Arrays, first
+from penjing.network import Network
+from penjing.task import Batches, Task
+
+SAMPLES = 256
+"""Of data that isn't in memory, how many are looked at."""
+
+
+def identity(task: Task, network: Network) -> dict[str, str]:
+    """Hashes of the network and of each split of the data, by what they are of.
+
+    In-memory data is hashed as a whole, other data by its length and its first samples, drawn with
+    the same seed. Where two such passes differ, the data draws in a way of its own, and its length
+    alone counts.
+
+    Args:
+        task: as the user gave it.
+        network: captured from its model.
+    """
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    found = {
+        "graph": _hash(str(network.graph)),
+        "weights": _hash([text for name, one in tensors for text in (name, one)]),
+        "example": _hash([one.shape for one in torch.utils._pytree.tree_leaves(task.example)]),
+        "metric": task.metric.name,
+    }
+    splits = {"training": task.train, "validation": task.validation, "test": task.test}
+    given = {name: one for name, one in splits.items() if one is not None}
+    return found | {f"{name} data": _of_data(one) for name, one in given.items()}
+
+
+def _of_data(batches: Batches) -> str:
+    if isinstance(batches, Arrays):
+        how = (batches.batch_size, batches.mean, batches.std, batches.augment, batches.shuffle)
+        return _hash([batches.x, batches.y, str(how)])
+    length = str(len(batches)) if isinstance(batches, Sized) else "unknown"
+    one, two = (_of_first_samples(batches) for _ in range(2))
+    return _hash([length, one if one == two else "never the same"])
+
+
+def _of_first_samples(batches: Batches) -> str:
+    with _same_draws():
+        return _hash(first(batches, SAMPLES))
+
+
+def _hash(value: Any) -> str:
+    """The SHA-256 of all tensors and texts in it, with their types and shapes."""
+    found = hashlib.sha256()
+    for one in torch.utils._pytree.tree_leaves(value):
+        if isinstance(one, (torch.Tensor, np.ndarray)):
+            tensor = torch.as_tensor(one).detach().cpu().contiguous()
+            found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            found.update(f"{one!r};".encode())
+    return found.hexdigest()
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Within it, random numbers come from one seed; afterwards they go on as if nothing was."""
+    state, legacy, own = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        torch.default_generator.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
+        yield
+    finally:
+        torch.set_rng_state(state)
+        np.random.set_state(legacy)
+        random.setstate(own)

@@ -1,0 +1,229 @@
+"""Ledger: all that a fit has found, on disk and append-only. A `Result` is a view of it.
+
+One SQLite file in which each event is a row, written whole or not at all; so a kill at any moment
+loses at most the trial in flight. `result.json` is written from it for people and other programs.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from penjing.contract import Json, Latency
+from penjing.errors import DiskError, InputError, in_one_line
+from penjing.files import remove_files, write_atomically
+from penjing.runtimes.registry import find_runtime
+from penjing.strict_json import parse
+from penjing.trials.candidate import Candidate
+from penjing.trials.promise import Promise
+from penjing.trials.result import REPORT, Result, require_within
+from penjing.trials.trial import Status, Trial
+from penjing.trials.view import PROVEN, View, view_of
+
+LEDGER = "ledger.sqlite3"
+LEDGER_FILES = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")
+SCHEMA = """
+CREATE TABLE events (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, data TEXT NOT NULL);
+CREATE VIEW trials AS
+    SELECT id, json_extract(data, '$.key') AS key, json_extract(data, '$.title') AS title,
+        json_extract(data, '$.status') AS status, data
+    FROM events WHERE kind = 'trial';
+"""
+
+
+class Ledger:
+    """The events of one fit, and the result that they amount to.
+
+    Until the end the result's `artifact` is the chosen candidate's own file; `deliver` copies that
+    beside `result.json`. Nothing is written there before `result.json` calls it penjing's.
+    """
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+        self.folder = folder
+        self._connection = connection
+        self._view: View | None = None
+
+    @classmethod
+    def begin(cls, folder: Path, result: Result) -> Ledger:
+        """A new ledger in the folder, of a fit that has measured nothing yet.
+
+        Raises:
+            DiskError: it can't be written.
+        """
+        remove_files(folder / name for name in LEDGER_FILES)
+        ledger = cls(folder, _connected(folder / LEDGER))
+        with _writing(folder):
+            ledger._connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        ledger._append("begin", result.to_json())
+        return ledger
+
+    @classmethod
+    def resumed(cls, folder: Path) -> Ledger | None:
+        """The ledger that lies in the folder; None if there is none with a fit that was begun.
+
+        Raises:
+            InputError: what lies there is no ledger of penjing's.
+        """
+        path = folder / LEDGER
+        if not path.is_file() or path.is_symlink():
+            return None
+        connection = None
+        try:
+            connection = _connected(path)
+            tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            events = tables and connection.execute("SELECT count(*) FROM events").fetchone()[0]
+            if events:
+                ledger = cls(folder, connection)
+                require_within(ledger.result)
+                return ledger
+        except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+            if connection is not None:
+                connection.close()
+            raise InputError(
+                f"{path} can't be read: {in_one_line(error)}; `overwrite` begins anew"
+            ) from error
+        connection.close()
+        return None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    @property
+    def result(self) -> Result:
+        """All events taken together, with the choice, the marks and the verdicts that follow."""
+        return self._seen.result
+
+    @property
+    def promised(self) -> Promise | None:
+        """What was said to certify; None if that wasn't settled yet."""
+        return self._seen.promise
+
+    def trial(self, key: str) -> Trial | None:
+        """The newest trial of the candidate with that key, with a row of its own or without."""
+        return self._seen.known.get(key)
+
+    @property
+    def _seen(self) -> View:
+        if self._view is None:
+            self._view = view_of(self._read())
+        return self._view
+
+    @property
+    def proposed(self) -> Sequence[Candidate]:
+        """All candidates that were begun, whether a trial came of them or not."""
+        return self._seen.proposed
+
+    def propose(self, candidate: Candidate) -> None:
+        """A candidate is begun."""
+        if candidate not in self.proposed:
+            self._append("proposed", candidate.to_json())
+
+    def record(self, *trials: Trial) -> None:
+        """Add trials, each in the place of an earlier one of the same candidate."""
+        for trial in trials:
+            self._append("trial", trial.to_json())
+
+    def amend(self, trial: Trial, status: Status | None = None, reason: str | None = None) -> None:
+        """Say otherwise of a trial how far it came, and why."""
+        changes = {"status": status, "reason": reason}
+        known = {name: value for name, value in changes.items() if value is not None}
+        self._append("amended", {"key": trial.key, **known})
+
+    def set_latencies(self, times: Mapping[str, Latency]) -> None:
+        """Take new latencies, by the candidates' keys; one that other load disturbed never takes
+        the place of one that was good."""
+        self._append("timed", {key: asdict(latency) for key, latency in times.items()})
+
+    def note(self, text: str) -> None:
+        """Add a line that the user should read, once."""
+        self._append("note", {"text": text})
+
+    def promise(self, made: Promise) -> None:
+        """Say what certifies, and what the user should know of it."""
+        self._append("promise", asdict(made))
+
+    def interrupted(self) -> None:
+        """The fit was stopped before its end."""
+        self._append("interrupted", {})
+
+    def go_on(self) -> None:
+        """The fit is resumed."""
+        self._append("resumed", {})
+
+    def finish(self, result: Result) -> None:
+        """Take over what the test data said, and deliver the answer.
+
+        Args:
+            result: this ledger's own, as `certify.prove` leaves it.
+        """
+        proven = {name: getattr(result, name) for name in PROVEN}
+        drop = None if result.test_drop is None else asdict(result.test_drop)
+        rows = {trial.key: [trial.status, trial.reason] for trial in result.trials}
+        self._append("proven", {**proven, "test_drop": drop, "rows": rows})
+        self.deliver()
+
+    def publish(self) -> None:
+        """Write `result.json`."""
+        self.result.save(self.folder)
+
+    def deliver(self) -> None:
+        """Copy the chosen candidate's files beside `result.json`, in the place of those that an
+        interrupted fit had chosen."""
+        answer, before = self.result.answer, self.result.files
+        sources: tuple[Path, ...] = ()
+        if answer.artifact is not None:
+            sources = find_runtime(answer.runtime).files(self.folder / answer.artifact)
+        names = [path.name for path in sources]
+        self.own((*before, *names))
+        for path in sources:
+            write_atomically(self.folder / path.name, path.read_bytes())
+        remove_files(self.folder / name for name in {*before} - {*names, *REPORT})
+        files = [*names, *(name for name in before if name in REPORT)]
+        self._append("delivered", {"artifact": names[0] if names else None, "files": files})
+        self.publish()
+
+    def own(self, names: Sequence[str]) -> None:
+        """Call files penjing's, which are about to be written beside `result.json`."""
+        self._append("files", {"files": list(dict.fromkeys((*self.result.files, *names)))})
+        self.publish()
+
+    def _append(self, kind: str, data: Mapping[str, Json]) -> None:
+        text = json.dumps(data, allow_nan=False)
+        with _writing(self.folder), self._connection:
+            self._connection.execute("INSERT INTO events (kind, data) VALUES (?, ?)", (kind, text))
+        self._view = None
+
+    def _read(self) -> Iterator[tuple[str, Any]]:
+        rows = self._connection.execute("SELECT id, kind, data FROM events ORDER BY id")
+        with closing(rows) as cursor:
+            for number, kind, data in cursor:
+                yield kind, parse(str(data).encode(), f"{LEDGER}, event {number}")
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Written ahead of the file itself, and known to the disk after each event."""
+    with _writing(path.parent):
+        connection = sqlite3.connect(path)
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raise DiskError for what SQLite says of the disk."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise DiskError(f"folder {folder} can't be written: {error}; choose another") from error

@@ -1,0 +1,109 @@
+"""Networks: what recipes make of the original, each begun from the longest part that is known."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from penjing.contract import Json
+from penjing.errors import InputError, UnsafeError
+from penjing.network import Network, restore, save
+from penjing.passes import Tune
+from penjing.task import Task
+from penjing.trials.candidate import hash_of
+from penjing.trials.instruments import Clock
+from penjing.trials.recipe import from_json
+
+NETWORKS = "networks"
+MOST_IN_MEMORY = 4
+
+Say = Callable[[str], None]
+"""Called with a line for people."""
+
+
+@dataclass
+class Networks:
+    """The networks of one fit, by the hash of the recipe that made them.
+
+    Passes see no validation data, by which candidates are judged: the epoch that was lucky there
+    would be chosen. What was trained is saved, so that no other run trains it again; the last few
+    of all are held in memory.
+
+    Attributes:
+        folder: where `networks/` lies.
+        clock: by which a training's time is counted.
+        damaged: called with what is wrong with a saved network, which is made again.
+    """
+
+    task: Task
+    original: Network
+    folder: Path
+    clock: Clock = time.monotonic
+    damaged: Say = lambda _: None
+    recent: OrderedDict[str, Network] = field(default_factory=OrderedDict)
+
+    @property
+    def blind(self) -> Task:
+        """The task without the data that judges."""
+        return replace(self.task, validation=None)
+
+    def place(self, recipe: Sequence[Json]) -> Path:
+        """The folder of the network that the recipe makes, if it is one that is saved."""
+        return self.folder / NETWORKS / hash_of(list(recipe))
+
+    def is_saved(self, recipe: Sequence[Json]) -> bool:
+        """Whether the network that the recipe makes lies on disk, to all appearances."""
+        return (self.place(recipe) / "network.json").exists()
+
+    def made(
+        self, recipe: Sequence[Json], say: Say = lambda _: None, limit: float | None = None
+    ) -> Network:
+        """The network that the recipe makes; its passes are applied behind the longest part of it
+        that was made before.
+
+        Args:
+            limit: seconds after which a training ends, should its steps become slower on the way.
+
+        Raises:
+            PenjingError: a pass can't be applied.
+        """
+        steps = list(recipe)
+        known, network = self._longest(steps)
+        for count, step in enumerate(from_json(steps[known:]), start=known + 1):
+            if isinstance(step, Tune):
+                network = self._trained(step, network, say, limit)
+                save(network, self.place(steps[:count]))
+            else:
+                network = step(network, self.blind, lambda line, _: say(line))
+            self._hold(steps[:count], network)
+        return network
+
+    def _trained(self, step: Tune, network: Network, say: Say, limit: float | None) -> Network:
+        plan = step.plan(network, self.blind)
+        return step.apply(network, plan, self.blind, lambda line, _: say(line), self.clock, limit)
+
+    def _longest(self, steps: list[Json]) -> tuple[int, Network]:
+        for count in range(len(steps), 0, -1):
+            network = self.recent.get(hash_of(steps[:count])) or self._restored(steps[:count])
+            if network is not None:
+                self._hold(steps[:count], network)
+                return count, network
+        return 0, self.original
+
+    def _restored(self, steps: list[Json]) -> Network | None:
+        if not self.is_saved(steps):
+            return None
+        try:
+            return restore(self.place(steps), self.task.model, self.task.example)
+        except (InputError, UnsafeError) as error:
+            self.damaged(str(error))
+            return None
+
+    def _hold(self, steps: list[Json], network: Network) -> None:
+        self.recent[hash_of(steps)] = network
+        self.recent.move_to_end(hash_of(steps))
+        while len(self.recent) > MOST_IN_MEMORY:
+            self.recent.popitem(last=False)

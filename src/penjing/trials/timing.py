@@ -1,0 +1,118 @@
+"""Timing: files side by side, on this machine or on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from penjing.contract import Latency
+from penjing.device.address import Device
+from penjing.device.runner import RUNTIMES
+from penjing.measure.there import There, measure_there
+from penjing.runtimes.interface import in_order
+from penjing.trials.files import Loaded
+from penjing.trials.instruments import Instruments
+
+LATENCY_SECONDS = 3.0
+
+
+class Timing(Protocol):
+    """Where files are timed.
+
+    Attributes:
+        stretch: how many times longer than it was meant to the timing took, at worst.
+        travel_seconds: what the last sitting took for each file beside the timing.
+        notes: what to know of the place's state during the last sitting.
+    """
+
+    stretch: float
+    travel_seconds: float
+    notes: tuple[str, ...]
+
+    def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
+        """All files in the same windows, by key; the first one's ratio is 1."""
+        ...
+
+    def latency_and_peak(self, baseline: Loaded, file: Loaded) -> tuple[Latency, int | None]:
+        """The latency beside the baseline, and the peak of the memory of a process that runs the
+        file alone; None if only penjing can load it."""
+        ...
+
+
+@dataclass
+class Here:
+    """This machine.
+
+    Attributes:
+        inputs: a single sample.
+    """
+
+    inputs: Any
+    seed: int
+    instruments: Instruments
+    stretch: float = 1.0
+    travel_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
+        """See `Timing`."""
+        sessions = {file.title: file.session for file in files}
+        begin = self.instruments.clock()
+        times = self.instruments.timer(sessions, self.inputs, files[0].title, seconds, self.seed)
+        self.stretch = max(self.stretch, (self.instruments.clock() - begin) / seconds)
+        return {file.key: times[file.title] for file in files}
+
+    def latency_and_peak(self, baseline: Loaded, file: Loaded) -> tuple[Latency, int | None]:
+        """See `Timing`."""
+        latency = self.latencies(_apart(baseline, file), LATENCY_SECONDS)[file.key]
+        path, runtime = file.artifact.path, file.artifact.runtime
+        known = runtime in RUNTIMES
+        return latency, self.instruments.peak(path, self.inputs, runtime) if known else None
+
+
+@dataclass
+class OnDevice:
+    """A device, over SSH."""
+
+    device: Device
+    inputs: Any
+    seed: int
+    instruments: Instruments
+    stretch: float = 1.0
+    travel_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
+        """See `Timing`.
+
+        Raises:
+            RemoteFileError: a file can't be loaded or run there; its `file` is the title.
+            RemoteError: the device is lost.
+        """
+        times = self._sitting(files, seconds).times
+        return {file.key: times[file.title] for file in files}
+
+    def latency_and_peak(self, baseline: Loaded, file: Loaded) -> tuple[Latency, int | None]:
+        """See `Timing`; raises as `latencies` does."""
+        there = self._sitting(_apart(baseline, file), LATENCY_SECONDS, (file.title,))
+        return there.times[file.title], there.peaks[file.title]
+
+    def _sitting(
+        self, files: Sequence[Loaded], seconds: float, alone: Sequence[str] | None = None
+    ) -> There:
+        begin = self.instruments.clock()
+        artifacts = {file.title: file.artifact for file in files}
+        inputs = tuple(in_order(self.inputs, files[0].session.inputs))
+        there = measure_there(
+            self.device, artifacts, inputs, seconds=seconds, seed=self.seed, alone=alone
+        )
+        versions = dict.fromkeys(v for one in there.measurements.values() for v in one.notes)
+        self.notes = (*there.notes, f"there: {', '.join(versions)}")
+        self.travel_seconds = (self.instruments.clock() - begin - seconds) / len(artifacts)
+        return there
+
+
+def _apart(baseline: Loaded, file: Loaded) -> Sequence[Loaded]:
+    """Both, or the baseline alone if the file is its own."""
+    return [baseline] if file.key == baseline.key else [baseline, file]

@@ -1,0 +1,130 @@
+"""Trial: one candidate and what its file measured, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from penjing.contract import Drop, Json, Latency, Measurement
+from penjing.trials.candidate import Candidate
+
+ORIGINAL = "original"
+"""The title of the candidate with an empty recipe, in the target's first runtime."""
+
+
+class Status(StrEnum):
+    """How far a candidate came."""
+
+    BASELINE = "baseline"
+    KEPT = "kept"  # within the budget
+    OVER_BUDGET = "over budget"
+    OVER_ON_TEST = "over on test"  # within it on validation, but test doesn't certify that
+    NOT_TUNED = "not tuned"  # its file was timed, and it went no further
+    NOT_TRIED = "not tried"  # there was no time for it
+    FAILED = "failed"
+
+
+class Extent(Enum):
+    """What of a candidate is wanted."""
+
+    EVERYTHING = "everything"
+    SPEED = "speed"  # what its file takes; its weights are not those that will be judged
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate that a strategy wants tried.
+
+    Attributes:
+        title: of its row, for people.
+        extent: what of it is wanted.
+        must: it is tried even if the end of the time is past.
+        replaces: the key of the candidate whose row it takes, which was timed in its stead.
+        seconds: after which a training ends, should its steps become slower on the way.
+    """
+
+    candidate: Candidate
+    title: str
+    extent: Extent = Extent.EVERYTHING
+    must: bool = False
+    replaces: str | None = None
+    seconds: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The candidate's."""
+        return self.candidate.key
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate and its figures.
+
+    Attributes:
+        title: for people; never taken apart, and nothing is found by it.
+        reason: why it isn't kept, or how its time compares, in one line.
+        artifact: path of its file within the result's folder; None if there is none.
+        sha256: of its file, or of all its files one behind the other.
+        seconds: how long it took to make and measure.
+        making_seconds: of these, how long its network took.
+        pareto: no other candidate is better in drop, latency and bytes at once.
+        replaces: see `Proposal`.
+    """
+
+    candidate: Candidate
+    title: str
+    status: Status
+    reason: str = ""
+    measurement: Measurement = field(default_factory=Measurement)
+    artifact: str | None = None
+    sha256: str | None = None
+    seconds: float = 0.0
+    making_seconds: float = 0.0
+    pareto: bool = False
+    replaces: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The candidate's."""
+        return self.candidate.key
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime that its file is for."""
+        return self.candidate.runtime
+
+    @property
+    def latency(self) -> Latency | None:
+        """Of its file; None if it wasn't timed."""
+        return self.measurement.latency
+
+    @property
+    def drop(self) -> Drop | None:
+        """On validation data; None if it wasn't scored."""
+        return self.measurement.drop
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of its passes."""
+        return [str(step["method"]) for step in self.candidate.recipe]
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data, the inverse of `from_json`."""
+        own = {name: getattr(self, name) for name in _PLAIN}
+        figures = {"measurement": self.measurement.to_json()}
+        return {"key": self.key, **self.candidate.to_json(), **own, **figures}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Trial:
+        """Read what `to_json` wrote, or a row of an older result, whose titles were names."""
+        own = {name: data[name] for name in _PLAIN if name in data}
+        own |= {"title": data.get("title", data.get("name")), "status": Status(data["status"])}
+        figures = Measurement.from_json(data["measurement"])
+        return cls(Candidate.from_json(data), measurement=figures, **own)
+
+
+_PLAIN = (
+    "title", "status", "reason", "artifact", "sha256", "seconds", "making_seconds", "pareto",
+    "replaces",
+)  # fmt: skip

@@ -1,0 +1,159 @@
+"""Verdicts: what each method gave on this target, from the figures of the candidates' files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penjing.contract import Json, Latency, Measurement
+from penjing.trials.comparison import Comparison, compared
+from penjing.trials.recipe import undemanded
+from penjing.trials.result import Result
+from penjing.trials.trial import Status, Trial
+
+PAYS = "pays: faster, and keeps the budget"
+SMALLER = "smaller but not faster"
+NOTHING = "not worth it: neither faster nor smaller"
+UNKNOWN = "whether it is faster, other load kept from being told"
+ROUNDING = ("Binarize", "MixedPrecision", "Quantize", "Ternarize")
+"""The passes that make integers."""
+LITTLE = 0.9  # of the fastest float file's time; what takes more has gained little
+
+
+def verdicts(result: Result) -> tuple[str, ...]:
+    """A line for each candidate that was measured, against what it was made from.
+
+    That is the original, the same recipe in the original's runtime and precision where the
+    candidate's are others, or the candidates whose recipe lacks something of its own: what was
+    pruned and quantized is held against what was only pruned and against what was only quantized,
+    so that the lines say which of them paid. A method without any measured candidate gets a line
+    that says why.
+    """
+    judged = [one for one in result.trials if _is_measured(one)]
+    if not _is_measured(result.baseline):
+        return ()
+    lines = [
+        _line(one, rival, result)
+        for one in judged
+        for rival in _rivals(one, judged, result.baseline) or [result.baseline]
+    ]
+    if best := _integers_against_floats(result, judged):
+        lines.append(best)
+    known = {name for one in judged for name in one.methods}
+    for one in result.trials:
+        for name in one.methods:
+            if name not in known:
+                known.add(name)
+                lines.append(f"{name}: no verdict; {one.title}: {one.reason or one.status}")
+    return tuple(lines)
+
+
+def _is_measured(one: Trial) -> bool:
+    m = one.measurement
+    return not (m.drop is None or m.latency is None or m.file_bytes is None)
+
+
+def _rivals(one: Trial, others: Sequence[Trial], baseline: Trial) -> list[Trial]:
+    """Those whose recipe is a part of the candidate's, and of no longer such part; for another
+    runtime or precision than the original's, the same recipe in those, but for what the runtime
+    demands. Of several with one recipe, the one that was made in the candidate's own way."""
+    every = [baseline, *others]
+    usual = [other for other in every if _way(other) == _way(baseline)]
+    same = [other for other in usual if _steps(other) == _steps(one)]
+    if _way(one) != _way(baseline) and same:
+        return same[:1]
+    parts = [other for other in every if _is_part(_steps(other), _steps(one))]
+    parts = [
+        part for part in parts if not any(_is_part(_steps(part), _steps(other)) for other in parts)
+    ]
+    found: list[Trial] = []
+    for part in sorted(parts, key=lambda part: (_way(part) != _way(one), part not in usual)):
+        if all(_steps(part) != _steps(known) for known in found):
+            found.append(part)
+    return [part for part in parts if part in found]
+
+
+def _steps(one: Trial) -> list[Json]:
+    return undemanded(one.candidate.recipe)
+
+
+def _way(one: Trial) -> tuple[str, str]:
+    return one.candidate.runtime, one.candidate.floats
+
+
+def _is_part(some: Sequence[Json], more: Sequence[Json]) -> bool:
+    """Whether the recipe `some` is `more` with one pass or several left out."""
+    rest = iter(more)
+    return len(some) < len(more) and all(any(one == other for other in rest) for one in some)
+
+
+def _line(one: Trial, rival: Trial, result: Result) -> str:
+    mine, theirs = one.measurement, rival.measurement
+    assert mine.drop is not None
+    assert theirs.drop is not None
+    alone = rival is result.baseline
+    points = (0.0 if alone else theirs.drop.drop) - mine.drop.drop
+    bound = f" (bound {0.0 - mine.drop.bound:+.2f})" if alone else ""
+    times = _compared(one, rival)
+    size = _bytes(mine) / max(_bytes(theirs), 1)
+    return (
+        f"{one.title} against {rival.title}: {points:+.2f} points{bound}, {_figures(times)}, "
+        f"{size:.3f} of the bytes: {_conclusion(one, rival, times, size)}"
+    )
+
+
+def _figures(times: Comparison) -> str:
+    mark = ", disturbed" if times.disturbed else ""
+    return f"{times.ratio:.3f} of the time ({times.low:.3f} - {times.high:.3f}{mark})"
+
+
+def _conclusion(one: Trial, rival: Trial, times: Comparison, size: float) -> str:
+    if one.status == rival.status != Status.KEPT:  # what it added isn't to blame
+        gain = "faster" if times.faster else "smaller" if size < 1 else "no gain"
+        return f"{gain}, but {rival.title} is {rival.status} already"
+    if one.status != Status.KEPT:
+        return f"not worth it: {one.status}"
+    if times.faster:
+        return PAYS
+    if times.disturbed:
+        return f"{'smaller' if size < 1 else 'not smaller'}; {UNKNOWN}"
+    if size < 1:
+        return f"{SMALLER}, it is slower" if times.slower else SMALLER
+    return NOTHING
+
+
+def _integers_against_floats(result: Result, judged: Sequence[Trial]) -> str:
+    """How the fastest integer file of any runtime compares with the fastest float file of any:
+    the original's runtime may be slow with one of them. Empty if there aren't both, or if the one
+    is held against the other already."""
+    fits = (Status.KEPT, Status.BASELINE)
+    able = [one for one in (result.baseline, *judged) if one.status in fits]
+    able = [one for one in able if not _latency(one).disturbed or one is result.baseline]
+    files: dict[bool, Trial] = {}
+    for one in sorted(able, key=lambda one: _latency(one).ratio):
+        files.setdefault(any(name in ROUNDING for name in one.methods), one)
+    if len(files) < 2:
+        return ""
+    mine, theirs = files[True], files[False]
+    if theirs in _rivals(mine, judged, result.baseline):
+        return ""
+    times = _compared(mine, theirs)
+    little = times.ratio > LITTLE or not times.faster
+    return (
+        f"{mine.title}, the fastest integer file that keeps the budget, takes {_figures(times)} "
+        f"of {theirs.title}, the fastest float file: integers "
+        f"{'gain little here' if little else 'pay'}"
+    )
+
+
+def _compared(one: Trial, rival: Trial) -> Comparison:
+    return compared(_latency(one), _latency(rival))
+
+
+def _latency(one: Trial) -> Latency:
+    assert one.measurement.latency is not None
+    return one.measurement.latency
+
+
+def _bytes(one: Measurement) -> int:
+    assert one.file_bytes is not None
+    return one.file_bytes

@@ -1,0 +1,176 @@
+"""View: what the events of a ledger amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from penjing.contract import Drop, Json, Latency
+from penjing.trials.candidate import Candidate
+from penjing.trials.choice import choose, with_pareto
+from penjing.trials.promise import Promise
+from penjing.trials.result import Result
+from penjing.trials.trial import Status, Trial
+from penjing.trials.verdicts import verdicts
+
+PROVEN = ("best", "reason", "test_score", "test_baseline", "test_looks", "notes")
+"""Of a result, what the test data decides."""
+INTERRUPTED = (
+    "interrupted: what was finished by then is measured, the test data decided nothing; `resume` "
+    "goes on"
+)
+
+
+@dataclass
+class View:
+    """A result that grows by one event after the other.
+
+    Attributes:
+        begun: the result before anything was measured.
+        known: the newest trial of each candidate, by key, in the order of the rows.
+        proposed: all candidates that were begun.
+        replaced: the keys of those whose row another one has taken.
+        proven: what the test data said; None until then.
+        delivered: whether the answer's file lies beside `result.json`, as `artifact`.
+    """
+
+    begun: Result
+    known: dict[str, Trial] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
+    proposed: list[Candidate] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    files: tuple[str, ...] = ()
+    promise: Promise | None = None
+    interrupted: bool = False
+    proven: Mapping[str, Json] | None = None
+    delivered: bool = False
+    artifact: str | None = None
+    _result: Result | None = None
+
+    @property
+    def result(self) -> Result:
+        """With the choice, the marks and the verdicts that follow from the trials."""
+        if self._result is None:
+            self._result = self._seen()
+        return self._result
+
+    def _seen(self) -> Result:
+        rows = [trial for key, trial in self.known.items() if key not in self.replaced]
+        marked = with_pareto([self._explained(trial) for trial in rows])
+        own = self.begun.baseline
+        baseline = next((trial for trial in marked if trial.key == own.key), own)
+        trials = [trial for trial in marked if trial.key != own.key]
+        best, why = choose(baseline, trials, self.begun.goal, self.begun.max_drop)
+        notes = (*self.notes, *([INTERRUPTED] if self.interrupted else []))
+        result = replace(
+            self.begun, baseline=baseline, trials=tuple(trials), best=best.key, reason=why,
+            notes=notes, files=self.files, artifact=self.artifact or best.artifact,
+        )  # fmt: skip
+        if self.promise is not None:
+            result = replace(result, certified_by=self.promise.certified_by)
+        if self.proven is not None:
+            result = self._with_proof(result, self.proven)
+        return replace(result, verdicts=verdicts(result))
+
+    def _with_proof(self, result: Result, proven: Mapping[str, Json]) -> Result:
+        told = {name: proven[name] for name in PROVEN} | {"notes": tuple(proven["notes"])}
+        rows = [(trial, proven["rows"].get(trial.key)) for trial in result.trials]
+        trials = tuple(
+            replace(trial, status=Status(row[0]), reason=row[1]) if row else trial
+            for trial, row in rows
+        )
+        drop = Drop(**proven["test_drop"]) if proven["test_drop"] else None
+        result = replace(result, trials=trials, test_drop=drop, **told)
+        artifact = self.artifact or result.answer.artifact
+        return replace(result, artifact=artifact, finished=self.delivered)
+
+    def _explained(self, trial: Trial) -> Trial:
+        """A trial that went no further, with the reason if nobody gave another."""
+        if trial.status != Status.NOT_TUNED or trial.reason:
+            return trial
+        why = "interrupted before it" if self.interrupted else "no time was left for it"
+        return replace(trial, reason=why)
+
+    def begin_again(self) -> None:
+        """Forget what was decided on the trials up to now, for others may come."""
+        self.interrupted, self.proven = False, None
+        self.delivered, self.artifact = False, None
+
+    def add(self, data: Mapping[str, Json]) -> None:
+        """A trial, in the place of an earlier one of its candidate, or of what it replaces."""
+        trial = Trial.from_json(data)
+        place = trial.key if trial.key in self.known else trial.replaces
+        if place in self.known and place != trial.key:
+            self.replaced.add(place)
+            rows = list(self.known.items())
+            at = [key for key, _ in rows].index(place)
+            self.known = dict([*rows[:at], (trial.key, trial), *rows[at:]])
+        else:
+            self.known[trial.key] = trial
+
+    def amend(self, data: Mapping[str, Json]) -> None:
+        """Another status or reason."""
+        changes = {name: data[name] for name in ("status", "reason") if name in data}
+        if "status" in changes:
+            changes["status"] = Status(changes["status"])
+        self.known[data["key"]] = replace(self.known[data["key"]], **changes)
+
+    def time(self, data: Mapping[str, Json]) -> None:
+        """New latencies; one that was disturbed never takes the place of one that was good."""
+        for key, figures in data.items():
+            trial, latency = self.known[key], Latency(**figures)
+            if latency.disturbed and not (trial.latency or latency).disturbed:
+                continue
+            measured = replace(trial.measurement, latency=latency)
+            self.known[key] = replace(trial, measurement=measured)
+
+    def say(self, text: str) -> None:
+        """A note, unless it was said before."""
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+    def promised(self, data: Mapping[str, Json]) -> None:
+        """What certifies."""
+        self.promise = Promise(**data)
+        self.say(self.promise.note)
+
+    def deliver(self, data: Mapping[str, Json]) -> None:
+        """The answer's file lies beside the result."""
+        self.delivered, self.artifact = True, data["artifact"]
+        self.files = tuple(data["files"])
+
+    def take(self, kind: str, data: Any) -> None:
+        """One event more."""
+        if kind in ("trial", "amended", "timed", "resumed"):
+            self.begin_again()
+        if kind == "interrupted":
+            self.interrupted = True
+        elif kind == "proven":
+            self.proven, self.interrupted = data, False
+        elif kind == "proposed":
+            self.proposed.append(Candidate.from_json(data))
+        elif kind == "files":
+            self.files = tuple(data["files"])
+        elif kind == "note":
+            self.say(data["text"])
+        elif kind != "resumed":
+            steps: dict[str, Callable[[Any], None]] = {
+                "trial": self.add, "amended": self.amend, "timed": self.time,
+                "promise": self.promised, "delivered": self.deliver,
+            }  # fmt: skip
+            steps[kind](data)
+        self._result = None
+
+
+def view_of(events: Iterable[tuple[str, Any]]) -> View:
+    """What these events, the first of which began the fit, amount to."""
+    view: View | None = None
+    for kind, data in events:
+        if view is None:
+            begun = Result.from_json(data)
+            view = View(begun, notes=list(begun.notes), files=begun.files)
+        else:
+            view.take(kind, data)
+    assert view is not None
+    return view

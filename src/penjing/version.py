@@ -1,0 +1,3 @@
+"""The version of penjing, which its package is built with too."""
+
+__version__ = "0.1.0"
