@@ -8,6 +8,7 @@ from enum import Enum
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from penjing.batches import Wanted, refuse_generator
 from penjing.contract import LeftAlone
@@ -87,7 +88,7 @@ def _require_labels(name: str, network: Network, task: Task) -> None:
 
 
 def _require_gradients(name: str, network: Network, task: Task) -> None:
-    inputs, targets = _first_batch(name, task)
+    inputs, targets = pytree.tree_map(lambda one: one.to(network.device), _first_batch(name, task))
     args, kwargs = as_call(inputs)
     student = copy.deepcopy(network).eval() if network.training else network
     with torch.enable_grad():
