@@ -32,7 +32,7 @@ from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import find_runtime, installed
-from penjing.task import Task
+from penjing.tasks.task import Task
 
 Row = dict[str, Any]
 COLUMNS = ("runtime", "precision", "images", "same decisions", "worst difference", "accuracy")

@@ -26,10 +26,11 @@ from kept_without_tuning import SAMPLES, accuracy, cifar_task
 from penjing.errors import InputError
 from penjing.measure.prices import price_of_macs
 from penjing.network import Network, capture, find_axes
-from penjing.passes import Compensate, PruneChannels, budget
-from penjing.passes.budget import Budget
+from penjing.passes import Compensate, PruneChannels
+from penjing.passes.structure import budget
+from penjing.passes.structure.budget import Budget
 from penjing.targets import this_machine
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.tools.latency_table import latency_table, require_foretold
 
 Row = dict[str, Any]

@@ -66,7 +66,7 @@ def _capture_and_prune(row: Row, model: Any, x: Any) -> None:
 
     from penjing.network import capture, find_axes
     from penjing.passes import PruneChannels
-    from penjing.task import Task
+    from penjing.tasks.task import Task
 
     row["captured"] = False
     with _stage(row, "capture", "capture_seconds"):
@@ -149,7 +149,7 @@ def _parity(network: Any, x: Any) -> float:
     import torch
 
     from penjing.contract import as_arrays
-    from penjing.runtimes.onnxruntime import OnnxRuntime
+    from penjing.runtimes.onnx.runtime import OnnxRuntime
 
     with tempfile.TemporaryDirectory() as folder:
         runtime = OnnxRuntime()
@@ -166,7 +166,7 @@ def _outputs(network: Any, x: Any) -> list[Any]:
     """All tensors that the network gives."""
     from torch.utils import _pytree as pytree
 
-    from penjing.task import as_call
+    from penjing.tasks.task import as_call
 
     args, kwargs = as_call(x)
     return pytree.tree_leaves(network(*args, **kwargs))
@@ -231,7 +231,7 @@ def _calibrate(model: Any, x: Any) -> None:
     """
     import torch
 
-    from penjing.task import as_call
+    from penjing.tasks.task import as_call
 
     norms = [
         one

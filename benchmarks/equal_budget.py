@@ -33,9 +33,9 @@ from penjing.measure.costs import costs
 from penjing.measure.scores import drop
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, PruneChannels
-from penjing.passes.budget import Budget
-from penjing.reference import find_task
-from penjing.task import Task
+from penjing.passes.structure.budget import Budget
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
 

@@ -29,11 +29,11 @@ from penjing.contract import Artifact
 from penjing.measure.parity import parity
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels, Quantize
-from penjing.runtimes.ethosu import EthosU
+from penjing.runtimes.ethosu.by_tflite import EthosU
+from penjing.runtimes.ethosu.vela import SYSTEMS, ByVela, estimate_of
 from penjing.runtimes.registry import ENTRIES
-from penjing.runtimes.tflite_export import to_tflite
-from penjing.runtimes.vela import SYSTEMS, ByVela, estimate_of
-from penjing.task import Task
+from penjing.runtimes.tflite.export import to_tflite
+from penjing.tasks.task import Task
 
 ACCELERATORS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
 KEEP = 0.5
@@ -98,7 +98,7 @@ def row_of(task: Task, network: Network, runtime: ByVela, file: Artifact) -> dic
 
 def through_executorch(task: Task, network: Network, accelerator: str) -> list[dict[str, Any]]:
     """A row for penjing's file and one for what Arm's quantizer makes of the task's model."""
-    from penjing.runtimes.executorch_ethosu import ExecuTorchEthosU
+    from penjing.runtimes.ethosu.by_executorch import ExecuTorchEthosU
 
     runtime, system = ExecuTorchEthosU(accelerator), SYSTEMS[accelerator.rpartition("-")[0]]
     with tempfile.TemporaryDirectory() as folder:

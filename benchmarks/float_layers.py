@@ -26,7 +26,7 @@ from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.registry import find_runtime
 from penjing.search.strategies.rounding import in_float
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.trials.float_layers import slower_layers
 from penjing.trials.instruments import Instruments
 

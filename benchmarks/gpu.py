@@ -36,11 +36,11 @@ from penjing.measure.latency import compare
 from penjing.measure.scores import score
 from penjing.network import capture
 from penjing.passes import PruneChannels, Quantize, Tune
-from penjing.reference import find_task
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.targets import this_gpu
-from penjing.task import Task
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 
 Row = dict[str, Any]

@@ -21,8 +21,8 @@ from penjing.measure.parity import parity
 from penjing.measure.scores import score
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.task import Task
 
 
 def progress(name: str) -> Callable[[str, float], None]:

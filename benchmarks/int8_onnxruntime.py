@@ -21,9 +21,9 @@ from peers import SAMPLES, calibration, quantize_static
 
 from penjing.measure.latency import compare
 from penjing.network import capture
-from penjing.passes.quantize import Quantize
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.passes.rounding.quantize import Quantize
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.task import Task
 
 
 def accuracy(task: Task, session: Any) -> float | None:

@@ -23,10 +23,10 @@ from networks import cifar_task
 from torch import nn
 from torch.nn import functional
 
-from penjing.data import Arrays, first
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, Merge, PruneChannels
-from penjing.task import Task
+from penjing.tasks.data import Arrays, first
+from penjing.tasks.task import Task
 from penjing.tune.recalibrate import recalibrate
 
 Row = dict[str, Any]

@@ -28,7 +28,7 @@ from penjing.contract import Array
 from penjing.measure.scores import drop
 from penjing.network import Network, capture
 from penjing.passes import MixedPrecision, Quantize, Reconstruct
-from penjing.task import Task
+from penjing.tasks.task import Task
 
 Row = dict[str, Any]
 SAMPLES = 1024

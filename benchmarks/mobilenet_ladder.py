@@ -28,14 +28,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from penjing.contract import Array, Plan
-from penjing.data import Arrays
 from penjing.measure.scores import drop, score
 from penjing.network import Network, capture, carry_out
-from penjing.network.layers import LAYERS
+from penjing.network.graph.layers import LAYERS
 from penjing.passes import CorrectBias, Equalize, Quantize
-from penjing.reference import find_task
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.data import Arrays
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
 

@@ -12,8 +12,8 @@ from data_folder import require
 from torch import Tensor, nn
 from torch.nn import functional
 
-from penjing.data import Arrays
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 
 EXAMPLE = str(Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py")
 """The task of ResNet-20 on JPEG-compressed CIFAR-10."""

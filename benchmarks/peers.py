@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from penjing.data import first
 from penjing.network import capture
 from penjing.quiet import quiet_below
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.data import first
+from penjing.tasks.task import Task
 
 SAMPLES = 512
 Peer = Callable[[Task, Path], list[bytes]]

@@ -20,8 +20,8 @@ from penjing.measure.parity import parity
 from penjing.measure.scores import score
 from penjing.network import capture
 from penjing.passes import Quantize
-from penjing.runtimes.onnx_providers import HEXAGONS, OnQnn
-from penjing.task import Task
+from penjing.runtimes.onnx.providers import HEXAGONS, OnQnn
+from penjing.tasks.task import Task
 
 COLUMNS = ("model", "npu", "precision", "units", "worst", "same", "accuracy", "file_bytes")
 SAMPLES = 512

@@ -30,7 +30,7 @@ from penjing.contract import Array
 from penjing.measure.scores import drop
 from penjing.network import capture
 from penjing.passes import Gptq, Pass, Quantize, Reconstruct
-from penjing.task import Task
+from penjing.tasks.task import Task
 
 Row = dict[str, Any]
 WIDTHS = ((8, 8), (4, 8), (4, 4), (3, 8), (2, 8))

@@ -36,12 +36,12 @@ from without_vnni import processor, run
 
 from penjing.measure.latency import compare
 from penjing.network import Network, capture
-from penjing.passes.quantize import Quantize
+from penjing.passes.rounding.quantize import Quantize
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.runtimes.openvino import OpenVino
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.runtimes.openvino.runtime import OpenVino
+from penjing.tasks.task import Task
 
 Array = np.ndarray[Any, Any]
 LAYER_IMAGES = 16

@@ -30,16 +30,16 @@ from harness import progress
 from networks import EXAMPLE
 from torch import Tensor, nn
 
-from penjing.data import Arrays
 from penjing.measure.scores import drop
 from penjing.network import Network, capture, restore, save
-from penjing.network.layers import LAYERS
-from penjing.network.lockstep import Lockstep
-from penjing.network.packed_bits import packed_bits
+from penjing.network.graph.layers import LAYERS
+from penjing.network.lowering.packed_bits import packed_bits
+from penjing.network.study.activation_cache import Lockstep
 from penjing.passes import Binarize, Ternarize, Tune
-from penjing.reference import find_task
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.data import Arrays
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 
 Row = dict[str, Any]

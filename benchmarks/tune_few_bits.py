@@ -27,8 +27,8 @@ from penjing.contract import Array
 from penjing.measure.scores import drop
 from penjing.network import Network, capture, restore, save
 from penjing.passes import Pass, Quantize, Reconstruct, Tune
-from penjing.reference import find_task
-from penjing.task import Task
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 
 Row = dict[str, Any]

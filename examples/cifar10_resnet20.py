@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from penjing.data import Arrays
 from penjing.errors import InputError
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset
 
-from penjing.data import Arrays, image_folder, npz
-from penjing.task import Metric, Task, correct
+from penjing.tasks.data import Arrays, image_folder, npz
+from penjing.tasks.task import Metric, Task, correct
 
 CLASSES = 4
 

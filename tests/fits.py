@@ -8,7 +8,7 @@ from typing import Any
 from penjing.contract import Json, Measurement
 from penjing.search import fit as fitting
 from penjing.search.options import FitOptions
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial

@@ -23,7 +23,7 @@ from penjing.network import capture
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.tools.inputs import opened, random_inputs, require_runs
 
 RUNTIMES = ("onnxruntime", "openvino", "executorch", "litert")

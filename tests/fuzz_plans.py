@@ -30,7 +30,7 @@ from penjing.contract import Plan
 from penjing.errors import PenjingError
 from penjing.files import sha256_of
 from penjing.network import Network, capture
-from penjing.network.edit import EDITS
+from penjing.network.edits.table import EDITS
 from penjing.network.save import FORMAT, restore
 from penjing.passes import (
     Binarize,
@@ -42,7 +42,7 @@ from penjing.passes import (
     Reconstruct,
     Ternarize,
 )
-from penjing.task import Task
+from penjing.tasks.task import Task
 
 CANARY = "penjing_canary"
 SING = f'setattr(__import__("builtins"), "{CANARY}", 1)'

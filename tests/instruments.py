@@ -16,16 +16,16 @@ import torch
 from torch import nn
 
 from penjing.contract import Array, Artifact, Input, Latency, Placement, Session, as_arrays
-from penjing.data import Arrays
 from penjing.files import sha256_of, write_atomically
 from penjing.network import Network
-from penjing.network.fake_quantized import grids
+from penjing.network.edits.fake_quantize import grids
 from penjing.runtimes import registry
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import Entry
 from penjing.search import folder
 from penjing.targets import Target, this_machine
-from penjing.task import Task, as_call, cross_entropy
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task, as_call, cross_entropy
 from penjing.trials.files import STEM
 from penjing.trials.instruments import Instruments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from penjing.task import Task
+from penjing.tasks.task import Task
 
 
 def pairwise(values: Tensor, weights: Tensor) -> Tensor:

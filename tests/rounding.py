@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from penjing.network import Network
-from penjing.task import Task
+from penjing.tasks.task import Task
 from tests.reference_networks import build
 
 

@@ -17,9 +17,9 @@ from torch.nn import functional
 from penjing.contract import Artifact, Estimate, Session, as_arrays
 from penjing.errors import UnsafeError
 from penjing.network import Network, capture
-from penjing.passes.quantize import Quantize
+from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.contract import Runtime
-from penjing.task import Task, as_call
+from penjing.tasks.task import Task, as_call
 from tests.test_onnxruntime import Two
 from tests.test_quantize import Chained, Small
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from penjing.data import Arrays
-from penjing.task import Task, cross_entropy
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task, cross_entropy
 
 
 class Slow:

@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from penjing.contract import Plan
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.measure.costs import costs
 from penjing.measure.latency_table import LatencyTable, interpolated, require_additive
 from penjing.measure.prices import PriceList, price_of_macs, price_of_params
 from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import PruneChannels
-from penjing.passes.budget import Budget
-from penjing.passes.widths import Widths
+from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.widths import Widths
 from penjing.targets import find_target, this_machine
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.tools import latency_table as search
 from penjing.trials import recipe as recipes
 from tests.reference_networks import NETWORKS, build

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from penjing.data import Arrays
 from penjing.network import Network, capture
-from penjing.network.as_convolutions import AVERAGES, Kind, write_as_convolutions
-from penjing.passes.quantize import Quantize
-from penjing.task import Task
+from penjing.network.lowering.as_convolutions import AVERAGES, Kind, write_as_convolutions
+from penjing.passes.rounding.quantize import Quantize
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from tests.reference_networks import build
 
 aten = torch.ops.aten

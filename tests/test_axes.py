@@ -13,9 +13,9 @@ from torch.nn import functional
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import capture, carry_out, find_axes, mask
-from penjing.network.axes import Axis, Concat, Pin, Product, join, kept, resolve, size
+from penjing.network.axes.algebra import Axis, Concat, Pin, Product, join, kept, resolve, size
 from penjing.passes import PruneChannels
-from penjing.task import Task
+from penjing.tasks.task import Task
 from tests.reference_networks import NETWORKS, build
 
 WHY = Pin("test")

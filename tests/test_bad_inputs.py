@@ -18,7 +18,7 @@ from penjing import cli
 from penjing.contract import Latency
 from penjing.measure.there import _state
 from penjing.network import capture
-from penjing.runtimes import onnx_export
+from penjing.runtimes.onnx import export as onnx_export
 from penjing.search.preflight import check_options
 from penjing.trials.files import Loaded
 from penjing.trials.timing import Here
@@ -138,7 +138,7 @@ def test_a_bug_is_no_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("penjing.reference.find_task", broken)
+    monkeypatch.setattr("penjing.tasks.reference.find_task", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         _run(["profile", "digits"], monkeypatch)
 

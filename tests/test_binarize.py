@@ -17,12 +17,12 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import Network, capture, carry_out, restore, save
-from penjing.network.layers import LAYERS
-from penjing.network.lockstep import Lockstep
-from penjing.network.packed_bits import packed_bits
+from penjing.network.graph.layers import LAYERS
+from penjing.network.lowering.packed_bits import packed_bits
+from penjing.network.study.activation_cache import Lockstep
 from penjing.passes import Binarize, Tune
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 
 

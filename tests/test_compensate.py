@@ -10,11 +10,11 @@ from torch import nn
 
 from penjing.arith.least_squares import NormalEquations
 from penjing.contract import Plan
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import Compensate, PruneChannels
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from tests.reference_networks import NETWORKS, build
 
 

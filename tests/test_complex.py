@@ -10,8 +10,8 @@ from torch import Tensor, fft, nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.complex import without_complex
-from penjing.network.shapes import values
+from penjing.network.graph.shapes import values
+from penjing.network.lowering.complex import without_complex
 
 
 class Mixed(nn.Module):

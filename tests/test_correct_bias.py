@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, restore, save
-from penjing.network.fake_quantized import unrounded, weight_grids
-from penjing.network.lockstep import Lockstep
+from penjing.network.edits.fake_quantize import unrounded, weight_grids
+from penjing.network.study.activation_cache import Lockstep
 from penjing.passes import CorrectBias, Equalize, Quantize
-from penjing.task import Task
+from penjing.tasks.task import Task
 
 
 class Biased(nn.Module):

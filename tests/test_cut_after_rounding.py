@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from penjing.contract import Plan
-from penjing.data import Arrays
 from penjing.measure.costs import costs
 from penjing.measure.parity import departs, parity
 from penjing.network import Network, capture, carry_out, find_axes, mask
-from penjing.network.fake_quantized import scale_names
+from penjing.network.edits.fake_quantize import scale_names
 from penjing.passes import (
     Binarize,
     CorrectBias,
@@ -25,10 +24,11 @@ from penjing.passes import (
     Quantize,
     Ternarize,
 )
-from penjing.passes.budget import Budget
-from penjing.passes.importance import Criterion, importances
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.importance import Criterion, importances
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from tests.reference_networks import NETWORKS, build
 
 Recipe = tuple[Pass, ...]

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from penjing.batches import Reading, Wanted, number_of_batches, reading
-from penjing.checks import check, require_scores
 from penjing.contract import Measurement
-from penjing.data import Arrays, calibration
 from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import capture
-from penjing.overlap import require_apart
 from penjing.report.table import headings
-from penjing.splits import with_validation
-from penjing.task import Metric, Task
+from penjing.tasks.batches import Reading, Wanted, number_of_batches, reading
+from penjing.tasks.checks import check, require_scores
+from penjing.tasks.data import Arrays, calibration
+from penjing.tasks.overlap import require_apart
+from penjing.tasks.splits import with_validation
+from penjing.tasks.task import Metric, Task
 from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train

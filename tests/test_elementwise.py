@@ -9,12 +9,12 @@ from torch.nn import functional
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network import Network, capture
-from penjing.network.as_convolutions import write_as_convolutions
-from penjing.network.fake_quantized import grids
-from penjing.network.fold import split_silu
-from penjing.passes.places import CLAMPS
-from penjing.passes.quantize import Quantize
-from penjing.task import Task
+from penjing.network.edits.fake_quantize import grids
+from penjing.network.edits.fold import split_silu
+from penjing.network.lowering.as_convolutions import write_as_convolutions
+from penjing.passes.rounding.places import CLAMPS
+from penjing.passes.rounding.quantize import Quantize
+from penjing.tasks.task import Task
 from tests.reference_networks import NETWORKS, build
 from tests.runtime_networks import Gated
 

@@ -13,20 +13,20 @@ import torch
 from torch import nn
 
 from penjing.contract import Artifact, Drop, Latency, Measurement
-from penjing.data import Arrays
 from penjing.errors import MachineError
 from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.fake_quantized import value_grids
+from penjing.network.edits.fake_quantize import value_grids
 from penjing.runtimes import registry
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.registry import Entry
 from penjing.search.schedule import Schedule
 from penjing.search.strategies.rounding import Rounding
 from penjing.search.study import Study
 from penjing.search.ways import Way, Ways
 from penjing.targets import this_machine
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
 from penjing.trials.trial import ORIGINAL, Status, Trial

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
-from penjing.network.scaling import Reach, by_channel, reaches
+from penjing.network.edits.scaling import Reach, by_channel, reaches
 from penjing.passes import Equalize, Quantize
-from penjing.task import Task
+from penjing.tasks.task import Task
 from tests.reference_networks import NETWORKS, build
 
 

@@ -15,10 +15,10 @@ from penjing.contract import Artifact
 from penjing.errors import InputError, UnsafeError
 from penjing.measure.parity import parity
 from penjing.network import Network, capture
-from penjing.passes.quantize import Quantize
+from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES, runtime_of
 from penjing.targets import find_target
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.tools.inputs import open_file
 from tests.runtime_networks import assert_estimated_by_vela, gap, network_of
 from tests.test_quantize import Small
@@ -29,8 +29,9 @@ if ENTRIES["ethosu"].missing:
 from penjing.quiet import quiet
 
 with quiet():
-    from penjing.runtimes import ethosu, tflite_file
-    from penjing.runtimes.ethosu import EthosU
+    from penjing.runtimes.ethosu import by_tflite as ethosu
+    from penjing.runtimes.tflite import file as tflite_file
+    from penjing.runtimes.ethosu.by_tflite import EthosU
 
 ACCELERATORS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
 

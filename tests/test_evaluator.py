@@ -12,7 +12,7 @@ from penjing import cli
 from penjing.contract import Artifact
 from penjing.errors import BugError
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import grids
+from penjing.network.edits.fake_quantize import grids
 from penjing.passes import PruneChannels, Quantize, Tune
 from penjing.trials.networks import Networks
 from penjing.trials.recipe import to_json

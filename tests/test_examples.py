@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import penjing
 from penjing.cli import app
 from penjing.errors import InputError
-from penjing.reference import find_task
+from penjing.tasks.reference import find_task
 from penjing.trials.result import Result
 from tests.instruments import Direct, Slowly, Told, only, small_task
 

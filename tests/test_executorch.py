@@ -12,11 +12,11 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.fake_quantized import weight_grids
-from penjing.network.integers import Form, with_integers
-from penjing.passes.quantize import Quantize
+from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.lowering.integers import Form, with_integers
+from penjing.passes.rounding.quantize import Quantize
 from penjing.targets import find_target
-from penjing.task import Task
+from penjing.tasks.task import Task
 from tests.runtime_networks import (
     Maker,
     assert_damage_is_refused,
@@ -28,8 +28,8 @@ from tests.runtime_networks import (
 )
 
 pytest.importorskip("executorch", reason="needs executorch; pip install 'penjing[executorch]'")
-from penjing.runtimes.executorch import ExecuTorch
-from penjing.runtimes.executorch_xnnpack_form import for_xnnpack
+from penjing.runtimes.executorch.runtime import ExecuTorch
+from penjing.runtimes.executorch.xnnpack_form import for_xnnpack
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports and exports
 

@@ -16,18 +16,18 @@ from penjing.contract import Array, Artifact
 from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import Network, capture
-from penjing.passes.quantize import Quantize
+from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES, runtime_of
 from penjing.targets import find_target
-from penjing.task import Task
+from penjing.tasks.task import Task
 from tests.runtime_networks import Gated, assert_damage_is_refused, assert_estimated_by_vela
 from tests.test_quantize import Small
 
 if missing := ENTRIES["executorch-ethosu"].missing:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
-from penjing.runtimes.ethosu import EthosU
-from penjing.runtimes.executorch_ethosu import NOT_CODES, ExecuTorchEthosU
+from penjing.runtimes.ethosu.by_executorch import NOT_CODES, ExecuTorchEthosU
+from penjing.runtimes.ethosu.by_tflite import EthosU
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports and exports
 

@@ -14,16 +14,16 @@ import torch
 from torch import nn
 
 from penjing.contract import Array, Artifact, Parity
-from penjing.data import Arrays
 from penjing.errors import DivergenceError, InputError, UnsafeError
 from penjing.measure.parity import departs, parity, wilson
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import unrounded
-from penjing.network.layers import LAYERS
+from penjing.network.edits.fake_quantize import unrounded
+from penjing.network.graph.layers import LAYERS
 from penjing.passes import Quantize
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import this_machine
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.tools.export import export, verify
 from penjing.trials.divergence import first_divergence
 from tests.reference_networks import self_taught

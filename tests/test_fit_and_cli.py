@@ -15,10 +15,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from penjing.cli import app
-from penjing.data import Arrays
-from penjing.reference import find_task
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.data import Arrays
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
 from penjing.trials.result import Result
 from tests.fits import fit
 from tests.instruments import Told, only

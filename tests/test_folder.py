@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from penjing.cli import _what_is_there
 from penjing.contract import Drop, Measurement
-from penjing.data import Arrays
 from penjing.errors import DiskError, InputError, MachineError, PenjingError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.network import capture
@@ -38,7 +37,8 @@ from penjing.search.folder import (
 )
 from penjing.search.study import Study
 from penjing.targets import find_target
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.trials.files import CANDIDATES, STEM
 from penjing.trials.identity import identity
 from penjing.trials.ledger import LEDGER, Ledger

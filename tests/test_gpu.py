@@ -10,7 +10,7 @@ import torch
 
 from penjing.network import capture
 from penjing.passes import Quantize, Tune
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.targets import find_target, this_gpu
 from penjing.tools.bench import bench

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from penjing.contract import Artifact, as_arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import weight_grids
+from penjing.network.edits.fake_quantize import weight_grids
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.onnx_export import to_onnx
-from penjing.runtimes.onnx_half import halve
-from penjing.runtimes.onnx_weights import fold_when_loaded
-from penjing.runtimes.onnxruntime import OnnxRuntime, OnnxSession
+from penjing.runtimes.onnx.export import to_onnx
+from penjing.runtimes.onnx.fold_weights import fold_when_loaded
+from penjing.runtimes.onnx.half import halve
+from penjing.runtimes.onnx.runtime import OnnxRuntime, OnnxSession
 from penjing.runtimes.registry import find_runtime, installed
 from penjing.targets import find_target, this_machine
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.tools import export as exporting
 from penjing.tools.export import export
 from penjing.trials.divergence import first_divergence
@@ -240,7 +240,7 @@ def test_weights_that_the_litert_converter_keeps_real_are_refused(
 ) -> None:
     if "litert" not in installed():
         pytest.skip("needs litert")
-    from penjing.runtimes import tflite_weights
+    from penjing.runtimes.tflite import weights as tflite_weights
 
     monkeypatch.setattr(tflite_weights, "round_weights", lambda *_: None)
     task, network = _task("linear")

@@ -16,8 +16,8 @@ from onnx import helper, numpy_helper
 
 from penjing.errors import InputError, PenjingError, UnsafeError
 from penjing.files import sha256
-from penjing.runtimes.onnx_scan import MOST_TENSORS, require_plain
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.runtimes.onnx.scan import MOST_TENSORS, require_plain
 from penjing.runtimes.registry import ENTRIES
 from penjing.tools import quarantine
 from penjing.tools.bench import bench

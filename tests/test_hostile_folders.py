@@ -13,8 +13,8 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.allowed import PARAMETERS
-from penjing.network.edit import EDITS
+from penjing.network.edits.allowed import PARAMETERS
+from penjing.network.edits.table import EDITS
 from penjing.network.save import OLDEST, restore, save
 from penjing.strict_json import parse
 from tests.crafted_folders import HONEST, UNSAFE, said

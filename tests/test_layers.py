@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import fx
 
-from penjing.network.arguments import argument, read_by, set_argument
-from penjing.network.layers import Layer
-from penjing.network.rows import groups_of
+from penjing.network.graph.arguments import argument, read_by, set_argument
+from penjing.network.graph.layers import Layer
+from penjing.network.study.rows import groups_of
 
 aten = torch.ops.aten
 

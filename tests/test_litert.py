@@ -15,11 +15,11 @@ from penjing.contract import Artifact
 from penjing.errors import InputError, UnsafeError
 from penjing.measure.parity import parity
 from penjing.network import Network, capture
-from penjing.network.integers import with_integers
-from penjing.passes.quantize import Quantize
+from penjing.network.lowering.integers import with_integers
+from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES
 from penjing.targets import find_target
-from penjing.task import Task
+from penjing.tasks.task import Task
 from tests.test_onnxruntime import Two
 from tests.test_quantize import Small
 
@@ -29,8 +29,8 @@ if ENTRIES["litert"].missing:
 from penjing.quiet import quiet
 
 with quiet():
-    from penjing.runtimes import tflite_file
-    from penjing.runtimes.litert import LiteRt
+    from penjing.runtimes.tflite import file as tflite_file
+    from penjing.runtimes.tflite.runtime import LiteRt
 
 Lowered = tuple[Network, Artifact, Task]
 

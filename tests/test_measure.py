@@ -18,7 +18,7 @@ from penjing.measure.bounds import least_samples, upper_bound
 from penjing.measure.latency import compare
 from penjing.measure.parity import parity
 from penjing.network import capture
-from penjing.task import ACCURACY, Metric
+from penjing.tasks.task import ACCURACY, Metric
 from tests.reference_networks import build
 
 

@@ -15,12 +15,12 @@ from penjing.arith.knapsack import choose
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import weight_grids
+from penjing.network.edits.fake_quantize import weight_grids
 from penjing.passes import MixedPrecision, Quantize
-from penjing.passes.sensitivity import sensitivities
-from penjing.runtimes.onnx_profile import weight_bytes
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.passes.rounding.sensitivity import sensitivities
+from penjing.runtimes.onnx.profile import weight_bytes
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.task import Task
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,10 +12,10 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from penjing.network import Network, capture
-from penjing.network.integers import INTEGERS
-from penjing.runtimes.onnx_matmul_nbits import with_matmul_nbits
-from penjing.runtimes.onnx_profile import seconds_by_layer, weight_bytes
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.network.lowering.integers import INTEGERS
+from penjing.runtimes.onnx.matmul_nbits import with_matmul_nbits
+from penjing.runtimes.onnx.profile import seconds_by_layer, weight_bytes
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 
 
 class Grouped(nn.Module):

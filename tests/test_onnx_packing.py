@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from penjing.arith.packing import ternary_bytes
 from penjing.network import Network, capture
-from penjing.network.integers import with_integers
-from penjing.passes.quantize import Quantize
-from penjing.runtimes import onnxruntime as runtime
-from penjing.runtimes.onnx_packing import FUNCTIONS, pack_weights
-from penjing.runtimes.onnx_profile import seconds_by_layer, weight_bytes
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.network.lowering.integers import with_integers
+from penjing.passes.rounding.quantize import Quantize
+from penjing.runtimes.onnx import runtime
+from penjing.runtimes.onnx.packing import FUNCTIONS, pack_weights
+from penjing.runtimes.onnx.profile import seconds_by_layer, weight_bytes
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.task import Task
 
 CODES = {
     "1 bit": [-1, 1], "ternary": [-1, 0, 1], "2 bits": [-2, -1, 0, 1],

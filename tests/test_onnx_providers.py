@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from penjing.errors import InputError, PenjingError
 from penjing.network import capture
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.onnx_export import BATCH
-from penjing.runtimes.onnx_providers import OnProvider, OnQnn, OnTensorRt
-from penjing.runtimes.onnx_session import OnnxSession, Provider
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.export import BATCH
+from penjing.runtimes.onnx.providers import OnProvider, OnQnn, OnTensorRt
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.runtimes.onnx.session import OnnxSession, Provider
 from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.targets import find_target
 from penjing.tools.inputs import open_file

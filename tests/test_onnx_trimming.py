@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from penjing.network import capture
-from penjing.passes.quantize import Quantize
-from penjing.runtimes import onnx_export as runtime
-from penjing.runtimes.onnx_trimming import trim
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.passes.rounding.quantize import Quantize
+from penjing.runtimes.onnx import export as runtime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.runtimes.onnx.trimming import trim
+from penjing.tasks.task import Task
 from tests.reference_networks import build
 from tests.test_quantize import Small
 

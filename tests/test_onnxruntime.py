@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from penjing.errors import InputError, UnsafeError
 from penjing.network import capture
-from penjing.passes.quantize import Quantize
-from penjing.runtimes.onnx_profile import seconds_by_layer
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.passes.rounding.quantize import Quantize
+from penjing.runtimes.onnx.profile import seconds_by_layer
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.task import Task
 from tests.test_quantize import Small
 
 

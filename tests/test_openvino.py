@@ -10,10 +10,10 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.fake_quantized import weight_grids
-from penjing.passes.quantize import Quantize
+from penjing.network.edits.fake_quantize import weight_grids
+from penjing.passes.rounding.quantize import Quantize
 from penjing.targets import find_target
-from penjing.task import Task
+from penjing.tasks.task import Task
 from tests.runtime_networks import (
     NETWORKS,
     Maker,
@@ -26,7 +26,7 @@ from tests.runtime_networks import (
 )
 
 pytest.importorskip("openvino", reason="needs openvino; pip install 'penjing[openvino]'")
-from penjing.runtimes.openvino import OpenVino
+from penjing.runtimes.openvino.runtime import OpenVino
 
 
 @pytest.fixture(scope="module")

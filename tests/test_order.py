@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.passes import (
@@ -31,10 +30,11 @@ from penjing.passes import (
     Ternarize,
     Tune,
 )
-from penjing.passes.conditions import OF_NETWORK, OF_TASK, Condition
+from penjing.passes.conditions import OF_NETWORK, OF_TASK, Condition, require_of_task
 from penjing.passes.order import ENDS, SPOILS, problems, require_legal
 from penjing.search import recipes
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 from tests.reference_networks import build
 
@@ -199,6 +199,13 @@ def test_data_that_cannot_be_used_is_refused_before_any_work(step: Pass) -> None
     ]:
         with pytest.raises(InputError, match=words):
             step.plan(network, _task(train=train)[0])
+
+
+def test_whatever_is_required_of_a_task_says_that_there_is_no_data() -> None:
+    task, network = _task(train=[])
+    for condition in OF_TASK:
+        with pytest.raises(InputError, match=r"needs training data, and there is|has 0 sample"):
+            require_of_task("Tune", frozenset({condition}), network, task)
 
 
 def test_what_rounds_no_values_needs_no_data() -> None:

@@ -15,7 +15,7 @@ import pytest
 from penjing.contract import Array, Latency, Session
 from penjing.measure import scores
 from penjing.search.schedule import Schedule
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.trials.choice import is_faster
 from penjing.trials.evaluator import FileEvaluator
 from penjing.trials.result import Result

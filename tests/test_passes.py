@@ -14,7 +14,6 @@ from torch import nn
 
 from penjing import passes
 from penjing.contract import Plan
-from penjing.data import Arrays
 from penjing.errors import InputError, UnsafeError
 from penjing.network import Network, capture, find_axes
 from penjing.passes import (
@@ -33,9 +32,10 @@ from penjing.passes import (
     Ternarize,
     Tune,
 )
-from penjing.passes.budget import Budget
-from penjing.passes.importance import Criterion, importances
-from penjing.task import Task
+from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.importance import Criterion, importances
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.trials import recipe as recipes
 from penjing.tune.options import TuneOptions
 from tests.reference_networks import build

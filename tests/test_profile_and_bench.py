@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from penjing.cli import app
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.passes.quantize import Quantize
-from penjing.runtimes.onnx_profile import weight_bytes
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.passes.rounding.quantize import Quantize
+from penjing.runtimes.onnx.profile import weight_bytes
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.tools.bench import bench
 from penjing.tools.profile import profile, profile_file
 from tests.reference_networks import build

@@ -13,9 +13,9 @@ from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.scores import drop
 from penjing.network import capture
 from penjing.report.markdown import page, test_line
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import all_targets
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.trials.certify import prove, way_to_chosen
 from penjing.trials.choice import choose
 from penjing.trials.evaluator import FileEvaluator

@@ -14,12 +14,12 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE, fake_quantize
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
-from penjing.network.fake_quantized import grids, value_grids, weight_grids
-from penjing.network.integers import Form, with_integers
-from penjing.network.layers import LAYERS
-from penjing.passes import places
-from penjing.passes.quantize import Quantize
-from penjing.task import Task
+from penjing.network.edits.fake_quantize import grids, value_grids, weight_grids
+from penjing.network.graph.layers import LAYERS
+from penjing.network.lowering.integers import Form, with_integers
+from penjing.passes.rounding import places
+from penjing.passes.rounding.quantize import Quantize
+from penjing.tasks.task import Task
 
 
 class Small(nn.Module):

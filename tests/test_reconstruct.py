@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import weight_grids
-from penjing.network.segments import between, bottlenecks
+from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.study.segments import between, bottlenecks
 from penjing.passes import Quantize, Reconstruct
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
 from tests.rounding import error, task_of

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from penjing.contract import Plan
 from penjing.network import capture, carry_out, find_axes, mask
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 
 
 class Net(nn.Module):

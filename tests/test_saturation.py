@@ -17,14 +17,14 @@ from penjing.arith.quantizer import quantized, weight_scales
 from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit, trimmed
 from penjing.measure.parity import departs, parity
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import weight_grids
-from penjing.network.saturation import fix_overflow, saturating, without_overflow
+from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.study.saturation import fix_overflow, saturating, without_overflow
 from penjing.passes import CorrectBias, Gptq, MixedPrecision, Quantize, Reconstruct, Ternarize
 from penjing.processor import Processor
-from penjing.runtimes.onnx_saturation import saturating as saturating_nodes
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.runtimes.onnx.saturation import saturating as saturating_nodes
 from penjing.runtimes.registry import ENTRIES, find_runtime
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.trials.saturation import warning
 from tests.pairs import layer_task, pairwise
 

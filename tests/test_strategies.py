@@ -14,7 +14,7 @@ import pytest
 from penjing.contract import Array, Drop, Json, Latency, Measurement
 from penjing.errors import InputError
 from penjing.passes import Quantize
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.options import FitOptions
 from penjing.search.run import Run
 from penjing.search.schedule import Schedule

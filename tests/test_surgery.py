@@ -7,9 +7,9 @@ import torch
 from torch import fx, nn
 
 from penjing.network import Network, capture
-from penjing.network.arguments import read_by
-from penjing.network.layers import LAYERS, Layer
-from penjing.network.surgery import (
+from penjing.network.graph.arguments import read_by
+from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.surgery import (
     become,
     divert,
     erase,
@@ -18,7 +18,7 @@ from penjing.network.surgery import (
     leave_input_alone,
     replace,
 )
-from penjing.network.tensors import add_bias, free_name, insert_tensor, set_parameter
+from penjing.network.graph.tensors import add_bias, free_name, insert_tensor, set_parameter
 
 aten = torch.ops.aten
 X = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]])

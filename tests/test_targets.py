@@ -12,15 +12,15 @@ import torch
 from typer.testing import CliRunner
 
 from penjing.cli import app
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.measure.footprint import footprint
 from penjing.network import Network, capture
 from penjing.passes import Quantize, Ternarize
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES
 from penjing.targets import REACH, Target, all_targets, described, find_target, in_words, this_gpu
-from penjing.task import Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from tests.reference_networks import build
 
 NO_FIGURES = {"name", "description", "reach", "sources"}

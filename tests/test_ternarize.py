@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from penjing.arith.ternary import TERNARIZE, ternarize, ternary_codes, ternary_scales
 from penjing.contract import Plan
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import Network, capture, carry_out, restore, save
-from penjing.network.integers import with_integers
+from penjing.network.lowering.integers import with_integers
 from penjing.passes import Binarize, Ternarize, Tune
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 
-from penjing.data import Arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels, Tune
-from penjing.task import Metric, Task
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Metric, Task
 from penjing.tune.distill import soft_loss
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import one_cycle, train, validate

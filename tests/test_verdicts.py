@@ -14,16 +14,16 @@ from torch import nn
 from penjing.contract import Drop, Latency, Measurement, as_arrays
 from penjing.measure.latency import compare
 from penjing.network import capture
-from penjing.network.fake_quantized import weight_grids
+from penjing.network.edits.fake_quantize import weight_grids
 from penjing.passes import Pass, PruneChannels, Quantize, Tune
 from penjing.report.markdown import page
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.schedule import Schedule
 from penjing.search.strategies.rounding import INT8, Rounding, in_float
 from penjing.search.study import Study
 from penjing.search.ways import Way, Ways
 from penjing.targets import all_targets
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Sitting, Watch
 from penjing.trials.evaluator import FileEvaluator

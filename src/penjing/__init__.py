@@ -2,27 +2,24 @@
 
 import penjing.telemetry  # noqa: F401  first, for it counts on being early
 from penjing.contract import Artifact, Measurement, Plan
-from penjing.data import Arrays, image_folder, npz
 from penjing.errors import InputError, MachineError, PenjingError
 from penjing.network import Network, capture, find_axes, restore, save
 from penjing.passes import Compensate, Merge, Pass, PruneChannels, Quantize, Tune
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.fit import fit
 from penjing.search.options import FitOptions
 from penjing.targets import Target
-from penjing.task import Metric, Task
+from penjing.tasks.data import Arrays, image_folder, npz
+from penjing.tasks.task import Metric, Task
 from penjing.tools.bench import bench
 from penjing.tools.profile import profile
-from penjing.trials.candidate import Candidate
 from penjing.trials.result import Result
-from penjing.trials.trial import Trial
 from penjing.tune.options import TuneOptions
 from penjing.version import __version__ as __version__
 
 __all__ = [
     "Arrays",
     "Artifact",
-    "Candidate",
     "Compensate",
     "FitOptions",
     "InputError",
@@ -40,7 +37,6 @@ __all__ = [
     "Result",
     "Target",
     "Task",
-    "Trial",
     "Tune",
     "TuneOptions",
     "bench",

@@ -140,8 +140,8 @@ def profile(
     as_json: AsJson = False,
 ) -> None:
     """Show where parameters, MACs, memory and measured time go, layer by layer."""
-    from penjing.reference import find_task
     from penjing.report.table import nodes_table, profile_table
+    from penjing.tasks.reference import find_task
     from penjing.tools.profile import profile as run
     from penjing.tools.profile import profile_file
 
@@ -229,8 +229,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the network as a runtime's file, and prove it on the test data."""
-    from penjing.reference import find_task
     from penjing.targets import find_target
+    from penjing.tasks.reference import find_task
     from penjing.tools.export import export as run
 
     where = find_target(target)
@@ -249,7 +249,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a file's bytes against the record beside it, and run it on the test data."""
-    from penjing.reference import find_task
+    from penjing.tasks.reference import find_task
     from penjing.tools.export import verify as run
 
     _print_proof(run(file, find_task(task), runtime), as_json)

@@ -34,7 +34,7 @@ class Plan:
         method: the pass's name, such as `"PruneChannels"`.
         options: the fields of the pass.
         edits: what will be done to the graph, in order; each is a mapping with the key `"edit"`
-            that names an entry of `penjing.network.edit.EDITS`. Empty means nothing to do.
+            that names an entry of `penjing.network.edits.table.EDITS`. Empty means nothing to do.
         summary: one line for people.
         left_alone: what was looked at and not touched, with the reason.
         notes: why what was chosen was chosen, a line each.

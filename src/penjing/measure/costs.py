@@ -11,8 +11,8 @@ import torch
 from torch import fx
 
 from penjing.network import Network
-from penjing.network.arguments import read_by
-from penjing.network.shapes import shapes
+from penjing.network.graph.arguments import read_by
+from penjing.network.graph.shapes import shapes
 
 MOST_BYTES = 3 * 2**30  # of the values that two networks in lockstep hold
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from penjing.contract import Array, Parity, Session, as_arrays
 from penjing.network import Network
-from penjing.network.fake_quantized import grids, unrounded
-from penjing.task import Batches, as_call
+from penjing.network.edits.fake_quantize import grids, unrounded
+from penjing.tasks.task import Batches, as_call
 
 EXPLAINED = 2.0  # times what the rounding changes
 INEXACT = {"float32": 1e-3, "float16": 2e-2}

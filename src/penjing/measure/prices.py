@@ -18,7 +18,7 @@ import torch
 
 from penjing.measure.costs import mac_terms, operators
 from penjing.network import Axes
-from penjing.network.axes import Axis, Expression, Product, resolve
+from penjing.network.axes.algebra import Axis, Expression, Product, resolve
 
 Counts = Mapping[str, int]
 """How many indices of each axis stay, by the axis' name."""
@@ -154,7 +154,7 @@ def price_of_params(axes: Axes) -> PriceList:
 def polynomial(expression: Expression, names: Mapping[Axis, str]) -> Polynomial:
     """How many indices an expression has, as a polynomial in the counts of the named axes.
 
-    >>> from penjing.network.axes import Concat
+    >>> from penjing.network.axes.algebra import Concat
     >>> heads, width = Axis(2), Axis(3)
     >>> polynomial(Concat((Product((heads, width)), Axis(5))), {heads: "h", width: "w"}).terms
     {('h', 'w'): 1, (): 5}

@@ -10,7 +10,7 @@ import numpy as np
 from penjing.contract import Array, Drop, Session, as_arrays
 from penjing.errors import InputError
 from penjing.measure.bounds import upper_bound
-from penjing.task import Batches, Metric, scored
+from penjing.tasks.task import Batches, Metric, scored
 
 
 def score(

@@ -1,11 +1,11 @@
 """The network: captured once, edited as a graph, saved without pickle."""
 
-from penjing.network.capture import capture
-from penjing.network.edit import carry_out
-from penjing.network.groups import Axes, Group, find_axes
-from penjing.network.network import Network
+from penjing.network.axes.groups import Axes, Group, find_axes
+from penjing.network.capture.capture import capture
+from penjing.network.edits.shrink import mask
+from penjing.network.edits.table import carry_out
+from penjing.network.graph.network import Network
 from penjing.network.save import restore, save
-from penjing.network.shrink import mask
 
 __all__ = [
     "Axes",

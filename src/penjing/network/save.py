@@ -1,8 +1,8 @@
 """A network on disk, without pickle: the plans that made it, and its weights.
 
 Whoever restores one may not have written it. So all of it is checked before it is used: the text is
-strict JSON, the plans are let through by `penjing.network.allowed`, and the weights are those that
-the text names, finite, and of the names, shapes and types of the network that the plans give.
+strict JSON, the plans are let through by `penjing.network.edits.allowed`, and the weights are those
+that the text names, finite, and of the names, shapes and types of the network that the plans give.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from penjing.contract import Plan
 from penjing.errors import InputError, UnsafeError, first_line
 from penjing.files import read_regular, require_writable_folder, sha256_of, write_atomically
-from penjing.network.allowed import plans_from
-from penjing.network.capture import capture
-from penjing.network.edit import carry_out
-from penjing.network.network import Network
-from penjing.network.shapes import values
+from penjing.network.capture.capture import capture
+from penjing.network.edits.allowed import plans_from
+from penjing.network.edits.table import carry_out
+from penjing.network.graph.network import Network
+from penjing.network.graph.shapes import values
 from penjing.strict_json import parse
 
 FORMAT, OLDEST = 4, 3

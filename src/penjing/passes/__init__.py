@@ -1,18 +1,18 @@
 """Passes: each method of compression a file."""
 
-from penjing.passes.binarize import Binarize
-from penjing.passes.compensate import Compensate
 from penjing.passes.contract import Pass
-from penjing.passes.correct_bias import CorrectBias
-from penjing.passes.equalize import Equalize
-from penjing.passes.gptq import Gptq
-from penjing.passes.merge import Merge
-from penjing.passes.mixed_precision import MixedPrecision
-from penjing.passes.prune import PruneChannels
-from penjing.passes.quantize import Quantize
-from penjing.passes.reconstruct import Reconstruct
-from penjing.passes.ternarize import Ternarize
-from penjing.passes.tune import Tune
+from penjing.passes.rounding.binarize import Binarize
+from penjing.passes.rounding.correct_bias import CorrectBias
+from penjing.passes.rounding.equalize import Equalize
+from penjing.passes.rounding.gptq import Gptq
+from penjing.passes.rounding.mixed_precision import MixedPrecision
+from penjing.passes.rounding.quantize import Quantize
+from penjing.passes.rounding.reconstruct import Reconstruct
+from penjing.passes.rounding.ternarize import Ternarize
+from penjing.passes.structure.compensate import Compensate
+from penjing.passes.structure.merge import Merge
+from penjing.passes.structure.prune import PruneChannels
+from penjing.passes.training.tune import Tune
 
 PASSES: dict[str, type[Pass]] = {
     "Binarize": Binarize,

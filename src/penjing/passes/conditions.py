@@ -8,14 +8,15 @@ from enum import Enum
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from penjing.batches import Wanted, refuse_generator
 from penjing.contract import LeftAlone
-from penjing.data import calibration, first
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network
-from penjing.network.fake_quantized import grids, weight_grids
-from penjing.task import Inputs, Task, as_call
+from penjing.network.edits.fake_quantize import grids, weight_grids
+from penjing.tasks.batches import Wanted, refuse_generator
+from penjing.tasks.data import calibration, first
+from penjing.tasks.task import Inputs, Task, as_call
 
 SAMPLES = 64  # of the batch by which a loss is tried
 
@@ -87,7 +88,7 @@ def _require_labels(name: str, network: Network, task: Task) -> None:
 
 
 def _require_gradients(name: str, network: Network, task: Task) -> None:
-    inputs, targets = _first_batch(name, task)
+    inputs, targets = pytree.tree_map(lambda one: one.to(network.device), _first_batch(name, task))
     args, kwargs = as_call(inputs)
     student = copy.deepcopy(network).eval() if network.training else network
     with torch.enable_grad():

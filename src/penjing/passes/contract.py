@@ -11,12 +11,12 @@ from typing import Any
 from penjing.contract import Json, LeftAlone, Plan
 from penjing.network import Network, carry_out
 from penjing.passes.conditions import Condition, lacking, require_of_task
-from penjing.task import Task
+from penjing.tasks.task import Task
 
 Progress = Callable[[str, float], None]
 """Called with a line for people and the share done, 0..1."""
 Edit = Mapping[str, Any]
-"""An edit of a plan, see `penjing.network.edit`."""
+"""An edit of a plan, see `penjing.network.edits.table`."""
 
 
 class Pass(ABC):

@@ -9,13 +9,13 @@ from typing import ClassVar, TypeVar
 from torch import fx
 
 from penjing.contract import Plan
-from penjing.data import calibration
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network, carry_out
-from penjing.network.lockstep import Lockstep
+from penjing.network.study.activation_cache import Lockstep
 from penjing.passes.contract import Pass, Progress
-from penjing.task import Task
+from penjing.tasks.data import calibration
+from penjing.tasks.task import Task
 
 T = TypeVar("T")
 Work = Callable[..., fx.Node]

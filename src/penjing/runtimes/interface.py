@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 
 from penjing.contract import Array, Input
 from penjing.network import Network
-from penjing.network.fake_quantized import value_grids, weight_grids
-from penjing.task import as_call, batch_dims, count
+from penjing.network.edits.fake_quantize import value_grids, weight_grids
+from penjing.tasks.task import as_call, batch_dims, count
 
 
 class Flat(torch.nn.Module):

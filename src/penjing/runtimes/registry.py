@@ -64,7 +64,7 @@ def _extra(name: str) -> str:
 
 
 def _provider(kind: str, package: str, install: str, about: str) -> Entry:
-    place = f"penjing.runtimes.onnx_providers:{kind}"
+    place = f"penjing.runtimes.onnx.providers:{kind}"
     return Entry(place, ".onnx", (package,), install, f"ONNX Runtime on {about}", asks=True)
 
 
@@ -75,21 +75,21 @@ GPU_BUILD = (
 OTHER_BUILD = "needs a build of ONNX Runtime that has it"
 ENTRIES = {
     "onnxruntime": Entry(
-        "penjing.runtimes.onnxruntime:OnnxRuntime",
+        "penjing.runtimes.onnx.runtime:OnnxRuntime",
         ".onnx",
         ("onnxruntime",),
         "pip install penjing",
         "Microsoft's ONNX Runtime, CPU",
     ),
     "openvino": Entry(
-        "penjing.runtimes.openvino:OpenVino",
+        "penjing.runtimes.openvino.runtime:OpenVino",
         ".xml",
         ("openvino",),
         _extra("openvino"),
         "Intel's OpenVINO, CPU plugin",
     ),
     "openvino-gpu": Entry(
-        "penjing.runtimes.openvino:OnGpu",
+        "penjing.runtimes.openvino.runtime:OnGpu",
         ".xml",
         ("openvino",),
         f"{_extra('openvino')}, and Intel's GPU driver",
@@ -97,7 +97,7 @@ ENTRIES = {
         asks=True,
     ),
     "openvino-npu": Entry(
-        "penjing.runtimes.openvino:OnNpu",
+        "penjing.runtimes.openvino.runtime:OnNpu",
         ".xml",
         ("openvino",),
         f"{_extra('openvino')}, and Intel's NPU driver",
@@ -105,28 +105,28 @@ ENTRIES = {
         asks=True,
     ),
     "executorch": Entry(
-        "penjing.runtimes.executorch:ExecuTorch",
+        "penjing.runtimes.executorch.runtime:ExecuTorch",
         ".pte",
         ("executorch",),
         _extra("executorch"),
         "PyTorch's ExecuTorch, XNNPACK delegate",
     ),
     "litert": Entry(
-        "penjing.runtimes.litert:LiteRt",
+        "penjing.runtimes.tflite.runtime:LiteRt",
         ".tflite",
         ("ai-edge-litert", "litert-torch"),
         _extra("litert"),
         "Google's LiteRT (TensorFlow Lite), CPU and XNNPACK",
     ),
     "ethosu": Entry(
-        "penjing.runtimes.ethosu:EthosU",
+        "penjing.runtimes.ethosu.by_tflite:EthosU",
         "_vela.tflite",
         ("ethos-u-vela", "ai-edge-litert", "litert-torch"),
         _extra("ethosu"),
         "Arm's Ethos-U55, U65 and U85 NPUs, compiled by Vela; figures are its estimate",
     ),
     "executorch-ethosu": Entry(
-        "penjing.runtimes.executorch_ethosu:ExecuTorchEthosU",
+        "penjing.runtimes.ethosu.by_executorch:ExecuTorchEthosU",
         "_vela.pte",
         ("executorch", "tosa-tools", "ethos-u-vela"),
         _extra("executorch-ethosu"),

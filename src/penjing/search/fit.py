@@ -12,7 +12,6 @@ from penjing.errors import InputError, RemoteError
 from penjing.measure.there import look_at
 from penjing.network import Network, capture
 from penjing.processor import this_processor
-from penjing.reference import find_task
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
 from penjing.search.folder import Folder, claimed
@@ -24,7 +23,8 @@ from penjing.search.schedule import Schedule
 from penjing.search.study import Study
 from penjing.search.ways import Ways
 from penjing.targets import Target, find_target, require_local
-from penjing.task import Task
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Watch
 from penjing.trials.evaluator import FileEvaluator

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penjing.checks import check, require_scores
 from penjing.contract import Array, as_arrays
 from penjing.errors import InputError
 from penjing.measure import scores
 from penjing.network import Network
-from penjing.overlap import require_apart
-from penjing.splits import with_validation
-from penjing.task import Batches, Task, as_call
+from penjing.tasks.checks import check, require_scores
+from penjing.tasks.overlap import require_apart
+from penjing.tasks.splits import with_validation
+from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.result import Result
 
 SMALLEST_BUDGET = 0.05

@@ -11,7 +11,7 @@ from penjing.search.options import FitOptions
 from penjing.search.preflight import require_better_than_chance
 from penjing.search.schedule import NoTimeError, Schedule
 from penjing.search.study import Study
-from penjing.task import Batches
+from penjing.tasks.task import Batches
 from penjing.trials.certify import prove
 from penjing.trials.comparison import DISTURBED, is_disturbed, told
 from penjing.trials.contract import Evaluator, Sitting, Watch

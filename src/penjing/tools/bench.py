@@ -16,7 +16,7 @@ from penjing.files import sha256
 from penjing.measure.latency import compare
 from penjing.measure.there import There, measure_there
 from penjing.processor import this_processor
-from penjing.runtimes.onnx_scan import require_plain
+from penjing.runtimes.onnx.scan import require_plain
 from penjing.runtimes.registry import runtime_of
 from penjing.tools.inputs import open_file, random_inputs, require_runs, spelled, usable
 from penjing.tools.record import is_ours

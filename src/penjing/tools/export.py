@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from penjing.checks import check, require_scores
 from penjing.contract import (
     Array,
     Artifact,
@@ -31,13 +30,14 @@ from penjing.files import require_writable_folder, write_atomically
 from penjing.measure.parity import parity
 from penjing.measure.scores import drop, score
 from penjing.network import Network, capture
-from penjing.overlap import require_apart
 from penjing.passes import Quantize
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime, runtime_of
 from penjing.targets import Target
-from penjing.task import Task, as_call
+from penjing.tasks.checks import check, require_scores
+from penjing.tasks.overlap import require_apart
+from penjing.tasks.task import Task, as_call
 from penjing.tools.quarantine import admitted
 from penjing.tools.record import RECORD, differences, recorded
 from penjing.trials.divergence import require_parity

@@ -23,9 +23,9 @@ from penjing.measure.latency import compare
 from penjing.measure.latency_table import LatencyTable, layer_sizes, require_additive
 from penjing.measure.prices import Counts, price_of_macs
 from penjing.network import Axes, Group, Network, carry_out, find_axes
-from penjing.passes.widths import Widths, allowed
-from penjing.runtimes.onnx_profile import seconds_by_node
-from penjing.runtimes.onnxruntime import OnnxRuntime
+from penjing.passes.structure.widths import Widths, allowed
+from penjing.runtimes.onnx.profile import seconds_by_node
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
 
 UNCUT = "the uncut network"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from penjing.checks import check
 from penjing.contract import as_arrays
 from penjing.measure.costs import costs
 from penjing.measure.latency import compare
 from penjing.network import Network, capture
-from penjing.runtimes.onnx_profile import bytes_by_node, node_times, seconds_by_layer
-from penjing.runtimes.onnxruntime import OnnxRuntime
-from penjing.task import Task
+from penjing.runtimes.onnx.profile import bytes_by_node, node_times, seconds_by_layer
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.tasks.checks import check
+from penjing.tasks.task import Task
 from penjing.tools.inputs import opened, random_inputs, require_runs
 
 

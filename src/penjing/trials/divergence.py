@@ -16,7 +16,7 @@ from penjing.contract import Artifact, Parity, some_of
 from penjing.errors import DivergenceError
 from penjing.measure.parity import departs, parity
 from penjing.network import Network
-from penjing.network.layers import LAYERS
+from penjing.network.graph.layers import LAYERS
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from penjing.batches import number_of_batches, number_of_samples
 from penjing.contract import Array, Json, Latency, Measurement, Parity, as_arrays
-from penjing.data import cut, first
 from penjing.device.address import Device
 from penjing.errors import (
     BugError,
@@ -27,7 +25,9 @@ from penjing.measure.parity import parity
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
-from penjing.task import Batches, Task
+from penjing.tasks.batches import number_of_batches, number_of_samples
+from penjing.tasks.data import cut, first
+from penjing.tasks.task import Batches, Task
 from penjing.trials.contract import Pace, Sitting, Watch
 from penjing.trials.divergence import require_parity
 from penjing.trials.files import TRACEBACK, Files, Loaded

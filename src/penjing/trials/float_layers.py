@@ -8,7 +8,7 @@ from typing import Any
 
 from penjing.contract import Artifact, Latency
 from penjing.network import Network
-from penjing.network.layers import LAYERS
+from penjing.network.graph.layers import LAYERS
 from penjing.runtimes.contract import Runtime
 from penjing.trials.instruments import Instruments
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from penjing.data import Arrays, first
 from penjing.network import Network
-from penjing.task import Batches, Task
+from penjing.tasks.data import Arrays, first
+from penjing.tasks.task import Batches, Task
 
 SAMPLES = 256
 """Of data that isn't in memory, how many are looked at."""

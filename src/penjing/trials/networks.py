@@ -12,7 +12,7 @@ from penjing.contract import Json
 from penjing.errors import InputError, UnsafeError
 from penjing.network import Network, restore, save
 from penjing.passes import Tune
-from penjing.task import Task
+from penjing.tasks.task import Task
 from penjing.trials.candidate import hash_of
 from penjing.trials.instruments import Clock
 from penjing.trials.recipe import from_json

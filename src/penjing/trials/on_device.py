@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from penjing.contract import Array, Input
-from penjing.data import cut
 from penjing.device.address import Device
 from penjing.errors import PenjingError
 from penjing.measure.parity import departs, parity
 from penjing.measure.there import measure_there
 from penjing.network import Network
 from penjing.runtimes.interface import in_order
+from penjing.tasks.data import cut
 from penjing.trials.files import Loaded
 from penjing.trials.trial import Trial
 

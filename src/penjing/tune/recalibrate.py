@@ -7,8 +7,8 @@ import copy
 import torch
 
 from penjing.network import Network
-from penjing.network.arguments import argument, set_argument
-from penjing.task import Batches, as_call
+from penjing.network.graph.arguments import argument, set_argument
+from penjing.tasks.task import Batches, as_call
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from penjing.batches import number_of_batches, require_repeatable
 from penjing.contract import as_arrays
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network, capture
-from penjing.network.fake_quantized import grids
+from penjing.network.edits.fake_quantize import grids
 from penjing.targets import this_machine
-from penjing.task import Batches, Task, as_call
+from penjing.tasks.batches import number_of_batches, require_repeatable
+from penjing.tasks.task import Batches, Task, as_call
 from penjing.tune import workers
 from penjing.tune.distill import soft_loss
 from penjing.tune.options import TuneOptions

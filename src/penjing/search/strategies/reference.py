@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from penjing.errors import InputError
-from penjing.reference import guarded, named
 from penjing.search.strategies.quick import Quick
 from penjing.search.study import Proposals, Strategy, Study
+from penjing.tasks.reference import guarded, named
 from penjing.trials.trial import Proposal, Trial
 
 

@@ -1,0 +1,1 @@
+"""Axes: which dimensions shrink together."""

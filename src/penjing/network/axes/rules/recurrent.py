@@ -1,0 +1,60 @@
+"""Recurrent layers that export leaves whole: LSTM, GRU and plain RNN."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from penjing.network.axes.algebra import Axis, Concat, Expression, Product, size
+from penjing.network.axes.trace import Dims, Trace
+
+
+def recurrent(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
+    """x_TBI, states_LBH, w_(gH)I, w_(gH)H, b_(gH).. -> y_TB(dH), states: H shrinks in all gates.
+
+    `d` directions stand side by side in the output; each layer and direction has an H of its own
+    where the states are given as one tensor, all of them share it.
+    """
+    x = trace.of(node.args[0])
+    lstm = "lstm" in str(node.target)
+    states = node.args[1] if lstm else [node.args[1]]
+    assert isinstance(states, list | tuple)
+    assert isinstance(node.args[2], list | tuple)
+    weights = [trace.of(one) for one in node.args[2]]
+    biased, layers, _, _, bidirectional = node.args[3:8]
+    assert isinstance(layers, int)
+    directions = 2 if bidirectional else 1
+    each = len(weights) // (layers * directions)
+    if each > (4 if biased else 2):
+        return _pinned(trace, node, weights)
+    hidden = Axis(size(weights[1][1]))
+    for state in states:
+        trace.join(node, trace.of(state)[-1], hidden)
+    inputs: Expression = x[-1]
+    for layer in range(layers):
+        outputs: list[Expression] = []
+        for direction in range(directions):
+            start = each * (layer * directions + direction)
+            _cell(trace, node, weights[start : start + each], inputs, hidden)
+            outputs.append(hidden)
+        inputs = Concat(tuple(outputs)) if directions > 1 else hidden
+    shapes = trace.shapes[node]
+    result = [(*x[:-1], inputs)]
+    result += [(*trace.fixed(node, "a state", one[:-1]), hidden) for one in shapes[1:]]
+    return tuple(result)
+
+
+def _cell(
+    trace: Trace, node: fx.Node, weights: list[Dims], inputs: Expression, hidden: Axis
+) -> None:
+    gates = size(weights[0][0]) // hidden.size
+    packed = Product((trace.fixed(node, "the gates of a cell", (gates,))[0], hidden))
+    trace.join(node, weights[0][1], inputs)
+    trace.join(node, weights[1][1], hidden)
+    for one in weights:
+        trace.join(node, one[0], packed)
+
+
+def _pinned(trace: Trace, node: fx.Node, weights: list[Dims]) -> tuple[Dims, ...]:
+    for one in (*weights, *(trace.of(other) for other in node.all_input_nodes)):
+        trace.pin(node, one, "a recurrent state that is projected")
+    return tuple(trace.fixed(node, "a projected state", one) for one in trace.shapes[node])

@@ -1,0 +1,317 @@
+"""Operators that only rearrange: reshape, permute, cat, split, slice, pad."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from penjing.network.axes.algebra import Axis, Concat, Expression, Product, resolve, size, split
+from penjing.network.axes.rules.creation import spelled
+from penjing.network.axes.trace import Dims, Trace
+
+
+def reshape(trace: Trace, node: fx.Node) -> Dims:
+    """Flatten the input's dimensions and cut the product anew, run by run."""
+    dims, wanted = list(trace.of(node.args[0])), list(trace.shape(node))
+    result: list[Expression] = []
+    while dims or wanted:
+        taken = [dims.pop(0)] if dims else []
+        cut = [wanted.pop(0)] if wanted else []
+        while (have := size(Product(tuple(taken))) if taken else 1) != (need := math.prod(cut)):
+            if have < need:
+                taken.append(dims.pop(0))
+            else:
+                cut.append(wanted.pop(0))
+        result += _cut(trace, node, taken, cut)
+    _spell_sizes(trace, node, tuple(result))
+    return tuple(result)
+
+
+def _cut(
+    trace: Trace, node: fx.Node, taken: list[Expression], sizes: list[int]
+) -> list[Expression]:
+    """One run of dimensions, as many new dimensions as `sizes`."""
+    rest: Expression = Product(tuple(taken)) if taken else Axis(1)
+    result: list[Expression] = []
+    for position, wanted in enumerate(sizes):
+        if wanted == size(rest) and all(one == 1 for one in sizes[position + 1 :]):
+            result.append(resolve(rest))
+            rest = Axis(1)
+            continue
+        halves = (Axis(1), rest) if wanted == 1 else split(rest, wanted, Product)
+        if halves is None:
+            trace.pin(node, tuple(taken), f"{node.name} cuts it in uneven pieces")
+            return list(trace.fixed(node, "cut in uneven pieces", tuple(sizes)))
+        result.append(resolve(halves[0]))
+        rest = halves[1]
+    return result
+
+
+def _spell_sizes(trace: Trace, node: fx.Node, dims: Dims) -> None:
+    if node.target is torch.ops.aten.unflatten.int:
+        first, count = node.args[1], len(node.args[2])  # type: ignore[arg-type]
+        start = int(first) % (len(dims) - count + 1)  # type: ignore[arg-type]
+        for offset in range(count):
+            trace.spell(node, (2, offset), dims[start + offset])
+    elif node.target is torch.ops.aten.reshape.default:
+        sizes = node.args[1]
+        assert isinstance(sizes, list | tuple)
+        for position in range(len(sizes)):
+            trace.spell(node, (1, position), dims[position])
+
+
+def permute(trace: Trace, node: fx.Node) -> Dims:
+    """The dimensions in the given order."""
+    dims, order = trace.of(node.args[0]), node.args[1]
+    assert isinstance(order, list | tuple)
+    return tuple(dims[int(one)] for one in order)  # type: ignore[arg-type]
+
+
+def transpose(trace: Trace, node: fx.Node) -> Dims:
+    """Two dimensions change places."""
+    dims = list(trace.of(node.args[0]))
+    first, second = (int(one) for one in node.args[1:3]) if len(node.args) > 2 else (0, -1)  # type: ignore[arg-type]
+    if len(dims) > 1:
+        dims[first], dims[second] = dims[second], dims[first]
+    return tuple(dims)
+
+
+def expand(trace: Trace, node: fx.Node) -> Dims:
+    """Size 1 stretches; as all its indices are alike, it shrinks with whatever it meets."""
+    dims, shape = trace.of(node.args[0]), trace.shape(node)
+    stretched = spelled(trace, node, 1, tuple(node.args[1]), shape)  # type: ignore[arg-type]
+    new = len(shape) - len(dims)
+    result = list(stretched[:new])
+    for position, dim in enumerate(dims, start=new):
+        same = size(dim) == shape[position]
+        if same:
+            trace.spell(node, (1, position), dim)
+        result.append(dim if same else stretched[position])
+    return tuple(result)
+
+
+def repeat(trace: Trace, node: fx.Node) -> Dims:
+    """Copies side by side: a dimension becomes (copies x dimension); of size 1, copies alone."""
+    dims, times, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
+    assert isinstance(times, list | tuple)
+    stretched = spelled(trace, node, 1, tuple(times), shape)
+    dims = (*trace.fixed(node, "new", (1,) * (len(shape) - len(dims))), *dims)
+    times = [*[1] * (len(shape) - len(times)), *times]
+    result: list[Expression] = []
+    for position, (dim, count) in enumerate(zip(dims, times, strict=True)):
+        if size(dim) == shape[position]:
+            result.append(dim)
+        elif size(dim) == 1:
+            result.append(stretched[position])
+        elif isinstance(count, int):
+            copies = trace.fixed(node, "copies", (count,))
+            result.append(Product((*copies, dim)))
+        else:
+            trace.pin(node, (dim,), "repeated as often as the batch says")
+            result += trace.fixed(node, "repeated", (shape[position],))
+    return tuple(result)
+
+
+def repeat_interleave(trace: Trace, node: fx.Node) -> Dims:
+    """Each index several times in a row: a dimension becomes (dimension x copies)."""
+    dims = list(trace.of(node.args[0]))
+    count = node.args[1]
+    axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
+    if not isinstance(count, int) or not isinstance(axis, int):
+        trace.pin(node, tuple(dims), "repeated in a flat order")
+        return trace.fixed(node, "repeated")
+    dims[axis] = Product((dims[axis], *trace.fixed(node, "copies", (count,))))
+    return tuple(dims)
+
+
+def stack(trace: Trace, node: fx.Node) -> Dims:
+    """Side by side along a new dimension; all others are one."""
+    inputs = [trace.of(one) for one in node.args[0]]  # type: ignore[union-attr]
+    axis = _axis(node, 1, len(inputs[0]) + 1)
+    for dims in inputs[1:]:
+        for one, other in zip(inputs[0], dims, strict=True):
+            trace.join(node, one, other)
+    new = trace.fixed(node, "the number of stacked tensors", (len(inputs),))
+    return (*inputs[0][:axis], *new, *inputs[0][axis:])
+
+
+def halves(trace: Trace, node: fx.Node) -> Dims:
+    """GLU: the dimension is two halves, one gates the other."""
+    dims = list(trace.of(node.args[0]))
+    axis = node.args[1] if len(node.args) > 1 else -1
+    assert isinstance(axis, int)
+    half = Axis(size(dims[axis]) // 2)
+    two = trace.fixed(node, "the two halves of a gate", (2,))
+    trace.join(node, dims[axis], Product((*two, half)))
+    dims[axis] = half
+    return tuple(dims)
+
+
+def shuffle_pixels(trace: Trace, node: fx.Node) -> Dims:
+    """x_N(Crr)hw -> y_NC(hr)(wr)."""
+    dims, factor, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
+    channels = Axis(shape[-3])
+    square = trace.fixed(node, "pixels of a channel", (int(factor) ** 2,))  # type: ignore[arg-type]
+    trace.join(node, dims[-3], Product((channels, *square)))
+    return (*dims[:-3], channels, *trace.fixed(node, "a spatial extent", shape[-2:]))
+
+
+def unshuffle_pixels(trace: Trace, node: fx.Node) -> Dims:
+    """x_NC(hr)(wr) -> y_N(Crr)hw."""
+    dims, factor, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
+    square = trace.fixed(node, "pixels of a channel", (int(factor) ** 2,))  # type: ignore[arg-type]
+    flat = Product((dims[-3], *square))
+    return (*dims[:-3], flat, *trace.fixed(node, "a spatial extent", shape[-2:]))
+
+
+def shuffle_channels(trace: Trace, node: fx.Node) -> Dims:
+    """x_N(gc).. -> y_N(cg)..: groups change places with the channels within them."""
+    dims, groups = trace.of(node.args[0]), node.args[1]
+    assert isinstance(groups, int)
+    group, width = Axis(groups), Axis(size(dims[1]) // groups)
+    trace.join(node, dims[1], Product((group, width)))
+    trace.spell(node, (1,), group)
+    return (dims[0], Product((width, group)), *dims[2:])
+
+
+def move(trace: Trace, node: fx.Node) -> Dims:
+    """Some dimensions go to other places, the rest keep their order."""
+    dims = trace.of(node.args[0])
+    source, target = (
+        [one] if isinstance(one, int) else list(one)  # type: ignore[arg-type]
+        for one in node.args[1:3]
+    )
+    order = [one for one in range(len(dims)) if one not in {int(s) % len(dims) for s in source}]
+    for place, one in sorted(
+        zip([int(t) % len(dims) for t in target], source, strict=True), key=lambda pair: pair[0]
+    ):
+        order.insert(place, int(one) % len(dims))
+    return tuple(dims[one] for one in order)
+
+
+def reverse(trace: Trace, node: fx.Node) -> Dims:
+    """All dimensions in the opposite order."""
+    return tuple(reversed(trace.of(node.args[0])))
+
+
+def cat(trace: Trace, node: fx.Node) -> Dims:
+    """Side by side along one dimension; the others are one."""
+    inputs = [trace.of(one) for one in node.args[0]]  # type: ignore[union-attr]
+    inputs = [dims for dims in inputs if dims]
+    axis = _axis(node, 1, len(inputs[0]))
+    for dims in inputs[1:]:
+        for position, (one, other) in enumerate(zip(inputs[0], dims, strict=True)):
+            if position != axis:
+                trace.join(node, one, other)
+    result = list(inputs[0])
+    result[axis] = Concat(tuple(dims[axis] for dims in inputs))
+    return tuple(result)
+
+
+def split_apart(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
+    """A concatenation taken apart; the sizes of the pieces are spelled."""
+    dims = trace.of(node.args[0])
+    axis = _axis(node, 2, len(dims))
+    pieces = [Axis(shape[axis]) for shape in trace.shapes[node]]
+    trace.join(node, dims[axis], Concat(tuple(pieces)))
+    for position, piece in enumerate(pieces):
+        trace.spell(node, (1, position), piece)
+    return tuple((*dims[:axis], piece, *dims[axis + 1 :]) for piece in pieces)
+
+
+def unbind(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
+    """A dimension taken apart into single indices keeps its size and vanishes."""
+    dims = trace.of(node.args[0])
+    axis = _axis(node, 1, len(dims))
+    trace.pin(node, (dims[axis],), "taken apart by unbind")
+    left = (*dims[:axis], *dims[axis + 1 :])
+    return tuple(left for _ in trace.shapes[node])
+
+
+def select(trace: Trace, node: fx.Node) -> Dims:
+    """One index of a dimension, which keeps its size and vanishes."""
+    dims = trace.of(node.args[0])
+    axis = _axis(node, 1, len(dims))
+    trace.pin(node, (dims[axis],), "one index is selected from it")
+    return (*dims[:axis], *dims[axis + 1 :])
+
+
+def narrow(trace: Trace, node: fx.Node) -> Dims:
+    """A run of indices: the dimension is what stands before, the run, and what stands behind."""
+    dims = list(trace.of(node.args[0]))
+    arguments: list[Any] = [*node.args, None, None, None, None][:5]
+    axis = int(arguments[1] or 0) % len(dims)
+    total, length = size(dims[axis]), trace.shape(node)[axis]
+    if length == total:
+        return tuple(dims)
+    start, step = arguments[2] or 0, arguments[4] or 1
+    if isinstance(step, int) and step > 1 and length * step == total and isinstance(start, int):
+        run = Axis(length)
+        steps = trace.fixed(node, "taken in steps", (step,))
+        trace.join(node, dims[axis], Product((run, *steps)))
+        dims[axis] = run
+        return tuple(dims)
+    if step != 1 or not isinstance(start, int):
+        trace.pin(node, (dims[axis],), "taken in steps")
+        dims[axis] = trace.fixed(node, "taken in steps", (length,))[0]
+        return tuple(dims)
+    start = start + total if start < 0 else start
+    before, run, behind = Axis(start), Axis(length), Axis(total - start - length)
+    parts = tuple(part for part in (before, run, behind) if part.size)
+    trace.join(node, dims[axis], Concat(parts))
+    if start and isinstance(arguments[2], int) and arguments[2] < 0:
+        trace.pin(node, parts, "sliced from its end")
+    elif start:
+        trace.spell(node, (2,), before)
+    if isinstance(arguments[3], int) and arguments[3] < 0 and behind.size:
+        trace.pin(node, (behind,), "sliced from its end")
+    elif isinstance(arguments[3], int) and arguments[3] <= total:
+        trace.spell(node, (3,), *((before, run) if start else (run,)))
+    dims[axis] = run
+    return tuple(dims)
+
+
+def pad(trace: Trace, node: fx.Node) -> Dims:
+    """New indices on both sides of a dimension; as axes of their own they can go again."""
+    dims, amounts = list(trace.of(node.args[0])), node.args[1]
+    assert isinstance(amounts, list | tuple)
+    mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+    constant = node.target is torch.ops.aten.constant_pad_nd.default or mode == "constant"
+    for pair in range(len(amounts) // 2):
+        axis = len(dims) - 1 - pair
+        left, right = amounts[2 * pair], amounts[2 * pair + 1]
+        if left == 0 and right == 0:
+            continue
+        if (
+            not constant
+            or not isinstance(left, int)
+            or not isinstance(right, int)
+            or min(left, right) < 0
+        ):
+            trace.pin(node, (dims[axis],), "padded by other than constants")
+            dims[axis] = trace.fixed(node, "padded", (trace.shape(node)[axis],))[0]
+            continue
+        sides = Axis(left), Axis(right)
+        for offset, side in enumerate(sides):
+            if side.size:
+                trace.spell(node, (1, 2 * pair + offset), side)
+        dims[axis] = Concat(tuple(p for p in (sides[0], dims[axis], sides[1]) if size(p)))
+    return tuple(dims)
+
+
+def getitem(trace: Trace, node: fx.Node) -> Dims:
+    """One of several outputs."""
+    source, index = node.args
+    assert isinstance(source, fx.Node)
+    assert isinstance(index, int)
+    found: Dims = trace.dims[source][index]
+    return found
+
+
+def _axis(node: fx.Node, position: int, rank: int) -> int:
+    given = node.args[position] if len(node.args) > position else node.kwargs.get("dim", 0)
+    assert isinstance(given, int)
+    return given % rank

@@ -1,0 +1,144 @@
+"""Trace: walk a network's graph once and write every dimension as an expression over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from penjing.network.axes.algebra import Axis, Expression, Pin, join, mix, pin
+from penjing.network.graph.arguments import (
+    argument as argument,  # for the rules, which read it here
+)
+from penjing.network.graph.arguments import given
+from penjing.network.graph.network import Network
+from penjing.network.graph.shapes import shapes
+
+Dims = tuple[Expression, ...]
+Rule = Callable[["Trace", fx.Node], Any]
+"""(trace, node) to the node's dimensions: `Dims`, or a tuple of `Dims` for several outputs."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A size in a node's arguments: that of some dimensions, summed.
+
+    It is a number, or a node of the graph where the batch takes part in it (`batch * heads`).
+
+    Attributes:
+        path: where it stands: an argument's position or name, then an index into it.
+    """
+
+    node: fx.Node
+    path: tuple[int | str, ...]
+    sizes: Dims
+
+
+@dataclass
+class Trace:
+    """What is known about a network's dimensions so far."""
+
+    network: Network
+    shapes: Mapping[fx.Node, Any]
+    dims: dict[fx.Node, Any] = field(default_factory=dict)
+    tensors: dict[str, Dims] = field(default_factory=dict)
+    spellings: list[Spelling] = field(default_factory=list)
+    unknown: dict[str, Pin] = field(default_factory=dict)
+
+    def of(self, node: Any) -> Dims:
+        """The dimensions of a node's (single) value; `()` for numbers and None."""
+        found: Dims = self.dims.get(node, ()) if isinstance(node, fx.Node) else ()
+        return found
+
+    def shape(self, node: Any) -> tuple[int, ...]:
+        """The shape of a node's value, with the batch size of the example."""
+        return tuple(self.shapes.get(node, ()))
+
+    def join(self, node: fx.Node, left: Expression, right: Expression) -> None:
+        """The two dimensions shrink together, because of `node`."""
+        join(left, right, self.pin_of(node, str(node.target)))
+
+    def pin(self, node: fx.Node, dims: Dims, why: str) -> None:
+        """The dimensions keep their sizes, because of `node`."""
+        for one in dims:
+            pin(one, self.pin_of(node, why))
+
+    def mix(self, node: fx.Node, dims: Dims, why: str) -> None:
+        """`node` computes a statistic over these dimensions."""
+        for one in dims:
+            mix(one, self.pin_of(node, why))
+
+    def fixed(self, node: fx.Node, why: str, shape: tuple[int, ...] | None = None) -> Dims:
+        """Fresh dimensions that keep their sizes, for (the given part of) the node's shape."""
+        where = self.shape(node) if shape is None else shape
+        return tuple(Axis(one, self.pin_of(node, why)) for one in where)
+
+    def spell(self, node: fx.Node, path: tuple[int | str, ...], *sizes: Expression) -> None:
+        """Remember that the size at `path` is the sum of the sizes of these dimensions."""
+        first, *rest = path
+        value = given(node, first)
+        for step in rest:
+            value = value[step]
+        if isinstance(value, fx.Node) or (isinstance(value, int) and value >= 0):
+            self.spellings.append(Spelling(node, path, sizes))
+
+    @staticmethod
+    def pin_of(node: fx.Node, why: str) -> Pin:
+        """A reason that knows its node and source line."""
+        return Pin(why, node.name, node.meta.get("source", ""))
+
+
+def trace(network: Network, rules: Callable[[Any], Rule | None]) -> Trace:
+    """Apply to each node of the graph the rule that `rules` gives for its operator.
+
+    An operator without a rule pins all that reaches it and is listed in `Trace.unknown`.
+    """
+    found = Trace(network, shapes(network))
+    for node in network.graph.nodes:
+        if node.op == "placeholder":
+            found.dims[node] = found.fixed(node, "the model's input")
+        elif node.op == "get_attr":
+            if node not in found.shapes:
+                continue  # the subgraph of a control operator
+            if node.target not in found.tensors:
+                shape = network.tensor(node.target).shape
+                found.tensors[node.target] = tuple(Axis(size) for size in shape)
+            found.dims[node] = found.tensors[node.target]
+        elif node.op == "output":
+            for one in node.all_input_nodes:
+                found.pin(node, found.of(one), "the model's output")
+        elif node in found.shapes:
+            rule = rules(node.target)
+            found.dims[node] = rule(found, node) if rule else _no_rule(found, node)
+    return found
+
+
+def _no_rule(found: Trace, node: fx.Node) -> Any:
+    name = str(node.target)
+    why = f"no rule for operator {name}"
+    found.unknown.setdefault(name, found.pin_of(node, why))
+    for one in node.all_input_nodes:
+        dims = found.of(one)
+        for dim in dims:
+            for each in dim if isinstance(dim, tuple) else (dim,):
+                pin(each, found.pin_of(node, why))
+    shape = found.shapes[node]
+    if shape and isinstance(shape[0], tuple):
+        return tuple(found.fixed(node, why, one) for one in shape)
+    return found.fixed(node, why)
+
+
+def is_pointwise(target: Any) -> bool:
+    """Whether torch tags the operator (or its functional twin) as computed element by element."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if torch.Tag.pointwise in target.tags:
+        return True
+    name = target._opname
+    if name.endswith("_") and hasattr(torch.ops.aten, name[:-1]):
+        packet = getattr(torch.ops.aten, name[:-1])
+        return any(torch.Tag.pointwise in getattr(packet, o).tags for o in packet.overloads())
+    return False

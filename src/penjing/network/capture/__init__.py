@@ -1,0 +1,1 @@
+"""Capture: from a PyTorch model to a graph."""

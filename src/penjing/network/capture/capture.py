@@ -1,0 +1,212 @@
+"""Capture: from a user's `nn.Module` to a Network, by `torch.export`."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import os
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from penjing.errors import CaptureError, InputError
+from penjing.network.axes.rules import rule_of
+from penjing.network.capture.decompose import break_up
+from penjing.network.graph.arguments import argument, read_by
+from penjing.network.graph.network import Network
+from penjing.network.graph.surgery import become
+from penjing.quiet import quiet
+from penjing.tasks.task import as_call, batch_dims
+
+ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+EVEN_SPLITS = {
+    torch.ops.aten.chunk.default,
+    torch.ops.aten.split.Tensor,
+    torch.ops.aten.unsafe_split.Tensor,
+    torch.ops.aten.tensor_split.sections,
+}
+VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
+CHECKS = {
+    torch.ops.aten._assert_tensor_metadata.default,
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+}
+SPELLED_OUT = EVEN_SPLITS | VIEWS | CHECKS
+"""Operators that `capture` itself writes in another way, or drops."""
+
+
+def capture(model: nn.Module, example: Any, source: str | None = None) -> Network:
+    """Capture `model` as a Network whose batch size is free.
+
+    The model is exported in evaluation mode; its own mode and tensors are left as they were, and
+    the Network holds copies. Tensors that are laid out otherwise than by their dimensions, such as
+    `channels_last`, are copied densely: no file has strides, and exporters write them as gathers.
+
+    Args:
+        model: any `nn.Module` that `torch.export` takes.
+        example: inputs of one batch of at least two samples: a tensor, a tuple of tensors
+            (positional) or a dict of tensors (keywords).
+        source: how to find the task again, kept for `save`.
+
+    Raises:
+        CaptureError: control flow that depends on data, a batch size fixed in the code, ...
+        InputError: the example holds fewer than two samples, or a weight isn't finite.
+
+    >>> network = capture(nn.Linear(3, 2), torch.zeros(2, 3))
+    >>> network(torch.zeros(5, 3)).shape
+    torch.Size([5, 2])
+    """
+    args, kwargs = as_call(example)
+    leaves = pytree.tree_leaves((args, kwargs))
+    if not leaves or any(not isinstance(x, torch.Tensor) for x in leaves) or leaves[0].dim() == 0:
+        raise InputError(
+            "the example inputs must be tensors, the first one with the batch first; found "
+            f"{[type(x).__name__ for x in leaves]}"
+        )
+    if leaves[0].shape[0] < 2:
+        raise InputError(
+            f"the example holds {leaves[0].shape[0]} sample(s); give two or more, "
+            "so that the batch size stays free"
+        )
+    _require_usable(model)
+    example = pytree.tree_map(_dense, example)
+    program = _export(model, *as_call(example))
+    break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
+    _spell_out(program)
+    network = copy.deepcopy(Network(program, program.graph, example=example, source=source))
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = _dense(tensor.data)
+    return network
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the strides that its sizes tell, those of axes of one entry too."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _require_usable(model: nn.Module) -> None:
+    """Raise InputError for a weight or a constant that no network can be made of."""
+    constants = dict(model.named_buffers())
+    tensors = [*model.named_parameters(), *constants.items()]
+    if not any(True for _ in model.parameters()):
+        raise InputError(f"{type(model).__name__} has no parameters; there is nothing to compress")
+    for name, tensor in tensors:
+        if tensor.is_meta:
+            raise InputError(f"weight {name} is on the meta device; load the weights first")
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = "quantized" if tensor.is_quantized else str(tensor.layout)
+            undone = "dequantize()" if tensor.is_quantized else "to_dense()"
+            raise InputError(
+                f"weight {name} is {kind}; wanted a dense tensor of float32: {undone} makes it one"
+            )
+        constant = name in constants and "running_" not in name  # a mask may well hold -inf
+        wrong = torch.isnan(tensor) if constant else ~torch.isfinite(tensor)
+        if tensor.is_floating_point() and bool(wrong.any()):
+            bad = int(wrong.sum())
+            raise InputError(
+                f"weight {name} holds {bad} NaN or infinite value(s) of {tensor.numel()}; "
+                "repair the checkpoint"
+            )
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise InputError(f"weight {name} holds a negative variance; repair the checkpoint")
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), quiet():
+            try:
+                free = _free(model, args, kwargs, torch.export.Dim("batch"))
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
+            except Exception as error:
+                if "Constraints violated" not in str(error):
+                    raise
+                # an operator may choose its way by the batch (`cdist`): the way chosen is kept
+                free = _free(model, args, kwargs, torch.export.Dim.AUTO)
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
+                if not _batch_is_free(program):
+                    raise
+    except Exception as error:
+        raise CaptureError(_explain(type(model).__name__, error)) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return program.module(check_guards=False)
+
+
+def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Any) -> Any:
+    """For each argument of `forward`, which of its dimensions may have another size."""
+    given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    free = batch_dims((args, kwargs), batch)
+    return pytree.tree_map(lambda one: free[id(one)], given)
+
+
+def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
+    names = set(program.graph_signature.user_inputs)
+    nodes = [one for one in program.graph.nodes if one.op == "placeholder" and one.name in names]
+    size = nodes[0].meta["val"].shape[0]
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
+
+
+def _explain(name: str, error: Exception) -> str:
+    """One line out of an exporter's error: what it said, and where in the user's code."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    packages = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+    others = tuple(folder + os.sep for folder in packages)
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(others) and os.path.exists(file):
+            place = f" at {os.path.basename(file)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    if "batch" in text and ("specializ" in text or "constant" in text or "Constraints" in text):
+        return f"{name} fixes its batch size{place}; write x.shape[0] or -1 where it is a number"
+    if "data-dependent" in text or "Data dependent" in text or "GuardOnDataDependent" in text:
+        return (
+            f"{name} can't be captured{place}: its control flow depends on the data; "
+            "use torch.where or torch.cond"
+        )
+    return f"{name} can't be captured by torch.export{place}: {first[:300]}"
+
+
+def _spell_out(program: fx.GraphModule) -> None:
+    """Keep of each node its layer and source line, and write implied constants as numbers.
+
+    A `chunk` or even `split` becomes a split by sizes, and attention gets the scale it would
+    derive from its width, so that both stay as trained when an axis shrinks. A view becomes a
+    reshape, which takes images in any memory layout.
+    """
+    for node in list(program.graph.nodes):
+        if node.target in CHECKS and not node.users:
+            program.graph.erase_node(node)
+            continue
+        if node.target is ATTENTION and argument(node, "scale") is None:
+            node.update_kwarg("scale", 1 / math.sqrt(int(read_by(node).meta["val"].shape[-1])))
+        elif node.target in VIEWS:
+            node.target = torch.ops.aten.reshape.default
+        elif node.target in EVEN_SPLITS:
+            dim = argument(node, "dim")
+            sizes = [piece.shape[dim] for piece in node.meta["val"]]
+            if all(isinstance(size, int) for size in sizes):
+                by_sizes = torch.ops.aten.split_with_sizes.default
+                become(node, by_sizes, read_by(node), sizes, dim)
+    for node in program.graph.nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        node.meta = {"layer": stack[-1][0] if stack else "", "source": _source(node.meta)}
+
+
+def _source(meta: dict[str, Any]) -> str:
+    """`file.py:line` of the user's innermost line, from an export stack trace."""
+    found = ""
+    for line in str(meta.get("stack_trace") or "").splitlines():
+        line = line.strip()
+        if line.startswith('File "') and f"{os.sep}torch{os.sep}nn{os.sep}" not in line:
+            path, number = line[6:].split('", line ', 1)
+            found = f"{os.path.basename(path)}:{number.split(',')[0]}"
+    return found

@@ -1,0 +1,144 @@
+"""Break up what has no rule of its own: regions become plain nodes, operators simpler ones."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx
+from torch._decomp import decomposition_table
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from penjing.network.graph.arguments import argument, read_by
+from penjing.network.graph.surgery import insert_before, replace
+from penjing.quiet import quiet
+
+REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
+"""Operators that call a subgraph under a setting: where among the arguments it stands.
+
+Autocast is left out with its region: a network computes in the precision of its weights.
+"""
+DEPTH = 6
+"""How often an operator's parts are broken up again."""
+
+
+def break_up(program: fx.GraphModule, known: Callable[[Any], bool]) -> None:
+    """Inline regions, and write every operator that isn't `known` in those that it is made of.
+
+    An operator that torch can't take apart stays as it is. Needs each node's `meta["val"]`.
+    """
+    for node in list(program.graph.nodes):
+        place = REGIONS.get(str(node.target)) if node.op == "call_function" else None
+        if place is not None:
+            called, *inputs = node.args[place:]
+            region = getattr(program, called.target)
+            assert isinstance(region, fx.GraphModule)
+            _inline(program, node, region, inputs)
+    for _ in range(DEPTH):
+        foreign = [
+            node
+            for node in program.graph.nodes
+            if isinstance(node.target, torch._ops.OpOverload)
+            and node.target.namespace == "aten"
+            and isinstance(node.meta.get("val"), torch.Tensor | list | tuple)
+            and not known(node.target)
+        ]
+        taken_apart = [_take_apart(program, node) for node in foreign]
+        if not any(taken_apart):
+            break
+    program.graph.eliminate_dead_code()
+
+
+def _take_apart(program: fx.GraphModule, node: fx.Node) -> bool:
+    """Replace one operator by its decomposition; False if there is none."""
+    function = _decomposition(node.target)
+    if function is None:
+        return False
+    inputs = [one for one in node.all_input_nodes if isinstance(_value(program, one), torch.Tensor)]
+    tensors = [_value(program, one) for one in inputs]
+
+    def call(*given: torch.Tensor) -> Any:
+        values = dict(zip(inputs, given, strict=True))
+        args, kwargs = fx.map_arg(
+            (node.args, node.kwargs), lambda one: values.get(one, one.meta.get("val"))
+        )
+        return function(*args, **kwargs)
+
+    mode = next((t.fake_mode for t in tensors if hasattr(t, "fake_mode")), FakeTensorMode())
+    try:
+        with mode, torch.no_grad(), quiet():
+            fakes = [t if hasattr(t, "fake_mode") else mode.from_tensor(t) for t in tensors]
+            parts = make_fx(call)(*fakes)
+            if any(str(one.target).endswith("_.default") for one in parts.graph.nodes):
+                # parts of an operator may be written over one another, which has no gradient
+                parts = make_fx(torch.func.functionalize(parts))(*fakes)
+                _copy_with_gradient(parts)
+    except Exception:  # whatever torch can't trace stays whole, and pins what reaches it
+        return False
+    if any(one.op == "get_attr" for one in parts.graph.nodes):
+        return False
+    _inline(program, node, parts, inputs)
+    return True
+
+
+def _copy_with_gradient(parts: fx.GraphModule) -> None:
+    """Write a copy into a whole tensor, which torch can't differentiate, as what is copied."""
+    for node in list(parts.graph.nodes):
+        if node.target is not torch.ops.aten.copy.default:
+            continue
+        target, source = read_by(node), argument(node, "src")
+        if target.meta["val"].dtype == source.meta["val"].dtype:
+            replace(node, insert_before(node, torch.ops.aten.expand_as.default, source, target))
+
+
+def _decomposition(target: Any) -> Callable[..., Any] | None:
+    try:
+        composite = target._can_decompose()
+    except RuntimeError:  # an operator of the Python side only
+        composite = False
+    if composite:
+        found: Callable[..., Any] = target.decompose
+        return found
+    return decomposition_table.get(target)
+
+
+def _value(program: fx.GraphModule, node: fx.Node) -> Any:
+    if node.op != "get_attr":
+        return node.meta.get("val")
+    owner: Any = program
+    for part in str(node.target).split("."):
+        owner = getattr(owner, part)
+    return owner
+
+
+def _inline(program: fx.GraphModule, node: fx.Node, parts: fx.GraphModule, inputs: Any) -> None:
+    """Put the nodes of `parts` in the place of `node`."""
+    known: dict[fx.Node, Any] = {}
+    given: Iterator[Any] = iter(inputs)
+    results: Any = None
+    with program.graph.inserting_before(node):
+        for one in parts.graph.nodes:
+            if one.op == "placeholder":
+                known[one] = next(given)
+            elif one.op == "output":
+                (results,) = fx.map_arg(one.args, known.__getitem__)
+            elif isinstance(one.target, type):  # a named tuple of several results
+                known[one] = fx.map_arg(one.args, known.__getitem__)
+            elif one.target is operator.getitem and isinstance(known[read_by(one)], tuple):
+                several, index = fx.map_arg(one.args, known.__getitem__)
+                known[one] = several[index]
+            else:
+                known[one] = program.graph.node_copy(one, known.__getitem__)
+                keep = ("nn_module_stack", "stack_trace")
+                known[one].meta |= {key: node.meta[key] for key in keep if key in node.meta}
+    if isinstance(results, fx.Node):
+        node.replace_all_uses_with(results)
+    else:
+        for user in list(node.users):
+            assert user.target is operator.getitem
+            _, index = user.args
+            replace(user, results[index])
+    program.graph.erase_node(node)

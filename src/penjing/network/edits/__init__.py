@@ -1,0 +1,1 @@
+"""Edits: what plans do to a graph, and what is let through."""

@@ -1,0 +1,207 @@
+"""A network that rounds its values and weights to grids of integers, and can still be trained.
+
+The quantized network keeps its real weights and its scales as parameters, with a `fake_quantize`
+behind every weight and value that has a grid. So training it is quantization-aware training, and
+each runtime makes from it the integers in its own way (`penjing.network.lowering.integers`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+
+from penjing.arith.binary import BINARIZE
+from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.arith.ternary import TERNARIZE
+from penjing.network.graph.arguments import argument, read_by, set_argument
+from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.network import Network
+from penjing.network.graph.surgery import divert, insert_after, insert_before, replace
+from penjing.network.graph.tensors import add_bias, set_parameter
+
+INT32 = 2**31 - 1
+MOST_OF_BIAS = 2**30  # the other half is for the sum of the products
+SCALES: Mapping[Any, tuple[str, ...]] = {
+    FAKE_QUANTIZE: ("scale",), TERNARIZE: ("positive", "negative"), BINARIZE: ("scale",)
+}  # fmt: skip
+"""By operator that rounds a weight, what it multiplies the integers by."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a value is rounded: its node and the arguments of that.
+
+    Attributes:
+        node: the `fake_quantize`.
+        source: what it rounds.
+        scale: the name of its scale.
+        zero_point, low, high: integers.
+    """
+
+    node: fx.Node
+    source: fx.Node
+    scale: str
+    zero_point: int
+    low: int
+    high: int
+
+    @property
+    def integers(self) -> tuple[int, int, int]:
+        """The zero point, the smallest and the largest integer."""
+        return self.zero_point, self.low, self.high
+
+    @property
+    def bits(self) -> int:
+        """How many bits it takes to tell its integers apart."""
+        return (self.high - self.low).bit_length()
+
+
+def grid_of(node: Any) -> Grid | None:
+    """The grid of a value's or a weight's `fake_quantize`; None of any other node."""
+    if not isinstance(node, fx.Node) or node.target is not FAKE_QUANTIZE:
+        return None
+    source, scale, *integers = cast(tuple[fx.Node, fx.Node, int, int, int], node.args)
+    if scale.op != "get_attr":
+        return None  # a bias
+    return Grid(node, source, str(scale.target), *integers)
+
+
+def grids(network: Network) -> Iterator[Grid]:
+    """Every grid, of weights and values, in order."""
+    return (found for node in network.calls() if (found := grid_of(node)) is not None)
+
+
+def weight_grids(network: Network) -> dict[fx.Node, Grid]:
+    """Of each layer whose weight is rounded, in order, the weight's grid."""
+    layers = [node for node in network.calls() if node.target in LAYERS]
+    found = {node: grid_of(Layer(node).weight) for node in layers}
+    return {node: grid for node, grid in found.items() if grid and grid.source.op == "get_attr"}
+
+
+def value_grids(network: Network) -> list[Grid]:
+    """The grids of what is computed, so of all but weights, in order."""
+    of_weights = {grid.node for grid in weight_grids(network).values()}
+    return [grid for grid in grids(network) if grid.node not in of_weights]
+
+
+def own_bias(layer: fx.Node) -> fx.Node | None:
+    """The layer's own bias; None if it has none, or one that is computed or shared."""
+    bias = Layer(layer).bias
+    if bias is not None and bias.target is FAKE_QUANTIZE:
+        bias = read_by(bias)
+    return bias if bias is not None and bias.op == "get_attr" and len(bias.users) == 1 else None
+
+
+def unrounded(network: Network) -> Network:
+    """A copy in which nothing is rounded; its nodes keep their names."""
+    new = copy.deepcopy(network)
+    for node in list(new.calls()):
+        if node.target is FAKE_QUANTIZE:
+            replace(node, read_by(node))
+    new.compile_graph()
+    return new
+
+
+def fake_quantize(
+    network: Network,
+    activations: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Round the named values, and the weights of the named layers, in place.
+
+    Args:
+        activations: name of a node to `{"scale", "zero_point", "low", "high", "root"}`; all its
+            users read the rounded value. Values of one root, a node's name, share one scale.
+        weights: name of a layer's node to `{"scales", "low", "high"}`; scales are a list with one
+            for each output channel, or one list for each with the scales of its groups.
+    """
+    nodes = {node.name: node for node in network.graph.nodes}
+    for name, one in activations.items():
+        scale = f"{one['root']}_scale"
+        if name == one["root"]:
+            set_parameter(network, scale, torch.tensor(float(one["scale"])))
+        divert(nodes[name], _round(nodes[name], scale, int(one["zero_point"]), one))
+    for name, one in weights.items():
+        layer = Layer(nodes[name])
+        scales = torch.tensor(one["scales"], dtype=torch.float32)
+        scale = f"{layer.weight_name}_scale"
+        set_parameter(network, scale, _with_room_for_bias(network, layer, scales))
+        set_argument(layer.node, "weight", _round(layer.weight, scale, 0, one))
+    for node in network.calls():
+        if node.target in LAYERS:
+            _round_bias(Layer(node))
+
+
+def give_bias(network: Network, layers: Sequence[str]) -> None:
+    """Give the named layers, by node, a bias of zero, rounded where the others are, in place."""
+    for node in network.calls():
+        if node.name not in layers:
+            continue
+        layer = Layer(node)
+        grid = grid_of(layer.weight)
+        name = str(grid.source.target) if grid else layer.weight_name
+        zeros = torch.zeros(len(network.tensor(name)), dtype=network.tensor(name).dtype)
+        add_bias(network, node, name, zeros)
+        _round_bias(layer)
+
+
+def _stored_bias(layer: Layer) -> fx.Node | None:
+    """What the layer reads as its bias, if that is stored as it is; None otherwise."""
+    return layer.bias if layer.bias is not None and layer.bias.op == "get_attr" else None
+
+
+def _with_room_for_bias(network: Network, layer: Layer, scales: Tensor) -> Tensor:
+    """A weight's scales, enlarged where the layer's bias would leave the integers of its sums.
+
+    That is so where a channel's weights are next to nothing, as those of a channel that is cut off
+    by a mask. Where all channels share one scale, they go on doing so.
+    """
+    data, bias = grid_of(layer.data), _stored_bias(layer)
+    if data is None or bias is None or scales.dim() > 1:
+        return scales
+    values = network.tensor(str(bias.target)).detach().abs().cpu()
+    least = values / (network.tensor(data.scale).detach().cpu() * MOST_OF_BIAS)
+    if bool((scales == scales[0]).all()):
+        least = least.amax().expand_as(scales)
+    return torch.where(scales.abs() < least, least, scales)
+
+
+def _round_bias(layer: Layer) -> None:
+    """Put the bias on the grid of the layer's sums, where its input has a grid too.
+
+    With few bits that grid is coarse, so what is trained or judged must know of it.
+    """
+    data, scales, bias = grid_of(layer.data), _scales(layer.weight), _stored_bias(layer)
+    if data is None or len(scales) != 1 or bias is None:
+        return
+    product = torch.ops.aten.mul.Tensor
+    scale = insert_before(layer.node, product, argument(data.node, "scale"), *scales)
+    new = insert_before(layer.node, FAKE_QUANTIZE, bias, scale, 0, -INT32, INT32)
+    set_argument(layer.node, "bias", new)
+
+
+def scales_of(rounded: Any) -> list[str]:
+    """The names of the scales that a value is multiplied by after rounding, none twice."""
+    return [str(node.target) for node in _scales(rounded)] if isinstance(rounded, fx.Node) else []
+
+
+def scale_names(network: Network) -> set[str]:
+    """The names of all scales that weights and values are multiplied by after rounding."""
+    return {name for node in network.calls() for name in scales_of(node)}
+
+
+def _scales(rounded: fx.Node) -> list[fx.Node]:
+    names = SCALES.get(rounded.target, ())
+    nodes = dict.fromkeys(argument(rounded, name) for name in names)
+    return [node for node in nodes if isinstance(node, fx.Node) and node.op == "get_attr"]
+
+
+def _round(source: fx.Node, scale: str, zero: int, ends: Mapping[str, Any]) -> fx.Node:
+    step = insert_after(source, scale)
+    low, high = int(ends["low"]), int(ends["high"])
+    return insert_after(step, FAKE_QUANTIZE, source, step, zero, low, high)

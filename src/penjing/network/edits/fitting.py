@@ -1,0 +1,175 @@
+"""Whether an edit fits a network: of each kind of edit, what is wrong with the nodes it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from penjing.network.edits.fake_quantize import grid_of
+from penjing.network.edits.scaling import RELU6, Reach, reaches
+from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.network import Network
+from penjing.network.graph.shapes import values
+
+Nodes = Mapping[str, fx.Node]
+
+
+def _fake_quantize(
+    network: Network,
+    nodes: Nodes,
+    activations: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, Any]],
+) -> str:
+    known = values(network) if activations else {}
+    for name, grid in activations.items():
+        root = grid["root"]
+        if name not in nodes or nodes[name].op not in ("call_function", "placeholder"):
+            return f"there is no value {name!r}"
+        if not _is_real(known.get(nodes[name])):
+            return f"{name!r} gives no tensor of real numbers"
+        if root not in activations or activations[root]["root"] != root:
+            return f"the root {root!r} of {name!r} isn't one of the values that it rounds"
+        if _is_taken(network, f"{root}_scale"):
+            return f"a layer is called {root}_scale"
+    if why := _bare_layers(nodes, weights):
+        return why
+    for name, grid in weights.items():
+        weight = network.tensor(Layer(nodes[name]).weight_name)
+        scales = grid["scales"]
+        if len(scales) != len(weight):
+            return f"{len(scales)} scales for the {len(weight)} output channels of {name!r}"
+        if isinstance(scales[0], Sequence) and weight[0].numel() % len(scales[0]):
+            return f"{len(scales[0])} groups in the {weight[0].numel()} weights of {name!r}"
+    return ""
+
+
+def _ternarize(
+    network: Network, nodes: Nodes, layers: Sequence[str], scales: str, threshold: float
+) -> str:
+    return _bare_layers(nodes, layers)
+
+
+def _binarize(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
+    return _bare_layers(nodes, layers)
+
+
+def _sign_inputs(
+    network: Network,
+    nodes: Nodes,
+    layers: Mapping[str, str],
+    dropped: Sequence[str],
+    learned: bool,
+    shortcuts: Sequence[str],
+) -> str:
+    known = values(network)
+    shapes = {node: one.shape for node, one in known.items() if _is_real(one)}
+    for name in dropped:
+        node = nodes.get(name)
+        if node is None or node.target in LAYERS or not _keeps_shape(node, shapes):
+            return f"{name!r} is no function of each number alone"
+        if len(shapes[node]) < 2:
+            return f"{name!r} has no channels"
+    for name, read in layers.items():
+        if name not in nodes or nodes[name].target not in LAYERS:
+            return f"there is no layer {name!r}"
+        data = Layer(nodes[name]).data
+        if nodes.get(read) not in (data, *data.args[:1]):
+            return f"layer {name!r} doesn't read {read!r}"
+        if shapes.get(nodes[read]) != shapes.get(data):
+            return f"layer {name!r} doesn't read {read!r}"
+        if nodes[read] not in shapes:
+            return f"{read!r} gives no tensor of real numbers"
+    for name in shortcuts:
+        if name not in layers or shapes[nodes[name]] != shapes[nodes[layers[name]]]:
+            return f"layer {name!r} gives another shape than it reads"
+    return ""
+
+
+def _give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
+    for name in layers:
+        if name not in nodes or nodes[name].target not in LAYERS:
+            return f"there is no layer {name!r}"
+        layer = Layer(nodes[name])
+        grid = grid_of(layer.weight)
+        if (grid.source if grid else layer.weight).op != "get_attr":
+            return f"the weight of {name!r} is computed"
+        if layer.bias is not None:
+            return f"layer {name!r} has a bias"
+    return ""
+
+
+def _lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
+    for name in nodes:
+        if name not in known or known[name].target not in RELU6:
+            return f"there is no ReLU6 {name!r}"
+    return ""
+
+
+def _scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequence[float]]) -> str:
+    found = {node.name: reach for node, reach in reaches(network).items()}
+    for name, factors in scales.items():
+        reach = found.get(name, "there is no such layer")
+        if not isinstance(reach, Reach) or reach.bounds:
+            return f"{name!r} can't be scaled: {reach}"
+        weight = network.tensor(Layer(nodes[name]).weight_name)
+        if len(factors) != len(weight):
+            return f"{len(factors)} scales for the {len(weight)} output channels of {name!r}"
+    return ""
+
+
+FITS: dict[str, Callable[..., str]] = {
+    "fake_quantize": _fake_quantize,
+    "ternarize": _ternarize,
+    "sign_inputs": _sign_inputs,
+    "binarize": _binarize,
+    "give_bias": _give_bias,
+    "lift_bounds": _lift_bounds,
+    "scale_channels": _scale_channels,
+}
+"""By edit, what is wrong with its parameters in a network; empty if nothing. Edits that name
+nothing aren't here, nor is `shrink`, which looks for its axes itself."""
+
+
+def unknown_part(network: Network, parts: Iterable[Sequence[str]]) -> str:
+    """Which of a plan's parts isn't in the network; empty if all are."""
+    order = {node.name: place for place, node in enumerate(network.graph.nodes)}
+    layers = {node.name for node in network.calls() if node.target in LAYERS}
+    for part in parts:
+        for name in part:
+            if name not in (layers if len(part) == 1 else order):
+                return f"there is no {'layer' if len(part) == 1 else 'value'} {name!r}"
+        if order[part[0]] > order[part[-1]]:
+            return f"{part[0]!r} comes after {part[-1]!r}"
+    return ""
+
+
+def _bare_layers(nodes: Nodes, names: Iterable[str]) -> str:
+    """What is wrong with layers whose weights are to be rounded."""
+    for name in names:
+        if name not in nodes or nodes[name].target not in LAYERS:
+            return f"there is no layer {name!r}"
+        if Layer(nodes[name]).weight.op != "get_attr":
+            return f"the weight of {name!r} is computed or rounded already"
+    return ""
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _keeps_shape(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+    source = node.args[0] if node.args else None
+    return (
+        node.op == "call_function"
+        and isinstance(source, fx.Node)
+        and node in shapes
+        and shapes.get(source) == shapes[node]
+    )
+
+
+def _is_taken(network: Network, name: str) -> bool:
+    """Whether no parameter can have that name."""
+    return name in network._modules or hasattr(type(network), name)

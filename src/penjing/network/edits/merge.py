@@ -1,0 +1,107 @@
+"""Merge: what reads some indices of an axis takes them as combinations of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from penjing.network.axes.algebra import owners
+from penjing.network.axes.groups import Group, Site
+from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
+from penjing.network.graph.layers import Layer
+from penjing.network.graph.network import Network
+
+aten = torch.ops.aten
+
+
+class Combination(NamedTuple):
+    """z ~ weights z_keep + shift, for the values z_n of an axis.
+
+    Attributes:
+        keep: the indices that stay, ascending.
+        weights: (n, len(keep)).
+        shift: (n,).
+    """
+
+    keep: list[int]
+    weights: Tensor
+    shift: Tensor
+
+
+def merge(
+    network: Network,
+    group: Group,
+    readers: Sequence[tuple[fx.Node, Site]],
+    made: Combination,
+    variance_left: Sequence[Tensor],
+) -> None:
+    """Let each reader take the combination, in place; what goes is then read with weight zero.
+
+    A reader w z becomes (w A) z_keep, and its bias, or the mean of the batch norm behind it, takes
+    w shift.
+
+    Args:
+        variance_left: by reader, the share of each output's variance that is left, or an
+            empty tensor; the batch norm behind it takes that too.
+    """
+    weights = {site.tensor: read_by_index(network, group, site) for _, site in readers}
+    moved: set[Tensor] = set()
+    with torch.no_grad():
+        for (node, site), left in zip(readers, variance_left, strict=True):
+            total = torch.einsum("on...,n->o...", weights[site.tensor], made.shift)
+            _shift(network, node, total.flatten(1).sum(1), left, moved)
+        for site in {site.tensor: site for _, site in readers}.values():
+            taken = torch.einsum("on...,nt->ot...", weights[site.tensor], made.weights)
+            weight, places = network.tensor(site.tensor), _places(group, site)
+            weight[:, places.flatten()] = 0.0
+            weight[:, places[made.keep].flatten()] = taken.flatten(1, 2).to(weight.dtype)
+
+
+def read_by_index(network: Network, group: Group, site: Site) -> Tensor:
+    """The weights that read each index: w_OI.. as (O, n, m, ..), float64."""
+    places = _places(group, site)
+    weight = network.tensor(site.tensor).detach().double()
+    return weight[:, places.flatten()].reshape(len(weight), *places.shape, *weight.shape[2:])
+
+
+def _places(group: Group, site: Site) -> Tensor:
+    """Where in the site's dimension each index of the axis stands, (n, m)."""
+    owner = owners(site.expression, group.axis)
+    found = [np.flatnonzero(owner == index) for index in range(group.size)]
+    return torch.from_numpy(np.stack(found))
+
+
+def takes_shift(network: Network, reader: fx.Node) -> bool:
+    """Whether something behind the reader can take a constant: its bias, or a batch norm."""
+    return _norm_behind(network, reader) is not None or _bias_of(network, reader) is not None
+
+
+def _shift(
+    network: Network, reader: fx.Node, shift: Tensor, left: Tensor, moved: set[Tensor]
+) -> None:
+    """Add to what a reader gives, where something takes it; each tensor once."""
+    norm = _norm_behind(network, reader)
+    taker = _bias_of(network, reader) if norm is None else norm.mean
+    if taker is None or taker in moved:
+        return
+    moved.add(taker)
+    taker.add_(shift if norm is None else -shift)
+    if norm is not None and len(left):
+        norm.variance.mul_(left)
+
+
+def _norm_behind(network: Network, reader: fx.Node) -> BatchNorm | None:
+    """The batch norm with statistics that alone reads what the reader gives."""
+    users = list(reader.users)
+    if len(users) != 1 or users[0].target is not aten.batch_norm.default:
+        return None
+    return batch_norm_of(network, users[0])
+
+
+def _bias_of(network: Network, reader: fx.Node) -> Tensor | None:
+    bias = Layer(reader).bias
+    return None if bias is None else network.tensor(str(bias.target))

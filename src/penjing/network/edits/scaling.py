@@ -1,0 +1,185 @@
+"""Scaling: what divides a layer's output channels and multiplies in the layers that read them.
+
+A function f with f(s x) = s f(x) for s > 0 may stand between them, such as ReLU; then the network
+computes what it computed. Unlike an axis, a channel ends at a depthwise convolution: what that
+reads and what it writes have scales of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.network.graph.arguments import argument, read_by
+from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.network import Network
+from penjing.network.graph.shapes import shapes
+from penjing.network.graph.surgery import become
+
+aten = torch.ops.aten
+RELU6: dict[Any, Any] = {
+    aten.hardtanh.default: aten.relu.default, aten.hardtanh_.default: aten.relu_.default,
+    aten.relu6.default: aten.relu.default, aten.relu6_.default: aten.relu_.default,
+    aten.clamp.default: aten.relu.default, aten.clamp_.default: aten.relu_.default,
+}  # fmt: skip
+"""How ReLU6 may be spelled, and the ReLU that it is without its bound."""
+HOMOGENEOUS = {
+    aten.relu.default, aten.relu_.default, aten.leaky_relu.default, aten.leaky_relu_.default,
+    aten.prelu.default, aten.dropout.default, aten.dropout_.default,
+    aten.feature_dropout.default, aten.contiguous.default, aten.clone.default,
+}  # fmt: skip
+POOLS = {
+    aten.max_pool1d.default: 1, aten.max_pool2d.default: 2, aten.max_pool3d.default: 3,
+    aten.avg_pool1d.default: 1, aten.avg_pool2d.default: 2, aten.avg_pool3d.default: 3,
+    aten.adaptive_avg_pool1d.default: 1, aten.adaptive_avg_pool2d.default: 2,
+    aten.adaptive_avg_pool3d.default: 3,
+}  # fmt: skip
+"""Pools, and how many dimensions they pool over."""
+Place = tuple[int, int]
+"""Which dimension of a value the channels are in, and how many adjacent entries each has there."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A layer's output channels and all that reads them.
+
+    Attributes:
+        layer: whose output the channels are.
+        readers: the layers that read them, each with how many adjacent inputs a channel is.
+        bounds: each ReLU6 on the way, which has to lose its bound.
+    """
+
+    layer: fx.Node
+    readers: tuple[tuple[fx.Node, int], ...]
+    bounds: tuple[fx.Node, ...]
+
+
+def reaches(network: Network) -> dict[fx.Node, Reach | str]:
+    """Of every layer, in order, where its channels reach; or why they can't be scaled."""
+    known = shapes(network)
+    layers = [node for node in network.calls() if node.target in LAYERS]
+    return {node: _own_weight(node) or _reach(node, known) for node in layers}
+
+
+def scale_channels(network: Network, scales: Mapping[str, Sequence[float]]) -> None:
+    """Divide what layers write, and multiply where it is read, in place.
+
+    Args:
+        scales: name of a layer's node to one positive number for each output channel.
+
+    Raises:
+        ValueError: the channels of a layer can't be scaled.
+    """
+    found = {node.name: reach for node, reach in reaches(network).items()}
+    with torch.no_grad():
+        for name, factors in scales.items():
+            reach = found[name]
+            if isinstance(reach, str) or reach.bounds:
+                raise ValueError(f"{name} can't be scaled: {reach}")
+            scale = torch.tensor(factors, dtype=torch.float64, device=network.device)
+            for one in _tensors(reach.layer):
+                tensor = network.tensor(one)
+                tensor.copy_(tensor.double() / scale.view(-1, *[1] * (tensor.dim() - 1)))
+            for node, _ in reach.readers:
+                weight = network.tensor(Layer(node).weight_name)
+                read = by_channel(node, weight.double(), len(scale))
+                groups, _, inner, _ = read.shape
+                weight.copy_((read * scale.view(groups, 1, inner, 1)).view_as(weight))
+
+
+def lift_bounds(network: Network, nodes: Sequence[str]) -> None:
+    """Make each ReLU6 a ReLU, in place; nodes by name."""
+    wanted = set(nodes)
+    for node in network.calls():
+        if node.name in wanted:
+            become(node, RELU6[node.target], read_by(node))
+
+
+def by_channel(reader: fx.Node, weight: Tensor, channels: int) -> Tensor:
+    """A reader's weight as (groups, outputs, channels, taps), the middle ones within a group."""
+    groups = Layer(reader).groups
+    return weight.reshape(groups, len(weight) // groups, channels // groups, -1)
+
+
+def _own_weight(layer: fx.Node) -> str:
+    """Why the layer's tensors can't be scaled; empty if they can."""
+    weight, bias = Layer(layer).weight, Layer(layer).bias
+    if weight.target is FAKE_QUANTIZE:
+        return "it is quantized already"
+    for one in (weight, bias):
+        if one is not None and one.op != "get_attr":
+            return "its weight is computed"
+        if one is not None and len(one.users) > 1:
+            return "its weight is shared"
+    return ""
+
+
+def _reach(layer: fx.Node, known: Mapping[fx.Node, Any]) -> Reach | str:
+    readers: list[tuple[fx.Node, int]] = []
+    bounds: list[fx.Node] = []
+    start = 1 if layer.target in CONVOLUTIONS else len(known[layer]) - 1
+    waiting: list[tuple[fx.Node, fx.Node, Place]] = [
+        (one, layer, (start, 1)) for one in layer.users
+    ]
+    while waiting:
+        node, source, (dim, each) = waiting.pop()
+        if node.op == "output":
+            return "it is an output of the network"
+        if node.target in LAYERS:
+            place = 1 if node.target in CONVOLUTIONS else len(known[source]) - 1
+            if _own_weight(node) or Layer(node).data is not source or place != dim:
+                return f"{node.name} reads it in another way"
+            readers.append((node, each))
+            continue
+        after = _after(node, source, (dim, each), known)
+        if after is None:
+            return f"{str(node.target).removeprefix('aten.')} stands between it and what reads it"
+        if node.target in RELU6:
+            bounds.append(node)
+        waiting += [(one, node, after) for one in node.users]
+    if not readers:
+        return "nothing reads it"
+    return Reach(layer, tuple(readers), tuple(bounds))
+
+
+def _after(
+    node: fx.Node, source: fx.Node, place: Place, known: Mapping[fx.Node, Any]
+) -> Place | None:
+    """Where the channels are behind an operator; None if they can't be scaled through it."""
+    (dim, each), given = place, known[source]
+    if node.target in HOMOGENEOUS or _is_relu6(node):
+        return place
+    if node.target in POOLS:
+        return place if dim == 1 and len(given) == 2 + POOLS[node.target] else None
+    if node.target is aten.mean.dim and argument(node, "dim"):
+        gone = {int(one) % len(given) for one in argument(node, "dim")}
+        if dim in gone:
+            return None
+        return dim if argument(node, "keepdim") else dim - sum(one < dim for one in gone), each
+    if node.target in (aten.flatten.using_ints, aten.reshape.default):
+        made = known[node]
+        if dim == 1 and tuple(made) == (given[0], math.prod(given[1:])):
+            return 1, each * math.prod(given[2:])
+        return place if tuple(made) == tuple(given) else None
+    if node.target is aten.permute.default:
+        order = [int(one) % len(given) for one in argument(node, "dims")]
+        return order.index(dim), each
+    return None
+
+
+def _is_relu6(node: fx.Node) -> bool:
+    """Whether it is min(max(x, 0), 6); another bound may be what the network is about."""
+    if node.target in (aten.relu6.default, aten.relu6_.default):
+        return True
+    return node.target in RELU6 and node.args == (read_by(node), 0, 6) and not node.kwargs
+
+
+def _tensors(layer: fx.Node) -> list[str]:
+    """The names of its weight and, if it has one, its bias."""
+    return [str(one.target) for one in (Layer(layer).weight, Layer(layer).bias) if one is not None]

@@ -1,0 +1,95 @@
+"""Shrink: keep some indices of some axes, everywhere at once; and its proof, masking."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from penjing.errors import InputError
+from penjing.network.axes.algebra import Axis, kept
+from penjing.network.axes.groups import Axes, find_axes
+from penjing.network.axes.sizes import rewrite
+from penjing.network.graph.network import Network
+
+SILENT = 1e-12
+
+
+def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
+    """Keep the given indices of each named axis and drop the rest, in place.
+
+    Every parameter dimension in which an axis takes part is index-selected, and every constant of
+    the graph that spells a size is rewritten.
+
+    Args:
+        axes: name of an axis (`find_axes`) to the indices that stay, ascending.
+
+    Raises:
+        InputError: an axis doesn't exist, can't shrink, or nothing of it would be left.
+    """
+    found = find_axes(network)
+    keep = _checked(found, axes)
+    places = _places(network)
+    with torch.no_grad():
+        for name, dims in found.trace.tensors.items():
+            old = tensor = network.tensor(name)
+            for dim, expression in enumerate(dims):
+                index = kept(expression, keep)
+                if len(index) < tensor.shape[dim]:
+                    tensor = tensor.index_select(dim, torch.tensor(index, device=tensor.device))
+            if tensor is not old:
+                if isinstance(old, torch.nn.Parameter):
+                    tensor = torch.nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
+                for owner, leaf in places[id(old)]:
+                    owner[leaf] = tensor
+    rewrite(found.trace, keep)
+
+
+def mask(network: Network, axes: Mapping[str, list[int]]) -> Network:
+    """A copy of full size in which what `shrink` would drop is silenced: its weights are next to
+    nothing (zero would be divided by its own norm in a layer with weight norm).
+
+    Where no statistic is computed over a dropped axis, its outputs equal the shrunk network's.
+    """
+    found = find_axes(network)
+    keep = _checked(found, axes)
+    silent = copy.deepcopy(network)
+    parameters = dict(silent.named_parameters())
+    with torch.no_grad():
+        for name, dims in found.trace.tensors.items():
+            for dim, expression in enumerate(dims):
+                if name in parameters:
+                    gone = sorted(
+                        set(range(parameters[name].shape[dim])) - set(kept(expression, keep))
+                    )
+                    parameters[name].index_fill_(dim, torch.tensor(gone, dtype=torch.long), SILENT)
+    return silent
+
+
+def _checked(found: Axes, axes: Mapping[str, list[int]]) -> dict[Axis, list[int]]:
+    keep: dict[Axis, list[int]] = {}
+    for name, index in axes.items():
+        if name not in found:
+            raise InputError(f"no axis {name!r} in this network; there are {', '.join(found)}")
+        group = found[name]
+        if group.pins:
+            raise InputError(f"axis {name!r} can't shrink: {group.pins[0]}")
+        if not index or min(index) < 0 or max(index) >= group.size:
+            raise InputError(
+                f"axis {name!r} of size {group.size}: the indices to keep must be one or more "
+                f"of 0..{group.size - 1}; found {list(index)[:8]}"
+            )
+        keep[group.axis] = sorted(set(index))
+    return keep
+
+
+def _places(network: Network) -> dict[int, list[tuple[dict[str, Any], str]]]:
+    """Where each tensor is registered, by its identity: a tied weight has several places."""
+    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for owner in network.modules():
+        for tensors in (owner._parameters, owner._buffers):
+            for leaf, tensor in tensors.items():
+                found.setdefault(id(tensor), []).append((tensors, leaf))
+    return found

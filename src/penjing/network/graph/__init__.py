@@ -1,0 +1,1 @@
+"""Graph: the network itself, its tensors, and the few ways to change it."""

@@ -1,0 +1,44 @@
+"""A batch norm's tensors, and the straight line that it is in evaluation mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.network.graph.arguments import argument
+from penjing.network.graph.network import Network
+
+TENSORS = ("weight", "bias", "running_mean", "running_var")
+"""What a batch norm may have, as the operator calls them."""
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """gamma (x - mean) / sqrt(variance + epsilon) + beta, channel by channel; each (C,).
+
+    `gamma` and `beta` are None where the norm has none.
+    """
+
+    gamma: Tensor | None
+    beta: Tensor | None
+    mean: Tensor
+    variance: Tensor
+    epsilon: float
+
+    @property
+    def gain(self) -> Tensor:
+        """gamma / sqrt(variance + epsilon), float64."""
+        inverse = torch.rsqrt(self.variance.double() + self.epsilon)
+        return inverse if self.gamma is None else inverse * self.gamma.double()
+
+
+def batch_norm_of(network: Network, node: fx.Node) -> BatchNorm | None:
+    """The tensors of a batch norm node; None if it keeps no statistics."""
+    read: list[Any] = [argument(node, name) for name in TENSORS]
+    gamma, beta, mean, variance = (one and network.tensor(str(one.target)) for one in read)
+    if mean is None or variance is None:
+        return None
+    return BatchNorm(gamma, beta, mean, variance, float(argument(node, "eps")))

@@ -1,0 +1,195 @@
+"""Network: a captured program with its parameters, an `nn.Module` like any other."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from penjing.contract import Plan
+from penjing.errors import InputError
+from penjing.network.graph.arguments import argument, set_argument
+
+NAMES = re.compile(r"[\w +,:;/@=()\[\]<>|&*#~!?$%^'.-]+")
+"""What a layer's or a tensor's name may be made of. FX writes it into the Python of the graph,
+where a quotation mark, a backslash or the end of the line would end the name and begin a program.
+"""
+TRAINING_ARGUMENT = {
+    torch.ops.aten.batch_norm.default: "training",
+    torch.ops.aten.dropout.default: "train",
+    torch.ops.aten.dropout_.default: "train",
+    torch.ops.aten.feature_dropout.default: "train",
+    torch.ops.aten.alpha_dropout.default: "train",
+    torch.ops.aten.feature_alpha_dropout.default: "train",
+    torch.ops.aten.lstm.input: "train",
+    torch.ops.aten.gru.input: "train",
+    torch.ops.aten.rnn_tanh.input: "train",
+    torch.ops.aten.rnn_relu.input: "train",
+}
+"""Operators that behave otherwise in training, and which of their arguments says so."""
+
+
+class Network(nn.Module):
+    """A `torch.export` graph that can be called, trained, edited and exported again.
+
+    The keys of `state_dict` are those of the user's model. `train()` and `eval()` switch batch
+    norm and dropout as they do in the class. Built by `penjing.capture`.
+
+    Attributes:
+        graph: the program; each node's `meta` holds `layer` (module path) and `source` (file:line).
+        history: the plans carried out so far, in order.
+        example: inputs of one batch, as the task gave them.
+        output_names: one name per output tensor.
+        source: how to find the task that this was captured from, or None.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        graph: fx.Graph,
+        *,
+        example: Any,
+        source: str | None = None,
+        history: tuple[Plan, ...] = (),
+    ) -> None:
+        super().__init__()
+        self._modules |= root._modules  # by no name: a layer may be called `tensor` or `source`
+        self._parameters |= root._parameters
+        self._buffers |= root._buffers
+        self._non_persistent_buffers_set |= root._non_persistent_buffers_set
+        for node in graph.nodes:  # constants that were written in the code
+            if node.op == "get_attr" and isinstance(vars(root).get(node.target), torch.Tensor):
+                self._buffers[node.target] = vars(root)[node.target]
+                self._non_persistent_buffers_set.add(node.target)
+        names = {id(one): name for name, one in (*self.named_parameters(), *self.named_buffers())}
+        for node in graph.nodes:  # of a tied tensor, all nodes give the first name
+            if node.op == "get_attr":
+                node.target = names.get(id(self.attribute(node.target)), node.target)
+        self.graph: fx.Graph
+        self.example: Any
+        self.source: str | None
+        self.history: tuple[Plan, ...]
+        self._run: Callable[..., Any]
+        vars(self).update(graph=graph, example=example, source=source, history=history)
+        self.compile_graph()
+        self.train(False)
+
+    def compile_graph(self) -> None:
+        """Turn the graph into Python; call it after every edit of `graph`.
+
+        Raises:
+            InputError: a name that can't stand in Python as what it is.
+        """
+        self.graph.lint()
+        for node in self.graph.nodes:
+            name = node.target if node.op in ("get_attr", "call_module") else node.name
+            if not NAMES.fullmatch(str(name)) or not node.name.isidentifier():
+                raise InputError(f"the name {name!r} can't stand in a graph; rename the layer")
+        info = getattr(self.graph._codegen, "pytree_info", None)
+        if info is not None:
+            self._in_spec, self._out_spec = info.in_spec, info.out_spec
+        code = self.graph.python_code("self")
+        namespace = dict(code.globals)
+        exec(compile(code.src, "<penjing network>", "exec"), namespace)
+        self._run = namespace["forward"]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's outputs, in the model's structure."""
+        return self._run(_Names(self), *args, **kwargs)
+
+    def train(self, mode: bool = True) -> Network:
+        """Switch batch norm and dropout to training (or evaluation); returns self."""
+        super().train(mode)
+        changed = False
+        for node in self.graph.nodes:
+            name = TRAINING_ARGUMENT.get(node.target)
+            if name is None or _has_no_statistics(node):
+                continue
+            if argument(node, name) is not mode:
+                set_argument(node, name, mode)
+                changed = True
+        if changed:
+            self.compile_graph()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors lie; they all lie together."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    def calls(self) -> Iterator[fx.Node]:
+        """The operator nodes, in order."""
+        return (node for node in self.graph.nodes if node.op == "call_function")
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The parameter, buffer or lifted constant of that name."""
+        found = self.attribute(name)
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def attribute(self, name: str) -> Any:
+        """What the graph reads by that name: a tensor, or the subgraph of a control operator."""
+        owner: Any = _Names(self)
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        return owner._owner if isinstance(owner, _Names) else owner
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        root = nn.Module()
+        for name, child in self._modules.items():
+            root._modules[name] = copy.deepcopy(child, memo)
+        for name, parameter in self._parameters.items():
+            root._parameters[name] = copy.deepcopy(parameter, memo)
+        for name, buffer in self._buffers.items():
+            root._buffers[name] = copy.deepcopy(buffer, memo)
+        root._non_persistent_buffers_set = set(self._non_persistent_buffers_set)
+        new = Network(
+            root,
+            _copy_graph(self.graph),
+            example=self.example,
+            source=self.source,
+            history=self.history,
+        )
+        return new.train(self.training)
+
+
+class _Names:
+    """A module's tensors and layers by their names, whatever else its class calls so."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: nn.Module) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        owner = self._owner
+        for tensors in (owner._parameters, owner._buffers):
+            if name in tensors:
+                return tensors[name]
+        if name in owner._modules:
+            found = owner._modules[name]
+            return found if isinstance(found, fx.GraphModule) else _Names(found)  # type: ignore[arg-type]
+        return getattr(owner, name)
+
+
+def _has_no_statistics(node: fx.Node) -> bool:
+    """Whether it is a batch norm that keeps none and so uses the batch's in evaluation too."""
+    is_norm = node.target is torch.ops.aten.batch_norm.default
+    return is_norm and argument(node, "running_mean") is None
+
+
+def _copy_graph(graph: fx.Graph) -> fx.Graph:
+    """A copy that shares no node; `copy.deepcopy` would also copy the pytree specs."""
+    new = fx.Graph(tracer_cls=graph._tracer_cls)
+    outputs = new.graph_copy(graph, {}, return_output_node=True)
+    assert isinstance(outputs, tuple)
+    new.output(outputs[0]).meta = dict(outputs[1].meta)
+    new.set_codegen(graph._codegen)
+    for node in new.nodes:
+        node.meta = dict(node.meta)
+    return new

@@ -1,0 +1,1 @@
+"""Lowering: forms of a graph that runtimes take."""

@@ -1,0 +1,242 @@
+"""Integers: a fake-quantized network as runtimes take it, with quantize and dequantize nodes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed
+from torch import Tensor, fx
+
+from penjing.arith.binary import BINARIZE, SIGN, signs
+from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.arith.quantizer import quantized, quantized_bias
+from penjing.arith.ternary import TERNARIZE, ternary_codes
+from penjing.network.edits.fake_quantize import Grid, grid_of, grids, scales_of, weight_grids
+from penjing.network.edits.fold import fold_batch_norm
+from penjing.network.graph.arguments import argument, read_by, set_argument
+from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.network import Network
+from penjing.network.graph.surgery import erase, insert_before, replace
+from penjing.network.graph.tensors import drop_unused, insert_tensor, set_tensor
+
+aten = torch.ops.aten
+INTEGERS = torch.ops.quantized_decomposed
+QUANTIZE = INTEGERS.quantize_per_tensor.default
+DEQUANTIZE = INTEGERS.dequantize_per_tensor.default
+ROUNDING = {FAKE_QUANTIZE, TERNARIZE, BINARIZE, SIGN}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a runtime wants the integers written down; they are the same ones in every form.
+
+    Attributes:
+        values: `torch.uint8`, or `torch.int8` with everything moved down by 128.
+        codes: whether weights and biases are integers with a dequantize behind them. If not,
+            weights are real numbers on their grid with a quantize and a dequantize behind them,
+            and biases real numbers on theirs.
+        biases: whether biases are integers where weights are.
+        joins: whether a concatenation of values on one grid is rounded to it once more, which
+            changes no number.
+    """
+
+    values: torch.dtype = torch.uint8
+    codes: bool = True
+    biases: bool = True
+    joins: bool = True
+
+    @property
+    def ends(self) -> tuple[int, int, torch.dtype]:
+        """The least and the greatest value, and their type."""
+        limits = torch.iinfo(self.values)
+        return (int(limits.min), int(limits.max), self.values)
+
+
+def with_integers(network: Network, form: Form = Form()) -> Network:
+    """A copy whose weights and values are integers of eight bits, the same numbers as before.
+
+    Grids of fewer bits keep their integers in eight, cut off where the grid ends. Where a layer's
+    input has a grid too, its bias becomes int32 on the grid of the sums. Ternary and binary
+    weights are int8 as well, signs a comparison. The network itself, if nothing in it is rounded.
+    """
+    if not any(node.target in ROUNDING for node in network.calls()):
+        return network
+    new = copy.deepcopy(network)
+    if any(node.target is TERNARIZE for node in new.calls()):
+        fold_batch_norm(new)
+    scales = {grid.node: new.tensor(grid.scale).detach().cpu() for grid in grids(new)}
+    of_weights = weight_grids(new)
+    for layer in [node for node in new.calls() if node.target in LAYERS]:
+        data, bias = grid_of(Layer(layer).data), Layer(layer).bias
+        if layer in of_weights:
+            grid = of_weights[layer]
+            step: Tensor | None = scales[grid.node]
+            _weight(new, layer, grid, scales[grid.node], form)
+        else:
+            step = _sub_integers(new, layer, form)
+        if data is not None and bias is not None and bias.target is FAKE_QUANTIZE:
+            assert step is not None
+            _bias(new, layer, bias, step * scales[data.node], form)
+    for node in list(new.calls()):
+        if node.target is SIGN:
+            _compare(node)
+    if not form.joins:
+        _leave_joins_unrounded(new)
+    for grid in list(grids(new)):
+        _value(grid, float(scales[grid.node]), form)
+    drop_unused(new)
+    new.compile_graph()
+    return new
+
+
+def round_between(node: fx.Node, reader: fx.Node, grid: tuple[Any, ...]) -> None:
+    """Let `reader` read `node` rounded to a grid, the arguments of `QUANTIZE` behind the value."""
+    codes = insert_before(reader, QUANTIZE, node, *grid, like=node)
+    reader.replace_input_with(node, insert_before(reader, DEQUANTIZE, codes, *grid, like=node))
+
+
+def grid_arguments(node: fx.Node) -> tuple[Any, ...]:
+    """What a quantize or a dequantize has behind its value: scale, zero point, ends and type."""
+    return node.args[1:]
+
+
+def _leave_joins_unrounded(network: Network) -> None:
+    """Leave out the rounding of each concatenation whose parts are on its grid already."""
+    on: dict[fx.Node, tuple[str, tuple[int, int, int]] | None] = {}
+    for node in list(network.calls()):
+        grid = grid_of(node)
+        if node.target is aten.cat.default:
+            first, *others = (on.get(part) for part in node.all_input_nodes)
+            on[node] = first if others.count(first) == len(others) else None
+        elif grid:
+            on[node] = (grid.scale, grid.integers)
+            if grid.source.target is aten.cat.default and on[grid.source] == on[node]:
+                replace(node, grid.source)
+
+
+def _value(grid: Grid, scale: float, form: Form) -> None:
+    ends = form.ends
+    zero, low, high = (one + ends[0] for one in grid.integers)
+    codes = insert_before(grid.node, QUANTIZE, grid.source, scale, zero, *ends)
+    if (low, high) != ends[:2]:
+        codes = insert_before(grid.node, aten.clamp.default, codes, low, high)
+    replace(grid.node, insert_before(grid.node, DEQUANTIZE, codes, scale, zero, *ends))
+
+
+def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: Form) -> None:
+    name = str(grid.source.target)
+    codes = quantized(network.tensor(name).detach().cpu(), scales, grid.low, grid.high)
+    if scales.dim() > 1:
+        _dequantized_by_group(network, layer, name, codes, scales)
+    elif form.codes:
+        _dequantized(network, layer, "weight", name, codes, scales)
+    else:
+        real = _times(codes, scales)  # a scale below zero is the codes' sign, which those show
+        _dequantized(network, layer, "weight", name, real, scales.abs())
+    network.graph.erase_node(grid.node)
+
+
+def _sub_integers(network: Network, layer: fx.Node, form: Form) -> Tensor | None:
+    """Make a ternary or binary weight's codes int8; returns its scale if that is one by channel."""
+    rounded = Layer(layer).weight
+    if rounded.target not in (TERNARIZE, BINARIZE):
+        return None
+    name = str(read_by(rounded).target)
+    weight = network.tensor(name).detach().cpu()
+    if rounded.target is TERNARIZE:
+        codes = ternary_codes(weight, argument(rounded, "threshold")).to(torch.int8)
+    else:
+        codes = signs(weight).to(torch.int8)
+    names = scales_of(rounded)
+    scales = [network.tensor(one).detach().cpu() for one in names]
+    if len(scales) == 1:
+        numbers = codes if form.codes else _times(codes, scales[0])
+        _dequantized(network, layer, "weight", name, numbers, scales[0])
+    else:
+        value = _unscaled(network, layer, name, codes, form)
+        value = _by_sign(network, layer, value, names, codes.dim()) if names else value
+        set_argument(layer, "weight", value)
+    network.graph.erase_node(rounded)
+    return scales[0] if len(scales) == 1 else None
+
+
+def _unscaled(network: Network, layer: fx.Node, name: str, codes: Tensor, form: Form) -> fx.Node:
+    if not form.codes:
+        return insert_tensor(network, layer, name, codes.to(torch.get_default_dtype()))
+    node = insert_tensor(network, layer, name, codes)
+    return insert_before(layer, DEQUANTIZE, node, 1.0, 0, -127, 127, torch.int8)
+
+
+def _by_sign(
+    network: Network, layer: fx.Node, codes: fx.Node, names: list[str], dims: int
+) -> fx.Node:
+    """positive max(c, 0) + negative min(c, 0), which has no rounding."""
+
+    scales = (network.tensor(one).detach().view(-1, *[1] * (dims - 1)) for one in names)
+    positive, negative = (
+        insert_tensor(network, layer, name, scale)
+        for name, scale in zip(names, scales, strict=True)
+    )
+    above = insert_before(layer, aten.relu.default, codes)
+    below = insert_before(layer, aten.sub.Tensor, codes, above)
+    above = insert_before(layer, aten.mul.Tensor, above, positive)
+    below = insert_before(layer, aten.mul.Tensor, below, negative)
+    return insert_before(layer, aten.add.Tensor, above, below)
+
+
+def _compare(node: fx.Node) -> None:
+    """Write a sign as 1 where the value is 0 or more, else -1."""
+    found = insert_before(node, aten.ge.Scalar, read_by(node), 0)
+    replace(node, insert_before(node, aten.where.Scalar, found, 1.0, -1.0))
+
+
+def _bias(network: Network, layer: fx.Node, rounded: fx.Node, grid: Tensor, form: Form) -> None:
+    source = read_by(rounded)
+    name = str(source.target)
+    codes = quantized_bias(network.tensor(name).detach().cpu(), grid)
+    if form.codes and form.biases:
+        _dequantized(network, layer, "bias", name, codes, grid)
+    else:
+        set_argument(layer, "bias", source)
+        set_tensor(network, name, _times(codes, grid).to(network.device))
+    erase(rounded)
+
+
+def _times(codes: Tensor, scales: Tensor) -> Tensor:
+    """The real numbers that the codes stand for."""
+    return codes * scales.view(-1, *[1] * (codes.dim() - 1))
+
+
+def _dequantized(
+    network: Network, layer: fx.Node, what: str, name: str, numbers: Tensor, scales: Tensor
+) -> None:
+    """Give the layer codes with a dequantize behind them as its weight or its bias; real numbers
+    are quantized first."""
+    real = numbers.is_floating_point()
+    kind = torch.int8 if real else numbers.dtype
+    ends = (-torch.iinfo(kind).max, torch.iinfo(kind).max, kind)
+    zeros = torch.zeros(len(scales), dtype=torch.int64 if real else kind)
+    parts = {"": numbers, "_scale": scales, "_zero_point": zeros}
+    value, *grid = (insert_tensor(network, layer, name + end, one) for end, one in parts.items())
+    if real:
+        value = insert_before(layer, INTEGERS.quantize_per_channel.default, value, *grid, 0, *ends)
+    value = insert_before(layer, INTEGERS.dequantize_per_channel.default, value, *grid, 0, *ends)
+    set_argument(layer, what, value)
+
+
+def _dequantized_by_group(
+    network: Network, layer: fx.Node, name: str, codes: Tensor, scales: Tensor
+) -> None:
+    parts = {
+        "": codes,
+        "_scale": scales,
+        "_zero_point": torch.zeros_like(scales, dtype=torch.int32),
+    }
+    width = codes[0].numel() // scales.shape[1]
+    nodes = [insert_tensor(network, layer, name + end, one) for end, one in parts.items()]
+    operator = INTEGERS.dequantize_per_channel_group.default
+    ends = (-127, 127, torch.int8, width, torch.float32)
+    set_argument(layer, "weight", insert_before(layer, operator, *nodes, *ends))

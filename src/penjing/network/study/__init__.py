@@ -1,0 +1,1 @@
+"""Study: what is found out about a network without changing it."""

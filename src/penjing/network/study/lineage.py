@@ -1,0 +1,34 @@
+"""Lineage: which indices of the original's tensors a cut network still has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penjing.contract import Plan
+from penjing.network.axes.algebra import kept
+from penjing.network.axes.groups import find_axes
+from penjing.network.edits.table import carry_out
+from penjing.network.graph.network import Network
+
+Indices = dict[str, list[list[int]]]
+"""By tensor, for each of its dimensions, the original's indices that are left."""
+
+
+def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
+    """The indices that are left of every tensor of `original` once the plans are carried out."""
+    found = {
+        name: [list(range(size)) for size in tensor.shape]
+        for name, tensor in (*original.named_parameters(), *original.named_buffers())
+    }
+    current = original
+    for plan in plans:
+        for edit in plan.edits:
+            if edit["edit"] == "shrink":
+                axes = find_axes(current)
+                keep = {axes[name].axis: list(what) for name, what in edit["axes"].items()}
+                for name, dims in axes.trace.tensors.items():
+                    for dim, expression in enumerate(dims):
+                        left = kept(expression, keep)
+                        found[name][dim] = [found[name][dim][index] for index in left]
+        current = carry_out(current, plan)
+    return found

@@ -1,0 +1,87 @@
+"""Segments: parts of a graph with one value going in and one coming out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from penjing.network.graph.network import Network
+
+Instead = Mapping[fx.Node, Callable[..., Any]]
+"""By node, what to call instead of its operator, with the same arguments."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What lies between two values.
+
+    Attributes:
+        start: the value that goes in.
+        end: the value that comes out.
+        nodes: all that is worked out on the way, in order; `end` is the last.
+    """
+
+    start: fx.Node
+    end: fx.Node
+    nodes: tuple[fx.Node, ...]
+
+    def run(self, network: Network, value: Tensor, instead: Instead) -> Tensor:
+        """The value at the end for a value at the start.
+
+        Args:
+            instead: calls that replace these nodes' own.
+        """
+        known: dict[fx.Node, Any] = {self.start: value}
+        for node in self.nodes:
+            if node.op == "get_attr":
+                found: Any = network.tensor(str(node.target))
+            else:
+                args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
+                found = instead.get(node, node.target)(*args, **kwargs)  # type: ignore[operator]
+            known[node] = found
+        end: Tensor = known[self.end]
+        return end
+
+
+def between(start: fx.Node, end: fx.Node) -> Segment | None:
+    """The segment from one value to the other; None if something else goes in as well."""
+    seen, waiting = {start}, [end]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        if node.op == "placeholder":
+            return None
+        seen.add(node)
+        waiting += node.all_input_nodes
+    nodes = tuple(node for node in start.graph.nodes if node in seen and node is not start)
+    return Segment(start, end, nodes)
+
+
+def bottlenecks(network: Network) -> list[fx.Node]:
+    """The inputs and values through which all goes that is worked out later, in order.
+
+    Weights, and what follows from them alone, don't count.
+    """
+    last: dict[fx.Node, int] = {}
+    constant: set[fx.Node] = set()
+    order = {node: place for place, node in enumerate(network.graph.nodes)}
+    for node in network.graph.nodes:
+        inputs = node.all_input_nodes
+        if node.op == "get_attr" or (inputs and constant.issuperset(inputs)):
+            constant.add(node)
+        for one in inputs:
+            last[one] = order[node]
+    live: set[fx.Node] = set()
+    found = []
+    for node, place in order.items():
+        live = {one for one in live if last[one] > place}
+        if node in constant or node not in last:
+            continue
+        live.add(node)
+        if live == {node}:
+            found.append(node)
+    return found

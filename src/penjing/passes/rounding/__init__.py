@@ -1,0 +1,1 @@
+"""Rounding: passes that make integers, and those that refine them."""

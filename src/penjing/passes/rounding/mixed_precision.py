@@ -1,0 +1,234 @@
+"""MixedPrecision: as many bits for each layer's weight as it needs, within a budget of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, fx
+
+from penjing.arith import knapsack
+from penjing.arith.fake_quantize import fake_quantize
+from penjing.arith.packing import stored_bytes
+from penjing.arith.quantizer import RangeMethod, quantized, weight_ends, weight_scales
+from penjing.contract import Plan
+from penjing.errors import InputError
+from penjing.network import Network, carry_out
+from penjing.network.graph.layers import LAYERS, Layer
+from penjing.passes.conditions import Condition
+from penjing.passes.contract import Pass
+from penjing.passes.rounding.grids import Calibration, choose, ends, rounding, with_overflow_fix
+from penjing.passes.rounding.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
+from penjing.tasks.task import Task
+
+BYTES_A_CHANNEL = 5  # its scale and its zero point
+EDGE_BITS = 8  # of the first and the last layer, where all others have the same
+
+
+@dataclass(frozen=True)
+class MixedPrecision(Pass):
+    """Choose the bits of every layer's weight: the least loss in at most so many bytes.
+
+    Each layer is rounded alone, to each width, and the loss of the network's outputs is measured
+    on training samples without labels. To first order these losses add up; the widths whose sum is
+    the least within the budget are found exactly. Bytes are those that the file spends on the
+    codes, scales and zero points of the layers that are rounded. The result is what `Quantize`
+    makes with these widths.
+
+    Attributes:
+        bytes: share (0..1] of what the weights take in float32; or
+        uniform: as many bytes as with these bits for all, but eight for the first and the last.
+        widths: the bits that a layer's weight may have, each 2 to 8.
+        activations: as in `Quantize`: bits of what layers read, or None.
+        loss: of the outputs: `"kl"` for scores of classes, `"squares"` for any.
+        samples: how many training samples are looked at; two or more.
+        ranges, percentile, skip: as in `Quantize`.
+
+    Raises:
+        InputError: an option is out of range, or no choice takes so few bytes; calibration data of
+            another shape, or with values that aren't finite.
+
+    Source: Z. Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", 2021 (sensitivities that
+    add up, solved exactly).
+    """
+
+    bytes: float | None = None
+    uniform: int | None = None
+    widths: tuple[int, ...] = (2, 3, 4, 6, 8)
+    activations: int | None = 8
+    loss: OutputLoss = "kl"
+    samples: int = 512
+    ranges: RangeMethod = "mse"
+    percentile: float = 99.99
+    skip: tuple[str, ...] = ()
+
+    requires: ClassVar[frozenset[Condition]] = frozenset({Condition.CALIBRATION, Condition.FLOAT})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(sorted(set(self.widths))))
+        object.__setattr__(self, "skip", tuple(self.skip))
+        if (self.bytes is None) == (self.uniform is None):
+            raise InputError(
+                f"give bytes or uniform, one of them; found {self.bytes} and {self.uniform}"
+            )
+        if self.bytes is not None and not 0 < self.bytes <= 1:
+            raise InputError(
+                f"bytes must be in (0, 1], the share of float32's that may be left; found "
+                f"{self.bytes}"
+            )
+        given = (*self.widths, *(one for one in (self.uniform, self.activations) if one))
+        if not self.widths or any(one not in range(2, 9) for one in given):
+            raise InputError(
+                f"widths, uniform and activations must be 2 to 8 bits; found {self.widths}, "
+                f"{self.uniform} and {self.activations}"
+            )
+        if self.loss not in OUTPUT_LOSSES:
+            raise InputError(f"loss must be {' or '.join(OUTPUT_LOSSES)}; found {self.loss!r}")
+        if self.ranges not in ("mse", "percentile", "minmax"):
+            raise InputError(f"ranges must be mse, percentile or minmax; found {self.ranges!r}")
+        if self.samples < 2:
+            raise InputError(f"samples must be 2 or more to find ranges; found {self.samples}")
+
+    @property
+    def provides(self) -> frozenset[Condition]:
+        """Grids of weights; of values, if they have bits."""
+        return rounding(True, self.activations is not None)
+
+    def decide(self, network: Network, task: Task) -> Plan:
+        """Fold on a copy, measure what each layer loses at each width, and choose."""
+        start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
+        folded = carry_out(network, self._plan(start))
+        layers = choose(folded, self.skip, ends_alike=True, ends_float=False)
+        if not layers.few:
+            return self._plan(left_alone=layers.left)
+        table = _Table(folded, layers.few, self.widths)
+        limit = self._limit(table)
+        table.measure(task, self.loss, self.samples)
+        chosen = table.solve(limit)
+        activations: dict[str, Any] = {}
+        if self.activations is not None:
+            find = Calibration(self.activations, self.ranges, self.samples, self.percentile)
+            activations = find(folded, task, layers.few, layers.left)
+        edit = {"edit": "fake_quantize", "activations": activations, "weights": table.grids(chosen)}
+        summary, notes = self._summary(table, chosen, limit), table.reasons(chosen)
+        plan = self._plan((*start, edit), summary, layers.left, notes)
+        return with_overflow_fix(plan, network)
+
+    def _limit(self, table: _Table) -> int:
+        """Bytes that may be spent.
+
+        Raises:
+            InputError: no choice of widths takes so few.
+        """
+        full, least = table.float_bytes, table.least_bytes
+        if self.bytes is not None:
+            limit, asked = int(self.bytes * full), f"bytes={self.bytes:g} allows"
+        else:
+            assert self.uniform is not None
+            limit, asked = table.uniform_bytes(self.uniform), f"uniform={self.uniform} takes"
+        if least > limit:
+            raise InputError(
+                f"{asked} {limit} bytes, but widths of {', '.join(map(str, self.widths))} bits "
+                f"take {least} at the least, {least / full:.4f} of the {full} in float32"
+            )
+        return limit
+
+    def _summary(self, table: _Table, chosen: Sequence[int], limit: int) -> str:
+        bits = [self.widths[one] for one in chosen]
+        counts = ", ".join(f"{bits.count(one)} to {one}" for one in self.widths if one in bits)
+        spent = table.spent(chosen)
+        return (
+            f"{len(bits)} layers, {counts} bits: {spent} bytes of {limit} allowed, "
+            f"{spent / table.float_bytes:.3f} of float32; loss foretold {table.lost(chosen):.3g}"
+        )
+
+
+class _Table:
+    """What each layer costs and loses at each width."""
+
+    def __init__(self, network: Network, layers: list[fx.Node], widths: tuple[int, ...]) -> None:
+        self.network, self.layers, self.widths = network, layers, widths
+        self.scales = [
+            [weight_scales(self._weight(one), bits) for bits in widths] for one in layers
+        ]
+        self.costs = [
+            [
+                _bytes(self._weight(one), scale, bits)
+                for scale, bits in zip(some, widths, strict=True)
+            ]
+            for one, some in zip(layers, self.scales, strict=True)
+        ]
+        self.losses: list[list[float]] = []
+
+    def _weight(self, layer: fx.Node) -> Tensor:
+        return self.network.tensor(Layer(layer).weight_name).detach().cpu()
+
+    @property
+    def float_bytes(self) -> int:
+        return sum(4 * self._weight(one).numel() for one in self.layers)
+
+    @property
+    def least_bytes(self) -> int:
+        return sum(map(min, self.costs))
+
+    def uniform_bytes(self, bits: int) -> int:
+        """Of all layers with the same bits, but the first and the last."""
+        edges = ends([node for node in self.network.calls() if node.target in LAYERS])
+        found = 0
+        for layer in self.layers:
+            weight, width = self._weight(layer), max(bits, EDGE_BITS) if layer in edges else bits
+            found += _bytes(weight, weight_scales(weight, width), width)
+        return found
+
+    def measure(self, task: Task, loss: OutputLoss, samples: int) -> None:
+        """Fill in the losses."""
+        device = self.network.device
+        weights = {
+            layer: [
+                fake_quantize(self._weight(layer), scale, 0, *weight_ends(bits)).to(device)
+                for scale, bits in zip(some, self.widths, strict=True)
+            ]
+            for layer, some in zip(self.layers, self.scales, strict=True)
+        }
+        found = sensitivities(self.network, task, weights, loss, samples)
+        self.losses = [found[layer] for layer in self.layers]
+
+    def solve(self, limit: int) -> list[int]:
+        """For each layer, which of the widths."""
+        return knapsack.choose(self.costs, self.losses, limit)
+
+    def spent(self, chosen: Sequence[int]) -> int:
+        return sum(some[place] for some, place in zip(self.costs, chosen, strict=True))
+
+    def lost(self, chosen: Sequence[int]) -> float:
+        return sum(some[place] for some, place in zip(self.losses, chosen, strict=True))
+
+    def grids(self, chosen: Sequence[int]) -> dict[str, Any]:
+        """The `weights` of the edit `fake_quantize`."""
+        found = {}
+        for layer, some, place in zip(self.layers, self.scales, chosen, strict=True):
+            low, high = weight_ends(self.widths[place])
+            found[layer.name] = {"scales": some[place].tolist(), "low": low, "high": high}
+        return found
+
+    def reasons(self, chosen: Sequence[int]) -> list[str]:
+        """Why each layer has its bits: what it loses, and what one width more or less would do."""
+        lines = []
+        for layer, cost, loss, place in zip(
+            self.layers, self.costs, self.losses, chosen, strict=True
+        ):
+            line = f"{layer.meta['layer']}: {self.widths[place]} bits, loss {loss[place]:.2g}"
+            for other in (place - 1, place + 1):
+                if 0 <= other < len(cost):
+                    line += (
+                        f"; with {self.widths[other]} bits {loss[other]:.2g} and "
+                        f"{cost[other] - cost[place]:+d} bytes"
+                    )
+            lines.append(line)
+        return lines
+
+
+def _bytes(weight: Tensor, scales: Tensor, bits: int) -> int:
+    codes = quantized(weight, scales, *weight_ends(bits)).numpy()
+    return stored_bytes(codes) + BYTES_A_CHANNEL * len(scales)

@@ -1,0 +1,1 @@
+"""Structure: passes that remove, merge and solve anew."""

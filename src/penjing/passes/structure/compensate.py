@@ -1,0 +1,225 @@
+"""Compensate: after a cut, solve the layers anew so that they give what they gave before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, fx
+
+from penjing.arith.least_squares import NormalEquations
+from penjing.contract import LeftAlone, Plan
+from penjing.errors import InputError
+from penjing.network import Network, capture
+from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
+from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.lineage import Indices, surviving
+from penjing.network.study.rows import (
+    READ_AS_ROWS,
+    groups_of,
+    rows_given,
+    rows_read,
+    why_not_solved,
+)
+from penjing.passes.conditions import Condition
+from penjing.passes.in_turn import InTurn, Work
+from penjing.tasks.task import Task
+
+aten = torch.ops.aten
+SUMS = {aten.add.Tensor, aten.add_.Tensor}
+MOST_PRODUCTS = 4e11  # multiplications for a system's sums, half a minute; fewer rows if more
+
+
+@dataclass(frozen=True)
+class Compensate(InTurn):
+    """Re-solve convolutions and linear layers by least squares, with no labels.
+
+    In the order of the graph, each layer whose inputs are not what they were gets the weights W
+    and offset b that bring its output nearest to the original's, on the inputs that it really has
+    now: min |y - W x - b|^2 + ridge |W|^2. Where a batch norm follows, its output is what is
+    matched; where a shortcut is then added, the sum is, so that errors from further up are made up
+    for as well. Batch norms take the statistics of the new outputs and leave the function as it
+    was solved.
+
+    Attributes:
+        samples: training images to look at, fewer where their values would not fit into memory;
+            their labels are not used.
+        rows: positions that enter each system, drawn at random, at most; always two for each
+            unknown, if there are as many.
+        ridge: relative to the mean variance of the inputs.
+
+    Source: Y. He, X. Zhang, J. Sun, "Channel Pruning for Accelerating Very Deep Neural Networks",
+    2017 (least squares on the outputs, with the shortcut's error included).
+
+    Raises:
+        InputError: an option is out of range; calibration data of another shape.
+    """
+
+    samples: int = 512
+    rows: int = 50_000
+    ridge: float = 1e-4
+
+    requires: ClassVar[frozenset[Condition]] = frozenset(
+        {Condition.CALIBRATION, Condition.FLOAT, Condition.REMOVED}
+    )
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.SOLVED})
+    doing: ClassVar[str] = "solving"
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.rows < 2:
+            raise InputError(
+                f"samples and rows must be 2 or more; found {self.samples} and {self.rows}"
+            )
+        if not self.ridge > 0:
+            raise InputError(f"ridge must be positive; found {self.ridge}")
+
+    def decide(self, network: Network, task: Task) -> Plan:
+        """The layers that can be solved; the graph itself stays as it is."""
+        layers, left = _layers(network)
+        return self._plan(
+            summary=f"{len(layers)} layers solved anew {self.on_samples(network)}",
+            left_alone=left,
+            parts=[(node.name,) for node in layers],
+        )
+
+    def teacher(self, student: Network, task: Task) -> Network:
+        """The original, before any cut."""
+        return capture(task.model, task.example)
+
+    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+        """Solve a layer for the original's outputs, on what it reads now."""
+        left = surviving(teacher.network, network.history)
+        draw = torch.Generator().manual_seed(0)
+
+        def work(layer: fx.Node) -> fx.Node:
+            with torch.no_grad():
+                one = _Solve(student.network, layer, left, teacher, student, draw)
+                one.run(self.rows, self.ridge)
+            return layer
+
+        return work
+
+
+def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
+    """Convolutions and linear layers with weights of their own, and those that can't be solved."""
+    layers, left = [], []
+    for node in network.calls():
+        if "conv" not in str(node.target) and node.target not in READ_AS_ROWS:
+            continue
+        weight = node.args[1]
+        unknowns = 0
+        if isinstance(weight, fx.Node) and weight.op == "get_attr" and len(weight.users) == 1:
+            unknowns = network.tensor(str(weight.target))[0].numel()
+        why = why_not_solved(node, unknowns)
+        if not why and not unknowns:
+            why = "its weight is computed or shared"
+        if why:
+            left.append(LeftAlone(str(node.meta["layer"]), why))
+        else:
+            layers.append(node)
+    return layers, left
+
+
+@dataclass
+class _Solve:
+    """One layer's systems: one for each of its groups."""
+
+    network: Network
+    node: fx.Node
+    left: Indices
+    teacher: Lockstep
+    student: Lockstep
+    draw: torch.Generator
+
+    def run(self, rows: int, ridge: float) -> None:
+        weight, bias = self._tensor(1), self._tensor(2)
+        assert weight is not None
+        norm = _sole_user(self.node, {aten.batch_norm.default})
+        found = None if norm is None else batch_norm_of(self.network, norm)
+        norm = norm if found is not None else None
+        groups, unknowns = groups_of(self.node), weight[0].numel()
+        systems = [NormalEquations(unknowns, len(weight) // groups) for _ in range(groups)]
+        rows = max(2 * unknowns, min(rows, int(MOST_PRODUCTS / unknowns**2 / groups)))
+        each = max(1, rows // len(self.student.batches))
+        for x, y in zip(self.student.value(self._input()), self._targets(norm), strict=True):
+            columns, outputs = rows_read(self.node, weight, x), rows_given(self.node, y)
+            columns, outputs = _some(columns, outputs, each, self.draw)
+            for system, part, wanted in zip(
+                systems, columns.chunk(groups, 1), outputs.chunk(groups, 1), strict=True
+            ):
+                system.add(part, wanted)
+        if found is not None:
+            if found.gamma is not None and found.beta is not None:
+                self._write_through(found, systems, ridge)
+            return
+        solved = [system.solve(ridge, bias is not None) for system in systems]
+        weight.copy_(torch.cat([one for one, _ in solved]).view_as(weight))
+        if bias is not None:
+            bias.copy_(torch.cat([offset for _, offset in solved]))
+
+    def _targets(self, norm: fx.Node | None) -> list[Tensor]:
+        """What the layer (and its batch norm) should give: the original's, or, where a shortcut
+        is added, what is missing to the original's sum."""
+        end = norm or self.node
+        total = _sole_user(end, SUMS)
+        dim = -1 if self.node.target is aten.linear.default else 1
+        keep = torch.tensor(self.left[str(cast(fx.Node, self.node.args[1]).target)][0])
+        if total is not None and total.kwargs.get("alpha", 1) == 1:
+            other = next((one for one in total.args if one is not end), None)
+            if isinstance(other, fx.Node) and not self.student.depends(other, self.node):
+                sums = self.teacher.value_of(total.name)
+                shortcuts = self.student.value(other)
+                if all(a.dim() == b.dim() for a, b in zip(sums, shortcuts, strict=True)):
+                    return [
+                        one.index_select(dim, keep) - shortcut
+                        for one, shortcut in zip(sums, shortcuts, strict=True)
+                    ]
+        return [one.index_select(dim, keep) for one in self.teacher.value_of(end.name)]
+
+    def _write_through(self, norm: BatchNorm, systems: list[NormalEquations], ridge: float) -> None:
+        """Write the solution before a batch norm: the layer's weight keeps its scale, the norm
+        takes the new statistics, and its weight and bias make the solved function of it."""
+        weight, bias = self._tensor(1), self._tensor(2)
+        assert weight is not None
+        assert norm.gamma is not None
+        assert norm.beta is not None
+        gain = norm.gain
+        alive = gain.abs() > 1e-4 * gain.abs().max()
+        scales = torch.where(alive, gain, torch.inf).chunk(len(systems))
+        weights, offsets, means, spreads = [], [], [], []
+        for system, scale in zip(systems, scales, strict=True):
+            solved, offset = system.solve(ridge)
+            new = solved / scale[:, None]
+            covariance, _ = system.covariances()
+            weights.append(new)
+            offsets.append(offset)
+            means.append(new @ system.x / max(system.rows, 1))
+            spreads.append(((new @ covariance) * new).sum(1).clamp_min(0.0))
+        mean, spread = torch.cat(means), torch.cat(spreads)
+        shift = torch.cat(offsets) + gain * mean
+        weight.copy_(torch.cat(weights).view_as(weight))
+        norm.mean.copy_(mean if bias is None else mean + bias.double())
+        norm.variance.copy_(spread)
+        norm.gamma.copy_(gain * (spread + norm.epsilon).sqrt())
+        norm.beta.copy_(shift)
+
+    def _input(self) -> fx.Node:
+        return cast(fx.Node, self.node.args[0])
+
+    def _tensor(self, position: int) -> Tensor | None:
+        if len(self.node.args) <= position or self.node.args[position] is None:
+            return None
+        return self.network.tensor(str(cast(fx.Node, self.node.args[position]).target))
+
+
+def _some(x: Tensor, y: Tensor, rows: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    if len(x) <= rows:
+        return x, y
+    index = torch.randint(len(x), (rows,), generator=draw)
+    return x[index], y[index]
+
+
+def _sole_user(node: fx.Node, targets: set[Any]) -> fx.Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 and users[0].target in targets else None

@@ -1,0 +1,103 @@
+"""What channels are expected to be before any data is seen: from weights and norms alone.
+
+A batch norm says of each channel that it has mean beta and deviation |gamma|; a layer norm says
+the same of what comes out of it. How two channels of one layer go together follows from their
+weights, if their inputs are taken to be what is known of them, or else uncorrelated; in space,
+neighbours are taken to be alike as they are in images. Gaussians then go through the functions
+that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from penjing.arith.gaussian import moments_through
+from penjing.network import Network
+from penjing.network.graph.arguments import argument, read_by
+from penjing.network.graph.batch_norm import batch_norm_of
+from penjing.network.graph.layers import Layer
+from penjing.network.study.passage import UNCHANGED, Passage
+
+aten = torch.ops.aten
+CORRELATION_LENGTH = 2.0
+"""In pixels: values at a distance d correlate by exp(-d / this)."""
+
+
+class Moments(NamedTuple):
+    """Mean (n,) and covariance (n, n) of an axis, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+class Known(NamedTuple):
+    """What a layer is known to read: an axis' moments, and its weights by the axis' indices.
+
+    Attributes:
+        weight: (O, n, m, taps..); n indices, each in m places.
+    """
+
+    moments: Moments
+    weight: Tensor
+
+
+def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> Moments:
+    """Of the values that reach the readers of a passage.
+
+    Args:
+        known: what earlier passages gave, by the layers that read it.
+    """
+    layer = Layer(way.layer)
+    weight = network.tensor(layer.weight_name).detach().double().cpu()
+    inputs = _after_norm(network, way.layer)
+    by_index = weight[:, :, None]
+    if way.layer in known:
+        inputs, by_index = known[way.layer]
+    taps = by_index.flatten(3) if by_index.dim() > 3 else by_index[..., None]
+    turned = taps @ spatial_correlation(way.layer, weight)
+    mean = torch.zeros(len(weight), dtype=torch.float64)
+    if inputs is not None:
+        mean = taps.sum((2, 3)) @ inputs.mean
+        turned = torch.einsum("onmk,np->opmk", turned, inputs.covariance)
+    covariance = turned.flatten(1) @ taps.flatten(1).T
+    if layer.bias is not None:
+        mean = mean + network.tensor(str(layer.bias.target)).detach().double().cpu()
+    if way.norm is not None:
+        norm = batch_norm_of(network, way.norm)
+        assert norm is not None
+        assert norm.gamma is not None
+        assert norm.beta is not None
+        gamma, mean = (one.detach().double().cpu() for one in (norm.gamma, norm.beta))
+        scale = gamma / covariance.diagonal().clamp_min(1e-30).sqrt()
+        covariance = covariance * torch.outer(scale, scale)
+    return Moments(*moments_through(way.function, mean, covariance))
+
+
+def spatial_correlation(layer: fx.Node, weight: Tensor) -> Tensor:
+    """Of what the taps of a kernel see, (K, K); K = 1 for a linear layer."""
+    extent = weight.shape[2:]
+    axes = [torch.arange(one, dtype=torch.float64) for one in extent]
+    if not axes:
+        return torch.ones(1, 1, dtype=torch.float64)
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
+    spread = torch.tensor(Layer(layer).dilation, dtype=torch.float64)
+    apart = (places[:, None] - places[None]) * spread
+    return torch.exp(-apart.norm(dim=-1) / CORRELATION_LENGTH)
+
+
+def _after_norm(network: Network, layer: fx.Node) -> Moments | None:
+    """Of a layer's input, where a layer norm over it says so."""
+    node = Layer(layer).data
+    while node.target in UNCHANGED:
+        node = read_by(node)
+    if node.target is not aten.layer_norm.default or len(argument(node, "normalized_shape")) != 1:
+        return None
+    tensors = argument(node, "weight"), argument(node, "bias")
+    if None in tensors:
+        return None
+    gain, mean = (network.tensor(str(one.target)).detach().double().cpu() for one in tensors)
+    return Moments(mean, torch.diag(gain.square()))

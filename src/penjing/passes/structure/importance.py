@@ -1,0 +1,145 @@
+"""Importance: how much each index of an axis matters, over all the tensors that it touches.
+
+Each criterion gives one score per index; larger stays. For single weights any increasing function
+of |w| ranks alike, so "l1", "l2" and "l1+l2" give one and the same mask there; they differ here
+only because an index owns many weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from penjing.network import Group, Network
+from penjing.network.axes.algebra import owners
+from penjing.network.axes.groups import Site
+from penjing.network.edits.fake_quantize import scale_names
+from penjing.tasks.data import first
+from penjing.tasks.task import Task, as_call
+
+Criterion = Literal["l1", "l2", "l1+l2", "taylor", "fisher"]
+CRITERIA: tuple[str, ...] = get_args(Criterion)
+NEEDS_GRADIENTS = ("taylor", "fisher")
+
+
+def importances(
+    network: Network,
+    groups: Mapping[str, Group],
+    criterion: Criterion,
+    gradients: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """One score for each index of each group's axis, float64, shape (size,), by the group's name.
+
+    With w the weights that go when the index goes, over all parameters that the axis touches, and
+    g their gradients of the loss:
+
+        l1      mean |w|               Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for
+                                       Efficient ConvNets", 2016
+        l2      sqrt(mean w^2)         He, Kang, Dong, Fu, Yang, "Soft Filter Pruning", 2018
+        l1+l2   half of each, each divided by its mean over the axis
+        taylor  (sum w g)^2            Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance
+                                       Estimation for Neural Network Pruning", 2019
+        fisher  1/2 sum w^2 E[g^2]     LeCun, Denker, Solla, "Optimal Brain Damage", 1990, with the
+                                       Hessian's diagonal from the Fisher information: Theis,
+                                       Korshunova, Tejani, Huszar, "Faster gaze prediction with
+                                       dense networks and Fisher pruning", 2018
+
+    For the norms each tensor counts alike: its scores are divided by their mean before they are
+    averaged; vectors (biases, the weights of a norm) count only where an axis touches nothing
+    else, because a large shift is no sign of importance (ResNet-56, half of the inner channels
+    cut: 49.0 % without them, 16.7 % with them). The last two are sums over all tensors, divided by
+    their mean over the axis.
+
+    Args:
+        gradients: for "taylor" the mean gradient of each parameter, for "fisher" its mean square.
+    """
+    if criterion == "l1+l2":
+        one, two = (importances(network, groups, which) for which in ("l1", "l2"))
+        return {name: (one[name] + two[name]) / 2 for name in groups}
+    scales = scale_names(network)  # of weights that are rounded; they aren't weights themselves
+    parameters = {
+        name: one.detach().abs() if one.is_complex() else one.detach()
+        for name, one in network.named_parameters()
+        if name not in scales
+    }
+    entries: dict[str, Callable[[str], Tensor]] = {
+        "l1": lambda name: parameters[name].abs(),
+        "l2": lambda name: parameters[name].square(),
+        "taylor": lambda name: parameters[name] * (gradients or {})[name],
+        "fisher": lambda name: parameters[name].square() * (gradients or {})[name] / 2,
+    }
+    sums: dict[tuple[str, int], Tensor] = {}
+
+    def along(tensor: str, dim: int) -> Tensor:
+        """The entries summed up over all dimensions but one."""
+        if (tensor, dim) not in sums:
+            values = entries[criterion](tensor)
+            rest = [other for other in range(values.dim()) if other != dim]
+            total = values.sum(rest, dtype=torch.float64) if rest else values.double()
+            sums[tensor, dim] = total.cpu()
+        return sums[tensor, dim]
+
+    found = {}
+    for name, group in groups.items():
+        scores, counts = [], []
+        for site in _sites(group, criterion, parameters):
+            owner = torch.from_numpy(owners(site.expression, group.axis))
+            inside = owner >= 0
+            total = torch.zeros(group.size, dtype=torch.float64)
+            total.index_add_(0, owner[inside], along(site.tensor, site.dim)[inside])
+            tensor = parameters[site.tensor]
+            scores.append(total)
+            counts.append(int(inside.sum()) / group.size * tensor.numel() / len(owner))
+        found[name] = _joined(criterion, scores, counts)
+    return found
+
+
+def _sites(group: Group, criterion: Criterion, parameters: Mapping[str, Tensor]) -> list[Site]:
+    """The parameters that have a say."""
+    sites = [site for site in group.sites if site.tensor in parameters]
+    wide = [site for site in sites if parameters[site.tensor].dim() > 1]
+    return wide if wide and criterion not in NEEDS_GRADIENTS else sites
+
+
+def _joined(criterion: Criterion, scores: list[Tensor], counts: list[float]) -> Tensor:
+    """One score per index from the sums in each tensor."""
+    if criterion in NEEDS_GRADIENTS:
+        total = torch.stack(scores).sum(0)
+        total = total.square() if criterion == "taylor" else total
+        return total / total.mean().clamp_min(1e-300)
+    means = [score / count for score, count in zip(scores, counts, strict=True)]
+    means = [one.sqrt() for one in means] if criterion == "l2" else means
+    alive = [one / one.mean() for one in means if float(one.mean()) > 0]
+    return torch.stack(alive).mean(0) if alive else torch.zeros_like(scores[0])
+
+
+def gradients_of(network: Network, task: Task, samples: int, squared: bool) -> dict[str, Tensor]:
+    """Mean gradient (or its mean square, over small batches) of the loss for every parameter.
+
+    In evaluation mode, on `samples` training samples.
+    """
+    parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    sums = {name: torch.zeros_like(one) for name, one in network.named_parameters()}
+    batches = 0
+    for inputs, targets in first(task.train, samples):
+        for part, labels in _small(inputs, targets) if squared else [(inputs, targets)]:
+            args, kwargs = as_call(part)
+            loss = task.loss(network(*args, **kwargs), labels)
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            batches += 1
+            for name, gradient in zip(parameters, found, strict=True):
+                if gradient is not None:
+                    sums[name] += gradient.square() if squared else gradient
+    return {name: one / max(batches, 1) for name, one in sums.items()}
+
+
+def _small(inputs: object, targets: Tensor, by: int = 8) -> list[tuple[object, Tensor]]:
+    """A batch in parts of a few samples."""
+    split = torch.utils._pytree.tree_map
+    return [
+        (split(lambda one, s=start: one[s : s + by], inputs), targets[start : start + by])
+        for start in range(0, len(targets), by)
+    ]

@@ -1,0 +1,1 @@
+"""Ethos-U: files of Arm NPUs, by Vela."""

@@ -1,0 +1,194 @@
+"""ExecuTorch on Ethos-U: the network as TOSA, Arm's set of operators, compiled by Vela."""
+
+from __future__ import annotations
+
+import operator
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+
+from penjing.contract import Artifact
+from penjing.errors import InputError, first_line
+from penjing.network import Network
+from penjing.network.graph.arguments import read_by
+from penjing.network.graph.layers import LAYERS
+from penjing.network.graph.shapes import shapes
+from penjing.network.lowering.as_convolutions import Kind, write_as_layers
+from penjing.network.lowering.complex import without_complex
+from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE, Form, with_integers
+from penjing.network.lowering.plain import write_plainly
+from penjing.quiet import quiet_below
+from penjing.runtimes.ethosu.tosa_form import CODES, computes_codes, for_tosa
+from penjing.runtimes.ethosu.vela import CONFIG, ByVela
+from penjing.runtimes.executorch.file import FORWARD, bytes_of_weights
+from penjing.runtimes.executorch.session import ExecuTorchSession
+from penjing.runtimes.executorch.xnnpack import for_one_sample
+from penjing.runtimes.interface import one_sample
+
+AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "means", "maxima")
+LAYER = "penjing_layer"
+"""Under what a node's `custom` data, which ExecuTorch carries along, has the layer's name."""
+NOT_CODES = "what it reads or gives isn't rounded, or TOSA can't change the grid there"
+BETWEEN = "it stands between what the NPU computes and what it doesn't"
+
+
+class ExecuTorchEthosU(ByVela):
+    """Arm's Ethos-U55, U65 and U85 under ExecuTorch.
+
+    The file takes and gives int8 where its ends are rounded; methods of it, such as `input0_scale`,
+    tell their grids. What runs here is XNNPACK's file of the same integers.
+    """
+
+    name: ClassVar[str] = "executorch-ethosu"
+    ending: ClassVar[str] = "_vela.pte"
+
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Write the file for the NPU, and one for XNNPACK.
+
+        Raises:
+            InputError: the network isn't quantized, ExecuTorch or Vela can't take it, or the NPU
+                computes nothing of it.
+        """
+        self._require_integers(network, floats)
+        mode = network.training
+        network.eval()
+        try:
+            with torch.no_grad(), quiet_below(), tempfile.TemporaryDirectory() as folder:
+                reference = for_one_sample(network)
+                content, operators = self._program(network, Path(folder))
+                parts = sorted(Path(folder).glob("*_tag*.tosa"))
+                if not parts:
+                    raise InputError(f"{self.accelerator} takes nothing of this network")
+                rows = [self.run_vela(one.read_bytes(), ".tosa").summary for one in parts]
+        except InputError:
+            raise
+        except Exception as error:
+            why = first_line(_first_cause(error))
+            raise InputError(f"ExecuTorch can't take this network: {why}") from error
+        finally:
+            network.train(mode)
+        return self._write(path, content, reference, rows, operators)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
+        """See `Runtime.open`: XNNPACK's file of the same integers, on this machine's CPU."""
+        return ExecuTorchSession(contents[1], threads)
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`: as Vela packed them, and those that the CPU needs."""
+        left = bytes_of_weights(artifact.path.read_bytes(), FORWARD)
+        return self._packed_bytes(artifact) + left
+
+    def _program(self, network: Network, folder: Path) -> tuple[bytes, list[dict[str, str]]]:
+        """The bytes of the `.pte` file, and its operators as fields of `Placement`.
+
+        Args:
+            folder: where ExecuTorch writes the TOSA files that Vela compiles.
+        """
+        import executorch.kernels.quantized  # noqa: F401  its operators, for what the NPU leaves
+        from executorch.backends.arm.common.annotation_meta import ArmAnnotationInfo
+        from executorch.backends.arm.ethosu import EthosUCompileSpec
+        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir.passes.quantize_io_pass import QuantizeInputs, QuantizeOutputs
+
+        layers = write_as_layers(without_complex(network), AS_LAYERS)
+        real = with_integers(layers, Form(torch.int8))
+        form = for_tosa(write_plainly(real, shapes(real)))
+        args, kwargs = one_sample(network.example)
+        exported = torch.export.export(form, args, kwargs)
+        for node in filter(computes_codes, exported.graph.nodes):
+            mark = {ArmAnnotationInfo.CUSTOM_META_KEY: ArmAnnotationInfo(quantized=True)}
+            node.meta.setdefault("custom", {}).update(mark)
+        for node, layer in zip(_layers(exported.graph), _layers(form.graph), strict=True):
+            node.meta.setdefault("custom", {})[LAYER] = str(layer.meta["layer"])
+        spec = EthosUCompileSpec(self.accelerator, self._system, self.memory, config_ini=CONFIG)
+        spec.dump_intermediate_artifacts_to(str(folder))
+        partitioner = _partitioner(spec)
+        edge = to_edge_transform_and_lower(exported, partitioner=[partitioner])
+        inputs, outputs = _rounded_ends(edge.exported_program())
+        edge = edge.transform([QuantizeInputs(edge, inputs), QuantizeOutputs(edge, outputs)])
+        program = edge.exported_program().graph_module
+        operators = [_place(*one) for one in _placed(program, partitioner.reasons)]
+        return bytes(edge.to_executorch().buffer), operators
+
+
+def _layers(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.target in LAYERS]
+
+
+def _first_cause(error: Exception) -> Exception:
+    """The error behind an error behind an error: ExecuTorch's passes wrap each other's."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def _partitioner(spec: Any) -> Any:
+    """ExecuTorch's, which keeps in `reasons` why it left an operator, by the name of its node."""
+    from executorch.backends.arm.ethosu import EthosUPartitioner
+
+    class Telling(EthosUPartitioner):  # type: ignore[misc]  # which has no types
+        reasons: Mapping[str, str] = {}
+
+        def partition(self, program: Any) -> Any:
+            found = super().partition(program)
+            self.reasons = {one.name: why for one, why in self.reporter._rejected_nodes.items()}
+            return found
+
+        def _create_operator_support(self, program: Any, reporter: Any) -> Any:
+            self.reporter = reporter
+            return super()._create_operator_support(program, reporter)
+
+    return Telling(spec)
+
+
+def _rounded_ends(program: Any) -> tuple[list[int], list[int]]:
+    """Positions of the inputs that are rounded before all else, and of the outputs that were."""
+    ends, nodes = program.graph_signature, {one.name: one for one in program.graph.nodes}
+    readers = [list(nodes[one].users) for one in ends.user_inputs]
+    given = [[nodes[one]] for one in ends.user_outputs]
+
+    def positions(target: Any, found: list[list[fx.Node]]) -> list[int]:
+        return [k for k, near in enumerate(found) if [_operator(one) for one in near] == [target]]
+
+    return positions(QUANTIZE, readers), positions(DEQUANTIZE, given)
+
+
+def _operator(node: fx.Node) -> Any:
+    """What a node calls, without the wrapping that ExecuTorch gives it."""
+    return getattr(node.target, "_op", node.target)
+
+
+def _place(node: fx.Node, unit: str, why: str) -> dict[str, str]:
+    """An operator as fields of `Placement`, called after its layer if it is one."""
+    name = node.meta.get("custom", {}).get(LAYER) or node.name
+    return {"name": name, "operator": str(_operator(node)), "unit": unit, "why": why}
+
+
+def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node, str, str]]:
+    """Each operator with its unit and why it isn't the NPU's.
+
+    Args:
+        reasons: by the name of a node.
+    """
+    for node in program.graph.nodes:
+        if node.op != "call_function" or node.target is operator.getitem:
+            continue
+        if node.target is not torch.ops.higher_order.executorch_call_delegate:
+            yield node, "cpu", _reason(reasons.get(node.name))
+            continue
+        part = getattr(program, str(read_by(node).target)).original_module.graph
+        for one in part.nodes:
+            if one.op == "call_function" and _operator(one) not in {*CODES, operator.getitem}:
+                yield one, "npu", ""
+
+
+def _reason(told: str | None) -> str:
+    """Why an operator is the CPU's; ExecuTorch doesn't tell of a quantize or dequantize, and calls
+    not marked what `computes_codes` isn't true of."""
+    if told is None:
+        return BETWEEN
+    return NOT_CODES if "not marked as quantized" in told else told

@@ -1,0 +1,83 @@
+"""Ethos-U: the LiteRT file compiled by Vela for Arm's microNPUs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from penjing.contract import Artifact
+from penjing.network import Network
+from penjing.runtimes.tflite import export as tflite_export
+from penjing.runtimes.tflite import file as tflite_file
+from penjing.runtimes.ethosu.vela import ByVela
+from penjing.runtimes.tflite.session import LiteRtSession
+
+NPU_OPERATOR = "ethos-u"
+REASON = re.compile(
+    r"operator: (?P<kind>[^,\n]+), ofm: '(?P<name>[^'\n]*)'\s*\nReason: (?P<why>.+)"
+)
+"""How Vela says why it leaves an operator to the CPU."""
+
+
+class EthosU(ByVela):
+    """Arm's Ethos-U55, U65 and U85 under LiteRT for Microcontrollers.
+
+    What runs here is the `.tflite` file that was compiled, in LiteRT.
+    """
+
+    name: ClassVar[str] = "ethosu"
+    ending: ClassVar[str] = "_vela.tflite"
+    demands: ClassVar[Mapping[str, Any]] = {**ByVela.demands, "split_silu": True}
+
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Export as LiteRT does, and compile that.
+
+        Raises:
+            InputError: the network isn't quantized, or the converter or Vela can't take it.
+        """
+        self._require_integers(network, floats)
+        return self.compile(tflite_export.to_tflite(network), path)
+
+    def compile(self, content: bytes, path: Path) -> Artifact:
+        """Compile the bytes of a `.tflite` file; `path` ends in `_vela.tflite`.
+
+        Raises:
+            InputError: Vela can't take it; the message is its own.
+        """
+        model, made = tflite_file.read(content), self.run_vela(content, ".tflite")
+        fallen = {one["name"]: one["why"].strip() for one in REASON.finditer(made.printed)}
+        operators = _places(model, tflite_file.read(made.content), fallen)
+        return self._write(path, made.content, content, [made.summary], operators)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> LiteRtSession:
+        """See `Runtime.open`: the file that was compiled, in LiteRT on this machine's CPU."""
+        return LiteRtSession(contents[1], threads)
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`: as Vela packed them, and those that the CPU needs."""
+        left = tflite_file.weight_bytes(tflite_file.read(artifact.path.read_bytes()))
+        return self._packed_bytes(artifact) + left
+
+
+def _places(model: Any, compiled: Any, fallen: dict[str, str]) -> list[dict[str, str]]:
+    """Where each operator of `model` went: what `compiled` still has of its own is the CPU's.
+
+    Args:
+        fallen: why, by the name of an operator.
+    """
+    kept = {
+        one.name: one.kind for one in tflite_file.operators(compiled) if one.kind != NPU_OPERATOR
+    }
+    found = []
+    for one in tflite_file.operators(model):
+        place = {"name": one.name, "operator": one.kind, "unit": "npu", "why": ""}
+        if kept.pop(one.name, None):
+            why = fallen.get(one.name, "Vela doesn't say why")
+            place |= {"unit": "cpu", "why": why}
+        found.append(place)
+    added = "Vela added it"
+    return found + [
+        {"name": name, "operator": kind, "unit": "cpu", "why": added} for name, kind in kept.items()
+    ]

@@ -1,0 +1,116 @@
+"""The form in which TOSA, through which ExecuTorch reaches Arm's NPUs, takes all of a network.
+
+Its operators compute codes. Some go from any grid to any other: layers, sums, products, tables of
+256 values. All others keep the grid, and where it changes at one of those, Arm's passes compute
+with the wrong scale and tell nobody. No number changes here.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx
+
+from penjing.network import Network
+from penjing.network.graph.arguments import read_by
+from penjing.network.graph.layers import LAYERS
+from penjing.network.graph.surgery import leave_input_alone
+from penjing.network.graph.tensors import drop_unused
+from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE, grid_arguments, round_between
+from penjing.runtimes.executorch.rounding import (
+    BY_CHANNEL,
+    FUSED,
+    fuse_clamps,
+    grid_behind,
+    separate,
+)
+
+aten = torch.ops.aten
+CODES = {QUANTIZE, DEQUANTIZE, BY_CHANNEL}
+SUMS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
+TABLES = {
+    aten.sigmoid.default, aten.tanh.default, aten.gelu.default, aten.silu.default,
+    aten.hardswish.default, aten.hardsigmoid.default, aten.leaky_relu.default,
+}  # fmt: skip
+MOVES = FUSED | {
+    aten.max_pool2d.default, aten.cat.default, aten.slice.Tensor, aten.pad.default,
+    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.squeeze.dim,
+    aten.unsqueeze.default, aten.permute.default, aten.transpose.int, aten.expand.default,
+    aten.select.int,
+}  # fmt: skip
+"""What only chooses among values, or clips them: it may be done before rounding or behind it."""
+KEEPS = MOVES | {aten.avg_pool2d.default}
+"""What TOSA computes on one grid."""
+
+
+def for_tosa(network: Network) -> Network:
+    """A copy that computes the same numbers in operators that TOSA's partitioner takes.
+
+    Args:
+        network: with quantize and dequantize nodes where it has integers, and with layers for
+            averages between two grids (`penjing.network.lowering.as_convolutions`).
+    """
+    new = copy.deepcopy(network)
+    for node in new.calls():
+        leave_input_alone(node)
+    _leave_out_dropouts(new)
+    fuse_clamps(new)
+    for node in reversed(list(new.calls())):  # for what one rounds, the one before it gives
+        if node.target in MOVES:
+            _round_before(node)
+    separate(new)
+    return new
+
+
+def _leave_out_dropouts(network: Network) -> None:
+    """Take out what does nothing in evaluation, and the second rounding to one grid, in place."""
+    for node in list(network.calls()):
+        if node.target is not aten.dropout.default:
+            continue
+        source, grid = read_by(node), grid_behind(node)
+        if source.target is DEQUANTIZE and grid_arguments(source) == grid:
+            for value in list(next(iter(node.users)).users):
+                value.replace_all_uses_with(source)
+        node.replace_all_uses_with(source)
+    drop_unused(network)
+
+
+def computes_codes(node: fx.Node) -> bool:
+    """Whether TOSA computes an operator on codes as the network does: it reads rounded values, what
+    it gives is rounded, and it is one that may change the grid or doesn't. An activation counts as
+    a part of its layer."""
+    if node.op != "call_function":
+        return False
+    inputs, grid = node.all_input_nodes, grid_behind(node)
+    if node.target in FUSED and any(_is_with_activation(one) for one in inputs):
+        return grid is not None
+    if not all(one.target in CODES for one in inputs):
+        return False
+    if node.target in KEEPS:
+        return grid is not None and all(grid_arguments(one) == grid for one in inputs)
+    if node.target in SUMS and (len(node.args) != 2 or node.kwargs or len(inputs) != 2):
+        return False
+    rescales = node.target in LAYERS | SUMS | TABLES
+    return rescales and (grid is not None or _is_with_activation(node))
+
+
+def _is_with_activation(node: fx.Node) -> bool:
+    """Whether this is a layer that an activation alone reads."""
+    readers = list(node.users)
+    return node.target in LAYERS and len(readers) == 1 and readers[0].target in FUSED
+
+
+def _round_before(node: fx.Node) -> None:
+    """Round what `node` reads to the grid of what it gives, if that is on another or on none."""
+    grid = grid_behind(node)
+    if grid is None:
+        return
+    for part in node.all_input_nodes:
+        if part.target is DEQUANTIZE:
+            is_apart = grid_arguments(part) != grid
+        else:  # of what several read, each may round otherwise
+            with_layer = node.target in FUSED and part.target in LAYERS
+            is_apart = part.op != "get_attr" and len(part.users) == 1 and not with_layer
+        if is_apart:
+            round_between(part, node, grid)

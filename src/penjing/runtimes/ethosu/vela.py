@@ -1,0 +1,225 @@
+"""Vela, Arm's compiler for its Ethos-U NPUs: how it is called, and what it says an inference costs.
+
+There is no NPU here, and Vela simulates none: cycles, memory and time are its own estimate, and
+decisions are those of a file of the same integers that can be run here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from penjing.contract import Artifact, Estimate, Placement
+from penjing.errors import InputError
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.network.edits.fake_quantize import value_grids
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.interface import not_by_sample, not_in_eight_bits
+from penjing.strict_json import parse
+from penjing.targets import Target
+
+SYSTEMS = {
+    "ethos-u55": "Ethos_U55_High_End_Embedded",
+    "ethos-u65": "Ethos_U65_Embedded",
+    "ethos-u85": "Ethos_U85_SYS_Flash_High",
+}
+"""By family, the system of Vela's own `Arm/vela.ini` that has SRAM and flash, and no DRAM."""
+UNITS = {
+    "ethos-u55": (32, 64, 128, 256),
+    "ethos-u65": (256, 512),
+    "ethos-u85": (128, 256, 512, 1024, 2048),
+}
+"""By family, the MACs a cycle that it is built with."""
+CONFIG = "Arm/vela.ini"
+NOT_ROUNDED = (
+    "Ethos-U computes on int8, and no value in the network is rounded: Quantize(outputs=True) first"
+)
+Row = dict[str, str]
+"""Of Vela's summary: by column, a figure."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What Vela made, the row of its summary, and what it printed."""
+
+    content: bytes
+    summary: Row
+    printed: str
+
+
+@dataclass(frozen=True)
+class ByVela(Runtime):
+    """A runtime of Arm's Ethos-U55, U65 and U85, whose files Vela compiles.
+
+    An artifact is three files: what the device runs, a file of the same integers (which `open` runs
+    here), and what Vela told, as JSON.
+
+    Attributes:
+        accelerator: family and MACs a cycle, as Vela calls it, such as `"ethos-u55-128"`.
+        system: a system of Vela's `Arm/vela.ini`, whose clock and memories it reckons with; empty
+            for the family's embedded one.
+        memory: a memory mode of that file: where weights and values lie.
+
+    Raises:
+        InputError: there is no such accelerator.
+    """
+
+    demands: ClassVar[Mapping[str, Any]] = {
+        "outputs": True, "elementwise": True, "overflow_fix": False,
+    }  # fmt: skip
+    stand_in: ClassVar[bool] = True
+    floats: ClassVar[tuple[str, ...]] = ()
+
+    accelerator: str = "ethos-u55-128"
+    system: str = ""
+    memory: str = "Shared_Sram"
+
+    def __post_init__(self) -> None:
+        known = [f"{family}-{units}" for family, sizes in UNITS.items() for units in sizes]
+        if self.accelerator not in known:
+            raise InputError(f"no accelerator {self.accelerator!r}; there are {', '.join(known)}")
+
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
+        """As `Runtime.problems`; outputs of a batch as a whole; and values that aren't int8."""
+        found = super().problems(network, target, floats)
+        found += not_by_sample(network) + not_in_eight_bits(network, self.name)
+        return [*found, *([] if value_grids(network) else [NOT_ROUNDED])]
+
+    def on(self, target: Target) -> Self:
+        """See `Runtime.on`: for the target's accelerator.
+
+        Raises:
+            InputError: it has none of this family.
+        """
+        if not (target.npu or "").startswith("ethos-u"):
+            raise InputError(
+                f"target {target.name} has no Ethos-U; take one that has (penjing targets)"
+            )
+        return replace(self, accelerator=target.npu or "")
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """What the device runs, a file of the same integers for here, and what Vela told."""
+        reference = path.with_name(f"{path.stem}_reference{path.suffix}")
+        return (path, reference, path.with_name(f"{path.name}.json"))
+
+    def artifact(self, path: Path) -> Artifact:
+        """See `Runtime.artifact`; only the first file goes to the device, so its bytes count."""
+        return replace(super().artifact(path), file_bytes=path.stat().st_size)
+
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """See `Runtime.placement`: where each operator went when the file was compiled."""
+        return [Placement(**one) for one in self._told(artifact)["operators"]]
+
+    def estimate(self, artifact: Artifact) -> Estimate:
+        """What an inference costs, as Vela reckons; nothing of it is measured."""
+        told = self._told(artifact)
+        return estimate_of(told["summaries"], told["vela"])
+
+    def _require_integers(self, network: Network, floats: str) -> None:
+        if floats != "float32" or not value_grids(network):
+            raise InputError(NOT_ROUNDED)
+        if stands_against := not_in_eight_bits(network, self.name):
+            raise InputError(stands_against[0])
+
+    def _write(
+        self,
+        path: Path,
+        compiled: bytes,
+        reference: bytes,
+        summaries: Sequence[Row],
+        operators: Sequence[Mapping[str, str]],
+    ) -> Artifact:
+        """All files of an artifact, the first of them last.
+
+        Args:
+            operators: fields of `Placement`.
+        """
+        told = {"vela": metadata.version("ethos-u-vela"), "summaries": list(summaries)}
+        told["operators"] = list(operators)
+        first, second, report = self.files(path)
+        write_atomically(second, reference)
+        write_atomically(report, json.dumps(told, indent=1))
+        write_atomically(first, compiled)
+        return self.artifact(path)
+
+    def _told(self, artifact: Artifact) -> Any:
+        report = self.files(artifact.path)[2]
+        return parse(report.read_bytes(), str(report))
+
+    def _packed_bytes(self, artifact: Artifact) -> int:
+        """Of the NPU's weights, as Vela packed them."""
+        rows = self._told(artifact)["summaries"]
+        return sum(int(float(one["total_npu_encoded_weights"])) for one in rows)
+
+    @property
+    def _system(self) -> str:
+        return self.system or SYSTEMS[self.accelerator.rpartition("-")[0]]
+
+    def run_vela(self, content: bytes, ending: str) -> Compiled:
+        """Compile the bytes of a file that is called so.
+
+        Raises:
+            InputError: Vela can't take it; the message is its own.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / f"model{ending}"
+            source.write_bytes(content)
+            command = [
+                sys.executable, "-m", "ethosu.vela", str(source), "--output-dir", folder,
+                "--accelerator-config", self.accelerator, "--config", CONFIG,
+                "--system-config", self._system, "--memory-mode", self.memory,
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+            made = next(Path(folder).glob("model_vela.*"), None)
+            if done.returncode or made is None:
+                lines = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
+                words = [one for one in lines if "error" in one.lower()] or lines
+                raise InputError(f"Vela can't compile this network: {words[-1][:300]}")
+            with next(Path(folder).glob("model_summary_*.csv")).open(newline="") as file:
+                row = next(csv.DictReader(file))
+            return Compiled(made.read_bytes(), row, done.stdout + done.stderr)
+
+
+def estimate_of(rows: Sequence[Row], version: str) -> Estimate:
+    """Of parts that run one after the other: the sum, and of memory that they share, the largest.
+
+    Args:
+        rows: at least one.
+    """
+
+    def figure(*columns: str, shared: bool = False) -> float | None:
+        """Of what is there."""
+        found = [sum(float(row[one]) for one in columns if row.get(one)) for row in rows]
+        there = any(row.get(one) for row in rows for one in columns)
+        return (max(found) if shared else sum(found)) if there else None
+
+    def count(*columns: str, times: int = 1, shared: bool = False) -> int | None:
+        value = figure(*columns, shared=shared)
+        return None if value is None else round(value * times)
+
+    seconds = figure("inference_time")
+    return Estimate(
+        source=f"estimated by Vela {version}",
+        machine=", ".join(
+            rows[0][one] for one in ("accelerator_configuration", "system_config", "memory_mode")
+        ),
+        latency_ms=None if seconds is None else seconds * 1e3,
+        cycles=count("cycles_total"),
+        cycles_npu=count("cycles_npu"),
+        cycles_sram=count("cycles_sram_access"),
+        cycles_dram=count("cycles_dram_access"),
+        cycles_flash=count("cycles_on_chip_flash_access", "cycles_off_chip_flash_access"),
+        sram_bytes=count("sram_memory_used", times=1024, shared=True),
+        dram_bytes=count("dram_memory_used", times=1024, shared=True),
+        flash_bytes=count("on_chip_flash_memory_used", "off_chip_flash_memory_used", times=1024),
+        macs=count("nn_macs"),
+    )

@@ -1,0 +1,60 @@
+"""ExecuTorch: PyTorch's runtime for devices. One `.pte` file, run by XNNPACK where that can.
+
+A file takes one sample; a session runs the samples of a batch one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from penjing.contract import Artifact, Placement
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.executorch.file import FORWARD, bytes_of_weights, placements
+from penjing.runtimes.executorch.session import ExecuTorchSession
+from penjing.runtimes.executorch.xnnpack import for_one_sample
+from penjing.runtimes.interface import not_by_sample
+from penjing.targets import Target
+
+
+class ExecuTorch(Runtime):
+    """ExecuTorch with its XNNPACK delegate.
+
+    Its files hold neither float16 nor integer weights alone. XNNPACK runs a network of float16, but
+    what writes its part of a file (ExecuTorch 1.5) keeps the weights of convolutions in float32,
+    and so it does with weights on a grid where values have none.
+    """
+
+    name: ClassVar[str] = "executorch"
+    ending: ClassVar[str] = ".pte"
+    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
+
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
+        """A target without this runtime or its integers, and outputs of a batch as a whole."""
+        return super().problems(network, target, floats) + not_by_sample(network)
+
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Export for one sample, and let XNNPACK take what it can.
+
+        Raises:
+            InputError: an operator that ExecuTorch lacks, which the message names; or the file
+                can't be loaded, for XNNPACK checks only then what it took.
+        """
+        self.require(floats)
+        write_atomically(path, for_one_sample(network))
+        return self.artifact(path)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
+        """See `Runtime.open`; all sessions of a process share one pool of threads."""
+        return ExecuTorchSession(contents[0], threads)
+
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """See `Runtime.placement`: as the file says, with the type of what each operator gives."""
+        return placements(artifact.path.read_bytes(), FORWARD)
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`."""
+        return bytes_of_weights(artifact.path.read_bytes(), FORWARD)

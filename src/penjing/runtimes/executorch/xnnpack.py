@@ -1,0 +1,81 @@
+"""How ExecuTorch writes a network for XNNPACK: the bytes of a `.pte` file of one sample.
+
+XNNPACK fuses integers only where all sizes are known.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from penjing.device.runner import ExecuTorchFile
+from penjing.errors import InputError, first_line
+from penjing.network import Network
+from penjing.network.graph.shapes import shapes
+from penjing.network.lowering.as_convolutions import write_as_convolutions
+from penjing.network.lowering.complex import without_complex
+from penjing.network.lowering.integers import Form, with_integers
+from penjing.network.lowering.plain import write_plainly
+from penjing.quiet import quiet
+from penjing.runtimes.executorch.session import INTERFACE
+from penjing.runtimes.executorch.xnnpack_form import for_xnnpack
+from penjing.runtimes.interface import input_names, one_sample, structure_of
+from penjing.tasks.task import as_call, batch_dims
+
+
+def for_one_sample(network: Network) -> bytes:
+    """The file, in which XNNPACK has taken what it can, and which was loaded once.
+
+    Raises:
+        InputError: an operator that ExecuTorch lacks, which the message names; or the file can't be
+            loaded, for XNNPACK checks only then what it took.
+    """
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), quiet():
+            content = _program(network)
+            ExecuTorchFile([content])
+    except Exception as error:
+        raise InputError(f"ExecuTorch can't take this network: {first_line(error)}") from error
+    finally:
+        network.train(mode)
+    return content
+
+
+def _program(network: Network) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    moved = write_as_convolutions(without_complex(network), ["moves"])
+    real = with_integers(moved, Form(torch.int8))
+    form = for_xnnpack(write_plainly(real, shapes(real)))
+    args, kwargs = one_sample(network.example)
+    exported = torch.export.export(form, args, kwargs)
+    told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
+    edge = to_edge_transform_and_lower(
+        exported, partitioner=[XnnpackPartitioner()], constant_methods={INTERFACE: told}
+    )
+    return bytes(edge.to_executorch().buffer)
+
+
+def _interface(network: Network) -> dict[str, Any]:
+    """Names, shapes and types of the inputs of one sample; how outputs are handed back."""
+    args, kwargs = as_call(network.example)
+    dims = batch_dims((args, kwargs), 0)
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    names = input_names(kwargs, len(leaves))
+    inputs = [
+        (name, [1, *one.shape[1:]] if dims[id(one)] else list(one.shape), str(one.dtype)[6:])
+        for name, one in zip(names, leaves, strict=True)
+    ]
+    by_sample = [dims[id(one)] is not None for one in leaves]
+    return {"inputs": inputs, "by_sample": by_sample, "outputs": structure_of(_outputs(network))}
+
+
+def _outputs(network: Network) -> Any:
+    args, kwargs = as_call(network.example)
+    with torch.no_grad():
+        return network(*args, **kwargs)

@@ -1,0 +1,137 @@
+"""A Network as an ONNX model: quantize and dequantize nodes, names that people can read."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import onnx
+import torch
+
+from penjing.errors import InputError, first_line
+from penjing.network import Network
+from penjing.network.graph.layers import CONVOLUTIONS
+from penjing.network.graph.shapes import shapes
+from penjing.network.lowering.complex import without_complex
+from penjing.network.lowering.integers import Form, with_integers
+from penjing.network.lowering.plain import write_plainly
+from penjing.quiet import quiet
+from penjing.runtimes.interface import Flat, input_names, structure_of
+from penjing.runtimes.onnx.matmul_nbits import with_matmul_nbits
+from penjing.runtimes.onnx.trimming import trim
+from penjing.tasks.task import as_call, batch_dims
+
+KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.linear.default}}
+"""ONNX operators, and what they are in the graph."""
+OUTPUTS_KEY = "penjing.outputs"
+"""In a model's metadata: how its outputs are to be handed back, as JSON."""
+UNSIGNED = Form()
+BATCH = "batch"
+"""What a file calls the size that is free."""
+PROTOBUF_LIMIT = 2 * 2**30
+
+
+def too_large_for_onnx(network: Network) -> list[str]:
+    """One line if the weights don't fit into one ONNX model."""
+    tensors = network.state_dict().values()
+    size = sum(one.numel() * one.element_size() for one in tensors)
+    if size < PROTOBUF_LIMIT:
+        return []
+    return [f"{size} bytes of weights exceed the {PROTOBUF_LIMIT} of one ONNX file"]
+
+
+def to_onnx(network: Network, form: Form = UNSIGNED) -> onnx.ModelProto:
+    """Export with a free batch size; weights of few bits still take a byte each.
+
+    Args:
+        form: how integers are written down.
+
+    Raises:
+        InputError: the exporter can't express an operator; the message names it.
+    """
+    args, kwargs = as_call(network.example)
+    leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
+    batch = torch.export.Dim(BATCH)
+    dims = batch_dims(leaves, batch)
+    free = (tuple(dims[id(one)] for one in leaves),)
+    kernels = {
+        kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
+        for kind, targets in KERNELS.items()
+    }
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), quiet():
+            outputs = network(*args, **kwargs)
+            real = with_integers(without_complex(network), form)
+            plain = write_plainly(real, shapes(real))
+            flat = Flat(with_matmul_nbits(plain))
+            program = torch.export.export(flat, leaves, dynamic_shapes=free)
+            exported = torch.onnx.export(program, dynamo=True, verbose=False)
+    except Exception as error:
+        raise InputError(f"the ONNX exporter can't take this network: {_why(error)}") from error
+    finally:
+        network.train(mode)
+    assert exported is not None
+    model = _named(exported.model_proto, list(kwargs), outputs, kernels)
+    trim(model)
+    return model
+
+
+def _why(error: BaseException) -> str:
+    """The operator that the exporter lacks; else what the error behind its own long one says."""
+    while type(error).__name__ == "ConversionError" and error.__cause__ is not None:
+        error = error.__cause__
+    lacking = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+    if lacking is None:
+        return first_line(error)
+    return (
+        f"it has no form of the operator {lacking[1]}; write that in other operators, or take "
+        "another runtime (penjing runtimes)"
+    )
+
+
+def _named(
+    model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: dict[str, list[str]]
+) -> onnx.ModelProto:
+    """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
+    graph, structure = model.graph, structure_of(outputs)
+    names = structure
+    if not isinstance(structure, list):
+        names = [f"output{i or ''}" for i in range(len(graph.output))]
+    inputs = input_names(keywords, len(graph.input))
+    new = dict(zip([one.name for one in graph.input], inputs, strict=True))
+    new |= dict(zip([one.name for one in graph.output], names, strict=True))
+    sizes = []
+    for value in (*graph.input, *graph.output):
+        value.name = new[value.name]
+        sizes += [one for one in value.type.tensor_type.shape.dim if one.dim_param]
+    symbol = next((one.dim_param for one in sizes), "")  # the exporter's own
+    for size in sizes:  # alone or in an expression
+        size.dim_param = re.sub(rf"\b{symbol}\b", BATCH, size.dim_param)
+    layers = {
+        one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
+    }
+    constants = {one.name for one in graph.initializer}
+    for kind, names_of_kind in kernels.items():
+        nodes = [
+            one for one in graph.node if one.op_type in kind.split() and one.input[1] in constants
+        ]
+        if len(nodes) == len(names_of_kind):  # folding renames weights, but keeps the order
+            pairs = zip(nodes, names_of_kind, strict=True)
+            layers |= {one.input[1]: layer for one, layer in pairs if layer}
+    used: set[str] = set()
+    for position, node in enumerate(graph.node):
+        weights = [layers[one] for one in node.input if layers.get(one)]
+        node.input[:] = [new.get(one, one) for one in node.input]
+        node.output[:] = [new.get(one, one) for one in node.output]
+        if node.op_type in ("DequantizeLinear", "Transpose") and weights:
+            layers[node.output[0]] = weights[0]
+        name = f"{weights[0]}/{node.op_type}" if weights else f"/{node.op_type}.{position}"
+        node.name = name if name not in used else f"{name}.{position}"
+        used.add(node.name)
+    del graph.value_info[:]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {OUTPUTS_KEY: json.dumps(structure)})
+    return model

@@ -1,0 +1,71 @@
+"""What ONNX Runtime's runtimes have in common, whichever provider computes: their file.
+
+Integers are Q/DQ pairs that it fuses; weights lie within the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import onnx
+
+from penjing.contract import Artifact, Saturating
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.network.lowering.integers import Form
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.onnx.export import UNSIGNED, to_onnx, too_large_for_onnx
+from penjing.runtimes.onnx.fold_weights import fold_when_loaded
+from penjing.runtimes.onnx.half import halve
+from penjing.runtimes.onnx.packing import pack_weights
+from penjing.runtimes.onnx.profile import weight_bytes
+from penjing.runtimes.onnx.saturation import saturating
+from penjing.runtimes.onnx.scan import require_plain
+from penjing.targets import Target
+
+
+class OfOnnx(Runtime):
+    """A runtime whose artifact is one `.onnx` file.
+
+    Attributes:
+        form: how its kernels want integers.
+    """
+
+    ending: ClassVar[str] = ".onnx"
+    form: ClassVar[Form] = UNSIGNED
+    floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
+    overflows: ClassVar[bool] = True
+
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
+        """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
+        return super().problems(network, target, floats) + too_large_for_onnx(network)
+
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Export with a free batch size; weights lie within the file.
+
+        Raises:
+            InputError: the exporter can't express an operator, or float16 a weight; the message
+                names it.
+        """
+        self.require(floats)
+        model = to_onnx(self.as_computed(network), self.form)
+        if floats == "float16":
+            model = halve(model, self.half_values)
+        fold_when_loaded(model)
+        model = pack_weights(model)
+        write_atomically(path, model.SerializeToString())
+        return self.artifact(path)
+
+    def saturating(self, artifact: Artifact) -> list[Saturating]:
+        """See `Runtime.saturating`."""
+        model = onnx.load(artifact.path, load_external_data=False)
+        return saturating(model) if self.overflows else []
+
+    def look_over(self, contents: list[bytes]) -> None:
+        """See `Runtime.look_over`: its weights lie within, and its parts can be counted."""
+        require_plain(contents[0])
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`: packed where they are packed."""
+        return weight_bytes(artifact.path)

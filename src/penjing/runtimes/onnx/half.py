@@ -1,0 +1,71 @@
+"""An ONNX file in half precision: weights alone, or weights and all that is computed from them.
+
+Weights alone lie in the file as float16 with a Cast to float32 behind them. ONNX Runtime folds what
+is constant when it loads the file, so that it runs the same nodes as for a file of float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from penjing.runtimes.half import LEAST_NUMBERS, require_in_range
+from penjing.runtimes.onnx.trimming import INTEGER_NAMES, names_inside
+
+
+def halve(model: onnx.ModelProto, values: bool) -> onnx.ModelProto:
+    """The same model in float16, with inputs and outputs of float32.
+
+    Args:
+        model: of real numbers; scales of integers it may have stay float32.
+        values: whether nodes compute in float16 as well, with a Cast at inputs and outputs only.
+            A value beyond 65504 becomes infinite then, which no file tells before it is run.
+
+    Returns:
+        A new model.
+
+    Raises:
+        InputError: a weight is beyond float16's range; the message names it.
+    """
+    require_halves(model)
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    if values:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        converted: onnx.ModelProto = convert_float_to_float16(new, keep_io_types=True)
+        return converted
+    _store(new.graph)
+    return new
+
+
+def require_halves(model: onnx.ModelProto) -> None:
+    """Check that float16 holds all weights.
+
+    Raises:
+        InputError: one is beyond its range; the message names it.
+    """
+    for one in model.graph.initializer:
+        if one.data_type == TensorProto.FLOAT:
+            require_in_range(one.name, numpy_helper.to_array(one))
+
+
+def _store(graph: onnx.GraphProto) -> None:
+    """Keep each weight in float16, and let what read it read the float32 made of that."""
+    kept = {one.name for one in (*graph.input, *graph.output)}
+    kept |= {name for node in graph.node for name in names_inside(node)}
+    kept |= {name for node in graph.node if node.op_type in INTEGER_NAMES for name in node.input}
+    new, casts = {}, []
+    for one in graph.initializer:
+        numbers = int(np.prod(one.dims))
+        if one.data_type != TensorProto.FLOAT or one.name in kept or numbers < LEAST_NUMBERS:
+            continue
+        one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one).astype("f2"), one.name))
+        new[one.name] = f"{one.name}/real"
+        casts.append(helper.make_node("Cast", [one.name], [new[one.name]], to=TensorProto.FLOAT))
+    nodes = list(graph.node)
+    for node in nodes:
+        node.input[:] = [new.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend([*casts, *nodes])

@@ -1,0 +1,186 @@
+"""Linear layers with weights of four bits in groups, as ONNX Runtime's own `MatMulNBits`.
+
+In the graph such a layer is `linear(x, w, bias)` of floats, with
+
+    w_OP = dequantize_per_channel_group(codes_OP, scales_OG, zeros_OG, low, high, dtype, size)
+    w_OK = w_OP[:, :K]
+
+O outputs, K inputs, P = G x size of them once padded to whole groups; without the slice if K = P.
+Zero points are int32, or None: torch subtracts them in the type of the codes, which may wrap.
+In the file it is one node: codes two to a byte, the first in the low half, (O, G, size / 2); zero
+points likewise, (O, ceil(G / 2)), and left out where they are all in the middle of the range.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.network import Network
+from penjing.network.graph.arguments import argument
+from penjing.network.graph.layers import Layer
+from penjing.network.graph.surgery import insert_before, replace
+from penjing.network.graph.tensors import drop_unused, free_name, insert_tensor
+from penjing.network.lowering.integers import INTEGERS
+
+aten = torch.ops.aten
+BITS = 4
+MIDDLE = 8
+"""The zero point that MatMulNBits takes if it is given none."""
+LEAST_GROUP = 16
+"""A group is this many inputs, or that times a power of two."""
+
+
+def with_matmul_nbits(network: Network) -> Network:
+    """A copy whose grouped linear layers are `MatMulNBits`; the network itself if it has none.
+
+    A group of another size, codes that span more than 16 values, or another reader than a linear
+    layer: there the weight becomes what exporters take, dequantized by rows of one group each.
+    """
+    target = INTEGERS.dequantize_per_channel_group.default
+    if not any(node.target is target for node in network.calls()):
+        return network
+    new = copy.deepcopy(network)
+    for node in list(new.calls()):
+        if node.target is target:
+            weight = _grouped(new, node)
+            for linear in _linears(node) if weight.fits else []:
+                _fuse(new, linear, weight)
+            if node.users:
+                _by_rows(new, node, weight)
+            else:
+                new.graph.erase_node(node)
+    drop_unused(new)
+    new.compile_graph()
+    return new
+
+
+def matmul_nbits(
+    x: Tensor, codes: Tensor, scales: Tensor, zeros: Tensor | None, bias: Tensor | None, inputs: int
+) -> Tensor:
+    """The operator as `torch.onnx` writes it: y_..O = x_..K w_OK + bias; here it gives no numbers.
+
+    Args:
+        codes: uint8 (O, G, size / 2).
+        scales: (O, G).
+        zeros: uint8 (O, ceil(G / 2)).
+        inputs: K.
+    """
+    outputs, _, half = codes.shape
+    return torch.onnx.ops.symbolic(
+        "com.microsoft::MatMulNBits",
+        (x, codes, scales, zeros, None, bias),
+        {"K": inputs, "N": outputs, "bits": BITS, "block_size": 2 * half},
+        dtype=x.dtype,
+        shape=(*x.shape[:-1], outputs),
+        version=1,
+    )
+
+
+@dataclass(frozen=True)
+class _Grouped:
+    """A weight in groups: codes_OGS, scales_OG, zeros_OG, and where the codes are kept."""
+
+    name: str
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor
+
+    @property
+    def lowest(self) -> int:
+        """What is stored as zero, so that a zero point of 0 is the middle for signed codes."""
+        return -MIDDLE if self.codes.dtype is torch.int8 else 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether MatMulNBits has it: its size of groups, and sixteen codes."""
+        size = self.codes.shape[2]
+        both = torch.cat([self.codes.flatten(), self.zeros.flatten()]).int() - self.lowest
+        power = size >= LEAST_GROUP and size & (size - 1) == 0
+        floats = self.scales.dtype is torch.float32
+        return power and floats and int(both.min()) >= 0 and int(both.max()) < 2**BITS
+
+
+def _grouped(network: Network, node: fx.Node) -> _Grouped:
+    sources: list[Any] = [argument(node, one) for one in ("input", "scales", "zero_points")]
+    codes, scales, zeros = (one and network.tensor(str(one.target)).cpu() for one in sources)
+    scales = scales.reshape(len(codes), -1)
+    zeros = torch.zeros_like(scales) if zeros is None else zeros.reshape(scales.shape)
+    grouped = codes.reshape(*scales.shape, -1)
+    return _Grouped(str(sources[0].target), grouped, scales, zeros.to(torch.int32))
+
+
+def _linears(node: fx.Node) -> list[fx.Node]:
+    """Linear layers that read all of the weight, or all but the padding; as their weight alone."""
+    found = []
+    for user in node.users:
+        readers = list(user.users) if _takes_first_inputs(user) else [user]
+        found += [
+            one
+            for one in readers
+            if one.target is aten.linear.default and Layer(one).data not in (node, user)
+        ]
+    return found
+
+
+def _takes_first_inputs(node: fx.Node) -> bool:
+    """Whether it is w[:, :K]."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    dim, start, end, step = (argument(node, name) for name in ("dim", "start", "end", "step"))
+    return dim in (1, -1) and not start and type(end) is int and end > 0 and step == 1
+
+
+def _fuse(network: Network, linear: fx.Node, weight: _Grouped) -> None:
+    """Put the operator in the place of a linear layer, with tensors of its own."""
+    view, source = Layer(linear), Layer(linear).weight
+    outputs, groups, size = weight.codes.shape
+    inputs = groups * size
+    if source.target is aten.slice.Tensor:
+        inputs = min(inputs, argument(source, "end"))
+    codes = (weight.codes.int() - weight.lowest).reshape(outputs, -1)
+    zeros = weight.zeros - weight.lowest
+    codes[:, inputs:] = zeros.repeat_interleave(size, 1)[:, inputs:]  # padding is zero
+    tensors = {
+        "": _halves(codes).reshape(outputs, groups, size // 2),
+        "_scale": weight.scales,
+        "_zero_point": None if bool((zeros == MIDDLE).all()) else _halves(zeros),
+    }
+    layer = str(linear.meta.get("layer") or weight.name.rpartition(".")[0])
+    parts: list[fx.Node | None] = []
+    for ending, tensor in tensors.items():
+        name = free_name(network, f"{layer}.nbits{ending}".lstrip("."))
+        parts.append(None if tensor is None else insert_tensor(network, linear, name, tensor))
+    replace(linear, insert_before(linear, matmul_nbits, view.data, *parts, view.bias, inputs))
+    if not source.users and source.target is aten.slice.Tensor:
+        network.graph.erase_node(source)
+
+
+def _halves(values: Tensor) -> Tensor:
+    """Values below 16, two to a byte along the last dimension, the first in the low half."""
+    padded = torch.nn.functional.pad(values, (0, values.shape[-1] % 2)).reshape(len(values), -1, 2)
+    return (padded[..., 0] | padded[..., 1] << BITS).to(torch.uint8)
+
+
+def _by_rows(network: Network, node: fx.Node, weight: _Grouped) -> None:
+    """The same numbers by an operator that has a quantized form in ONNX: a row is one group."""
+    outputs, groups, size = weight.codes.shape
+    kind = weight.codes.dtype
+    limits = torch.iinfo(kind)
+    tensors = {
+        "rows": weight.codes.reshape(-1, size),
+        "rows_scale": weight.scales.reshape(-1),
+        "rows_zero_point": weight.zeros.reshape(-1).to(kind),
+    }
+    path = weight.name.rpartition(".")[0]
+    parts = []
+    for ending, tensor in tensors.items():
+        name = free_name(network, f"{path}.{ending}".lstrip("."))
+        parts.append(insert_tensor(network, node, name, tensor.contiguous()))
+    operator = INTEGERS.dequantize_per_channel.default
+    rows = insert_before(node, operator, *parts, 0, limits.min, limits.max, kind)
+    replace(node, insert_before(node, aten.reshape.default, rows, [outputs, groups * size]))

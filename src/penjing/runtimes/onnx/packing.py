@@ -1,0 +1,253 @@
+"""Few-bit weights in an ONNX file at the bytes that they need, and at the speed of int8.
+
+An int8 initializer whose codes use a narrow range is stored as planes of bits
+(`penjing.arith.packing`), or five ternary codes to a byte, and a local function of standard
+operators unpacks it. ONNX Runtime folds what is constant when it loads the file: what it then runs
+is the int8 network, to the bit, with all its fused kernels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from penjing.arith.packing import (
+    TRITS_A_BYTE,
+    are_ternary,
+    code_range,
+    least_bits,
+    pack,
+    ternary_bytes,
+)
+from penjing.runtimes.onnx.trimming import names_inside
+
+DOMAIN = "penjing"
+PLANES, TRITS = "UnpackPlanes", "UnpackTrits"
+LEAST_OPSET = 18
+"""The first with BitwiseAnd."""
+MOVES = ("Transpose", "Reshape")
+"""What may stand between a weight and what makes it real; folded as well."""
+MAKES_REAL = ("Cast", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A weight as it is stored: the function that unpacks it, and what that reads besides."""
+
+    name: str
+    function: str
+    stored: NDArray[np.uint8]
+    shape: tuple[int, ...]
+    bits: int
+
+    @property
+    def saved(self) -> int:
+        """Bytes fewer in the file, before the call that unpacks it is counted."""
+        return int(np.prod(self.shape)) - self.stored.size
+
+
+def pack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with int8 weights of few bits packed, where that makes it smaller.
+
+    A weight is packed if all that reads it is DequantizeLinear or Cast, behind a Transpose or a
+    Reshape or not, and if its codes fit in less than eight bits:
+
+        -1, 1           one plane                          1 bit a code
+        -1, 0, 1        five to a byte, base 3             1.6 bits
+        others          2 to 7 planes                      2 to 7 bits
+
+    The initializer keeps its name and becomes uint8. Its zero point and scale stay what they are.
+
+    Returns:
+        A new model, or the one that was given if there is nothing to gain.
+    """
+    version = next((one.version for one in model.opset_import if not one.domain), 0)
+    if version < LEAST_OPSET:
+        return model
+    groups: dict[str, list[_Packed]] = defaultdict(list)
+    for one in _few_bits(model.graph):
+        groups[one.function].append(one)
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    for name, group in groups.items():
+        function = FUNCTIONS[name](version)
+        paying = [one for one in group if one.saved > _cost(one)]
+        if sum(one.saved - _cost(one) for one in paying) > function.ByteSize():
+            new.functions.append(function)
+            _store(new.graph, paying)
+    if not new.functions:
+        return model
+    new.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return new
+
+
+def _few_bits(graph: onnx.GraphProto) -> list[_Packed]:
+    """The weights that can be packed, in the order of the file."""
+    readers: dict[str, list[tuple[onnx.NodeProto, int]]] = defaultdict(list)
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            readers[name].append((node, position))
+    pinned = {one.name for one in (*graph.input, *graph.output)}
+    pinned |= {name for node in graph.node for name in names_inside(node)}
+
+    def only_codes(name: str) -> bool:
+        return (
+            name not in pinned
+            and bool(readers[name])
+            and all(
+                position == 0
+                and (
+                    node.op_type in MAKES_REAL
+                    or (node.op_type in MOVES and only_codes(node.output[0]))
+                )
+                for node, position in readers[name]
+            )
+        )
+
+    found = []
+    for one in graph.initializer:
+        within = one.data_location == TensorProto.DEFAULT
+        if one.data_type == TensorProto.INT8 and within and only_codes(one.name):
+            packed = _packed(one.name, numpy_helper.to_array(one))
+            found += [packed] if packed else []
+    return found
+
+
+def _packed(name: str, codes: NDArray[np.int8]) -> _Packed | None:
+    """In the fewest bytes; None for codes that need all eight bits."""
+    if not codes.size:
+        return None
+    if are_ternary(codes):
+        return _Packed(name, TRITS, ternary_bytes(codes), codes.shape, 2)
+    bits = least_bits(codes)
+    return None if bits == 8 else _Packed(name, PLANES, pack(codes, bits), codes.shape, bits)
+
+
+def _cost(one: _Packed) -> int:
+    """Bytes of the call that unpacks it, about."""
+    return len(one.name) + len(one.function) + len(DOMAIN) + 8 * len(one.shape) + 48
+
+
+def _store(graph: onnx.GraphProto, weights: Sequence[_Packed]) -> None:
+    """Replace the initializers, and let what read them read the unpacked codes."""
+    constants = {one.name: one for one in graph.initializer}
+    taken = set(constants) | {name for node in graph.node for name in node.output}
+    taken |= {one.name for one in graph.input}
+
+    def shared(name: str, value: NDArray[Any]) -> str:
+        if name not in constants:
+            constants[name] = numpy_helper.from_array(value, name)
+            graph.initializer.append(constants[name])
+        return name
+
+    new, calls = {}, []
+    for one in weights:
+        constants[one.name].CopyFrom(numpy_helper.from_array(one.stored, one.name))
+        inputs = [one.name]
+        if one.function == PLANES:
+            inputs += [
+                shared(f"penjing.places{one.bits}", _places(one.bits)),
+                shared(f"penjing.low{one.bits}", np.array(code_range(one.bits)[0], np.int32)),
+            ]
+        shape = "x".join(map(str, one.shape))
+        inputs.append(shared(f"penjing.{shape}", np.array(one.shape, np.int64)))
+        new[one.name] = next(
+            name for k in range(len(taken) + 1) if (name := f"codes{k}") not in taken
+        )
+        taken.add(new[one.name])
+        calls.append(helper.make_node(one.function, inputs, [new[one.name]], domain=DOMAIN))
+    nodes = list(graph.node)
+    for node in nodes:
+        if node.domain != DOMAIN:
+            node.input[:] = [new.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend([*calls, *nodes])
+
+
+def _places(bits: int) -> NDArray[np.uint8]:
+    """What each plane counts for: 1, 2, 4, ...; the one plane of -1 and 1 counts for two."""
+    return np.array([[2]] if bits == 1 else [[2**k for k in range(bits)]], np.uint8)
+
+
+def _planes_function(version: int) -> onnx.FunctionProto:
+    """planes (B, C), places (1, B), low, shape -> codes: places x bits + low, one product."""
+    return _function(
+        PLANES,
+        version,
+        ["stored", "places", "low", "shape"],
+        {
+            "k": np.arange(8, dtype=np.uint8),
+            "one": np.array(1, np.uint8),
+            "last": np.array([-1]),
+            "rows": np.array([0, -1]),
+        },
+        [
+            ("Unsqueeze", ["stored", "last"], "a", {}),
+            ("BitShift", ["a", "k"], "b", {"direction": "RIGHT"}),
+            ("BitwiseAnd", ["b", "one"], "c", {}),
+            ("Reshape", ["c", "rows"], "d", {}),
+            ("MatMulInteger", ["places", "d"], "e", {}),
+            ("Add", ["e", "low"], "digits", {}),
+        ],
+    )
+
+
+def _trits_function(version: int) -> onnx.FunctionProto:
+    """bytes (C,), shape -> codes: the digits of base 3, minus one."""
+    return _function(
+        TRITS,
+        version,
+        ["stored", "shape"],
+        {
+            "powers": 3 ** np.arange(TRITS_A_BYTE, dtype=np.int32),
+            "three": np.array(3, np.int32),
+            "one": np.array(1, np.int32),
+            "last": np.array([-1]),
+        },
+        [
+            ("Cast", ["stored"], "a", {"to": TensorProto.INT32}),
+            ("Unsqueeze", ["a", "last"], "b", {}),
+            ("Div", ["b", "powers"], "c", {}),
+            ("Mod", ["c", "three"], "d", {}),
+            ("Sub", ["d", "one"], "digits", {}),
+        ],
+    )
+
+
+Step = tuple[str, list[str], str, Mapping[str, Any]]
+
+
+def _function(
+    name: str,
+    version: int,
+    inputs: list[str],
+    constants: Mapping[str, NDArray[Any]],
+    steps: Sequence[Step],
+) -> onnx.FunctionProto:
+    """`steps` give int32 `digits`, too many in the last byte; then to int8, cut and in shape."""
+    nodes = [
+        helper.make_node("Constant", [], [key], value=numpy_helper.from_array(value))
+        for key, value in {**constants, "start": np.array([0])}.items()
+    ]
+    ending: list[Step] = [
+        ("Cast", ["digits"], "w", {"to": TensorProto.INT8}),
+        ("Reshape", ["w", "last"], "x", {}),
+        ("ReduceProd", ["shape"], "count", {}),
+        ("Slice", ["x", "start", "count"], "y", {}),
+        ("Reshape", ["y", "shape"], "codes", {}),
+    ]
+    nodes += [
+        helper.make_node(kind, read, [to], **more) for kind, read, to, more in (*steps, *ending)
+    ]
+    opset = [helper.make_opsetid("", version)]
+    return helper.make_function(DOMAIN, name, inputs, ["codes"], nodes, opset)
+
+
+FUNCTIONS = {PLANES: _planes_function, TRITS: _trits_function}

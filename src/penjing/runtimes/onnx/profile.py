@@ -1,0 +1,156 @@
+"""Where time and bytes go in an ONNX file, node by node, as ONNX Runtime runs it on the CPU."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from penjing.runtimes.onnx.session import OnnxSession
+
+FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
+ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
+"""What ONNX Runtime's optimizers put behind the name of a node that they replace."""
+
+
+def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float]:
+    """Seconds that ONNX Runtime's profiler gives each layer, or each operator without weights.
+
+    One thread; a file that `OnnxRuntime.lower` wrote names its layers.
+    """
+    found: dict[str, float] = defaultdict(float)
+    for name, seconds in seconds_by_node(path, inputs, runs):
+        found[name] += seconds
+    return dict(found)
+
+
+def seconds_by_node(path: Path, inputs: Any, runs: int = 60) -> list[tuple[str, float]]:
+    """What `seconds_by_layer` sums up: (layer or operator, seconds), in the order of execution."""
+    return [(one.layer or one.operator, one.seconds) for one in node_times(path, inputs, runs)]
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """What one node takes as it is run, after ONNX Runtime's optimizers.
+
+    Attributes:
+        name: of the node of the file that it was made from, or what the runtime calls it.
+        operator: as it is run, such as QLinearConv.
+        layer: the module whose weights it uses, or None.
+        provider: what ran it, as ONNX Runtime calls it.
+    """
+
+    name: str
+    operator: str
+    layer: str | None
+    seconds: float
+    provider: str
+
+
+def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
+    """Each node that is run, in order; one thread.
+
+    The mean over the middle half of the runs: the profiler counts whole microseconds, so that a
+    median of short ones would be coarse.
+    """
+    model = _all_named(onnx.load(path, load_external_data=False))
+    with tempfile.TemporaryDirectory() as folder:
+        session = OnnxSession(model.SerializeToString(), profile_to=Path(folder) / "profile")
+        for _ in range(runs):
+            session.run(inputs)
+        events = json.loads(Path(session.session.end_profiling()).read_text())
+    samples: dict[int, list[float]] = defaultdict(list)
+    names: dict[int, tuple[str, str, str]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            node = int(event["args"]["node_index"])  # names repeat, such as those of Transposes
+            samples[node].append(event["dur"] / 1e6)
+            name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
+            kind, provider = event["args"]["op_name"], event["args"]["provider"]
+            names[node] = ADDED_TO_NAMES.sub("", name), kind, provider
+    origins = _origins(model.graph)
+    found = []
+    for node, one in samples.items():
+        name, operator, provider = names[node]
+        origin = origins.get(name)
+        seconds = statistics.mean(sorted(one)[len(one) // 4 : -(len(one) // 4) or None])
+        layer = _layer(origin) if origin else None
+        if origin and not layer and origin.name != name:  # it stands for values of that operator
+            layer = origin.op_type
+        title = origin.name if origin else name
+        found.append(NodeTime(title, operator, layer, seconds, provider))
+    return found
+
+
+def bytes_by_node(path: Path) -> dict[str, int]:
+    """Bytes of the weights in a file, by the name of the node that computes with them.
+
+    What only changes their form (dequantizes, unpacks, transposes) is not that node, but what
+    reads its result is; of several, the first one. Nodes without a name are `/Operator.position`.
+    """
+    graph = _all_named(onnx.load(path, load_external_data=False)).graph
+    sizes = {one.name: _bytes(one) for one in graph.initializer}
+    made_of = {name: {name} for name in sizes}
+    found: dict[str, int] = defaultdict(int)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            sizes |= {node.output[0]: sum(_bytes(one.t) for one in node.attribute)}
+            made_of[node.output[0]] = {node.output[0]}
+        parts = [made_of[name] for name in node.input if name in made_of]
+        if parts and len(parts) == sum(map(bool, node.input)):
+            made_of |= dict.fromkeys(node.output, set().union(*parts))
+        elif parts:
+            found[node.name] += sum(sizes.pop(name, 0) for name in set().union(*parts))
+    return dict(found)
+
+
+def _all_named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, in which nodes without a name have got one, by which the profiler knows them."""
+    taken = {node.name for node in model.graph.node}
+    for position, node in enumerate(model.graph.node):
+        name = f"/{node.op_type}.{position}"
+        node.name = node.name or next(
+            one for k in range(len(taken) + 1) if (one := name + "_" * k) not in taken
+        )
+    return model
+
+
+def _layer(node: onnx.NodeProto) -> str | None:
+    return node.name.rpartition("/")[0] or None
+
+
+def _origins(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """The node behind its own name, and the one behind each value, with what is fused into it.
+
+    Where the runtime lays channels out anew (NCHWc), it names a node after the value at the end of
+    all that it fused, and turns a lone batch norm into a convolution.
+    """
+    found: dict[str, onnx.NodeProto] = {}
+    order: list[str] = []
+    for node in graph.node:
+        origin = node
+        if not _layer(node) and node.op_type in FUSED_INTO_CONVOLUTIONS:
+            known = [one for one in node.input if one in found]
+            origin = found[max(known, key=order.index)] if known else node
+        found[node.name] = node
+        found |= dict.fromkeys(node.output, origin)
+        order += node.output
+    return found
+
+
+def weight_bytes(path: Path) -> int:
+    """Bytes of all weights in an ONNX file, as it holds them: packed where they are packed."""
+    model = onnx.load(path, load_external_data=False)
+    return sum(_bytes(one) for one in model.graph.initializer)
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    return int(np.asarray(onnx.numpy_helper.to_array(tensor)).nbytes)

@@ -1,0 +1,106 @@
+"""Which layers of any ONNX file may leave 16 bits on x86 processors without VNNI.
+
+Judged from the file alone: integer weights that lie in it, and the type of what they are multiplied
+with. So it says the same of files that other tools wrote. See `penjing.arith.saturation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from penjing.arith.saturation import saturates
+from penjing.contract import Array, Saturating
+from penjing.network.study.saturation import is_depthwise
+
+OPERATORS = {
+    "QLinearConv": 3, "ConvInteger": 1, "QLinearMatMul": 3, "MatMulInteger": 1, "QGemm": 3,
+    "DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1,
+}  # fmt: skip
+"""By operator on integers, the place of its weight."""
+FLOATS = {"Conv", "MatMul", "Gemm"}
+"""Operators that become such where a dequantize stands before both of their inputs."""
+LARGEST = 255
+"""Of values in eight bits; signed ones are moved up by 128 before they are multiplied."""
+BYTES = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+
+
+def saturating(model: onnx.ModelProto) -> list[Saturating]:
+    """The layers that may leave 16 bits, in order; empty if none can."""
+    found = []
+    file = _File(model)
+    for node, weight in file.integer_layers():
+        over = saturates(torch.from_numpy(weight.copy()), LARGEST)
+        if bool(over.any()):
+            name = node.name.rpartition("/")[0] or node.name or node.output[0]
+            found.append(Saturating(name, int(over.sum()), len(over)))
+    return found
+
+
+class _File:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.constants = {one.name: one for one in self.graph.initializer}
+        self.makers = {name: node for node in self.graph.node for name in node.output}
+
+    def integer_layers(self) -> Iterator[tuple[onnx.NodeProto, Array]]:
+        """Each node that multiplies values of eight bits with int8 weights of its own, and these,
+        a row for each output channel."""
+        for node in self.graph.node:
+            if node.op_type in OPERATORS:
+                codes = self.codes(node.input[OPERATORS[node.op_type]])
+            elif node.op_type in FLOATS and self.dequantizes(node.input[0]):
+                codes = self.dequantized(node.input[1])
+            else:
+                continue
+            if codes is None or codes.dtype != np.int8 or codes.ndim < 2:
+                continue
+            groups = _attribute(node, "group", 1)
+            if not node.op_type.startswith(("Conv", "QLinearConv")):
+                turned = bool(_attribute(node, "transB", 0))
+                codes = codes if turned else np.moveaxis(codes, -1, 0)
+            elif is_depthwise(codes.shape[0], groups, codes.shape[1]):
+                continue
+            yield node, codes.reshape(len(codes), -1)
+
+    def dequantizes(self, name: str) -> bool:
+        """Whether the value is real numbers made of computed integers."""
+        node = self.makers.get(name)
+        if node is None or node.op_type != "DequantizeLinear":
+            return False
+        return node.input[0] not in self.constants
+
+    def dequantized(self, name: str) -> Array | None:
+        """The integers of which a constant's real numbers are made; None of what isn't such."""
+        node = self.makers.get(name)
+        if node is not None and node.op_type == "Transpose":
+            return _turned(self.dequantized(node.input[0]), node)
+        known = node is not None and node.op_type == "DequantizeLinear"
+        return self.codes(node.input[0]) if node is not None and known else None
+
+    def codes(self, name: str) -> Array | None:
+        """A constant of integers in bytes; None of what is computed, or of another type."""
+        node, tensor = self.makers.get(name), self.constants.get(name)
+        if node is not None and node.op_type == "Transpose":
+            return _turned(self.codes(node.input[0]), node)
+        if node is not None and node.op_type == "Constant":
+            tensor = _attribute(node, "value", None)
+        if tensor is None or tensor.data_type not in BYTES:
+            return None
+        return numpy_helper.to_array(tensor)
+
+
+def _turned(codes: Array | None, by: onnx.NodeProto) -> Array | None:
+    return None if codes is None else np.transpose(codes, _attribute(by, "perm", None))
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    for one in node.attribute:
+        if one.name == name:
+            return onnx.helper.get_attribute_value(one)
+    return default

@@ -1,0 +1,231 @@
+"""OpenVINO: Intel's runtime. Two files, the graph in `.xml` and its weights in `.bin` beside it.
+
+The integers are those that the ONNX model holds. One thing differs from what the network computes:
+where a rounded value is only added to another, the CPU plugin adds first and rounds once.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnx
+import openvino
+from openvino._offline_transformations import apply_moc_transformations
+
+from penjing.contract import Array, Artifact, Input, Placement, Saturating
+from penjing.device.runner import OpenVinoFile
+from penjing.errors import InputError
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.network.lowering.integers import Form
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.interface import handed_back, in_order
+from penjing.runtimes.notes import read_structure
+from penjing.runtimes.onnx.export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
+from penjing.runtimes.onnx.half import require_halves
+from penjing.runtimes.openvino.saturation import saturating
+from penjing.targets import Target
+
+OUTPUTS_PLACE = ["penjing", "outputs"]
+COUNTED = re.compile(r"[A-Z][A-Za-z]+_\d+")
+"""What OpenVINO calls a node without a name: its number goes on from model to model, so that the
+bytes of a file would hang on what was lowered before it."""
+"""Where in an IR's runtime information it says how outputs are to be handed back."""
+FORM = Form(biases=False, joins=False)
+"""OpenVINO joins real numbers if a concatenation is rounded once more to the grid of its parts."""
+OTHERS: dict[str, dict[str, Any]] = {
+    "GPU": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
+    "NPU": {"PERFORMANCE_HINT": "LATENCY"},  # it computes floats in float16
+}
+"""By device that isn't the CPU, what it is told; that one's settings are the runner's."""
+NOT_RUN = {"Const", "Input", "Output"}
+"""Kinds of nodes of the compiled graph that compute nothing."""
+
+
+class OpenVino(Runtime):
+    """Intel's OpenVINO, CPU plugin.
+
+    The CPU's computes in float32 whatever the file holds: a session asks for that. Weights of
+    linear layers it makes real at each run: a small ViT took 1.05 times as long with float16, 1.09
+    times with integer weights alone.
+
+    Attributes:
+        device: the plugin, as OpenVINO calls it.
+    """
+
+    name: ClassVar[str] = "openvino"
+    ending: ClassVar[str] = ".xml"
+    device: ClassVar[str] = "CPU"
+    floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
+    weights_alone: ClassVar[bool] = True
+    overflows: ClassVar[bool] = True
+
+    @classmethod
+    def absent(cls) -> str | None:
+        """See `Runtime.absent`."""
+        here = [one.partition(".")[0] for one in openvino.Core().available_devices]
+        return None if cls.device in here else f"OpenVINO finds no {cls.device} here"
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The graph and its weights."""
+        return (path, path.with_suffix(".bin"))
+
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
+        """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
+        return super().problems(network, target, floats) + too_large_for_onnx(network)
+
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Convert the ONNX model, with a free batch size.
+
+        The weights are written first: who finds the graph finds them too.
+
+        Raises:
+            InputError: the ONNX exporter or OpenVINO lacks an operator, or a weight is beyond
+                float16's range; the message names it.
+        """
+        self.require(floats)
+        exported = to_onnx(self.as_computed(network), FORM)
+        if floats == "float16":
+            require_halves(exported)
+        model = _converted(exported)
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / "model.xml"
+            openvino.save_model(model, made, compress_to_fp16=floats == "float16")
+            contents = [one.read_bytes() for one in self.files(made)]
+        for place, content in reversed(list(zip(self.files(path), contents, strict=True))):
+            write_atomically(place, content)
+        return self.artifact(path)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> OpenVinoSession:
+        """See `Runtime.open`."""
+        return OpenVinoSession(contents, threads, self.device)
+
+    def saturating(self, artifact: Artifact) -> list[Saturating]:
+        """See `Runtime.saturating`."""
+        return saturating(_opened([one.read_bytes() for one in self.files(artifact.path)]).model)
+
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """See `Runtime.placement`: what the plugin made of the file, without what it computes once.
+
+        The operator is the plugin's word with the type in which it computes, as `Convolution u8`.
+        """
+        return self.load(artifact).placement()  # type: ignore[attr-defined,no-any-return]
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`: all constants, the shapes that operators read among them."""
+        model = _opened([one.read_bytes() for one in self.files(artifact.path)]).model
+        constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+        return sum(int(one.get_byte_size()) for one in constants)
+
+
+class OnGpu(OpenVino):
+    """Intel's GPUs."""
+
+    name: ClassVar[str] = "openvino-gpu"
+    device: ClassVar[str] = "GPU"
+
+
+class OnNpu(OpenVino):
+    """Intel's NPUs."""
+
+    name: ClassVar[str] = "openvino-npu"
+    device: ClassVar[str] = "NPU"
+
+
+class OpenVinoSession:
+    """An IR loaded from bytes, so that it can open no other file.
+
+    It is compiled anew for every batch size that comes, once for each: with sizes that are known
+    the plugin is faster, and with free ones OpenVINO 2026.4 can lose the bias of a convolution
+    whose output's shape is read (any `ShapeOf` of the batch size may be moved there).
+    """
+
+    def __init__(self, contents: list[bytes], threads: int = 1, device: str = "CPU") -> None:
+        self.file = _opened(contents, threads, device)
+        self.inputs = [Input(*one) for one in self.file.inputs]
+        model, self.structure = self.file.model, "tensor"
+        if model.has_rt_info(OUTPUTS_PLACE):
+            told = str(model.get_rt_info(OUTPUTS_PLACE).value)
+            self.structure = read_structure(told, len(model.outputs))
+        self._request()  # what can't be compiled is told at once
+
+    def run(self, inputs: Any) -> Any:
+        """See `penjing.contract.Session`."""
+        values = in_order(inputs, self.inputs)
+        try:
+            found: list[Array] = self.file.run(*values)
+        except RuntimeError as error:
+            raise _cannot_run([one.shape for one in values], error) from error
+        return handed_back(found, self.structure)
+
+    def placement(self) -> list[Placement]:
+        """See `OpenVino.placement`."""
+        found = []
+        once: set[str] = set()
+        compiled = self._request().get_compiled_model()
+        device = compiled.get_property("EXECUTION_DEVICES")[0].lower()
+        for node in compiled.get_runtime_model().get_ordered_ops():
+            name, kind = node.get_friendly_name(), _said(node, "layerType")
+            sources = {one.get_node().get_friendly_name() for one in node.input_values()}
+            if kind == "Const" or (sources and sources <= once):
+                once.add(name)
+            elif kind not in NOT_RUN:
+                operator = f"{kind} {_said(node, 'runtimePrecision')}"
+                found.append(Placement(name, operator, device))
+        return found
+
+    def _request(self) -> Any:
+        """What runs inputs of the file's own shapes."""
+        shapes = tuple(one.shape for one in self.inputs)
+        try:
+            return self.file.request(shapes)
+        except RuntimeError as error:
+            raise _cannot_run(shapes, error) from error
+
+
+def _converted(model: onnx.ModelProto) -> openvino.Model:
+    """With what its converter does before a model is saved, as to fold what is known of shapes.
+
+    The converter itself (`openvino.convert_model`) isn't called, for it reports each use.
+    """
+    structure = {one.key: one.value for one in model.metadata_props}[OUTPUTS_KEY]
+    del model.metadata_props[:]  # else OpenVINO keeps it twice
+    try:
+        made = openvino.Core().read_model(model.SerializeToString())
+        apply_moc_transformations(made, cf=True)
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
+    made.set_rt_info(structure, OUTPUTS_PLACE)
+    for number, node in enumerate(made.get_ordered_ops()):
+        if COUNTED.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
+    return made
+
+
+def _opened(contents: list[bytes], threads: int = 1, device: str = "CPU") -> OpenVinoFile:
+    other = (device, OTHERS[device]) if device in OTHERS else None
+    try:
+        return OpenVinoFile(contents, threads, other)
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO can't load this file: {_line(error)}") from error
+
+
+def _cannot_run(shapes: Sequence[tuple[int, ...]], error: Exception) -> InputError:
+    line = f"OpenVINO can't run this file on inputs of {tuple(shapes)}: {_line(error)}"
+    return InputError(line)
+
+
+def _line(error: Exception) -> str:
+    """What OpenVINO says, without the places in its own source that it names line by line."""
+    lines = [one.strip() for one in str(error).splitlines()]
+    told = [one for one in lines if one and not one.startswith(("Exception from", "Check '"))]
+    return " ".join(told or lines)[:300]
+
+
+def _said(node: Any, key: str) -> str:
+    """An entry of a compiled node's runtime information."""
+    return str(node.get_rt_info()[key].value)

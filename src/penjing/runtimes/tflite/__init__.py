@@ -1,0 +1,1 @@
+"""LiteRT: files of TensorFlow Lite."""

@@ -1,0 +1,267 @@
+"""A Network as a `.tflite` file: the integers that the quantizer chose, names that people can read.
+
+The file holds one sample, with the inputs laid out as the model has them. LiteRT fuses a layer
+into one integer kernel where quantize and dequantize stand around it, so the network is written in
+the form that torchao's quantizer gives (weights real, on their grid), and what LiteRT computes on
+integers only as a layer is written as one (`penjing.network.lowering.as_convolutions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from penjing.arith.quantizer import scale_and_zero_point
+from penjing.errors import InputError, first_line
+from penjing.network import Network
+from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.graph.arguments import read_by
+from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.shapes import shapes
+from penjing.network.lowering.as_convolutions import Kind, write_as_layers
+from penjing.network.lowering.complex import without_complex
+from penjing.network.lowering.integers import (
+    DEQUANTIZE,
+    QUANTIZE,
+    ROUNDING,
+    Form,
+    grid_arguments,
+    round_between,
+    with_integers,
+)
+from penjing.network.lowering.plain import write_plainly
+from penjing.quiet import quiet_below
+from penjing.runtimes.tflite import file as tflite_file
+from penjing.runtimes.tflite import weights as tflite_weights
+from penjing.runtimes.interface import (
+    Flat,
+    input_names,
+    not_by_sample,
+    not_in_eight_bits,
+    one_sample,
+    structure_of,
+)
+from penjing.tasks.task import as_call, batch_dims
+
+aten = torch.ops.aten
+FORM = Form(torch.int8, codes=False)
+CHOOSES = {
+    aten.cat.default: 0, aten.stack.default: 0, aten.minimum.default: 0, aten.maximum.default: 0,
+    aten.where.self: 1,
+}  # fmt: skip
+"""By operator that gives values of several tensors, how many arguments come before these."""
+MOVES = {
+    aten.flatten.using_ints, aten.reshape.default, aten.view.default, aten.permute.default,
+    aten.transpose.int, aten.slice.Tensor, aten.select.int, aten.squeeze.dim,
+    aten.unsqueeze.default, aten.expand.default, aten.max_pool2d.default, aten.dropout.default,
+}  # fmt: skip
+AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
+CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
+KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
+
+
+def problems(network: Network) -> list[str]:
+    """What of a network's grids and outputs a `.tflite` file can't hold, one line each."""
+    return not_by_sample(network) + not_in_eight_bits(network, "LiteRT")
+
+
+def to_tflite(network: Network, floats: str = "float32") -> bytes:
+    """The file's bytes; `floats` as `Runtime.lower` takes it.
+
+    Raises:
+        InputError: an operator or a grid that the converter lacks, an output that doesn't hold
+            one entry for each sample, or a weight beyond float16's range; the message names it.
+    """
+    if stands_against := problems(network):
+        raise InputError(stands_against[0])
+    args, kwargs = as_call(network.example)
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            outputs = network(*args, **kwargs)
+            known = _known(network, outputs)
+            real = with_integers(write_as_layers(without_complex(network), AS_LAYERS), FORM)
+            _round_what_is_chosen(real)
+            plain = write_plainly(real, shapes(real))
+        sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
+        layers = [node for node in plain.calls() if node.target in LAYERS]
+        content = _convert(Flat(plain), sample, _is_rounded(network))
+    finally:
+        network.train(mode)
+    model = tflite_file.read(content)
+    _put_in_order(model)
+    owners = _owners(model, layers, shapes(plain))
+    _name(model, owners)
+    if _is_rounded(network) and not _rounds_values(network):
+        _round_weights(model, network, owners)
+    if floats == "float16":
+        tflite_weights.halve(model)
+    tflite_file.note(model, known)
+    return tflite_file.write(model)
+
+
+def _is_rounded(network: Network) -> bool:
+    return any(node.target in ROUNDING for node in network.calls())
+
+
+def _rounds_values(network: Network) -> bool:
+    weights = {grid.node for grid in weight_grids(network).values()}
+    return any(node.target in ROUNDING and node not in weights for node in network.calls())
+
+
+def _known(network: Network, outputs: Any) -> dict[str, Any]:
+    """What a session must know: the inputs, and how outputs are handed back."""
+    args, kwargs = as_call(network.example)
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    dims = batch_dims(leaves, True)
+    names = input_names(kwargs, len(leaves))
+    inputs = [
+        {
+            "name": name,
+            "dtype": str(one.dtype).removeprefix("torch."),
+            "batched": bool(dims[id(one)]),
+        }
+        for name, one in zip(names, leaves, strict=True)
+    ]
+    return {"inputs": inputs, "outputs": structure_of(outputs)}
+
+
+def _round_what_is_chosen(network: Network) -> None:
+    """Round what an operator chooses from values on several grids to one that reaches as far as all
+    of theirs, in place, where it isn't rounded already.
+
+    The converter computes it on integers whatever the network says, by the grid of one of them.
+
+    Raises:
+        InputError: it is a stack, behind which the converter doesn't see a rounding.
+    """
+    for node in list(network.calls()):
+        if node.target not in CHOOSES or any(one.target is QUANTIZE for one in node.users):
+            continue
+        values = torch.utils._pytree.tree_leaves(node.args[CHOOSES[node.target] :])
+        found = {_grid_of(one) for one in values if isinstance(one, torch.fx.Node)}
+        if len(found) < 2 or None in found:
+            continue
+        if node.target is aten.stack.default:
+            raise InputError(
+                f"the LiteRT converter would round all that is stacked at {node.name} to the grid "
+                "of the first; use torch.cat, or leave layers before it in float (Quantize skip)"
+            )
+        ends = [scale * (end - zero) for scale, zero, *both, _ in found for end in both]  # type: ignore[misc]
+        scale, zero = scale_and_zero_point(min(ends), max(ends))
+        for reader in list(node.users):
+            round_between(node, reader, (scale, zero + FORM.ends[0], *FORM.ends))
+    network.compile_graph()
+
+
+def _grid_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
+    """On which a value is rounded, behind whatever only moves it; None if it isn't."""
+    while node.target in MOVES:
+        node = read_by(node)
+    return grid_arguments(node) if node.target is DEQUANTIZE else None
+
+
+def _convert(flat: Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
+    with quiet_below():
+        import litert_torch
+        from litert_torch.quantize import pt2e_quantizer
+        from litert_torch.quantize.quant_config import QuantConfig
+
+        config = None
+        if rounded:  # what it holds doesn't matter but for one thing: the integers are static
+            quantizer = pt2e_quantizer.PT2EQuantizer()
+            static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+            config = QuantConfig(pt2e_quantizer=quantizer.set_global(static))
+        try:
+            with torch.no_grad():
+                made = litert_torch.convert(flat, sample, quant_config=config)
+                content: bytes = made.model_content()
+        except Exception as error:
+            raise InputError(
+                f"the LiteRT converter can't take this network: {first_line(error)}"
+            ) from error
+    return content
+
+
+def _put_in_order(model: Any) -> None:
+    """Inputs and outputs in the order of the model's own; the converter's names number them."""
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    for tensors, prefix in ((signature.inputs, "args_"), (signature.outputs, "output_")):
+        tensors.sort(key=lambda one, prefix=prefix: int(_text(one.name).removeprefix(prefix)))
+    graph.inputs = [one.tensorIndex for one in signature.inputs]
+    graph.outputs = [one.tensorIndex for one in signature.outputs]
+
+
+def _round_weights(model: Any, network: Network, owners: Mapping[int, str]) -> None:
+    """Store as integers the weights of linear layers, which the converter leaves real.
+
+    Raises:
+        InputError: some weights with a grid are real numbers still.
+    """
+    weights = {str(node.meta["layer"]): one for node, one in weight_grids(network).items()}
+    scales = {
+        one.inputs[1]: network.tensor(weights[owners[place]].scale).detach().cpu().numpy()
+        for place, one in enumerate(tflite_file.operators(model))
+        if one.kind == "FULLY_CONNECTED" and owners.get(place) in weights
+    }
+    tflite_weights.round_weights(model, scales)
+    rounded = {str(one.source.target) for one in weights.values()}
+    wanted, has = sum(network.tensor(one).numel() for one in rounded), tflite_weights.codes(model)
+    if has < wanted:
+        raise InputError(
+            f"the LiteRT converter keeps {wanted - has} of {wanted} integer weights as real "
+            "numbers; round values too: Quantize(outputs=True)"
+        )
+
+
+def _name(model: Any, owners: Mapping[int, str]) -> None:
+    """Name operators by the layer whose weight they use, and weights as the model does."""
+    graph = model.subgraphs[0]
+    stored = tflite_weights.sources(model)
+    taken = {str(one.name) for one in graph.tensors}
+    for place, one in enumerate(tflite_file.operators(model)):
+        owner = owners.get(place, "")
+        name = f"{owner}/{one.kind}" if owner else f"/{one.kind}.{place}"
+        name = f"{name}.{place}" if name in taken else name
+        taken.add(name)
+        for k, output in enumerate(one.outputs):
+            graph.tensors[output].name = f"{name}:{k}" if k else name
+        if owner:
+            for position, part in zip(one.inputs[1:3], ("weight", "bias"), strict=False):
+                position = stored.get(position, position)
+                if position >= 0 and tflite_file.is_constant(model, position):
+                    graph.tensors[position].name = f"{owner}.{part}"
+
+
+def _owners(model: Any, layers: list[torch.fx.Node], known: Any) -> dict[int, str]:
+    """By the place of an operator with weights, the layer that these are of.
+
+    The converter keeps the order of layers; where their number or a shape says otherwise (it split
+    one, or folded one away) nothing is claimed.
+    """
+    found: dict[int, str] = {}
+    stored = tflite_weights.sources(model)
+    placed = list(enumerate(tflite_file.operators(model)))
+    for kinds, wanted in (
+        (CONVOLVING, [one for one in layers if one.target in CONVOLUTIONS]),
+        (("FULLY_CONNECTED",), [one for one in layers if one.target not in CONVOLUTIONS]),
+    ):
+        mine = [
+            (place, one)
+            for place, one in placed
+            if one.kind in kinds
+            and (one.inputs[1] in stored or tflite_file.is_constant(model, one.inputs[1]))
+        ]
+        sizes = [sorted(model.subgraphs[0].tensors[one.inputs[1]].shape) for _, one in mine]
+        if sizes == [sorted(known[Layer(one).weight]) for one in wanted]:
+            found |= {
+                place: str(layer.meta["layer"])
+                for (place, _), layer in zip(mine, wanted, strict=True)
+            }
+    return found
+
+
+_text = tflite_file.text

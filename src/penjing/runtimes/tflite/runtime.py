@@ -1,0 +1,65 @@
+"""LiteRT (TensorFlow Lite): one `.tflite` file of int8 kernels, for phones and microcontrollers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from penjing.contract import Artifact, Placement
+from penjing.files import write_atomically
+from penjing.network import Network
+from penjing.runtimes.tflite import export as tflite_export
+from penjing.runtimes.tflite import file as tflite_file
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.tflite.session import LiteRtSession, delegated
+from penjing.targets import Target
+
+
+class LiteRt(Runtime):
+    """Google's LiteRT, its CPU kernels and XNNPACK.
+
+    Where the network is rounded at its ends, the file takes and gives int8; a session does the
+    rounding, so that it takes and gives real numbers all the same. Weights of float16, or integer
+    weights alone, become float32 when the file is loaded, and it computes in that.
+    """
+
+    name: ClassVar[str] = "litert"
+    ending: ClassVar[str] = ".tflite"
+    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
+    floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
+    weights_alone: ClassVar[bool] = True
+
+    def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
+        """A target without this runtime or its integers, and grids that its files can't hold."""
+        return super().problems(network, target, floats) + tflite_export.problems(network)
+
+    def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
+        """Export one sample's network, with the inputs laid out as the model has them.
+
+        Raises:
+            InputError: the converter can't express an operator or a grid, or float16 a weight; the
+                message names it.
+        """
+        self.require(floats)
+        write_atomically(path, tflite_export.to_tflite(network, floats))
+        return self.artifact(path)
+
+    def open(self, contents: list[bytes], threads: int = 1) -> LiteRtSession:
+        """See `Runtime.open`."""
+        return LiteRtSession(contents[0], threads)
+
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        """See `Runtime.placement`: what the interpreter gave to XNNPACK, and what it kept."""
+        content = artifact.path.read_bytes()
+        taken = delegated(content)
+        return [
+            Placement(one.name, one.kind, "xnnpack")
+            if place in taken
+            else Placement(one.name, one.kind, "cpu", "XNNPACK didn't take it")
+            for place, one in enumerate(tflite_file.operators(tflite_file.read(content)))
+        ]
+
+    def weight_bytes(self, artifact: Artifact) -> int:
+        """See `Runtime.weight_bytes`."""
+        return tflite_file.weight_bytes(tflite_file.read(artifact.path.read_bytes()))

@@ -1,0 +1,80 @@
+"""A `.tflite` file in LiteRT's interpreter: real numbers in and out, whatever the file takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penjing.contract import Input
+from penjing.device.runner import LiteRtFile
+from penjing.errors import InputError, first_line
+from penjing.quiet import quiet_below
+from penjing.runtimes import notes
+from penjing.runtimes.tflite import file as tflite_file
+from penjing.runtimes.interface import by_sample, handed_back, in_order
+
+
+class LiteRtSession:
+    """A file loaded from bytes, so that it can open no other file.
+
+    The file holds one sample; a batch is run sample by sample. Where it takes or gives integers
+    on a grid, inputs are rounded to that grid and real numbers handed back.
+
+    Raises:
+        InputError: the interpreter can't load it.
+    """
+
+    def __init__(self, content: bytes, threads: int = 1) -> None:
+        known = tflite_file.noted(tflite_file.read(content))
+        self.file = _opened(content, threads)
+        takes, gives = self.file.inputs, len(self.file.gives)
+        as_the_model: list[dict[str, Any]] = [
+            {"name": name, "dtype": kind, "batched": True} for name, _, kind in takes
+        ]
+        self.structure = "tensor" if gives == 1 else "tuple"
+        if known is not None:
+            told = known if isinstance(known, dict) else {}
+            self.structure = notes.structure(told.get("outputs"), gives)
+            as_the_model = notes.named_inputs(told.get("inputs"), len(takes))
+        self.batched = [bool(one["batched"]) for one in as_the_model]
+        self.inputs = [
+            Input(one["name"], shape, one["dtype"])
+            for one, (_, shape, _) in zip(as_the_model, takes, strict=True)
+        ]
+
+    def run(self, inputs: Any) -> Any:
+        """See `penjing.contract.Session`."""
+        found = by_sample(self.file.sample, in_order(inputs, self.inputs), self.batched)
+        return handed_back(found, self.structure)
+
+
+def _opened(content: bytes, threads: int = 1) -> LiteRtFile:
+    try:
+        with quiet_below():
+            return LiteRtFile([content], threads)
+    except Exception as error:
+        raise InputError(f"LiteRT can't load this file: {first_line(error)}") from error
+
+
+def delegated(content: bytes) -> set[int]:
+    """The places of the operators that the interpreter gave to its delegate, XNNPACK.
+
+    A delegate's node stands for all that is computed between its inputs and its outputs.
+    """
+    nodes = _opened(content).interpreter._get_ops_details()
+    maker = {
+        int(output): node
+        for node in nodes
+        if node["op_name"] != "DELEGATE"
+        for output in node["outputs"]
+    }
+    found: set[int] = set()
+    for delegate in (node for node in nodes if node["op_name"] == "DELEGATE"):
+        given = set(map(int, delegate["inputs"]))
+        waiting = list(map(int, delegate["outputs"]))
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in given or tensor not in maker or int(maker[tensor]["index"]) in found:
+                continue
+            found.add(int(maker[tensor]["index"]))
+            waiting += map(int, maker[tensor]["inputs"])
+    return found

@@ -1,0 +1,126 @@
+"""Weights of a `.tflite` file in fewer bytes, each with a DEQUANTIZE behind it that makes it real.
+
+That is how TensorFlow Lite's own float16 files look. XNNPACK and the interpreter's kernels compute
+what is constant once, when the file is loaded, so that the layers run as on float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from penjing.runtimes.tflite import file as tflite_file
+from penjing.runtimes.half import LEAST_NUMBERS, require_in_range
+
+KIND = "DEQUANTIZE"
+VERSIONS = {schema.TensorType.FLOAT16: 3, schema.TensorType.INT8: 5}
+"""Of that operator, by what it reads: the first that takes float16, or a scale by channel."""
+
+
+def halve(model: Any) -> None:
+    """Store, in place, real numbers as float16.
+
+    Raises:
+        InputError: one is beyond float16's range; the message names its tensor.
+    """
+    made = []
+    for position in range(len(model.subgraphs[0].tensors)):
+        values = _real(model, position)
+        if values is not None and values.size >= LEAST_NUMBERS:
+            require_in_range(_name(model, position), values)
+            half = values.astype(np.float16)
+            made.append(_store(model, position, half, schema.TensorType.FLOAT16))
+    _put_first(model, made)
+
+
+def round_weights(model: Any, scales: Mapping[int, NDArray[np.float32]]) -> None:
+    """Store, in place, real weights that lie on a grid as its integers.
+
+    Args:
+        scales: by the position of a weight of shape (channels, inputs), one for each channel.
+    """
+    made = []
+    for position, scale in scales.items():
+        values, sizes = _real(model, position), np.abs(scale)
+        if values is None:
+            continue
+        whole = np.rint(values.reshape(len(scale), -1) / sizes[:, None]).astype(np.int8)
+        operator = _store(model, position, whole, schema.TensorType.INT8)
+        grid = schema.QuantizationParametersT()
+        grid.scale, grid.zeroPoint, grid.quantizedDimension = sizes, np.zeros(len(scale), int), 0
+        model.subgraphs[0].tensors[operator.inputs[0]].quantization = grid
+        made.append(operator)
+    _put_first(model, made)
+
+
+def codes(model: Any) -> int:
+    """How many numbers the file holds as int8."""
+    tensors = model.subgraphs[0].tensors
+    buffers = {one.buffer for one in tensors if one.type == schema.TensorType.INT8}
+    return sum(len(data) for one in buffers if (data := model.buffers[one].data) is not None)
+
+
+def sources(model: Any) -> dict[int, int]:
+    """By the position of what a DEQUANTIZE gives, that of the constant it reads."""
+    return {
+        one.outputs[0]: one.inputs[0]
+        for one in tflite_file.operators(model)
+        if one.kind == KIND and tflite_file.is_constant(model, one.inputs[0])
+    }
+
+
+def _real(model: Any, position: int) -> NDArray[np.float32] | None:
+    """The numbers of a constant of float32; None of any other tensor."""
+    one = model.subgraphs[0].tensors[position]
+    if one.type != schema.TensorType.FLOAT32 or not tflite_file.is_constant(model, position):
+        return None
+    return np.asarray(model.buffers[one.buffer].data).view(np.float32)
+
+
+def _name(model: Any, position: int) -> str:
+    return tflite_file.text(model.subgraphs[0].tensors[position].name)
+
+
+def _store(model: Any, position: int, values: NDArray[Any], kind: int) -> Any:
+    """Let a tensor be what an operator makes of these values, and give that operator."""
+    graph, buffer = model.subgraphs[0], schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    real = graph.tensors[position]
+    stored = copy.copy(real)
+    stored.type, stored.buffer = kind, len(model.buffers)
+    real.name, real.buffer = f"{_name(model, position)}/{KIND}", 0
+    model.buffers.append(buffer)
+    graph.tensors.append(stored)
+    made = schema.OperatorT()
+    made.inputs, made.outputs = [len(graph.tensors) - 1], [position]
+    made.opcodeIndex = _code(model, VERSIONS[kind])
+    return made
+
+
+def _code(model: Any, version: int) -> int:
+    """The place of DEQUANTIZE in the file's list of operators, put there if need be."""
+    number = schema.BuiltinOperator.DEQUANTIZE
+    for place, one in enumerate(model.operatorCodes):
+        if one.builtinCode == number and one.version == version:
+            return place
+    made = schema.OperatorCodeT()
+    made.builtinCode = made.deprecatedBuiltinCode = number
+    made.version = version
+    model.operatorCodes.append(made)
+    return len(model.operatorCodes) - 1
+
+
+def _put_first(model: Any, operators: Iterable[Any]) -> None:
+    """Run these before all others, and empty the buffers that nothing reads any more."""
+    graph = model.subgraphs[0]
+    graph.operators = [*operators, *graph.operators]
+    read = {one.buffer for graph in model.subgraphs for one in graph.tensors}
+    read |= {one.buffer for one in model.metadata or []}
+    for place, one in enumerate(model.buffers):
+        if place not in read:
+            one.data = None

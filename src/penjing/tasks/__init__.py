@@ -1,0 +1,1 @@
+"""Tasks: what a user brings: a model, data, a loss and a metric."""

@@ -1,0 +1,235 @@
+"""Checks: the model and all data, looked at before any long work."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, TensorDataset
+
+from penjing.errors import InputError, first_line
+from penjing.tasks.batches import (
+    Wanted,
+    check_labels,
+    check_range,
+    equal,
+    reading,
+    require_repeatable,
+)
+from penjing.tasks.data import Arrays
+from penjing.tasks.splits import classes
+from penjing.tasks.task import ACCURACY, Batches, Task, as_call, scored
+
+SAMPLES_LOOKED_AT = 512
+"""Of data that isn't in memory; the rest is looked at while it is read."""
+AT_A_TIME = 4096  # samples of data in memory
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def check(task: Task) -> tuple[Task, tuple[str, ...]]:
+    """Look at the model and at each split before any long work.
+
+    Data in memory is looked at whole, other data in its first 512 samples; the rest of that is
+    looked at whenever it is read, by the task that is returned, which raises the same lines.
+
+    Returns:
+        The task with its data as pairs of tensors, and what to know about it, a line each.
+
+    Raises:
+        InputError: the first thing found wrong, naming the split.
+    """
+    notes: tuple[str, ...] = ()
+    if any(module.training for module in task.model.modules()):
+        notes = ("the model came in training mode; it is taken in evaluation mode",)
+    wanted = Wanted(task.example, _classes(task))
+    found: dict[str, Batches] = {}
+    labels: dict[str, Tensor | None] = {}
+    for field, name in SPLITS.items():
+        batches = getattr(task, field)
+        if batches is not None:
+            found[field], labels[name] = _checked(batches, name, wanted, field != "train")
+    return dataclasses.replace(task, **found), (*notes, *_missing(labels))  # type: ignore[arg-type]
+
+
+def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
+    """Try the metric, and the loss if it will be used, on the first batch.
+
+    Raises:
+        InputError: one of them raises or gives something else than it should; or the accuracy is
+            asked of what are no classes.
+    """
+    inputs, targets = next(iter(reading(batches, "given")))
+    outputs = _run(task.model, inputs, "its first batch")
+    leaf = pytree.tree_leaves(outputs)[0]
+    if task.metric is ACCURACY and (
+        targets.is_floating_point() or targets.dim() != 1 or leaf.dim() < 2 or leaf.shape[1] < 2
+    ):
+        raise InputError(
+            "the accuracy is of classes, one whole number a sample and two outputs or more; found "
+            f"targets of {targets.dtype} {list(targets.shape)} and outputs of {list(leaf.shape)}; "
+            "give metric=Metric(name, scores)"
+        )
+    scored(task.metric, _detached(outputs), targets.numpy(force=True))
+    if not loss:
+        return
+    try:
+        value = task.loss(outputs, targets)
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"the loss raised {type(error).__name__}: {first_line(error)}; give loss=..."
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value).all()):
+        what = list(value.shape) if isinstance(value, Tensor) and value.numel() != 1 else value
+        raise InputError(f"the loss gave {what}; wanted one finite number, as a tensor")
+
+
+def _detached(outputs: Any) -> Any:
+    found = pytree.tree_map(lambda one: one.numpy(force=True), outputs)
+    return tuple(found) if isinstance(found, list) else found
+
+
+def _checked(
+    batches: Batches, name: str, wanted: Wanted, judged: bool
+) -> tuple[Batches, Tensor | None]:
+    """The batches as they are read from now on, and all labels, if all were seen."""
+    held: Batches = batches if isinstance(batches, Arrays) else reading(batches, name, wanted)
+    once = require_repeatable(held, name)
+    if isinstance(held, Arrays) and wanted.classes:
+        check_labels(name, held.y, wanted.classes)  # of all samples, for a better line
+    wanted.check(name, *once, "its first batch")
+    check_range(name, once[0], wanted.example)
+    if judged:
+        held = _same_each_pass(held, once, name)
+    if isinstance(held, Arrays):
+        for tensor in (*pytree.tree_leaves(held.x), held.y):
+            _check_finite(tensor, name)
+        return held, held.y
+    loaded = getattr(batches, "dataset", None)
+    if isinstance(batches, DataLoader) and isinstance(loaded, TensorDataset):
+        for tensor in loaded.tensors:
+            _check_finite(tensor, name)
+    return held, _read(held, isinstance(batches, list | tuple))
+
+
+def _read(held: Batches, whole: bool) -> Tensor | None:
+    """Look at what is in memory whole, else at the first samples; all labels, if all were read."""
+    labels, seen = [], 0
+    for _, targets in held:
+        labels.append(targets)
+        seen += len(targets)
+        if seen >= SAMPLES_LOOKED_AT and not whole:
+            return None
+    return torch.cat(labels) if all(one.dim() == 1 for one in labels) else None
+
+
+def _check_finite(tensor: Tensor, name: str) -> None:
+    if not tensor.is_floating_point():
+        return
+    for start in range(0, len(tensor), AT_A_TIME):
+        some = tensor[start : start + AT_A_TIME]
+        if bool(torch.isfinite(some.sum())):  # as it is where all are, and much faster to tell
+            continue
+        fine = torch.isfinite(some.reshape(len(some), -1)).all(1)
+        if not bool(fine.all()):  # else the sum alone was too large
+            sample = start + int((~fine).nonzero()[0])
+            raise InputError(
+                f"the {name} data holds NaN or infinite values in sample {sample}; remove them"
+            )
+
+
+def _same_each_pass(held: Batches, once: Any, name: str) -> Batches:
+    """The same samples in the same order at each pass, or files can't be compared on them."""
+    if isinstance(held, Arrays):
+        return held.in_order()
+    if not equal(once, next(iter(held))):
+        raise InputError(
+            f"the {name} data gives other samples at each pass; leave it in order (shuffle=False) "
+            "and don't augment it"
+        )
+    return held
+
+
+def _missing(labels: dict[str, Tensor | None]) -> tuple[str, ...]:
+    """A line for each split that lacks classes of the training data."""
+    trained = classes(labels["training"])
+    if trained is None:
+        return ()
+    lines = []
+    for name, found in labels.items():
+        held = classes(found)
+        absent = sorted(set(trained.tolist()) - set(held.tolist())) if held is not None else []
+        if absent:
+            some = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
+            lines.append(
+                f"the {name} data has no sample of {len(absent)} of the training data's classes "
+                f"({some}); what is lost there isn't seen"
+            )
+    return tuple(lines)
+
+
+def _classes(task: Task) -> int:
+    """How many scores the model gives for a sample; 0 if it gives no table of scores.
+
+    Raises:
+        InputError: the model can't be used as it is.
+    """
+    _require_plain(task.model)
+    outputs = _run(task.model, task.example, "its example inputs")
+    leaves = pytree.tree_leaves(outputs)
+    if not leaves or not all(isinstance(one, Tensor) for one in leaves):
+        kinds = sorted({type(one).__name__ for one in leaves}) or [type(outputs).__name__]
+        raise InputError(f"the model returns {', '.join(kinds)}; wanted tensors")
+    again = pytree.tree_leaves(_run(task.model, task.example, "its example inputs"))
+    for one, other in zip(leaves, again, strict=True):
+        alike = one.shape == other.shape
+        if not (alike and bool(one.isclose(other, 1e-3, 1e-4, equal_nan=True).all())):
+            raise InputError(
+                "the model gives other outputs for the same inputs: something draws at random in "
+                "evaluation mode too; take that out"
+            )
+    two = leaves[0].dim() == 2 and leaves[0].shape[1] > 1
+    return int(leaves[0].shape[1]) if two else 0
+
+
+def _require_plain(model: nn.Module) -> None:
+    """Raise InputError for a model that stands for another, or whose weights aren't float32."""
+    inner = {"DataParallel": "module", "DistributedDataParallel": "module"}
+    inner["OptimizedModule"] = "_orig_mod"
+    kind = type(model).__name__
+    if kind in inner:
+        raise InputError(f"the model is wrapped in {kind}; give model.{inner[kind]}")
+    weights = dict(model.named_parameters())
+    if not weights:
+        raise InputError(f"{kind} has no parameters; there is nothing to compress")
+    for name, tensor in weights.items():
+        if tensor.is_meta:
+            raise InputError(f"weight {name} is on the meta device; load the weights first")
+        if tensor.is_floating_point() and tensor.dtype is not torch.float32:
+            raise InputError(
+                f"weight {name} is {tensor.dtype}; wanted float32: model.float(), with an example "
+                "of float32"
+            )
+    tables = [one for one in weights.values() if one.dim() > 1]
+    if tables and all(bool((one == one.flatten()[0]).all()) for one in tables if one.numel()):
+        raise InputError(
+            f"all weights of {kind} are constant ({next(iter(weights))} is one number "
+            "throughout); load the checkpoint"
+        )
+
+
+def _run(model: nn.Module, inputs: Any, what: str) -> Any:
+    """What the model gives in evaluation mode; its modes are left as they were."""
+    modes = {module: module.training for module in model.modules()}
+    args, kwargs = as_call(inputs)
+    try:
+        model.eval()
+        with torch.no_grad():
+            return model(*args, **kwargs)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"the model can't run {what}: {first_line(error)}") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

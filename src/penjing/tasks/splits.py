@@ -1,0 +1,192 @@
+"""Splits: validation data set aside from the training data, where none was given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
+
+from penjing.errors import InputError
+from penjing.tasks.batches import Reading, equal
+from penjing.tasks.data import Arrays
+from penjing.tasks.task import Batches, Inputs, Task
+
+WHOLE_BATCHES = 10
+"""From so many on, batches that are held in memory are set aside whole."""
+LEAST_OF_A_CLASS = 2  # samples on average, or the labels are no classes
+BY_CLASS, AT_RANDOM = "stratified by class", "at random"
+Aside = NDArray[np.bool_]
+
+
+def with_validation(task: Task, share: float = 0.1, seed: int = 0) -> tuple[Task, str]:
+    """The task with validation data, and a note if it had to be cut from the training data.
+
+    A tenth is set aside, of each class where the labels are classes that can be told without
+    reading the inputs, the same for the same seed. What is a `DataLoader` is split by index, so
+    that nothing is held in memory and training goes on to be shuffled and augmented; `Arrays` as
+    well. Of other data the batches are held. Validation data is the same at each pass: it is
+    neither shuffled nor augmented, and where a dataset draws at random it is read once and held.
+
+    Raises:
+        InputError: the training data is too small, or a `DataLoader` whose sampler is its own.
+    """
+    if task.validation is not None:
+        return task, ""
+    given = task.train
+    train: Batches
+    validation: Batches
+    if isinstance(given, Arrays):
+        aside, how = _drawn(given.samples, given.y, share, seed)
+        train = given.subset(np.flatnonzero(~aside))
+        validation = given.subset(np.flatnonzero(aside), shuffle=False, augment=None)
+    elif isinstance(given, DataLoader) and not isinstance(given.dataset, IterableDataset):
+        _require_plain(given)
+        aside, how = _drawn(len(given.dataset), _labels(given.dataset), share, seed)  # type: ignore[arg-type]
+        train = _loader(given, np.flatnonzero(~aside), training=True)
+        validation, how = _same_each_pass(_loader(given, np.flatnonzero(aside), False), how)
+    else:
+        train, validation, aside, how = _of_batches(given, share, seed)
+    note = (
+        f"no validation data was given: {aside.sum()} of {len(aside)} training samples were "
+        f"set aside, {how}"
+    )
+    return dataclasses.replace(task, train=train, validation=validation), note
+
+
+def classes(labels: Tensor | None) -> NDArray[Any] | None:
+    """The labels, if they can be classes: whole numbers, one a sample, most of them shared.
+
+    >>> classes(torch.tensor([0.5, 1.5])) is None, classes(torch.tensor([3, 3, 1, 1])) is None
+    (True, False)
+    """
+    if labels is None or labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+        return None
+    found = labels.cpu().numpy()
+    return found if LEAST_OF_A_CLASS * len(np.unique(found)) <= len(found) else None
+
+
+def _drawn(samples: int, labels: Tensor | None, share: float, seed: int) -> tuple[Aside, str]:
+    """Which samples are set aside, and how they were drawn."""
+    draw = np.random.default_rng(seed)
+    aside = np.zeros(samples, bool)
+    known = classes(labels)
+    if known is None:
+        aside[draw.permutation(samples)[: max(1, round(share * samples))]] = True
+    else:
+        for label in np.unique(known):
+            index = np.flatnonzero(known == label)
+            least = 1 if len(index) > 1 else 0
+            aside[draw.permutation(index)[: max(least, round(share * len(index)))]] = True
+    if samples - aside.sum() < 2 or not aside.any():
+        raise InputError(
+            f"the training data has {samples} sample(s), too few to set some aside for "
+            "validation; give more, or validation data"
+        )
+    return aside, AT_RANDOM if known is None else BY_CLASS
+
+
+def _require_plain(loader: DataLoader[Any]) -> None:
+    """Raise InputError unless the loader goes through its dataset in order or shuffled."""
+    sampler: Any = loader.sampler
+    plain = isinstance(sampler, SequentialSampler) or (
+        isinstance(sampler, RandomSampler)
+        and not sampler.replacement
+        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+    )
+    if not plain or loader.batch_size is None:
+        own = sampler if loader.batch_size is not None else loader.batch_sampler
+        raise InputError(
+            f"the training DataLoader has a sampler of its own ({type(own).__name__}), by which no "
+            "validation data can be set aside; give validation data"
+        )
+
+
+def _labels(dataset: Dataset[Any]) -> Tensor | None:
+    """All labels, where they can be had without reading the inputs."""
+    if isinstance(dataset, Subset):
+        whole = _labels(dataset.dataset)
+        return None if whole is None else whole[torch.as_tensor(dataset.indices)]
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[-1] if len(dataset.tensors) == 2 else None
+    for name in ("targets", "labels"):
+        found = getattr(dataset, name, None)
+        try:
+            labels = torch.as_tensor(found) if isinstance(found, Sequence) else found
+        except (TypeError, ValueError, RuntimeError):  # a list of something else
+            continue
+        labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray) else labels
+        if isinstance(labels, Tensor) and labels.dim() and len(labels) == len(dataset):  # type: ignore[arg-type]
+            return labels
+    return None
+
+
+def _loader(of: DataLoader[Any], index: NDArray[np.intp], training: bool) -> DataLoader[Any]:
+    """A loader of some of the samples, with the settings of the whole one."""
+    assert of.batch_size is not None
+    alone = len(index) > of.batch_size and len(index) % of.batch_size == 1
+    return DataLoader(
+        Subset(of.dataset, index.tolist()),
+        batch_size=of.batch_size,
+        shuffle=training and isinstance(of.sampler, RandomSampler),
+        drop_last=training and (of.drop_last or (alone and of.batch_size > 1)),
+        num_workers=of.num_workers,
+        collate_fn=of.collate_fn,
+        pin_memory=of.pin_memory,
+        timeout=of.timeout,
+        worker_init_fn=of.worker_init_fn,
+        multiprocessing_context=of.multiprocessing_context,
+        generator=of.generator,
+        prefetch_factor=of.prefetch_factor,
+        persistent_workers=of.persistent_workers,
+    )
+
+
+def _same_each_pass(loader: DataLoader[Any], how: str) -> tuple[Batches, str]:
+    """The loader; or its batches, read once, if its dataset gives others each time."""
+    once, again = (next(iter(Reading(loader, "validation"))) for _ in range(2))
+    if equal(once, again):
+        return loader, how
+    note = "; as the dataset draws at random, they were read once and are held in memory"
+    return list(Reading(loader, "validation")), how + note
+
+
+def _of_batches(given: Batches, share: float, seed: int) -> tuple[Batches, Batches, Aside, str]:
+    """Two lists of the batches, which are held as they are; of few ones, the samples are split."""
+    held = list(Reading(given, "training"))
+    if not held:
+        raise InputError("the training data is empty; give at least one batch")
+    owner = np.repeat(np.arange(len(held)), [len(targets) for _, targets in held])
+    once = "" if isinstance(given, list | tuple) else "; it was read once and is held in memory"
+    if len(held) >= WHOLE_BATCHES:
+        chosen, _ = _drawn(len(held), None, share, seed)
+        train = [one for one, out in zip(held, chosen, strict=True) if not out]
+        validation = [one for one, out in zip(held, chosen, strict=True) if out]
+        return train, validation, chosen[owner], f"{AT_RANDOM}, in whole batches{once}"
+    labels = [targets for _, targets in held]
+    known = torch.cat(labels) if all(one.dim() == 1 for one in labels) else None
+    aside, how = _drawn(len(owner), known, share, seed)
+    parts = [np.asarray(aside[owner == number]) for number in range(len(held))]
+    train = [_some(one, ~part) for one, part in zip(held, parts, strict=True) if not part.all()]
+    validation = [_some(one, part) for one, part in zip(held, parts, strict=True) if part.any()]
+    return train, validation, aside, how + once
+
+
+def _some(batch: tuple[Inputs, Tensor], which: Aside) -> tuple[Inputs, Tensor]:
+    index = torch.as_tensor(np.flatnonzero(which))
+    inputs, targets = batch
+    return pytree.tree_map(lambda one: one[index], inputs), targets[index]
