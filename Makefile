@@ -39,6 +39,7 @@ test-runtimes: .venv-runtimes/installed
 
 check: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 clean:

@@ -34,7 +34,7 @@ from penjing.measure.scores import drop
 from penjing.network import Network, capture, restore, save
 from penjing.network.graph.layers import LAYERS
 from penjing.network.lowering.packed_bits import packed_bits
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes import Binarize, Ternarize, Tune
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays
@@ -177,7 +177,7 @@ def on_bits(network: Network, task: Task) -> Row:
     for x, y in task.test:
         with torch.no_grad():
             scores = network(x).numpy()
-        run = Lockstep(network, [x])
+        run = ActivationCache(network, [x])
         sums = [run.value(node)[0].numpy() for node in layers]
         found = packed.sums((x.flatten(1) - 0.5).numpy())
         mine = packed.run((x.flatten(1) - 0.5).numpy())

@@ -1,14 +1,15 @@
 """Kills: fits that are killed at random moments, and what `--resume` and `--overwrite` make of it.
 
-    python -m tests.kills --n 50 --within 5
+    python -m tests.kills --n 200 --pairs 10
 
 Each fit is the command line in a process of its own, which gets SIGKILL (or another `--signal`) at
-a moment drawn from its first seconds. Then the folder is looked at and copied: one copy is resumed,
-the other overwritten, and both must end with a finished result whose files have the recorded
-hashes. After that, fits are started two by two in one folder. Prints a table and a line of JSON;
-the exit code is 0 if all held.
+a moment drawn from the time that a fit takes when nobody stops it. Then the folder is looked at and
+copied: one copy is resumed, the other overwritten. Both must end with a result of the same bytes as
+that of the fit that nobody stopped, and with files of the recorded hashes. The resumed ledger must
+hold every trial that the killed one held, and none twice. After that, fits are started two by two
+in one folder. Prints a table and a line of JSON; the exit code is 0 if all held.
 
-No figure counts, so files are timed for a moment only, in one runtime, and one width is tried.
+Times are told, not measured, in a runtime that takes no time to lower to (`tests/instruments.py`).
 Which moments are met depends on the machine; `tests/test_folder.py` goes through all of them,
 operation by operation.
 """
@@ -23,6 +24,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -32,8 +34,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TASK = Path(__file__).with_name("slow_task.py")
-OPTIONS = ("--minutes", "0.1", "--max-drop", "20", "--goal", "size")
+OPTIONS = ("--epochs", "1", "--max-drop", "20", "--goal", "size")
+BEGUN_ANEW = "there was nothing to resume"
 SECONDS = 300.0  # for a fit; one that takes longer hangs
 
 
@@ -41,28 +46,34 @@ def main() -> int:
     """Run the kills and the pairs that the command line asks for; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--n", type=int, default=50, help="kills")
-    parser.add_argument("--within", type=float, default=5.0, help="seconds from a fit's start")
+    parser.add_argument("--within", type=float, help="seconds from a fit's start; all of it")
     parser.add_argument("--pairs", type=int, default=10, help="of fits in one folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
     asked = parser.parse_args()
-    _prepare()
+    wanted, seconds = _prepare()
+    asked.within = round(asked.within or seconds, 1)
     draw = random.Random(asked.seed)
-    tally = Tally()
+    tally = Tally(wanted)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(asked.n):
             after, by = draw.uniform(0, asked.within), signal.Signals[f"SIG{asked.signal}"]
             kill(Path(folder) / str(number), after, by, tally)
         for number in range(asked.pairs):
-            after = draw.uniform(0, asked.within) if number % 2 else 0.0
+            after = draw.uniform(0, asked.within / 3) if number % 2 else 0.0
             pair(Path(folder) / f"pair {number}", after, tally)
     return tally.printed(vars(asked))
 
 
 @dataclass
 class Tally:
-    """What came of it: by state that a kill left, and of pairs, how many held what is promised."""
+    """What came of it: by state that a kill left, and of pairs, how many held what is promised.
 
+    Attributes:
+        wanted: the bytes of the result of a fit that nobody stopped.
+    """
+
+    wanted: bytes
     states: dict[str, Counter[str]] = field(default_factory=dict)
     pairs: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -111,6 +122,9 @@ def kill(folder: Path, after: float, by: signal.Signals, tally: Tally) -> None:
     for what, again in going_on.items():
         code = again.wait()
         why = f"exit code {code}: {again.errors}" if code else _wrong_in(folder / what, True)
+        why = why or _otherwise(folder / what, tally.wanted)
+        if what == "resumed":
+            why = why or _lost_or_repeated(out, folder / what)
         tally.count(counter, what, f"{why} (after {state})" if why else "")
     shutil.rmtree(folder)
 
@@ -180,29 +194,62 @@ class Fit:
         return "\n".join(one for one in lines if not one.startswith("["))
 
 
-def _prepare() -> None:
-    """Make a fit short, and import what it needs, so that it begins at once when it is forked."""
-    from penjing.search import fit, run, study, ways
+def _prepare() -> tuple[bytes, float]:
+    """Make a fit short and its times told, and import what it needs, so that it begins at once when
+    it is forked; the bytes of its result, and the seconds that it takes."""
     from penjing.search.strategies import cutting
-    from penjing.trials import timing
-    from penjing.trials.instruments import Instruments
+    from tests.instruments import Direct, Told, only
+    from tests.slow_task import task
 
     warnings.simplefilter("ignore")
+    patch = pytest.MonkeyPatch()
     cutting.CUTS = (0.5,)
-    timing.LATENCY_SECONDS = study.LATENCY_SECONDS = run.LATENCY_SECONDS = 0.05  # type: ignore[attr-defined]
-    Instruments.peak = lambda *_: None  # type: ignore[method-assign, assignment]
-    for module in (ways, fit):
-        module.installed = lambda: ["onnxruntime"]  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory() as folder:
-        hear, tell = os.pipe()
-        first = Fit.start(Path(folder) / "out", Path(folder) / "log", tell=tell)
-        os.close(tell)
-        with os.fdopen(hear) as names:
-            for name in names.read().split():
-                with contextlib.suppress(ImportError):
-                    importlib.import_module(name)
-        if first.wait():
-            sys.exit(f"a fit that nobody stops fails: {first.errors}")
+    only(patch, Direct)
+    told = Told(lambda _: 1.0).instruments()
+    patch.setattr("penjing.search.options.Instruments", lambda: told)
+    patch.setattr(Direct, "store", (Path(tempfile.mkdtemp(prefix="kills-")), task()))
+    for _ in range(2):  # the second one has all that it needs imported
+        with tempfile.TemporaryDirectory() as folder:
+            hear, tell = os.pipe()
+            begin = time.monotonic()
+            first = Fit.start(Path(folder) / "out", Path(folder) / "log", tell=tell)
+            os.close(tell)
+            with os.fdopen(hear) as names:
+                for name in names.read().split():
+                    with contextlib.suppress(ImportError):
+                        importlib.import_module(name)
+            if first.wait():
+                sys.exit(f"a fit that nobody stops fails: {first.errors}")
+            result = (Path(folder) / "out" / "result.json").read_bytes()
+    return result, time.monotonic() - begin
+
+
+def _otherwise(out: Path, wanted: bytes) -> str:
+    """How a result differs from that of a fit that nobody stopped; empty if it doesn't."""
+    found, undisturbed = (json.loads(data) for data in ((out / "result.json").read_bytes(), wanted))
+    found["notes"] = [note for note in found["notes"] if not note.startswith(BEGUN_ANEW)]
+    names = [name for name in {**found, **undisturbed} if found.get(name) != undisturbed.get(name)]
+    return f"another {', '.join(names)} than without a kill" if names else ""
+
+
+def _lost_or_repeated(killed: Path, resumed: Path) -> str:
+    """Which trials of a killed fit its resumed one lacks, or has recorded twice; empty if none."""
+    before, after = (_trials(out) for out in (killed, resumed))
+    lost = before.keys() - after.keys()
+    again = [key for key, count in after.items() if count > 1]
+    return f"lost {lost}, done again {again}" if lost or again else ""
+
+
+def _trials(out: Path) -> Counter[str]:
+    """How often each candidate was recorded, by its key."""
+    from penjing.trials.ledger import LEDGER
+
+    if not (out / LEDGER).exists():
+        return Counter()
+    with contextlib.closing(sqlite3.connect(out / LEDGER)) as connection:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            return Counter()
+        return Counter(key for (key,) in connection.execute("SELECT key FROM trials"))
 
 
 def _command_line(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from penjing.cli import main
 from tests.instruments import Direct, Told, only
+from tests.slow_task import task
 
 TASK = Path(__file__).with_name("slow_task.py")
 
@@ -15,6 +16,8 @@ TASK = Path(__file__).with_name("slow_task.py")
 def run() -> None:
     patch = pytest.MonkeyPatch()
     only(patch, Direct)
+    out = Path(sys.argv[sys.argv.index("--out") + 1])
+    patch.setattr(Direct, "store", (out.with_name(f"{out.name}-networks"), task()))
     told = Told(lambda _: 1.0).instruments()
     patch.setattr("penjing.search.options.Instruments", lambda: told)
     options = ["--epochs", "4", "--max-drop", "20", "--goal", "size"]

@@ -16,10 +16,11 @@ from torch import nn
 
 from penjing import cli
 from penjing.contract import Latency
+from penjing.errors import InputError
 from penjing.measure.there import _state
 from penjing.network import capture
 from penjing.runtimes.onnx import export as onnx_export
-from penjing.search.preflight import check_options
+from penjing.search.options import FitOptions
 from penjing.trials.files import Loaded
 from penjing.trials.timing import Here
 from tests.bad_inputs import PAGE, ROWS, Row, page
@@ -51,9 +52,7 @@ def _matches(line: str, found: str) -> bool:
 
 
 @pytest.mark.parametrize("row", PROVOKED, ids=_name)
-def test_a_bad_input_is_one_line(
-    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_input_is_one_line(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(here: Here, baseline: Loaded, file: Loaded) -> tuple[Latency, None]:
         return Latency(1.0, 1.0, 1.0, 1.0, 1.0, 15), None
 
@@ -128,10 +127,12 @@ def test_what_a_device_does_not_tell_is_unknown() -> None:
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], line: str) -> None:
-    good = {"max_drop": 1.0, "minutes": 1.0, "goal": "size", "confidence": 0.95, "seed": 0}
-    check_options(**good)
-    with pytest.raises(Exception, match=line):
-        check_options(**good | options)
+    options = dict(options)
+    own = {"max_drop": 1.0, "minutes": 1.0}
+    FitOptions().require_possible(**own)
+    own |= {name: options.pop(name) for name in own if name in options}
+    with pytest.raises(InputError, match=line):
+        FitOptions(**options).require_possible(**own)
 
 
 def test_a_bug_is_no_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from penjing.measure.parity import parity
 from penjing.network import Network, capture, carry_out, restore, save
 from penjing.network.graph.layers import LAYERS
 from penjing.network.lowering.packed_bits import packed_bits
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes import Binarize, Tune
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.task import Task
@@ -134,7 +134,7 @@ def test_ties_are_decided_alike() -> None:
 
 
 def layer_sums(network: Network, x: Tensor) -> list[Any]:
-    run = Lockstep(network, [x])
+    run = ActivationCache(network, [x])
     return [run.value(node)[0].numpy() for node in network.calls() if node.target in LAYERS]
 
 

@@ -13,7 +13,7 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, restore, save
 from penjing.network.edits.fake_quantize import unrounded, weight_grids
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes import CorrectBias, Equalize, Quantize
 from penjing.tasks.task import Task
 
@@ -49,7 +49,7 @@ def mean_errors(network: Network, before: Network, task: Task) -> dict[str, floa
     """By layer, the largest mean error of a channel against `before` without its rounding,
     relative to the outputs' size."""
     batches = [x for x, _ in task.train]
-    float_, rounded = Lockstep(unrounded(before), batches), Lockstep(network, batches)
+    float_, rounded = ActivationCache(unrounded(before), batches), ActivationCache(network, batches)
     found = {}
     for node in weight_grids(network):
         want, have = torch.cat(float_.value_of(node.name)), torch.cat(rounded.value(node))

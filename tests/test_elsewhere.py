@@ -121,7 +121,7 @@ def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_demands(
         "PruneChannels", "Compensate", "Tune", "Quantize",
     ]  # fmt: skip
     assert both.candidate.recipe[-1]["symmetric"]
-    assert not result.find("int8").recipe[-1]["symmetric"]
+    assert not result.find("int8").candidate.recipe[-1]["symmetric"]
     grids = value_grids(Direct.networks[str(both.sha256)])
     assert grids
     assert all(grid.zero_point == 128 for grid in grids)
@@ -148,9 +148,7 @@ def test_the_way_that_goes_on_is_the_fastest_in_which_the_budget_is_kept(
     usual: tuple[float, Status], twin: tuple[float, Status], goes_on: str, tmp_path: Path
 ) -> None:
     ways = Ways(Way(OnnxRuntime()), [Way(Twin())])
-    original = Trial(
-        ways.usual.candidate(), ORIGINAL, Status.BASELINE, measurement=_timed(1.0)
-    )
+    original = Trial(ways.usual.candidate(), ORIGINAL, Status.BASELINE, measurement=_timed(1.0))
     result = Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, original)
     ledger = Ledger.begin(tmp_path, result)
     ledger.record(original)
@@ -220,7 +218,7 @@ def test_a_fit_is_made_in_the_targets_first_runtime(
     int8 = result.find("int8")
     assert int8.candidate.recipe[-1]["symmetric"]
     graph = onnx.load(tmp_path / "out" / int8.artifact).graph
-    known = {one.title: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    known = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     zeros = [known[one.input[2]] for one in graph.node if one.op_type == "QuantizeLinear"]
     assert zeros
     assert all(zero == 128 for zero in zeros)

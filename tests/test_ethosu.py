@@ -30,8 +30,8 @@ from penjing.quiet import quiet
 
 with quiet():
     from penjing.runtimes.ethosu import by_tflite as ethosu
-    from penjing.runtimes.tflite import file as tflite_file
     from penjing.runtimes.ethosu.by_tflite import EthosU
+    from penjing.runtimes.tflite import file as tflite_file
 
 ACCELERATORS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
 

@@ -31,14 +31,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     """What a fit's instruments say; it finds one runtime, and only one cut is on its list."""
     found = Told(_faster)
     only(monkeypatch, Direct)
-    monkeypatch.setattr("penjing.search.recipes.CUTS", (0.5,))
-    monkeypatch.setattr("penjing.search.fit.Instruments", found.instruments)
+    monkeypatch.setattr("penjing.search.strategies.cutting.CUTS", (0.5,))
+    monkeypatch.setattr("penjing.search.options.Instruments", found.instruments)
     return found
 
 
 def test_each_example_has_a_test() -> None:
     assert {one.name for one in (ROOT / "examples").glob("*.py")} == {
-        "own_network.py", "cifar10_resnet20.py",
+        "own_network.py", "cifar10_resnet20.py", "my_strategy.py",
     }  # fmt: skip
 
 

@@ -114,9 +114,7 @@ def test_the_first_layer_that_goes_astray_is_found(name: str, place: int, quanti
 
 def test_nothing_goes_astray_in_a_runtime_that_is_right() -> None:
     task = self_taught()
-    assert (
-        first_divergence(capture(task.model, task.example), OnnxRuntime(), task.example) is None
-    )
+    assert first_divergence(capture(task.model, task.example), OnnxRuntime(), task.example) is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

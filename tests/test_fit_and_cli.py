@@ -42,7 +42,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         only(patch, OnnxRuntime)
         patch.setattr("penjing.search.strategies.cutting.CUTS", (0.5,))
-        patch.setattr("penjing.search.fit.Instruments", lambda: told)
+        patch.setattr("penjing.search.options.Instruments", lambda: told)
         done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout) == json.loads((out / "result.json").read_text())

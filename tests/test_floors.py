@@ -70,7 +70,7 @@ def _module(path: Path) -> str:
 
 
 def _offered(room: str) -> dict[str, str]:
-    """By class, the module of each pass, or of each runtime that has a name; others are for both."""
+    """By class, the module of each pass, or of each runtime that has a name."""
     classes = {
         node.name: (_module(path), node)
         for path in sorted((SOURCE / room).rglob("*.py"))

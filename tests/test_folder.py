@@ -219,7 +219,7 @@ def _start(out: Path, start: str) -> dict[str, bool]:
     if start == "a finished fit":
         _fit(out)
     else:
-        with _disk(25, Killed), pytest.raises(Killed):
+        with _disk(35, Killed), pytest.raises(Killed):
             _fit(out)
         assert not Result.load(out).finished
     (out / "models").mkdir()
@@ -307,10 +307,10 @@ def test_the_record_is_there_before_the_first_measurement(
 def test_what_an_interrupted_resume_would_lose_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _disk(25, Killed), pytest.raises(Killed):
+    with _disk(35, Killed), pytest.raises(Killed):
         _fit(tmp_path / "out")
     before = Result.load(tmp_path / "out")
-    assert before.candidates
+    assert before.trials
 
     def interrupted(search: Scripted) -> None:
         raise KeyboardInterrupt
@@ -614,7 +614,7 @@ def test_a_fit_is_not_resumed_with_other_inputs(
 ) -> None:
     before, after, text = INPUTS[name]
     monkeypatch.setattr("penjing.search.fit.capture", capture)
-    with _disk(25, Killed), pytest.raises(Killed):
+    with _disk(35, Killed), pytest.raises(Killed):
         _fit(tmp_path / "out", task=_task(**before))
     tree = _tree(tmp_path / "out")
     with pytest.raises(InputError, match=f"was begun with .*{text}.*; take the same"):
@@ -627,7 +627,7 @@ def test_a_fit_is_not_resumed_with_other_inputs(
 
 
 def test_all_that_changed_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with _disk(25, Killed), pytest.raises(Killed):
+    with _disk(35, Killed), pytest.raises(Killed):
         _fit(tmp_path / "out")
     monkeypatch.setattr("penjing.search.fit._versions", lambda: {"penjing": "2"})
     wanted = (
@@ -677,6 +677,7 @@ def test_a_trained_network_that_is_damaged_is_made_again(tmp_path: Path) -> None
     assert networks.is_saved(recipe)
     networks.made(recipe)
     assert len(told) == 1
+    assert told[0].startswith("a network is trained anew, for what an earlier run left is bad: ")
     assert "network.json" in told[0]
     again = Networks(task, networks.original, tmp_path, damaged=told.append)
     assert [plan.method for plan in again.made(recipe).history] == ["Tune"]

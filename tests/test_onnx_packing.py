@@ -19,7 +19,7 @@ from penjing.arith.packing import ternary_bytes
 from penjing.network import Network, capture
 from penjing.network.lowering.integers import with_integers
 from penjing.passes.rounding.quantize import Quantize
-from penjing.runtimes.onnx import runtime
+from penjing.runtimes.onnx import file as runtime
 from penjing.runtimes.onnx.packing import FUNCTIONS, pack_weights
 from penjing.runtimes.onnx.profile import seconds_by_layer, weight_bytes
 from penjing.runtimes.onnx.runtime import OnnxRuntime

@@ -16,8 +16,8 @@ from penjing.contract import Measurement
 from penjing.errors import InputError
 from penjing.printable import OPTION, with_flags
 from penjing.targets import find_target, require_local
-from penjing.trials.result import Candidate, Result
-from tests.fits import fit
+from penjing.trials.result import Result
+from tests.fits import fit, trial
 
 SOURCE = Path(penjing.__file__).parent
 FILES = sorted(set(SOURCE.rglob("*.py")) - {SOURCE / "cli.py"})
@@ -79,11 +79,11 @@ def test_an_error_names_the_parameter_and_on_the_command_line_the_flag(
 def test_a_result_names_parameters_and_is_printed_with_flags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = Candidate("original", (), "baseline", measurement=Measurement(score=0.9))
+    original = trial("original", (), "baseline", measurement=Measurement(score=0.9))
     notes = ("interrupted; `resume` goes on",)
     result = Result(
         "task", "cpu", "m", "latency", 1.0, 0.95, 0, {}, original,
-        chosen="original", reason="a lower `confidence` would decide it", notes=notes,
+        reason="a lower `confidence` would decide it", notes=notes,
     )  # fmt: skip
     result.save(tmp_path)
     assert "`resume` goes on" in (tmp_path / "result.json").read_text()

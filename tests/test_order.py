@@ -32,7 +32,7 @@ from penjing.passes import (
 )
 from penjing.passes.conditions import OF_NETWORK, OF_TASK, Condition, require_of_task
 from penjing.passes.order import ENDS, SPOILS, problems, require_legal
-from penjing.search import recipes
+from penjing.search.strategies.rounding import FEWER_BITS, LADDER
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
@@ -53,8 +53,8 @@ LEGAL: list[tuple[Pass, ...]] = [
     (Binarize(weights=False), TRAIN, Binarize(), TRAIN),
     (Ternarize(), TRAIN, Ternarize(activations=8), TRAIN),
     (FLOAT_VALUES, ROUND),
-    *recipes.QUANTIZATIONS.values(),
-    *recipes.FEWER_BITS.values(),
+    *LADDER.values(),
+    *FEWER_BITS.values(),
 ]
 WRONG: list[tuple[tuple[Pass, ...], str]] = [
     ((SOLVE,), "pass 1 (Compensate) has nothing to do: nothing is cut"),

@@ -270,6 +270,7 @@ def test_the_result_remembers_what_certified() -> None:
 
 def test_what_changes_no_answer_is_safer_than_what_gained_by_chance() -> None:
     """Half a percent won and as much lost elsewhere is a wide bound around a lucky figure."""
+
     def of(title: str, ratio: float, lost: float, bound: float) -> Trial:
         plain = _trial(title, ratio, bound)
         figures = replace(plain.measurement, drop=Drop(lost, bound, 0.95, 450))

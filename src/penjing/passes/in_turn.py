@@ -12,7 +12,7 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network, carry_out
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes.contract import Pass, Progress
 from penjing.tasks.data import calibration
 from penjing.tasks.task import Task
@@ -36,7 +36,7 @@ class InTurn(Pass):
     doing: ClassVar[str]
 
     @abstractmethod
-    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+    def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
         """What works on one part after the other.
 
         Args:
@@ -67,7 +67,7 @@ class InTurn(Pass):
             return new
         original = self.teacher(new, task)
         batches = list(calibration(task, self.in_memory(network)))
-        student, teacher = Lockstep(new, batches), Lockstep(original, batches)
+        student, teacher = ActivationCache(new, batches), ActivationCache(original, batches)
         work = self.begin(network, student, teacher)
         for number, part in enumerate(plan.parts):
             nodes = [student.nodes[one] for one in part]

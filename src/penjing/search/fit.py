@@ -112,6 +112,7 @@ def _fitted(given: Given, folder: Folder, watch: Watch) -> Result:
             task, network, given.target, folder.path, options.confidence, options.seed,
             given.runtime, given.device, options.instruments,
         )  # fmt: skip
+        evaluator.networks.damaged = ledger.note
         training = TuneOptions(
             distill=0.9 if distillable(task, network) else 0.0, seed=options.seed
         )
@@ -156,9 +157,7 @@ def _ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
     return Ledger.begin(folder.path, result)
 
 
-def _begun(
-    given_task: Task, given: Given, notes: tuple[str, ...]
-) -> tuple[Task, Network, Result]:
+def _begun(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task, Network, Result]:
     """The task with validation data, its network, and the result before anything is measured."""
     task, more = ready(given_task, given.max_drop)
     network = capture(task.model, task.example, source=task.source)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from penjing.trials.contract import StoppedError
 from penjing.trials.instruments import Clock
 
 LATE = 1.1  # times what was allowed; more is said
 LONGEST = 3  # stages, that are named then
 
 
-class NoTimeError(Exception):
+class NoTimeError(StoppedError):
     """The end is past, and what was begun isn't needed for an answer."""
 
 

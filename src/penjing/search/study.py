@@ -96,9 +96,7 @@ class Study:
         """Give the reason why a trial ended as it did."""
         self.ledger.amend(trial, reason=reason)
 
-    def leave_out(
-        self, proposal: Proposal, reason: str, status: Status = Status.NOT_TRIED
-    ) -> None:
+    def leave_out(self, proposal: Proposal, reason: str, status: Status = Status.NOT_TRIED) -> None:
         """Say of a candidate that it isn't tried, and why."""
         self.ledger.record(Trial(proposal.candidate, proposal.title, status, reason))
 

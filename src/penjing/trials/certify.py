@@ -124,9 +124,7 @@ def _stopped(result: Result, way: tuple[Trial, ...], passed: Trial, lost: Drop) 
         )
         reason = f"test can't show that it keeps the budget: {figures}"
         story = f"test can't show that {failed.title} keeps the budget: {figures}"
-    untested = (
-        f"not tested: {failed.title}, whose bound on validation is smaller, failed there"
-    )
+    untested = f"not tested: {failed.title}, whose bound on validation is smaller, failed there"
     reasons = dict.fromkeys((trial.key for trial in way[result.test_looks :]), untested)
     reasons[failed.key] = reason
     trials = tuple(
@@ -143,6 +141,4 @@ def _stopped(result: Result, way: tuple[Trial, ...], passed: Trial, lost: Drop) 
     if passed.key != result.baseline.key:
         why = f"the last that the test data certifies on the way to {way[-1].title}; {story}"
     note = f"looks at the test data: {result.test_looks}, the safest candidate first"
-    return replace(
-        result, trials=trials, best=passed.key, reason=why, notes=(*result.notes, note)
-    )
+    return replace(result, trials=trials, best=passed.key, reason=why, notes=(*result.notes, note))

@@ -32,13 +32,17 @@ class Pace:
         return self.step * min(LEAST_EPOCHS * self.steps, LEAST_STEPS)
 
 
+class StoppedError(Exception):
+    """What a `Watch` raises to end an evaluation that nobody waits for any more."""
+
+
 @dataclass(frozen=True)
 class Watch:
     """Who looks on while a candidate is evaluated.
 
     Attributes:
         say: called with a line for people, often; it raises KeyboardInterrupt to end the run.
-        check: called often while a candidate is scored; what it raises ends that.
+        check: called often while a candidate is scored; raises StoppedError to end that.
     """
 
     say: Callable[[str], None] = lambda _: None

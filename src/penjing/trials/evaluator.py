@@ -23,12 +23,13 @@ from penjing.files import write_atomically
 from penjing.measure import costs, scores
 from penjing.measure.parity import parity
 from penjing.network import Network
+from penjing.passes.order import require_legal
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
 from penjing.tasks.batches import number_of_batches, number_of_samples
 from penjing.tasks.data import cut, first
 from penjing.tasks.task import Batches, Task
-from penjing.trials.contract import Pace, Sitting, Watch
+from penjing.trials.contract import Pace, Sitting, StoppedError, Watch
 from penjing.trials.divergence import require_parity
 from penjing.trials.files import TRACEBACK, Files, Loaded
 from penjing.trials.float_layers import slower_layers
@@ -144,7 +145,7 @@ class FileEvaluator:
     def _bugs_kept(self, proposal: Proposal) -> Iterator[None]:
         try:
             yield
-        except PenjingError:
+        except (PenjingError, StoppedError):
             raise
         except Exception as error:
             path = self.files.folder(proposal.key) / TRACEBACK
@@ -154,6 +155,7 @@ class FileEvaluator:
     def _made(self, proposal: Proposal, watch: Watch) -> Trial:
         """The candidate's file, and what is known of it before it has run."""
         candidate, title = proposal.candidate, proposal.title
+        require_legal(candidate.passes)
         runtime = self.files.runtime_of(candidate)
         begin = self.instruments.clock()
         network = self.networks.made(

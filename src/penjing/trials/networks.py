@@ -35,7 +35,7 @@ class Networks:
     Attributes:
         folder: where `networks/` lies.
         clock: by which a training's time is counted.
-        damaged: called with what is wrong with a saved network, which is made again.
+        damaged: called with a line if a saved network is bad, so that it is made again.
     """
 
     task: Task
@@ -99,7 +99,7 @@ class Networks:
         try:
             return restore(self.place(steps), self.task.model, self.task.example)
         except (InputError, UnsafeError) as error:
-            self.damaged(str(error))
+            self.damaged(f"a network is trained anew, for what an earlier run left is bad: {error}")
             return None
 
     def _hold(self, steps: list[Json], network: Network) -> None:

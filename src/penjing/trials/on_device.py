@@ -65,7 +65,5 @@ class SessionThere:
         """
         values = tuple(in_order(inputs, self.inputs))
         artifacts = {"file": self.file.artifact}
-        there = measure_there(
-            self.device, artifacts, values, seconds=0, outputs=True, alone=()
-        )
+        there = measure_there(self.device, artifacts, values, seconds=0, outputs=True, alone=())
         return there.outputs["file"]

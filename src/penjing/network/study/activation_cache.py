@@ -1,4 +1,4 @@
-"""Lockstep: the values of a network's nodes over some batches, worked out when asked for."""
+"""ActivationCache: the values of a network's nodes over some batches, worked out when asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penjing.network.graph.network import Network
 from penjing.tasks.task import as_call
 
 
-class Lockstep:
+class ActivationCache:
     """A network that runs only as far as is asked, so that its weights may change on the way."""
 
     def __init__(self, network: Network, batches: list[Any]) -> None:

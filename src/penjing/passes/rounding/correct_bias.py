@@ -14,7 +14,7 @@ from penjing.measure import costs
 from penjing.network import Network
 from penjing.network.edits.fake_quantize import own_bias, unrounded, weight_grids
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
@@ -88,7 +88,7 @@ class CorrectBias(InTurn):
         """The same network without any rounding."""
         return unrounded(student)
 
-    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+    def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
         """Move a layer's bias by what its outputs lack on average."""
 
         def work(layer: fx.Node) -> fx.Node:

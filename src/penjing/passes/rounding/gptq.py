@@ -14,7 +14,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.edits.fake_quantize import Grid, own_bias, weight_grids
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.network.study.rows import groups_of, rows_read, why_not_solved
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
@@ -69,7 +69,7 @@ class Gptq(InTurn):
             parts=[(node.name,) for node in layers],
         )
 
-    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+    def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
         """Round a layer's weights on what it reads."""
         rounded = weight_grids(student.network)
 
@@ -81,7 +81,9 @@ class Gptq(InTurn):
 
         return work
 
-    def _round(self, network: Network, layer: fx.Node, grid: Grid, student: Lockstep) -> None:
+    def _round(
+        self, network: Network, layer: fx.Node, grid: Grid, student: ActivationCache
+    ) -> None:
         weight, scales = network.tensor(str(grid.source.target)), network.tensor(grid.scale)
         bias, groups = own_bias(layer), groups_of(layer)
         systems = [NormalEquations(weight[0].numel(), 0) for _ in range(groups)]

@@ -16,7 +16,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.edits.fake_quantize import Grid, grids, unrounded, weight_grids
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.network.study.segments import Segment, between, bottlenecks
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
@@ -106,7 +106,7 @@ class Reconstruct(InTurn):
         """The same network without any rounding."""
         return unrounded(student)
 
-    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+    def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
         """Learn the rounding of a part's weights on what it reads, as it is and as it was."""
         draw = torch.Generator().manual_seed(self.seed)
 

@@ -13,7 +13,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
-from penjing.network.study.activation_cache import Lockstep
+from penjing.network.study.activation_cache import ActivationCache
 from penjing.network.study.lineage import Indices, surviving
 from penjing.network.study.rows import (
     READ_AS_ROWS,
@@ -87,7 +87,7 @@ class Compensate(InTurn):
         """The original, before any cut."""
         return capture(task.model, task.example)
 
-    def begin(self, network: Network, student: Lockstep, teacher: Lockstep) -> Work:
+    def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
         """Solve a layer for the original's outputs, on what it reads now."""
         left = surviving(teacher.network, network.history)
         draw = torch.Generator().manual_seed(0)
@@ -128,8 +128,8 @@ class _Solve:
     network: Network
     node: fx.Node
     left: Indices
-    teacher: Lockstep
-    student: Lockstep
+    teacher: ActivationCache
+    student: ActivationCache
     draw: torch.Generator
 
     def run(self, rows: int, ridge: float) -> None:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from penjing.contract import Artifact
 from penjing.network import Network
+from penjing.runtimes.ethosu.vela import ByVela
 from penjing.runtimes.tflite import export as tflite_export
 from penjing.runtimes.tflite import file as tflite_file
-from penjing.runtimes.ethosu.vela import ByVela
 from penjing.runtimes.tflite.session import LiteRtSession
 
 NPU_OPERATOR = "ethos-u"

@@ -33,8 +33,6 @@ from penjing.network.lowering.integers import (
 )
 from penjing.network.lowering.plain import write_plainly
 from penjing.quiet import quiet_below
-from penjing.runtimes.tflite import file as tflite_file
-from penjing.runtimes.tflite import weights as tflite_weights
 from penjing.runtimes.interface import (
     Flat,
     input_names,
@@ -43,6 +41,8 @@ from penjing.runtimes.interface import (
     one_sample,
     structure_of,
 )
+from penjing.runtimes.tflite import file as tflite_file
+from penjing.runtimes.tflite import weights as tflite_weights
 from penjing.tasks.task import as_call, batch_dims
 
 aten = torch.ops.aten

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from penjing.contract import Artifact, Placement
 from penjing.files import write_atomically
 from penjing.network import Network
+from penjing.runtimes.contract import Runtime
 from penjing.runtimes.tflite import export as tflite_export
 from penjing.runtimes.tflite import file as tflite_file
-from penjing.runtimes.contract import Runtime
 from penjing.runtimes.tflite.session import LiteRtSession, delegated
 from penjing.targets import Target
 

@@ -9,8 +9,8 @@ from penjing.device.runner import LiteRtFile
 from penjing.errors import InputError, first_line
 from penjing.quiet import quiet_below
 from penjing.runtimes import notes
-from penjing.runtimes.tflite import file as tflite_file
 from penjing.runtimes.interface import by_sample, handed_back, in_order
+from penjing.runtimes.tflite import file as tflite_file
 
 
 class LiteRtSession:

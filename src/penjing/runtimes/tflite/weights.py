@@ -14,8 +14,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from penjing.runtimes.tflite import file as tflite_file
 from penjing.runtimes.half import LEAST_NUMBERS, require_in_range
+from penjing.runtimes.tflite import file as tflite_file
 
 KIND = "DEQUANTIZE"
 VERSIONS = {schema.TensorType.FLOAT16: 3, schema.TensorType.INT8: 5}

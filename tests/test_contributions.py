@@ -1,0 +1,188 @@
+"""What CONTRIBUTING.md says of the files that a contribution touches: one of each is added to a
+copy of the package, and works there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import penjing
+
+ROOT = Path(__file__).parents[1]
+SOURCE = Path(penjing.__file__).parent
+PASS = '''"""Halve: the weights of a layer, halved."""
+
+from dataclasses import dataclass
+
+from penjing.contract import LeftAlone, Plan
+from penjing.network import Network
+from penjing.passes.contract import Pass
+from penjing.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Halve(Pass):
+    """Does nothing yet."""
+
+    def decide(self, network: Network, task: Task) -> Plan:
+        return self._plan(left_alone=(LeftAlone("all of it", "for a test"),))
+'''
+RUNTIME = '''"""Other: ONNX Runtime under another name."""
+
+from typing import ClassVar
+
+from penjing.runtimes.onnx.runtime import OnnxRuntime
+
+
+class Other(OnnxRuntime):
+    """For a test."""
+
+    name: ClassVar[str] = "other"
+    ending: ClassVar[str] = ".other"
+'''
+STRATEGY = '''"""Once: int8, and nothing else."""
+
+from penjing.passes import Quantize
+
+
+class Once:
+    """For a test."""
+
+    def propose(self, study):
+        yield [study.proposal("int8", Quantize(), must=True)]
+
+
+strategy = Once()
+'''
+TARGET = """
+[a-board]
+description = "a board"
+isa = "aarch64"
+cores = 4
+memory_bytes = 4_294_967_296
+runtimes = ["onnxruntime"]
+precisions = ["float32", "int8"]
+channel_multiple = 8
+reach = "ssh"
+[a-board.sources]
+isa = "a test"
+cores = "a test"
+memory_bytes = "a test"
+runtimes = "a test"
+precisions = "a test"
+channel_multiple = "a test"
+"""
+USE = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import penjing
+from penjing.network import capture, find_axes
+from penjing.passes import PruneChannels
+from penjing.passes.structure.importance import importances
+from penjing.runtimes.registry import find_runtime
+from penjing.search.strategies import find_strategy
+from penjing.targets import find_target
+from penjing.trials.recipe import from_json
+
+folder = Path(sys.argv[1])
+assert Path(penjing.__file__).is_relative_to(folder), penjing.__file__
+model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+network = capture(model, torch.ones(2, 8))
+(step,) = from_json([{"method": "Halve"}])
+assert step.plan(network, None).left_alone
+runtime = find_runtime("other")
+artifact = runtime.lower(network, folder / "model.other")
+assert runtime.load(artifact).run(torch.ones(2, 8).numpy()).shape == (2, 4)
+assert find_target("a-board").cores == 4
+criterion = PruneChannels(0.5, "largest").importance
+assert importances(network, find_axes(network).free, criterion)
+assert find_strategy(str(folder / "once.py"))
+print("all of it works")
+"""
+
+
+def _changed(copy: Path) -> set[str]:
+    """The files of the copy that are new or other than the package's."""
+    kept = {path.relative_to(SOURCE): path.read_bytes() for path in _files(SOURCE)}
+    there = {path.relative_to(copy): path.read_bytes() for path in _files(copy)}
+    return {str(name) for name, content in there.items() if kept.get(name) != content}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+
+def _insert(path: Path, before: str, text: str) -> None:
+    content = path.read_text()
+    assert before in content, path
+    path.write_text(content.replace(before, text + before, 1))
+
+
+def _add_pass(copy: Path, folder: Path) -> None:
+    (copy / "passes" / "rounding" / "halve.py").write_text(PASS)
+    table = copy / "passes" / "__init__.py"
+    _insert(
+        table, "from penjing.passes.structure", "from penjing.passes.rounding.halve import Halve\n"
+    )
+    _insert(table, '    "Merge": Merge,', '    "Halve": Halve,\n')
+
+
+def _add_runtime(copy: Path, folder: Path) -> None:
+    (copy / "runtimes" / "other.py").write_text(RUNTIME)
+    entry = (
+        '    "other": Entry(\n        "penjing.runtimes.other:Other", ".other", ("onnxruntime",),'
+        ' "", "for a test"\n    ),\n'
+    )
+    _insert(copy / "runtimes" / "registry.py", '    "openvino": Entry(', entry)
+
+
+def _add_criterion(copy: Path, folder: Path) -> None:
+    path = copy / "passes" / "structure" / "importance.py"
+    _insert(path, '"taylor", "fisher"]', '"largest", ')
+    entry = '        "largest": lambda name: parameters[name].abs().pow(8),\n'
+    _insert(path, '        "taylor": lambda', entry)
+
+
+def _add_target(copy: Path, folder: Path) -> None:
+    path = copy / "devices.toml"
+    path.write_text(path.read_text() + TARGET)
+
+
+def _add_strategy(copy: Path, folder: Path) -> None:
+    (folder / "once.py").write_text(STRATEGY)
+
+
+KINDS = {
+    "a pass": _add_pass,
+    "a runtime": _add_runtime,
+    "a criterion of importance": _add_criterion,
+    "a target": _add_target,
+    "a strategy": _add_strategy,
+}
+
+
+def test_one_of_each_touches_as_many_files_as_is_said_and_works(tmp_path: Path) -> None:
+    copy = tmp_path / "penjing"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    said = re.findall(r"^\| (a [a-z ]+) \| (\d):", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert [kind for kind, _ in said] == list(KINDS)
+    for kind, count in said:
+        before = _changed(copy) | {path.name for path in tmp_path.glob("*.py")}
+        KINDS[kind](copy, tmp_path)
+        touched = (_changed(copy) | {path.name for path in tmp_path.glob("*.py")}) - before
+        assert len(touched) == int(count), (kind, touched)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", USE, str(tmp_path)],
+        capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "all of it works\n"
