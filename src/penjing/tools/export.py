@@ -132,11 +132,8 @@ def export(
     require_scores(task, task.test)
     if precision == "int8":
         notes += require_apart(task)
-    original = network = capture(task.model, task.example, source=task.source)
-    if precision == "int8":
-        network = Quantize(**one.demands)(original, task)
-    elif precision == "int8-weights":
-        network = Quantize(activations=None)(original, task)
+    original = capture(task.model, task.example, source=task.source)
+    network = _in_precision(original, task, one, precision)
     floats = precision if precision in one.floats else "float32"
     for problem in one.problems(network, target, floats):
         raise InputError(problem)
@@ -147,7 +144,11 @@ def export(
         proof = _prove(artifact, one.load(artifact), one, task, original, artifact.sha256)
         proof = replace(proof, **_of_lowering(network, one, precision))
         proof = replace(proof, notes=(*notes, *proof.notes))
-        proof = _held(proof, artifact, one, task, network, floats, accept_divergence)
+        found = parity(network, one.load(artifact), task.test, floats=floats)
+        why = _divergence(found, network, one, artifact, task, floats)
+        if why and not accept_divergence:
+            raise DivergenceError(f"{why}; `accept_divergence` writes it all the same")
+        proof = replace(proof, parity=found, diverges=why)
         for file in reversed(one.files(artifact.path)):
             write_atomically(out / file.name, file.read_bytes())
     write_atomically(out / RECORD, json.dumps(proof.to_json(), indent=1, allow_nan=False))
@@ -161,31 +162,25 @@ def _of_lowering(network: Network, runtime: Runtime, precision: str) -> dict[str
     return {"demands": tuple(name for name, on in demands if on), "notes": notes}
 
 
-def _held(
-    proof: Proof,
-    artifact: Artifact,
-    runtime: Runtime,
-    task: Task,
-    network: Network,
-    floats: str,
-    accept_divergence: bool,
-) -> Proof:
-    """The proof with what the file's network says to it.
+def _in_precision(original: Network, task: Task, runtime: Runtime, precision: str) -> Network:
+    """The network whose file is wanted."""
+    if precision == "int8":
+        return Quantize(**runtime.demands)(original, task)
+    if precision == "int8-weights":
+        return Quantize(activations=None)(original, task)
+    return original
 
-    Raises:
-        DivergenceError: see `export`.
-    """
-    session = runtime.load(artifact)
-    found = parity(network, session, task.test, floats=floats)
-    proof = replace(proof, parity=found)
+
+def _divergence(
+    found: Parity, network: Network, runtime: Runtime, artifact: Artifact, task: Task, floats: str
+) -> str | None:
+    """Why a file computes something else than its network does; None if it doesn't."""
+    inputs, _ = next(iter(task.test))
     try:
-        inputs, _ = next(iter(task.test))
         require_parity(found, network, runtime, artifact, inputs, floats)
     except DivergenceError as error:
-        if not accept_divergence:
-            raise DivergenceError(f"{error}; `accept_divergence` writes it all the same") from error
-        return replace(proof, diverges=str(error))
-    return proof
+        return str(error)
+    return None
 
 
 def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:

@@ -59,12 +59,7 @@ def importances(
     if criterion == "l1+l2":
         one, two = (importances(network, groups, which) for which in ("l1", "l2"))
         return {name: (one[name] + two[name]) / 2 for name in groups}
-    scales = scale_names(network)  # of weights that are rounded; they aren't weights themselves
-    parameters = {
-        name: one.detach().abs() if one.is_complex() else one.detach()
-        for name, one in network.named_parameters()
-        if name not in scales
-    }
+    parameters = _weights(network)
     entries: dict[str, Callable[[str], Tensor]] = {
         "l1": lambda name: parameters[name].abs(),
         "l2": lambda name: parameters[name].square(),
@@ -82,19 +77,36 @@ def importances(
             sums[tensor, dim] = total.cpu()
         return sums[tensor, dim]
 
-    found = {}
-    for name, group in groups.items():
-        scores, counts = [], []
-        for site in _sites(group, criterion, parameters):
-            owner = torch.from_numpy(owners(site.expression, group.axis))
-            inside = owner >= 0
-            total = torch.zeros(group.size, dtype=torch.float64)
-            total.index_add_(0, owner[inside], along(site.tensor, site.dim)[inside])
-            tensor = parameters[site.tensor]
-            scores.append(total)
-            counts.append(int(inside.sum()) / group.size * tensor.numel() / len(owner))
-        found[name] = _joined(criterion, scores, counts)
-    return found
+    return {name: _scores(group, criterion, parameters, along) for name, group in groups.items()}
+
+
+def _scores(
+    group: Group,
+    criterion: Criterion,
+    parameters: Mapping[str, Tensor],
+    along: Callable[[str, int], Tensor],
+) -> Tensor:
+    """One score per index of an axis; `along` gives the sums of a tensor along a dimension."""
+    scores, counts = [], []
+    for site in _sites(group, criterion, parameters):
+        owner = torch.from_numpy(owners(site.expression, group.axis))
+        inside = owner >= 0
+        total = torch.zeros(group.size, dtype=torch.float64)
+        total.index_add_(0, owner[inside], along(site.tensor, site.dim)[inside])
+        tensor = parameters[site.tensor]
+        scores.append(total)
+        counts.append(int(inside.sum()) / group.size * tensor.numel() / len(owner))
+    return _joined(criterion, scores, counts)
+
+
+def _weights(network: Network) -> dict[str, Tensor]:
+    """All parameters but the scales of what is rounded; of complex ones, how large they are."""
+    scales = scale_names(network)
+    return {
+        name: tensor.detach().abs() if tensor.is_complex() else tensor.detach()
+        for name, tensor in network.named_parameters()
+        if name not in scales
+    }
 
 
 def _sites(group: Group, criterion: Criterion, parameters: Mapping[str, Tensor]) -> list[Site]:
