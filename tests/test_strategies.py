@@ -196,7 +196,24 @@ def test_what_is_no_strategy_is_refused(text: str, line: str) -> None:
         find_strategy(text)
 
 
-def test_a_strategy_may_propose_one_candidate_in_two_rows_no_twice(tmp_path: Path) -> None:
+def test_what_was_made_and_not_timed_is_timed_and_not_made_again(tmp_path: Path) -> None:
+    class Killed(FakeEvaluator):
+        def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+            raise ZeroDivisionError
+
+    class Probes:
+        def propose(self, study: Study) -> Proposals:
+            yield [study.only_speed(study.proposal("probe", Quantize(), must=True))]
+
+    with pytest.raises(ZeroDivisionError), played(tmp_path, Probes(), Killed(lambda _: 0.5)):
+        pass
+    second = FakeEvaluator(lambda _: 0.5)
+    with played(tmp_path, Probes(), second) as run:
+        assert run.result.find("probe").latency is not None
+    assert not second.asked
+
+
+def test_a_candidate_that_is_proposed_twice_is_tried_once(tmp_path: Path) -> None:
     class Twice:
         def propose(self, study: Study) -> Proposals:
             yield [study.proposal("once", Quantize(), must=True)]

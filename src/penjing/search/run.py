@@ -126,12 +126,9 @@ class Run:
 
     def _trials(self, wanted: Sequence[Proposal]) -> list[Trial]:
         """The trials of these proposals: measured now, or by a run that was interrupted."""
-        timed = [proposal for proposal in wanted if proposal.extent == Extent.SPEED]
-        new = {proposal.key for proposal in wanted if self._known(proposal) is None}
-        for proposal in wanted:
-            if proposal.key in new:
-                self._evaluate(proposal)
-        self._time([proposal for proposal in timed if proposal.key in new])
+        for proposal in [each for each in wanted if self._known(each) is None]:
+            self._evaluate(proposal)
+        self._time([proposal for proposal in wanted if proposal.extent == Extent.SPEED])
         self.ledger.publish()
         return [self._recorded(proposal) for proposal in wanted]
 
@@ -147,8 +144,8 @@ class Run:
             return None
         if trial.status == Status.FAILED:
             return trial
-        wanted = trial.drop if proposal.extent == Extent.EVERYTHING else trial.latency
-        return trial if wanted is not None and self.evaluator.has(trial) else None
+        is_done = trial.drop is not None or proposal.extent == Extent.SPEED
+        return trial if is_done and self.evaluator.has(trial) else None
 
     def _evaluate(self, proposal: Proposal) -> None:
         check = (lambda: None) if proposal.must else self.schedule.require_time
@@ -163,7 +160,7 @@ class Run:
     def _time(self, proposals: Sequence[Proposal]) -> None:
         """Time files of which nothing else is wanted, beside what may be the answer already."""
         made = [self._recorded(proposal) for proposal in proposals]
-        made = [trial for trial in made if trial.status == Status.NOT_TUNED]
+        made = [trial for trial in made if trial.status == Status.NOT_TUNED and not trial.latency]
         if not made:
             return
         self._say("timing what was cut")
