@@ -10,7 +10,6 @@ from torch import fx
 
 from penjing.network.graph.arguments import argument, read_by, set_argument
 from penjing.network.graph.layers import Layer
-from penjing.network.study.rows import groups_of
 
 aten = torch.ops.aten
 
@@ -37,7 +36,7 @@ def test_a_convolution_is_read_the_same_whichever_way_it_is_given(way: str) -> N
     assert (layer.data.name, layer.weight.name, layer.weight_name) == ("x", "weight", "weight")
     assert layer.bias is None
     assert (layer.stride, layer.padding, layer.dilation) == ((2, 3), (1, 1), (1, 2))
-    assert (layer.groups, groups_of(node), layer.dimensions) == (4, 4, 2)
+    assert (layer.groups, layer.dimensions) == (4, 2)
     assert not layer.transposed
 
 

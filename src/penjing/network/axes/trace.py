@@ -10,9 +10,6 @@ import torch
 from torch import fx
 
 from penjing.network.axes.algebra import Axis, Expression, Pin, join, mix, pin
-from penjing.network.graph.arguments import (
-    argument as argument,  # for the rules, which read it here
-)
 from penjing.network.graph.arguments import given
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import shapes

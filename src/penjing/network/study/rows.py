@@ -46,8 +46,3 @@ def rows_given(layer: fx.Node, y: Tensor) -> Tensor:
     if layer.target is aten.linear.default:
         return y.flatten(0, -2)
     return y.flatten(2).transpose(1, 2).flatten(0, 1)
-
-
-def groups_of(layer: fx.Node) -> int:
-    """See `penjing.network.graph.layers.Layer.groups`."""
-    return Layer(layer).groups

@@ -14,8 +14,9 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.edits.fake_quantize import Grid, own_bias, weight_grids
+from penjing.network.graph.layers import Layer
 from penjing.network.study.activation_cache import ActivationCache
-from penjing.network.study.rows import groups_of, rows_read, why_not_solved
+from penjing.network.study.rows import rows_read, why_not_solved
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
@@ -85,7 +86,7 @@ class Gptq(InTurn):
         self, network: Network, layer: fx.Node, grid: Grid, student: ActivationCache
     ) -> None:
         weight, scales = network.tensor(str(grid.source.target)), network.tensor(grid.scale)
-        bias, groups = own_bias(layer), groups_of(layer)
+        bias, groups = own_bias(layer), Layer(layer).groups
         systems = [NormalEquations(weight[0].numel(), 0) for _ in range(groups)]
         for x in student.value(cast(fx.Node, layer.args[0])):
             for system, part in zip(

@@ -13,11 +13,11 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
+from penjing.network.graph.layers import Layer
 from penjing.network.study.activation_cache import ActivationCache
 from penjing.network.study.lineage import Indices, surviving
 from penjing.network.study.rows import (
     READ_AS_ROWS,
-    groups_of,
     rows_given,
     rows_read,
     why_not_solved,
@@ -138,7 +138,7 @@ class _Solve:
         norm = _sole_user(self.node, {aten.batch_norm.default})
         found = None if norm is None else batch_norm_of(self.network, norm)
         norm = norm if found is not None else None
-        groups, unknowns = groups_of(self.node), weight[0].numel()
+        groups, unknowns = Layer(self.node).groups, weight[0].numel()
         systems = [NormalEquations(unknowns, len(weight) // groups) for _ in range(groups)]
         rows = max(2 * unknowns, min(rows, int(MOST_PRODUCTS / unknowns**2 / groups)))
         each = max(1, rows // len(self.student.batches))

@@ -7,7 +7,8 @@ from typing import Any
 from torch import fx
 
 from penjing.network.axes.algebra import Expression, size
-from penjing.network.axes.trace import Dims, Trace, argument
+from penjing.network.axes.trace import Dims, Trace
+from penjing.network.graph.arguments import argument
 
 
 def same(trace: Trace, node: fx.Node) -> Dims:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import fx
 
 from penjing.network.axes.algebra import resolve
-from penjing.network.axes.trace import Dims, Trace, argument
+from penjing.network.axes.trace import Dims, Trace
+from penjing.network.graph.arguments import argument
 
 
 def total(trace: Trace, node: fx.Node) -> Dims:
