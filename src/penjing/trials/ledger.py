@@ -50,12 +50,11 @@ class Ledger:
 
     @classmethod
     def begin(cls, folder: Path, result: Result) -> Ledger:
-        """A new ledger in the folder, of a fit that has measured nothing yet.
+        """A new ledger in the folder, which has none, of a fit that has measured nothing yet.
 
         Raises:
             DiskError: it can't be written.
         """
-        remove_files(folder / name for name in LEDGER_FILES)
         ledger = cls(folder, _connected(folder / LEDGER))
         with _writing(folder):
             ledger._connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
@@ -197,7 +196,8 @@ class Ledger:
         text = json.dumps(data, allow_nan=False)
         with _writing(self.folder), self._connection:
             self._connection.execute("INSERT INTO events (kind, data) VALUES (?, ?)", (kind, text))
-        self._view = None
+        if self._view is not None:
+            self._view.take(kind, json.loads(text))
 
     def _read(self) -> Iterator[tuple[str, Any]]:
         rows = self._connection.execute("SELECT id, kind, data FROM events ORDER BY id")

@@ -92,10 +92,13 @@ class View:
         why = "interrupted before it" if self.interrupted else "no time was left for it"
         return replace(trial, reason=why)
 
-    def begin_again(self) -> None:
-        """Forget what was decided on the trials up to now, for others may come."""
-        self.interrupted, self.proven = False, None
-        self.delivered, self.artifact = False, None
+    def take(self, kind: str, data: Any) -> None:
+        """One event more. After some, what was decided on the trials before counts no longer."""
+        if kind in UNDECIDED:
+            self.interrupted, self.proven = False, None
+            self.delivered, self.artifact = False, None
+        EVENTS[kind](self, data)
+        self._result = None
 
     def add(self, data: Mapping[str, Json]) -> None:
         """A trial, in the place of an earlier one of its candidate, or of what it replaces."""
@@ -140,27 +143,45 @@ class View:
         self.delivered, self.artifact = True, data["artifact"]
         self.files = tuple(data["files"])
 
-    def take(self, kind: str, data: Any) -> None:
-        """One event more."""
-        if kind in ("trial", "amended", "timed", "resumed"):
-            self.begin_again()
-        if kind == "interrupted":
-            self.interrupted = True
-        elif kind == "proven":
-            self.proven, self.interrupted = data, False
-        elif kind == "proposed":
-            self.proposed.append(Candidate.from_json(data))
-        elif kind == "files":
-            self.files = tuple(data["files"])
-        elif kind == "note":
-            self.say(data["text"])
-        elif kind != "resumed":
-            steps: dict[str, Callable[[Any], None]] = {
-                "trial": self.add, "amended": self.amend, "timed": self.time,
-                "promise": self.promised, "delivered": self.deliver,
-            }  # fmt: skip
-            steps[kind](data)
-        self._result = None
+    def interrupt(self, _: Mapping[str, Json]) -> None:
+        """The fit was stopped before its end."""
+        self.interrupted = True
+
+    def prove(self, data: Mapping[str, Json]) -> None:
+        """What the test data said."""
+        self.proven, self.interrupted = data, False
+
+    def propose(self, data: Mapping[str, Json]) -> None:
+        """A candidate was begun."""
+        self.proposed.append(Candidate.from_json(data))
+
+    def own(self, data: Mapping[str, Json]) -> None:
+        """The names of what is penjing's beside the result."""
+        self.files = tuple(data["files"])
+
+    def note(self, data: Mapping[str, Json]) -> None:
+        """A line that the user should read."""
+        self.say(data["text"])
+
+    def go_on(self, _: Mapping[str, Json]) -> None:
+        """The fit was resumed."""
+
+
+EVENTS: Mapping[str, Callable[[View, Any], None]] = {
+    "amended": View.amend,
+    "delivered": View.deliver,
+    "files": View.own,
+    "interrupted": View.interrupt,
+    "note": View.note,
+    "promise": View.promised,
+    "proposed": View.propose,
+    "proven": View.prove,
+    "resumed": View.go_on,
+    "timed": View.time,
+    "trial": View.add,
+}
+UNDECIDED = ("amended", "resumed", "timed", "trial")
+"""Events after which other trials may come."""
 
 
 def view_of(events: Iterable[tuple[str, Any]]) -> View:
