@@ -225,7 +225,7 @@ def test_what_a_device_cannot_hold_at_once_is_timed_one_by_one() -> None:
             return Loaded("0", "original", None, None)  # type: ignore[arg-type]
 
     class Small(FileEvaluator):
-        def _times(self, files: Any, seconds: float, once: bool = False) -> dict[str, Any]:
+        def _times(self, files: Any, seconds: float) -> dict[str, Any]:
             names = [file.title for file in files[1:]]
             if len(names) > 1:
                 raise RemoteFileError("the device: its memory has run out", "all together")

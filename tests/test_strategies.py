@@ -91,7 +91,7 @@ class FakeEvaluator:
     def has(self, trial: Trial) -> bool:
         return True
 
-    def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+    def time(self, trials: Sequence[Trial], seconds: float) -> Sitting:
         return Sitting({trial.key: self._latency(trial.title) for trial in trials})
 
     def compare(self, trial: Trial, rival: Trial) -> Latency:
@@ -131,7 +131,7 @@ def played(
     schedule = Schedule(lambda: 0.0, math.inf, epochs=1)
     study = Study(this_machine(), ways, schedule, TuneOptions(), ledger, evaluator)
     targets = [(np.zeros(1), np.arange(1000) % 10)]
-    run = Run(study, FitOptions(strategy=strategy), targets, Watch())
+    run = Run(study, FitOptions(strategy=strategy), targets, lambda: None)
     run.run()
     yield run
     ledger.close()
@@ -198,7 +198,7 @@ def test_what_is_no_strategy_is_refused(text: str, line: str) -> None:
 
 def test_what_was_made_and_not_timed_is_timed_and_not_made_again(tmp_path: Path) -> None:
     class Killed(FakeEvaluator):
-        def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+        def time(self, trials: Sequence[Trial], seconds: float) -> Sitting:
             raise ZeroDivisionError
 
     class Probes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +27,6 @@ from penjing.targets import Target, find_target, require_local
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
-from penjing.trials.contract import Watch
 from penjing.trials.evaluator import FileEvaluator
 from penjing.trials.identity import identity
 from penjing.trials.ledger import Ledger
@@ -83,7 +83,7 @@ def fit(
         with claimed(
             Path(out), options.overwrite, options.resume, _endings(where), report
         ) as folder:
-            return _fitted(given, folder, Watch(check=interrupt.check))
+            return _fitted(given, folder, interrupt.check)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Given:
     options: FitOptions
 
 
-def _fitted(given: Given, folder: Folder, watch: Watch) -> Result:
+def _fitted(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
     """Run the fit in its folder."""
     options = given.options
     task = find_task(given.task) if isinstance(given.task, str) else given.task
@@ -119,7 +119,7 @@ def _fitted(given: Given, folder: Folder, watch: Watch) -> Result:
         ways = Ways.on(given.target, given.runtime)
         study = Study(given.target, ways, given.schedule, training, ledger, evaluator)
         assert task.validation is not None
-        _run(Run(study, options, task.validation, watch))
+        _run(Run(study, options, task.validation, check))
         if options.report is not None:
             ledger.own(REPORT)
             options.report(ledger.result, folder.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.contract import Array
@@ -41,7 +41,7 @@ class Run:
     study: Study
     options: FitOptions
     validation: Batches
-    check: Watch
+    check: Callable[[], None]
     step: int = 0
     engine: Engine = field(init=False)
 
@@ -82,7 +82,7 @@ class Run:
                 self.ledger.deliver()
 
     def _say(self, stage: str) -> None:
-        self.check.check()
+        self.check()
         self.schedule.enter(stage.partition(":")[0])
         share = self.schedule.share(self.step, self.step + STEPS)
         self.options.progress(stage, share, self.result.chosen)
@@ -125,9 +125,10 @@ class Run:
             return
 
     def _trials(self, wanted: Sequence[Proposal]) -> list[Trial]:
-        """The trials of these proposals: measured now, or by a run that was interrupted."""
-        for proposal in [each for each in wanted if self._known(each) is None]:
-            self._evaluate(proposal)
+        """The trials of these proposals: measured now, or found in the ledger."""
+        for proposal in wanted:
+            if not self._is_known(proposal):
+                self._evaluate(proposal)
         self._time([proposal for proposal in wanted if proposal.extent == Extent.SPEED])
         self.ledger.publish()
         return [self._recorded(proposal) for proposal in wanted]
@@ -137,15 +138,15 @@ class Run:
         assert trial is not None
         return trial
 
-    def _known(self, proposal: Proposal) -> Trial | None:
-        """What an earlier run found of it, if that is all that is wanted and its file is there."""
+    def _is_known(self, proposal: Proposal) -> bool:
+        """Whether all that is wanted of it was found, and its file is there."""
         trial = self.ledger.trial(proposal.key)
         if trial is None or trial.status == Status.NOT_TRIED:
-            return None
+            return False
         if trial.status == Status.FAILED:
-            return trial
+            return True
         is_done = trial.drop is not None or proposal.extent == Extent.SPEED
-        return trial if is_done and self.evaluator.has(trial) else None
+        return is_done and self.evaluator.has(trial)
 
     def _evaluate(self, proposal: Proposal) -> None:
         check = (lambda: None) if proposal.must else self.schedule.require_time

@@ -6,7 +6,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from penjing.contract import Latency
 from penjing.passes import Pass, Tune
 from penjing.search.schedule import Schedule
 from penjing.search.ways import Way, Ways
@@ -132,15 +131,6 @@ class Study:
         if disturbed and self.schedule.left() > 0:
             self.say("timing again what other load disturbed")
             self.ledger.set_latencies(self.evaluator.time(disturbed, 2 * LATENCY_SECONDS).times)
-
-    def compare(self, trial: Trial, rival: Trial) -> Latency:
-        """The latency of a trial's file beside another one, whose time is 1."""
-        return self.evaluator.compare(trial, rival)
-
-    def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
-        """The layers that a trial's file computes more slowly than another one does; None if that
-        can't be told."""
-        return self.evaluator.slower_layers(trial, rival)
 
     def only_speed(self, proposal: Proposal) -> Proposal:
         """The proposal of which nothing but its speed is wanted."""

@@ -120,9 +120,9 @@ class Evaluator(Protocol):
         """Whether the trial's file lies there as it was measured."""
         ...
 
-    def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+    def time(self, trials: Sequence[Trial], seconds: float) -> Sitting:
         """Latencies of trials that have a file, in the same windows as the original's; taken once
-        more if other load disturbed them, unless `once`."""
+        more if other load disturbed them."""
         ...
 
     def compare(self, trial: Trial, rival: Trial) -> Latency:

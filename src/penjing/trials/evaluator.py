@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,7 +79,7 @@ class FileEvaluator:
         self.timing = (
             Here(inputs, self.seed, self.instruments)
             if self.device is None
-            else OnDevice(self.device, inputs, self.seed, self.instruments)
+            else OnDevice(inputs, self.seed, self.instruments, device=self.device)
         )
         self.files = Files(self.out, self.runtime)
         self.networks = Networks(self.task, self.network, self.out, self.instruments.clock)
@@ -97,7 +96,7 @@ class FileEvaluator:
         """See `Evaluator.baseline`."""
         begin = self.instruments.clock()
         trial = self._made(Proposal(self.files.original, ORIGINAL), watch)
-        return self._measured(trial, begin, watch)
+        return self._measured(replace(trial, status=Status.BASELINE), begin, watch)
 
     def settle(self, max_drop: float) -> Promise:
         """See `Evaluator.settle`."""
@@ -120,37 +119,34 @@ class FileEvaluator:
                 folder.
             PenjingError: no candidate is to blame for it, and it ends the run.
         """
-        begin = self.instruments.clock()
-        with self._bugs_kept(proposal):
-            try:
-                watch.say(proposal.title)
-                trial = self._made(proposal, watch)
-                watch.say(proposal.title)
-                if proposal.extent == Extent.SPEED:
-                    return trial
-                trial = self._measured(trial, begin, watch)
-                watch.say(proposal.title)
-                assert trial.drop is not None
-                status, reason = self.promise.judge(trial.drop)
-                return replace(trial, status=Status(status), reason=reason)
-            except Exception as error:
-                if not is_one_candidates(error):
-                    raise
+        try:
+            return self._evaluated(proposal, watch)
+        except StoppedError:
+            raise
+        except Exception as error:
+            if is_one_candidates(error):
                 return Trial(
                     proposal.candidate, proposal.title, Status.FAILED, in_one_line(error),
                     replaces=proposal.replaces,
                 )  # fmt: skip
-
-    @contextmanager
-    def _bugs_kept(self, proposal: Proposal) -> Iterator[None]:
-        try:
-            yield
-        except (PenjingError, StoppedError):
-            raise
-        except Exception as error:
+            if isinstance(error, PenjingError):
+                raise
             path = self.files.folder(proposal.key) / TRACEBACK
             write_atomically(path, "".join(traceback.format_exception(error)))
             raise BugError(proposal.title, error, path) from error
+
+    def _evaluated(self, proposal: Proposal, watch: Watch) -> Trial:
+        begin = self.instruments.clock()
+        watch.say(proposal.title)
+        trial = self._made(proposal, watch)
+        watch.say(proposal.title)
+        if proposal.extent == Extent.SPEED:
+            return trial
+        trial = self._measured(trial, begin, watch)
+        watch.say(proposal.title)
+        assert trial.drop is not None
+        status, reason = self.promise.judge(trial.drop)
+        return replace(trial, status=Status(status), reason=reason)
 
     def _made(self, proposal: Proposal, watch: Watch) -> Trial:
         """The candidate's file, and what is known of it before it has run."""
@@ -175,9 +171,8 @@ class FileEvaluator:
             metric=self.task.metric.name,
             saturates=as_json(runtime.saturating(artifact)),
         )
-        whole = proposal.extent == Extent.EVERYTHING
         return Trial(
-            candidate, title, Status.BASELINE if whole else Status.NOT_TUNED, "", sizes,
+            candidate, title, Status.NOT_TUNED, "", sizes,
             str(artifact.path.relative_to(self.out)), artifact.sha256, making_seconds=making,
             replaces=proposal.replaces,
         )  # fmt: skip
@@ -249,33 +244,31 @@ class FileEvaluator:
         """See `Evaluator`."""
         return self.timing.stretch
 
-    def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+    def time(self, trials: Sequence[Trial], seconds: float) -> Sitting:
         """See `Evaluator.time`. Files that a device can't hold all at once are timed one by one,
         each beside the original."""
         files = {trial.title: self.files.loaded(trial) for trial in trials}
         files.pop(ORIGINAL, None)
         try:
             together = [self.files.loaded_original(), *files.values()]
-            return Sitting(self._times(together, seconds, once))
+            return Sitting(self._times(together, seconds))
         except RemoteFileError as error:
             if error.file in files:
                 rest = [trial for trial in trials if trial.title != error.file]
-                sitting = self.time(rest, seconds, once)
+                sitting = self.time(rest, seconds)
                 refused = {files[error.file].key: str(error)}
                 return Sitting(sitting.times, {**sitting.refused, **refused})
             if len(trials) < 2:
                 raise
-        sittings = [self.time([trial], seconds / len(trials), once) for trial in trials]
+        sittings = [self.time([trial], seconds / len(trials)) for trial in trials]
         return Sitting(
             {key: time for sitting in sittings for key, time in sitting.times.items()},
             {key: why for sitting in sittings for key, why in sitting.refused.items()},
         )
 
-    def _times(
-        self, files: Sequence[Loaded], seconds: float, once: bool = False
-    ) -> dict[str, Latency]:
+    def _times(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
         times = self.timing.latencies(files, seconds)
-        if not once and any(latency.disturbed for latency in times.values()):
+        if any(latency.disturbed for latency in times.values()):
             times = self.timing.latencies(files, seconds)
         return times
 
@@ -292,7 +285,7 @@ class FileEvaluator:
             (self.files.runtime_of(each.candidate), self.files.loaded(each).artifact)
             for each in (trial, rival)
         ]
-        inputs = cut(as_arrays(self.task.example), 1)
+        inputs = self.timing.inputs
         return slower_layers(both, self.network, trial.latency, inputs, self.instruments)
 
     def profiler(self, trial: Trial) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 from penjing.contract import Latency
 from penjing.device.address import Device
@@ -17,35 +18,15 @@ from penjing.trials.instruments import Instruments
 LATENCY_SECONDS = 3.0
 
 
-class Timing(Protocol):
+@dataclass
+class Timing(ABC):
     """Where files are timed.
 
     Attributes:
+        inputs: a single sample.
         stretch: how many times longer than it was meant to the timing took, at worst.
         travel_seconds: what the last sitting took for each file beside the timing.
         notes: what to know of the place's state during the last sitting.
-    """
-
-    stretch: float
-    travel_seconds: float
-    notes: tuple[str, ...]
-
-    def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
-        """All files in the same windows, by key; the first one's ratio is 1."""
-        ...
-
-    def latency_and_peak(self, baseline: Loaded, file: Loaded) -> tuple[Latency, int | None]:
-        """The latency beside the baseline, and the peak of the memory of a process that runs the
-        file alone; None if only penjing can load it."""
-        ...
-
-
-@dataclass
-class Here:
-    """This machine.
-
-    Attributes:
-        inputs: a single sample.
     """
 
     inputs: Any
@@ -54,6 +35,19 @@ class Here:
     stretch: float = 1.0
     travel_seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
+        """All files in the same windows, by key; the first one's ratio is 1."""
+
+    @abstractmethod
+    def latency_and_peak(self, baseline: Loaded, file: Loaded) -> tuple[Latency, int | None]:
+        """The latency beside the baseline, and the peak of the memory of a process that runs the
+        file alone; None if only penjing can load it."""
+
+
+class Here(Timing):
+    """This machine."""
 
     def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
         """See `Timing`."""
@@ -72,16 +66,10 @@ class Here:
 
 
 @dataclass
-class OnDevice:
+class OnDevice(Timing):
     """A device, over SSH."""
 
-    device: Device
-    inputs: Any
-    seed: int
-    instruments: Instruments
-    stretch: float = 1.0
-    travel_seconds: float = 0.0
-    notes: tuple[str, ...] = ()
+    device: Device = field(kw_only=True)
 
     def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
         """See `Timing`.

@@ -193,7 +193,7 @@ class Cutting:
         if trained is None:
             self.study.say(cut.title)
             trained, limit = self._planned(cut, seconds)
-        elif self.study.is_trained(*trained):
+        else:
             self.study.say(f"{cut.title}, tuned before")
         cut.passes = trained
         plain, rounded = self._pair(cut.title, trained)

@@ -117,7 +117,7 @@ class Rounding:
         before, rival = self.trial, self.study.original(self.way)
         if before is None or before.latency is None or rival is None:
             return
-        slow = self.study.slower_layers(before, rival)
+        slow = self.study.evaluator.slower_layers(before, rival)
         if slow is None:
             who = self.study.evaluator.profiler(before)
             self.study.note(
@@ -131,7 +131,7 @@ class Rounding:
         trial = yield from self._ask(rung, self.way)
         if trial.latency is None:
             return
-        times = self.study.compare(trial, before)
+        times = self.study.evaluator.compare(trial, before)
         why = explained(before.title, slow, times)
         self.study.remark(trial, "; ".join(filter(None, (trial.reason, why))))
         if _goes_on(trial, before, times):
