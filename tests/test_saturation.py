@@ -220,6 +220,27 @@ def test_a_file_decides_alike_without_vnni(
     assert apart[False] > 5 * apart[True]
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_what_was_trimmed_decides_alike_without_vnni(
+    mixed: tuple[Network, Task], name: str, tmp_path: Path
+) -> None:
+    if processor() is None:
+        pytest.skip("this processor has VNNI, and qemu-x86_64-static isn't installed")
+    if ENTRIES[name].missing:
+        pytest.skip(f"{name} isn't installed")
+    network, task = mixed
+    refined = Gptq()(Quantize(outputs=True)(network, task), task)
+    with torch.no_grad():  # as training may leave it, far beyond 16 bits
+        for grid in weight_grids(refined).values():
+            refined.tensor(grid.scale).div_(1.5)
+    runtime = find_runtime(name)
+    path = runtime.lower(refined, tmp_path / f"refined{runtime.ending}").path
+    x = torch.cat([inputs for inputs, _ in task.train]).numpy()
+    ((there,),) = run([path], name, {"0": x})
+    here = runtime.load(runtime.artifact(path)).run(x)
+    np.testing.assert_allclose(there, here, atol=1e-6 * float(np.abs(here).max()))
+
+
 @pytest.mark.parametrize("kind", ["Conv", "Gemm", "MatMul", "in groups", "depthwise", "unsigned"])
 def test_a_file_of_another_tool_is_judged_by_its_bytes(kind: str) -> None:
     codes = np.full((4, 2, 3, 3) if kind != "Gemm" else (4, 18), 127, np.int8)
