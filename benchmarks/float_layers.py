@@ -27,8 +27,8 @@ from penjing.passes import Quantize
 from penjing.runtimes.registry import find_runtime
 from penjing.search.strategies.rounding import in_float
 from penjing.tasks.task import Task
-from penjing.trials.float_layers import slower_layers
-from penjing.trials.instruments import Instruments
+from penjing.trials.evaluation.float_layers import slower_layers
+from penjing.trials.evaluation.instruments import Instruments
 
 INPUT = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
 HEAD = "| network | layers | left in float | int8 ratio | with them in float | of int8 | verdict |"

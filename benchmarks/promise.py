@@ -33,9 +33,9 @@ from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.bounds import upper_bound
 from penjing.measure.scores import greatest_loss
 from penjing.trials.candidate import Candidate
-from penjing.trials.certify import prove
-from penjing.trials.choice import choose
-from penjing.trials.promise import MOST_LOOKS, TEST, VALIDATION, Promise, promise
+from penjing.trials.judgement.certify import prove
+from penjing.trials.judgement.choice import choose
+from penjing.trials.judgement.promise import MOST_LOOKS, TEST, VALIDATION, Promise, promise
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 

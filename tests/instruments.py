@@ -26,8 +26,8 @@ from penjing.search import folder
 from penjing.targets import Target, this_machine
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task, as_call, cross_entropy
-from penjing.trials.files import STEM
-from penjing.trials.instruments import Instruments
+from penjing.trials.evaluation.files import STEM
+from penjing.trials.evaluation.instruments import Instruments
 
 
 @dataclass

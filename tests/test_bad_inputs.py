@@ -21,8 +21,8 @@ from penjing.measure.there import _state
 from penjing.network import capture
 from penjing.runtimes.onnx import export as onnx_export
 from penjing.search.options import FitOptions
-from penjing.trials.files import Loaded
-from penjing.trials.timing import Here
+from penjing.trials.evaluation.files import Loaded
+from penjing.trials.evaluation.timing import Here
 from tests.bad_inputs import PAGE, ROWS, Row, page
 
 ROOT = Path(__file__).parent.parent

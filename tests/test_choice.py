@@ -14,12 +14,12 @@ from penjing.contract import Drop, Latency, Measurement
 from penjing.passes import PruneChannels, Quantize, Tune
 from penjing.report.table import rows
 from penjing.trials.candidate import Candidate
-from penjing.trials.choice import choose, with_pareto
-from penjing.trials.comparison import DISTURBED, told
-from penjing.trials.promise import Promise
+from penjing.trials.judgement.choice import choose, with_pareto
+from penjing.trials.judgement.comparison import DISTURBED, told
+from penjing.trials.judgement.promise import Promise
+from penjing.trials.judgement.verdicts import verdicts
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
-from penjing.trials.verdicts import verdicts
 from tests import fits
 
 TABLES = 3000

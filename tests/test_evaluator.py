@@ -14,7 +14,7 @@ from penjing.errors import BugError
 from penjing.network import Network, capture
 from penjing.network.edits.fake_quantize import grids
 from penjing.passes import PruneChannels, Quantize, Tune
-from penjing.trials.networks import Networks
+from penjing.trials.evaluation.networks import Networks
 from penjing.trials.recipe import to_json
 from penjing.trials.result import Result
 from penjing.trials.trial import Status

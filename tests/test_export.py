@@ -25,7 +25,7 @@ from penjing.targets import this_machine
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tools.export import export, verify
-from penjing.trials.divergence import first_divergence
+from penjing.trials.evaluation.divergence import first_divergence
 from tests.reference_networks import self_taught
 
 

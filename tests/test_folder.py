@@ -35,14 +35,14 @@ from penjing.search.folder import (
     _lock,
     names_of_artifacts,
 )
+from penjing.search.identity import identity
 from penjing.search.study import Study
 from penjing.targets import find_target
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
-from penjing.trials.files import CANDIDATES, STEM
-from penjing.trials.identity import identity
+from penjing.trials.evaluation.files import CANDIDATES, STEM
+from penjing.trials.evaluation.networks import NETWORKS, Networks
 from penjing.trials.ledger import LEDGER, Ledger
-from penjing.trials.networks import NETWORKS, Networks
 from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
 from tests.fits import fit, trial

@@ -29,7 +29,7 @@ from penjing.targets import find_target, this_machine
 from penjing.tasks.task import Task
 from penjing.tools import export as exporting
 from penjing.tools.export import export
-from penjing.trials.divergence import first_divergence
+from penjing.trials.evaluation.divergence import first_divergence
 from tests.reference_networks import build, self_taught
 from tests.runtime_networks import NETWORKS, gap, like
 

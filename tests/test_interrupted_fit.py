@@ -20,8 +20,8 @@ from penjing.errors import InputError
 from penjing.files import sha256
 from penjing.runtimes.registry import find_runtime
 from penjing.search.interrupt import Interrupt
-from penjing.trials.certify import way_to_chosen
-from penjing.trials.evaluator import FileEvaluator
+from penjing.trials.evaluation.evaluator import FileEvaluator
+from penjing.trials.judgement.certify import way_to_chosen
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 from tests.fits import fit

@@ -16,8 +16,8 @@ from penjing.contract import Array, Latency, Session
 from penjing.measure import scores
 from penjing.search.schedule import Schedule
 from penjing.tasks.task import Task
-from penjing.trials.choice import is_faster
-from penjing.trials.evaluator import FileEvaluator
+from penjing.trials.evaluation.evaluator import FileEvaluator
+from penjing.trials.judgement.choice import is_faster
 from penjing.trials.result import Result
 from penjing.trials.trial import Trial
 from tests.fits import fit

@@ -16,11 +16,10 @@ from penjing.report.markdown import page, test_line
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import all_targets
 from penjing.tasks.task import Task
-from penjing.trials.certify import prove, way_to_chosen
-from penjing.trials.choice import choose
-from penjing.trials.evaluator import FileEvaluator
-from penjing.trials.ledger import Ledger
-from penjing.trials.promise import (
+from penjing.trials.evaluation.evaluator import FileEvaluator
+from penjing.trials.judgement.certify import prove, way_to_chosen
+from penjing.trials.judgement.choice import choose
+from penjing.trials.judgement.promise import (
     MOST_CANDIDATES,
     MOST_LOOKS,
     TEST,
@@ -28,6 +27,7 @@ from penjing.trials.promise import (
     Promise,
     promise,
 )
+from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 from tests import fits

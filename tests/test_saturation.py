@@ -25,7 +25,7 @@ from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.onnx.saturation import saturating as saturating_nodes
 from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.tasks.task import Task
-from penjing.trials.saturation import warning
+from penjing.trials.evaluation.saturation import warning
 from tests.pairs import layer_task, pairwise
 
 

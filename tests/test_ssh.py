@@ -26,8 +26,8 @@ from penjing.measure import there
 from penjing.measure.memory import peak_process_bytes
 from penjing.measure.there import look_at, measure_there
 from penjing.tools.bench import bench_there
-from penjing.trials.evaluator import FileEvaluator
-from penjing.trials.files import Files, Loaded
+from penjing.trials.evaluation.evaluator import FileEvaluator
+from penjing.trials.evaluation.files import Files, Loaded
 from penjing.trials.result import Result
 from penjing.trials.trial import Trial
 from tests.fits import fit, trial

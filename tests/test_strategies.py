@@ -23,8 +23,8 @@ from penjing.search.study import Proposals, Strategy, Study
 from penjing.search.ways import Way, Ways
 from penjing.targets import this_machine
 from penjing.trials.contract import Pace, Sitting, Watch
+from penjing.trials.judgement.promise import Promise
 from penjing.trials.ledger import Ledger
-from penjing.trials.promise import Promise
 from penjing.trials.result import Result
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions

@@ -26,14 +26,14 @@ from penjing.targets import all_targets
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Sitting, Watch
-from penjing.trials.evaluator import FileEvaluator
-from penjing.trials.float_layers import _profiles, clearly_slower
-from penjing.trials.instruments import Instruments
+from penjing.trials.evaluation.evaluator import FileEvaluator
+from penjing.trials.evaluation.float_layers import _profiles, clearly_slower
+from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.judgement.verdicts import verdicts
 from penjing.trials.ledger import Ledger
 from penjing.trials.recipe import to_json
 from penjing.trials.result import Result
 from penjing.trials.trial import ORIGINAL, Proposal, Status, Trial
-from penjing.trials.verdicts import verdicts
 from penjing.tune.options import TuneOptions
 from tests import fits
 

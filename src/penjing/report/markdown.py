@@ -7,7 +7,7 @@ from pathlib import Path
 from penjing.files import write_atomically
 from penjing.report.plot import plot
 from penjing.report.table import headings, reasons, rows
-from penjing.trials.promise import TEST
+from penjing.trials.judgement.promise import TEST
 from penjing.trials.result import Result
 
 

@@ -13,8 +13,8 @@ from penjing.runtimes.registry import Entry
 from penjing.targets import REACH, Target, in_words
 from penjing.tools.export import Proof
 from penjing.tools.profile import LayerProfile, NodeProfile
+from penjing.trials.evaluation.saturation import processor_of, warning
 from penjing.trials.result import Result
-from penjing.trials.saturation import processor_of, warning
 from penjing.trials.trial import Status, Trial
 
 

@@ -16,6 +16,7 @@ from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
 from penjing.search.folder import Folder, claimed
+from penjing.search.identity import identity
 from penjing.search.interrupt import Interrupt
 from penjing.search.options import FitOptions, Report
 from penjing.search.preflight import distillable, ready, require_same_run
@@ -27,11 +28,10 @@ from penjing.targets import Target, find_target, require_local
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
-from penjing.trials.evaluator import FileEvaluator
-from penjing.trials.identity import identity
+from penjing.trials.evaluation.evaluator import FileEvaluator
+from penjing.trials.evaluation.saturation import judged_on
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import REPORT, Result
-from penjing.trials.saturation import judged_on
 from penjing.trials.trial import ORIGINAL, Status, Trial
 from penjing.tune.options import TuneOptions
 

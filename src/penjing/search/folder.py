@@ -17,9 +17,9 @@ from pathlib import Path
 from penjing.errors import DiskError, InputError, MachineError, PenjingError
 from penjing.files import TEMPORARY, remove_empty, remove_files, require_writable_folder
 from penjing.runtimes.registry import ENTRIES
-from penjing.trials.files import CANDIDATES, STEM, TRACEBACK
+from penjing.trials.evaluation.files import CANDIDATES, STEM, TRACEBACK
+from penjing.trials.evaluation.networks import NETWORKS
 from penjing.trials.ledger import LEDGER_FILES
-from penjing.trials.networks import NETWORKS
 from penjing.trials.result import RECORD, REPORT, Result
 
 LOCK = ".penjing-lock"

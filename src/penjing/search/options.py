@@ -10,7 +10,7 @@ from pathlib import Path
 from penjing.errors import InputError
 from penjing.search.strategies.quick import Quick
 from penjing.search.study import Strategy
-from penjing.trials.instruments import Instruments
+from penjing.trials.evaluation.instruments import Instruments
 from penjing.trials.result import Result
 
 MOST_SEED = 2**63
@@ -56,7 +56,7 @@ class FitOptions:
     resume: bool = False
     epochs: float | None = None
     strategy: Strategy = field(default_factory=Quick)
-    instruments: Instruments = field(default_factory=lambda: Instruments())
+    instruments: Instruments = field(default_factory=lambda: Instruments())  # the name, for tests
     progress: Progress = lambda *_: None
     report: Report | None = None
 

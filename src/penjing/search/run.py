@@ -12,12 +12,12 @@ from penjing.search.preflight import require_better_than_chance
 from penjing.search.schedule import NoTimeError, Schedule
 from penjing.search.study import Study
 from penjing.tasks.task import Batches
-from penjing.trials.certify import prove
-from penjing.trials.comparison import DISTURBED, is_disturbed, told
 from penjing.trials.contract import Evaluator, Sitting, Watch
+from penjing.trials.evaluation.timing import LATENCY_SECONDS
+from penjing.trials.judgement.certify import prove
+from penjing.trials.judgement.comparison import DISTURBED, is_disturbed, told
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
-from penjing.trials.timing import LATENCY_SECONDS
 from penjing.trials.trial import Extent, Proposal, Status, Trial
 
 OFTEN_DISTURBED = 1.5  # times what timing was meant to take; then the last one is taken twice

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from penjing.trials.contract import StoppedError
-from penjing.trials.instruments import Clock
+from penjing.trials.evaluation.instruments import Clock
 
 LATE = 1.1  # times what was allowed; more is said
 LONGEST = 3  # stages, that are named then

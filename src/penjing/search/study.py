@@ -11,10 +11,10 @@ from penjing.search.schedule import Schedule
 from penjing.search.ways import Way, Ways
 from penjing.targets import Target
 from penjing.trials.contract import Evaluator, Pace, Watch
+from penjing.trials.evaluation.timing import LATENCY_SECONDS
 from penjing.trials.ledger import Ledger
 from penjing.trials.recipe import to_json
 from penjing.trials.result import Result
-from penjing.trials.timing import LATENCY_SECONDS
 from penjing.trials.trial import Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 

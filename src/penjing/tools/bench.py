@@ -20,7 +20,7 @@ from penjing.runtimes.onnx.scan import require_plain
 from penjing.runtimes.registry import runtime_of
 from penjing.tools.inputs import open_file, random_inputs, require_runs, spelled, usable
 from penjing.tools.record import is_ours
-from penjing.trials.saturation import as_json, warning
+from penjing.trials.evaluation.saturation import as_json, warning
 
 
 def bench(

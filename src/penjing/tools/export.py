@@ -40,8 +40,8 @@ from penjing.tasks.overlap import require_apart
 from penjing.tasks.task import Task, as_call
 from penjing.tools.quarantine import admitted
 from penjing.tools.record import RECORD, differences, recorded
-from penjing.trials.divergence import require_parity
-from penjing.trials.saturation import as_json, judged_on
+from penjing.trials.evaluation.divergence import require_parity
+from penjing.trials.evaluation.saturation import as_json, judged_on
 
 PRECISIONS = ("float32", "float16", "int8", "int8-weights")
 

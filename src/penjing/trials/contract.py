@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from penjing.contract import Array, Json, Latency
-from penjing.trials.promise import Promise
+from penjing.trials.judgement.promise import Promise
 from penjing.trials.trial import Proposal, Trial
 from penjing.tune.options import TuneOptions
 

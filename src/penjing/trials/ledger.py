@@ -20,7 +20,7 @@ from penjing.files import remove_files, write_atomically
 from penjing.runtimes.registry import find_runtime
 from penjing.strict_json import parse
 from penjing.trials.candidate import Candidate
-from penjing.trials.promise import Promise
+from penjing.trials.judgement.promise import Promise
 from penjing.trials.result import REPORT, Result, require_within
 from penjing.trials.trial import Status, Trial
 from penjing.trials.view import PROVEN, View, view_of

@@ -36,7 +36,7 @@ class Result:
         test_looks: how many candidates were tested, see `certify.prove`.
         certified_by: the data whose bound decides that a file may be delivered, `"test"` or
             `"validation"`, see `promise.promise`.
-        identity: hashes of what it was begun with, see `penjing.trials.identity`.
+        identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
     """
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from penjing.contract import Drop, Json, Latency
 from penjing.trials.candidate import Candidate
-from penjing.trials.choice import choose, with_pareto
-from penjing.trials.promise import Promise
+from penjing.trials.judgement.choice import choose, with_pareto
+from penjing.trials.judgement.promise import Promise
+from penjing.trials.judgement.verdicts import verdicts
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
-from penjing.trials.verdicts import verdicts
 
 PROVEN = ("best", "reason", "test_score", "test_baseline", "test_looks", "notes")
 """Of a result, what the test data decides."""

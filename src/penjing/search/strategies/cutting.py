@@ -11,9 +11,9 @@ from penjing.search.strategies.rounding import Asking, Recipe, Rounding
 from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.targets import Target
-from penjing.trials.choice import is_faster
-from penjing.trials.comparison import is_disturbed, told
 from penjing.trials.contract import Pace
+from penjing.trials.judgement.choice import is_faster
+from penjing.trials.judgement.comparison import is_disturbed, told
 from penjing.trials.recipe import to_json
 from penjing.trials.trial import Proposal, Status, Trial
 

@@ -9,8 +9,8 @@ from penjing.search.strategies.cutting import CUTS, MOST_EPOCHS, Cutting
 from penjing.search.strategies.rounding import Asking, Rounding
 from penjing.search.study import Proposals, Study
 from penjing.search.ways import Way
-from penjing.trials.choice import choose
 from penjing.trials.contract import Pace
+from penjing.trials.judgement.choice import choose
 from penjing.trials.trial import ORIGINAL, Status
 
 FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float

@@ -9,7 +9,7 @@ from penjing.contract import Latency
 from penjing.passes import Equalize, Gptq, Pass, Quantize
 from penjing.search.study import Study
 from penjing.search.ways import Way
-from penjing.trials.choice import betters, choose, eligible, is_faster
+from penjing.trials.judgement.choice import betters, choose, eligible, is_faster
 from penjing.trials.trial import Proposal, Status, Trial
 
 Recipe = tuple[Pass, ...]

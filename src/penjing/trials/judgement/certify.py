@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from penjing.contract import Array, Drop
 from penjing.measure.scores import drop
-from penjing.trials.choice import choose
-from penjing.trials.promise import MOST_LOOKS, VALIDATION
+from penjing.trials.judgement.choice import choose
+from penjing.trials.judgement.promise import MOST_LOOKS, VALIDATION
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 

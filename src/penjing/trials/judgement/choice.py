@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from penjing.trials.comparison import compared, tie
+from penjing.trials.judgement.comparison import compared, tie
 from penjing.trials.trial import Status, Trial
 
 

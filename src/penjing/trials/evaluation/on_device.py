@@ -14,7 +14,7 @@ from penjing.measure.there import measure_there
 from penjing.network import Network
 from penjing.runtimes.interface import in_order
 from penjing.tasks.data import cut
-from penjing.trials.files import Loaded
+from penjing.trials.evaluation.files import Loaded
 from penjing.trials.trial import Trial
 
 SAMPLES_THERE, JOBS_THERE = 64, 4  # at most, that a device runs for parity

@@ -14,7 +14,7 @@ from penjing.network import Network, restore, save
 from penjing.passes import Tune
 from penjing.tasks.task import Task
 from penjing.trials.candidate import hash_of
-from penjing.trials.instruments import Clock
+from penjing.trials.evaluation.instruments import Clock
 from penjing.trials.recipe import from_json
 
 NETWORKS = "networks"

@@ -12,8 +12,8 @@ from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
 from penjing.measure.there import There, measure_there
 from penjing.runtimes.interface import in_order
-from penjing.trials.files import Loaded
-from penjing.trials.instruments import Instruments
+from penjing.trials.evaluation.files import Loaded
+from penjing.trials.evaluation.instruments import Instruments
 
 LATENCY_SECONDS = 3.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penjing.contract import Json, Latency, Measurement
-from penjing.trials.comparison import Comparison, compared
+from penjing.trials.judgement.comparison import Comparison, compared
 from penjing.trials.recipe import undemanded
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial

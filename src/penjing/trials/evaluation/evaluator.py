@@ -29,16 +29,16 @@ from penjing.tasks.batches import number_of_batches, number_of_samples
 from penjing.tasks.data import cut, first
 from penjing.tasks.task import Batches, Task
 from penjing.trials.contract import Pace, Sitting, StoppedError, Watch
-from penjing.trials.divergence import require_parity
-from penjing.trials.files import TRACEBACK, Files, Loaded
-from penjing.trials.float_layers import slower_layers
-from penjing.trials.instruments import Instruments
-from penjing.trials.networks import Networks
-from penjing.trials.on_device import JOBS_THERE, SAMPLES_THERE, agreement
-from penjing.trials.promise import MOST_LOOKS, Promise, promise
+from penjing.trials.evaluation.divergence import require_parity
+from penjing.trials.evaluation.files import TRACEBACK, Files, Loaded
+from penjing.trials.evaluation.float_layers import slower_layers
+from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.evaluation.networks import Networks
+from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
+from penjing.trials.evaluation.saturation import as_json
+from penjing.trials.evaluation.timing import LATENCY_SECONDS, Here, OnDevice, Timing
+from penjing.trials.judgement.promise import MOST_LOOKS, Promise, promise
 from penjing.trials.recipe import from_json
-from penjing.trials.saturation import as_json
-from penjing.trials.timing import LATENCY_SECONDS, Here, OnDevice, Timing
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import step_seconds

@@ -10,7 +10,7 @@ from penjing.contract import Artifact, Latency
 from penjing.network import Network
 from penjing.network.graph.layers import LAYERS
 from penjing.runtimes.contract import Runtime
-from penjing.trials.instruments import Instruments
+from penjing.trials.evaluation.instruments import Instruments
 
 REPEATS = 5
 MARGIN = 1.1  # times the float layer's, at least

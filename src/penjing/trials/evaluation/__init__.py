@@ -1,0 +1,1 @@
+"""Evaluation: candidates made into files, and what is measured on them."""
