@@ -59,7 +59,7 @@ def main() -> None:
         for name in runtimes:
             runtime = find_runtime(name)
             float32 = capture(task.model, task.example)
-            int8 = Quantize(**runtime.demands)(float32, task)
+            int8 = Quantize(**runtime.constraints)(float32, task)
             for precision, network in (("float32", float32), ("int8", int8)):
                 rows.append(
                     compared(runtime, network, task, root, Path(scratch), options.images)

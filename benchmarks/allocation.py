@@ -6,7 +6,7 @@
 ResNet-20 and ResNet-56 on the lossless CIFAR-10 images, cut to a share of the MACs and compensated
 on 512 images without labels; the inner axes of the blocks only, and all axes. The last two rows
 show what the allocation's loss owes to its logarithm and to its weights. With --latency, what a
-table of ResNet-20's layers foretells, and the latency of the files, on one thread.
+table of ResNet-20's layers predicts, and the latency of the files, on one thread.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from data_folder import data_folder
 from kept_without_tuning import SAMPLES, accuracy, cifar_task
 
 from penjing.errors import InputError
-from penjing.measure.prices import price_of_macs
+from penjing.measure.cost_model import cost_in_macs
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, PruneChannels
 from penjing.passes.structure import budget
 from penjing.passes.structure.budget import Budget
 from penjing.targets import this_machine
 from penjing.tasks.task import Task
-from penjing.tools.latency_table import latency_table, require_foretold
+from penjing.tools.latency_table import latency_table, require_predicted
 
 Row = dict[str, Any]
 LATENCY_SHARES = (0.8, 0.7, 0.6, 0.5)
@@ -52,12 +52,12 @@ def without_weights(scores: torch.Tensor, counts: list[int], weights: int) -> li
 
 def cuts(network: Network, task: Task, share: float, skip: tuple[str, ...]) -> Iterator[Any]:
     """(method, cut network), all within the share of MACs."""
-    price = price_of_macs(find_axes(network)).total({})
+    cost_model = cost_in_macs(find_axes(network)).total({})
     ratio = 0.0
     for criterion in ("l2", "fisher", "taylor"):
         while True:
             equal = PruneChannels(ratio, criterion, skip=skip)(network, task)  # type: ignore[arg-type]
-            if price_of_macs(find_axes(equal)).total({}) <= share * price:
+            if cost_in_macs(find_axes(equal)).total({}) <= share * cost_model:
                 break
             ratio += 1 / 128
         yield f"equal, {criterion}", equal
@@ -78,12 +78,12 @@ def skipped(network: Network, axes: str) -> tuple[str, ...]:
 
 def by_macs(task: Task, share: float) -> Iterator[Row]:
     network = capture(task.model, task.example)
-    whole = price_of_macs(find_axes(network)).total({})
+    whole = cost_in_macs(find_axes(network)).total({})
     for axes in ("inner", "all"):
         for method, cut in cuts(network, task, share, skipped(network, axes)):
             yield {
                 "model": task.name, "axes": axes, "method": method,
-                "macs_left": round(price_of_macs(find_axes(cut)).total({}) / whole, 4),
+                "macs_left": round(cost_in_macs(find_axes(cut)).total({}) / whole, 4),
                 "accuracy": round(accuracy(Compensate(SAMPLES)(cut, task), task), 2),
             }  # fmt: skip
 
@@ -93,20 +93,20 @@ def by_latency(task: Task) -> Iterator[Row]:
     for axes in ("inner", "all"):
         skip = skipped(network, axes)
         table = latency_table(network, this_machine(), skip, MULTIPLE)
-        whole = table.price(find_axes(network)).total({})
+        whole = table.cost_model(find_axes(network)).total({})
         for share in LATENCY_SHARES:
             within = Budget("latency", share, table)
             prune = PruneChannels(skip=skip, multiple=MULTIPLE, budget=within)
             row: Row = {"model": task.name, "axes": axes, "method": f"latency {share:.0%}"}
             try:
                 cut = prune(network, task)
-                found = require_foretold(table, network, cut)
+                found = require_predicted(table, network, cut)
             except InputError as error:
                 yield row | {"refused": str(error)}
                 continue
-            foretold = table.price(find_axes(cut)).total({}) / whole
+            predicted = table.cost_model(find_axes(cut)).total({}) / whole
             yield row | {
-                "foretold": round(foretold, 3), "measured": round(found.ratio, 3),
+                "predicted": round(predicted, 3), "measured": round(found.ratio, 3),
                 "disturbed": found.disturbed,
                 "accuracy": round(accuracy(Compensate(SAMPLES)(cut, task), task), 2),
             }  # fmt: skip

@@ -58,7 +58,7 @@ def sparse(network: Network, share: float) -> Network:
 def variants(task: Task) -> Iterator[tuple[str, Network]]:
     """The network as it is, with half the channels, and with a fifth of the weights; in int8."""
     network = capture(task.model, task.example)
-    quantize = Quantize(**EthosU.demands)
+    quantize = Quantize(**EthosU.constraints)
     yield "int8", quantize(network, task)
     pruned = PruneChannels(1 - KEEP, multiple=8)(network, task)
     yield f"int8, {KEEP:.0%} of channels", quantize(pruned, task)

@@ -119,7 +119,7 @@ def measured(runtime: Runtime, precision: str, task: Task, path: Path) -> tuple[
     """The network's file in a precision, loaded, and what it is."""
     network = capture(task.model, task.example)
     if precision == "int8":
-        network = Quantize(samples=SAMPLES, **runtime.demands)(network, task)
+        network = Quantize(samples=SAMPLES, **runtime.constraints)(network, task)
     floats = "float32" if precision == "int8" else precision
     file = runtime.lower(network, path, floats)
     session = runtime.load(file, CORES)

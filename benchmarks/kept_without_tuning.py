@@ -162,7 +162,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axes.set_title(model)
         axes.set_xlabel("share of inner channels removed")
         axes.set_ylabel("accuracy, %")
-        axes.grid(alpha=0.3)
+        axes.qparams(alpha=0.3)
         axes.legend()
     figure.savefig(path)
 

@@ -502,8 +502,8 @@ def discriminator() -> tuple[nn.Module, Any]:
 
 def _spatial_transformer(self: Net, x: Tensor) -> Tensor:
     theta = self.locate(x).view(-1, 2, 3)
-    grid = F.affine_grid(theta, [x.shape[0], 3, 32, 32], align_corners=False)
-    return self.rest(F.grid_sample(self.first(x), grid, align_corners=False))
+    qparams = F.affine_grid(theta, [x.shape[0], 3, 32, 32], align_corners=False)
+    return self.rest(F.grid_sample(self.first(x), qparams, align_corners=False))
 
 
 def spatial_transformer() -> tuple[nn.Module, Any]:

@@ -36,7 +36,7 @@ def rows_of(task: Task) -> list[dict[str, Any]]:
         for precision in ("int8", "float16"):
             lowered = network
             if precision == "int8":
-                lowered = Quantize(samples=SAMPLES, **runtime.demands)(network, task)
+                lowered = Quantize(samples=SAMPLES, **runtime.constraints)(network, task)
             with tempfile.TemporaryDirectory() as folder:
                 floats = "float32" if precision == "int8" else precision
                 file = runtime.lower(lowered, Path(folder) / f"model{runtime.ending}", floats)

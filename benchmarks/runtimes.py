@@ -94,7 +94,7 @@ def main() -> None:
 def rows_of(name: str, task: Task, runtime: Runtime, seconds: float, draws: int) -> list[Row]:
     """One row each for fp32, the peer's int8 and ours."""
     network = capture(task.model, task.example)
-    quantized = Quantize(samples=SAMPLES, **runtime.demands)(network, task)
+    quantized = Quantize(samples=SAMPLES, **runtime.constraints)(network, task)
     rows: dict[str, Row] = {}
     sessions: dict[str, Session] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +134,7 @@ def _scores_of_draw(network: Network, task: Task, runtime: Runtime, draw: int) -
     """Right or wrong for each test image by either int8 file, calibrated on other inputs."""
     picked = np.random.default_rng(draw).choice(len(task.train.x), SAMPLES, replace=False)
     other = replace(task, train=task.train.subset(picked))
-    quantized = Quantize(samples=SAMPLES, **runtime.demands)(network, other)
+    quantized = Quantize(samples=SAMPLES, **runtime.constraints)(network, other)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         ours = runtime.load(runtime.lower(quantized, place / f"ours{runtime.ending}"))

@@ -86,8 +86,8 @@ def _rooted(code: str) -> Change:
     """Code as the root of a value, in a folder of which all else is sound."""
 
     def made(folder: Path, seed: Seed) -> None:
-        grid = {"scale": 0.1, "zero_point": 0, "low": 0, "high": 255, "root": code}
-        edit = {"edit": "fake_quantize", "activations": {"relu": grid}, "weights": {}}
+        qparams = {"scale": 0.1, "zero_point": 0, "low": 0, "high": 255, "root": code}
+        edit = {"edit": "fake_quantize", "activations": {"relu": qparams}, "weights": {}}
         weights = safetensors.torch.save(dict(seed.original.state_dict()))
         plan = seed.record()["plans"][0] | {"edits": [edit]}
         record = seed.record() | {"plans": [plan], "weights_sha256": sha256_of(weights)}

@@ -48,7 +48,7 @@ def made(runtime: Runtime, folder: Path) -> list[Path]:
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4)]
     task = Task(Net().eval(), batches[0][0][:2], batches, batches)
     network = capture(task.model, task.example)
-    rounded = Quantize(samples=8, **runtime.demands)(network, task)
+    rounded = Quantize(samples=8, **runtime.constraints)(network, task)
     return [
         runtime.lower(one, folder / f"{name}{runtime.ending}").path
         for name, one in (("float", network), ("int8", rounded))

@@ -18,7 +18,7 @@ from torch import nn
 from penjing.contract import Array, Artifact, Input, Latency, Placement, Session, as_arrays
 from penjing.files import sha256_of, write_atomically
 from penjing.network import Network, restore, save
-from penjing.network.edits.fake_quantize import grids
+from penjing.network.edits.fake_quantize import qparams_in
 from penjing.runtimes import registry
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import Entry
@@ -78,7 +78,7 @@ class Told:
         """Layers of the original take 1, those of every other file 2 if they are slow."""
         if not self.slow:
             return {}
-        quantized = any(True for _ in grids(Direct.networks[artifact.sha256]))
+        quantized = any(True for _ in qparams_in(Direct.networks[artifact.sha256]))
         return dict.fromkeys(self.slow, 2.0 if quantized else 1.0)
 
 
@@ -95,7 +95,7 @@ class Direct(Runtime):
     store: ClassVar[tuple[Path, Task] | None] = None
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
-        kind = np.dtype(np.int8 if any(True for _ in grids(network)) else floats)
+        kind = np.dtype(np.int8 if any(True for _ in qparams_in(network)) else floats)
         peak = max(float(one.detach().abs().max()) for one in network.parameters()) / 127
         unit = peak if kind == np.int8 else 1.0
         parts = [

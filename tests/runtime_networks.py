@@ -105,14 +105,16 @@ def like(example: Any, samples: int) -> Any:
     return torch.randn(samples, *example.shape[1:])
 
 
-def network_of(name: str, quantized: bool, **demands: Any) -> tuple[Network, Any]:
+def network_of(name: str, quantized: bool, **constraints: Any) -> tuple[Network, Any]:
     """The captured network, int8 if wanted, as a runtime demands it, and 16 samples."""
     torch.manual_seed(0)
     make, example = NETWORKS[name]
     batches = [(like(example, 16), torch.arange(16) % 2) for _ in range(4)]
     task = Task(make().eval(), like(example, 2), batches, batches)
     network = capture(task.model, task.example)
-    return (Quantize(samples=64, **demands)(network, task) if quantized else network), batches[0][0]
+    return (Quantize(samples=64, **constraints)(network, task) if quantized else network), batches[
+        0
+    ][0]
 
 
 def made_once(runtime: Runtime, folder: Path) -> Maker:
@@ -120,7 +122,7 @@ def made_once(runtime: Runtime, folder: Path) -> Maker:
 
     @functools.cache
     def make(name: str, quantized: bool) -> Made:
-        network, inputs = network_of(name, quantized, **runtime.demands)
+        network, inputs = network_of(name, quantized, **runtime.constraints)
         path = folder / f"{name}{quantized}{runtime.ending}"
         return network, inputs, runtime.lower(network, path)
 

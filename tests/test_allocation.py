@@ -1,4 +1,4 @@
-"""Allocation: prices are what is counted after the cut, and budgets are kept, tightly."""
+"""Allocation: cost models are what is counted after the cut, and budgets are kept, tightly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import nn
 
 from penjing.contract import Plan
 from penjing.errors import InputError
+from penjing.measure.cost_model import CostModel, cost_in_macs, cost_in_params
 from penjing.measure.costs import costs
 from penjing.measure.latency_table import LatencyTable, interpolated, require_additive
-from penjing.measure.prices import PriceList, price_of_macs, price_of_params
 from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import PruneChannels
 from penjing.passes.structure.budget import Budget
@@ -55,11 +55,11 @@ def _by_hand(first: Mapping[int, float]) -> LatencyTable:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_prices_are_what_is_counted_after_the_cut(name: str) -> None:
+def test_cost_models_are_what_is_counted_after_the_cut(name: str) -> None:
     model, x = build(name)
     network = capture(model, x[:2])
     axes = find_axes(network)
-    macs, params = price_of_macs(axes), price_of_params(axes)
+    macs, params = cost_in_macs(axes), cost_in_params(axes)
     assert (macs.total({}), params.total({})) == _counted(network)
     draw = random.Random(name)
     for _ in range(3):
@@ -84,16 +84,16 @@ def test_budgets_are_kept_and_tight(name: str, multiple: int, what: str) -> None
     which = 0 if what == "macs" else 1
     assert _counted(cut)[which] <= 0.6 * _counted(network)[which]
     axes = find_axes(network)
-    price: PriceList = (price_of_macs if what == "macs" else price_of_params)(axes)
-    counts = {**price.sizes, **{key: len(one) for key, one in plan.edits[0]["axes"].items()}}
-    assert price.total(counts) == _counted(cut)[which]
+    cost_model: CostModel = (cost_in_macs if what == "macs" else cost_in_params)(axes)
+    counts = {**cost_model.sizes, **{key: len(one) for key, one in plan.edits[0]["axes"].items()}}
+    assert cost_model.total(counts) == _counted(cut)[which]
     widths = Widths(0.0, multiple=multiple)
     for key, one in axes.free.items():
         choices = widths.choices(one.size, math.ceil(one.size / 10))
         assert counts[key] in choices
         if counts[key] < one.size:
             larger = choices[choices.index(counts[key]) - 1]
-            assert price.total({**counts, key: larger}) > 0.6 * price.total({})
+            assert cost_model.total({**counts, key: larger}) > 0.6 * cost_model.total({})
 
 
 def test_ratios_differ_where_importance_does() -> None:
@@ -114,7 +114,7 @@ def test_greedy_steps_come_near_the_best_choice() -> None:
     axes = find_axes(network)
     torch.manual_seed(1)
     scores = {name: torch.rand(4) for name in ("0", "2")}
-    price = price_of_macs(axes)
+    cost_model = cost_in_macs(axes)
 
     def lost(counts: Mapping[str, int]) -> float:
         shares = {k: one.sort(descending=True).values.cumsum(0) for k, one in scores.items()}
@@ -122,7 +122,7 @@ def test_greedy_steps_come_near_the_best_choice() -> None:
 
     for share in (0.3, 0.5, 0.7, 0.9):
         pairs = [{"0": a, "2": b} for a in range(1, 5) for b in range(1, 5)]
-        fit = [one for one in pairs if price.total(one) <= share * price.total({})]
+        fit = [one for one in pairs if cost_model.total(one) <= share * cost_model.total({})]
         found = Budget("macs", share).counts(axes, scores, Widths(0.0))
         assert lost(found) <= 1.2 * min(lost(one) for one in fit)
 
@@ -213,13 +213,13 @@ def test_a_table_that_does_not_add_up_is_refused() -> None:
     model, x = build("plain_cnn")
     other = find_axes(capture(model, x[:2]))
     with pytest.raises(InputError, match=r"of another network: it has a layer '0'"):
-        _by_hand({4: 1.0}).price(other)
+        _by_hand({4: 1.0}).cost_model(other)
     wrong = LatencyTable("by hand", "none", (("0", 4, 4, 1.0), ("0", 4, 1, 1e3)))
     network = _small()
     keep = {"edit": "shrink", "axes": {"0": [0]}}
     cut = carry_out(network, Plan("cut", {}, (keep,)))
     with pytest.raises(InputError, match=r"layers add up to .* ms for the cut, measured"):
-        search.require_foretold(wrong, network, cut, seconds=0.05)
+        search.require_predicted(wrong, network, cut, seconds=0.05)
 
 
 def test_a_measured_table_has_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, restore, save
-from penjing.network.edits.fake_quantize import unrounded, weight_grids
+from penjing.network.edits.fake_quantize import unrounded, weight_qparams
 from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes import CorrectBias, Equalize, Quantize
 from penjing.tasks.task import Task
@@ -51,7 +51,7 @@ def mean_errors(network: Network, before: Network, task: Task) -> dict[str, floa
     batches = [x for x, _ in task.train]
     float_, rounded = ActivationCache(unrounded(before), batches), ActivationCache(network, batches)
     found = {}
-    for node in weight_grids(network):
+    for node in weight_qparams(network):
         want, have = torch.cat(float_.value_of(node.name)), torch.cat(rounded.value(node))
         dims = [one for one in range(want.dim()) if one != 1]
         error = (want - have).mean(dims).abs().max() / want.abs().mean()
@@ -72,7 +72,7 @@ def test_layers_without_a_bias_get_one() -> None:
     network, task = quantized(bias=False)
     plan = CorrectBias().plan(network, task)
     assert plan.summary == "biases of 3 layers corrected on 512 samples, 3 of them new"
-    assert plan.edits[0]["layers"] == [node.name for node in weight_grids(network)]
+    assert plan.edits[0]["layers"] == [node.name for node in weight_qparams(network)]
     assert CorrectBias().plan(CorrectBias()(network, task), task).edits == ()
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import grids
+from penjing.network.edits.fake_quantize import qparams_in
 from penjing.network.edits.fold import split_silu
 from penjing.network.lowering.as_convolutions import write_as_convolutions
 from penjing.passes.rounding.places import CLAMPS
@@ -63,7 +63,7 @@ def test_networks_stay_near(name: str) -> None:
 
 def test_what_is_bounded_has_the_grid_of_its_kernels() -> None:
     network = _rounded(Gated(), torch.zeros(2, 3, 8, 8), split_silu=True)
-    gates = [one for one in grids(network) if "sigmoid" in str(one.source.target)]
+    gates = [one for one in qparams_in(network) if "sigmoid" in one.source_name]
     found = {(one.source.target, network.tensor(one.scale).item(), one.zero_point) for one in gates}
     steps = torch.tensor(1 / 256), torch.tensor(1 / 255)
     sigmoid, hard = aten.sigmoid.default, aten.hardsigmoid.default

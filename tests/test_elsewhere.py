@@ -16,7 +16,7 @@ from penjing.contract import Artifact, Drop, Latency, Measurement
 from penjing.errors import MachineError
 from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import value_grids
+from penjing.network.edits.fake_quantize import value_qparams
 from penjing.runtimes import registry
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.registry import Entry
@@ -85,14 +85,14 @@ def _fit(out: Path) -> Result:
 def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demands = {"outputs": True}
-    monkeypatch.setattr(Twin, "demands", demands)
+    constraints = {"outputs": True}
+    monkeypatch.setattr(Twin, "constraints", constraints)
     result = _fit(tmp_path / "out")
     found = {one.title: one for one in result.trials}
     for base in ("original", "int8"):
         mine, usual = found[f"{base} in twin"], result.find(base)
         assert mine.runtime == "twin"
-        rounding = demands if base == "int8" else {}
+        rounding = constraints if base == "int8" else {}
         steps = [{**step, **rounding} for step in usual.candidate.recipe]
         assert list(mine.candidate.recipe) == steps
         if not rounding:  # else it is another file
@@ -110,7 +110,7 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
 def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_demands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Another, "demands", {"symmetric": True})
+    monkeypatch.setattr(Another, "constraints", {"symmetric": True})
     only(monkeypatch, Direct, Another)
     told = Told(lambda name: 0.5 if name == "int8 in another" else 0.4 if "+" in name else 1.0)
     result = fit(
@@ -122,9 +122,9 @@ def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_demands(
     ]  # fmt: skip
     assert both.candidate.recipe[-1]["symmetric"]
     assert not result.find("int8").candidate.recipe[-1]["symmetric"]
-    grids = value_grids(Direct.networks[str(both.sha256)])
-    assert grids
-    assert all(grid.zero_point == 128 for grid in grids)
+    qparams_in = value_qparams(Direct.networks[str(both.sha256)])
+    assert qparams_in
+    assert all(qparams.zero_point == 128 for qparams in qparams_in)
     plain = result.find("prune 25 %")  # which gains nothing in another
     assert plain.candidate.recipe == both.candidate.recipe[:-1]
 
@@ -207,7 +207,7 @@ def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
 def test_a_fit_is_made_in_the_targets_first_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Twin, "demands", {"symmetric": True})
+    monkeypatch.setattr(Twin, "constraints", {"symmetric": True})
     there = replace(this_machine(), runtimes=("twin",))
     monkeypatch.setattr("penjing.search.fit.find_target", lambda _: there)
     result = _fit(tmp_path / "out")

@@ -73,7 +73,7 @@ def test_every_operator_runs_on_the_npu(
 
 
 def test_gates_run_on_the_npu_too(tmp_path: Path) -> None:
-    network, inputs = network_of("gated", True, **EthosU.demands)
+    network, inputs = network_of("gated", True, **EthosU.constraints)
     made = EthosU().lower(network, tmp_path / "a_vela.tflite")
     places = EthosU().placement(made)
     assert {one.unit for one in places} == {"npu"}

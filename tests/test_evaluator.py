@@ -12,7 +12,7 @@ from penjing import cli
 from penjing.contract import Artifact
 from penjing.errors import BugError
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import grids
+from penjing.network.edits.fake_quantize import qparams_in
 from penjing.passes import PruneChannels, Quantize, Tune
 from penjing.trials.evaluation.networks import Networks
 from penjing.trials.recipe import to_json
@@ -27,7 +27,7 @@ def _raising(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Let whatever is quantized raise while it is lowered."""
 
     def lower(self: Direct, network: Network, path: Path, floats: str = "float32") -> Artifact:
-        if any(True for _ in grids(network)):
+        if any(True for _ in qparams_in(network)):
             raise error
         return whole(self, network, path, floats)
 

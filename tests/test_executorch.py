@@ -12,7 +12,7 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.network.lowering.integers import Form, with_integers
 from penjing.passes.rounding.quantize import Quantize
 from penjing.targets import find_target
@@ -54,7 +54,7 @@ def test_integers_are_computed_in_integers(name: str, made: Maker) -> None:
     run = [one.operator for one in ExecuTorch().placement(artifact) if one.unit == "xnnpack"]
     layers = [one.split()[1] for one in run if one.startswith(("Conv2d", "FullyConnected"))]
     subsampling = name == "small"
-    assert layers == ["qint8"] * (len(weight_grids(network)) + subsampling)
+    assert layers == ["qint8"] * (len(weight_qparams(network)) + subsampling)
 
 
 def test_what_xnnpack_takes_and_what_is_left(made: Maker) -> None:
@@ -126,7 +126,7 @@ def test_parts_on_unlike_grids_and_scales_below_zero(tmp_path: Path) -> None:
     batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 2) for _ in range(4)]
     task = Task(Joined().eval(), batches[0][0][:2], batches, batches)
     network = Quantize(weights=4, ends=4)(capture(task.model, task.example), task)
-    assert any((network.tensor(one.scale) < 0).any() for one in weight_grids(network).values())
+    assert any((network.tensor(one.scale) < 0).any() for one in weight_qparams(network).values())
     artifact = ExecuTorch().lower(network, tmp_path / "a.pte")
     assert gap(network, ExecuTorch().load(artifact), batches[0][0]) < 1e-4
     operators = {one.operator for one in ExecuTorch().placement(artifact)}

@@ -112,7 +112,7 @@ def _rounded(model: nn.Module) -> tuple[Network, Task]:
     torch.manual_seed(0)
     batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(4)]
     task = Task(model.eval(), batches[0][0][:2], batches, batches)
-    options = getattr(model, "options", ExecuTorchEthosU.demands)
+    options = getattr(model, "options", ExecuTorchEthosU.constraints)
     return Quantize(samples=64, **options)(capture(task.model, task.example), task), task
 
 

@@ -9,7 +9,7 @@ from penjing.arith.quantizer import quantized, weight_ends, weight_scales
 from penjing.arith.rounding import rounded_in_turn
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.passes import Gptq, Quantize
 from tests.rounding import error, task_of
 
@@ -30,13 +30,13 @@ def test_weights_stay_on_the_grid(group: int | None) -> None:
         capture(task.model, task.example), task
     )
     found = Gptq(64)(few, task)
-    for grid in weight_grids(found).values():
-        weight, scale = found.tensor(str(grid.source.target)), found.tensor(grid.scale)
+    for qparams in weight_qparams(found).values():
+        weight, scale = found.tensor(qparams.source_name), found.tensor(qparams.scale)
         steps = (weight.reshape(*scale.shape, -1) / scale.unsqueeze(-1)).detach()
         torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
-        assert grid.low <= steps.round().min()
-        assert steps.round().max() <= grid.high
-        assert torch.equal(scale, few.tensor(grid.scale))
+        assert qparams.low <= steps.round().min()
+        assert steps.round().max() <= qparams.high
+        assert torch.equal(scale, few.tensor(qparams.scale))
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

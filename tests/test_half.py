@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from penjing.contract import Artifact, as_arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx.export import to_onnx
@@ -106,7 +106,7 @@ def test_integer_weights_take_a_quarter_and_are_the_networks_own(
     network, inputs, artifact = lower(runtime, name, "int8-weights")
     one, real = find_runtime(runtime), lower(runtime, name, "float32")[2]
     bytes_of_real, found = (_weight_bytes(one, file) for file in (real, artifact))
-    weights = [network.tensor(str(one.source.target)) for one in weight_grids(network).values()]
+    weights = [network.tensor(one.source_name) for one in weight_qparams(network).values()]
     saved = 3 * sum(one.numel() for one in weights)
     channels = sum(len(one) for one in weights)
     assert found <= bytes_of_real - saved + 9 * channels + 64  # a scale, and a zero or a bias

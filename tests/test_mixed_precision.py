@@ -15,7 +15,7 @@ from penjing.arith.knapsack import choose
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.passes import MixedPrecision, Quantize
 from penjing.passes.rounding.sensitivity import sensitivities
 from penjing.runtimes.onnx.profile import weight_bytes
@@ -61,8 +61,8 @@ def network(task: Task) -> Network:
 
 
 def _bits(network: Network) -> dict[str, int]:
-    found = weight_grids(network).items()
-    return {str(layer.meta["layer"]): grid.bits for layer, grid in found}
+    found = weight_qparams(network).items()
+    return {str(layer.meta["layer"]): qparams.bits for layer, qparams in found}
 
 
 def _reasons(plan: Plan) -> list[str]:
@@ -91,21 +91,21 @@ def test_one_width_for_all_is_what_quantize_does(network: Network, task: Task, b
 
 
 @pytest.mark.parametrize("loss", ["kl", "squares"])
-def test_the_file_takes_the_bytes_that_were_foretold(
+def test_the_file_takes_the_bytes_that_were_predicted(
     network: Network, task: Task, loss: Any, tmp_path: Path
 ) -> None:
     """All that differs between two files is what the layers' weights take."""
-    sizes, foretold = [], []
+    sizes, predicted = [], []
     for share in (0.1, 0.2):
         one = MixedPrecision(bytes=share, samples=32, loss=loss)
         plan = one.plan(network, task)
         made = one.apply(network, plan, task)
         file = OnnxRuntime().lower(made, tmp_path / f"{share}.onnx")
         sizes.append(weight_bytes(file.path))
-        foretold.append(int(plan.summary.split(" bits: ")[1].split()[0]))
+        predicted.append(int(plan.summary.split(" bits: ")[1].split()[0]))
         assert len(_reasons(plan)) == len(_bits(made)) == 4
     shared = 16  # what the unpacking function reads besides, once for each width
-    assert abs((sizes[1] - sizes[0]) - (foretold[1] - foretold[0])) <= 5 * shared
+    assert abs((sizes[1] - sizes[0]) - (predicted[1] - predicted[0])) <= 5 * shared
 
 
 def test_uniform_bytes_are_those_of_quantize(network: Network, task: Task, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 def test_integers_are_the_networks_and_run_on_the_unit(
     runtime: OnProvider, name: str, tmp_path: Path
 ) -> None:
-    network, inputs = network_of(name, True, **runtime.demands)
+    network, inputs = network_of(name, True, **runtime.constraints)
     artifact = runtime.lower(network, tmp_path / f"a{runtime.ending}")
     session = runtime.load(artifact)
     assert gap(network, session, first(inputs, 3)) < 0.15
@@ -98,7 +98,7 @@ def test_tensorrt_gets_grids_without_a_zero_point(tmp_path: Path) -> None:
     runtime, target = OnTensorRt(), find_target("jetson-orin-nano")
     uneven, _ = network_of("small", True)
     assert "zero point" in runtime.problems(uneven, target)[0]
-    even, inputs = network_of("small", True, **runtime.demands)
+    even, inputs = network_of("small", True, **runtime.constraints)
     assert not runtime.problems(even, target)
     path = runtime.lower(even, tmp_path / "a.onnx").path
     graph = onnx.load(path).graph

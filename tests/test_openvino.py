@@ -10,7 +10,7 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.passes.rounding.quantize import Quantize
 from penjing.targets import find_target
 from penjing.tasks.task import Task
@@ -50,7 +50,7 @@ def test_integers_are_computed_in_integers(name: str, made: Maker) -> None:
     assert gap(network, OpenVino().load(artifact), inputs) < 0.1
     run = [one.operator.split() for one in OpenVino().placement(artifact)]
     layers = [number for kind, number in run if kind in ("Convolution", "FullyConnected")]
-    assert len(layers) == len(weight_grids(network))
+    assert len(layers) == len(weight_qparams(network))
     assert set(layers) <= {"u8", "i8"}
     joined = [number for kind, number in run if kind == "Concatenation"]
     assert len(joined) == {"chained": 2, "token": 1}.get(name, 0)

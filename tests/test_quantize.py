@@ -14,7 +14,7 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE, fake_quantize
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
-from penjing.network.edits.fake_quantize import grids, value_grids, weight_grids
+from penjing.network.edits.fake_quantize import qparams_in, value_qparams, weight_qparams
 from penjing.network.graph.layers import LAYERS
 from penjing.network.lowering.integers import Form, with_integers
 from penjing.passes.rounding import places
@@ -104,12 +104,14 @@ def test_weights_have_no_more_levels_than_bits_can_tell(
     network: Network, task: Task, bits: int
 ) -> None:
     quantized = Quantize(weights=bits, ends=2, activations=bits)(network, task)
-    for grid in weight_grids(quantized).values():
+    for qparams in weight_qparams(quantized).values():
         weight = fake_quantize(
-            quantized.tensor(str(grid.source.target)), quantized.tensor(grid.scale), *grid.integers
+            quantized.tensor(qparams.source_name),
+            quantized.tensor(qparams.scale),
+            *qparams.integers,
         )
         assert all(len(row.unique()) <= 2**bits for row in weight)
-        assert grid.bits == bits
+        assert qparams.bits == bits
 
 
 def test_it_can_be_trained(network: Network, task: Task) -> None:
@@ -211,9 +213,11 @@ def test_symmetric_grids_have_zero_in_their_middle(
 ) -> None:
     quantize = Quantize(activations=bits, symmetric=True, ranges=ranges, samples=64)
     found = quantize(network, task)
-    values = value_grids(found)
+    values = value_qparams(found)
     assert values
-    assert all(2 * grid.zero_point == grid.high + 1 and grid.low == 0 for grid in values)
+    assert all(
+        2 * qparams.zero_point == qparams.high + 1 and qparams.low == 0 for qparams in values
+    )
     if bits == 8:
         assert worst(found, network, task) < 0.2
 
@@ -237,7 +241,7 @@ def test_outputs_rounds_what_every_layer_gives() -> None:
 
     def rounded(**options: bool) -> list[str]:
         found = Quantize(samples=32, **options)(network, task)
-        sources = {grid.source.name for grid in grids(found)}
+        sources = {qparams.source.name for qparams in qparams_in(found)}
         layers = [node for node in found.calls() if node.target in LAYERS]
         return [str(node.meta["layer"]) for node in layers if node.name in sources]
 
@@ -289,7 +293,7 @@ def test_a_concatenation_shares_its_parts_grid_unless_a_reader_would_lose(
     network, task = chained(options)
     quantize = Quantize(samples=128, symmetric=symmetric)
     quantized = quantize(network, task)
-    scales = {grid.source.name: grid.scale for grid in value_grids(quantized)}
+    scales = {qparams.source.name: qparams.scale for qparams in value_qparams(quantized)}
     shared = [
         all(scales.get(part.name) == scales[node.name] for part in node.all_input_nodes)
         for node in network.calls()

@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.network.study.segments import between, bottlenecks
 from penjing.passes import Quantize, Reconstruct
 from penjing.tasks.data import Arrays
@@ -37,16 +37,16 @@ def test_a_weight_goes_to_one_of_its_two_neighbours(bits: int) -> None:
         capture(task.model, task.example), task
     )
     learned = Reconstruct(**QUICK)(nearest, task)
-    for layer, grid in weight_grids(learned).items():
-        name, scale = str(grid.source.target), learned.tensor(grid.scale)
+    for layer, qparams in weight_qparams(learned).items():
+        name, scale = qparams.source_name, learned.tensor(qparams.scale)
         before, after = (
             (one.tensor(name).flatten(1) / scale[:, None]).detach() for one in (nearest, learned)
         )
         torch.testing.assert_close(after, after.round(), rtol=0, atol=1e-3)
-        inside = (before > grid.low) & (before < grid.high)
+        inside = (before > qparams.low) & (before < qparams.high)
         assert float((after - before)[inside].abs().max()) <= 1 + 1e-3, layer
-        assert int(after.round().min()) >= grid.low
-        assert int(after.round().max()) <= grid.high
+        assert int(after.round().min()) >= qparams.low
+        assert int(after.round().max()) <= qparams.high
 
 
 def test_same_seed_same_bits() -> None:
@@ -62,7 +62,7 @@ def test_every_layer_of_a_residual_network_is_in_a_block() -> None:
     nearest = Quantize(weights=4, samples=16)(capture(task.model, task.example), task)
     plan = Reconstruct().plan(nearest, task)
     assert plan.left_alone == ()
-    layers = len(weight_grids(nearest))
+    layers = len(weight_qparams(nearest))
     assert f"{layers} layers learned in {(layers - 2) // 2 + 2} blocks" in plan.summary
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from penjing.contract import Artifact
-from penjing.device import keeper, runner
+from penjing.device import agent, runner
 from penjing.device.here import run_here
 from penjing.device.protocol import KEEPER, RUNNER, Parcel, artifact_parcel
 from penjing.errors import MachineError
@@ -129,12 +129,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "model.py", "model.onnx\n", "", 3])
 def test_the_keeper_takes_no_name_but_its_own(name: object, store: Path) -> None:
-    with pytest.raises(keeper.Refused, match="not a name that the keeper takes"):
-        keeper.put({"artifacts": [{"names": [name], "sizes": [0], "sha256": "0" * 64}]})
-    with pytest.raises(keeper.Refused, match="not a name that the keeper takes"):
-        keeper.have({"artifacts": [{"names": ["model.onnx"], "sha256": name}]})
-    with pytest.raises(keeper.Refused, match="not a name that the keeper takes"):
-        keeper.forget({"nonce": name})
+    with pytest.raises(agent.Refused, match="not a name that the agent takes"):
+        agent.put({"artifacts": [{"names": [name], "sizes": [0], "sha256": "0" * 64}]})
+    with pytest.raises(agent.Refused, match="not a name that the agent takes"):
+        agent.have({"artifacts": [{"names": ["model.onnx"], "sha256": name}]})
+    with pytest.raises(agent.Refused, match="not a name that the agent takes"):
+        agent.forget({"nonce": name})
 
 
 def test_what_arrives_damaged_or_in_part_is_not_kept(
@@ -143,7 +143,7 @@ def test_what_arrives_damaged_or_in_part_is_not_kept(
     one = {"names": ["model.onnx"], "sizes": [5], "sha256": "0" * 64}
     for content, text in ((b"12345", "arrived damaged"), (b"123", "ended within an artifact")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
-        with pytest.raises(keeper.Refused, match=text):
-            keeper.put({"artifacts": [one]})
+        with pytest.raises(agent.Refused, match=text):
+            agent.put({"artifacts": [one]})
         assert list((store / "files").iterdir()) == []
-    assert keeper.have({"artifacts": [one]}) == ["0" * 64]
+    assert agent.have({"artifacts": [one]}) == ["0" * 64]

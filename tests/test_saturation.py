@@ -17,7 +17,7 @@ from penjing.arith.quantizer import quantized, weight_scales
 from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit, trimmed
 from penjing.measure.parity import departs, parity
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.network.study.saturation import fix_overflow, saturating, without_overflow
 from penjing.passes import CorrectBias, Gptq, MixedPrecision, Quantize, Reconstruct, Ternarize
 from penjing.processor import Processor
@@ -157,8 +157,8 @@ def test_every_pass_and_every_lowering_is_mended(rounding: tuple[object, ...]) -
     for one in rounding:
         network = one(network, task)  # type: ignore[operator]
     with torch.no_grad():  # as training may leave it
-        for grid in weight_grids(network).values():
-            network.tensor(grid.scale).div_(1.5)
+        for qparams in weight_qparams(network).values():
+            network.tensor(qparams.scale).div_(1.5)
     assert saturating(OnnxRuntime().as_computed(network)) == []
     fix_overflow(network)
     assert saturating(network) == []
@@ -179,10 +179,10 @@ def test_what_was_rounded_with_care_is_not_rounded_anew(
     found = parity(network, runtime.load(artifact), task.train)
     assert departs(found) == ""
     computed = runtime.as_computed(network)
-    for grid in weight_grids(network).values():
-        weight, scale = (network.tensor(name) for name in (str(grid.source.target), grid.scale))
-        moved = computed.tensor(str(grid.source.target)) != weight
-        assert torch.equal(computed.tensor(grid.scale), scale)
+    for qparams in weight_qparams(network).values():
+        weight, scale = (network.tensor(name) for name in (qparams.source_name, qparams.scale))
+        moved = computed.tensor(qparams.source_name) != weight
+        assert torch.equal(computed.tensor(qparams.scale), scale)
         assert int(moved.sum()) <= 2 * len(weight)  # the largest, of a channel
 
 
@@ -231,8 +231,8 @@ def test_what_was_trimmed_decides_alike_without_vnni(
     network, task = mixed
     refined = Gptq()(Quantize(outputs=True)(network, task), task)
     with torch.no_grad():  # as training may leave it, far beyond 16 bits
-        for grid in weight_grids(refined).values():
-            refined.tensor(grid.scale).div_(1.5)
+        for qparams in weight_qparams(refined).values():
+            refined.tensor(qparams.scale).div_(1.5)
     runtime = find_runtime(name)
     path = runtime.lower(refined, tmp_path / f"refined{runtime.ending}").path
     x = torch.cat([inputs for inputs, _ in task.train]).numpy()

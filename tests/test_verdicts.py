@@ -14,7 +14,7 @@ from torch import nn
 from penjing.contract import Drop, Latency, Measurement, as_arrays
 from penjing.measure.latency import compare
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.passes import Pass, PruneChannels, Quantize, Tune
 from penjing.report.markdown import page
 from penjing.runtimes.onnx.runtime import OnnxRuntime
@@ -355,7 +355,7 @@ def test_profiles_of_both_files_name_the_same_layers(tmp_path: Path) -> None:
     (recipe,) = in_float((rounding,), ["3"])
     assert isinstance(recipe, Quantize)
     kept = recipe(network, task)
-    assert [str(layer.meta["layer"]) for layer in weight_grids(kept)] == ["0"]
+    assert [str(layer.meta["layer"]) for layer in weight_qparams(kept)] == ["0"]
 
 
 def test_a_target_without_int8_is_a_problem_of_quantized_networks() -> None:

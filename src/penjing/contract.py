@@ -149,7 +149,7 @@ def some_of(layers: Sequence[Saturating] | Sequence[str], shown: int = 3) -> str
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one inference costs on a device that isn't here, as a vendor's tool reckons.
+    """What one inference costs on a device that isn't here, as a vendor's tool estimates.
 
     It is never ranked beside what was measured.
 

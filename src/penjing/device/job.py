@@ -1,6 +1,6 @@
 """A job on a device: what it needs is brought there, it runs, and its result comes back.
 
-What is there already isn't brought again, and a job that is done is removed by the keeper later.
+What is there already isn't brought again, and a job that is done is removed by the agent later.
 
 A connection that drops is made again, a bounded number of times; the job on the device isn't
 started twice, because it is found by its nonce.

@@ -16,7 +16,7 @@ from penjing.errors import InputError
 from penjing.files import sha256
 
 RUNNER = Path(__file__).with_name("runner.py")
-KEEPER = Path(__file__).with_name("keeper.py")
+AGENT = Path(__file__).with_name("agent.py")
 
 
 def nonce() -> str:

@@ -1,6 +1,6 @@
-"""One call over SSH: the keeper goes there, a request with it, and its reply comes back.
+"""One call over SSH: the agent goes there, a request with it, and its reply comes back.
 
-The command is a fixed line: it reads the keeper from stdin, checks its hash and runs it. All that
+The command is a fixed line: it reads the agent from stdin, checks its hash and runs it. All that
 varies is JSON on stdin behind it, so that no shell reads it.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from penjing.device.address import Device
-from penjing.device.protocol import KEEPER, nonce, reply_in, request_line
+from penjing.device.protocol import AGENT, nonce, reply_in, request_line
 from penjing.errors import MachineError, RemoteError
 
 LOST = 255  # ssh's own exit code
@@ -27,8 +27,8 @@ BOOT = (
     "import sys;"
     'sys.version_info>=(3,9) or sys.exit("it is Python %d.%d"%sys.version_info[:2]);'
     "import hashlib;r=sys.stdin.buffer;h,n=r.readline().split();s=r.read(int(n));"
-    'hashlib.sha256(s).hexdigest()==h.decode() or sys.exit("the keeper arrived damaged");'
-    'exec(compile(s,"keeper.py","exec"),{"__name__":"__main__"})'
+    'hashlib.sha256(s).hexdigest()==h.decode() or sys.exit("the agent arrived damaged");'
+    'exec(compile(s,"agent.py","exec"),{"__name__":"__main__"})'
 )
 """Without a single quote, a dollar or an exclamation mark: every shell takes it as it is."""
 FINAL = (
@@ -61,25 +61,25 @@ class Dropped(Exception):
 def call(
     device: Device, request: dict[str, Any], payload: Sequence[Path] = (), patience: float = 60.0
 ) -> Any:
-    """Make one request of the keeper on the device.
+    """Make one request of the agent on the device.
 
     Args:
-        request: see `penjing.device.keeper`.
+        request: see `penjing.device.agent`.
         payload: files whose bytes follow the request.
         patience: seconds after which the connection is given up.
 
     Returns:
-        What the keeper replied to just this request.
+        What the agent replied to just this request.
 
     Raises:
         Dropped: the connection ended first.
-        RemoteError: the device can't be used, or the keeper refused.
+        RemoteError: the device can't be used, or the agent refused.
         MachineError: this machine has no ssh.
     """
     mark = nonce()
-    keeper = KEEPER.read_bytes()
-    head = f"{hashlib.sha256(keeper).hexdigest()} {len(keeper)}\n".encode()
-    parts = (head, keeper, request_line(request, mark))
+    agent = AGENT.read_bytes()
+    head = f"{hashlib.sha256(agent).hexdigest()} {len(agent)}\n".encode()
+    parts = (head, agent, request_line(request, mark))
     command = device.command(f"exec {device.python} -c '{BOOT}'")
     code, output, errors = _converse(command, parts, payload, patience)
     reply = reply_in(output, mark)
@@ -124,7 +124,7 @@ def _converse(
 
 
 def _write(stdin: IO[bytes], parts: Sequence[bytes], payload: Sequence[Path]) -> None:
-    with suppress(OSError), stdin:  # if it broke, the exit code or the keeper says why
+    with suppress(OSError), stdin:  # if it broke, the exit code or the agent says why
         for part in parts:
             stdin.write(part)
         for path in payload:
@@ -162,7 +162,7 @@ def _failure(device: Device, code: int, errors: str) -> Exception:
             f"{device.address}: {device.python} is too old there: {last}, wanted 3.9 or newer; "
             "name another with `python`"
         )
-    return Dropped(f"the keeper ended with {code}: {last}", True)
+    return Dropped(f"the agent ended with {code}: {last}", True)
 
 
 def refused(device: Device, error: dict[str, str]) -> str:

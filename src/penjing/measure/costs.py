@@ -14,7 +14,7 @@ from penjing.network import Network
 from penjing.network.graph.arguments import read_by
 from penjing.network.graph.shapes import shapes
 
-MOST_BYTES = 3 * 2**30  # of the values that two networks in lockstep hold
+MOST_BYTES = 3 * 2**30  # of the values that two networks hold, run side by side
 T = TypeVar("T")
 
 
@@ -89,8 +89,8 @@ def peak_activation_bytes(network: Network) -> int:
 
 
 def samples_in_memory(network: Network, samples: int) -> int:
-    """At most so many samples, fewer where the values of two networks in lockstep, this one and
-    the one that it is compared with, would take more than `MOST_BYTES`; two or more."""
+    """At most so many samples, fewer where the values of two networks, this one and the one that
+    it is compared with, would take more than `MOST_BYTES`; two or more."""
     leaves = torch.utils._pytree.tree_leaves(network.example)
     given: int = sum(int(one[0].numel()) * one.element_size() for one in leaves)
     each = 2 * (peak_activation_bytes(network) + given)

@@ -13,7 +13,7 @@ from penjing.arith.binary import BINARIZE
 from penjing.arith.ternary import TERNARIZE
 from penjing.measure.costs import peak_activation_bytes
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import grid_of, unrounded
+from penjing.network.edits.fake_quantize import qparams_of, unrounded
 from penjing.network.graph.arguments import read_by
 
 CODE_BITS = {TERNARIZE: 1.6, BINARIZE: 1.0}
@@ -43,10 +43,10 @@ def footprint(network: Network, halves: bool = False) -> Footprint:
     bits: dict[str, float] = {}
     rounds_values = False
     for node in network.calls():
-        grid = grid_of(node)
-        if grid is not None and grid.source.op == "get_attr":
-            bits[str(grid.source.target)] = grid.bits
-        elif grid is not None:
+        qparams = qparams_of(node)
+        if qparams is not None and qparams.source.op == "get_attr":
+            bits[qparams.source_name] = qparams.bits
+        elif qparams is not None:
             rounds_values = True
         elif node.target in CODE_BITS:
             bits[str(read_by(node).target)] = CODE_BITS[node.target]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penjing.errors import InputError
-from penjing.measure.prices import Counts, Part, Polynomial, PriceList, polynomial
+from penjing.measure.cost_model import CostModel, Counts, Part, Polynomial, polynomial
 from penjing.network import Axes
 
 LARGEST_ERROR = 0.10
@@ -43,7 +43,7 @@ class LatencyTable:
         rows = tuple((str(a), int(b), int(c), float(d)) for a, b, c, d in self.rows)
         object.__setattr__(self, "rows", rows)
 
-    def price(self, axes: Axes) -> PriceList:
+    def cost_model(self, axes: Axes) -> CostModel:
         """The latency of a network in milliseconds as a function of its widths.
 
         Raises:
@@ -62,7 +62,7 @@ class LatencyTable:
                 )
             parts.append(_Timed(*sizes[layer], tuple(rows)))
         whole = {name: group.size for name, group in axes.free.items()}
-        return PriceList("latency", tuple(parts), whole, plateaus=True)
+        return CostModel("latency", tuple(parts), whole, plateaus=True)
 
 
 @dataclass
@@ -133,7 +133,7 @@ def layer_sizes(axes: Axes) -> dict[str, tuple[Polynomial, Polynomial]]:
 
 
 def require_additive(pairs: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a table that doesn't foretell whole networks.
+    """Refuse a table that doesn't predict whole networks.
 
     Args:
         pairs: what was timed to (predicted, measured) milliseconds.

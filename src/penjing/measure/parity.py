@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from penjing.contract import Array, Parity, Session, as_arrays
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import grids, unrounded
+from penjing.network.edits.fake_quantize import qparams_in, unrounded
 from penjing.tasks.task import Batches, as_call
 
 EXPLAINED = 2.0  # times what the rounding changes
@@ -41,7 +41,7 @@ def parity(
         samples: stop once this many were compared.
         floats: how the artifact holds real numbers.
     """
-    exact = unrounded(network) if any(True for _ in grids(network)) else None
+    exact = unrounded(network) if any(True for _ in qparams_in(network)) else None
     found: list[_Output] = []
     seen, same, rounding_kept, decides = 0, 0, 0, True
     for inputs, targets in batches:

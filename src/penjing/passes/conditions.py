@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from penjing.contract import LeftAlone
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import grids, weight_grids
+from penjing.network.edits.fake_quantize import qparams_in, weight_qparams
 from penjing.tasks.batches import Wanted, refuse_generator
 from penjing.tasks.data import calibration, first
 from penjing.tasks.task import Inputs, Task, as_call
@@ -39,10 +39,10 @@ class Condition(Enum):
 
 
 OF_NETWORK: dict[Condition, tuple[Callable[[Network], bool], str]] = {
-    Condition.FLOAT: (lambda network: not any(grids(network)), "it is quantized already"),
+    Condition.FLOAT: (lambda network: not any(qparams_in(network)), "it is quantized already"),
     Condition.REMOVED: (lambda network: _is_cut(network), "nothing is cut"),
     Condition.ROUNDED: (
-        lambda network: bool(weight_grids(network)),
+        lambda network: bool(weight_qparams(network)),
         "no weight is rounded; Quantize first",
     ),
 }

@@ -185,8 +185,8 @@ def proof_lines(proof: Proof) -> list[str]:
             f"decisions: {100 * same.same_decisions:.2f}% the same, at least "
             f"{100 * same.same_decisions_bound:.2f}%"
         )
-    if proof.demands:
-        lines.append(f"integers as {proof.runtime} demands them: {', '.join(proof.demands)}")
+    if proof.constraints:
+        lines.append(f"integers as {proof.runtime} needs them: {', '.join(proof.constraints)}")
     lines += [f"note: {one}" for one in proof.notes]
     here = processor_of(proof.judged_on)
     told = warning(proof.file, proof.saturates, here)

@@ -12,7 +12,7 @@ from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, sha256_of
 from penjing.measure.footprint import footprint
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import grids
+from penjing.network.edits.fake_quantize import qparams_in
 from penjing.network.study.saturation import without_overflow
 from penjing.targets import Target
 
@@ -23,7 +23,7 @@ class Runtime(ABC):
     Attributes:
         name: as `penjing runtimes` lists it.
         ending: of the file's name.
-        demands: options of `Quantize` without which it doesn't compute on the integers, such as
+        constraints: options of `Quantize` without which it doesn't compute on the integers, such as
             `{"outputs": True}` where a layer's result must be integers too.
         stand_in: whether something else stands for the device here, whose time means nothing.
         floats: the forms that its files can hold real numbers in.
@@ -36,7 +36,7 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     ending: ClassVar[str]
-    demands: ClassVar[Mapping[str, Any]] = {}
+    constraints: ClassVar[Mapping[str, Any]] = {}
     stand_in: ClassVar[bool] = False
     floats: ClassVar[tuple[str, ...]] = ("float32",)
     half_values: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class Runtime(ABC):
         if self.name not in target.runtimes:
             has = ", ".join(target.runtimes)
             found.append(f"target {target.name} has no {self.name}; it has {has}")
-        if "int8" not in target.precisions and any(True for _ in grids(network)):
+        if "int8" not in target.precisions and any(True for _ in qparams_in(network)):
             found.append(
                 f"the network is quantized, and {target.name} has no int8; it has "
                 f"{', '.join(target.precisions)}"
@@ -176,8 +176,8 @@ class Runtime(ABC):
         """Which unit each operator runs on, in the order of execution, as the runtime tells."""
 
     def estimate(self, artifact: Artifact) -> Estimate | None:
-        """What an inference costs on a device that isn't here, by the vendor's own reckoning; None
-        where nobody reckons, because it can be measured."""
+        """What an inference costs on a device that isn't here, as the vendor estimates; None where
+        nobody estimates, because it can be measured."""
         return None
 
     def seconds_by_layer(

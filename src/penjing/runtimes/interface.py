@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.contract import Array, Input
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import value_grids, weight_grids
+from penjing.network.edits.fake_quantize import value_qparams, weight_qparams
 from penjing.tasks.task import as_call, batch_dims, count
 
 
@@ -59,7 +59,7 @@ def not_in_eight_bits(network: Network, runtime: str) -> list[str]:
     """One line for what of a network's grids a runtime doesn't keep that has values in eight bits
     and weights with a scale for each output channel."""
     found = []
-    narrow = [one for one in value_grids(network) if one.bits < 8]
+    narrow = [one for one in value_qparams(network) if one.bits < 8]
     if narrow:
         found.append(
             f"{len(narrow)} values have {min(one.bits for one in narrow)} bits; {runtime} keeps "
@@ -67,8 +67,8 @@ def not_in_eight_bits(network: Network, runtime: str) -> list[str]:
         )
     grouped = [
         str(layer.meta["layer"])
-        for layer, grid in weight_grids(network).items()
-        if network.tensor(grid.scale).dim() > 1
+        for layer, qparams in weight_qparams(network).items()
+        if network.tensor(qparams.scale).dim() > 1
     ]
     if grouped:
         found.append(

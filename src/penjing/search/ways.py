@@ -10,7 +10,7 @@ from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import find_runtime, installed
 from penjing.targets import Target
 from penjing.trials.candidate import Candidate
-from penjing.trials.recipe import demanded
+from penjing.trials.recipe import constrained
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Way:
     floats: str = "float32"
 
     def candidate(self, *passes: Pass) -> Candidate:
-        """What these passes make in this way, with the integers that the runtime demands."""
-        recipe = demanded(passes, self.runtime.demands)
+        """What these passes make in this way, with the integers that the runtime needs."""
+        recipe = constrained(passes, self.runtime.constraints)
         return Candidate.of(recipe, self.runtime.name, self.floats)
 
 

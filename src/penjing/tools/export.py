@@ -61,7 +61,7 @@ class Proof:
         parity: to the network that it was lowered from; None for a file that is only verified.
         placement: how many operators ran on which unit.
         fallbacks: operators that fell back to a lesser unit, and why.
-        demands: what the runtime demanded of the integers, options of `Quantize`.
+        constraints: what the runtime needs of the integers, options of `Quantize`.
         notes: what to know of the task, and what rounding changed, such as scales that grew so
             that no sum overflows; a line each.
         saturates: `"never"`, or the layers that may leave 16 bits on x86 processors without VNNI.
@@ -82,7 +82,7 @@ class Proof:
     parity: Parity | None
     placement: dict[str, int]
     fallbacks: tuple[str, ...] = ()
-    demands: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     saturates: Json = "never"
     judged_on: Mapping[str, Json] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Proof:
 
     def to_json(self) -> dict[str, Json]:
         """Plain data."""
-        names = ("fallbacks", "demands", "notes", "differs")
+        names = ("fallbacks", "constraints", "notes", "differs")
         return asdict(self) | {name: list(getattr(self, name)) for name in names}
 
 
@@ -157,15 +157,15 @@ def export(
 
 def _of_lowering(network: Network, runtime: Runtime, precision: str) -> dict[str, Any]:
     """What of a proof was known before there was a file."""
-    demands = runtime.demands.items() if precision == "int8" else ()
+    constraints = runtime.constraints.items() if precision == "int8" else ()
     notes = network.history[-1].notes if network.history else ()
-    return {"demands": tuple(name for name, on in demands if on), "notes": notes}
+    return {"constraints": tuple(name for name, on in constraints if on), "notes": notes}
 
 
 def _in_precision(original: Network, task: Task, runtime: Runtime, precision: str) -> Network:
     """The network whose file is wanted."""
     if precision == "int8":
-        return Quantize(**runtime.demands)(original, task)
+        return Quantize(**runtime.constraints)(original, task)
     if precision == "int8-weights":
         return Quantize(activations=None)(original, task)
     return original

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from penjing.contract import Latency, Plan, as_arrays
 from penjing.errors import InputError
+from penjing.measure.cost_model import Counts, cost_in_macs
 from penjing.measure.latency import compare
 from penjing.measure.latency_table import LatencyTable, layer_sizes, require_additive
-from penjing.measure.prices import Counts, price_of_macs
 from penjing.network import Axes, Group, Network, carry_out, find_axes
 from penjing.passes.structure.widths import Widths, allowed
 from penjing.runtimes.onnx.profile import seconds_by_node
@@ -31,7 +31,7 @@ from penjing.targets import Target
 UNCUT = "the uncut network"
 LEVELS = {1: tuple(k / 8 for k in range(8, 0, -1)), 2: (1.0, 0.75, 0.5, 0.25, 0.125)}
 """Shares of an axis that are measured, where one colour of axes varies and where two do."""
-HELD_OUT = 3  # networks that the table must foretell and that it was not made from
+HELD_OUT = 3  # networks that the table must predict and that it was not made from
 PROFILES = 3
 RUNS = 80
 
@@ -77,20 +77,20 @@ def latency_table(
     grid, held = _grid(axes, chosen, widths), _held_out(chosen, widths)
     tried = _measured(network, [*grid, *held], finish, seconds)
     table = _fitted(axes, tried[: len(grid)], target.description)
-    foretold = table.price(axes).total
+    predicted = table.cost_model(axes).total
     names = {0: UNCUT} | {len(grid) + k: f"network {k + 1} cut at random" for k in range(len(held))}
     require_additive(
-        {name: (foretold(tried[k].counts), tried[k].latency_ms) for k, name in names.items()}
+        {name: (predicted(tried[k].counts), tried[k].latency_ms) for k, name in names.items()}
     )
     return table
 
 
-def require_foretold(
+def require_predicted(
     table: LatencyTable, network: Network, cut: Network, seconds: float = 5.0
 ) -> Latency:
     """Time a network and what became of it side by side, and hold the table to its word.
 
-    The share that the table foretells is compared with the one that is measured: a machine may
+    The share that the table predicts is compared with the one that is measured: a machine may
     have become faster or slower as a whole since.
 
     Args:
@@ -101,7 +101,7 @@ def require_foretold(
         The measured latency of the cut file; its `ratio` is the share.
 
     Raises:
-        InputError: the foretold latency is off by more than 10 %; the line gives both figures.
+        InputError: the predicted latency is off by more than 10 %; the line gives both figures.
     """
     runtime = OnnxRuntime()
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ def require_foretold(
             for name, one in (("uncut", network), ("cut", cut))
         }
         found = compare(sessions, _one(network), "uncut", seconds)
-    before, after = (table.price(find_axes(one)).total({}) for one in (network, cut))
+    before, after = (table.cost_model(find_axes(one)).total({}) for one in (network, cut))
     measured = found["uncut"].latency_ms
     require_additive({"the cut": (measured * after / before, measured * found["cut"].ratio)})
     return found["cut"]
@@ -142,7 +142,7 @@ def _grid(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
 
 def _colours(axes: Axes, chosen: Sequence[Group]) -> dict[str, int]:
     """0 or 1 for each axis, different for two that share a layer as far as two colours allow."""
-    neighbours = price_of_macs(axes).neighbours
+    neighbours = cost_in_macs(axes).neighbours
     names = {one.name for one in chosen}
     found: dict[str, int] = {}
     for start in (one.name for one in chosen):

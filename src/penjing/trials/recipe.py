@@ -13,7 +13,7 @@ from penjing.tune.options import TuneOptions
 
 Recipe = tuple[Pass, ...]
 DEMANDS = ("outputs", "elementwise", "split_silu", "symmetric", "overflow_fix")
-"""Options of `Quantize` that a runtime may demand (`Runtime.demands`)."""
+"""Options of `Quantize` that a runtime may need (`Runtime.constraints`)."""
 
 
 def to_json(recipe: Sequence[Pass]) -> list[Json]:
@@ -50,13 +50,13 @@ def from_plans(plans: Sequence[Plan]) -> Recipe:
     return from_json([{"method": plan.method, **plan.options} for plan in plans])
 
 
-def demanded(recipe: Sequence[Pass], demands: Mapping[str, Any]) -> Recipe:
-    """The recipe with the integers that a runtime demands (`Runtime.demands`)."""
+def constrained(recipe: Sequence[Pass], constraints: Mapping[str, Any]) -> Recipe:
+    """The recipe with the integers that a runtime needs (`Runtime.constraints`)."""
     return tuple(
-        replace(step, **demands) if isinstance(step, Quantize) else step for step in recipe
+        replace(step, **constraints) if isinstance(step, Quantize) else step for step in recipe
     )
 
 
-def undemanded(recipe: Sequence[Json]) -> list[Json]:
-    """A recipe as JSON without what only its runtime demands."""
+def unconstrained(recipe: Sequence[Json]) -> list[Json]:
+    """A recipe as JSON without what only its runtime needs."""
     return [{key: step[key] for key in step if key not in DEMANDS} for step in recipe]

@@ -19,11 +19,11 @@ from torch.utils import _pytree as pytree
 from penjing.contract import as_arrays
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import grids
+from penjing.network.edits.fake_quantize import qparams_in
 from penjing.targets import this_machine
 from penjing.tasks.batches import number_of_batches, require_repeatable
 from penjing.tasks.task import Batches, Task, as_call
-from penjing.tune import workers
+from penjing.tune import data_parallel
 from penjing.tune.distill import soft_loss
 from penjing.tune.options import TuneOptions
 
@@ -115,7 +115,7 @@ def _prepared(
     teacher = None
     if options.distill:
         teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
-    rounded = any(True for _ in grids(student))  # whose grids bfloat16 can't tell apart
+    rounded = any(True for _ in qparams_in(student))  # whose grids bfloat16 can't tell apart
     mixed = _is_mixed(options.precision, device) and not rounded
     return _Training(student, teacher, task, options, device, mixed)
 
@@ -180,7 +180,7 @@ class _Training:
 
     def run(self) -> None:
         options, batches = self.options, max(1, number_of_batches(self.task.train))
-        steps = max(1, round(options.epochs * max(1, batches // workers.size())))
+        steps = max(1, round(options.epochs * max(1, batches // data_parallel.size())))
         optimizer = _optimizer(self.student, options)
         best, begin, share = _Best(), self.clock(), 0.0
         if self.task.validation is not None:
@@ -189,20 +189,20 @@ class _Training:
         while share < 1:
             self.student.train()
             before = self.step
-            for inputs, targets in workers.my_share(_without_single_ones(self.task.train)):
+            for inputs, targets in data_parallel.my_share(_without_single_ones(self.task.train)):
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * one_cycle(share)
                 loss = self._step(inputs, targets, optimizer)
                 spent = (self.clock() - begin) / self.seconds if self.seconds else 0.0
-                share = workers.agree(min(1.0, max(self.step / steps, spent)), self.device)
+                share = data_parallel.agree(min(1.0, max(self.step / steps, spent)), self.device)
                 if self.progress is not None:
                     self.progress(f"step {self.step}, loss {loss:.3f}", share)
                 if share >= 1:
                     break
             if self.step == before:
                 raise InputError(
-                    f"the training data gave too few batches for {workers.size()} process(es); "
-                    "give at least one batch each"
+                    "the training data gave too few batches for "
+                    f"{data_parallel.size()} process(es); give at least one batch each"
                 )
             if self.task.validation is not None:
                 best.see(self._score(), self.student)
@@ -210,13 +210,13 @@ class _Training:
                     break
         if best.state:
             self.student.load_state_dict(best.state)
-        workers.share_buffers(self.student)
+        data_parallel.share_buffers(self.student)
         _require_finite(self.student)
 
     def _score(self) -> float:
-        workers.share_buffers(self.student)
+        data_parallel.share_buffers(self.student)
         with self._autocast():
-            return workers.agree(validate(self.student, self.task), self.device)
+            return data_parallel.agree(validate(self.student, self.task), self.device)
 
     def _step(self, inputs: Any, targets: Tensor, optimizer: torch.optim.Optimizer) -> float:
         loss = self._loss(_on(inputs, self.device), targets.to(self.device))
@@ -225,7 +225,7 @@ class _Training:
             raise InputError(f"the loss became {value} at step {self.step}; lower lr")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        workers.average_gradients(self.student)
+        data_parallel.average_gradients(self.student)
         optimizer.step()
         self.step += 1
         return value

@@ -67,12 +67,12 @@ def _axes(value: Any) -> str:
     return "" if good else "by axis, the indices that stay"
 
 
-def _value_grids(value: Any) -> str:
+def _value_qparams(value: Any) -> str:
     keys = {"scale", "zero_point", "low", "high", "root"}
     good = _is_object(value) and all(
         _is_object(one)
         and set(one) == keys
-        and _is_grid(one, one["zero_point"])
+        and _are_qparams(one, one["zero_point"])
         and _is_scale(one["scale"])
         and one["scale"] > 0
         and isinstance(one["root"], str)
@@ -82,11 +82,11 @@ def _value_grids(value: Any) -> str:
     return "" if good else words
 
 
-def _weight_grids(value: Any) -> str:
+def _weight_qparams(value: Any) -> str:
     good = _is_object(value) and all(
         _is_object(one)
         and set(one) == {"scales", "low", "high"}
-        and _is_grid(one, 0)
+        and _are_qparams(one, 0)
         and (one["low"], one["high"]) in WEIGHT_ENDS
         and _is_scales(one["scales"])
         for one in value.values()
@@ -107,7 +107,7 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     "fold_batch_norm": {},
     "pool_means": {},
     "split_silu": {},
-    "fake_quantize": {"activations": _value_grids, "weights": _weight_grids},
+    "fake_quantize": {"activations": _value_qparams, "weights": _weight_qparams},
     "fix_overflow": {},
     "ternarize": {"layers": _names, "scales": _scales_of_signs, "threshold": _threshold},
     "sign_inputs": {
@@ -241,7 +241,7 @@ def _is_scales(value: Any) -> bool:
     )
 
 
-def _is_grid(one: Mapping[str, Any], zero: Any) -> bool:
+def _are_qparams(one: Mapping[str, Any], zero: Any) -> bool:
     ends = (one["low"], zero, one["high"])
     known = all(_is_integer(end, -EIGHT_BITS, EIGHT_BITS) for end in ends)
     return known and ends[0] <= zero <= ends[2] and 0 < ends[2] - ends[0] <= EIGHT_BITS

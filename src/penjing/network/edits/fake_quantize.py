@@ -33,8 +33,8 @@ SCALES: Mapping[Any, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where a value is rounded: its node and the arguments of that.
+class QParams:
+    """Quantization parameters: a `fake_quantize` in the graph, and what it rounds with.
 
     Attributes:
         node: the `fake_quantize`.
@@ -51,6 +51,11 @@ class Grid:
     high: int
 
     @property
+    def source_name(self) -> str:
+        """The name of the tensor that is rounded, where it is a weight."""
+        return str(self.source.target)
+
+    @property
     def integers(self) -> tuple[int, int, int]:
         """The zero point, the smallest and the largest integer."""
         return self.zero_point, self.low, self.high
@@ -61,32 +66,36 @@ class Grid:
         return (self.high - self.low).bit_length()
 
 
-def grid_of(node: Any) -> Grid | None:
-    """The grid of a value's or a weight's `fake_quantize`; None of any other node."""
+def qparams_of(node: Any) -> QParams | None:
+    """What a value's or a weight's `fake_quantize` rounds with; None of any other node."""
     if not isinstance(node, fx.Node) or node.target is not FAKE_QUANTIZE:
         return None
     source, scale, *integers = cast(tuple[fx.Node, fx.Node, int, int, int], node.args)
     if scale.op != "get_attr":
         return None  # a bias
-    return Grid(node, source, str(scale.target), *integers)
+    return QParams(node, source, str(scale.target), *integers)
 
 
-def grids(network: Network) -> Iterator[Grid]:
-    """Every grid, of weights and values, in order."""
-    return (found for node in network.calls() if (found := grid_of(node)) is not None)
+def qparams_in(network: Network) -> Iterator[QParams]:
+    """The quantization parameters of all weights and values, in order."""
+    return (found for node in network.calls() if (found := qparams_of(node)) is not None)
 
 
-def weight_grids(network: Network) -> dict[fx.Node, Grid]:
-    """Of each layer whose weight is rounded, in order, the weight's grid."""
+def weight_qparams(network: Network) -> dict[fx.Node, QParams]:
+    """Of each layer whose weight is rounded, in order, the weight's quantization parameters."""
     layers = [node for node in network.calls() if node.target in LAYERS]
-    found = {node: grid_of(Layer(node).weight) for node in layers}
-    return {node: grid for node, grid in found.items() if grid and grid.source.op == "get_attr"}
+    found = {node: qparams_of(Layer(node).weight) for node in layers}
+    return {
+        node: qparams
+        for node, qparams in found.items()
+        if qparams and qparams.source.op == "get_attr"
+    }
 
 
-def value_grids(network: Network) -> list[Grid]:
-    """The grids of what is computed, so of all but weights, in order."""
-    of_weights = {grid.node for grid in weight_grids(network).values()}
-    return [grid for grid in grids(network) if grid.node not in of_weights]
+def value_qparams(network: Network) -> list[QParams]:
+    """The quantization parameters of what is computed, so of all but weights, in order."""
+    of_weights = {qparams.node for qparams in weight_qparams(network).values()}
+    return [qparams for qparams in qparams_in(network) if qparams.node not in of_weights]
 
 
 def own_bias(layer: fx.Node) -> fx.Node | None:
@@ -143,8 +152,8 @@ def give_bias(network: Network, layers: Sequence[str]) -> None:
         if node.name not in layers:
             continue
         layer = Layer(node)
-        grid = grid_of(layer.weight)
-        name = str(grid.source.target) if grid else layer.weight_name
+        qparams = qparams_of(layer.weight)
+        name = str(qparams.source.target) if qparams else layer.weight_name
         zeros = torch.zeros(len(network.tensor(name)), dtype=network.tensor(name).dtype)
         add_bias(network, node, name, zeros)
         _round_bias(layer)
@@ -161,7 +170,7 @@ def _with_room_for_bias(network: Network, layer: Layer, scales: Tensor) -> Tenso
     That is so where a channel's weights are next to nothing, as those of a channel that is cut off
     by a mask. Where all channels share one scale, they go on doing so.
     """
-    data, bias = grid_of(layer.data), _stored_bias(layer)
+    data, bias = qparams_of(layer.data), _stored_bias(layer)
     if data is None or bias is None or scales.dim() > 1:
         return scales
     values = network.tensor(str(bias.target)).detach().abs().cpu()
@@ -176,7 +185,7 @@ def _round_bias(layer: Layer) -> None:
 
     With few bits that grid is coarse, so what is trained or judged must know of it.
     """
-    data, scales, bias = grid_of(layer.data), _scales(layer.weight), _stored_bias(layer)
+    data, scales, bias = qparams_of(layer.data), _scales(layer.weight), _stored_bias(layer)
     if data is None or len(scales) != 1 or bias is None:
         return
     product = torch.ops.aten.mul.Tensor

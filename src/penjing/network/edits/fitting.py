@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from penjing.network.edits.fake_quantize import grid_of
+from penjing.network.edits.fake_quantize import qparams_of
 from penjing.network.edits.scaling import RELU6, Reach, reaches
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
@@ -24,8 +24,8 @@ def _fake_quantize(
     weights: Mapping[str, Mapping[str, Any]],
 ) -> str:
     known = values(network) if activations else {}
-    for name, grid in activations.items():
-        root = grid["root"]
+    for name, qparams in activations.items():
+        root = qparams["root"]
         if name not in nodes or nodes[name].op not in ("call_function", "placeholder"):
             return f"there is no value {name!r}"
         if not _is_real(known.get(nodes[name])):
@@ -36,9 +36,9 @@ def _fake_quantize(
             return f"a layer is called {root}_scale"
     if why := _bare_layers(nodes, weights):
         return why
-    for name, grid in weights.items():
+    for name, qparams in weights.items():
         weight = network.tensor(Layer(nodes[name]).weight_name)
-        scales = grid["scales"]
+        scales = qparams["scales"]
         if len(scales) != len(weight):
             return f"{len(scales)} scales for the {len(weight)} output channels of {name!r}"
         if isinstance(scales[0], Sequence) and weight[0].numel() % len(scales[0]):
@@ -93,8 +93,8 @@ def _give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
         layer = Layer(nodes[name])
-        grid = grid_of(layer.weight)
-        if (grid.source if grid else layer.weight).op != "get_attr":
+        qparams = qparams_of(layer.weight)
+        if (qparams.source if qparams else layer.weight).op != "get_attr":
             return f"the weight of {name!r} is computed"
         if layer.bias is not None:
             return f"layer {name!r} has a bias"

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
-from penjing.network.edits.fake_quantize import grid_of
+from penjing.network.edits.fake_quantize import qparams_of
 from penjing.network.edits.fold import pool_means
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.network import Network
@@ -127,8 +127,8 @@ def _way(first: fx.Node, known: Mapping[fx.Node, Any]) -> _Way | None:
 
 def _is_on_one_grid(one: fx.Node, other: fx.Node) -> bool:
     """Whether two values are rounded with one scale."""
-    grids = grid_of(one), grid_of(other)
-    return grids[0] is not None and grids[1] is not None and grids[0].scale == grids[1].scale
+    first, second = qparams_of(one), qparams_of(other)
+    return first is not None and second is not None and first.scale == second.scale
 
 
 def _stride(node: fx.Node, known: Mapping[fx.Node, Any]) -> tuple[int, int] | None:
@@ -157,8 +157,8 @@ def _replace_way(
     weight = torch.ones(channels, 1, 1, 1) if alike else _selecting(channels, way)
     new = _convolution(network, first, weight, way.strides, [0, 0])
     if way.end.target is FAKE_QUANTIZE:
-        _, *grid = way.end.args
-        new = insert_before(way.end, FAKE_QUANTIZE, new, *grid, like=first)
+        _, *qparams = way.end.args
+        new = insert_before(way.end, FAKE_QUANTIZE, new, *qparams, like=first)
     way.end.replace_all_uses_with(new)
     gone = [way.end]
     while gone[-1] is not first:
@@ -173,7 +173,7 @@ def _average(
 ) -> bool:
     """Write an average pool between two grids as a convolution of k x k weights 1 / k^2."""
     source = read_by(node)
-    before, after = grid_of(source), grid_of(next(iter(node.users)))
+    before, after = qparams_of(source), qparams_of(next(iter(node.users)))
     if before is None or after is None or len(node.users) > 1 or len(known[node]) != 4:
         return False
     if node.target is aten.adaptive_avg_pool2d.default:
@@ -202,7 +202,7 @@ def _gate(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> bool
     """Write a hard sigmoid between two grids as the convolution x / 6 + 1 / 2, whose ends its own
     grid cuts off."""
     source = read_by(node)
-    before, after = grid_of(source), grid_of(next(iter(node.users)))
+    before, after = qparams_of(source), qparams_of(next(iter(node.users)))
     if before is None or after is None or len(node.users) > 1 or len(known[node]) != 4:
         return False
     top = float(network.tensor(after.scale).detach()) * (after.high - after.zero_point)
@@ -220,8 +220,10 @@ def _pad_before_maximum(network: Network, node: fx.Node, known: Mapping[fx.Node,
     which a convolution of weights 1 does on the way."""
     source = read_by(node)
     padding = _pair(argument(node, "padding"))
-    grid = grid_of(source)
-    positive = source.target in POSITIVE or (grid is not None and grid.zero_point == grid.low)
+    qparams = qparams_of(source)
+    positive = source.target in POSITIVE or (
+        qparams is not None and qparams.zero_point == qparams.low
+    )
     if not any(padding) or not positive or len(known[source]) != 4:
         return False
     kernel = argument(node, "kernel_size")
@@ -233,8 +235,8 @@ def _pad_before_maximum(network: Network, node: fx.Node, known: Mapping[fx.Node,
             return False
     weight = torch.ones(known[source][1], 1, 1, 1)
     new = _convolution(network, node, weight, [1, 1], padding)
-    if grid is not None:
-        _, *steps = grid.node.args
+    if qparams is not None:
+        _, *steps = qparams.node.args
         new = insert_before(node, FAKE_QUANTIZE, new, *steps)
     become(node, aten.max_pool2d.default, new, kernel, stride, 0, dilation, ceil)
     return True
@@ -262,7 +264,7 @@ def _convolution(
     source = read_by(node)
     name = f"{node.name}_weight"
     value = insert_tensor(network, node, name, weight)
-    if grid_of(source) is not None:
+    if qparams_of(source) is not None:
         largest = 1 if bias is None else LARGEST
         scales = torch.full((len(weight),), float(weight.max()) / largest)
         scale = insert_tensor(network, node, f"{name}_scale", scales)

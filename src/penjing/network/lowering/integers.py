@@ -14,7 +14,13 @@ from penjing.arith.binary import BINARIZE, SIGN, signs
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.arith.quantizer import quantized, quantized_bias
 from penjing.arith.ternary import TERNARIZE, ternary_codes
-from penjing.network.edits.fake_quantize import Grid, grid_of, grids, scales_of, weight_grids
+from penjing.network.edits.fake_quantize import (
+    QParams,
+    qparams_in,
+    qparams_of,
+    scales_of,
+    weight_qparams,
+)
 from penjing.network.edits.fold import fold_batch_norm
 from penjing.network.graph.arguments import argument, read_by, set_argument
 from penjing.network.graph.layers import LAYERS, Layer
@@ -67,14 +73,14 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
     new = copy.deepcopy(network)
     if any(node.target is TERNARIZE for node in new.calls()):
         fold_batch_norm(new)
-    scales = {grid.node: new.tensor(grid.scale).detach().cpu() for grid in grids(new)}
-    of_weights = weight_grids(new)
+    scales = {qparams.node: new.tensor(qparams.scale).detach().cpu() for qparams in qparams_in(new)}
+    of_weights = weight_qparams(new)
     for layer in [node for node in new.calls() if node.target in LAYERS]:
-        data, bias = grid_of(Layer(layer).data), Layer(layer).bias
+        data, bias = qparams_of(Layer(layer).data), Layer(layer).bias
         if layer in of_weights:
-            grid = of_weights[layer]
-            step: Tensor | None = scales[grid.node]
-            _weight(new, layer, grid, scales[grid.node], form)
+            qparams = of_weights[layer]
+            step: Tensor | None = scales[qparams.node]
+            _weight(new, layer, qparams, scales[qparams.node], form)
         else:
             step = _sub_integers(new, layer, form)
         if data is not None and bias is not None and bias.target is FAKE_QUANTIZE:
@@ -85,20 +91,20 @@ def with_integers(network: Network, form: Form = Form()) -> Network:
             _compare(node)
     if not form.joins:
         _leave_joins_unrounded(new)
-    for grid in list(grids(new)):
-        _value(grid, float(scales[grid.node]), form)
+    for qparams in list(qparams_in(new)):
+        _value(qparams, float(scales[qparams.node]), form)
     drop_unused(new)
     new.compile_graph()
     return new
 
 
-def round_between(node: fx.Node, reader: fx.Node, grid: tuple[Any, ...]) -> None:
+def round_between(node: fx.Node, reader: fx.Node, qparams: tuple[Any, ...]) -> None:
     """Let `reader` read `node` rounded to a grid, the arguments of `QUANTIZE` behind the value."""
-    codes = insert_before(reader, QUANTIZE, node, *grid, like=node)
-    reader.replace_input_with(node, insert_before(reader, DEQUANTIZE, codes, *grid, like=node))
+    codes = insert_before(reader, QUANTIZE, node, *qparams, like=node)
+    reader.replace_input_with(node, insert_before(reader, DEQUANTIZE, codes, *qparams, like=node))
 
 
-def grid_arguments(node: fx.Node) -> tuple[Any, ...]:
+def qparams_arguments(node: fx.Node) -> tuple[Any, ...]:
     """What a quantize or a dequantize has behind its value: scale, zero point, ends and type."""
     return node.args[1:]
 
@@ -107,28 +113,28 @@ def _leave_joins_unrounded(network: Network) -> None:
     """Leave out the rounding of each concatenation whose parts are on its grid already."""
     on: dict[fx.Node, tuple[str, tuple[int, int, int]] | None] = {}
     for node in list(network.calls()):
-        grid = grid_of(node)
+        qparams = qparams_of(node)
         if node.target is aten.cat.default:
             first, *others = (on.get(part) for part in node.all_input_nodes)
             on[node] = first if others.count(first) == len(others) else None
-        elif grid:
-            on[node] = (grid.scale, grid.integers)
-            if grid.source.target is aten.cat.default and on[grid.source] == on[node]:
-                replace(node, grid.source)
+        elif qparams:
+            on[node] = (qparams.scale, qparams.integers)
+            if qparams.source.target is aten.cat.default and on[qparams.source] == on[node]:
+                replace(node, qparams.source)
 
 
-def _value(grid: Grid, scale: float, form: Form) -> None:
+def _value(qparams: QParams, scale: float, form: Form) -> None:
     ends = form.ends
-    zero, low, high = (one + ends[0] for one in grid.integers)
-    codes = insert_before(grid.node, QUANTIZE, grid.source, scale, zero, *ends)
+    zero, low, high = (one + ends[0] for one in qparams.integers)
+    codes = insert_before(qparams.node, QUANTIZE, qparams.source, scale, zero, *ends)
     if (low, high) != ends[:2]:
-        codes = insert_before(grid.node, aten.clamp.default, codes, low, high)
-    replace(grid.node, insert_before(grid.node, DEQUANTIZE, codes, scale, zero, *ends))
+        codes = insert_before(qparams.node, aten.clamp.default, codes, low, high)
+    replace(qparams.node, insert_before(qparams.node, DEQUANTIZE, codes, scale, zero, *ends))
 
 
-def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: Form) -> None:
-    name = str(grid.source.target)
-    codes = quantized(network.tensor(name).detach().cpu(), scales, grid.low, grid.high)
+def _weight(network: Network, layer: fx.Node, qparams: QParams, scales: Tensor, form: Form) -> None:
+    name = qparams.source_name
+    codes = quantized(network.tensor(name).detach().cpu(), scales, qparams.low, qparams.high)
     if scales.dim() > 1:
         _dequantized_by_group(network, layer, name, codes, scales)
     elif form.codes:
@@ -136,7 +142,7 @@ def _weight(network: Network, layer: fx.Node, grid: Grid, scales: Tensor, form: 
     else:
         real = _times(codes, scales)  # a scale below zero is the codes' sign, which those show
         _dequantized(network, layer, "weight", name, real, scales.abs())
-    network.graph.erase_node(grid.node)
+    network.graph.erase_node(qparams.node)
 
 
 def _sub_integers(network: Network, layer: fx.Node, form: Form) -> Tensor | None:
@@ -193,15 +199,15 @@ def _compare(node: fx.Node) -> None:
     replace(node, insert_before(node, aten.where.Scalar, found, 1.0, -1.0))
 
 
-def _bias(network: Network, layer: fx.Node, rounded: fx.Node, grid: Tensor, form: Form) -> None:
+def _bias(network: Network, layer: fx.Node, rounded: fx.Node, qparams: Tensor, form: Form) -> None:
     source = read_by(rounded)
     name = str(source.target)
-    codes = quantized_bias(network.tensor(name).detach().cpu(), grid)
+    codes = quantized_bias(network.tensor(name).detach().cpu(), qparams)
     if form.codes and form.biases:
-        _dequantized(network, layer, "bias", name, codes, grid)
+        _dequantized(network, layer, "bias", name, codes, qparams)
     else:
         set_argument(layer, "bias", source)
-        set_tensor(network, name, _times(codes, grid).to(network.device))
+        set_tensor(network, name, _times(codes, qparams).to(network.device))
     erase(rounded)
 
 
@@ -220,10 +226,12 @@ def _dequantized(
     ends = (-torch.iinfo(kind).max, torch.iinfo(kind).max, kind)
     zeros = torch.zeros(len(scales), dtype=torch.int64 if real else kind)
     parts = {"": numbers, "_scale": scales, "_zero_point": zeros}
-    value, *grid = (insert_tensor(network, layer, name + end, one) for end, one in parts.items())
+    value, *qparams = (insert_tensor(network, layer, name + end, one) for end, one in parts.items())
     if real:
-        value = insert_before(layer, INTEGERS.quantize_per_channel.default, value, *grid, 0, *ends)
-    value = insert_before(layer, INTEGERS.dequantize_per_channel.default, value, *grid, 0, *ends)
+        value = insert_before(
+            layer, INTEGERS.quantize_per_channel.default, value, *qparams, 0, *ends
+        )
+    value = insert_before(layer, INTEGERS.dequantize_per_channel.default, value, *qparams, 0, *ends)
     set_argument(layer, what, value)
 
 

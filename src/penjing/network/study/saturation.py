@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from penjing.arith.quantizer import quantized
 from penjing.arith.saturation import saturates, scales_that_fit, trimmed
 from penjing.contract import Saturating
-from penjing.network.edits.fake_quantize import Grid, grid_of, weight_grids
+from penjing.network.edits.fake_quantize import QParams, qparams_of, weight_qparams
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.network import Network
 
@@ -23,8 +23,8 @@ from penjing.network.graph.network import Network
 def saturating(network: Network) -> list[Saturating]:
     """The layers that may leave 16 bits, in order; empty if none can, which is a proof."""
     found = []
-    for layer, grid, top in _integer_layers(network):
-        over = saturates(_codes(network, grid), top)
+    for layer, qparams, top in _integer_layers(network):
+        over = saturates(_codes(network, qparams), top)
         if bool(over.any()):
             found.append(Saturating(str(layer.meta["layer"]), int(over.sum()), len(over)))
     return found
@@ -32,10 +32,10 @@ def saturating(network: Network) -> list[Saturating]:
 
 def fix_overflow(network: Network) -> None:
     """Enlarge the scales of weights so far that no layer can leave 16 bits, in place."""
-    for _, grid, top in _integer_layers(network):
-        scales = network.tensor(grid.scale).detach()
-        weight = network.tensor(str(grid.source.target)).detach().cpu()
-        grown = scales_that_fit(weight, scales.cpu(), grid.low, grid.high, top)
+    for _, qparams, top in _integer_layers(network):
+        scales = network.tensor(qparams.scale).detach()
+        weight = network.tensor(qparams.source_name).detach().cpu()
+        grown = scales_that_fit(weight, scales.cpu(), qparams.low, qparams.high, top)
         scales.copy_(grown)
 
 
@@ -49,19 +49,22 @@ def without_overflow(network: Network) -> Network:
     if not saturating(network):
         return network
     new = copy.deepcopy(network)
-    for _, grid, top in _integer_layers(new):
-        _mend(new, grid, top)
+    for _, qparams, top in _integer_layers(new):
+        _mend(new, qparams, top)
     return new
 
 
-def _mend(network: Network, grid: Grid, top: int) -> None:
+def _mend(network: Network, qparams: QParams, top: int) -> None:
     """Keep a layer within 16 bits by whichever of the two changes its weights less."""
-    scales, weight = network.tensor(grid.scale).detach(), network.tensor(str(grid.source.target))
+    scales, weight = (
+        network.tensor(qparams.scale).detach(),
+        network.tensor(qparams.source_name),
+    )
     old, rows = scales.cpu(), weight.detach().cpu()
     sizes = old.view(-1, *[1] * (rows.dim() - 1))
-    nearest = trimmed(quantized(rows, old, grid.low, grid.high), top) * sizes
-    grown = scales_that_fit(rows, old, grid.low, grid.high, top)
-    anew = quantized(rows, grown, grid.low, grid.high) * grown.view_as(sizes)
+    nearest = trimmed(quantized(rows, old, qparams.low, qparams.high), top) * sizes
+    grown = scales_that_fit(rows, old, qparams.low, qparams.high, top)
+    anew = quantized(rows, grown, qparams.low, qparams.high) * grown.view_as(sizes)
     errors = [(one - rows).flatten(1).double().square().sum(1) for one in (nearest, anew)]
     if bool((old == old[0]).all()):  # one scale for all of them
         errors = [one.sum().expand_as(old) for one in errors]
@@ -82,20 +85,22 @@ def is_depthwise(channels: int, groups: int, inputs_a_group: int) -> bool:
     return groups == channels and inputs_a_group == 1 and groups > 1
 
 
-def _integer_layers(network: Network) -> Iterator[tuple[fx.Node, Grid, int]]:
+def _integer_layers(network: Network) -> Iterator[tuple[fx.Node, QParams, int]]:
     """Each layer that is computed on integers, with its weight's grid and the largest integer that
     it reads."""
-    for layer, grid in weight_grids(network).items():
-        data = grid_of(Layer(layer).data)
-        shape = network.tensor(str(grid.source.target)).shape
-        scales = network.tensor(grid.scale)
+    for layer, qparams in weight_qparams(network).items():
+        data = qparams_of(Layer(layer).data)
+        shape = network.tensor(qparams.source_name).shape
+        scales = network.tensor(qparams.scale)
         if data is None or scales.dim() > 1 or len(shape) < 2:
             continue
         if len(shape) > 2 and is_depthwise(shape[0], Layer(layer).groups, shape[1]):
             continue
-        yield layer, grid, data.high
+        yield layer, qparams, data.high
 
 
-def _codes(network: Network, grid: Grid) -> Tensor:
-    weight = network.tensor(str(grid.source.target)).detach().cpu()
-    return quantized(weight, network.tensor(grid.scale).detach().cpu(), grid.low, grid.high)
+def _codes(network: Network, qparams: QParams) -> Tensor:
+    weight = network.tensor(qparams.source_name).detach().cpu()
+    return quantized(
+        weight, network.tensor(qparams.scale).detach().cpu(), qparams.low, qparams.high
+    )

@@ -12,7 +12,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import own_bias, unrounded, weight_grids
+from penjing.network.edits.fake_quantize import own_bias, unrounded, weight_qparams
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS
 from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes.conditions import Condition
@@ -56,7 +56,7 @@ class CorrectBias(InTurn):
 
     def decide(self, network: Network, task: Task) -> Plan:
         """The layers to correct, and a bias for those that have none."""
-        rounded, left = weight_grids(network), []
+        rounded, left = weight_qparams(network), []
         layers: list[str] = []
         bare: list[str] = []
         for node in network.calls():

@@ -13,7 +13,7 @@ from penjing.arith.rounding import rounded_in_turn
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import Grid, own_bias, weight_grids
+from penjing.network.edits.fake_quantize import QParams, own_bias, weight_qparams
 from penjing.network.graph.layers import Layer
 from penjing.network.study.activation_cache import ActivationCache
 from penjing.network.study.rows import rows_read, why_not_solved
@@ -60,8 +60,8 @@ class Gptq(InTurn):
     def decide(self, network: Network, task: Task) -> Plan:
         """The layers to round anew; the graph itself stays as it is."""
         why = {
-            node: why_not_solved(node, _unknowns(network, grid))
-            for node, grid in weight_grids(network).items()
+            node: why_not_solved(node, _unknowns(network, qparams))
+            for node, qparams in weight_qparams(network).items()
         }
         layers = [node for node in why if not why[node]]
         return self._plan(
@@ -72,20 +72,20 @@ class Gptq(InTurn):
 
     def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
         """Round a layer's weights on what it reads."""
-        rounded = weight_grids(student.network)
+        rounded = weight_qparams(student.network)
 
         def work(layer: fx.Node) -> fx.Node:
-            grid = self.known(rounded.get(layer), layer)
+            qparams = self.known(rounded.get(layer), layer)
             with torch.no_grad():
-                self._round(student.network, layer, grid, student)
-            return grid.node
+                self._round(student.network, layer, qparams, student)
+            return qparams.node
 
         return work
 
     def _round(
-        self, network: Network, layer: fx.Node, grid: Grid, student: ActivationCache
+        self, network: Network, layer: fx.Node, qparams: QParams, student: ActivationCache
     ) -> None:
-        weight, scales = network.tensor(str(grid.source.target)), network.tensor(grid.scale)
+        weight, scales = network.tensor(qparams.source_name), network.tensor(qparams.scale)
         bias, groups = own_bias(layer), Layer(layer).groups
         systems = [NormalEquations(weight[0].numel(), 0) for _ in range(groups)]
         for x in student.value(cast(fx.Node, layer.args[0])):
@@ -99,7 +99,9 @@ class Gptq(InTurn):
         ):
             rows = max(system.rows, 1)
             moments = system.xx / rows if bias is None else system.covariances()[0]
-            parts.append(rounded_in_turn(old, moments, steps, grid.low, grid.high, self.damping))
+            parts.append(
+                rounded_in_turn(old, moments, steps, qparams.low, qparams.high, self.damping)
+            )
             shifts.append((old - parts[-1]).double() @ (system.x / rows))
         weight.copy_(torch.cat(parts).view_as(weight))
         if bias is not None:
@@ -107,6 +109,6 @@ class Gptq(InTurn):
             offset += torch.cat(shifts).to(offset.dtype)
 
 
-def _unknowns(network: Network, weight: Grid) -> int:
+def _unknowns(network: Network, weight: QParams) -> int:
     """How many numbers each output of a layer is a sum with."""
-    return network.tensor(str(weight.source.target))[0].numel()
+    return network.tensor(weight.source_name)[0].numel()

@@ -18,7 +18,13 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.rounding.grids import Calibration, choose, ends, rounding, with_overflow_fix
+from penjing.passes.rounding.calibration import (
+    Calibration,
+    choose,
+    ends,
+    rounding,
+    with_overflow_fix,
+)
 from penjing.passes.rounding.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
 from penjing.tasks.task import Task
 
@@ -110,7 +116,11 @@ class MixedPrecision(Pass):
         if self.activations is not None:
             find = Calibration(self.activations, self.ranges, self.samples, self.percentile)
             activations = find(folded, task, layers.few, layers.left)
-        edit = {"edit": "fake_quantize", "activations": activations, "weights": table.grids(chosen)}
+        edit = {
+            "edit": "fake_quantize",
+            "activations": activations,
+            "weights": table.weights(chosen),
+        }
         summary, notes = self._summary(table, chosen, limit), table.reasons(chosen)
         plan = self._plan((*start, edit), summary, layers.left, notes)
         return with_overflow_fix(plan, network)
@@ -140,7 +150,7 @@ class MixedPrecision(Pass):
         spent = table.spent(chosen)
         return (
             f"{len(bits)} layers, {counts} bits: {spent} bytes of {limit} allowed, "
-            f"{spent / table.float_bytes:.3f} of float32; loss foretold {table.lost(chosen):.3g}"
+            f"{spent / table.float_bytes:.3f} of float32; predicted loss {table.lost(chosen):.3g}"
         )
 
 
@@ -204,7 +214,7 @@ class _Table:
     def lost(self, chosen: Sequence[int]) -> float:
         return sum(some[place] for some, place in zip(self.losses, chosen, strict=True))
 
-    def grids(self, chosen: Sequence[int]) -> dict[str, Any]:
+    def weights(self, chosen: Sequence[int]) -> dict[str, Any]:
         """The `weights` of the edit `fake_quantize`."""
         found = {}
         for layer, some, place in zip(self.layers, self.scales, chosen, strict=True):

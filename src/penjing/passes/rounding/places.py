@@ -83,10 +83,10 @@ def values_to_round(
                     wanted.update(one for one in inputs if node.target not in LAYERS)
         changed = len(wanted) > before
     order = [node for node in network.graph.nodes if node in wanted]
-    grids: dict[fx.Node, fx.Node] = {}
+    roots: dict[fx.Node, fx.Node] = {}
     for node in order:
-        grids[node] = grids.get(read_by(node), node) if node.target in PASSING else node
-    return order, grids
+        roots[node] = roots.get(read_by(node), node) if node.target in PASSING else node
+    return order, roots
 
 
 def _edge(node: fx.Node) -> fx.Node:

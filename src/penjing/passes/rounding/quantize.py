@@ -15,7 +15,7 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.rounding.grids import (
+from penjing.passes.rounding.calibration import (
     Calibration,
     calibrated,
     ends,

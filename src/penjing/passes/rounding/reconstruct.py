@@ -15,7 +15,7 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import Grid, grids, unrounded, weight_grids
+from penjing.network.edits.fake_quantize import QParams, qparams_in, unrounded, weight_qparams
 from penjing.network.study.activation_cache import ActivationCache
 from penjing.network.study.segments import Segment, between, bottlenecks
 from penjing.passes.conditions import Condition
@@ -82,7 +82,7 @@ class Reconstruct(InTurn):
 
     def decide(self, network: Network, task: Task) -> Plan:
         """The parts; the graph itself stays as it is."""
-        layers = weight_grids(network)
+        layers = weight_qparams(network)
         found = _blocks(network) if self.parts == "blocks" else _layers(network)
         segments = [one for one in found if any(node in layers for node in one.nodes)]
         inside = {node for one in segments for node in one.nodes}
@@ -123,9 +123,9 @@ class Reconstruct(InTurn):
 
 def _blocks(network: Network) -> Iterator[Segment]:
     """From one bottleneck to the next, where rounded values count as what is read, not made."""
-    rounded = {grid.node for grid in grids(network)}
+    rounded = {qparams.node for qparams in qparams_in(network)}
     places = [node for node in bottlenecks(network) if node not in rounded]
-    layers = set(weight_grids(network))
+    layers = set(weight_qparams(network))
     start = places[0] if places else None
     for end in places[1:]:
         assert start is not None
@@ -143,10 +143,10 @@ def _goes_on(node: fx.Node) -> bool:
 
 
 def _layers(network: Network) -> Iterator[Segment]:
-    for layer in weight_grids(network):
+    for layer in weight_qparams(network):
         data, end = layer.args[0], layer
         assert isinstance(data, fx.Node)
-        start = data.args[0] if data in {grid.node for grid in grids(network)} else data
+        start = data.args[0] if data in {qparams.node for qparams in qparams_in(network)} else data
         assert isinstance(start, fx.Node)
         if _goes_on(layer):
             end = next(iter(layer.users))
@@ -163,9 +163,9 @@ class _Rounding:
     ) -> None:
         self.network, self.segment, self.options, self.draw = network, segment, options, draw
         inside = set(segment.nodes)
-        self.weights = [one for one in weight_grids(network).values() if one.node in inside]
+        self.weights = [one for one in weight_qparams(network).values() if one.node in inside]
         others = inside - {one.node for one in self.weights}
-        self.values = [one for one in grids(network) if one.node in others]
+        self.values = [one for one in qparams_in(network) if one.node in others]
         self.heights = {one.node: nn.Parameter(self._start(one)) for one in self.weights}
 
     def learn(self, given: Tensor, usual: Tensor, target: Tensor) -> None:
@@ -206,18 +206,18 @@ class _Rounding:
                 hard = (self.heights[one.node] >= 0).to(weight.dtype)
                 weight.copy_(_at_height(hard, weight, scale, one.low, one.high))
 
-    def _tensors(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        return self.network.tensor(str(grid.source.target)), self.network.tensor(grid.scale)
+    def _tensors(self, qparams: QParams) -> tuple[Tensor, Tensor]:
+        return self.network.tensor(qparams.source_name), self.network.tensor(qparams.scale)
 
-    def _start(self, grid: Grid) -> Tensor:
+    def _start(self, qparams: QParams) -> Tensor:
         """What gives the weights as they are."""
-        weight, scale = (one.detach() for one in self._tensors(grid))
+        weight, scale = (one.detach() for one in self._tensors(qparams))
         steps = weight.reshape(*scale.shape, -1) / scale.unsqueeze(-1)
         share = ((steps - steps.floor()).view_as(weight) + (STRETCH - 1) / 2) / STRETCH
         return torch.logit(share)
 
-    def _sometimes(self, x: Tensor, *grid: Any) -> Tensor:
-        rounded: Tensor = FAKE_QUANTIZE(x, *grid)
+    def _sometimes(self, x: Tensor, *qparams: Any) -> Tensor:
+        rounded: Tensor = FAKE_QUANTIZE(x, *qparams)
         return torch.lerp(rounded, x, self._lot(x))
 
     def _lot(self, x: Tensor) -> Tensor:

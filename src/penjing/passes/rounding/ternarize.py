@@ -9,11 +9,11 @@ from typing import Any, Literal
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.edits.fake_quantize import grids, scales_of
+from penjing.network.edits.fake_quantize import qparams_in, scales_of
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.rounding.grids import (
+from penjing.passes.rounding.calibration import (
     Calibration,
     by_channel,
     calibrated,
@@ -88,7 +88,7 @@ class Ternarize(Pass):
         few = [node.name for node in chosen.few]
         edits: list[Mapping[str, Any]] = []
         values: dict[str, Any] = {}
-        rounds = self.activations is not None and not _has_value_grids(network)
+        rounds = self.activations is not None and not _rounds_values(network)
         if rounds:
             edits += [{"edit": "fold_batch_norm"}, {"edit": "pool_means"}]
         if few:
@@ -112,5 +112,5 @@ class Ternarize(Pass):
         return with_overflow_fix(self._plan(edits, summary, chosen.left), network)
 
 
-def _has_value_grids(network: Network) -> bool:
-    return any(grid.source.op != "get_attr" for grid in grids(network))
+def _rounds_values(network: Network) -> bool:
+    return any(qparams.source.op != "get_attr" for qparams in qparams_in(network))

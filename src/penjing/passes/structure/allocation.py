@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from penjing.measure.prices import PriceList
+from penjing.measure.cost_model import CostModel
 
 
 class _Step(NamedTuple):
@@ -28,7 +28,7 @@ class Allocation:
     elsewhere they are a good choice, not the best.
 
     Attributes:
-        price: what any widths cost.
+        cost_model: what any widths cost.
         allowed: the counts that each axis may have, from its size down.
         lost: how much importance each of those counts loses, growing.
         counts: the widths as they are now, of all axes.
@@ -37,13 +37,13 @@ class Allocation:
 
     def __init__(
         self,
-        price: PriceList,
+        cost_model: CostModel,
         allowed: Mapping[str, Sequence[int]],
         lost: Mapping[str, Sequence[float]],
     ) -> None:
-        self.price, self.allowed, self.lost = price, allowed, lost
-        self.counts = dict(price.sizes)
-        self.cost = price.total({})
+        self.cost_model, self.allowed, self.lost = cost_model, allowed, lost
+        self.counts = dict(cost_model.sizes)
+        self.cost = cost_model.total({})
         self._at = dict.fromkeys(allowed, 0)
 
     def cut(self, most: float) -> bool:
@@ -55,7 +55,7 @@ class Allocation:
                 return False
             name = min(steps, key=steps.__getitem__)
             self._take(name, steps[name].to)
-            for other in self.price.neighbours[name] & best.keys():
+            for other in self.cost_model.neighbours[name] & best.keys():
                 best[other] = self._down(other)
         return True
 
@@ -70,7 +70,7 @@ class Allocation:
     def _down(self, name: str) -> _Step | None:
         """The best step down of an axis, beyond counts that save nothing where there are such."""
         start = self._at[name]
-        end = len(self.allowed[name]) if self.price.plateaus else start + 2
+        end = len(self.allowed[name]) if self.cost_model.plateaus else start + 2
         best: _Step | None = None
         for to in range(start + 1, min(end, len(self.allowed[name]))):
             saved = self._saved(name, to)
@@ -82,7 +82,7 @@ class Allocation:
     def _up(self, name: str, most: float) -> _Step | None:
         """The best step up of an axis that the budget allows."""
         start = self._at[name]
-        end = -1 if self.price.plateaus else start - 2
+        end = -1 if self.cost_model.plateaus else start - 2
         best: _Step | None = None
         for to in range(start - 1, max(end, -1), -1):
             spent = -self._saved(name, to)
@@ -93,9 +93,9 @@ class Allocation:
         return best
 
     def _saved(self, name: str, to: int) -> float:
-        return self.price.saved(self.counts, name, self.allowed[name][to])
+        return self.cost_model.saved(self.counts, name, self.allowed[name][to])
 
     def _take(self, name: str, to: int) -> None:
         self._at[name] = to
         self.counts[name] = self.allowed[name][to]
-        self.cost = self.price.total(self.counts)
+        self.cost = self.cost_model.total(self.counts)

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from penjing.errors import InputError
+from penjing.measure.cost_model import CostModel, cost_in_macs, cost_in_params
 from penjing.measure.latency_table import LatencyTable
-from penjing.measure.prices import PriceList, price_of_macs, price_of_params
 from penjing.network import Axes, Group
 from penjing.network.edits.fake_quantize import scale_names
 from penjing.passes.structure.allocation import Allocation
@@ -28,7 +28,7 @@ class Budget:
     """At most this share of what the network costs now.
 
     Attributes:
-        what: `"macs"` of a sample, `"params"`, or the `"latency"` that `table` foretells.
+        what: `"macs"` of a sample, `"params"`, or the `"latency"` that `table` predicts.
         share: what may be left of it, in (0, 1].
         table: measured times of the layers, for `"latency"`; see
             `penjing.tools.latency_table.latency_table`.
@@ -83,11 +83,11 @@ class Budget:
                 f"budget must be like {{'what': 'macs', 'share': 0.5}}; found {value!r}"
             ) from error
 
-    def price(self, axes: Axes) -> PriceList:
+    def cost_model(self, axes: Axes) -> CostModel:
         """What the network costs, as a function of its widths."""
         if self.table is not None:
-            return self.table.price(axes)
-        return price_of_macs(axes) if self.what == "macs" else price_of_params(axes)
+            return self.table.cost_model(axes)
+        return cost_in_macs(axes) if self.what == "macs" else cost_in_params(axes)
 
     def counts(self, axes: Axes, scores: Mapping[str, Tensor], widths: Widths) -> dict[str, int]:
         """How many indices stay in each axis that has scores, so that least importance is lost.
@@ -100,8 +100,8 @@ class Budget:
         Raises:
             InputError: the budget can't be reached; the line says how far it goes.
         """
-        price = self.price(axes)
-        whole = price.total({})
+        cost_model = self.cost_model(axes)
+        whole = cost_model.total({})
         most = self.share * whole
         for share in (LEAST_SHARE, 0.0):
             allowed = {
@@ -112,7 +112,7 @@ class Budget:
                 name: _lost(one, allowed[name], _weights_of(axes[name], axes))
                 for name, one in scores.items()
             }
-            allocation = Allocation(price, allowed, lost)
+            allocation = Allocation(cost_model, allowed, lost)
             if allocation.cut(most):
                 allocation.fill(most)
                 return {name: allocation.counts[name] for name in scores}

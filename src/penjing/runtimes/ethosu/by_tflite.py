@@ -29,7 +29,7 @@ class EthosU(ByVela):
 
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
-    demands: ClassVar[Mapping[str, Any]] = {**ByVela.demands, "split_silu": True}
+    constraints: ClassVar[Mapping[str, Any]] = {**ByVela.constraints, "split_silu": True}
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export as LiteRT does, and compile that.

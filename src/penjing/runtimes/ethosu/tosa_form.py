@@ -17,12 +17,12 @@ from penjing.network.graph.arguments import read_by
 from penjing.network.graph.layers import LAYERS
 from penjing.network.graph.surgery import leave_input_alone
 from penjing.network.graph.tensors import drop_unused
-from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE, grid_arguments, round_between
+from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE, qparams_arguments, round_between
 from penjing.runtimes.executorch.rounding import (
     BY_CHANNEL,
     FUSED,
     fuse_clamps,
-    grid_behind,
+    qparams_behind,
     separate,
 )
 
@@ -68,8 +68,8 @@ def _leave_out_dropouts(network: Network) -> None:
     for node in list(network.calls()):
         if node.target is not aten.dropout.default:
             continue
-        source, grid = read_by(node), grid_behind(node)
-        if source.target is DEQUANTIZE and grid_arguments(source) == grid:
+        source, qparams = read_by(node), qparams_behind(node)
+        if source.target is DEQUANTIZE and qparams_arguments(source) == qparams:
             for value in list(next(iter(node.users)).users):
                 value.replace_all_uses_with(source)
         node.replace_all_uses_with(source)
@@ -82,17 +82,17 @@ def computes_codes(node: fx.Node) -> bool:
     a part of its layer."""
     if node.op != "call_function":
         return False
-    inputs, grid = node.all_input_nodes, grid_behind(node)
+    inputs, qparams = node.all_input_nodes, qparams_behind(node)
     if node.target in FUSED and any(_is_with_activation(one) for one in inputs):
-        return grid is not None
+        return qparams is not None
     if not all(one.target in CODES for one in inputs):
         return False
     if node.target in KEEPS:
-        return grid is not None and all(grid_arguments(one) == grid for one in inputs)
+        return qparams is not None and all(qparams_arguments(one) == qparams for one in inputs)
     if node.target in SUMS and (len(node.args) != 2 or node.kwargs or len(inputs) != 2):
         return False
     rescales = node.target in LAYERS | SUMS | TABLES
-    return rescales and (grid is not None or _is_with_activation(node))
+    return rescales and (qparams is not None or _is_with_activation(node))
 
 
 def _is_with_activation(node: fx.Node) -> bool:
@@ -103,14 +103,14 @@ def _is_with_activation(node: fx.Node) -> bool:
 
 def _round_before(node: fx.Node) -> None:
     """Round what `node` reads to the grid of what it gives, if that is on another or on none."""
-    grid = grid_behind(node)
-    if grid is None:
+    qparams = qparams_behind(node)
+    if qparams is None:
         return
     for part in node.all_input_nodes:
         if part.target is DEQUANTIZE:
-            is_apart = grid_arguments(part) != grid
+            is_apart = qparams_arguments(part) != qparams
         else:  # of what several read, each may round otherwise
             with_layer = node.target in FUSED and part.target in LAYERS
             is_apart = part.op != "get_attr" and len(part.users) == 1 and not with_layer
         if is_apart:
-            round_between(part, node, grid)
+            round_between(part, node, qparams)

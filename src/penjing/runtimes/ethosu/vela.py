@@ -21,7 +21,7 @@ from penjing.contract import Artifact, Estimate, Placement
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import value_grids
+from penjing.network.edits.fake_quantize import value_qparams
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import not_by_sample, not_in_eight_bits
 from penjing.strict_json import parse
@@ -65,7 +65,7 @@ class ByVela(Runtime):
 
     Attributes:
         accelerator: family and MACs a cycle, as Vela calls it, such as `"ethos-u55-128"`.
-        system: a system of Vela's `Arm/vela.ini`, whose clock and memories it reckons with; empty
+        system: a system of Vela's `Arm/vela.ini`, whose clock and memories it estimates with; empty
             for the family's embedded one.
         memory: a memory mode of that file: where weights and values lie.
 
@@ -73,7 +73,7 @@ class ByVela(Runtime):
         InputError: there is no such accelerator.
     """
 
-    demands: ClassVar[Mapping[str, Any]] = {
+    constraints: ClassVar[Mapping[str, Any]] = {
         "outputs": True, "elementwise": True, "overflow_fix": False,
     }  # fmt: skip
     stand_in: ClassVar[bool] = True
@@ -92,7 +92,7 @@ class ByVela(Runtime):
         """As `Runtime.problems`; outputs of a batch as a whole; and values that aren't int8."""
         found = super().problems(network, target, floats)
         found += not_by_sample(network) + not_in_eight_bits(network, self.name)
-        return [*found, *([] if value_grids(network) else [NOT_ROUNDED])]
+        return [*found, *([] if value_qparams(network) else [NOT_ROUNDED])]
 
     def on(self, target: Target) -> Self:
         """See `Runtime.on`: for the target's accelerator.
@@ -120,12 +120,12 @@ class ByVela(Runtime):
         return [Placement(**one) for one in self._told(artifact)["operators"]]
 
     def estimate(self, artifact: Artifact) -> Estimate:
-        """What an inference costs, as Vela reckons; nothing of it is measured."""
+        """What an inference costs, as Vela estimates; nothing of it is measured."""
         told = self._told(artifact)
         return estimate_of(told["summaries"], told["vela"])
 
     def _require_integers(self, network: Network, floats: str) -> None:
-        if floats != "float32" or not value_grids(network):
+        if floats != "float32" or not value_qparams(network):
             raise InputError(NOT_ROUNDED)
         if stands_against := not_in_eight_bits(network, self.name):
             raise InputError(stands_against[0])

@@ -15,7 +15,7 @@ from penjing.network import Network
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.surgery import become, insert_before
 from penjing.network.graph.tensors import drop_unused
-from penjing.network.lowering.integers import DEQUANTIZE, INTEGERS, QUANTIZE, grid_arguments
+from penjing.network.lowering.integers import DEQUANTIZE, INTEGERS, QUANTIZE, qparams_arguments
 
 aten = torch.ops.aten
 BY_CHANNEL = INTEGERS.dequantize_per_channel.default
@@ -48,8 +48,8 @@ def separate(network: Network) -> None:
     network.compile_graph()
 
 
-def grid_behind(node: fx.Node) -> tuple[Any, ...] | None:
+def qparams_behind(node: fx.Node) -> tuple[Any, ...] | None:
     """The grid on which all that a node gives is rounded; None if it isn't."""
     readers = list(node.users)
     rounded = [one.target for one in readers] == [QUANTIZE]
-    return grid_arguments(readers[0]) if rounded else None
+    return qparams_arguments(readers[0]) if rounded else None

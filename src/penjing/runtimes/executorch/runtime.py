@@ -30,7 +30,7 @@ class ExecuTorch(Runtime):
 
     name: ClassVar[str] = "executorch"
     ending: ClassVar[str] = ".pte"
-    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
+    constraints: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """A target without this runtime or its integers, and outputs of a batch as a whole."""

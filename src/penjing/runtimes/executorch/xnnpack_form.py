@@ -18,12 +18,12 @@ from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.shapes import shapes
 from penjing.network.graph.surgery import divert, erase, insert_after
 from penjing.network.graph.tensors import insert_tensor, set_tensor
-from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE, grid_arguments, round_between
+from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE, qparams_arguments, round_between
 from penjing.runtimes.executorch.rounding import (
     BY_CHANNEL,
     FUSED,
     fuse_clamps,
-    grid_behind,
+    qparams_behind,
     separate,
 )
 
@@ -106,12 +106,12 @@ def _positive_scales(network: Network, weight: fx.Node) -> None:
 
 def _on_one_grid(node: fx.Node) -> None:
     """Round what a concatenation reads to the grid of the whole, where it has another."""
-    grid = grid_behind(node)
-    if grid is None:
+    qparams = qparams_behind(node)
+    if qparams is None:
         return
     for part in node.all_input_nodes:
-        if part.target is DEQUANTIZE and grid_arguments(part) != grid:
-            round_between(part, node, grid)
+        if part.target is DEQUANTIZE and qparams_arguments(part) != qparams:
+            round_between(part, node, qparams)
 
 
 def _is_constant(node: fx.Node) -> bool:

@@ -21,7 +21,7 @@ import torch
 from penjing.contract import Artifact, Placement
 from penjing.errors import PenjingError
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import value_grids
+from penjing.network.edits.fake_quantize import value_qparams
 from penjing.network.lowering.integers import Form
 from penjing.quiet import quiet_below
 from penjing.runtimes.interface import not_by_sample
@@ -133,7 +133,7 @@ class OnTensorRt(OnProvider):
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
     half_values: ClassVar[bool] = True
-    demands: ClassVar[Mapping[str, Any]] = {"symmetric": True, "overflow_fix": False}
+    constraints: ClassVar[Mapping[str, Any]] = {"symmetric": True, "overflow_fix": False}
     overflows: ClassVar[bool] = False
     form: ClassVar[Form] = Form(torch.int8)
     provider = Provider(
@@ -143,7 +143,7 @@ class OnTensorRt(OnProvider):
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As the other providers', and values with a zero point."""
-        values = value_grids(network)
+        values = value_qparams(network)
         uneven = [one for one in values if one.zero_point * 2 != one.high - one.low + 1]
         found = super().problems(network, target, floats)
         if uneven:
@@ -179,7 +179,7 @@ class OnQnn(OnProvider):
     """
 
     name: ClassVar[str] = "onnxruntime-qnn"
-    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
+    constraints: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
     overflows: ClassVar[bool] = False
     stand_in: ClassVar[bool] = platform.machine() not in ARM
     unit: ClassVar[str] = "npu (simulated)" if stand_in else "npu"

@@ -16,7 +16,7 @@ import torch
 from penjing.arith.quantizer import scale_and_zero_point
 from penjing.errors import InputError, first_line
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import weight_grids
+from penjing.network.edits.fake_quantize import weight_qparams
 from penjing.network.graph.arguments import read_by
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
 from penjing.network.graph.shapes import shapes
@@ -27,7 +27,7 @@ from penjing.network.lowering.integers import (
     QUANTIZE,
     ROUNDING,
     Form,
-    grid_arguments,
+    qparams_arguments,
     round_between,
     with_integers,
 )
@@ -108,7 +108,7 @@ def _is_rounded(network: Network) -> bool:
 
 
 def _rounds_values(network: Network) -> bool:
-    weights = {grid.node for grid in weight_grids(network).values()}
+    weights = {qparams.node for qparams in weight_qparams(network).values()}
     return any(node.target in ROUNDING and node not in weights for node in network.calls())
 
 
@@ -142,7 +142,7 @@ def _round_what_is_chosen(network: Network) -> None:
         if node.target not in CHOOSES or any(one.target is QUANTIZE for one in node.users):
             continue
         values = torch.utils._pytree.tree_leaves(node.args[CHOOSES[node.target] :])
-        found = {_grid_of(one) for one in values if isinstance(one, torch.fx.Node)}
+        found = {_qparams_of(one) for one in values if isinstance(one, torch.fx.Node)}
         if len(found) < 2 or None in found:
             continue
         if node.target is aten.stack.default:
@@ -157,11 +157,11 @@ def _round_what_is_chosen(network: Network) -> None:
     network.compile_graph()
 
 
-def _grid_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
+def _qparams_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
     """On which a value is rounded, behind whatever only moves it; None if it isn't."""
     while node.target in MOVES:
         node = read_by(node)
-    return grid_arguments(node) if node.target is DEQUANTIZE else None
+    return qparams_arguments(node) if node.target is DEQUANTIZE else None
 
 
 def _convert(flat: Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
@@ -201,14 +201,14 @@ def _round_weights(model: Any, network: Network, owners: Mapping[int, str]) -> N
     Raises:
         InputError: some weights with a grid are real numbers still.
     """
-    weights = {str(node.meta["layer"]): one for node, one in weight_grids(network).items()}
+    weights = {str(node.meta["layer"]): one for node, one in weight_qparams(network).items()}
     scales = {
         one.inputs[1]: network.tensor(weights[owners[place]].scale).detach().cpu().numpy()
         for place, one in enumerate(tflite_file.operators(model))
         if one.kind == "FULLY_CONNECTED" and owners.get(place) in weights
     }
     tflite_weights.round_weights(model, scales)
-    rounded = {str(one.source.target) for one in weights.values()}
+    rounded = {one.source_name for one in weights.values()}
     wanted, has = sum(network.tensor(one).numel() for one in rounded), tflite_weights.codes(model)
     if has < wanted:
         raise InputError(

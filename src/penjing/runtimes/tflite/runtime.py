@@ -26,7 +26,7 @@ class LiteRt(Runtime):
 
     name: ClassVar[str] = "litert"
     ending: ClassVar[str] = ".tflite"
-    demands: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
+    constraints: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
 

@@ -51,9 +51,13 @@ def round_weights(model: Any, scales: Mapping[int, NDArray[np.float32]]) -> None
             continue
         whole = np.rint(values.reshape(len(scale), -1) / sizes[:, None]).astype(np.int8)
         operator = _store(model, position, whole, schema.TensorType.INT8)
-        grid = schema.QuantizationParametersT()
-        grid.scale, grid.zeroPoint, grid.quantizedDimension = sizes, np.zeros(len(scale), int), 0
-        model.subgraphs[0].tensors[operator.inputs[0]].quantization = grid
+        qparams = schema.QuantizationParametersT()
+        qparams.scale, qparams.zeroPoint, qparams.quantizedDimension = (
+            sizes,
+            np.zeros(len(scale), int),
+            0,
+        )
+        model.subgraphs[0].tensors[operator.inputs[0]].quantization = qparams
         made.append(operator)
     _put_first(model, made)
 

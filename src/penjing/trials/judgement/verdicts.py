@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penjing.contract import Json, Latency, Measurement
 from penjing.trials.judgement.comparison import Comparison, compared
-from penjing.trials.recipe import undemanded
+from penjing.trials.recipe import unconstrained
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -55,7 +55,7 @@ def _is_measured(one: Trial) -> bool:
 def _rivals(one: Trial, others: Sequence[Trial], baseline: Trial) -> list[Trial]:
     """Those whose recipe is a part of the candidate's, and of no longer such part; for another
     runtime or precision than the original's, the same recipe in those, but for what the runtime
-    demands. Of several with one recipe, the one that was made in the candidate's own way."""
+    needs. Of several with one recipe, the one that was made in the candidate's own way."""
     every = [baseline, *others]
     usual = [other for other in every if _way(other) == _way(baseline)]
     same = [other for other in usual if _steps(other) == _steps(one)]
@@ -73,7 +73,7 @@ def _rivals(one: Trial, others: Sequence[Trial], baseline: Trial) -> list[Trial]
 
 
 def _steps(one: Trial) -> list[Json]:
-    return undemanded(one.candidate.recipe)
+    return unconstrained(one.candidate.recipe)
 
 
 def _way(one: Trial) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The grids on which values and weights are rounded: what the passes that make integers share."""
+"""Calibration: the quantization parameters that the passes that make integers choose from data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from penjing.arith.quantizer import (
 from penjing.contract import LeftAlone, Plan, some_of
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.edits.fake_quantize import grids
+from penjing.network.edits.fake_quantize import qparams_in
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.study.saturation import fix_overflow, saturating
 from penjing.passes.conditions import Condition
@@ -33,7 +33,7 @@ VALUES_PER_BATCH = 4_096
 
 @dataclass(frozen=True)
 class Calibration:
-    """Grids of values, from what training samples give.
+    """Quantization parameters of values, from what training samples give.
 
     Attributes:
         bits: of what layers read; sums, pools and concatenations keep eight, as does whatever the
@@ -138,7 +138,10 @@ def with_overflow_fix(plan: Plan, network: Network) -> Plan:
     found = saturating(rounded)
     if not found:
         return plan
-    before = {grid.scale: rounded.tensor(grid.scale).detach().clone() for grid in grids(rounded)}
+    before = {
+        qparams.scale: rounded.tensor(qparams.scale).detach().clone()
+        for qparams in qparams_in(rounded)
+    }
     fix_overflow(rounded)
     growth = max(float((rounded.tensor(name).detach() / one).max()) for name, one in before.items())
     note = (

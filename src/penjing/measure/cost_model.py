@@ -1,4 +1,4 @@
-"""Prices: what a network costs under any choice of widths, without cutting it.
+"""A cost model: what a network costs under any choice of widths, without cutting it.
 
 Every dimension is an expression over axes, so the MACs of an operator and the size of a weight are
 polynomials in the numbers of indices that stay: a sum for a concatenation, a product for a
@@ -26,7 +26,7 @@ Monomial = tuple[str, ...]
 
 
 class Part(Protocol):
-    """One summand of a price, and the axes that it depends on."""
+    """One summand of a cost, and the axes that it depends on."""
 
     @property
     def axes(self) -> frozenset[str]: ...
@@ -75,7 +75,7 @@ class Polynomial:
 
 
 @dataclass(frozen=True)
-class PriceList:
+class CostModel:
     """What a network costs as a function of its widths: the sum of its parts.
 
     Attributes:
@@ -116,14 +116,14 @@ class PriceList:
         return sum(part.at(counts) - part.at(after) for part in self.by_axis[axis])
 
 
-def price_of_macs(axes: Axes) -> PriceList:
+def cost_in_macs(axes: Axes) -> CostModel:
     """The MACs of one sample, as `penjing.measure.costs.costs` counts them.
 
     >>> import torch
     >>> from penjing.network import capture, find_axes
     >>> two = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
-    >>> price = price_of_macs(find_axes(capture(two, torch.zeros(2, 4))))
-    >>> price.total({}), price.total({"0": 3})
+    >>> model = cost_in_macs(find_axes(capture(two, torch.zeros(2, 4))))
+    >>> model.total({}), model.total({"0": 3})
     (48, 18)
     """
     network, trace = axes.trace.network, axes.trace
@@ -136,10 +136,10 @@ def price_of_macs(axes: Axes) -> PriceList:
         )
         for node, _ in operators(network, trace.shapes)
     ]
-    return _price_list("MACs", axes, found, batch)
+    return _cost_model("MACs", axes, found, batch)
 
 
-def price_of_params(axes: Axes) -> PriceList:
+def cost_in_params(axes: Axes) -> CostModel:
     """The parameters, as `penjing.measure.costs.costs` counts them."""
     network, trace = axes.trace.network, axes.trace
     names = _names(axes)
@@ -148,7 +148,7 @@ def price_of_params(axes: Axes) -> PriceList:
         for _, tensors in operators(network, trace.shapes)
         for tensor in tensors
     ]
-    return _price_list("parameters", axes, found, 1)
+    return _cost_model("parameters", axes, found, 1)
 
 
 def polynomial(expression: Expression, names: Mapping[Axis, str]) -> Polynomial:
@@ -180,7 +180,7 @@ def _product(some: Iterable[Polynomial]) -> Polynomial:
     return math.prod(some, start=Polynomial({(): 1}))
 
 
-def _price_list(unit: str, axes: Axes, found: list[Polynomial], divisor: int) -> PriceList:
+def _cost_model(unit: str, axes: Axes, found: list[Polynomial], divisor: int) -> CostModel:
     """One part for each monomial of what divides evenly; the rest is rounded operator by operator,
     as it is when it is counted."""
     even = Polynomial({})
@@ -191,4 +191,4 @@ def _price_list(unit: str, axes: Axes, found: list[Polynomial], divisor: int) ->
         else:
             parts.append(Polynomial(one.terms, divisor))
     parts += [Polynomial({monomial: value // divisor}) for monomial, value in even.terms.items()]
-    return PriceList(unit, tuple(parts), {name: one.size for name, one in axes.free.items()})
+    return CostModel(unit, tuple(parts), {name: one.size for name, one in axes.free.items()})

@@ -1,4 +1,4 @@
-"""The keeper: takes artifacts in on a device and keeps jobs, so that they outlive a connection.
+"""The agent: takes artifacts in on a device and keeps jobs, so that they outlive a connection.
 
 It travels alone on every connection, so it imports nothing but Python 3.9. It reads one request, a
 line of JSON, from stdin and prints one reply, a line of JSON behind a mark and the request's nonce:
@@ -64,7 +64,7 @@ def store() -> Path:
 
 def _checked(pattern: re.Pattern[str], text: object) -> str:
     if not isinstance(text, str) or not pattern.fullmatch(text):
-        raise Refused("request", f"not a name that the keeper takes: {text!r}"[:200])
+        raise Refused("request", f"not a name that the agent takes: {text!r}"[:200])
     return text
 
 
@@ -237,7 +237,7 @@ def _guard(folder: Path, job: Mapping[str, Any]) -> None:
     except Refused as error:
         reply = {"error": {"kind": error.kind, "text": str(error)}}
     except Exception as error:
-        reply = {"error": {"kind": "keeper", "text": f"{type(error).__name__}: {error}"[:400]}}
+        reply = {"error": {"kind": "agent", "text": f"{type(error).__name__}: {error}"[:400]}}
     new = folder / ".result.json"
     with open(new, "w") as file:
         json.dump({"nonce": job["nonce"], **reply}, file)
