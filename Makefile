@@ -32,10 +32,11 @@ coverage: test
 	@echo "coverage: $$($(BIN)/python -m coverage report --format=total) % of penjing's lines"
 
 test-runtimes: .venv-runtimes/installed
-	OMP_NUM_THREADS=1 $(ALL)/python -m pytest -n auto tests/test_as_convolutions.py tests/test_ethosu.py \
-		tests/test_executorch.py tests/test_executorch_ethosu.py tests/test_half.py \
-		tests/test_hostile_files.py tests/test_litert.py tests/test_onnx_providers.py tests/test_openvino.py
-	$(ALL)/python -m pytest tests/test_runner.py tests/test_runtimes.py tests/test_telemetry.py
+	OMP_NUM_THREADS=1 $(ALL)/python -m pytest -n auto tests/runtimes/ethosu tests/runtimes/executorch \
+		tests/runtimes/openvino tests/runtimes/tflite tests/runtimes/test_half.py \
+		tests/runtimes/onnx/test_onnx_providers.py tests/network/lowering/test_as_convolutions.py \
+		tests/tools/test_hostile_files.py
+	$(ALL)/python -m pytest tests/device/test_runner.py tests/runtimes/test_runtimes.py tests/test_telemetry.py
 
 check: .venv/installed
 	$(BIN)/ruff check .

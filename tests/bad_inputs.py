@@ -202,7 +202,8 @@ MODEL, DATA, TARGET, DISK, HOSTILE, REMOTE = (
 GROUPS = {1: MODEL, 23: DATA, 39: TARGET, 47: DISK, 63: HOSTILE, 85: REMOTE}
 """By the number of its first row."""
 INT8 = ("--precision", "int8")
-SSH, FAULTS, FOLDER = "tests/test_ssh.py", "tests/test_ssh_faults.py", "tests/test_folder.py"
+SSH, FAULTS = "tests/device/test_ssh.py", "tests/device/test_ssh_faults.py"
+FOLDER = "tests/search/test_folder.py"
 ROWS = [
     Row(1, "NaN weight",
         "penjing: error: weight conv.weight holds 1 NaN or infinite value(s) of 216; repair the "
@@ -324,7 +325,7 @@ ROWS = [
         "penjing: error: the training data gives 3 things a batch; wanted (inputs, targets): put "
         "several inputs in a tuple or dict of their own", provoke=task("three_things")),
     Row(34, "a last batch of one, with a batch norm: left out of training", "", 0,
-        test="tests/test_data.py::test_a_last_batch_of_one_is_left_out_of_training"),
+        test="tests/tasks/test_data.py::test_a_last_batch_of_one_is_left_out_of_training"),
     Row(35, "a loader's worker dies",
         "penjing: error: a worker of the training data died at batch ... (...); num_workers=0 "
         "shows why", provoke=task("dying_worker")),
@@ -339,7 +340,7 @@ ROWS = [
         provoke=words("bench", "a.onnx", "--seconds", "-1")),
     Row(37, "a budget that so few samples can't certify: said before anything long",
         "test samples can't certify", 0,
-        test="tests/test_promise.py::test_the_ledger_says_what_certifies_and_what_to_know_of_it"),
+        test="tests/trials/judgement/test_promise.py::test_the_ledger_says_what_certifies_and_what_to_know_of_it"),
     Row(38, "the metric raises",
         "penjing: error: metric 'mine' raised AxisError: axis 9 is out of bounds for array of "
         "dimension 2", provoke=task("metric_that_raises")),
@@ -411,11 +412,11 @@ ROWS = [
         "penjing: error: out of memory: ...; take smaller batches, or a larger machine", 4,
         no_memory),
     Row(60, "Ctrl-C and SIGTERM", "--resume goes on", 130,
-        test="tests/test_interrupted_fit.py::test_a_terminated_fit_ends_as_an_interrupted_one"),
+        test="tests/search/test_interrupted_fit.py::test_a_terminated_fit_ends_as_an_interrupted_one"),
     Row(61, "clock goes backwards: durations are of the monotonic clock", "", 0,
         test="tests/test_bad_inputs.py::test_durations_are_of_the_monotonic_clock"),
     Row(62, "all trials failed: the original is the answer", "no candidate was finished", 0,
-        test="tests/test_choice.py::test_choose"),
+        test="tests/trials/judgement/test_choice.py::test_choose"),
     Row(63, "truncated at any byte",
         "penjing: error: .../model.onnx has changed: sha256 ..., wanted 000000000000; make it "
         "again", 3, changed(lambda good: good[:40])),
@@ -439,7 +440,7 @@ ROWS = [
         "penjing: error: .../model.onnx has changed: sha256 ..., wanted 000000000000; make it "
         "again", 3, changed(lambda good: good + b"\0")),
     Row(74, "tensors missing from a saved network, or damaged", "is damaged", 3,
-        test="tests/test_capture_and_save.py::test_damaged_and_missing_files_are_refused"),
+        test="tests/network/test_save.py::test_damaged_and_missing_files_are_refused"),
     Row(75, "names that leave the folder, or mean something to a shell: only names", "", 0,
         test=f"{SSH}::test_hostile_names_are_only_names"),
     Row(76, "Huffman table incomplete or with a cycle", absent=NO_PACKAGES),
@@ -477,7 +478,7 @@ ROWS = [
         "died on the device: its guard was killed", 5,
         test=f"{FAULTS}::test_a_guard_that_is_killed_takes_its_job_along"),
     Row(90, "the device is busy or throttles: marked `disturbed`", "disturbed", 0,
-        test="tests/test_measure.py::test_comparing_comes_to_an_end_on_a_disturbed_machine"),
+        test="tests/measure/test_measure.py::test_comparing_comes_to_an_end_on_a_disturbed_machine"),
     Row(91, "the result is malformed or another job's", "the result is malformed", 5,
         test=f"{SSH}::test_a_stale_or_malformed_result_is_refused"),
     Row(92, "killed for want of memory",
@@ -487,7 +488,7 @@ ROWS = [
         "the device is taken by ann@desk since 10:00, until 10:05 at the latest; wait", 5,
         test=f"{FAULTS}::test_the_lease_says_who_has_the_device"),
     Row(94, "an accelerator leaves operators to the CPU: named", "doesn't take it", 0,
-        test="tests/test_onnx_providers.py::test_what_falls_back_is_named"),
+        test="tests/runtimes/onnx/test_onnx_providers.py::test_what_falls_back_is_named"),
     Row(95, "clock too coarse for the model",
         absent="windows last for many inferences; the clock's resolution isn't asked for"),
     Row(96, "governor or temperature that can't be read: `unknown`", "CPU governor: unknown", 0,

@@ -10,8 +10,8 @@ hold every trial that the killed one held, and none twice. After that, fits are 
 in one folder. Prints a table and a line of JSON; the exit code is 0 if all held.
 
 Times are told, not measured, in a runtime that takes no time to lower to (`tests/instruments.py`).
-Which moments are met depends on the machine; `tests/test_folder.py` goes through all of them,
-operation by operation.
+Which moments are met depends on the machine; `tests/search/test_folder.py` goes through all of
+them, operation by operation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from typing import Any
 
 import pytest
 
-TASK = Path(__file__).with_name("slow_task.py")
+from tests import slow_task
+
+TASK = Path(slow_task.__file__)
 OPTIONS = ("--epochs", "1", "--max-drop", "20", "--goal", "size")
 BEGUN_ANEW = "there was nothing to resume"
 SECONDS = 300.0  # for a fit; one that takes longer hangs

@@ -20,8 +20,8 @@ from penjing.network import Network, capture
 from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.tasks.task import Task, as_call
-from tests.test_onnxruntime import Two
-from tests.test_quantize import Chained, Small
+from tests.passes.rounding.test_quantize import Chained, Small
+from tests.runtimes.onnx.test_onnxruntime import Two
 
 
 class Signal(nn.Module):

@@ -79,8 +79,8 @@ def is_depthwise(channels: int, groups: int, inputs_a_group: int) -> bool:
     """Whether each output of a convolution reads an input of its own.
 
     Its products are added along a window, not along channels; ONNX Runtime's and OpenVINO's kernels
-    do that in 32 bits on every x86 processor (`tests/test_saturation.py` runs them on one without
-    VNNI).
+    do that in 32 bits on every x86 processor (`tests/network/study/test_saturation.py` runs them on
+    one without VNNI).
     """
     return groups == channels and inputs_a_group == 1 and groups > 1
 

@@ -15,7 +15,7 @@ import pytest
 from penjing.contract import Artifact
 from penjing.device import agent, runner
 from penjing.device.here import run_here
-from penjing.device.protocol import KEEPER, RUNNER, Parcel, artifact_parcel
+from penjing.device.protocol import AGENT, RUNNER, Parcel, artifact_parcel
 from penjing.errors import MachineError
 from penjing.files import sha256
 from penjing.measure.memory import peak_process_bytes
@@ -24,7 +24,7 @@ from penjing.tools.inputs import random_inputs
 from tests.loopback import drawn, expected
 
 
-@pytest.mark.parametrize("script", [RUNNER, KEEPER], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [RUNNER, AGENT], ids=lambda path: path.name)
 def test_a_script_that_travels_is_python_3_9_and_imports_nothing_of_ours(script: Path) -> None:
     tree = ast.parse(script.read_text(), feature_version=(3, 9))
     for node in ast.walk(tree):

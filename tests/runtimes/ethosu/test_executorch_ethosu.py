@@ -20,8 +20,8 @@ from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES, runtime_of
 from penjing.targets import find_target
 from penjing.tasks.task import Task
+from tests.passes.rounding.test_quantize import Small
 from tests.runtime_networks import Gated, assert_damage_is_refused, assert_estimated_by_vela
-from tests.test_quantize import Small
 
 if missing := ENTRIES["executorch-ethosu"].missing:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)

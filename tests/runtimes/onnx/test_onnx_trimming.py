@@ -18,8 +18,8 @@ from penjing.runtimes.onnx import export as runtime
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.onnx.trimming import trim
 from penjing.tasks.task import Task
+from tests.passes.rounding.test_quantize import Small
 from tests.reference_networks import build
-from tests.test_quantize import Small
 
 
 def executed(path: Path, x: Any) -> tuple[Any, Counter[str]]:

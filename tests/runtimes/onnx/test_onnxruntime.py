@@ -19,7 +19,7 @@ from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.onnx.profile import seconds_by_layer
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.task import Task
-from tests.test_quantize import Small
+from tests.passes.rounding.test_quantize import Small
 
 
 class Two(nn.Module):

@@ -20,8 +20,8 @@ from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.registry import ENTRIES
 from penjing.targets import find_target
 from penjing.tasks.task import Task
-from tests.test_onnxruntime import Two
-from tests.test_quantize import Small
+from tests.passes.rounding.test_quantize import Small
+from tests.runtimes.onnx.test_onnxruntime import Two
 
 if ENTRIES["litert"].missing:
     pytest.skip(f"needs {', '.join(ENTRIES['litert'].missing)}", allow_module_level=True)

@@ -20,8 +20,8 @@ from penjing.runtimes.registry import ENTRIES, runtime_of
 from penjing.targets import find_target
 from penjing.tasks.task import Task
 from penjing.tools.inputs import open_file
+from tests.passes.rounding.test_quantize import Small
 from tests.runtime_networks import assert_estimated_by_vela, gap, network_of
-from tests.test_quantize import Small
 
 if ENTRIES["ethosu"].missing:
     pytest.skip(f"needs {', '.join(ENTRIES['ethosu'].missing)}", allow_module_level=True)

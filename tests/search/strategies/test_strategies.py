@@ -29,7 +29,7 @@ from penjing.trials.result import Result
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "my_strategy.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "my_strategy.py"
 
 
 @dataclass

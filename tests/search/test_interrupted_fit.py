@@ -24,11 +24,12 @@ from penjing.trials.evaluation.evaluator import FileEvaluator
 from penjing.trials.judgement.certify import way_to_chosen
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
+from tests import slow_task
 from tests.fits import fit
 from tests.instruments import Direct, Told, known, only, small_task
 from tests.slow_task import task
 
-TASK = Path(__file__).with_name("slow_task.py")
+TASK = Path(slow_task.__file__)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def _start(out: Path, *options: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=TASK.parents[1],
     )
 
 
