@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import penjing
-from penjing.cli import app
+from penjing.cli.app import app
 from penjing.runtimes.registry import ENTRIES
 
 ROOT = Path(__file__).parents[1]

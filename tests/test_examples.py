@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import penjing
-from penjing.cli import app
+from penjing.cli.app import app
 from penjing.errors import InputError
 from penjing.tasks.reference import find_task
 from penjing.trials.result import Result

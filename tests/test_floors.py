@@ -24,8 +24,8 @@ FLOORS = {
     "engines": 8, "tools": 8,
     "search": 9,
     "report": 10,
-    "cli": 11, "__main__": 11,
-    "__init__": 12,
+    "cli": 11,
+    "__init__": 12, "__main__": 12,
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import penjing
-from penjing.cli import _flags, _print_result, main
+from penjing.cli.app import _flags
+from penjing.cli.fit import print_result
+from penjing.cli.main import main
 from penjing.contract import Measurement
 from penjing.errors import InputError
 from penjing.printable import OPTION, with_flags
@@ -20,7 +22,7 @@ from penjing.trials.result import Result
 from tests.fits import fit, trial
 
 SOURCE = Path(penjing.__file__).parent
-FILES = sorted(set(SOURCE.rglob("*.py")) - {SOURCE / "cli.py"})
+FILES = sorted(path for path in SOURCE.rglob("*.py") if SOURCE / "cli" not in path.parents)
 FLAG = re.compile(r"--[a-z][a-z-]*")
 
 
@@ -87,7 +89,7 @@ def test_a_result_names_parameters_and_is_printed_with_flags(
     )  # fmt: skip
     result.save(tmp_path)
     assert "`resume` goes on" in (tmp_path / "result.json").read_text()
-    _print_result(result, tmp_path, tmp_path / "report.md")
+    print_result(result, tmp_path)
     printed = capsys.readouterr().out
     assert "interrupted; --resume goes on" in printed
     assert "a lower --confidence would decide it" in printed

@@ -13,7 +13,8 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from typer.testing import CliRunner
 
-from penjing.cli import app, main
+from penjing.cli.app import app
+from penjing.cli.main import main
 from penjing.errors import InputError
 from penjing.printable import in_a_line, printable
 from penjing.report.terminal import Console

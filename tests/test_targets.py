@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from penjing.cli import app
+from penjing.cli.app import app
 from penjing.errors import InputError
 from penjing.measure.footprint import footprint
 from penjing.network import Network, capture

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
-from penjing.cli import app
+from penjing.cli.app import app
 from penjing.contract import Artifact
 from penjing.device import job
 from penjing.device.address import Device
@@ -24,7 +24,7 @@ from penjing.errors import InputError, RemoteError, RemoteFileError, UnsafeError
 from penjing.files import sha256
 from penjing.measure import there
 from penjing.measure.memory import peak_process_bytes
-from penjing.measure.there import look_at, measure_there
+from penjing.measure.there import JobOptions, look_at, measure_there
 from penjing.tools.bench import bench_there
 from penjing.trials.evaluation.evaluator import FileEvaluator
 from penjing.trials.evaluation.files import Files, Loaded
@@ -49,7 +49,9 @@ def test_figures_and_outputs_of_the_device_are_those_of_here(
     loopback: Loopback, artifact: Artifact
 ) -> None:
     x = np.concatenate([drawn(1), drawn(2)])
-    found = measure_there(loopback.device(), {"a": artifact}, x, seconds=0, outputs=True)
+    found = measure_there(
+        loopback.device(), {"a": artifact}, x, options=JobOptions(seconds=0, outputs=True)
+    )
     np.testing.assert_array_equal(found.outputs["a"][0], expected(artifact, x))
     one = found.measurements["a"]
     assert one.file_bytes == artifact.file_bytes
@@ -257,7 +259,11 @@ def test_a_damaged_artifact_on_the_device_is_brought_again(
     folder = loopback.store / "files" / artifact.sha256
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(b"damaged")
-    measure_there(loopback.device(python_with(tmp_path, TWICE)), {"a": artifact}, seconds=0)
+    measure_there(
+        loopback.device(python_with(tmp_path, TWICE)),
+        {"a": artifact},
+        options=JobOptions(seconds=0),
+    )
     assert sha256(folder / "model.onnx") == artifact.sha256
 
 
@@ -282,12 +288,12 @@ def test_a_host_key_that_is_unknown_or_has_changed_is_refused(
     try:
         loopback.trust("other_key")
         with pytest.raises(RemoteError, match="its host key has changed; refused") as error:
-            measure_there(loopback.device(), {"a": artifact}, seconds=0)
+            measure_there(loopback.device(), {"a": artifact}, options=JobOptions(seconds=0))
         assert error.value.exit_code == 5
         assert "\n" not in str(error.value)
         (loopback.folder / "known_hosts").write_text("")
         with pytest.raises(RemoteError, match="its host key isn't known; connect once with ssh"):
-            measure_there(loopback.device(), {"a": artifact}, seconds=0)
+            measure_there(loopback.device(), {"a": artifact}, options=JobOptions(seconds=0))
     finally:
         loopback.trust("host_key")
 
@@ -300,12 +306,12 @@ def test_a_device_that_is_not_there_or_refuses_the_key(
     config.write_text("")
     nobody = Device.at("ssh://127.0.0.1:9", ssh_config=config)
     with pytest.raises(RemoteError, match=r"ssh://127\.0\.0\.1:9: can't be reached: .*refused"):
-        measure_there(nobody, {"a": artifact}, seconds=0)
+        measure_there(nobody, {"a": artifact}, options=JobOptions(seconds=0))
     known = loopback.folder / "known_hosts"
     config.write_text(f"UserKnownHostsFile {known}\nIdentityFile none\nIdentityAgent none\n")
     stranger = Device.at(loopback.device().address, ssh_config=config)
     with pytest.raises(RemoteError, match="it refused the key"):
-        measure_there(stranger, {"a": artifact}, seconds=0)
+        measure_there(stranger, {"a": artifact}, options=JobOptions(seconds=0))
 
 
 @needs_server
@@ -313,12 +319,14 @@ def test_a_device_without_python_or_with_an_old_one(
     loopback: Loopback, artifact: Artifact, tmp_path: Path
 ) -> None:
     with pytest.raises(RemoteError, match=r"no /nowhere/python3 there; install Python 3\.9"):
-        measure_there(loopback.device("/nowhere/python3"), {"a": artifact}, seconds=0)
+        measure_there(
+            loopback.device("/nowhere/python3"), {"a": artifact}, options=JobOptions(seconds=0)
+        )
     old = tmp_path / "python"
     old.write_text("#!/bin/sh\necho it is Python 3.6 >&2\nexit 1\n")
     old.chmod(0o755)
     with pytest.raises(RemoteError, match=r"too old there: it is Python 3\.6, wanted 3\.9"):
-        measure_there(loopback.device(str(old)), {"a": artifact}, seconds=0)
+        measure_there(loopback.device(str(old)), {"a": artifact}, options=JobOptions(seconds=0))
 
 
 def test_only_the_reply_to_this_request_counts() -> None:
@@ -348,7 +356,7 @@ def test_a_stale_or_malformed_result_is_refused(
 
     monkeypatch.setattr(job, "call", call)
     with pytest.raises(RemoteError, match=text):
-        measure_there(Device.at("ssh://pi@device"), {"a": artifact}, seconds=0)
+        measure_there(Device.at("ssh://pi@device"), {"a": artifact}, options=JobOptions(seconds=0))
 
 
 def test_a_file_that_has_changed_is_not_measured(artifact: Artifact) -> None:

@@ -22,7 +22,7 @@ from penjing.contract import Array, Artifact
 from penjing.device import job
 from penjing.device.address import Device
 from penjing.errors import RemoteError
-from penjing.measure.there import There, measure_there
+from penjing.measure.there import JobOptions, There, measure_there
 from tests.loopback import TWICE, Loopback, drawn, needs_server, python_with
 
 pytestmark = pytest.mark.alone
@@ -56,7 +56,11 @@ def cut(loopback: Loopback, server: bool) -> bool:
 def outcome_of(device: Device, artifact: Artifact, x: Array, found: list[Any]) -> None:
     """Append what a job gives, or how it fails."""
     try:
-        found.append(measure_there(device, {"a": artifact}, {"x": x}, seconds=0, outputs=True))
+        found.append(
+            measure_there(
+                device, {"a": artifact}, {"x": x}, options=JobOptions(seconds=0, outputs=True)
+            )
+        )
     except Exception as error:
         found.append(error)
 
@@ -92,7 +96,7 @@ def test_a_user_who_is_killed_leaves_no_process_on_the_device(
 ) -> None:
     device = loopback.device(python_with(tmp_path, TWICE))
     user = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "penjing.cli", "bench", str(artifact.path),
+        [sys.executable, "-W", "ignore", "-m", "penjing", "bench", str(artifact.path),
          "--target", device.address, "--seconds", "0.1", "--python", device.python,
          "--ssh-config", str(device.ssh_config)],
         start_new_session=True,
@@ -118,8 +122,12 @@ def test_the_lease_says_who_has_the_device(
             RemoteError,
             match="the device is taken by ann@desk since 10:00, until 10:05 at the latest; wait",
         ):
-            measure_there(loopback.device(), {"a": artifact}, seconds=0)
-    measure_there(loopback.device(python_with(tmp_path, TWICE)), {"a": artifact}, seconds=0)
+            measure_there(loopback.device(), {"a": artifact}, options=JobOptions(seconds=0))
+    measure_there(
+        loopback.device(python_with(tmp_path, TWICE)),
+        {"a": artifact},
+        options=JobOptions(seconds=0),
+    )
     written = json.loads(path.read_text())
     assert set(written) == {"who", "since", "until", "nonce", "pid", "boot_id"}
 
@@ -143,7 +151,11 @@ def test_a_runtime_that_hangs_dies_or_lacks(
 ) -> None:
     device = loopback.device(python_with(tmp_path, lines))
     with pytest.raises(RemoteError, match=text) as error:
-        measure_there(device, {"a": artifact}, seconds=0, deadline_s=1.0 if lines == HANGS else 20)
+        measure_there(
+            device,
+            {"a": artifact},
+            options=JobOptions(seconds=0, deadline_s=1.0 if lines == HANGS else 20),
+        )
     assert "\n" not in str(error.value)
     loopback.wait_until_quiet()
 
@@ -157,7 +169,7 @@ def test_a_guard_that_is_killed_takes_its_job_along(
 
     def measure() -> None:
         with pytest.raises(RemoteError, match="died on the device: its guard was killed") as error:
-            measure_there(device, {"a": artifact}, seconds=0, deadline_s=60)
+            measure_there(device, {"a": artifact}, options=JobOptions(seconds=0, deadline_s=60))
         failed.append(error)
 
     before = set(loopback.store.glob("jobs/*/started"))

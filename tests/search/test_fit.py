@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from penjing.cli import app
+from penjing.cli.app import app
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays
 from penjing.tasks.reference import find_task
@@ -26,7 +26,7 @@ from tests.instruments import Told, only
 
 def _penjing(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "penjing.cli", *arguments],
+        [sys.executable, "-W", "ignore", "-m", "penjing", *arguments],
         capture_output=True,
         text=True,
         check=False,

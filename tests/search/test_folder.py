@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from penjing.cli import _what_is_there
+from penjing.cli.fit import what_is_there
 from penjing.contract import Drop, Measurement
 from penjing.errors import DiskError, InputError, MachineError, PenjingError
 from penjing.files import require_writable_folder, write_atomically
@@ -323,13 +323,13 @@ def test_what_an_interrupted_resume_would_lose_stays(
 
 def test_what_an_interrupt_says_of_the_folder_is_so(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert _what_is_there(out) == f"anything was finished; nothing was written to {out}"
+    assert what_is_there(out) == f"anything was finished; nothing was written to {out}"
     result = _fit(out)
-    assert _what_is_there(out) == f"its end; {out} holds a finished result"
+    assert what_is_there(out) == f"its end; {out} holds a finished result"
     replace(result, finished=False).save(out)
-    assert "--resume goes on, --overwrite begins anew" in _what_is_there(out)
+    assert "--resume goes on, --overwrite begins anew" in what_is_there(out)
     (out / "result.json").write_text("{}")
-    assert _what_is_there(out) == "anything was finished"
+    assert what_is_there(out) == "anything was finished"
 
 
 # ---- two fits

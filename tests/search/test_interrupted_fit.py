@@ -159,7 +159,7 @@ def test_an_interrupt_that_is_swallowed_before_the_first_figure_is_remembered(
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupt_before_the_first_figure_says_what_is_there(tmp_path: Path, name: str) -> None:
+def test_an_interrupt_before_the_first_figure_sayswhat_is_there(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     process = _start(out)
     _wait(process, lambda: (out / "result.json").exists())
@@ -184,7 +184,7 @@ def test_an_interrupt_while_a_task_is_made_leaves_nothing_and_says_so(
     path, out = tmp_path / "own.py", tmp_path / "outer" / "out"
     interrupt = f"import signal; signal.raise_signal(signal.{name})"
     path.write_text(f"def task():\n    exec({interrupt!r})\n")
-    command = [sys.executable, "-m", "penjing.cli", "fit", str(path), "--out", str(out)]
+    command = [sys.executable, "-m", "penjing", "fit", str(path), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == (

@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from penjing.cli import app
+from penjing.cli.app import app
 from penjing.errors import InputError
 from penjing.network import capture
 from penjing.passes.rounding.quantize import Quantize

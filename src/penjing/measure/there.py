@@ -95,28 +95,38 @@ def look_at(device: Device) -> Target:
     )
 
 
+@dataclass(frozen=True)
+class JobOptions:
+    """What a device does with artifacts besides loading them.
+
+    Attributes:
+        seconds: how long to time; 0 doesn't.
+        seed: of inputs that are drawn there, and of the ratios' intervals.
+        outputs: whether to bring the outputs back, for parity.
+        alone: the names of those whose memory is wanted; None is all.
+        deadline_s: after which the device ends the job; None allows minutes for loading.
+    """
+
+    seconds: float = 5.0
+    seed: int = 0
+    outputs: bool = False
+    alone: Collection[str] | None = None
+    deadline_s: float | None = None
+
+
 def measure_there(
     device: Device,
     artifacts: Mapping[str, Artifact | Parcel],
     inputs: Any = None,
-    *,
-    seconds: float = 5.0,
-    seed: int = 0,
-    threads: int = 1,
-    outputs: bool = False,
-    alone: Collection[str] | None = None,
-    deadline_s: float | None = None,
+    options: JobOptions = JobOptions(),
 ) -> There:
-    """Measure artifacts on a device: each alone for its memory, then all in the same rounds.
+    """Measure artifacts on a device, on one thread: each alone for its memory, then all in the same
+    rounds.
 
     Args:
         artifacts: by name; the first is the baseline of the ratios.
         inputs: an array, a tuple of arrays, or a dict of arrays by name, one batch; None draws
             seeded random ones of batch 1 there.
-        seconds: how long to time; 0 doesn't.
-        outputs: whether to bring the outputs back, for parity.
-        alone: the names of those whose memory is wanted; None is all.
-        deadline_s: after which the device ends the job; None allows minutes for loading.
 
     Raises:
         UnsafeError: a file isn't the one that was lowered.
@@ -128,21 +138,23 @@ def measure_there(
     with tempfile.TemporaryDirectory() as folder:
         given = None if inputs is None else _packed(inputs, Path(folder) / "inputs.npz")
         common: dict[str, Any] = {
-            "inputs": {"seed": seed} if given is None else {"sha256": given.sha256},
-            "threads": threads, "seed": seed, "seconds": 0, "outputs": False,
+            "inputs": {"seed": options.seed} if given is None else {"sha256": given.sha256},
+            "threads": 1, "seed": options.seed, "seconds": 0, "outputs": False,
         }  # fmt: skip
         described = [one.described() for one in parcels.values()]
         light = common | {"inputs": _zeros(inputs)}  # to draw or to unpack takes memory too
-        singled = [name for name in parcels if alone is None or name in alone]
+        singled = [name for name in parcels if options.alone is None or name in options.alone]
         parts = {one: light | {"artifacts": [parcels[one].described()]} for one in singled}
-        last = common | {"artifacts": described, "seconds": seconds, "outputs": outputs}
+        last = common | {
+            "artifacts": described, "seconds": options.seconds, "outputs": options.outputs,
+        }  # fmt: skip
         parts[f"{', '.join(parcels)} together"] = last
-        limit = deadline_s or LOADING_SECONDS * len(parts) + 4 * seconds
+        limit = options.deadline_s or LOADING_SECONDS * len(parts) + 4 * options.seconds
         brought = (*parcels.values(), *([given] if given else []))
         done = run_job(device, brought, parts, limit)
-    if outputs and done.outputs is None:
+    if options.outputs and done.outputs is None:
         raise _malformed(device, KeyError("outputs"))
-    return _figures(device, parcels, singled, done, seed)
+    return _figures(device, parcels, singled, done, options.seed)
 
 
 def _parcel(artifact: Artifact | Parcel) -> Parcel:

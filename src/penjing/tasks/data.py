@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
+@dataclass(eq=False, repr=False)
 class Arrays:
     """Samples in memory, given out in batches; may be iterated again and again.
 
@@ -37,33 +38,30 @@ class Arrays:
     (2, [2, 3])
     """
 
-    def __init__(
-        self,
-        x: Any,
-        y: Any,
-        *,
-        batch_size: int = 128,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        augment: str | None = None,
-        shuffle: bool = False,
-    ) -> None:
-        if augment not in (None, "crop", "flip-crop"):
-            raise InputError(f"augment must be 'crop', 'flip-crop' or None; found {augment!r}")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be 1 or more; found {batch_size}")
-        self.x = torch.utils._pytree.tree_map(torch.as_tensor, x)
-        self.y = torch.as_tensor(y)
+    x: Any
+    y: Any
+    _: KW_ONLY
+    batch_size: int = 128
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    augment: str | None = None
+    shuffle: bool = False
+
+    def __post_init__(self) -> None:
+        if self.augment not in (None, "crop", "flip-crop"):
+            raise InputError(f"augment must be 'crop', 'flip-crop' or None; found {self.augment!r}")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more; found {self.batch_size}")
+        self.x = torch.utils._pytree.tree_map(torch.as_tensor, self.x)
+        self.y = torch.as_tensor(self.y)
         if self.y.dim() == 1 and self.y.dtype in NARROW:
             self.y = self.y.long()  # as losses want classes
         both = [*torch.utils._pytree.tree_leaves(self.x), self.y]
-        if not all(one.dim() for one in both):
+        if not all(tensor.dim() for tensor in both):
             raise InputError("inputs and targets must have the samples first; one is a number")
-        lengths = {len(one) for one in both}
+        lengths = {len(tensor) for tensor in both}
         if len(lengths) != 1:
             raise InputError(f"inputs and targets differ in number: {sorted(lengths)}")
-        self.batch_size, self.mean, self.std = batch_size, mean, std
-        self.augment, self.shuffle = augment, shuffle
 
     @property
     def samples(self) -> int:
@@ -73,18 +71,12 @@ class Arrays:
     def subset(self, index: Any, **changes: Any) -> Arrays:
         """The samples at `index`, with any of the constructor's options changed."""
         where = torch.as_tensor(index)
-        options = {
-            name: getattr(self, name)
-            for name in ("batch_size", "mean", "std", "augment", "shuffle")
-        }
-        x = torch.utils._pytree.tree_map(lambda one: one[where], self.x)
-        return Arrays(x, self.y[where], **options | changes)
+        x = torch.utils._pytree.tree_map(lambda tensor: tensor[where], self.x)
+        return replace(self, x=x, y=self.y[where], **changes)
 
     def in_order(self) -> Arrays:
         """The same samples, neither shuffled nor augmented; nothing is copied."""
-        still = copy.copy(self)
-        still.shuffle, still.augment = False, None
-        return still
+        return replace(self, shuffle=False, augment=None)
 
     def __len__(self) -> int:
         return len(self._starts())
@@ -101,7 +93,9 @@ class Arrays:
         ends = (*starts[1:], self.samples) if starts else ()
         for start, end in zip(starts, ends, strict=True):
             where = order[start:end]
-            x = torch.utils._pytree.tree_map(lambda one, w=where: self._ready(one[w], draw), self.x)
+            x = torch.utils._pytree.tree_map(
+                lambda tensor, w=where: self._ready(tensor[w], draw), self.x
+            )
             yield x, self.y[where]
 
     def _starts(self) -> range:
@@ -167,12 +161,13 @@ def image_folder(path: Path | str, size: tuple[int, int] | None = None, **option
     from PIL import Image, UnidentifiedImageError
 
     root = Path(path)
-    classes = sorted(one for one in root.glob("*") if one.is_dir())
+    classes = sorted(entry for entry in root.glob("*") if entry.is_dir())
     if not classes:
         raise InputError(f"{root} holds no class folders; wanted {root}/CLASS/IMAGE.png")
     images, labels = [], []
     for label, folder in enumerate(classes):
-        for file in sorted(one for one in folder.iterdir() if one.suffix.lower() in IMAGE_ENDINGS):
+        files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
+        for file in sorted(files):
             try:
                 with Image.open(file) as image:
                     colour = image.convert("RGB")
@@ -181,7 +176,7 @@ def image_folder(path: Path | str, size: tuple[int, int] | None = None, **option
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
                 raise InputError(f"image {file} can't be read: {error}; remove it") from error
             labels.append(label)
-    shapes = {one.shape for one in images}
+    shapes = {image.shape for image in images}
     if not images:
         raise InputError(f"the class folders of {root} hold no images; wanted CLASS/IMAGE.png")
     if len(shapes) != 1:
@@ -195,13 +190,13 @@ def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
     if isinstance(batches, Arrays):
         index = np.random.default_rng(0).permutation(batches.samples)[:samples]
         return list(batches.subset(index, augment=None, shuffle=False, batch_size=64))
-    found, seen = [], 0
+    taken, seen = [], 0
     for inputs, targets in reading(batches, "given"):
-        found.append((inputs, targets))
+        taken.append((inputs, targets))
         seen += len(targets)
         if seen >= samples:
             break
-    return found
+    return taken
 
 
 def calibration(task: Task, samples: int) -> Iterator[Inputs]:

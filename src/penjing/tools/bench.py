@@ -14,7 +14,7 @@ from penjing.device.protocol import artifact_parcel, runtime_for
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256
 from penjing.measure.latency import compare
-from penjing.measure.there import There, measure_there
+from penjing.measure.there import JobOptions, There, measure_there
 from penjing.processor import this_processor
 from penjing.runtimes.onnx.scan import require_plain
 from penjing.runtimes.registry import runtime_of
@@ -104,7 +104,7 @@ def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: i
         while name in parcels:
             name += " (again)"
         parcels[name] = artifact_parcel(path, runtime_for(path))
-    return measure_there(device, parcels, seconds=seconds, seed=seed)
+    return measure_there(device, parcels, options=JobOptions(seconds, seed))
 
 
 def _look_over(path: Path) -> None:

@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from without_vnni import processor, run
 
-from benchmarks.without_vnni import processor, run
 from penjing.arith.quantizer import quantized, weight_scales
 from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit, trimmed
 from penjing.measure.parity import departs, parity

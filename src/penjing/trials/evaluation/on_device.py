@@ -10,7 +10,7 @@ from penjing.contract import Array, Input
 from penjing.device.address import Device
 from penjing.errors import PenjingError
 from penjing.measure.parity import departs, parity
-from penjing.measure.there import measure_there
+from penjing.measure.there import JobOptions, measure_there
 from penjing.network import Network
 from penjing.runtimes.interface import in_order
 from penjing.tasks.data import cut
@@ -65,5 +65,6 @@ class SessionThere:
         """
         values = tuple(in_order(inputs, self.inputs))
         artifacts = {"file": self.file.artifact}
-        there = measure_there(self.device, artifacts, values, seconds=0, outputs=True, alone=())
+        options = JobOptions(seconds=0, outputs=True, alone=())
+        there = measure_there(self.device, artifacts, values, options)
         return there.outputs["file"]

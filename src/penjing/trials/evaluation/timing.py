@@ -10,7 +10,7 @@ from typing import Any
 from penjing.contract import Latency
 from penjing.device.address import Device
 from penjing.device.runner import RUNTIMES
-from penjing.measure.there import There, measure_there
+from penjing.measure.there import JobOptions, There, measure_there
 from penjing.runtimes.interface import in_order
 from penjing.trials.evaluation.files import Loaded
 from penjing.trials.evaluation.instruments import Instruments
@@ -92,9 +92,8 @@ class OnDevice(Timing):
         begin = self.instruments.clock()
         artifacts = {file.title: file.artifact for file in files}
         inputs = tuple(in_order(self.inputs, files[0].session.inputs))
-        there = measure_there(
-            self.device, artifacts, inputs, seconds=seconds, seed=self.seed, alone=alone
-        )
+        options = JobOptions(seconds, self.seed, alone=alone)
+        there = measure_there(self.device, artifacts, inputs, options)
         versions = dict.fromkeys(v for one in there.measurements.values() for v in one.notes)
         self.notes = (*there.notes, f"there: {', '.join(versions)}")
         self.travel_seconds = (self.instruments.clock() - begin - seconds) / len(artifacts)
