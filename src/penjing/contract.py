@@ -58,9 +58,9 @@ class Plan:
             "options": dict(self.options),
             "edits": [dict(edit) for edit in self.edits],
             "summary": self.summary,
-            "left_alone": [asdict(one) for one in self.left_alone],
+            "left_alone": [asdict(left) for left in self.left_alone],
             "notes": list(self.notes),
-            "parts": None if self.parts is None else [list(one) for one in self.parts],
+            "parts": None if self.parts is None else [list(part) for part in self.parts],
         }
 
     @classmethod
@@ -71,21 +71,21 @@ class Plan:
             options=dict(data["options"]),
             edits=tuple(dict(edit) for edit in data["edits"]),
             summary=data["summary"],
-            left_alone=tuple(LeftAlone(**one) for one in data["left_alone"]),
+            left_alone=tuple(LeftAlone(**row) for row in data["left_alone"]),
             notes=tuple(data.get("notes", ())),
             parts=parts_from(data.get("parts")),
         )
 
     def __str__(self) -> str:
         lines = [f"{self.method}: {self.summary or 'nothing to do'}"]
-        lines += [f"  {one}" for one in self.notes]
-        lines += [f"  left alone: {one.what}: {one.why}" for one in self.left_alone]
+        lines += [f"  {note}" for note in self.notes]
+        lines += [f"  left alone: {left.what}: {left.why}" for left in self.left_alone]
         return "\n".join(lines)
 
 
 def parts_from(data: Json) -> tuple[tuple[str, ...], ...] | None:
     """A plan's parts as JSON gives them."""
-    return None if data is None else tuple(tuple(one) for one in data)
+    return None if data is None else tuple(tuple(part) for part in data)
 
 
 @dataclass(frozen=True)

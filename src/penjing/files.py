@@ -151,12 +151,12 @@ def read_regular(path: Path) -> bytes:
 
 def sha256(*paths: Path) -> str:
     """The SHA-256 of the bytes of one file, or of several one behind the other, in hexadecimal."""
-    return sha256_of(*(one.read_bytes() for one in paths))
+    return sha256_of(*(path.read_bytes() for path in paths))
 
 
 def sha256_of(*contents: bytes) -> str:
     """The SHA-256 of bytes, one behind the other."""
-    found = hashlib.sha256()
-    for one in contents:
-        found.update(one)
-    return found.hexdigest()
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest()

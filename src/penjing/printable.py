@@ -29,7 +29,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(one if one in keep else _shown(one) for one in text)
+    return "".join(character if character in keep else _shown(character) for character in text)
 
 
 def in_a_line(text: str) -> str:
@@ -51,16 +51,16 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
     'take --any thing, not another `forward`'
     """
 
-    def flag(found: re.Match[str]) -> str:
-        name, value = found.groups()
-        return " ".join(filter(None, (flags[name], value))) if name in flags else found[0]
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        return " ".join(filter(None, (flags[name], value))) if name in flags else match[0]
 
     return OPTION.sub(flag, text)
 
 
-def _shown(one: str) -> str:
-    if one not in TURNING and unicodedata.category(one) not in CONTROLS:
-        return one
-    if "\udc80" <= one <= "\udcff":  # a byte of a name that isn't UTF-8
-        return f"\\x{ord(one) - 0xDC00:02x}"
-    return one.encode("unicode_escape").decode("ascii")
+def _shown(character: str) -> str:
+    if character not in TURNING and unicodedata.category(character) not in CONTROLS:
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte of a name that isn't UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

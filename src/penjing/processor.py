@@ -43,8 +43,10 @@ class Processor:
 def this_processor() -> Processor:
     """The processor that this process runs on, an emulated one as well."""
     flags = set(_told()) or processor_flags()
-    found = tuple(one for one in INSTRUCTIONS if one in flags)
-    return Processor(str(_capabilities().get("cpu_name") or _name()), platform.machine(), found)
+    instructions = tuple(instruction for instruction in INSTRUCTIONS if instruction in flags)
+    return Processor(
+        str(_capabilities().get("cpu_name") or _name()), platform.machine(), instructions
+    )
 
 
 def processor_flags() -> set[str]:

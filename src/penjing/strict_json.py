@@ -38,12 +38,12 @@ def parse(data: bytes | str, what: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {twice[:80]!r} is there twice")
-    return found
+    return mapping
 
 
 def _no_number(name: str) -> NoReturn:
@@ -57,7 +57,7 @@ def _integer(digits: str) -> int:
 
 
 def _real(digits: str) -> float:
-    found = float(digits)
-    if not math.isfinite(found):
+    number = float(digits)
+    if not math.isfinite(number):
         raise ValueError(f"{digits[:40]} is beyond what a float can hold")
-    return found
+    return number

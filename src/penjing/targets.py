@@ -161,7 +161,7 @@ def _target(name: str, row: Mapping[str, Any]) -> Target:
 def all_targets() -> dict[str, Target]:
     """Every target by name, this machine first, with its GPU if it has one."""
     here = [this_machine(), this_gpu()]
-    return {one.name: one for one in here if one is not None} | described()
+    return {target.name: target for target in here if target is not None} | described()
 
 
 def find_target(name: str) -> Target:

@@ -93,10 +93,10 @@ def least_samples(largest: float, greatest: float, confidence: float) -> int | N
         return 1
     if largest <= 0:
         return None
-    found = math.ceil(math.log(1 - confidence) / math.log1p(-largest / greatest))
-    while (bound := _bound_if_unchanged(found, greatest, confidence)) > largest:
-        found = max(found + 1, int(found * bound / largest))
-    return found
+    samples = math.ceil(math.log(1 - confidence) / math.log1p(-largest / greatest))
+    while (bound := _bound_if_unchanged(samples, greatest, confidence)) > largest:
+        samples = max(samples + 1, int(samples * bound / largest))
+    return samples
 
 
 def _bound_if_unchanged(samples: int, greatest: float, confidence: float) -> float:

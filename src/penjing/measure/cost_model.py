@@ -61,17 +61,17 @@ class Polynomial:
         return total // self.divisor
 
     def __add__(self, other: Polynomial) -> Polynomial:
-        found = defaultdict(int, self.terms)
+        terms = defaultdict(int, self.terms)
         for monomial, coefficient in other.terms.items():
-            found[monomial] += coefficient
-        return Polynomial(dict(found))
+            terms[monomial] += coefficient
+        return Polynomial(dict(terms))
 
     def __mul__(self, other: Polynomial) -> Polynomial:
-        found: dict[Monomial, int] = defaultdict(int)
-        for one, left in self.terms.items():
-            for two, right in other.terms.items():
-                found[tuple(sorted((*one, *two)))] += left * right
-        return Polynomial(dict(found))
+        terms: dict[Monomial, int] = defaultdict(int)
+        for mine, left in self.terms.items():
+            for theirs, right in other.terms.items():
+                terms[tuple(sorted((*mine, *theirs)))] += left * right
+        return Polynomial(dict(terms))
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class CostModel:
     @cached_property
     def by_axis(self) -> Mapping[str, tuple[Part, ...]]:
         """The parts that change with each axis."""
-        found: dict[str, list[Part]] = {name: [] for name in self.sizes}
+        by_axis: dict[str, list[Part]] = {name: [] for name in self.sizes}
         for part in self.parts:
             for name in part.axes:
-                found[name].append(part)
-        return {name: tuple(parts) for name, parts in found.items()}
+                by_axis[name].append(part)
+        return {name: tuple(parts) for name, parts in by_axis.items()}
 
     @cached_property
     def neighbours(self) -> Mapping[str, frozenset[str]]:
@@ -129,26 +129,26 @@ def cost_in_macs(axes: Axes) -> CostModel:
     network, trace = axes.trace.network, axes.trace
     batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
     names = _names(axes)
-    found = [
+    costs = [
         _sum(
-            _product(polynomial(one, names) for one in factors)
+            _product(polynomial(factor, names) for factor in factors)
             for factors in mac_terms(node, trace.of)
         )
         for node, _ in operators(network, trace.shapes)
     ]
-    return _cost_model("MACs", axes, found, batch)
+    return _cost_model("MACs", axes, costs, batch)
 
 
 def cost_in_params(axes: Axes) -> CostModel:
     """The parameters, as `penjing.measure.costs.costs` counts them."""
     network, trace = axes.trace.network, axes.trace
     names = _names(axes)
-    found = [
-        _product(polynomial(one, names) for one in trace.tensors[tensor])
+    costs = [
+        _product(polynomial(expression, names) for expression in trace.tensors[tensor])
         for _, tensors in operators(network, trace.shapes)
         for tensor in tensors
     ]
-    return _cost_model("parameters", axes, found, 1)
+    return _cost_model("parameters", axes, costs, 1)
 
 
 def polynomial(expression: Expression, names: Mapping[Axis, str]) -> Polynomial:
@@ -180,15 +180,15 @@ def _product(some: Iterable[Polynomial]) -> Polynomial:
     return math.prod(some, start=Polynomial({(): 1}))
 
 
-def _cost_model(unit: str, axes: Axes, found: list[Polynomial], divisor: int) -> CostModel:
+def _cost_model(unit: str, axes: Axes, costs: list[Polynomial], divisor: int) -> CostModel:
     """One part for each monomial of what divides evenly; the rest is rounded operator by operator,
     as it is when it is counted."""
     even = Polynomial({})
     parts: list[Part] = []
-    for one in found:
-        if all(coefficient % divisor == 0 for coefficient in one.terms.values()):
-            even += one
+    for cost in costs:
+        if all(coefficient % divisor == 0 for coefficient in cost.terms.values()):
+            even += cost
         else:
-            parts.append(Polynomial(one.terms, divisor))
+            parts.append(Polynomial(cost.terms, divisor))
     parts += [Polynomial({monomial: value // divisor}) for monomial, value in even.terms.items()]
-    return CostModel(unit, tuple(parts), {name: one.size for name, one in axes.free.items()})
+    return CostModel(unit, tuple(parts), {name: group.size for name, group in axes.free.items()})

@@ -40,14 +40,14 @@ def costs(network: Network) -> list[LayerCost]:
     """The operators in order; a weight used twice is counted at its first use."""
     known = shapes(network)
     batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
-    found = []
+    layers = []
     for node, tensors in operators(network, known):
-        params = sum(network.tensor(one).numel() for one in tensors)
+        params = sum(network.tensor(tensor).numel() for tensor in tensors)
         size = _elements(known[node]) * 4 // batch
-        macs = sum(math.prod(one) for one in mac_terms(node, known.__getitem__)) // batch
+        macs = sum(math.prod(factors) for factors in mac_terms(node, known.__getitem__)) // batch
         name = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
-        found.append(LayerCost(str(node.meta["layer"]), name, params, macs, size))
-    return found
+        layers.append(LayerCost(str(node.meta["layer"]), name, params, macs, size))
+    return layers
 
 
 def operators(
@@ -63,13 +63,13 @@ def operators(
         if node not in known or "quantize" in str(node.target):
             continue
         tensors = []
-        for one in node.all_input_nodes:
-            while one.op != "get_attr" and "quantize" in str(one.target):
-                one = read_by(one)
-            if one.op == "get_attr" and one.target not in seen:
-                seen.add(str(one.target))
-                if "running_" not in str(one.target):
-                    tensors.append(str(one.target))
+        for source in node.all_input_nodes:
+            while source.op != "get_attr" and "quantize" in str(source.target):
+                source = read_by(source)
+            if source.op == "get_attr" and source.target not in seen:
+                seen.add(str(source.target))
+                if "running_" not in str(source.target):
+                    tensors.append(str(source.target))
         yield node, tensors
 
 
@@ -78,13 +78,13 @@ def peak_activation_bytes(network: Network) -> int:
     known = shapes(network)
     batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
     nodes = [node for node in network.graph.nodes if node.op in ("placeholder", "call_function")]
-    last = {one: node for node in network.graph.nodes for one in node.all_input_nodes}
+    last = {source: node for node in network.graph.nodes for source in node.all_input_nodes}
     live = peak = 0
     sizes = {node: _elements(known[node]) * 4 // batch for node in nodes if node in known}
     for node in nodes:
         live += sizes.get(node, 0)
         peak = max(peak, live)
-        live -= sum(sizes.get(one, 0) for one in node.all_input_nodes if last[one] is node)
+        live -= sum(sizes.get(source, 0) for source in node.all_input_nodes if last[source] is node)
     return peak
 
 
@@ -92,14 +92,14 @@ def samples_in_memory(network: Network, samples: int) -> int:
     """At most so many samples, fewer where the values of two networks, this one and the one that
     it is compared with, would take more than `MOST_BYTES`; two or more."""
     leaves = torch.utils._pytree.tree_leaves(network.example)
-    given: int = sum(int(one[0].numel()) * one.element_size() for one in leaves)
+    given: int = sum(int(leaf[0].numel()) * leaf.element_size() for leaf in leaves)
     each = 2 * (peak_activation_bytes(network) + given)
     return max(min(samples, MOST_BYTES // each), 2)
 
 
 def _elements(shape: Any) -> int:
     if shape and isinstance(shape[0], tuple):
-        return sum(math.prod(one) for one in shape)
+        return sum(math.prod(dims) for dims in shape)
     return math.prod(shape)
 
 
@@ -116,12 +116,12 @@ def mac_terms(node: fx.Node, dims: Callable[[fx.Node], Sequence[T]]) -> list[tup
         The factors of each summand; nothing for an operator that multiplies no weights or values.
     """
     name = str(node.target).split(".")[1] if "." in str(node.target) else ""
-    inputs = [one for one in node.args if isinstance(one, fx.Node)]
+    inputs = [argument for argument in node.args if isinstance(argument, fx.Node)]
     if name in ("conv1d", "conv2d", "conv3d", "linear"):
         return [(*dims(node), *dims(inputs[1])[1:])]
     if name in ("matmul", "bmm", "mm"):
         return [(*dims(node), dims(inputs[0])[-1])]
     if name == "scaled_dot_product_attention":
-        q, k, v = (dims(one) for one in inputs[:3])
+        q, k, v = (dims(value) for value in inputs[:3])
         return [(*q[:-1], k[-2], q[-1]), (*q[:-1], k[-2], v[-1])]
     return []

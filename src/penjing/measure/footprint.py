@@ -52,8 +52,8 @@ def footprint(network: Network, halves: bool = False) -> Footprint:
             bits[str(read_by(node).target)] = CODE_BITS[node.target]
     plain = unrounded(network) if bits or rounds_values else network
     weights = 0.0
-    read = (one for one in plain.graph.nodes if one.op == "get_attr" and one.users)
-    for name in {str(one.target) for one in read}:
+    read = (node for node in plain.graph.nodes if node.op == "get_attr" and node.users)
+    for name in {str(node.target) for node in read}:
         tensor = network.attribute(name)
         if isinstance(tensor, torch.Tensor):
             usual = 16 if halves and tensor.is_floating_point() else 8 * tensor.element_size()

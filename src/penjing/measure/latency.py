@@ -36,7 +36,7 @@ def compare(
     Returns:
         A `Latency` by name; see `summaries`.
     """
-    calls = {name: partial(one.run, inputs) for name, one in sessions.items()}
+    calls = {name: partial(session.run, inputs) for name, session in sessions.items()}
     times, disturbed = interleave(calls, seconds, seed)
     return summaries(times, baseline, disturbed, seed)
 
@@ -50,22 +50,22 @@ def summaries(
     called a difference.
     """
     return {
-        name: _summary(one, times[baseline], name == baseline, disturbed, seed)
-        for name, one in times.items()
+        name: _summary(timed, times[baseline], name == baseline, disturbed, seed)
+        for name, timed in times.items()
     }
 
 
 def _summary(
-    one: Mapping[str, Sequence[float]],
+    timed: Mapping[str, Sequence[float]],
     baseline: Mapping[str, Sequence[float]],
     is_baseline: bool,
     disturbed: bool,
     seed: int,
 ) -> Latency:
-    samples = np.array(one["samples"]) * 1e3
+    samples = np.array(timed["samples"]) * 1e3
     ratio = low = high = 1.0
     if not is_baseline:
-        ratios = np.array(one["windows"]) / np.array(baseline["windows"])
+        ratios = np.array(timed["windows"]) / np.array(baseline["windows"])
         ratio = float(np.median(ratios))
         draw = np.random.default_rng(seed)
         medians = np.median(draw.choice(ratios, (2000, len(ratios))), axis=1)
@@ -77,6 +77,6 @@ def _summary(
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
-        windows=len(one["windows"]),
+        windows=len(timed["windows"]),
         disturbed=disturbed,
     )

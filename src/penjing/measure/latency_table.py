@@ -125,11 +125,11 @@ def layer_sizes(axes: Axes) -> dict[str, tuple[Polynomial, Polynomial]]:
         ):
             largest[layer] = name
     nothing = Polynomial({})
-    found = {}
+    widths = {}
     for layer, tensor in largest.items():
-        dims = [polynomial(one, names) for one in trace.tensors[tensor]]
-        found[layer] = (dims[1] if len(dims) > 1 else nothing, dims[0] if dims else nothing)
-    return found
+        dims = [polynomial(expression, names) for expression in trace.tensors[tensor]]
+        widths[layer] = (dims[1] if len(dims) > 1 else nothing, dims[0] if dims else nothing)
+    return widths
 
 
 def require_additive(pairs: Mapping[str, tuple[float, float]]) -> None:

@@ -23,8 +23,8 @@ def peak_process_bytes(path: Path, inputs: Any, runtime: str = "onnxruntime") ->
         return None
     values = inputs.values() if isinstance(inputs, dict) else inputs
     values = [values] if isinstance(values, np.ndarray) else list(values)
-    zeros = [[list(one.shape), str(one.dtype)] for one in values]
-    found: int | None = run_here(artifact_parcel(path, runtime), {"inputs": {"zeros": zeros}})[
+    zeros = [[list(value.shape), str(value.dtype)] for value in values]
+    peak: int | None = run_here(artifact_parcel(path, runtime), {"inputs": {"zeros": zeros}})[
         "peak_process_bytes"
     ]
-    return found
+    return peak

@@ -42,14 +42,14 @@ def parity(
         floats: how the artifact holds real numbers.
     """
     exact = unrounded(network) if any(True for _ in qparams_in(network)) else None
-    found: list[_Output] = []
+    outputs: list[_Output] = []
     seen, same, rounding_kept, decides = 0, 0, 0, True
     for inputs, targets in batches:
         wanted = _outputs(network, inputs)
         without = wanted if exact is None else _outputs(exact, inputs)
-        given = [np.asarray(one) for one in tree_leaves(session.run(as_arrays(inputs)))]
-        found = found or [_Output() for _ in wanted]
-        for output, *three in zip(found, wanted, given, without, strict=True):
+        given = [np.asarray(leaf) for leaf in tree_leaves(session.run(as_arrays(inputs)))]
+        outputs = outputs or [_Output() for _ in wanted]
+        for output, *three in zip(outputs, wanted, given, without, strict=True):
             output.add(*three)
         decides = decides and given[0].ndim == 2 and given[0].shape[1] > 1
         decides = decides and not targets.is_floating_point()  # a regression decides nothing
@@ -60,37 +60,38 @@ def parity(
         seen += len(given[0])
         if seen >= samples:
             break
-    count = max(sum(one.count for one in found), 1)
+    count = max(sum(output.count for output in outputs), 1)
     return Parity(
         seen,
-        max((one.worst for one in found), default=0.0),
-        float(sum(one.total for one in found) / count),
+        max((output.worst for output in outputs), default=0.0),
+        float(sum(output.total for output in outputs) / count),
         same / seen if decides else None,
         wilson(same, seen) if decides else None,
-        departure=max((one.departure(INEXACT[floats]) for one in found), default=0.0),
+        departure=max((output.departure(INEXACT[floats]) for output in outputs), default=0.0),
         rounded_decisions=rounding_kept / seen if decides and exact is not None else None,
     )
 
 
-def departs(found: Parity, floats: str = "float32") -> str:
+def departs(agreement: Parity, floats: str = "float32") -> str:
     """Why rounding doesn't explain how far a file is from its network; empty if it does.
 
     Either some output is too far away, or beyond doubt more decisions differ than the rounding
     itself changes.
     """
-    if not found.departure <= 1:
+    if not agreement.departure <= 1:
         return (
-            f"its outputs are {found.departure:.1f} times as far from its network's as rounding "
-            f"explains (at most {found.max_difference:.3g} apart, {found.samples} samples)"
+            f"its outputs are {agreement.departure:.1f} times as far from its network's as "
+            f"rounding explains (at most {agreement.max_difference:.3g} apart, "
+            f"{agreement.samples} samples)"
         )
-    if found.same_decisions is None or floats != "float32":
+    if agreement.same_decisions is None or floats != "float32":
         return ""
-    kept = 1.0 if found.rounded_decisions is None else found.rounded_decisions
-    most = 1 - wilson(round((1 - found.same_decisions) * found.samples), found.samples)
-    if most < wilson(round(kept * found.samples), found.samples):
+    kept = 1.0 if agreement.rounded_decisions is None else agreement.rounded_decisions
+    most = 1 - wilson(round((1 - agreement.same_decisions) * agreement.samples), agreement.samples)
+    if most < wilson(round(kept * agreement.samples), agreement.samples):
         return (
-            f"{found.same_decisions:.1%} of its decisions are its network's, where rounding itself "
-            f"keeps {kept:.1%} ({found.samples} samples)"
+            f"{agreement.same_decisions:.1%} of its decisions are its network's, where rounding "
+            f"itself keeps {kept:.1%} ({agreement.samples} samples)"
         )
     return ""
 
@@ -127,7 +128,7 @@ def _outputs(network: Network, inputs: Any) -> list[Array]:
     args, kwargs = as_call(inputs)
     with torch.no_grad():
         leaves = tree_leaves(network(*args, **kwargs))
-    return [one.cpu().numpy() for one in leaves]
+    return [leaf.cpu().numpy() for leaf in leaves]
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> float:

@@ -31,9 +31,9 @@ def score(
     done = 0
     for inputs, targets in batches:
         outputs = session.run(as_arrays(inputs))
-        found = scored(metric, outputs, as_arrays(targets))
-        parts.append(found)
-        done += len(found)
+        part = scored(metric, outputs, as_arrays(targets))
+        parts.append(part)
+        done += len(part)
         if progress is not None:
             progress(done)
     if not parts:

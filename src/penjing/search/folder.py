@@ -39,7 +39,7 @@ os.register_at_fork(after_in_child=lambda: list(map(os.close, _held)))
 
 def names_of_artifacts(stem: str, endings: Iterable[str]) -> set[str]:
     """All file names of artifacts that are called `stem`, by the endings of their first files."""
-    return {stem + one for ending in endings for one in (ending, *BESIDE.get(ending, ()))}
+    return {stem + suffix for ending in endings for suffix in (ending, *BESIDE.get(ending, ()))}
 
 
 ENDINGS = [entry.ending for entry in ENTRIES.values()]
@@ -93,29 +93,29 @@ class Folder:
 
     def remove_temporary_files(self) -> None:
         """Remove what a killed run was writing."""
-        found = [*self.path.iterdir(), *self._of_candidates()]
-        remove_files(one for one in found if TEMPORARY.fullmatch(one.name))
+        paths = [*self.path.iterdir(), *self._of_candidates()]
+        remove_files(path for path in paths if TEMPORARY.fullmatch(path.name))
 
     def strangers(self) -> list[str]:
         """The names of all that isn't left over by a fit that was killed before its record."""
-        found = [
-            one.name
-            for one in self.path.iterdir()
-            if one.name != LOCK and not TEMPORARY.fullmatch(one.name)
+        present = [
+            path.name
+            for path in self.path.iterdir()
+            if path.name != LOCK and not TEMPORARY.fullmatch(path.name)
         ]
-        trees = [name for name in found if name in TREES and not (self.path / name).is_symlink()]
+        trees = [name for name in present if name in TREES and not (self.path / name).is_symlink()]
         inside = {Path(top) / name for top, names in self._walk() for name in names}
         if trees and inside <= {*self._of_candidates()}:
-            return [name for name in found if name not in (*trees, *LEDGER_FILES)]
-        return [name for name in found if name not in LEDGER_FILES]
+            return [name for name in present if name not in (*trees, *LEDGER_FILES)]
+        return [name for name in present if name not in LEDGER_FILES]
 
     def in_the_way(self, wanted: Iterable[str]) -> list[Path]:
         """What a fit that writes files of the `wanted` names would take for its own, and isn't."""
         mine = self._delivered(self.earlier) if self.earlier else []
-        places = [self.path / one for one in sorted(wanted)]
-        found = [one for one in places if os.path.lexists(one) and one not in mine]
+        places = [self.path / name for name in sorted(wanted)]
+        taken = [place for place in places if os.path.lexists(place) and place not in mine]
         trees = [self.path / name for name in TREES]
-        return found + [tree for tree in trees if os.path.lexists(tree) and not tree.is_dir()]
+        return taken + [tree for tree in trees if os.path.lexists(tree) and not tree.is_dir()]
 
     def _walk(self) -> list[tuple[str, list[str]]]:
         """The folders of candidates and networks with the names of their files, inner ones last;
@@ -126,21 +126,23 @@ class Folder:
 
     def _of_candidates(self) -> list[Path]:
         """The files of candidates that penjing wrote, by place and name."""
-        found = []
+        paths = []
         for top, names in self._walk():
             parts = Path(top).relative_to(self.path).parts
             own = {(CANDIDATES, 2): OF_CANDIDATES | OF_EARLIER_ONES, (NETWORKS, 2): NETWORK}
             mine: Iterable[str] = own.get((parts[0], len(parts)), ())
             if parts[0] == CANDIDATES and parts[2:] == ("network",):  # of a penjing before
                 mine = NETWORK
-            found += [Path(top) / one for one in names if one in mine or TEMPORARY.fullmatch(one)]
-        return found
+            paths += [
+                Path(top) / name for name in names if name in mine or TEMPORARY.fullmatch(name)
+            ]
+        return paths
 
     def _delivered(self, result: Result) -> list[Path]:
         """The files beside a result that are penjing's: it names them, and penjing could have
         written them."""
-        paths = [self.path / one for one in result.files if one in DELIVERED]
-        return [one for one in paths if one.is_symlink() or not one.is_dir()]
+        paths = [self.path / name for name in result.files if name in DELIVERED]
+        return [path for path in paths if path.is_symlink() or not path.is_dir()]
 
     def _remove_candidates(self) -> None:
         remove_files(self._of_candidates())
@@ -224,9 +226,10 @@ def _look(folder: Folder, out: Path, overwrite: bool, resume: bool, wanted: Iter
     folder.earlier = Result.load(path)
     if resume and folder.earlier.finished:
         return
-    for one in folder.in_the_way(wanted):
+    for place in folder.in_the_way(wanted):
         raise InputError(
-            f"{one} isn't penjing's, and the fit would write there; move it or choose another `out`"
+            f"{place} isn't penjing's, and the fit would write there; move it or choose another "
+            "`out`"
         )
 
 

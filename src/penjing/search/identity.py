@@ -31,15 +31,15 @@ def identity(task: Task, network: Network) -> dict[str, str]:
         network: captured from its model.
     """
     tensors = (*network.named_parameters(), *network.named_buffers())
-    found = {
+    hashes = {
         "graph": _hash(str(network.graph)),
-        "weights": _hash([text for name, one in tensors for text in (name, one)]),
-        "example": _hash([one.shape for one in torch.utils._pytree.tree_leaves(task.example)]),
+        "weights": _hash([text for name, tensor in tensors for text in (name, tensor)]),
+        "example": _hash([leaf.shape for leaf in torch.utils._pytree.tree_leaves(task.example)]),
         "metric": task.metric.name,
     }
     splits = {"training": task.train, "validation": task.validation, "test": task.test}
-    given = {name: one for name, one in splits.items() if one is not None}
-    return found | {f"{name} data": _of_data(one) for name, one in given.items()}
+    given = {name: batches for name, batches in splits.items() if batches is not None}
+    return hashes | {f"{name} data": _of_data(batches) for name, batches in given.items()}
 
 
 def _of_data(batches: Batches) -> str:
@@ -47,8 +47,8 @@ def _of_data(batches: Batches) -> str:
         how = (batches.batch_size, batches.mean, batches.std, batches.augment, batches.shuffle)
         return _hash([batches.x, batches.y, str(how)])
     length = str(len(batches)) if isinstance(batches, Sized) else "unknown"
-    one, two = (_of_first_samples(batches) for _ in range(2))
-    return _hash([length, one if one == two else "never the same"])
+    once, again = (_of_first_samples(batches) for _ in range(2))
+    return _hash([length, once if once == again else "never the same"])
 
 
 def _of_first_samples(batches: Batches) -> str:
@@ -58,15 +58,15 @@ def _of_first_samples(batches: Batches) -> str:
 
 def _hash(value: Any) -> str:
     """The SHA-256 of all tensors and texts in it, with their types and shapes."""
-    found = hashlib.sha256()
-    for one in torch.utils._pytree.tree_leaves(value):
-        if isinstance(one, (torch.Tensor, np.ndarray)):
-            tensor = torch.as_tensor(one).detach().cpu().contiguous()
-            found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    digest = hashlib.sha256()
+    for leaf in torch.utils._pytree.tree_leaves(value):
+        if isinstance(leaf, (torch.Tensor, np.ndarray)):
+            tensor = torch.as_tensor(leaf).detach().cpu().contiguous()
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         else:
-            found.update(f"{one!r};".encode())
-    return found.hexdigest()
+            digest.update(f"{leaf!r};".encode())
+    return digest.hexdigest()
 
 
 @contextmanager

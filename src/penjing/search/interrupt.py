@@ -18,16 +18,16 @@ class Interrupt:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._before[one] = signal.signal(one, self._stop)
+                self._before[number] = signal.signal(number, self._stop)
             except ValueError:  # not the main thread
                 break
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal has come."""

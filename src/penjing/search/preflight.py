@@ -43,34 +43,35 @@ def ready(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
 def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:
     """Raise InputError unless both are of the same model, data, target and options, as far as these
     decide what comes out; the message lists what isn't the same."""
-    found = []
+    differences = []
     for name in ("task", "target", "goal", "max_drop", "confidence", "seed"):
         then, now = getattr(earlier, name), getattr(wanted, name)
         if then != now:
-            found.append(f"{name} {then!r}, now it is {now!r}")
+            differences.append(f"{name} {then!r}, now it is {now!r}")
     for name in {**wanted.versions, **earlier.versions}:
         then, now = earlier.versions.get(name), wanted.versions.get(name)
         if then != now:
-            found.append(f"{name} {then}, now it is {now}")
+            differences.append(f"{name} {then}, now it is {now}")
     names = {**wanted.identity, **earlier.identity}
-    others = [one for one in names if earlier.identity.get(one) != wanted.identity.get(one)]
+    others = [name for name in names if earlier.identity.get(name) != wanted.identity.get(name)]
     if others:
-        found.append(f"another {', another '.join(others)}")
-    if found:
+        differences.append(f"another {', another '.join(others)}")
+    if differences:
         raise InputError(
-            f"`resume`: {out} was begun with {'; '.join(found)}; take the same, or another `out`"
+            f"`resume`: {out} was begun with {'; '.join(differences)}; take the same, or another "
+            "`out`"
         )
 
 
-def require_better_than_chance(metric: str, found: Array, validation: Batches) -> None:
+def require_better_than_chance(metric: str, original: Array, validation: Batches) -> None:
     """Raise InputError if a classifier is no better than one that always gives the same answer."""
     if metric != "accuracy":
         return
     targets = np.concatenate([as_arrays(y) for _, y in validation])
-    if scores.is_at_chance(found, targets):
+    if scores.is_at_chance(original, targets):
         raise InputError(
-            f"the model's accuracy is at chance: {found.mean():.1%} on {len(targets)} validation "
-            "samples, and always answering the commonest class gives "
+            f"the model's accuracy is at chance: {original.mean():.1%} on {len(targets)} "
+            "validation samples, and always answering the commonest class gives "
             f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
         )
 

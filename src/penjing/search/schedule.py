@@ -76,7 +76,7 @@ class Schedule:
             return ""
         self.enter("")
         longest = sorted(self.took, key=lambda stage: -self.took[stage])[:LONGEST]
-        parts = ", ".join(f"{one} {self.took[one] / 60:.1f}" for one in longest)
+        parts = ", ".join(f"{stage} {self.took[stage] / 60:.1f}" for stage in longest)
         return (
             f"took {self.spent() / 60:.1f} minutes instead of {self.seconds / 60:g}; the longest "
             f"of it: {parts}"

@@ -52,13 +52,13 @@ class Wanted:
 
 
 def _check_samples(name: str, x: Tensor, like: Tensor, targets: int, where: str) -> None:
-    found, shape = tuple(x.shape[1:]), tuple(like.shape[1:])
-    if found != shape:
+    given, shape = tuple(x.shape[1:]), tuple(like.shape[1:])
+    if given != shape:
         hint = "scale or crop the images"
-        if len(shape) == 3 and found == (*shape[1:], shape[0]):
+        if len(shape) == 3 and given == (*shape[1:], shape[0]):
             hint = "these are NHWC; permute(0, 3, 1, 2) makes them NCHW"
         raise InputError(
-            f"the {name} data has samples of shape {found}, the example has {shape}; {hint}"
+            f"the {name} data has samples of shape {given}, the example has {shape}; {hint}"
         )
     if x.dtype is torch.uint8 and like.dtype is not torch.uint8:
         raise InputError(f"the {name} data is uint8; divide by 255 and normalise")
@@ -205,30 +205,32 @@ def _as_pair(batch: Any, name: str) -> tuple[Inputs, Tensor]:
         )
     inputs, targets = batch
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-    found = pytree.tree_map(lambda one: _as_tensor(one, f"{name} inputs"), inputs)
+    tensors = pytree.tree_map(lambda leaf: _as_tensor(leaf, f"{name} inputs"), inputs)
     labels = _as_tensor(targets, f"{name} targets")
     if isinstance(targets, np.ndarray) and targets.dtype.kind in "iu":
         labels = labels.long()  # as losses want classes
     if not labels.dim():
         raise InputError(f"the {name} targets are a single number; wanted one for each sample")
-    return found, labels
+    return tensors, labels
 
 
-def _as_tensor(one: Any, what: str) -> Tensor:
-    if isinstance(one, Tensor):
-        return one
-    if isinstance(one, np.ndarray) and one.dtype.kind in "biuf":
-        return torch.tensor(one)
-    kind = f"an array of {one.dtype}" if isinstance(one, np.ndarray) else type(one).__name__
+def _as_tensor(value: Any, what: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.tensor(value)
+    kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
     raise InputError(f"the {what} hold {kind}; wanted tensors or NumPy arrays of numbers")
 
 
 def _of_type(inputs: Inputs, example: Inputs) -> Inputs:
     """Real numbers in the example's type; NumPy's are float64 where nobody says otherwise."""
-    kinds = [one.dtype for one in pytree.tree_leaves(example) if one.is_floating_point()]
+    kinds = [leaf.dtype for leaf in pytree.tree_leaves(example) if leaf.is_floating_point()]
     if not kinds:
         return inputs
-    return pytree.tree_map(lambda one: one.to(kinds[0]) if one.is_floating_point() else one, inputs)
+    return pytree.tree_map(
+        lambda leaf: leaf.to(kinds[0]) if leaf.is_floating_point() else leaf, inputs
+    )
 
 
 def _names(inputs: Inputs) -> list[str] | None:
@@ -268,9 +270,9 @@ def samples_told(batches: Batches) -> float:
     if isinstance(given, list | tuple):
         return float(sum(len(targets) for _, targets in given))
     for holder in (given, getattr(given, "dataset", None)):
-        found = getattr(holder, "samples", None)
-        if isinstance(found, int):
-            return float(found)
+        samples = getattr(holder, "samples", None)
+        if isinstance(samples, int):
+            return float(samples)
     try:
         return float(len(given.dataset))  # type: ignore[attr-defined]
     except (AttributeError, TypeError):

@@ -45,13 +45,13 @@ def check(task: Task) -> tuple[Task, tuple[str, ...]]:
     if any(module.training for module in task.model.modules()):
         notes = ("the model came in training mode; it is taken in evaluation mode",)
     wanted = Wanted(task.example, _classes(task))
-    found: dict[str, Batches] = {}
+    checked: dict[str, Batches] = {}
     labels: dict[str, Tensor | None] = {}
     for field, name in SPLITS.items():
         batches = getattr(task, field)
         if batches is not None:
-            found[field], labels[name] = _checked(batches, name, wanted, field != "train")
-    return dataclasses.replace(task, **found), (*notes, *_missing(labels))  # type: ignore[arg-type]
+            checked[field], labels[name] = _checked(batches, name, wanted, field != "train")
+    return dataclasses.replace(task, **checked), (*notes, *_missing(labels))  # type: ignore[arg-type]
 
 
 def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
@@ -87,8 +87,8 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
 
 
 def _detached(outputs: Any) -> Any:
-    found = pytree.tree_map(lambda one: one.numpy(force=True), outputs)
-    return tuple(found) if isinstance(found, list) else found
+    arrays = pytree.tree_map(lambda tensor: tensor.numpy(force=True), outputs)
+    return tuple(arrays) if isinstance(arrays, list) else arrays
 
 
 def _checked(
@@ -122,7 +122,7 @@ def _read(held: Batches, whole: bool) -> Tensor | None:
         seen += len(targets)
         if seen >= SAMPLES_LOOKED_AT and not whole:
             return None
-    return torch.cat(labels) if all(one.dim() == 1 for one in labels) else None
+    return torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
 
 
 def _check_finite(tensor: Tensor, name: str) -> None:
@@ -158,8 +158,8 @@ def _missing(labels: dict[str, Tensor | None]) -> tuple[str, ...]:
     if trained is None:
         return ()
     lines = []
-    for name, found in labels.items():
-        held = classes(found)
+    for name, targets in labels.items():
+        held = classes(targets)
         absent = sorted(set(trained.tolist()) - set(held.tolist())) if held is not None else []
         if absent:
             some = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
@@ -179,13 +179,13 @@ def _classes(task: Task) -> int:
     _require_plain(task.model)
     outputs = _run(task.model, task.example, "its example inputs")
     leaves = pytree.tree_leaves(outputs)
-    if not leaves or not all(isinstance(one, Tensor) for one in leaves):
-        kinds = sorted({type(one).__name__ for one in leaves}) or [type(outputs).__name__]
+    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
+        kinds = sorted({type(leaf).__name__ for leaf in leaves}) or [type(outputs).__name__]
         raise InputError(f"the model returns {', '.join(kinds)}; wanted tensors")
     again = pytree.tree_leaves(_run(task.model, task.example, "its example inputs"))
-    for one, other in zip(leaves, again, strict=True):
-        alike = one.shape == other.shape
-        if not (alike and bool(one.isclose(other, 1e-3, 1e-4, equal_nan=True).all())):
+    for leaf, repeated in zip(leaves, again, strict=True):
+        alike = leaf.shape == repeated.shape
+        if not (alike and bool(leaf.isclose(repeated, 1e-3, 1e-4, equal_nan=True).all())):
             raise InputError(
                 "the model gives other outputs for the same inputs: something draws at random in "
                 "evaluation mode too; take that out"
@@ -212,8 +212,10 @@ def _require_plain(model: nn.Module) -> None:
                 f"weight {name} is {tensor.dtype}; wanted float32: model.float(), with an example "
                 "of float32"
             )
-    tables = [one for one in weights.values() if one.dim() > 1]
-    if tables and all(bool((one == one.flatten()[0]).all()) for one in tables if one.numel()):
+    tables = [table for table in weights.values() if table.dim() > 1]
+    if tables and all(
+        bool((table == table.flatten()[0]).all()) for table in tables if table.numel()
+    ):
         raise InputError(
             f"all weights of {kind} are constant ({next(iter(weights))} is one number "
             "throughout); load the checkpoint"

@@ -45,11 +45,11 @@ def digits(epochs: int = 6, seed: int = 0) -> Task:
         raise InputError(
             "the task 'digits' needs scikit-learn; pip install 'penjing[demo]'"
         ) from error
-    found = load_digits()
-    images = np.repeat(np.repeat(found.images.astype(np.float32) / 16, 2, 1), 2, 2)[:, None]
+    dataset = load_digits()
+    images = np.repeat(np.repeat(dataset.images.astype(np.float32) / 16, 2, 1), 2, 2)[:, None]
     order = np.random.default_rng(seed).permutation(len(images))
     learn, choose, prove = np.split(order, [len(order) // 2, 3 * len(order) // 4])
-    whole = Arrays(images, found.target.astype(np.int64), batch_size=32)
+    whole = Arrays(images, dataset.target.astype(np.int64), batch_size=32)
     train = whole.subset(learn, shuffle=True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -41,20 +41,20 @@ def require_apart(task: Task) -> tuple[str, ...]:
     if task.validation is not None:
         splits["validation"] = task.validation
     seen = {name: _hashes(batches, seed) for seed, (name, batches) in enumerate(splits.items())}
-    for one, other in (("validation", "training"), ("test", "training"), ("test", "validation")):
-        if one not in seen or other not in seen:
+    for split, other in (("validation", "training"), ("test", "training"), ("test", "validation")):
+        if split not in seen or other not in seen:
             continue
-        if min(len(seen[one]), len(seen[other])) < LEAST_SAMPLES:
+        if min(len(seen[split]), len(seen[other])) < LEAST_SAMPLES:
             continue
-        share = _share(seen[one], seen[other], splits[one], splits[other])
+        share = _share(seen[split], seen[other], splits[split], splits[other])
         distinct = len(set(seen[other])) / max(1, len(seen[other]))
         if share > REFUSED and distinct > REFUSED and other == "training":
             raise InputError(
-                f"the {one} data is training data: {_percent(share)} of its samples are in both; "
+                f"the {split} data is training data: {_percent(share)} of its samples are in both; "
                 "give samples that weren't learned from"
             )
         if share > TOLD:
-            notes.append(f"{_percent(share)} of the {one} data is in the {other} data as well")
+            notes.append(f"{_percent(share)} of the {split} data is in the {other} data as well")
     return tuple(notes)
 
 
@@ -62,15 +62,15 @@ def _percent(share: float) -> str:
     return f"{min(share, 1.0):.0%}"
 
 
-def _share(mine: list[bytes], its: list[bytes], one: Any, other: Any) -> float:
+def _share(mine: list[bytes], its: list[bytes], my_batches: Any, its_batches: Any) -> float:
     """About which part of the first split is in the second, from the samples looked at."""
-    if _whole(one) is _whole(other):
+    if _whole(my_batches) is _whole(its_batches):
         return 1.0
     known = set(its)
     both = sum(digest in known for digest in mine)
     if both < min(LEAST_PAIRS, len(mine)):
         return 0.0
-    looked_at = len(its) / max(samples_told(other), len(its))
+    looked_at = len(its) / max(samples_told(its_batches), len(its))
     if looked_at == 0:  # its size isn't known: what was found is the least
         looked_at = 1.0
     return both / len(mine) / looked_at
@@ -87,21 +87,21 @@ def _hashes(batches: Batches, seed: int) -> list[bytes]:
     """A hash for each sample that is looked at, as it is given out but not augmented."""
     if isinstance(batches, Arrays):
         leaves = pytree.tree_leaves(batches.x)
-        size = sum(4 * one[:1].numel() for one in leaves)
+        size = sum(4 * leaf[:1].numel() for leaf in leaves)
         most = max(LEAST_PAIRS, min(IN_MEMORY, MOST_BYTES // max(1, size)))
         index = np.random.default_rng(seed).permutation(batches.samples)[:most]
         batches = batches.subset(index, shuffle=False, augment=None, batch_size=256)
     else:
         most = READ
         batches = reading(batches, "given")
-    found: list[bytes] = []
+    digests: list[bytes] = []
     for inputs, targets in batches:
-        rows = [one.numpy(force=True) for one in (*pytree.tree_leaves(inputs), targets)]
+        rows = [leaf.numpy(force=True) for leaf in (*pytree.tree_leaves(inputs), targets)]
         for number in range(len(targets)):
             digest = hashlib.blake2b(digest_size=8)
             for row in rows:
                 digest.update(row[number].tobytes())
-            found.append(digest.digest())
-        if len(found) >= most:
+            digests.append(digest.digest())
+        if len(digests) >= most:
             break
-    return found
+    return digests

@@ -33,12 +33,12 @@ def find_task(text: str) -> Task:
 
         return digits()
     wanted = "a penjing.Task or a function returning one"
-    name, found = named(text, "task", wanted, "'digits', a file such as mytask.py")
-    if callable(found):
-        found = guarded(text, found)
-    if not isinstance(found, Task):
-        raise InputError(f"{name!r} in {text} is a {type(found).__name__}; wanted a penjing.Task")
-    return dataclasses.replace(found, source=found.source or text)
+    name, task = named(text, "task", wanted, "'digits', a file such as mytask.py")
+    if callable(task):
+        task = guarded(text, task)
+    if not isinstance(task, Task):
+        raise InputError(f"{name!r} in {text} is a {type(task).__name__}; wanted a penjing.Task")
+    return dataclasses.replace(task, source=task.source or text)
 
 
 def named(text: str, name: str, wanted: str, known: str) -> tuple[str, Any]:
@@ -56,16 +56,16 @@ def named(text: str, name: str, wanted: str, known: str) -> tuple[str, Any]:
         path = Path(text)
         if not path.is_file():
             raise InputError(f"{name} file {text} doesn't exist; give a .py file or {known}")
-        found = getattr(guarded(text, lambda: _load(path)), name, None)
+        value = getattr(guarded(text, lambda: _load(path)), name, None)
     elif ":" in text:
         module, _, name = text.partition(":")
         sys.path.insert(0, "")
-        found = getattr(guarded(text, lambda: importlib.import_module(module)), name, None)
+        value = getattr(guarded(text, lambda: importlib.import_module(module)), name, None)
     else:
         raise InputError(f"no {name} {text!r}; wanted {known}, or package.module:name")
-    if found is None:
+    if value is None:
         raise InputError(f"{text} has no {name!r}; wanted {wanted}")
-    return name, found
+    return name, value
 
 
 def _load(path: Path) -> ModuleType:
@@ -91,13 +91,13 @@ def guarded(text: str, call: Callable[[], Any]) -> Any:
         ) from error
     except (Exception, SystemExit) as error:
         frames = [
-            one
-            for one in traceback.extract_tb(error.__traceback__)
-            if not one.filename.startswith(OURS)
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith(OURS)
         ]
-        frames = [one for one in frames if not one.filename.startswith("<")] or frames
-        frames = [one for one in frames if "site-packages" not in one.filename] or frames
+        frames = [frame for frame in frames if not frame.filename.startswith("<")] or frames
+        frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
         where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-        lines = [one.strip() for one in str(error).splitlines()] or [""]
+        lines = [line.strip() for line in str(error).splitlines()] or [""]
         line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise InputError(f"{text} raised {type(error).__name__}{where}: {line[:300]}") from error

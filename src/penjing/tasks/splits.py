@@ -76,8 +76,8 @@ def classes(labels: Tensor | None) -> NDArray[Any] | None:
     """
     if labels is None or labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
         return None
-    found = labels.cpu().numpy()
-    return found if LEAST_OF_A_CLASS * len(np.unique(found)) <= len(found) else None
+    values = labels.cpu().numpy()
+    return values if LEAST_OF_A_CLASS * len(np.unique(values)) <= len(values) else None
 
 
 def _drawn(samples: int, labels: Tensor | None, share: float, seed: int) -> tuple[Aside, str]:
@@ -124,9 +124,9 @@ def _labels(dataset: Dataset[Any]) -> Tensor | None:
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[-1] if len(dataset.tensors) == 2 else None
     for name in ("targets", "labels"):
-        found = getattr(dataset, name, None)
+        given = getattr(dataset, name, None)
         try:
-            labels = torch.as_tensor(found) if isinstance(found, Sequence) else found
+            labels = torch.as_tensor(given) if isinstance(given, Sequence) else given
         except (TypeError, ValueError, RuntimeError):  # a list of something else
             continue
         labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray) else labels
@@ -174,19 +174,19 @@ def _of_batches(given: Batches, share: float, seed: int) -> tuple[Batches, Batch
     once = "" if isinstance(given, list | tuple) else "; it was read once and is held in memory"
     if len(held) >= WHOLE_BATCHES:
         chosen, _ = _drawn(len(held), None, share, seed)
-        train = [one for one, out in zip(held, chosen, strict=True) if not out]
-        validation = [one for one, out in zip(held, chosen, strict=True) if out]
+        train = [batch for batch, out in zip(held, chosen, strict=True) if not out]
+        validation = [batch for batch, out in zip(held, chosen, strict=True) if out]
         return train, validation, chosen[owner], f"{AT_RANDOM}, in whole batches{once}"
     labels = [targets for _, targets in held]
-    known = torch.cat(labels) if all(one.dim() == 1 for one in labels) else None
+    known = torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
     aside, how = _drawn(len(owner), known, share, seed)
     parts = [np.asarray(aside[owner == number]) for number in range(len(held))]
-    train = [_some(one, ~part) for one, part in zip(held, parts, strict=True) if not part.all()]
-    validation = [_some(one, part) for one, part in zip(held, parts, strict=True) if part.any()]
+    train = [_some(batch, ~part) for batch, part in zip(held, parts, strict=True) if not part.all()]
+    validation = [_some(batch, part) for batch, part in zip(held, parts, strict=True) if part.any()]
     return train, validation, aside, how + once
 
 
 def _some(batch: tuple[Inputs, Tensor], which: Aside) -> tuple[Inputs, Tensor]:
     index = torch.as_tensor(np.flatnonzero(which))
     inputs, targets = batch
-    return pytree.tree_map(lambda one: one[index], inputs), targets[index]
+    return pytree.tree_map(lambda leaf: leaf[index], inputs), targets[index]

@@ -42,20 +42,20 @@ def scored(metric: Metric, outputs: Any, targets: Array) -> Array:
     wanted = f"wanted one finite score per sample, shape ({len(targets)},)"
     try:
         given = metric.scores(outputs, targets)
-        found = np.asarray(given, dtype=np.float64)
+        scores = np.asarray(given, dtype=np.float64)
     except (Exception, SystemExit) as error:
         raise InputError(
             f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}"
         ) from error
     if given is None:
         raise InputError(f"metric {metric.name!r} gave None; {wanted}")
-    if found.shape != (len(targets),):
+    if scores.shape != (len(targets),):
         raise InputError(
-            f"metric {metric.name!r} gave shape {found.shape} for {len(targets)} samples; {wanted}"
+            f"metric {metric.name!r} gave shape {scores.shape} for {len(targets)} samples; {wanted}"
         )
-    if not np.isfinite(found).all():
+    if not np.isfinite(scores).all():
         raise InputError(f"metric {metric.name!r} gave NaN or infinite scores; {wanted}")
-    return found
+    return scores
 
 
 def correct(outputs: Any, targets: Array) -> Array:
@@ -136,7 +136,7 @@ def batch_dims(inputs: Any, batch: Any) -> dict[int, dict[int, Any] | None]:
     leaves = torch.utils._pytree.tree_leaves(inputs)
     samples = leaves[0].shape[0]
     return {
-        id(one): {0: batch} if one.dim() and one.shape[0] == samples else None for one in leaves
+        id(leaf): {0: batch} if leaf.dim() and leaf.shape[0] == samples else None for leaf in leaves
     }
 
 

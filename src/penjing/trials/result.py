@@ -118,7 +118,9 @@ class Result:
         baseline = Trial.from_json(data["baseline"])
         if "best" not in data:  # before format 3 the titles were names
             rows = (baseline, *trials)
-            plain["best"] = next((one.key for one in rows if one.title == data["chosen"]), "none")
+            plain["best"] = next(
+                (trial.key for trial in rows if trial.title == data["chosen"]), "none"
+            )
         drop = Drop(**data["test_drop"]) if data["test_drop"] else None
         return cls(baseline=baseline, trials=trials, test_drop=drop, **plain)
 

@@ -41,8 +41,8 @@ def my_share(batches: Iterable[Item]) -> Iterator[Item]:
         yield from batches
         return
     rounds = iter(batches)
-    while len(one := list(itertools.islice(rounds, size()))) == size():
-        yield one[rank()]
+    while len(group := list(itertools.islice(rounds, size()))) == size():
+        yield group[rank()]
 
 
 def average_gradients(network: nn.Module) -> None:

@@ -31,7 +31,7 @@ def soft_loss(outputs: Any, taught: Any, temperature: float) -> Tensor:
     >>> soft_loss(scores, scores, 4.0).item()
     0.0
     """
-    mine, theirs = (torch.utils._pytree.tree_leaves(one)[0] for one in (outputs, taught))
+    mine, theirs = (torch.utils._pytree.tree_leaves(tree)[0] for tree in (outputs, taught))
     if mine.shape != theirs.shape:
         raise InputError(
             f"the student gives outputs of shape {tuple(mine.shape)}, its teacher "

@@ -160,7 +160,9 @@ class _Best:
         self.this_run = max(self.this_run, score)
         if score > self.score:
             self.score = score
-            self.state = {key: one.detach().clone() for key, one in network.state_dict().items()}
+            self.state = {
+                key: tensor.detach().clone() for key, tensor in network.state_dict().items()
+            }
 
 
 @dataclass
@@ -266,8 +268,16 @@ def _without_single_ones(batches: Batches) -> Iterator[tuple[Any, Tensor]]:
 
 
 def _optimizer(network: Network, options: TuneOptions) -> torch.optim.Optimizer:
-    wide = [one for one in network.parameters() if one.requires_grad and one.dim() > 1]
-    narrow = [one for one in network.parameters() if one.requires_grad and one.dim() <= 1]
+    wide = [
+        parameter
+        for parameter in network.parameters()
+        if parameter.requires_grad and parameter.dim() > 1
+    ]
+    narrow = [
+        parameter
+        for parameter in network.parameters()
+        if parameter.requires_grad and parameter.dim() <= 1
+    ]
     groups = [
         {"params": wide, "weight_decay": options.weight_decay},
         {"params": narrow, "weight_decay": 0.0},
@@ -278,8 +288,8 @@ def _optimizer(network: Network, options: TuneOptions) -> torch.optim.Optimizer:
 
 
 def _require_finite(network: Network) -> None:
-    for name, one in network.state_dict().items():
-        if one.is_floating_point() and not bool(torch.isfinite(one).all()):
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"weight {name} became NaN or infinite in training; lower lr")
 
 
@@ -300,25 +310,27 @@ def _is_mixed(precision: str, device: torch.device) -> bool:
 
 def _in_layout(network: Network, layout: torch.memory_format) -> Network:
     """The network with its image weights in that order; convolutions train faster channels-last."""
-    for one in network.parameters():
-        if one.dim() == 4:
-            one.data = one.data.contiguous(memory_format=layout)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
     return network
 
 
 def _on(inputs: Any, device: torch.device) -> Any:
     """The inputs on the device, images channels-last, as the weights are while training."""
 
-    def move(one: Tensor) -> Tensor:
-        one = one.to(device)
-        return one.contiguous(memory_format=torch.channels_last) if one.dim() == 4 else one
+    def move(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(device)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
     return pytree.tree_map(move, inputs)
 
 
 def _wide(outputs: Any) -> Any:
     """Outputs of mixed precision as float32, so that the user's loss and metric meet no other."""
-    return pytree.tree_map(lambda one: one.float() if one.dtype is torch.bfloat16 else one, outputs)
+    return pytree.tree_map(
+        lambda leaf: leaf.float() if leaf.dtype is torch.bfloat16 else leaf, outputs
+    )
 
 
 @contextmanager

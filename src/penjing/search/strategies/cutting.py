@@ -123,7 +123,9 @@ class Cutting:
             self.study.say(f"cutting: {cut.title}")
             plain, rounded = self._pair(cut.title, cut.passes)
             if self.study.changes(*cut.passes):
-                pairs.append((cut, [self.study.only_speed(one) for one in (plain, rounded)]))
+                pairs.append(
+                    (cut, [self.study.only_speed(proposal) for proposal in (plain, rounded)])
+                )
             else:
                 self.study.leave_out(plain, "nothing to remove", Status.NOT_TUNED)
         trials = iter((yield [proposal for _, pair in pairs for proposal in pair]))

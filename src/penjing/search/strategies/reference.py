@@ -26,12 +26,12 @@ def find_strategy(text: str) -> Strategy:
     if text == "quick":
         return Quick()
     wanted = "an object with a method propose(study), or a function returning one"
-    name, found = named(text, "strategy", wanted, "'quick', a file such as mystrategy.py")
-    if callable(found) and not hasattr(found, "propose"):
-        found = guarded(text, found)
-    if isinstance(found, type) or not callable(getattr(found, "propose", None)):
-        raise InputError(f"{name!r} in {text} is a {type(found).__name__}; wanted {wanted}")
-    return _Own(text, found)
+    name, strategy = named(text, "strategy", wanted, "'quick', a file such as mystrategy.py")
+    if callable(strategy) and not hasattr(strategy, "propose"):
+        strategy = guarded(text, strategy)
+    if isinstance(strategy, type) or not callable(getattr(strategy, "propose", None)):
+        raise InputError(f"{name!r} in {text} is a {type(strategy).__name__}; wanted {wanted}")
+    return _Own(text, strategy)
 
 
 @dataclass(frozen=True)

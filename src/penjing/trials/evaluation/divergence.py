@@ -22,7 +22,7 @@ from penjing.runtimes.contract import Runtime
 
 
 def require_parity(
-    found: Parity,
+    agreement: Parity,
     network: Network,
     runtime: Runtime,
     artifact: Artifact,
@@ -32,13 +32,13 @@ def require_parity(
     """Raise unless rounding explains how far a file is from the network that it was made from.
 
     Args:
-        found: how far that is.
+        agreement: how far that is.
         inputs: of one batch, to find the layer with.
 
     Raises:
         DivergenceError: it doesn't; the message names the first layer and the likely cause.
     """
-    why = departs(found, floats)
+    why = departs(agreement, floats)
     if not why:
         return
     layer = first_divergence(network, runtime, inputs, floats)
@@ -81,7 +81,7 @@ def first_divergence(
             low = middle + 1
     if low == len(layers):
         return None
-    node = next(one for one in network.graph.nodes if one.name == layers[low])
+    node = next(node for node in network.graph.nodes if node.name == layers[low])
     return str(node.meta.get("layer") or node.name)
 
 
@@ -89,20 +89,20 @@ def up_to(network: Network, name: str) -> Network:
     """The part of the network that works out what the node of that name gives, or the ReLU or
     rounding that alone reads it."""
     new = copy.deepcopy(network)
-    node = next(one for one in new.graph.nodes if one.name == name)
+    node = next(node for node in new.graph.nodes if node.name == name)
     while len(node.users) == 1:
         (user,) = node.users
         if user.op == "output" or len(user.all_input_nodes) > 2 or user.target in LAYERS:
             break
-        others = [one for one in user.all_input_nodes if one is not node]
-        if any(one.op != "get_attr" for one in others):
+        others = [source for source in user.all_input_nodes if source is not node]
+        if any(source.op != "get_attr" for source in others):
             break
         node = user
     return _ending_at(new, node)
 
 
 def _ending_at(network: Network, node: fx.Node) -> Network:
-    output = next(one for one in network.graph.nodes if one.op == "output")
+    output = next(node for node in network.graph.nodes if node.op == "output")
     output.args = ((node,),)
     codegen: Any = network.graph._codegen
     codegen.pytree_info = codegen.pytree_info._replace(out_spec=pytree.tree_structure(0))
@@ -116,5 +116,5 @@ def _diverges(network: Network, runtime: Runtime, inputs: Any, floats: str) -> b
         artifact = runtime.lower(network, Path(folder) / f"part{runtime.ending}", floats)
         session = runtime.load(artifact)
         meant = runtime.as_computed(network)
-        found = parity(meant, session, [(inputs, torch.zeros(1))], floats=floats)
-    return found.departure > 1
+        agreement = parity(meant, session, [(inputs, torch.zeros(1))], floats=floats)
+    return agreement.departure > 1

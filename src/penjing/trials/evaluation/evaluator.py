@@ -166,8 +166,8 @@ class FileEvaluator:
             file_bytes=artifact.file_bytes,
             weight_bytes=runtime.weight_bytes(artifact),
             peak_activation_bytes=costs.peak_activation_bytes(network),
-            macs=sum(one.macs for one in operators),
-            params=sum(one.params for one in operators),
+            macs=sum(operator.macs for operator in operators),
+            params=sum(operator.params for operator in operators),
             metric=self.task.metric.name,
             saturates=as_json(runtime.saturating(artifact)),
         )
@@ -207,12 +207,12 @@ class FileEvaluator:
         """How far the file is from what its network is in that runtime; raises as `_measured`."""
         runtime, floats = self.files.runtime_of(trial.candidate), trial.candidate.floats
         network = runtime.as_computed(self.networks.made(trial.candidate.recipe))
-        found = parity(network, file.session, self.validation, floats=floats)
-        if not math.isfinite(found.max_difference):
+        agreement = parity(network, file.session, self.validation, floats=floats)
+        if not math.isfinite(agreement.max_difference):
             raise InputError("the file's outputs are NaN or infinite on validation data")
         (inputs, _), *_ = first(self.validation, SAMPLES_THERE)
-        require_parity(found, network, runtime, file.artifact, inputs, floats)
-        return found
+        require_parity(agreement, network, runtime, file.artifact, inputs, floats)
+        return agreement
 
     def original_scores(self) -> Array:
         """The original's score on every validation sample; taken anew if another run took it."""

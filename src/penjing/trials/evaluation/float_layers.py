@@ -59,16 +59,16 @@ def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> lis
     >>> clearly_slower({"a": [3, 3], "b": [4, 9]}, {"a": [1, 2], "b": [5, 5]}, ["a", "b"])
     ['a']
     """
-    found, saved = [], 0.0
+    slower, saved = [], 0.0
     for layer in dict.fromkeys(layers):
         if layer not in mine or layer not in theirs:
             continue
         ours, float_ones = statistics.median(mine[layer]), statistics.median(theirs[layer])
         if ours > MARGIN * float_ones and min(mine[layer]) > max(theirs[layer]):
-            found.append(layer)
+            slower.append(layer)
             saved += ours - float_ones
-    whole = sum(statistics.median(one) for one in mine.values())
-    return found if saved >= WORTH * whole else []
+    whole = sum(statistics.median(seconds) for seconds in mine.values())
+    return slower if saved >= WORTH * whole else []
 
 
 def _profiles(

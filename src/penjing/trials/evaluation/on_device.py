@@ -31,16 +31,18 @@ def agreement(
     session = SessionThere(device, file, file.session.inputs)
     samples = [(cut(inputs, SAMPLES_THERE), targets) for inputs, targets in batches]
     try:
-        found = parity(network, session, samples, SAMPLES_THERE)
+        agreement = parity(network, session, samples, SAMPLES_THERE)
     except (PenjingError, ValueError) as error:  # what is proven here doesn't hang on it
         return f"{trial.title} couldn't be compared on the device: {error}"
     text = (
         f"on the device {trial.title} differs from its network by at most "
-        f"{found.max_difference:.2g}"
+        f"{agreement.max_difference:.2g}"
     )
-    if found.same_decisions is not None:
-        text += f", and {found.same_decisions:.2%} of {found.samples} decisions are the same"
-    if why := departs(found, trial.candidate.floats):
+    if agreement.same_decisions is not None:
+        text += (
+            f", and {agreement.same_decisions:.2%} of {agreement.samples} decisions are the same"
+        )
+    if why := departs(agreement, trial.candidate.floats):
         text += f": it computes something else there, for {why}"
     return text
 

@@ -28,7 +28,7 @@ def warning(name: str, saturates: Json, here: Processor) -> str:
 
 def as_json(layers: Sequence[Saturating]) -> Json:
     """`"never"`, or the names of the layers that may."""
-    return [one.layer for one in layers] or "never"
+    return [layer.layer for layer in layers] or "never"
 
 
 def judged_on(here: Processor) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class OnDevice(Timing):
         inputs = tuple(in_order(self.inputs, files[0].session.inputs))
         options = JobOptions(seconds, self.seed, alone=alone)
         there = measure_there(self.device, artifacts, inputs, options)
-        versions = dict.fromkeys(v for one in there.measurements.values() for v in one.notes)
+        notes = (note for figures in there.measurements.values() for note in figures.notes)
+        versions = dict.fromkeys(notes)
         self.notes = (*there.notes, f"there: {', '.join(versions)}")
         self.travel_seconds = (self.instruments.clock() - begin - seconds) / len(artifacts)
         return there

@@ -63,8 +63,8 @@ def tie(mine: Latency, theirs: Latency) -> bool:
     >>> tie(wide, slow), tie(wide, wide)
     (False, True)
     """
-    found = compared(mine, theirs)
-    if found.disturbed or found.faster or found.slower:
+    comparison = compared(mine, theirs)
+    if comparison.disturbed or comparison.faster or comparison.slower:
         return False
     mutual = mine.ratio_low <= theirs.ratio <= mine.ratio_high
     return mutual and theirs.ratio_low <= mine.ratio <= theirs.ratio_high
@@ -78,10 +78,10 @@ def told(mine: Latency, theirs: Latency, rival: str) -> str:
     """
     if is_disturbed(mine):
         return DISTURBED
-    found = compared(mine, theirs)
-    if found.disturbed:
+    comparison = compared(mine, theirs)
+    if comparison.disturbed:
         return f"not compared with {rival}, which was disturbed by other load"
-    figures = f"{found.ratio:.3f} of its time ({found.low:.3f} - {found.high:.3f})"
-    if found.faster or found.slower:
-        return f"{'faster' if found.faster else 'slower'} than {rival}: {figures}"
+    figures = f"{comparison.ratio:.3f} of its time ({comparison.low:.3f} - {comparison.high:.3f})"
+    if comparison.faster or comparison.slower:
+        return f"{'faster' if comparison.faster else 'slower'} than {rival}: {figures}"
     return f"neither faster nor slower than {rival} beyond doubt: {figures}"

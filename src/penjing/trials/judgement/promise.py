@@ -32,12 +32,12 @@ class Promise:
     by_bound: bool = True
     note: str = ""
 
-    def judge(self, found: Drop) -> tuple[str, str]:
+    def judge(self, drop: Drop) -> tuple[str, str]:
         """The status of a candidate with this drop on validation, and the reason."""
-        if (found.bound if self.by_bound else found.drop) <= self.max_drop:
+        if (drop.bound if self.by_bound else drop.drop) <= self.max_drop:
             return "kept", ""
-        over = found.drop > self.max_drop
-        what, figure = ("drop", found.drop) if over else ("bound of the drop", found.bound)
+        over = drop.drop > self.max_drop
+        what, figure = ("drop", drop.drop) if over else ("bound of the drop", drop.bound)
         return "over budget", f"{what} {figure:.2f} points, budget {self.max_drop:g}"
 
 
