@@ -30,8 +30,8 @@ def binarize(weight: Tensor, scale: Tensor | None = None) -> Tensor:
     >>> binarize(torch.tensor([[0.1, -0.9, 0.0]]), torch.tensor([0.5]))
     tensor([[ 0.5000, -0.5000,  0.5000]])
     """
-    found: Tensor = BINARIZE(weight, scale)
-    return found
+    binary: Tensor = BINARIZE(weight, scale)
+    return binary
 
 
 def sign(values: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ def sign(values: Tensor) -> Tensor:
     >>> sign(torch.tensor([-0.1, 0.0, 3.0]))
     tensor([-1.,  1.,  1.])
     """
-    found: Tensor = SIGN(values)
-    return found
+    result: Tensor = SIGN(values)
+    return result
 
 
 def signs(values: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ def signs(values: Tensor) -> Tensor:
 
 @torch.library.custom_op("penjing::binarize", mutates_args=())
 def _binarize(weight: Tensor, scale: Tensor | None) -> Tensor:
-    found = signs(weight)
-    return found if scale is None else found.mul_(per_output(scale, weight))
+    binary = signs(weight)
+    return binary if scale is None else binary.mul_(per_output(scale, weight))
 
 
 @_binarize.register_fake
@@ -67,7 +67,7 @@ def _(weight: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def _keep_both(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*(one for one in inputs if one is not None))
+    ctx.save_for_backward(*(tensor for tensor in inputs if tensor is not None))
 
 
 def _of_weight(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -17,9 +17,9 @@ def combinations(covariance: Tensor, keep: list[int], ridge: float) -> Tensor:
     """
     chosen = torch.tensor(keep)
     inner = _ridged(covariance[chosen][:, chosen], ridge)
-    found: Tensor = torch.linalg.solve(inner, covariance[chosen]).T
-    found[chosen] = torch.eye(len(keep), dtype=covariance.dtype)
-    return found
+    weights: Tensor = torch.linalg.solve(inner, covariance[chosen]).T
+    weights[chosen] = torch.eye(len(keep), dtype=covariance.dtype)
+    return weights
 
 
 def nearest(covariance: Tensor, keep: list[int], ridge: float) -> Tensor:
@@ -33,9 +33,9 @@ def nearest(covariance: Tensor, keep: list[int], ridge: float) -> Tensor:
     variances = _ridged(covariance, ridge).diagonal()[chosen]
     shared = covariance[:, chosen].clamp_min(0.0)
     best = (shared.square() / variances).argmax(1, keepdim=True)
-    found = torch.zeros_like(shared).scatter(1, best, (shared / variances).gather(1, best))
-    found[chosen] = torch.eye(len(keep), dtype=covariance.dtype)
-    return found
+    weights = torch.zeros_like(shared).scatter(1, best, (shared / variances).gather(1, best))
+    weights[chosen] = torch.eye(len(keep), dtype=covariance.dtype)
+    return weights
 
 
 def eliminated(covariance: Tensor, weight: Tensor, count: int, ridge: float) -> list[int]:

@@ -34,8 +34,8 @@ def fake_quantize(values: Tensor, scale: Tensor, zero_point: int, low: int, high
     >>> fake_quantize(torch.tensor([0.24, 0.26, 9.0]), torch.tensor(0.5), 0, 0, 15)
     tensor([0.0000, 0.5000, 7.5000])
     """
-    found: Tensor = FAKE_QUANTIZE(values, scale, zero_point, low, high)
-    return found
+    rounded: Tensor = FAKE_QUANTIZE(values, scale, zero_point, low, high)
+    return rounded
 
 
 @torch.library.custom_op("penjing::fake_quantize", mutates_args=())

@@ -31,7 +31,7 @@ def moments_through(
 
     >>> mean, covariance = moments_through(
     ...     torch.relu, torch.zeros(2).double(), torch.eye(2).double())
-    >>> [round(float(one), 3) for one in (mean[0], covariance[0, 0], covariance[0, 1])]
+    >>> [round(float(value), 3) for value in (mean[0], covariance[0, 0], covariance[0, 1])]
     [0.399, 0.34, 0.0]
 
     Source: F. G. Mehler, "Ueber die Entwicklung einer Function von beliebig vielen Variablen nach
@@ -45,12 +45,12 @@ def moments_through(
     values = function(mean[:, None] + spread[:, None] * grid) * (weight / weight.sum())
     before, polynomial = torch.zeros_like(grid), torch.ones_like(grid)
     average = values.sum(1)
-    found = torch.zeros_like(covariance)
+    covariance_out = torch.zeros_like(covariance)
     power = torch.ones_like(correlation)
     for k in range(1, TERMS + 1):
         following = (grid * polynomial - math.sqrt(k - 1) * before) / math.sqrt(k)
         before, polynomial = polynomial, following
         power = power * correlation
         coefficient = values @ polynomial
-        found += torch.outer(coefficient, coefficient) * power
-    return average, found
+        covariance_out += torch.outer(coefficient, coefficient) * power
+    return average, covariance_out

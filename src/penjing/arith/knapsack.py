@@ -30,7 +30,7 @@ def choose(
     >>> choose([[1, 4], [1, 4]], [[9.0, 0.0], [5.0, 0.0]], budget=5)
     [1, 0]
     """
-    least = sum(min(one) for one in costs)
+    least = sum(min(cost) for cost in costs)
     if least > budget:
         raise InputError(f"the cheapest options cost {least}, more than the budget of {budget}")
     spent, lost = np.zeros(1, np.int64), np.zeros(1)
@@ -44,8 +44,8 @@ def choose(
         order = order[(lost[order] < before) & (spent[order] <= budget - least)]
         steps.append(order)
         spent, lost = spent[order], lost[order]
-    place, found = len(spent) - 1, []
+    place, options = len(spent) - 1, []
     for order, cost in zip(reversed(steps), reversed(costs), strict=True):
         place, option = divmod(int(order[place]), len(cost))
-        found.append(option)
-    return found[::-1]
+        options.append(option)
+    return options[::-1]

@@ -57,8 +57,8 @@ def pack(codes: NDArray[Any], bits: int) -> Planes:
     step = 2 if bits == 1 else 1
     if flat.size and (flat.min() < low or flat.max() > high or ((flat - low) % step).any()):
         wanted = "-1 or 1" if bits == 1 else f"in {low}..{high}"
-        found = f"{flat.min()}..{flat.max()}"
-        raise InputError(f"codes of {bits} bits must be {wanted}; found {found}")
+        span = f"{flat.min()}..{flat.max()}"
+        raise InputError(f"codes of {bits} bits must be {wanted}; found {span}")
     return bit_planes((flat - low) // step, bits)
 
 
@@ -139,13 +139,13 @@ def bit_planes(values: NDArray[Any], bits: int) -> Planes:
     Raises:
         InputError: a value is negative or too large.
     """
-    found = np.asarray(values)
-    if found.size and (found.min() < 0 or found.max() >= 2**bits):
+    array = np.asarray(values)
+    if array.size and (array.min() < 0 or array.max() >= 2**bits):
         raise InputError(
-            f"values of {bits} bits must be in 0..{2**bits - 1}; found {found.min()}..{found.max()}"
+            f"values of {bits} bits must be in 0..{2**bits - 1}; found {array.min()}..{array.max()}"
         )
-    each = np.stack([(found >> bit) & 1 for bit in range(bits)])
-    return np.packbits(each.astype(np.uint8), axis=-1, bitorder="little")
+    unpacked = np.stack([(array >> bit) & 1 for bit in range(bits)])
+    return np.packbits(unpacked.astype(np.uint8), axis=-1, bitorder="little")
 
 
 def plane_values(planes: Planes, count: int) -> Integers:
@@ -154,8 +154,8 @@ def plane_values(planes: Planes, count: int) -> Integers:
     >>> plane_values(bit_planes(np.array([[1, 2, 3]]), 2), 3).tolist()
     [[1, 2, 3]]
     """
-    each = np.unpackbits(planes, axis=-1, count=count, bitorder="little").astype(np.int64)
-    return np.tensordot(2 ** np.arange(len(planes), dtype=np.int64), each, 1)
+    unpacked = np.unpackbits(planes, axis=-1, count=count, bitorder="little").astype(np.int64)
+    return np.tensordot(2 ** np.arange(len(planes), dtype=np.int64), unpacked, 1)
 
 
 def ternary_planes(codes: NDArray[Any]) -> Planes:
@@ -167,11 +167,11 @@ def ternary_planes(codes: NDArray[Any]) -> Planes:
     Raises:
         InputError: there are other codes.
     """
-    found = np.asarray(codes)
-    if found.size and np.abs(found.astype(np.int64)).max() > 1:
-        raise InputError(f"ternary codes must be -1, 0 or 1; found {found.min()}..{found.max()}")
-    each = np.stack([found != 0, found > 0])
-    return np.packbits(each, axis=-1, bitorder="little")
+    array = np.asarray(codes)
+    if array.size and np.abs(array.astype(np.int64)).max() > 1:
+        raise InputError(f"ternary codes must be -1, 0 or 1; found {array.min()}..{array.max()}")
+    unpacked = np.stack([array != 0, array > 0])
+    return np.packbits(unpacked, axis=-1, bitorder="little")
 
 
 def binary_matmul(a: Planes, w: Planes, count: int) -> Integers:
@@ -237,11 +237,11 @@ def planes_matmul(a: Planes, w: Planes, count: int) -> Integers:
         InputError: the planes don't fit each other or `count`.
     """
     _require(a, w, count, range(1, 9), range(1, 9))
-    found = np.zeros((a.shape[1], w.shape[1]), np.int64)
+    products = np.zeros((a.shape[1], w.shape[1]), np.int64)
     for i, a_plane in enumerate(a & _used(count)):
         for j, w_plane in enumerate(w):
-            found += _rows(a_plane, lambda row, w=w_plane: _popcount(row & w)) << (i + j)
-    return found
+            products += _rows(a_plane, lambda row, w=w_plane: _popcount(row & w)) << (i + j)
+    return products
 
 
 def _require(a: Planes, w: Planes, count: int, of_a: Sequence[int], of_w: Sequence[int]) -> None:
@@ -265,14 +265,14 @@ def _used(count: int) -> Planes:
 
 def _nonzero(planes: Planes, count: int) -> Planes:
     """Which codes of ternary or binary planes are not zero; (rows, bytes)."""
-    found: Planes = planes[0] if len(planes) == 2 else np.full_like(planes[0], 255)
-    return np.bitwise_and(found, _used(count), dtype=np.uint8)
+    plane: Planes = planes[0] if len(planes) == 2 else np.full_like(planes[0], 255)
+    return np.bitwise_and(plane, _used(count), dtype=np.uint8)
 
 
 def _popcount(bits: Planes) -> Integers:
     """Set bits along the last dimension."""
-    found: Integers = np.bitwise_count(bits).sum(-1, dtype=np.int64)
-    return found
+    counts: Integers = np.bitwise_count(bits).sum(-1, dtype=np.int64)
+    return counts
 
 
 def _rows(matrix: Planes, product: Any) -> Integers:

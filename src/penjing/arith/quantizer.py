@@ -40,8 +40,8 @@ def activation_range(
         raise InputError(f"a range from {low} to {high} can't be quantized; check the inputs")
     if method == "percentile":
         ends = torch.tensor([1 - percentile / 100, percentile / 100], dtype=values.dtype)
-        found = torch.quantile(values, ends)
-        return min(float(found[0]), 0.0), max(float(found[1]), 0.0)
+        quantiles = torch.quantile(values, ends)
+        return min(float(quantiles[0]), 0.0), max(float(quantiles[1]), 0.0)
     if method == "minmax" or high - low < TINY:
         return low, high
     best, chosen, levels = float("inf"), (low, high), 2**bits - 1

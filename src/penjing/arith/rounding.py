@@ -47,6 +47,6 @@ def rounded_in_turn(
         error = (real - rounded) / factor[column, column]
         rest[:, column + 1 :] -= torch.outer(error, factor[column, column + 1 :])
         rest[:, column] = rounded
-    found = torch.empty_like(rest)
-    found[:, order] = rest
-    return found.to(weight.dtype)
+    result = torch.empty_like(rest)
+    result[:, order] = rest
+    return result.to(weight.dtype)

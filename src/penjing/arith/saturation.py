@@ -97,13 +97,13 @@ def scales_that_fit(weight: Tensor, scales: Tensor, low: int, high: int, top: in
     if not bool(over.any()):
         return scales
     least = _least_scales(weight.detach().flatten(1).double(), high, most_in_a_pair(top))
-    found = torch.where(over, torch.maximum(scales.abs().double(), least), scales.double())
+    grown = torch.where(over, torch.maximum(scales.abs().double(), least), scales.double())
     if bool((scales == scales[0]).all()):
-        found = found.amax().expand_as(found)
-    found = found.float()
-    while bool((over := saturates(quantized(weight, found, low, high), top)).any()):
-        found = torch.where(over, found * HAIR, found)
-    return found
+        grown = grown.amax().expand_as(grown)
+    grown = grown.float()
+    while bool((over := saturates(quantized(weight, grown, low, high), top)).any()):
+        grown = torch.where(over, grown * HAIR, grown)
+    return grown
 
 
 def _least_scales(rows: Tensor, high: int, most: int) -> Tensor:

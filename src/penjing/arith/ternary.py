@@ -35,8 +35,8 @@ def ternarize(weight: Tensor, positive: Tensor, negative: Tensor, threshold: flo
     >>> ternarize(torch.tensor([[0.1, -0.9, 0.5]]), scale, scale, 0.7)  # 0.7 mean|w| = 0.35
     tensor([[ 0., -2.,  2.]])
     """
-    found: Tensor = TERNARIZE(weight, positive, negative, threshold)
-    return found
+    ternary: Tensor = TERNARIZE(weight, positive, negative, threshold)
+    return ternary
 
 
 def ternary_codes(weight: Tensor, threshold: float) -> Tensor:
@@ -95,7 +95,7 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if not ctx.one:
         scales = above * per_output(positive, weight) - below * per_output(negative, weight)
         of_weight = gradient * torch.where(codes == 0, 1.0, scales)
-    of_positive, of_negative = ((gradient * one).flatten(1).sum(1) for one in (above, below))
+    of_positive, of_negative = ((gradient * part).flatten(1).sum(1) for part in (above, below))
     return of_weight, of_positive, of_negative, None
 
 

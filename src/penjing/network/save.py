@@ -40,7 +40,7 @@ def save(network: Network, folder: Path | str) -> None:
     """
     folder = Path(folder)
     require_writable_folder(folder)
-    tensors = {name: one.detach().cpu().clone() for name, one in network.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     plans = [plan.to_json() for plan in network.history]
     weights = safetensors.torch.save(tensors)
     write_atomically(folder / "weights.safetensors", weights)
@@ -98,10 +98,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
 
 def _tensors(folder: Path, record: dict[str, Any], weights: bytes) -> dict[str, Tensor]:
     """The weights, if they are the ones that the record tells of."""
-    what, found = folder / "weights.safetensors", sha256_of(weights)
-    if found != record["weights_sha256"]:
+    what, digest = folder / "weights.safetensors", sha256_of(weights)
+    if digest != record["weights_sha256"]:
         wanted = str(record["weights_sha256"])[:12]
-        raise UnsafeError(f"{what} is damaged: sha256 {found[:12]}, wanted {wanted}; save it again")
+        raise UnsafeError(
+            f"{what} is damaged: sha256 {digest[:12]}, wanted {wanted}; save it again"
+        )
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(weights)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -125,13 +127,13 @@ def _replayed(folder: Path, network: Network, plans: tuple[Plan, ...]) -> Networ
     return network
 
 
-def _require_same(folder: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def _require_same(folder: Path, wanted: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     """Check that the weights have the network's names, shapes and types, and are finite."""
     file = folder / "weights.safetensors"
     what = f"{file} holds another network's weights"
-    for name in sorted(wanted.keys() ^ found.keys()):
+    for name in sorted(wanted.keys() ^ weights.keys()):
         raise UnsafeError(f"{what}: {name!r} is {'missing' if name in wanted else 'too much'}")
-    for name, tensor in found.items():
+    for name, tensor in weights.items():
         own = wanted[name]
         if tensor.shape != own.shape or tensor.dtype != own.dtype:
             raise UnsafeError(

@@ -88,7 +88,9 @@ def _require_labels(name: str, network: Network, task: Task) -> None:
 
 
 def _require_gradients(name: str, network: Network, task: Task) -> None:
-    inputs, targets = pytree.tree_map(lambda one: one.to(network.device), _first_batch(name, task))
+    inputs, targets = pytree.tree_map(
+        lambda leaf: leaf.to(network.device), _first_batch(name, task)
+    )
     args, kwargs = as_call(inputs)
     student = copy.deepcopy(network).eval() if network.training else network
     with torch.enable_grad():
@@ -102,20 +104,20 @@ def _require_gradients(name: str, network: Network, task: Task) -> None:
             ) from error
     if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
         return
-    found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
     if isinstance(loss, Tensor) and not loss.requires_grad:
-        found += " without gradients"
+        given += " without gradients"
     raise InputError(
-        f"{name} needs a loss with gradients; the task's gave {found[:200]} for the first training "
+        f"{name} needs a loss with gradients; the task's gave {given[:200]} for the first training "
         "batch; wanted one number, computed from the outputs by torch"
     )
 
 
 def _first_batch(name: str, task: Task) -> tuple[Inputs, Tensor]:
-    found = first(task.train, SAMPLES)
-    if not found:
+    batches = first(task.train, SAMPLES)
+    if not batches:
         raise InputError(f"{name} needs training data, and there is none; give at least one batch")
-    return found[0]
+    return batches[0]
 
 
 OF_TASK: dict[Condition, Callable[[str, Network, Task], None]] = {

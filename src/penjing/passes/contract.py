@@ -102,5 +102,7 @@ def _fingerprint(network: Network) -> tuple[object, ...]:
         network.training,
         len(network.history),
         tuple(str(node.args) for node in network.graph.nodes),
-        tuple((name, id(one), one._version, one.requires_grad) for name, one in tensors),
+        tuple(
+            (name, id(tensor), tensor._version, tensor.requires_grad) for name, tensor in tensors
+        ),
     )

@@ -70,7 +70,7 @@ class InTurn(Pass):
         student, teacher = ActivationCache(new, batches), ActivationCache(original, batches)
         work = self.begin(network, student, teacher)
         for number, part in enumerate(plan.parts):
-            nodes = [student.nodes[one] for one in part]
+            nodes = [student.nodes[node_name] for node_name in part]
             end = nodes[-1]
             if progress is not None:
                 layer = end.meta.get("layer") or end.name
@@ -90,16 +90,16 @@ class InTurn(Pass):
         few = "" if samples == self.samples else f" ({self.samples} would not fit into memory)"
         return f"on {samples} samples{few}"
 
-    def known(self, found: T | None, part: fx.Node) -> T:
+    def known(self, value: T | None, part: fx.Node) -> T:
         """What a part must have for the pass to work on it.
 
         Raises:
             InputError: it has none, because the plan is of another network.
         """
-        if found is None:
+        if value is None:
             name = type(self).__name__
             raise InputError(
                 f"the plan of {name} names {part.name}, on which it can't work in this network; "
                 f"let {name} plan again"
             )
-        return found
+        return value

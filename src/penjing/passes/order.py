@@ -47,19 +47,19 @@ def problems(recipe: Sequence[Pass]) -> list[str]:
     >>> problems((Gptq(), Quantize()))
     ['pass 1 (Gptq) has nothing to do: no weight is rounded; Quantize first']
     """
-    found = []
+    lines = []
     holds: dict[Condition, str] = dict.fromkeys(AT_THE_START, "")  # and the pass that saw to it
     ended: dict[Condition, str] = {}
     for number, step in enumerate(recipe, start=1):
         name = f"pass {number} ({type(step).__name__})"
         if why := _idle(step, holds, ended) or _spoiling(step, holds):
-            found.append(f"{name} {why}")
+            lines.append(f"{name} {why}")
         for condition in step.provides:
             for gone in ENDS.get(condition, frozenset()) & holds.keys():
                 ended[gone] = name
                 del holds[gone]
         holds |= dict.fromkeys(step.provides, name)
-    return found
+    return lines
 
 
 def _idle(step: Pass, holds: Mapping[Condition, str], ended: Mapping[Condition, str]) -> str:
@@ -81,7 +81,7 @@ def _spoiling(step: Pass, holds: Mapping[Condition, str]) -> str:
 
 def require_legal(recipe: Sequence[Pass]) -> None:
     """Raise InputError, with the first of its problems, for a recipe whose order can't work."""
-    found = problems(recipe)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise InputError(f"the recipe's order can't work: {found[0]}{more}")
+    lines = problems(recipe)
+    if lines:
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise InputError(f"the recipe's order can't work: {lines[0]}{more}")

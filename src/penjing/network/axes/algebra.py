@@ -165,14 +165,16 @@ def _align(
     while left and right:
         for side in (left, right):  # a join may have bound what stands here
             side.extendleft(reversed(_parts(side.popleft(), kind)))
-        one, other = left.popleft(), right.popleft()
-        if size(one) == size(other):
-            join(one, other, why)
+        first, second = left.popleft(), right.popleft()
+        if size(first) == size(second):
+            join(first, second, why)
             continue
-        small, large, rest = (one, other, right) if size(one) < size(other) else (other, one, left)
+        small, large, rest = (
+            (first, second, right) if size(first) < size(second) else (second, first, left)
+        )
         halves = split(large, size(small), kind)
         if halves is None:
-            _give_up((one, other, *left, *right), why)
+            _give_up((first, second, *left, *right), why)
             return
         join(small, halves[0], why)
         rest.extendleft(reversed(halves))
@@ -256,11 +258,11 @@ def owners(expression: Expression, axis: Axis) -> NDArray[np.int64]:
     parts = [owners(part, axis) for part in expression.parts]
     if isinstance(expression, Concat):
         return np.concatenate(parts)
-    found = np.full(1, -1, np.int64)
+    indices = np.full(1, -1, np.int64)
     for part in parts:
-        outer, inner = np.repeat(found, len(part)), np.tile(part, len(found))
-        found = np.where(outer >= 0, outer, inner)
-    return found
+        outer, inner = np.repeat(indices, len(part)), np.tile(part, len(indices))
+        indices = np.where(outer >= 0, outer, inner)
+    return indices
 
 
 def kept(expression: Expression, keep: Mapping[Axis, list[int]]) -> list[int]:
@@ -274,12 +276,12 @@ def kept(expression: Expression, keep: Mapping[Axis, list[int]]) -> list[int]:
     if isinstance(expression, Axis):
         return keep.get(expression, list(range(expression.size)))
     if isinstance(expression, Concat):
-        found: list[int] = []
+        indices: list[int] = []
         offset = 0
         for part in expression.parts:
-            found += [offset + index for index in kept(part, keep)]
+            indices += [offset + index for index in kept(part, keep)]
             offset += size(part)
-        return found
+        return indices
     result = [0]
     for part in expression.parts:
         inner, width = kept(part, keep), size(part)

@@ -79,12 +79,12 @@ class Axes(Mapping[str, Group]):
 
     def pinned(self) -> tuple[LeftAlone, ...]:
         """Those that can't, each with its first reason, and operators that have no rule."""
-        found = [
+        left = [
             LeftAlone(name, str(group.pins[0]))
             for name, group in self.groups.items()
             if group.pins and group.size > 1
         ]
-        return (*found, *(LeftAlone(name, str(why)) for name, why in self.trace.unknown.items()))
+        return (*left, *(LeftAlone(name, str(why)) for name, why in self.trace.unknown.items()))
 
 
 def find_axes(network: Network) -> Axes:
@@ -96,10 +96,10 @@ def find_axes(network: Network) -> Axes:
     >>> [name for name in find_axes(capture(two, torch.zeros(2, 4))).free]
     ['0']
     """
-    found = trace(network, rule_of)
+    traced = trace(network, rule_of)
     parameters = {name for name, _ in network.named_parameters()}
     sites: dict[Axis, list[Site]] = {}
-    for tensor, dims in found.tensors.items():
+    for tensor, dims in traced.tensors.items():
         for position, dim in enumerate(dims):
             for axis in dict.fromkeys(leaves(dim)):
                 sites.setdefault(axis, []).append(Site(tensor, position, resolve(dim)))
@@ -111,7 +111,7 @@ def find_axes(network: Network) -> Axes:
         while name in groups:
             name += "'"
         groups[name] = Group(name, axis, tuple(places))
-    return Axes(groups, found)
+    return Axes(groups, traced)
 
 
 def _name(axis: Axis, sites: list[Site]) -> str:

@@ -19,7 +19,7 @@ from penjing.network.graph.surgery import insert_after
 def rewrite(trace: Trace, keep: Mapping[Axis, list[int]]) -> None:
     """Let every size that a node of the graph spells be what is left when `keep` stays."""
     for spelling in trace.spellings:
-        wanted = sum(len(kept(one, keep)) for one in spelling.sizes)
+        wanted = sum(len(kept(expression, keep)) for expression in spelling.sizes)
         old = _argument(spelling)
         if isinstance(old, int):
             new: Any = wanted
@@ -55,7 +55,7 @@ def _measure(trace: Trace, value: Any, keep: Mapping[Axis, list[int]]) -> int:
         return int(value)
     if value.target is torch.ops.aten.sym_size.int:
         return len(kept(trace.of(argument(value, "self"))[argument(value, "dim")], keep))
-    arguments = [_measure(trace, one, keep) for one in value.args]
+    arguments = [_measure(trace, operand, keep) for operand in value.args]
     return int(value.target(*arguments))  # type: ignore[operator]
 
 

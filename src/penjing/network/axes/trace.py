@@ -47,8 +47,8 @@ class Trace:
 
     def of(self, node: Any) -> Dims:
         """The dimensions of a node's (single) value; `()` for numbers and None."""
-        found: Dims = self.dims.get(node, ()) if isinstance(node, fx.Node) else ()
-        return found
+        dims: Dims = self.dims.get(node, ()) if isinstance(node, fx.Node) else ()
+        return dims
 
     def shape(self, node: Any) -> tuple[int, ...]:
         """The shape of a node's value, with the batch size of the example."""
@@ -60,18 +60,18 @@ class Trace:
 
     def pin(self, node: fx.Node, dims: Dims, why: str) -> None:
         """The dimensions keep their sizes, because of `node`."""
-        for one in dims:
-            pin(one, self.pin_of(node, why))
+        for dim in dims:
+            pin(dim, self.pin_of(node, why))
 
     def mix(self, node: fx.Node, dims: Dims, why: str) -> None:
         """`node` computes a statistic over these dimensions."""
-        for one in dims:
-            mix(one, self.pin_of(node, why))
+        for dim in dims:
+            mix(dim, self.pin_of(node, why))
 
     def fixed(self, node: fx.Node, why: str, shape: tuple[int, ...] | None = None) -> Dims:
         """Fresh dimensions that keep their sizes, for (the given part of) the node's shape."""
         where = self.shape(node) if shape is None else shape
-        return tuple(Axis(one, self.pin_of(node, why)) for one in where)
+        return tuple(Axis(size, self.pin_of(node, why)) for size in where)
 
     def spell(self, node: fx.Node, path: tuple[int | str, ...], *sizes: Expression) -> None:
         """Remember that the size at `path` is the sum of the sizes of these dimensions."""
@@ -93,39 +93,39 @@ def trace(network: Network, rules: Callable[[Any], Rule | None]) -> Trace:
 
     An operator without a rule pins all that reaches it and is listed in `Trace.unknown`.
     """
-    found = Trace(network, shapes(network))
+    traced = Trace(network, shapes(network))
     for node in network.graph.nodes:
         if node.op == "placeholder":
-            found.dims[node] = found.fixed(node, "the model's input")
+            traced.dims[node] = traced.fixed(node, "the model's input")
         elif node.op == "get_attr":
-            if node not in found.shapes:
+            if node not in traced.shapes:
                 continue  # the subgraph of a control operator
-            if node.target not in found.tensors:
+            if node.target not in traced.tensors:
                 shape = network.tensor(node.target).shape
-                found.tensors[node.target] = tuple(Axis(size) for size in shape)
-            found.dims[node] = found.tensors[node.target]
+                traced.tensors[node.target] = tuple(Axis(size) for size in shape)
+            traced.dims[node] = traced.tensors[node.target]
         elif node.op == "output":
-            for one in node.all_input_nodes:
-                found.pin(node, found.of(one), "the model's output")
-        elif node in found.shapes:
+            for source in node.all_input_nodes:
+                traced.pin(node, traced.of(source), "the model's output")
+        elif node in traced.shapes:
             rule = rules(node.target)
-            found.dims[node] = rule(found, node) if rule else _no_rule(found, node)
-    return found
+            traced.dims[node] = rule(traced, node) if rule else _no_rule(traced, node)
+    return traced
 
 
-def _no_rule(found: Trace, node: fx.Node) -> Any:
+def _no_rule(traced: Trace, node: fx.Node) -> Any:
     name = str(node.target)
     why = f"no rule for operator {name}"
-    found.unknown.setdefault(name, found.pin_of(node, why))
-    for one in node.all_input_nodes:
-        dims = found.of(one)
+    traced.unknown.setdefault(name, traced.pin_of(node, why))
+    for source in node.all_input_nodes:
+        dims = traced.of(source)
         for dim in dims:
-            for each in dim if isinstance(dim, tuple) else (dim,):
-                pin(each, found.pin_of(node, why))
-    shape = found.shapes[node]
+            for part in dim if isinstance(dim, tuple) else (dim,):
+                pin(part, traced.pin_of(node, why))
+    shape = traced.shapes[node]
     if shape and isinstance(shape[0], tuple):
-        return tuple(found.fixed(node, why, one) for one in shape)
-    return found.fixed(node, why)
+        return tuple(traced.fixed(node, why, part) for part in shape)
+    return traced.fixed(node, why)
 
 
 def is_pointwise(target: Any) -> bool:

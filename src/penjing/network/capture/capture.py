@@ -142,12 +142,14 @@ def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch
     """For each argument of `forward`, which of its dimensions may have another size."""
     given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
     free = batch_dims((args, kwargs), batch)
-    return pytree.tree_map(lambda one: free[id(one)], given)
+    return pytree.tree_map(lambda leaf: free[id(leaf)], given)
 
 
 def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
     names = set(program.graph_signature.user_inputs)
-    nodes = [one for one in program.graph.nodes if one.op == "placeholder" and one.name in names]
+    nodes = [
+        node for node in program.graph.nodes if node.op == "placeholder" and node.name in names
+    ]
     size = nodes[0].meta["val"].shape[0]
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
@@ -203,10 +205,10 @@ def _spell_out(program: fx.GraphModule) -> None:
 
 def _source(meta: dict[str, Any]) -> str:
     """`file.py:line` of the user's innermost line, from an export stack trace."""
-    found = ""
+    source = ""
     for line in str(meta.get("stack_trace") or "").splitlines():
         line = line.strip()
         if line.startswith('File "') and f"{os.sep}torch{os.sep}nn{os.sep}" not in line:
             path, number = line[6:].split('", line ', 1)
-            found = f"{os.path.basename(path)}:{number.split(',')[0]}"
-    return found
+            source = f"{os.path.basename(path)}:{number.split(',')[0]}"
+    return source

@@ -57,13 +57,17 @@ def _take_apart(program: fx.GraphModule, node: fx.Node) -> bool:
     function = _decomposition(node.target)
     if function is None:
         return False
-    inputs = [one for one in node.all_input_nodes if isinstance(_value(program, one), torch.Tensor)]
-    tensors = [_value(program, one) for one in inputs]
+    inputs = [
+        source
+        for source in node.all_input_nodes
+        if isinstance(_value(program, source), torch.Tensor)
+    ]
+    tensors = [_value(program, source) for source in inputs]
 
     def call(*given: torch.Tensor) -> Any:
         values = dict(zip(inputs, given, strict=True))
         args, kwargs = fx.map_arg(
-            (node.args, node.kwargs), lambda one: values.get(one, one.meta.get("val"))
+            (node.args, node.kwargs), lambda source: values.get(source, source.meta.get("val"))
         )
         return function(*args, **kwargs)
 
@@ -72,13 +76,13 @@ def _take_apart(program: fx.GraphModule, node: fx.Node) -> bool:
         with mode, torch.no_grad(), quiet():
             fakes = [t if hasattr(t, "fake_mode") else mode.from_tensor(t) for t in tensors]
             parts = make_fx(call)(*fakes)
-            if any(str(one.target).endswith("_.default") for one in parts.graph.nodes):
+            if any(str(part.target).endswith("_.default") for part in parts.graph.nodes):
                 # parts of an operator may be written over one another, which has no gradient
                 parts = make_fx(torch.func.functionalize(parts))(*fakes)
                 _copy_with_gradient(parts)
     except Exception:  # whatever torch can't trace stays whole, and pins what reaches it
         return False
-    if any(one.op == "get_attr" for one in parts.graph.nodes):
+    if any(part.op == "get_attr" for part in parts.graph.nodes):
         return False
     _inline(program, node, parts, inputs)
     return True
@@ -100,8 +104,8 @@ def _decomposition(target: Any) -> Callable[..., Any] | None:
     except RuntimeError:  # an operator of the Python side only
         composite = False
     if composite:
-        found: Callable[..., Any] = target.decompose
-        return found
+        decomposition: Callable[..., Any] = target.decompose
+        return decomposition
     return decomposition_table.get(target)
 
 
@@ -120,20 +124,20 @@ def _inline(program: fx.GraphModule, node: fx.Node, parts: fx.GraphModule, input
     given: Iterator[Any] = iter(inputs)
     results: Any = None
     with program.graph.inserting_before(node):
-        for one in parts.graph.nodes:
-            if one.op == "placeholder":
-                known[one] = next(given)
-            elif one.op == "output":
-                (results,) = fx.map_arg(one.args, known.__getitem__)
-            elif isinstance(one.target, type):  # a named tuple of several results
-                known[one] = fx.map_arg(one.args, known.__getitem__)
-            elif one.target is operator.getitem and isinstance(known[read_by(one)], tuple):
-                several, index = fx.map_arg(one.args, known.__getitem__)
-                known[one] = several[index]
+        for part in parts.graph.nodes:
+            if part.op == "placeholder":
+                known[part] = next(given)
+            elif part.op == "output":
+                (results,) = fx.map_arg(part.args, known.__getitem__)
+            elif isinstance(part.target, type):  # a named tuple of several results
+                known[part] = fx.map_arg(part.args, known.__getitem__)
+            elif part.target is operator.getitem and isinstance(known[read_by(part)], tuple):
+                several, index = fx.map_arg(part.args, known.__getitem__)
+                known[part] = several[index]
             else:
-                known[one] = program.graph.node_copy(one, known.__getitem__)
+                known[part] = program.graph.node_copy(part, known.__getitem__)
                 keep = ("nn_module_stack", "stack_trace")
-                known[one].meta |= {key: node.meta[key] for key in keep if key in node.meta}
+                known[part].meta |= {key: node.meta[key] for key in keep if key in node.meta}
     if isinstance(results, fx.Node):
         node.replace_all_uses_with(results)
     else:

@@ -31,19 +31,19 @@ Check = Callable[[Any], str]
 
 
 def _names(value: Any) -> str:
-    good = _is_list(value) and all(isinstance(one, str) for one in value)
+    good = _is_list(value) and all(isinstance(name, str) for name in value)
     good = good and len(set(value)) == len(value)
     return "" if good else "a list of names, none twice"
 
 
 def _parts(value: Any) -> bool:
     return value is None or (
-        _is_list(value) and all(not _names(one) and len(one) in (1, 2) for one in value)
+        _is_list(value) and all(not _names(part) and len(part) in (1, 2) for part in value)
     )
 
 
 def _names_by_name(value: Any) -> str:
-    good = _is_object(value) and all(isinstance(one, str) for one in value.values())
+    good = _is_object(value) and all(isinstance(name, str) for name in value.values())
     return "" if good else "an object of names"
 
 
@@ -61,8 +61,8 @@ def _threshold(value: Any) -> str:
 
 def _axes(value: Any) -> str:
     good = _is_object(value) and all(
-        _is_list(one) and one and all(_is_integer(index, 0, INT32) for index in one)
-        for one in value.values()
+        _is_list(indices) and indices and all(_is_integer(index, 0, INT32) for index in indices)
+        for indices in value.values()
     )
     return "" if good else "by axis, the indices that stay"
 
@@ -70,13 +70,13 @@ def _axes(value: Any) -> str:
 def _value_qparams(value: Any) -> str:
     keys = {"scale", "zero_point", "low", "high", "root"}
     good = _is_object(value) and all(
-        _is_object(one)
-        and set(one) == keys
-        and _are_qparams(one, one["zero_point"])
-        and _is_scale(one["scale"])
-        and one["scale"] > 0
-        and isinstance(one["root"], str)
-        for one in value.values()
+        _is_object(qparams)
+        and set(qparams) == keys
+        and _are_qparams(qparams, qparams["zero_point"])
+        and _is_scale(qparams["scale"])
+        and qparams["scale"] > 0
+        and isinstance(qparams["root"], str)
+        for qparams in value.values()
     )
     words = "by node, a scale over 0, low <= zero_point <= high in eight bits, a root"
     return "" if good else words
@@ -84,20 +84,22 @@ def _value_qparams(value: Any) -> str:
 
 def _weight_qparams(value: Any) -> str:
     good = _is_object(value) and all(
-        _is_object(one)
-        and set(one) == {"scales", "low", "high"}
-        and _are_qparams(one, 0)
-        and (one["low"], one["high"]) in WEIGHT_ENDS
-        and _is_scales(one["scales"])
-        for one in value.values()
+        _is_object(qparams)
+        and set(qparams) == {"scales", "low", "high"}
+        and _are_qparams(qparams, 0)
+        and (qparams["low"], qparams["high"]) in WEIGHT_ENDS
+        and _is_scales(qparams["scales"])
+        for qparams in value.values()
     )
     return "" if good else "by node, scales that aren't 0, and the ends of 1 to 8 bits"
 
 
 def _factors(value: Any) -> str:
     good = _is_object(value) and all(
-        _is_list(one) and one and all(_is_scale(factor) and factor > 0 for factor in one)
-        for one in value.values()
+        _is_list(factors)
+        and factors
+        and all(_is_scale(factor) and factor > 0 for factor in factors)
+        for factors in value.values()
     )
     return "" if good else "by node, a list of numbers over 0"
 
@@ -132,7 +134,7 @@ def plans_from(data: Any, what: str) -> tuple[Plan, ...]:
     """
     if not _is_list(data) or len(data) > MOST_PLANS:
         raise UnsafeError(f"{what} must hold a list of at most {MOST_PLANS} plans")
-    return tuple(_plan(one, f"plan {number} of {what}") for number, one in enumerate(data))
+    return tuple(_plan(plan, f"plan {number} of {what}") for number, plan in enumerate(data))
 
 
 def _plan(data: Any, what: str) -> Plan:
@@ -145,7 +147,7 @@ def _plan(data: Any, what: str) -> Plan:
         "edits": _is_list(data["edits"]) and all(map(_is_object, data["edits"])),
         "summary": isinstance(data["summary"], str),
         "left_alone": _is_list(data["left_alone"]) and all(map(_is_left, data["left_alone"])),
-        "notes": _is_list(data["notes"]) and all(isinstance(one, str) for one in data["notes"]),
+        "notes": _is_list(data["notes"]) and all(isinstance(note, str) for note in data["notes"]),
         "parts": _parts(data.get("parts")),
     }
     for key, good in parts.items():
@@ -153,7 +155,7 @@ def _plan(data: Any, what: str) -> Plan:
             raise UnsafeError(f"{what} has another {key} than a pass gives; make it again")
     plan = Plan(
         data["method"], data["options"], tuple(data["edits"]), data["summary"],
-        tuple(LeftAlone(**one) for one in data["left_alone"]), tuple(data["notes"]),
+        tuple(LeftAlone(**left) for left in data["left_alone"]), tuple(data["notes"]),
         parts_from(data.get("parts")),
     )  # fmt: skip
     try:
@@ -236,20 +238,20 @@ def _is_scales(value: Any) -> bool:
     if not _is_list(value[0]):
         return all(map(_is_scale, value))
     return all(
-        _is_list(one) and one and len(one) == len(value[0]) and all(map(_is_scale, one))
-        for one in value
+        _is_list(row) and row and len(row) == len(value[0]) and all(map(_is_scale, row))
+        for row in value
     )
 
 
-def _are_qparams(one: Mapping[str, Any], zero: Any) -> bool:
-    ends = (one["low"], zero, one["high"])
+def _are_qparams(qparams: Mapping[str, Any], zero: Any) -> bool:
+    ends = (qparams["low"], zero, qparams["high"])
     known = all(_is_integer(end, -EIGHT_BITS, EIGHT_BITS) for end in ends)
     return known and ends[0] <= zero <= ends[2] and 0 < ends[2] - ends[0] <= EIGHT_BITS
 
 
 def _is_left(value: Any) -> bool:
     words = _is_object(value) and set(value) == {"what", "why"}
-    return words and all(isinstance(one, str) for one in value.values())
+    return words and all(isinstance(text, str) for text in value.values())
 
 
 def _shown(value: Any) -> str:

@@ -78,16 +78,16 @@ def qparams_of(node: Any) -> QParams | None:
 
 def qparams_in(network: Network) -> Iterator[QParams]:
     """The quantization parameters of all weights and values, in order."""
-    return (found for node in network.calls() if (found := qparams_of(node)) is not None)
+    return (qparams for node in network.calls() if (qparams := qparams_of(node)) is not None)
 
 
 def weight_qparams(network: Network) -> dict[fx.Node, QParams]:
     """Of each layer whose weight is rounded, in order, the weight's quantization parameters."""
     layers = [node for node in network.calls() if node.target in LAYERS]
-    found = {node: qparams_of(Layer(node).weight) for node in layers}
+    by_layer = {node: qparams_of(Layer(node).weight) for node in layers}
     return {
         node: qparams
-        for node, qparams in found.items()
+        for node, qparams in by_layer.items()
         if qparams and qparams.source.op == "get_attr"
     }
 
@@ -130,17 +130,17 @@ def fake_quantize(
             for each output channel, or one list for each with the scales of its groups.
     """
     nodes = {node.name: node for node in network.graph.nodes}
-    for name, one in activations.items():
-        scale = f"{one['root']}_scale"
-        if name == one["root"]:
-            set_parameter(network, scale, torch.tensor(float(one["scale"])))
-        divert(nodes[name], _round(nodes[name], scale, int(one["zero_point"]), one))
-    for name, one in weights.items():
+    for name, qparams in activations.items():
+        scale = f"{qparams['root']}_scale"
+        if name == qparams["root"]:
+            set_parameter(network, scale, torch.tensor(float(qparams["scale"])))
+        divert(nodes[name], _round(nodes[name], scale, int(qparams["zero_point"]), qparams))
+    for name, qparams in weights.items():
         layer = Layer(nodes[name])
-        scales = torch.tensor(one["scales"], dtype=torch.float32)
+        scales = torch.tensor(qparams["scales"], dtype=torch.float32)
         scale = f"{layer.weight_name}_scale"
         set_parameter(network, scale, _with_room_for_bias(network, layer, scales))
-        set_argument(layer.node, "weight", _round(layer.weight, scale, 0, one))
+        set_argument(layer.node, "weight", _round(layer.weight, scale, 0, qparams))
     for node in network.calls():
         if node.target in LAYERS:
             _round_bias(Layer(node))

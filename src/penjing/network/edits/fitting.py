@@ -65,7 +65,7 @@ def _sign_inputs(
     shortcuts: Sequence[str],
 ) -> str:
     known = values(network)
-    shapes = {node: one.shape for node, one in known.items() if _is_real(one)}
+    shapes = {node: value.shape for node, value in known.items() if _is_real(value)}
     for name in dropped:
         node = nodes.get(name)
         if node is None or node.target in LAYERS or not _keeps_shape(node, shapes):
@@ -109,9 +109,9 @@ def _lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
 
 
 def _scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequence[float]]) -> str:
-    found = {node.name: reach for node, reach in reaches(network).items()}
+    by_name = {node.name: reach for node, reach in reaches(network).items()}
     for name, factors in scales.items():
-        reach = found.get(name, "there is no such layer")
+        reach = by_name.get(name, "there is no such layer")
         if not isinstance(reach, Reach) or reach.bounds:
             return f"{name!r} can't be scaled: {reach}"
         weight = network.tensor(Layer(nodes[name]).weight_name)

@@ -44,17 +44,19 @@ def fold_batch_norm(network: Network) -> None:
 
 
 def _fold(network: Network, layer: Layer, norm: fx.Node) -> None:
-    found = batch_norm_of(network, norm)
-    assert found is not None
+    batch_norm = batch_norm_of(network, norm)
+    assert batch_norm is not None
     with torch.no_grad():
-        factor = found.gain
+        factor = batch_norm.gain
         rounded, bias_node = layer.weight, layer.bias
         source = rounded if rounded.op == "get_attr" else read_by(rounded)
         name = str(source.target)
         weight = network.tensor(name)
         shape = (-1, *[1] * (weight.dim() - 1))
         bias = 0.0 if bias_node is None else network.tensor(str(bias_node.target))
-        shift = (bias - found.mean.double()) * factor + (0.0 if found.beta is None else found.beta)
+        shift = (bias - batch_norm.mean.double()) * factor + (
+            0.0 if batch_norm.beta is None else batch_norm.beta
+        )
         for scale in scales_of(rounded):
             old = network.tensor(scale)
             old.copy_(old.double() * factor.view(-1, *[1] * (old.dim() - 1)))
@@ -74,7 +76,7 @@ def pool_means(network: Network) -> None:
     """
     for node in list(network.graph.nodes):
         over = argument(node, "dim") if node.target is aten.mean.dim else None
-        if sorted(int(one) % 4 for one in over or ()) != [2, 3]:
+        if sorted(int(axis) % 4 for axis in over or ()) != [2, 3]:
             continue
         new = insert_before(node, aten.adaptive_avg_pool2d.default, read_by(node), [1, 1])
         if not argument(node, "keepdim"):

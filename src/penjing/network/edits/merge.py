@@ -71,8 +71,8 @@ def read_by_index(network: Network, group: Group, site: Site) -> Tensor:
 def _places(group: Group, site: Site) -> Tensor:
     """Where in the site's dimension each index of the axis stands, (n, m)."""
     owner = owners(site.expression, group.axis)
-    found = [np.flatnonzero(owner == index) for index in range(group.size)]
-    return torch.from_numpy(np.stack(found))
+    places = [np.flatnonzero(owner == index) for index in range(group.size)]
+    return torch.from_numpy(np.stack(places))
 
 
 def takes_shift(network: Network, reader: fx.Node) -> bool:

@@ -76,15 +76,15 @@ def scale_channels(network: Network, scales: Mapping[str, Sequence[float]]) -> N
     Raises:
         ValueError: the channels of a layer can't be scaled.
     """
-    found = {node.name: reach for node, reach in reaches(network).items()}
+    by_name = {node.name: reach for node, reach in reaches(network).items()}
     with torch.no_grad():
         for name, factors in scales.items():
-            reach = found[name]
+            reach = by_name[name]
             if isinstance(reach, str) or reach.bounds:
                 raise ValueError(f"{name} can't be scaled: {reach}")
             scale = torch.tensor(factors, dtype=torch.float64, device=network.device)
-            for one in _tensors(reach.layer):
-                tensor = network.tensor(one)
+            for tensor_name in _tensors(reach.layer):
+                tensor = network.tensor(tensor_name)
                 tensor.copy_(tensor.double() / scale.view(-1, *[1] * (tensor.dim() - 1)))
             for node, _ in reach.readers:
                 weight = network.tensor(Layer(node).weight_name)
@@ -112,10 +112,10 @@ def _own_weight(layer: fx.Node) -> str:
     weight, bias = Layer(layer).weight, Layer(layer).bias
     if weight.target is FAKE_QUANTIZE:
         return "it is quantized already"
-    for one in (weight, bias):
-        if one is not None and one.op != "get_attr":
+    for node in (weight, bias):
+        if node is not None and node.op != "get_attr":
             return "its weight is computed"
-        if one is not None and len(one.users) > 1:
+        if node is not None and len(node.users) > 1:
             return "its weight is shared"
     return ""
 
@@ -125,7 +125,7 @@ def _reach(layer: fx.Node, known: Mapping[fx.Node, Any]) -> Reach | str:
     bounds: list[fx.Node] = []
     start = 1 if layer.target in CONVOLUTIONS else len(known[layer]) - 1
     waiting: list[tuple[fx.Node, fx.Node, Place]] = [
-        (one, layer, (start, 1)) for one in layer.users
+        (user, layer, (start, 1)) for user in layer.users
     ]
     while waiting:
         node, source, (dim, each) = waiting.pop()
@@ -142,7 +142,7 @@ def _reach(layer: fx.Node, known: Mapping[fx.Node, Any]) -> Reach | str:
             return f"{str(node.target).removeprefix('aten.')} stands between it and what reads it"
         if node.target in RELU6:
             bounds.append(node)
-        waiting += [(one, node, after) for one in node.users]
+        waiting += [(user, node, after) for user in node.users]
     if not readers:
         return "nothing reads it"
     return Reach(layer, tuple(readers), tuple(bounds))
@@ -158,17 +158,17 @@ def _after(
     if node.target in POOLS:
         return place if dim == 1 and len(given) == 2 + POOLS[node.target] else None
     if node.target is aten.mean.dim and argument(node, "dim"):
-        gone = {int(one) % len(given) for one in argument(node, "dim")}
+        gone = {int(axis) % len(given) for axis in argument(node, "dim")}
         if dim in gone:
             return None
-        return dim if argument(node, "keepdim") else dim - sum(one < dim for one in gone), each
+        return dim if argument(node, "keepdim") else dim - sum(axis < dim for axis in gone), each
     if node.target in (aten.flatten.using_ints, aten.reshape.default):
         made = known[node]
         if dim == 1 and tuple(made) == (given[0], math.prod(given[1:])):
             return 1, each * math.prod(given[2:])
         return place if tuple(made) == tuple(given) else None
     if node.target is aten.permute.default:
-        order = [int(one) % len(given) for one in argument(node, "dims")]
+        order = [int(axis) % len(given) for axis in argument(node, "dims")]
         return order.index(dim), each
     return None
 
@@ -182,4 +182,6 @@ def _is_relu6(node: fx.Node) -> bool:
 
 def _tensors(layer: fx.Node) -> list[str]:
     """The names of its weight and, if it has one, its bias."""
-    return [str(one.target) for one in (Layer(layer).weight, Layer(layer).bias) if one is not None]
+    return [
+        str(node.target) for node in (Layer(layer).weight, Layer(layer).bias) if node is not None
+    ]

@@ -29,11 +29,11 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
     Raises:
         InputError: an axis doesn't exist, can't shrink, or nothing of it would be left.
     """
-    found = find_axes(network)
-    keep = _checked(found, axes)
+    all_axes = find_axes(network)
+    keep = _checked(all_axes, axes)
     places = _places(network)
     with torch.no_grad():
-        for name, dims in found.trace.tensors.items():
+        for name, dims in all_axes.trace.tensors.items():
             old = tensor = network.tensor(name)
             for dim, expression in enumerate(dims):
                 index = kept(expression, keep)
@@ -44,7 +44,7 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
                     tensor = torch.nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
                 for owner, leaf in places[id(old)]:
                     owner[leaf] = tensor
-    rewrite(found.trace, keep)
+    rewrite(all_axes.trace, keep)
 
 
 def mask(network: Network, axes: Mapping[str, list[int]]) -> Network:
@@ -53,12 +53,12 @@ def mask(network: Network, axes: Mapping[str, list[int]]) -> Network:
 
     Where no statistic is computed over a dropped axis, its outputs equal the shrunk network's.
     """
-    found = find_axes(network)
-    keep = _checked(found, axes)
+    all_axes = find_axes(network)
+    keep = _checked(all_axes, axes)
     silent = copy.deepcopy(network)
     parameters = dict(silent.named_parameters())
     with torch.no_grad():
-        for name, dims in found.trace.tensors.items():
+        for name, dims in all_axes.trace.tensors.items():
             for dim, expression in enumerate(dims):
                 if name in parameters:
                     gone = sorted(
@@ -68,12 +68,12 @@ def mask(network: Network, axes: Mapping[str, list[int]]) -> Network:
     return silent
 
 
-def _checked(found: Axes, axes: Mapping[str, list[int]]) -> dict[Axis, list[int]]:
+def _checked(all_axes: Axes, axes: Mapping[str, list[int]]) -> dict[Axis, list[int]]:
     keep: dict[Axis, list[int]] = {}
     for name, index in axes.items():
-        if name not in found:
-            raise InputError(f"no axis {name!r} in this network; there are {', '.join(found)}")
-        group = found[name]
+        if name not in all_axes:
+            raise InputError(f"no axis {name!r} in this network; there are {', '.join(all_axes)}")
+        group = all_axes[name]
         if group.pins:
             raise InputError(f"axis {name!r} can't shrink: {group.pins[0]}")
         if not index or min(index) < 0 or max(index) >= group.size:
@@ -87,9 +87,9 @@ def _checked(found: Axes, axes: Mapping[str, list[int]]) -> dict[Axis, list[int]
 
 def _places(network: Network) -> dict[int, list[tuple[dict[str, Any], str]]]:
     """Where each tensor is registered, by its identity: a tied weight has several places."""
-    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for owner in network.modules():
         for tensors in (owner._parameters, owner._buffers):
             for leaf, tensor in tensors.items():
-                found.setdefault(id(tensor), []).append((tensors, leaf))
-    return found
+                places.setdefault(id(tensor), []).append((tensors, leaf))
+    return places

@@ -76,15 +76,15 @@ def sign_inputs(
     """
     sizes = shapes(network)
     nodes = {node.name: node for node in network.graph.nodes}
-    found: dict[fx.Node, fx.Node] = {}
+    replaced: dict[fx.Node, fx.Node] = {}
     for name in dropped:
         clamp = nodes[name]
         new = _learned_relu(network, clamp, sizes[clamp]) if learned else read_by(clamp)
         replace(clamp, new)
-        found[clamp] = new
+        replaced[clamp] = new
     signs: dict[fx.Node, fx.Node] = {}
     for name, read in layers.items():
-        layer, source = nodes[name], found.get(nodes[read], nodes[read])
+        layer, source = nodes[name], replaced.get(nodes[read], nodes[read])
         if source not in signs:
             _out_of_place(source)
             signs[source] = _sign(network, source, layer, sizes.get(nodes[read], ()), learned)

@@ -43,9 +43,9 @@ def set_argument(node: fx.Node, name: str, value: Any) -> None:
 
 def read_by(node: fx.Node) -> fx.Node:
     """The value that an operator works on: its first argument."""
-    found = node.args[0]
-    assert isinstance(found, fx.Node)
-    return found
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return source
 
 
 def given(node: fx.Node, place: int | str) -> Any:
@@ -60,4 +60,4 @@ def _schema(node: fx.Node) -> torch.FunctionSchema:
 
 def _signature(node: fx.Node) -> dict[str, int]:
     """Names to places."""
-    return {one.name: place for place, one in enumerate(_schema(node).arguments)}
+    return {parameter.name: place for place, parameter in enumerate(_schema(node).arguments)}

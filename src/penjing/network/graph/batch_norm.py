@@ -38,7 +38,7 @@ class BatchNorm:
 def batch_norm_of(network: Network, node: fx.Node) -> BatchNorm | None:
     """The tensors of a batch norm node; None if it keeps no statistics."""
     read: list[Any] = [argument(node, name) for name in TENSORS]
-    gamma, beta, mean, variance = (one and network.tensor(str(one.target)) for one in read)
+    gamma, beta, mean, variance = (source and network.tensor(str(source.target)) for source in read)
     if mean is None or variance is None:
         return None
     return BatchNorm(gamma, beta, mean, variance, float(argument(node, "eps")))

@@ -69,8 +69,8 @@ class Layer:
     @property
     def padding(self) -> tuple[int, ...] | str:
         """Zeros at each end of each dimension; or a word, `"same"` or `"valid"`."""
-        found = argument(self.node, "padding")
-        return found if isinstance(found, str) else self._sizes("padding")
+        padding = argument(self.node, "padding")
+        return padding if isinstance(padding, str) else self._sizes("padding")
 
     @property
     def dilation(self) -> tuple[int, ...]:
@@ -80,17 +80,17 @@ class Layer:
     @property
     def groups(self) -> int:
         """Into how many groups its inputs and outputs fall that have no weight in common."""
-        found = argument(self.node, "groups", 1)
-        assert isinstance(found, int)
-        return found
+        groups = argument(self.node, "groups", 1)
+        assert isinstance(groups, int)
+        return groups
 
     def _node(self, name: str) -> fx.Node:
-        found = argument(self.node, name)
-        assert isinstance(found, fx.Node)
-        return found
+        node = argument(self.node, name)
+        assert isinstance(node, fx.Node)
+        return node
 
     def _sizes(self, name: str) -> tuple[int, ...]:
         """One number for each dimension, where one number may stand for all."""
-        found = argument(self.node, name, ())
-        sizes = tuple(found) if isinstance(found, list | tuple) else (found,)
+        value = argument(self.node, name, ())
+        sizes = tuple(value) if isinstance(value, list | tuple) else (value,)
         return sizes * self.dimensions if len(sizes) == 1 else sizes

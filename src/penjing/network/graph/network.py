@@ -66,7 +66,9 @@ class Network(nn.Module):
             if node.op == "get_attr" and isinstance(vars(root).get(node.target), torch.Tensor):
                 self._buffers[node.target] = vars(root)[node.target]
                 self._non_persistent_buffers_set.add(node.target)
-        names = {id(one): name for name, one in (*self.named_parameters(), *self.named_buffers())}
+        names = {
+            id(tensor): name for name, tensor in (*self.named_parameters(), *self.named_buffers())
+        }
         for node in graph.nodes:  # of a tied tensor, all nodes give the first name
             if node.op == "get_attr":
                 node.target = names.get(id(self.attribute(node.target)), node.target)
@@ -128,9 +130,9 @@ class Network(nn.Module):
 
     def tensor(self, name: str) -> torch.Tensor:
         """The parameter, buffer or lifted constant of that name."""
-        found = self.attribute(name)
-        assert isinstance(found, torch.Tensor)
-        return found
+        tensor = self.attribute(name)
+        assert isinstance(tensor, torch.Tensor)
+        return tensor
 
     def attribute(self, name: str) -> Any:
         """What the graph reads by that name: a tensor, or the subgraph of a control operator."""
@@ -172,8 +174,8 @@ class _Names:
             if name in tensors:
                 return tensors[name]
         if name in owner._modules:
-            found = owner._modules[name]
-            return found if isinstance(found, fx.GraphModule) else _Names(found)  # type: ignore[arg-type]
+            module = owner._modules[name]
+            return module if isinstance(module, fx.GraphModule) else _Names(module)  # type: ignore[arg-type]
         return getattr(owner, name)
 
 

@@ -49,10 +49,10 @@ def shapes(network: Network) -> dict[fx.Node, Any]:
 
     The batch is as large as the example's; nodes that give no tensor are left out.
     """
-    found: dict[fx.Node, Any] = {}
+    by_node: dict[fx.Node, Any] = {}
     for node, value in values(network).items():
         if isinstance(value, torch.Tensor):
-            found[node] = tuple(value.shape)
+            by_node[node] = tuple(value.shape)
         elif isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
-            found[node] = tuple(tuple(one.shape) for one in value)
-    return found
+            by_node[node] = tuple(tuple(tensor.shape) for tensor in value)
+    return by_node

@@ -60,9 +60,9 @@ def erase(node: fx.Node) -> None:
     nothing reads any more for that."""
     sources = node.all_input_nodes
     node.graph.erase_node(node)
-    for one in sources:
-        if not one.users and one.op == "call_function":
-            erase(one)
+    for source in sources:
+        if not source.users and source.op == "call_function":
+            erase(source)
 
 
 def _made(like: fx.Node, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:

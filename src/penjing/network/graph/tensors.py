@@ -55,7 +55,7 @@ def add_bias(network: Network, layer: fx.Node, weight: str, values: Tensor) -> N
 def free_name(network: Network, name: str) -> str:
     """That name, or with as many underscores behind it as it takes to be no tensor's."""
     taken = [*network.state_dict(), *dict(network.named_buffers())]
-    return next(one for k in range(len(taken) + 1) if (one := name + "_" * k) not in taken)
+    return next(free for k in range(len(taken) + 1) if (free := name + "_" * k) not in taken)
 
 
 def drop_unused(network: Network) -> None:

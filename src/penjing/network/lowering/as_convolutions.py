@@ -107,11 +107,11 @@ def _way(first: fx.Node, known: Mapping[fx.Node, Any]) -> _Way | None:
             if way is None or not _is_on_one_grid(node, read_by(first)):
                 break
             way.end = node
-        elif node.target is aten.slice.Tensor and (found := _stride(node, known)) is not None:
+        elif node.target is aten.slice.Tensor and (stride := _stride(node, known)) is not None:
             way = way or _Way(node, [1, 1])
             if way.before or way.after:
                 break
-            dim, step = found
+            dim, step = stride
             way.strides[dim - 2] *= step
             way.end = node
         elif node.target is aten.pad.default and (zeros := _zeros(node)) is not None:
@@ -125,9 +125,9 @@ def _way(first: fx.Node, known: Mapping[fx.Node, Any]) -> _Way | None:
     return way if moves else None
 
 
-def _is_on_one_grid(one: fx.Node, other: fx.Node) -> bool:
+def _is_on_one_grid(value: fx.Node, other: fx.Node) -> bool:
     """Whether two values are rounded with one scale."""
-    first, second = qparams_of(one), qparams_of(other)
+    first, second = qparams_of(value), qparams_of(other)
     return first is not None and second is not None and first.scale == second.scale
 
 
@@ -163,8 +163,8 @@ def _replace_way(
     gone = [way.end]
     while gone[-1] is not first:
         gone.append(read_by(gone[-1]))
-    for one in gone:
-        network.graph.erase_node(one)
+    for node in gone:
+        network.graph.erase_node(node)
     return gone
 
 
@@ -244,8 +244,8 @@ def _pad_before_maximum(network: Network, node: fx.Node, known: Mapping[fx.Node,
 
 def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """How many a pool in ceil mode has; the last one begins before the padding behind."""
-    found = -((dilation * (kernel - 1) + 1 - size - 2 * padding) // stride) + 1
-    return found - ((found - 1) * stride >= size + padding)
+    count = -((dilation * (kernel - 1) + 1 - size - 2 * padding) // stride) + 1
+    return count - ((count - 1) * stride >= size + padding)
 
 
 def _convolution(

@@ -52,15 +52,15 @@ def without_complex(network: Network) -> Network:
     Raises:
         InputError: an operator of complex numbers that this can't write; the message names it.
     """
-    found = values(network)
-    complex_ones = {node.name: one for node, one in found.items() if _is_complex(one)}
+    known = values(network)
+    complex_ones = {node.name: value for node, value in known.items() if _is_complex(value)}
     if not complex_ones:
         return network
     new = copy.deepcopy(network)
     shapes = {
-        node.name: tuple(one.shape)
-        for node, one in found.items()
-        if isinstance(one, torch.Tensor)
+        node.name: tuple(value.shape)
+        for node, value in known.items()
+        if isinstance(value, torch.Tensor)
     }  # fmt: skip
     writer = _Writer(new, shapes, set(complex_ones))
     for node in list(new.graph.nodes):
@@ -74,7 +74,7 @@ def without_complex(network: Network) -> Network:
 
 def _is_complex(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return any(_is_complex(one) for one in value)
+        return any(_is_complex(part) for part in value)
     return isinstance(value, torch.Tensor) and value.is_complex()
 
 
@@ -90,7 +90,7 @@ class _Writer:
     def visit(self, node: fx.Node) -> None:
         """Write one node in real numbers, if it has to do with complex ones."""
         gives = node.name in self.complex_ones
-        if not gives and not any(one in self.pairs for one in node.all_input_nodes):
+        if not gives and not any(source in self.pairs for source in node.all_input_nodes):
             return
         self.node = node
         if node.op == "get_attr":
@@ -112,7 +112,7 @@ class _Writer:
         if target in PRODUCTS:
             return self.product(node)
         if target in SINGLE:
-            return SINGLE[target](self, *(self.pair(one) for one in node.args))
+            return SINGLE[target](self, *(self.pair(operand) for operand in node.args))
         if "fft_" in str(target):
             return self.fourier(node)
         if isinstance(target, torch._ops.OpOverload) and "sym_size" in str(target):
@@ -130,34 +130,34 @@ class _Writer:
         name = f"real_constant_{len(self.network._buffers)}"
         return insert_tensor(self.network, self.node, name, tensor.clone().contiguous())
 
-    def pair(self, one: Any) -> Pair:
+    def pair(self, value: Any) -> Pair:
         """Real and imaginary part of an argument."""
-        if isinstance(one, fx.Node):
-            return self.pairs.get(one) or (one, None)
-        return (one.real, one.imag) if isinstance(one, complex) else (one, None)
+        if isinstance(value, fx.Node):
+            return self.pairs.get(value) or (value, None)
+        return (value.real, value.imag) if isinstance(value, complex) else (value, None)
 
     def in_part(self, node: fx.Node, part: int) -> fx.Node:
-        def pick(one: fx.Node) -> Any:
-            if one in self.pairs:
-                return self.pairs[one][part]
+        def pick(source: fx.Node) -> Any:
+            if source in self.pairs:
+                return self.pairs[source][part]
             sums = node.target in (aten.add.Tensor, aten.sub.Tensor, aten.copy_.default)
             # a real operand of a sum has no imaginary part; indices and sizes are in both
-            return self.call(aten.mul.Tensor, one, 0.0) if part and sums else one
+            return self.call(aten.mul.Tensor, source, 0.0) if part and sums else source
 
         args, kwargs = fx.map_arg((node.args, node.kwargs), pick)
         if part and node.target in (aten.add.Tensor, aten.sub.Tensor):
-            args = tuple(0.0 if isinstance(one, int | float) else one for one in args)
-        kwargs = {name: one for name, one in kwargs.items() if name != "dtype"}
+            args = tuple(0.0 if isinstance(value, int | float) else value for value in args)
+        kwargs = {name: value for name, value in kwargs.items() if name != "dtype"}
         return self.call(node.target, *args, **kwargs)
 
     def product(self, node: fx.Node) -> Pair:
         equation, operands = argument(node, "equation"), argument(node, "tensors", node.args)
-        (a, b), (c, d) = (self.pair(one) for one in operands)
+        (a, b), (c, d) = (self.pair(operand) for operand in operands)
 
-        def times(one: Any, other: Any) -> Any:
+        def times(left: Any, right: Any) -> Any:
             if equation is not None:
-                return self.call(node.target, equation, [one, other])
-            return self.call(node.target, one, other)
+                return self.call(node.target, equation, [left, right])
+            return self.call(node.target, left, right)
 
         if d is None or b is None:
             return (times(a, c), times(b, c)) if d is None else (times(a, c), times(a, d))
@@ -190,8 +190,8 @@ class _Writer:
         return pair[0] if half and inverse else pair
 
     def transformed(self, pair: Pair, matrix: torch.Tensor, dim: int, to_real: bool) -> Pair:
-        def times(one: Any, part: torch.Tensor) -> Any:
-            turned = self.call(aten.transpose.int, one, dim, -1)
+        def times(value: Any, part: torch.Tensor) -> Any:
+            turned = self.call(aten.transpose.int, value, dim, -1)
             product = self.call(aten.matmul.default, turned, self.constant(part.float()))
             return self.call(aten.transpose.int, product, dim, -1)
 
@@ -220,20 +220,20 @@ def _matrix(rows: int, n: int, inverse: bool, half: bool) -> torch.Tensor:
 
 
 def _length(writer: _Writer, z: Pair) -> fx.Node:
-    squares = (writer.call(aten.mul.Tensor, one, one) for one in z)
+    squares = (writer.call(aten.mul.Tensor, part, part) for part in z)
     return writer.call(aten.sqrt.default, writer.call(aten.add.Tensor, *squares))
 
 
 def _polar(writer: _Writer, length: Pair, angle: Pair) -> Pair:
-    around = (writer.call(one, angle[0]) for one in (aten.cos.default, aten.sin.default))
-    real, imag = (writer.call(aten.mul.Tensor, length[0], one) for one in around)
+    around = (writer.call(function, angle[0]) for function in (aten.cos.default, aten.sin.default))
+    real, imag = (writer.call(aten.mul.Tensor, length[0], part) for part in around)
     return real, imag
 
 
 def _quotient(writer: _Writer, z: Pair, by: Pair) -> Pair:
     if by[1] is not None:
         raise InputError("a division by complex numbers can't be written in reals")
-    real, imag = (writer.call(aten.div.Tensor, one, by[0]) for one in z)
+    real, imag = (writer.call(aten.div.Tensor, part, by[0]) for part in z)
     return real, imag
 
 

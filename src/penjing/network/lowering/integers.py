@@ -125,7 +125,7 @@ def _leave_joins_unrounded(network: Network) -> None:
 
 def _value(qparams: QParams, scale: float, form: Form) -> None:
     ends = form.ends
-    zero, low, high = (one + ends[0] for one in qparams.integers)
+    zero, low, high = (integer + ends[0] for integer in qparams.integers)
     codes = insert_before(qparams.node, QUANTIZE, qparams.source, scale, zero, *ends)
     if (low, high) != ends[:2]:
         codes = insert_before(qparams.node, aten.clamp.default, codes, low, high)
@@ -157,7 +157,7 @@ def _sub_integers(network: Network, layer: fx.Node, form: Form) -> Tensor | None
     else:
         codes = signs(weight).to(torch.int8)
     names = scales_of(rounded)
-    scales = [network.tensor(one).detach().cpu() for one in names]
+    scales = [network.tensor(scale).detach().cpu() for scale in names]
     if len(scales) == 1:
         numbers = codes if form.codes else _times(codes, scales[0])
         _dequantized(network, layer, "weight", name, numbers, scales[0])
@@ -181,7 +181,7 @@ def _by_sign(
 ) -> fx.Node:
     """positive max(c, 0) + negative min(c, 0), which has no rounding."""
 
-    scales = (network.tensor(one).detach().view(-1, *[1] * (dims - 1)) for one in names)
+    scales = (network.tensor(name).detach().view(-1, *[1] * (dims - 1)) for name in names)
     positive, negative = (
         insert_tensor(network, layer, name, scale)
         for name, scale in zip(names, scales, strict=True)
@@ -195,8 +195,8 @@ def _by_sign(
 
 def _compare(node: fx.Node) -> None:
     """Write a sign as 1 where the value is 0 or more, else -1."""
-    found = insert_before(node, aten.ge.Scalar, read_by(node), 0)
-    replace(node, insert_before(node, aten.where.Scalar, found, 1.0, -1.0))
+    condition = insert_before(node, aten.ge.Scalar, read_by(node), 0)
+    replace(node, insert_before(node, aten.where.Scalar, condition, 1.0, -1.0))
 
 
 def _bias(network: Network, layer: fx.Node, rounded: fx.Node, qparams: Tensor, form: Form) -> None:
@@ -226,7 +226,9 @@ def _dequantized(
     ends = (-torch.iinfo(kind).max, torch.iinfo(kind).max, kind)
     zeros = torch.zeros(len(scales), dtype=torch.int64 if real else kind)
     parts = {"": numbers, "_scale": scales, "_zero_point": zeros}
-    value, *qparams = (insert_tensor(network, layer, name + end, one) for end, one in parts.items())
+    value, *qparams = (
+        insert_tensor(network, layer, name + end, tensor) for end, tensor in parts.items()
+    )
     if real:
         value = insert_before(
             layer, INTEGERS.quantize_per_channel.default, value, *qparams, 0, *ends
@@ -244,7 +246,7 @@ def _dequantized_by_group(
         "_zero_point": torch.zeros_like(scales, dtype=torch.int32),
     }
     width = codes[0].numel() // scales.shape[1]
-    nodes = [insert_tensor(network, layer, name + end, one) for end, one in parts.items()]
+    nodes = [insert_tensor(network, layer, name + end, tensor) for end, tensor in parts.items()]
     operator = INTEGERS.dequantize_per_channel_group.default
     ends = (-127, 127, torch.int8, width, torch.float32)
     set_argument(layer, "weight", insert_before(layer, operator, *nodes, *ends))

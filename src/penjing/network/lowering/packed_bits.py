@@ -75,12 +75,12 @@ class PackedNetwork:
 
         The signs of the weights of a neuron that falls are turned, so its sums are too.
         """
-        found = []
+        sums = []
         for layer in self.layers:
-            found.append(layer.sums(bit_planes(values >= 0, 1)))
+            sums.append(layer.sums(bit_planes(values >= 0, 1)))
             if layer.thresholds is not None:
-                values = np.where(found[-1] >= layer.thresholds, 1, -1)
-        return found
+                values = np.where(sums[-1] >= layer.thresholds, 1, -1)
+        return sums
 
     def run(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Scores (M, classes) of inputs (M, K), of which the signs count; zero counts as 1."""
@@ -90,13 +90,15 @@ class PackedNetwork:
     @property
     def weight_bytes(self) -> int:
         """Bytes of all bits of the weights."""
-        return sum(one.planes.nbytes for one in self.layers)
+        return sum(layer.planes.nbytes for layer in self.layers)
 
     @property
     def bytes(self) -> int:
         """Bytes of all that is needed: bits, thresholds (int32), the last scales and offsets
         (float32)."""
-        thresholds = sum(one.thresholds.nbytes for one in self.layers if one.thresholds is not None)
+        thresholds = sum(
+            layer.thresholds.nbytes for layer in self.layers if layer.thresholds is not None
+        )
         return self.weight_bytes + thresholds + 4 * (len(self.scale) + len(self.offset))
 
 
@@ -132,22 +134,22 @@ def _weight_bits(network: Network, node: fx.Node) -> NDArray[np.bool_]:
     layer, view = node.meta["layer"], Layer(node)
     if node.target is not aten.linear.default:
         raise InputError(f"layer {layer} is a convolution; only linear layers are put on bits yet")
-    for what, one, wanted in (
+    for what, source, wanted in (
         ("its input", view.data, SIGN),
         ("its weight", view.weight, BINARIZE),
     ):
-        if one.target is not wanted:
+        if source.target is not wanted:
             raise InputError(f"layer {layer}: {what} isn't binary; Binarize(ends=1) makes it so")
     if argument(view.weight, "scale") is not None or view.bias is not None:
         raise InputError(f"layer {layer} was binarized before its input; do both at once")
     codes = signs(network.tensor(str(read_by(view.weight).target)))
-    found: NDArray[np.bool_] = codes.cpu().numpy() > 0
-    return found
+    bits: NDArray[np.bool_] = codes.cpu().numpy() > 0
+    return bits
 
 
 def _chain(layer: fx.Node, following: fx.Node | None) -> list[fx.Node]:
     """The operators from the layer's sums to the next layer's sign, or to the output."""
-    found: list[fx.Node] = []
+    chain: list[fx.Node] = []
     node = layer
     while True:
         users = list(node.users)
@@ -156,15 +158,15 @@ def _chain(layer: fx.Node, following: fx.Node | None) -> list[fx.Node]:
             raise InputError(f"{where} is read {len(users)} times; wanted a chain of layers")
         user = users[0]
         if following is None and user.op == "output":
-            return found
+            return chain
         if following is not None and user is Layer(following).data:
-            return found
+            return chain
         if user.target not in EACH_BY_ITSELF:
             raise InputError(
                 f"{user.target} follows layer {layer.meta['layer']}; only scales, shifts and batch "
                 "norms become thresholds"
             )
-        found.append(user)
+        chain.append(user)
         node = user
 
 
@@ -173,13 +175,13 @@ def _follow(network: Network, chain: list[fx.Node], sums: Tensor, neurons: int) 
     value: Any = sums[:, None].expand(-1, neurons).contiguous()
     known: dict[fx.Node, Any] = {}
     if chain:
-        (start,) = (one for one in chain[0].all_input_nodes if one.target in LAYERS)
+        (start,) = (source for source in chain[0].all_input_nodes if source.target in LAYERS)
         known[start] = value
 
     def of(node: fx.Node) -> Any:
         if node not in known:
-            found = network.tensor(str(node.target)).detach().cpu()
-            known[node] = found.to(sums.dtype) if found.is_floating_point() else found
+            tensor = network.tensor(str(node.target)).detach().cpu()
+            known[node] = tensor.to(sums.dtype) if tensor.is_floating_point() else tensor
         return known[node]
 
     with torch.no_grad():

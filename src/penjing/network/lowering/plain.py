@@ -117,10 +117,10 @@ def _by_columns(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
     kernels = call(aten.reshape.default, weight, [groups, outer, inner * kernel[0] * kernel[1]])
     product = call(aten.matmul.default, kernels, columns)
     height, width = shapes[node.name][-2:]
-    found = call(aten.reshape.default, product, [1, -1, height, width])
+    result = call(aten.reshape.default, product, [1, -1, height, width])
     if layer.bias is not None:
-        found = call(aten.add.Tensor, found, call(aten.reshape.default, layer.bias, [-1, 1, 1]))
-    return found
+        result = call(aten.add.Tensor, result, call(aten.reshape.default, layer.bias, [-1, 1, 1]))
+    return result
 
 
 Needed = Callable[[fx.Node, Shapes], bool]

@@ -33,16 +33,16 @@ class ActivationCache:
         """What the node gives, one entry for each batch."""
         waiting = [node]
         while waiting:
-            one = waiting[-1]
+            current = waiting[-1]
             missing = [
-                other
-                for other in one.all_input_nodes
-                if other not in self.known and other.op != "get_attr"
+                source
+                for source in current.all_input_nodes
+                if source not in self.known and source.op != "get_attr"
             ]
-            if one in self.known or not missing:
+            if current in self.known or not missing:
                 waiting.pop()
-                if one not in self.known:
-                    self.known[one] = self._run(one)
+                if current not in self.known:
+                    self.known[current] = self._run(current)
             else:
                 waiting += missing
         return self.known[node]
@@ -51,37 +51,39 @@ class ActivationCache:
         """Whether `node` is worked out from `on`."""
         seen, waiting = set(), [node]
         while waiting:
-            one = waiting.pop()
-            if one is on:
+            current = waiting.pop()
+            if current is on:
                 return True
-            if one not in seen and self.order[one] > self.order[on]:
-                seen.add(one)
-                waiting += one.all_input_nodes
+            if current not in seen and self.order[current] > self.order[on]:
+                seen.add(current)
+                waiting += current.all_input_nodes
         return False
 
     def changed(self, node: fx.Node) -> None:
         """Forget what was worked out with the node's old weights."""
-        for one in list(self.known):
-            if self.order[one] >= self.order[node] and self.depends(one, node):
-                del self.known[one]
+        for candidate in list(self.known):
+            if self.order[candidate] >= self.order[node] and self.depends(candidate, node):
+                del self.known[candidate]
 
     def forget_before(self, node: fx.Node) -> None:
         """Drop values that nothing from `node` on will read."""
         place = self.order[self.nodes[node.name]]
-        for one in list(self.known):
-            if one.op != "placeholder" and all(self.order[user] < place for user in one.users):
-                del self.known[one]
+        for candidate in list(self.known):
+            if candidate.op != "placeholder" and all(
+                self.order[user] < place for user in candidate.users
+            ):
+                del self.known[candidate]
 
     def _run(self, node: fx.Node) -> list[Any]:
-        found = []
+        results = []
         for batch in range(len(self.batches)):
 
-            def pick(one: fx.Node, batch: int = batch) -> Any:
-                if one.op == "get_attr":
-                    return self.network.tensor(str(one.target))
-                return self.known[one][batch]
+            def pick(source: fx.Node, batch: int = batch) -> Any:
+                if source.op == "get_attr":
+                    return self.network.tensor(str(source.target))
+                return self.known[source][batch]
 
             args, kwargs = fx.map_arg((node.args, node.kwargs), pick)
             with torch.no_grad():
-                found.append(node.target(*args, **kwargs))  # type: ignore[operator]
-        return found
+                results.append(node.target(*args, **kwargs))  # type: ignore[operator]
+        return results

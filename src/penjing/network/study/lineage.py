@@ -16,7 +16,7 @@ Indices = dict[str, list[list[int]]]
 
 def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
     """The indices that are left of every tensor of `original` once the plans are carried out."""
-    found = {
+    indices = {
         name: [list(range(size)) for size in tensor.shape]
         for name, tensor in (*original.named_parameters(), *original.named_buffers())
     }
@@ -29,6 +29,6 @@ def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
                 for name, dims in axes.trace.tensors.items():
                     for dim, expression in enumerate(dims):
                         left = kept(expression, keep)
-                        found[name][dim] = [found[name][dim][index] for index in left]
+                        indices[name][dim] = [indices[name][dim][index] for index in left]
         current = carry_out(current, plan)
-    return found
+    return indices

@@ -95,7 +95,7 @@ def _follow(network: Network, group: Group, layer: fx.Node) -> Passage | str:
     norm: fx.Node | None = None
     ends: list[tuple[fx.Node, Site]] = []
     ways: set[tuple[fx.Node, ...]] = set()
-    waiting: list[tuple[fx.Node, tuple[fx.Node, ...]]] = [(one, ()) for one in layer.users]
+    waiting: list[tuple[fx.Node, tuple[fx.Node, ...]]] = [(user, ()) for user in layer.users]
     while waiting:
         node, functions = waiting.pop()
         if node.target in LAYERS:
@@ -106,14 +106,14 @@ def _follow(network: Network, group: Group, layer: fx.Node) -> Passage | str:
             ways.add(functions)
             continue
         if node.target is aten.batch_norm.default and read_by(node) is layer:
-            if None in [argument(node, one) for one in TENSORS] or len(layer.users) > 1:
+            if None in [argument(node, name) for name in TENSORS] or len(layer.users) > 1:
                 return "its batch norm has no weights or statistics, or isn't all that reads it"
             norm = node
         elif _is_function(node):
             functions = (*functions, node)
         elif node.target not in UNCHANGED:
             return f"{str(node.target).removeprefix('aten.')} stands between it and what reads it"
-        waiting += [(one, functions) for one in node.users]
+        waiting += [(user, functions) for user in node.users]
     if {site.tensor for _, site in ends} != set(reading) or len(ways) != 1:
         return "what reads it gets it in different ways"
     order = {node: place for place, node in enumerate(network.graph.nodes)}

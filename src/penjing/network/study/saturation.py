@@ -22,12 +22,12 @@ from penjing.network.graph.network import Network
 
 def saturating(network: Network) -> list[Saturating]:
     """The layers that may leave 16 bits, in order; empty if none can, which is a proof."""
-    found = []
+    layers = []
     for layer, qparams, top in _integer_layers(network):
         over = saturates(_codes(network, qparams), top)
         if bool(over.any()):
-            found.append(Saturating(str(layer.meta["layer"]), int(over.sum()), len(over)))
-    return found
+            layers.append(Saturating(str(layer.meta["layer"]), int(over.sum()), len(over)))
+    return layers
 
 
 def fix_overflow(network: Network) -> None:
@@ -65,9 +65,11 @@ def _mend(network: Network, qparams: QParams, top: int) -> None:
     nearest = trimmed(quantized(rows, old, qparams.low, qparams.high), top) * sizes
     grown = scales_that_fit(rows, old, qparams.low, qparams.high, top)
     anew = quantized(rows, grown, qparams.low, qparams.high) * grown.view_as(sizes)
-    errors = [(one - rows).flatten(1).double().square().sum(1) for one in (nearest, anew)]
+    errors = [
+        (candidate - rows).flatten(1).double().square().sum(1) for candidate in (nearest, anew)
+    ]
     if bool((old == old[0]).all()):  # one scale for all of them
-        errors = [one.sum().expand_as(old) for one in errors]
+        errors = [error.sum().expand_as(old) for error in errors]
     trims = errors[0] <= errors[1]
     changes = trims & (grown != old)
     scales.copy_(torch.where(trims, old, grown))

@@ -37,11 +37,11 @@ class Segment:
         known: dict[fx.Node, Any] = {self.start: value}
         for node in self.nodes:
             if node.op == "get_attr":
-                found: Any = network.tensor(str(node.target))
+                result: Any = network.tensor(str(node.target))
             else:
                 args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
-                found = instead.get(node, node.target)(*args, **kwargs)  # type: ignore[operator]
-            known[node] = found
+                result = instead.get(node, node.target)(*args, **kwargs)  # type: ignore[operator]
+            known[node] = result
         end: Tensor = known[self.end]
         return end
 
@@ -73,15 +73,15 @@ def bottlenecks(network: Network) -> list[fx.Node]:
         inputs = node.all_input_nodes
         if node.op == "get_attr" or (inputs and constant.issuperset(inputs)):
             constant.add(node)
-        for one in inputs:
-            last[one] = order[node]
+        for source in inputs:
+            last[source] = order[node]
     live: set[fx.Node] = set()
-    found = []
+    nodes = []
     for node, place in order.items():
-        live = {one for one in live if last[one] > place}
+        live = {earlier for earlier in live if last[earlier] > place}
         if node in constant or node not in last:
             continue
         live.add(node)
         if live == {node}:
-            found.append(node)
-    return found
+            nodes.append(node)
+    return nodes

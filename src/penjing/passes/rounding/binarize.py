@@ -146,23 +146,23 @@ def _signed(
     layers: list[fx.Node], left: list[LeftAlone], learned: bool
 ) -> tuple[dict[fx.Node, fx.Node], list[fx.Node]]:
     """The value whose sign each layer reads, and the ReLUs that go."""
-    found: dict[fx.Node, fx.Node] = {}
+    read: dict[fx.Node, fx.Node] = {}
     clamps = {node: _clamp_before(node) for node in layers}
     dropped = [
-        one
-        for one in dict.fromkeys(clamps.values())
-        if one is not None and (learned or all(end in layers for end in _ends(one)))
+        clamp
+        for clamp in dict.fromkeys(clamps.values())
+        if clamp is not None and (learned or all(end in layers for end in _ends(clamp)))
     ]
     for node, clamp in clamps.items():
         data = Layer(node).data
         if clamp is None or clamp in dropped:
-            found[node] = data
+            read[node] = data
         elif clamp is data:
-            found[node] = read_by(clamp)
+            read[node] = read_by(clamp)
         else:
             why = "reads values that a ReLU made positive, so that every sign would be 1"
             left.append(LeftAlone(str(node.meta["layer"]), why))
-    return found, dropped
+    return read, dropped
 
 
 def _clamp_before(layer: fx.Node) -> fx.Node | None:

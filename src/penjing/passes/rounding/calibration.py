@@ -59,17 +59,19 @@ class Calibration:
         all_layers = [node for node in network.calls() if node.target in LAYERS]
         read: dict[fx.Node, int] = {}
         for node in rounded:
-            readers = {one for one in node.users if one in layers and Layer(one).data is node}
+            readers = {user for user in node.users if user in layers and Layer(user).data is node}
             if readers:
                 wanted = 8 if readers & set(ends(all_layers)) else self.bits
                 read[roots[node]] = max(read.get(roots[node], 0), wanted)
         bits = {root: read.get(root, 8) for root in values}
         ranges = {root: self._range(seen) for root, seen in values.items()}
         roots = share_when_joined(rounded, roots, ranges, bits)
-        found: dict[fx.Node, dict[str, float]] = {}
+        grids: dict[fx.Node, dict[str, float]] = {}
         for root in dict.fromkeys(roots[node] for node in rounded):
             width, where = bits[root], root.meta.get("layer") or root.name
-            parts = [values[one] for one in roots if one in values and roots[one] is root]
+            parts = [
+                values[member] for member in roots if member in values and roots[member] is root
+            ]
             seen = _some_of(parts)
             if float(seen.min()) == float(seen.max()):
                 left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
@@ -84,8 +86,8 @@ class Calibration:
             scale, zero = scale_and_zero_point(low, high, 2**width - 1)
             if self.symmetric:
                 zero = 2 ** (width - 1)  # zero is half a step off the middle of what was found
-            found[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
-        return {node.name: {**found[roots[node]], "root": roots[node].name} for node in rounded}
+            grids[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
+        return {node.name: {**grids[roots[node]], "root": roots[node].name} for node in rounded}
 
     def _range(self, values: Tensor) -> tuple[float, float]:
         """The least and the greatest value that the grid reaches, zero among them."""
@@ -100,16 +102,16 @@ def calibrated(activations: int | None) -> frozenset[Condition]:
 
 def rounding(weights: bool, values: bool) -> frozenset[Condition]:
     """What a pass provides that puts weights or values on grids, or both."""
-    found = {Condition.ROUNDED: weights, Condition.ROUNDED_VALUES: values}
-    return frozenset(condition for condition, provided in found.items() if provided)
+    conditions = {Condition.ROUNDED: weights, Condition.ROUNDED_VALUES: values}
+    return frozenset(condition for condition, provided in conditions.items() if provided)
 
 
 def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> None:
     """Raise InputError unless each name that an option was given is a layer or a prefix of one."""
-    for one in given:
-        if not any(is_in(name, one) for name in layers):
+    for name in given:
+        if not any(is_in(layer, name) for layer in layers):
             raise InputError(
-                f"{option} names {one!r}, which is no layer; there are {', '.join(layers)}"
+                f"{option} names {name!r}, which is no layer; there are {', '.join(layers)}"
             )
 
 
@@ -124,7 +126,7 @@ def why_not(layer: fx.Node) -> str:
 def by_channel(network: Network, layers: Iterable[fx.Node], bits: int) -> dict[str, Any]:
     """The `weights` of the edit `fake_quantize`: a scale for each output channel."""
     low, high = weight_ends(bits)
-    tensors = {one.name: network.tensor(Layer(one).weight_name) for one in layers}
+    tensors = {layer.name: network.tensor(Layer(layer).weight_name) for layer in layers}
     return {
         name: {"scales": weight_scales(weight.cpu(), bits).tolist(), "low": low, "high": high}
         for name, weight in tensors.items()
@@ -135,17 +137,19 @@ def with_overflow_fix(plan: Plan, network: Network) -> Plan:
     """The plan for this network, with scales enlarged at its end where sums may leave 16 bits, and
     a note of how far; the plan itself where none may."""
     rounded = carry_out(network, plan)
-    found = saturating(rounded)
-    if not found:
+    saturated = saturating(rounded)
+    if not saturated:
         return plan
     before = {
         qparams.scale: rounded.tensor(qparams.scale).detach().clone()
         for qparams in qparams_in(rounded)
     }
     fix_overflow(rounded)
-    growth = max(float((rounded.tensor(name).detach() / one).max()) for name, one in before.items())
+    growth = max(
+        float((rounded.tensor(name).detach() / scale).max()) for name, scale in before.items()
+    )
     note = (
-        f"overflow fix: scales grew, by up to {growth:.3f} times, in {some_of(found)}, so that "
+        f"overflow fix: scales grew, by up to {growth:.3f} times, in {some_of(saturated)}, so that "
         "sums of two products fit 16 bits and x86 processors without VNNI decide alike"
     )
     edits = (*plan.edits, {"edit": "fix_overflow"})
@@ -171,18 +175,18 @@ def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: 
     nodes = [node for node in network.calls() if node.target in LAYERS]
     names = [str(node.meta["layer"]) for node in nodes]
     require_layers("skip", skip, names)
-    found = Choice([], [], [])
+    choice = Choice([], [], [])
     for node, layer in zip(nodes, names, strict=True):
         at_end = node in ends(nodes) and not ends_alike
-        if any(is_in(layer, one) for one in skip):
-            found.left.append(LeftAlone(layer, "named in skip"))
+        if any(is_in(layer, name) for name in skip):
+            choice.left.append(LeftAlone(layer, "named in skip"))
         elif why := why_not(node):
-            found.left.append(LeftAlone(layer, why))
+            choice.left.append(LeftAlone(layer, why))
         elif at_end and ends_float:
-            found.left.append(LeftAlone(layer, "first or last layer"))
+            choice.left.append(LeftAlone(layer, "first or last layer"))
         else:
-            (found.wide if at_end else found.few).append(node)
-    return found
+            (choice.wide if at_end else choice.few).append(node)
+    return choice
 
 
 def ends(layers: list[fx.Node]) -> tuple[fx.Node, ...]:
@@ -194,8 +198,8 @@ def _some_of(parts: Sequence[Tensor]) -> Tensor:
     """As many values as one part has, in equal shares, and the least and the greatest of each."""
     if len(parts) == 1:
         return parts[0]
-    ends = [torch.stack([one.min(), one.max()]) for one in parts]
-    return torch.cat([*(one[:: len(parts)] for one in parts), *ends])
+    ends = [torch.stack([part.min(), part.max()]) for part in parts]
+    return torch.cat([*(part[:: len(parts)] for part in parts), *ends])
 
 
 class _Collector(fx.Interpreter):

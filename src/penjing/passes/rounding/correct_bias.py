@@ -94,10 +94,10 @@ class CorrectBias(InTurn):
         def work(layer: fx.Node) -> fx.Node:
             bias = self.known(own_bias(layer), layer)
             usual = _mean(teacher.value_of(layer.name), layer)
-            found = _mean(student.value(layer), layer)
+            actual = _mean(student.value(layer), layer)
             with torch.no_grad():
                 tensor = student.network.tensor(str(bias.target))
-                tensor.copy_(tensor.double() + usual - found)
+                tensor.copy_(tensor.double() + usual - actual)
             rounding = cast(fx.Node, layer.args[2])
             return rounding if rounding is not bias else layer
 
@@ -107,6 +107,6 @@ class CorrectBias(InTurn):
 def _mean(values: list[Tensor], layer: fx.Node) -> Tensor:
     """Of each channel over all samples and positions, (O,), float64."""
     dim = 1 if layer.target in CONVOLUTIONS else -1
-    rows = [one.movedim(dim, -1).flatten(0, -2) for one in values]
-    total = torch.stack([one.sum(0, dtype=torch.float64) for one in rows]).sum(0)
-    return total / sum(len(one) for one in rows)
+    rows = [value.movedim(dim, -1).flatten(0, -2) for value in values]
+    total = torch.stack([part.sum(0, dtype=torch.float64) for part in rows]).sum(0)
+    return total / sum(len(part) for part in rows)

@@ -74,7 +74,9 @@ class Equalize(Pass):
         scales = _scales(folded, chosen)
         if not scales:
             return self._plan(left_alone=left)
-        lifted = [node.name for one in chosen if one.layer.name in scales for node in one.bounds]
+        lifted = [
+            node.name for reach in chosen if reach.layer.name in scales for node in reach.bounds
+        ]
         edits: list[Mapping[str, Any]] = [folding]
         if lifted:
             edits.append({"edit": "lift_bounds", "nodes": lifted})
@@ -88,19 +90,20 @@ class Equalize(Pass):
 def _scales(network: Network, chosen: list[Reach]) -> dict[str, list[float]]:
     """By layer's node, s of each channel; without the layers that are equalized already."""
     weights: dict[str, Tensor] = {}
-    for one in chosen:
-        for node in (one.layer, *(reader for reader, _ in one.readers)):
+    for reach in chosen:
+        for node in (reach.layer, *(reader for reader, _ in reach.readers)):
             weights[_weight(node)] = (
                 network.tensor(_weight(node)).detach().double().cpu().abs().contiguous()
             )
     totals = {
-        one.layer.name: torch.ones(len(weights[_weight(one.layer)])).double() for one in chosen
+        reach.layer.name: torch.ones(len(weights[_weight(reach.layer)])).double()
+        for reach in chosen
     }
     for _ in range(ROUNDS):
         moved = 0.0
-        for one in chosen:
-            scale = _step(one, weights)
-            totals[one.layer.name] *= scale
+        for reach in chosen:
+            scale = _step(reach, weights)
+            totals[reach.layer.name] *= scale
             moved = max(moved, float(scale.log().abs().max()))
         if moved < NEAR:
             break
@@ -116,10 +119,10 @@ def _step(reach: Reach, weights: dict[str, Tensor]) -> Tensor:
     written = weights[_weight(reach.layer)]
     count = len(written)
     views = [by_channel(node, weights[_weight(node)], count) for node, _ in reach.readers]
-    one = written.flatten(1).amax(1)
-    other = torch.stack([view.amax((1, 3)).flatten() for view in views]).amax(0)
-    alive = (one > 0) & (other > 0)
-    scale = torch.where(alive, one / other, 1.0).sqrt()
+    written_max = written.flatten(1).amax(1)
+    read_max = torch.stack([view.amax((1, 3)).flatten() for view in views]).amax(0)
+    alive = (written_max > 0) & (read_max > 0)
+    scale = torch.where(alive, written_max / read_max, 1.0).sqrt()
     written /= scale.view(-1, *[1] * (written.dim() - 1))
     for view in views:
         view *= scale.view(view.shape[0], 1, view.shape[2], 1)

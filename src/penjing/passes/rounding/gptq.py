@@ -66,7 +66,7 @@ class Gptq(InTurn):
         layers = [node for node in why if not why[node]]
         return self._plan(
             summary=f"{len(layers)} layers rounded in turn {self.on_samples(network)}",
-            left_alone=[LeftAlone(str(one.meta["layer"]), why[one]) for one in why if why[one]],
+            left_alone=[LeftAlone(str(node.meta["layer"]), why[node]) for node in why if why[node]],
             parts=[(node.name,) for node in layers],
         )
 

@@ -83,8 +83,8 @@ class MixedPrecision(Pass):
                 f"bytes must be in (0, 1], the share of float32's that may be left; found "
                 f"{self.bytes}"
             )
-        given = (*self.widths, *(one for one in (self.uniform, self.activations) if one))
-        if not self.widths or any(one not in range(2, 9) for one in given):
+        given = (*self.widths, *(bits for bits in (self.uniform, self.activations) if bits))
+        if not self.widths or any(bits not in range(2, 9) for bits in given):
             raise InputError(
                 f"widths, uniform and activations must be 2 to 8 bits; found {self.widths}, "
                 f"{self.uniform} and {self.activations}"
@@ -145,8 +145,10 @@ class MixedPrecision(Pass):
         return limit
 
     def _summary(self, table: _Table, chosen: Sequence[int], limit: int) -> str:
-        bits = [self.widths[one] for one in chosen]
-        counts = ", ".join(f"{bits.count(one)} to {one}" for one in self.widths if one in bits)
+        bits = [self.widths[place] for place in chosen]
+        counts = ", ".join(
+            f"{bits.count(width)} to {width}" for width in self.widths if width in bits
+        )
         spent = table.spent(chosen)
         return (
             f"{len(bits)} layers, {counts} bits: {spent} bytes of {limit} allowed, "
@@ -160,14 +162,14 @@ class _Table:
     def __init__(self, network: Network, layers: list[fx.Node], widths: tuple[int, ...]) -> None:
         self.network, self.layers, self.widths = network, layers, widths
         self.scales = [
-            [weight_scales(self._weight(one), bits) for bits in widths] for one in layers
+            [weight_scales(self._weight(layer), bits) for bits in widths] for layer in layers
         ]
         self.costs = [
             [
-                _bytes(self._weight(one), scale, bits)
+                _bytes(self._weight(layer), scale, bits)
                 for scale, bits in zip(some, widths, strict=True)
             ]
-            for one, some in zip(layers, self.scales, strict=True)
+            for layer, some in zip(layers, self.scales, strict=True)
         ]
         self.losses: list[list[float]] = []
 
@@ -176,7 +178,7 @@ class _Table:
 
     @property
     def float_bytes(self) -> int:
-        return sum(4 * self._weight(one).numel() for one in self.layers)
+        return sum(4 * self._weight(layer).numel() for layer in self.layers)
 
     @property
     def least_bytes(self) -> int:
@@ -185,11 +187,11 @@ class _Table:
     def uniform_bytes(self, bits: int) -> int:
         """Of all layers with the same bits, but the first and the last."""
         edges = ends([node for node in self.network.calls() if node.target in LAYERS])
-        found = 0
+        total = 0
         for layer in self.layers:
             weight, width = self._weight(layer), max(bits, EDGE_BITS) if layer in edges else bits
-            found += _bytes(weight, weight_scales(weight, width), width)
-        return found
+            total += _bytes(weight, weight_scales(weight, width), width)
+        return total
 
     def measure(self, task: Task, loss: OutputLoss, samples: int) -> None:
         """Fill in the losses."""
@@ -201,8 +203,8 @@ class _Table:
             ]
             for layer, some in zip(self.layers, self.scales, strict=True)
         }
-        found = sensitivities(self.network, task, weights, loss, samples)
-        self.losses = [found[layer] for layer in self.layers]
+        losses = sensitivities(self.network, task, weights, loss, samples)
+        self.losses = [losses[layer] for layer in self.layers]
 
     def solve(self, limit: int) -> list[int]:
         """For each layer, which of the widths."""
@@ -216,11 +218,11 @@ class _Table:
 
     def weights(self, chosen: Sequence[int]) -> dict[str, Any]:
         """The `weights` of the edit `fake_quantize`."""
-        found = {}
+        weights = {}
         for layer, some, place in zip(self.layers, self.scales, chosen, strict=True):
             low, high = weight_ends(self.widths[place])
-            found[layer.name] = {"scales": some[place].tolist(), "low": low, "high": high}
-        return found
+            weights[layer.name] = {"scales": some[place].tolist(), "low": low, "high": high}
+        return weights
 
     def reasons(self, chosen: Sequence[int]) -> list[str]:
         """Why each layer has its bits: what it loses, and what one width more or less would do."""

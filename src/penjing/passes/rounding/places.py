@@ -56,7 +56,10 @@ def values_to_round(
     wanted: set[fx.Node] = set()
     others = JOINED | PASSING | (ELEMENTWISE if elementwise else set())
     outputs = {  # of the network
-        one for node in network.graph.nodes if node.op == "output" for one in node.all_input_nodes
+        source
+        for node in network.graph.nodes
+        if node.op == "output"
+        for source in node.all_input_nodes
     }
     last = outputs if all_results else set()
     for node in layers:
@@ -71,16 +74,16 @@ def values_to_round(
             if node in layers and (all_results or node.target in CONVOLUTIONS):
                 wanted.add(edge)
             elif node in layers or (node.target in others and not _by_a_constant(node)):
-                inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
-                ready = all(_edge(one) in wanted or one in wanted for one in inputs)
+                inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
+                ready = all(_edge(source) in wanted or source in wanted for source in inputs)
                 feeds = (
                     edge in last
                     or (all_results and node.target is CONCATENATION)
-                    or any(one in layers or one.target in others for one in edge.users)
+                    or any(user in layers or user.target in others for user in edge.users)
                 )
                 if feeds and (ready or node in layers):
                     wanted.add(edge)
-                    wanted.update(one for one in inputs if node.target not in LAYERS)
+                    wanted.update(source for source in inputs if node.target not in LAYERS)
         changed = len(wanted) > before
     order = [node for node in network.graph.nodes if node in wanted]
     roots: dict[fx.Node, fx.Node] = {}
@@ -100,7 +103,11 @@ def _edge(node: fx.Node) -> fx.Node:
 
 def _by_a_constant(node: fx.Node) -> bool:
     """Whether it is a product with a number or a parameter, which has no grid."""
-    computed = [one for one in node.args if isinstance(one, fx.Node) and one.op != "get_attr"]
+    computed = [
+        operand
+        for operand in node.args
+        if isinstance(operand, fx.Node) and operand.op != "get_attr"
+    ]
     return node.target in PRODUCTS and len(computed) < 2
 
 
@@ -130,22 +137,22 @@ def share_when_joined(
         The new roots; each is the first, in order, of the values on its grid.
     """
     narrowest = _narrowest_reads(rounded, roots, ranges)
-    found = dict(roots)
+    new_roots = dict(roots)
     for node in rounded:
         parts = node.all_input_nodes
         if node.target is not CONCATENATION or not all(part in roots for part in parts):
             continue
-        joined = {found[one] for one in (*parts, node)}
-        members = [root for root in ranges if found[root] in joined]
-        lows, highs = zip(*(ranges[one] for one in members), strict=True)
-        behind_relu = any(one.target in CLAMPS and ranges[one][0] == 0 for one in members)
+        joined = {new_roots[value] for value in (*parts, node)}
+        members = [root for root in ranges if new_roots[root] in joined]
+        lows, highs = zip(*(ranges[root] for root in members), strict=True)
+        behind_relu = any(root.target in CLAMPS and ranges[root][0] == 0 for root in members)
         keeps_relu = not (behind_relu and min(lows) < 0)
-        fine = max(highs) - min(lows) <= WIDEST * min(narrowest[one] for one in members)
+        fine = max(highs) - min(lows) <= WIDEST * min(narrowest[root] for root in members)
         finite = all(map(math.isfinite, (*lows, *highs)))
-        if fine and finite and keeps_relu and len({bits[one] for one in members}) == 1:
-            first = next(one for one in rounded if found[one] in joined)
-            found |= {one: first for one in rounded if found[one] in joined}
-    return found
+        if fine and finite and keeps_relu and len({bits[root] for root in members}) == 1:
+            first = next(value for value in rounded if new_roots[value] in joined)
+            new_roots |= {value: first for value in rounded if new_roots[value] in joined}
+    return new_roots
 
 
 def _narrowest_reads(
@@ -155,15 +162,15 @@ def _narrowest_reads(
 ) -> dict[fx.Node, float]:
     """By root, the width of the narrowest range on which something reads it: its own, or that of a
     concatenation that it goes into."""
-    found: dict[fx.Node, float] = {}
+    narrowest: dict[fx.Node, float] = {}
     for node in reversed(rounded):
         root = roots[node]
         for user in node.users:
             if roots.get(user) is root:
                 continue  # it is in `rounded` itself, and its users tell
             if user in roots and user.target is CONCATENATION:
-                width = found[user]
+                width = narrowest[user]
             else:
                 width = ranges[root][1] - ranges[root][0]
-            found[root] = min(found.get(root, width), width)
-    return found
+            narrowest[root] = min(narrowest.get(root, width), width)
+    return narrowest

@@ -158,8 +158,8 @@ class Quantize(Pass):
         widths: dict[fx.Node, int] = {}
         left = []
         for node, layer in zip(nodes, names, strict=True):
-            named = [bits for one, bits in self.layers.items() if is_in(layer, one)]
-            if any(is_in(layer, one) for one in self.skip):
+            named = [bits for name, bits in self.layers.items() if is_in(layer, name)]
+            if any(is_in(layer, name) for name in self.skip):
                 left.append(LeftAlone(layer, "named in skip"))
             elif named and not named[-1]:
                 left.append(LeftAlone(layer, "0 bits in layers"))
@@ -187,6 +187,6 @@ class Quantize(Pass):
         layers = ", ".join(f"{count} layers to {bits} bits" for bits, count in counts.items())
         if not activations:
             return f"{layers}, values in float"
-        narrow = sum(one["high"] < 255 for one in activations.values())
+        narrow = sum(qparams["high"] < 255 for qparams in activations.values())
         few = f", {narrow} of them to {self.activations}" if narrow else ""
         return f"{layers}, {len(activations)} values to 8{few}"

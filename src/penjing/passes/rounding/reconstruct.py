@@ -83,9 +83,11 @@ class Reconstruct(InTurn):
     def decide(self, network: Network, task: Task) -> Plan:
         """The parts; the graph itself stays as it is."""
         layers = weight_qparams(network)
-        found = _blocks(network) if self.parts == "blocks" else _layers(network)
-        segments = [one for one in found if any(node in layers for node in one.nodes)]
-        inside = {node for one in segments for node in one.nodes}
+        candidates = _blocks(network) if self.parts == "blocks" else _layers(network)
+        segments = [
+            segment for segment in candidates if any(node in layers for node in segment.nodes)
+        ]
+        inside = {node for segment in segments for node in segment.nodes}
         alone = [
             LeftAlone(str(node.meta["layer"]), "no part has it alone with one input")
             for node in layers
@@ -95,7 +97,7 @@ class Reconstruct(InTurn):
         return self._plan(
             summary=f"rounding of {count} layers learned in {len(segments)} {self.parts}",
             left_alone=alone,
-            parts=[(one.start.name, one.end.name) for one in segments],
+            parts=[(segment.start.name, segment.end.name) for segment in segments],
         )
 
     def in_memory(self, network: Network) -> int:
@@ -129,10 +131,10 @@ def _blocks(network: Network) -> Iterator[Segment]:
     start = places[0] if places else None
     for end in places[1:]:
         assert start is not None
-        found = between(start, end)
-        if found is None or layers.isdisjoint(found.nodes) or _goes_on(end):
+        segment = between(start, end)
+        if segment is None or layers.isdisjoint(segment.nodes) or _goes_on(end):
             continue  # together with what follows
-        yield found
+        yield segment
         start = end
 
 
@@ -150,9 +152,9 @@ def _layers(network: Network) -> Iterator[Segment]:
         assert isinstance(start, fx.Node)
         if _goes_on(layer):
             end = next(iter(layer.users))
-        found = between(start, end)
-        if found is not None:
-            yield found
+        segment = between(start, end)
+        if segment is not None:
+            yield segment
 
 
 class _Rounding:
@@ -163,10 +165,14 @@ class _Rounding:
     ) -> None:
         self.network, self.segment, self.options, self.draw = network, segment, options, draw
         inside = set(segment.nodes)
-        self.weights = [one for one in weight_qparams(network).values() if one.node in inside]
-        others = inside - {one.node for one in self.weights}
-        self.values = [one for one in qparams_in(network) if one.node in others]
-        self.heights = {one.node: nn.Parameter(self._start(one)) for one in self.weights}
+        self.weights = [
+            qparams for qparams in weight_qparams(network).values() if qparams.node in inside
+        ]
+        others = inside - {qparams.node for qparams in self.weights}
+        self.values = [qparams for qparams in qparams_in(network) if qparams.node in others]
+        self.heights = {
+            qparams.node: nn.Parameter(self._start(qparams)) for qparams in self.weights
+        }
 
     def learn(self, given: Tensor, usual: Tensor, target: Tensor) -> None:
         """Put the learned rounding into the weights.
@@ -176,7 +182,7 @@ class _Rounding:
             target: its output as it was.
         """
         options = self.options
-        scales = [self.network.tensor(one.scale) for one in self.values if one.bits < 8]
+        scales = [self.network.tensor(qparams.scale) for qparams in self.values if qparams.bits < 8]
         optimizer = torch.optim.Adam(
             [
                 {"params": list(self.heights.values()), "lr": HEIGHT_LR},
@@ -187,31 +193,31 @@ class _Rounding:
             node: partial(_soft, height) for node, height in self.heights.items()
         }
         if options.drop:
-            instead |= {one.node: self._sometimes for one in self.values}
+            instead |= {qparams.node: self._sometimes for qparams in self.values}
         for step in range(options.steps):
             index = torch.randint(len(given), (options.batch,), generator=self.draw)
             x = given[index]
             if options.drop:
                 x = torch.lerp(x, usual[index], self._lot(x))
-            found = self.segment.run(self.network, x, instead)
-            error = (found - target[index]).square()
+            output = self.segment.run(self.network, x, instead)
+            error = (output - target[index]).square()
             loss = error.mean() * (error.shape[1] if error.dim() > 1 else 1)
             loss = loss + options.pull * self._undecided(step / options.steps)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
-            for one in self.weights:
-                weight, scale = self._tensors(one)
-                hard = (self.heights[one.node] >= 0).to(weight.dtype)
-                weight.copy_(_at_height(hard, weight, scale, one.low, one.high))
+            for qparams in self.weights:
+                weight, scale = self._tensors(qparams)
+                hard = (self.heights[qparams.node] >= 0).to(weight.dtype)
+                weight.copy_(_at_height(hard, weight, scale, qparams.low, qparams.high))
 
     def _tensors(self, qparams: QParams) -> tuple[Tensor, Tensor]:
         return self.network.tensor(qparams.source_name), self.network.tensor(qparams.scale)
 
     def _start(self, qparams: QParams) -> Tensor:
         """What gives the weights as they are."""
-        weight, scale = (one.detach() for one in self._tensors(qparams))
+        weight, scale = (tensor.detach() for tensor in self._tensors(qparams))
         steps = weight.reshape(*scale.shape, -1) / scale.unsqueeze(-1)
         share = ((steps - steps.floor()).view_as(weight) + (STRETCH - 1) / 2) / STRETCH
         return torch.logit(share)
@@ -230,7 +236,7 @@ class _Rounding:
             return 0.0
         left = 1 - (done - WARM_UP) / (1 - WARM_UP)
         beta = BETA[1] + (BETA[0] - BETA[1]) * left
-        heights = torch.cat([_height(one).flatten() for one in self.heights.values()])
+        heights = torch.cat([_height(height).flatten() for height in self.heights.values()])
         return (1 - (2 * heights - 1).abs().pow(beta)).sum()
 
 
@@ -249,5 +255,5 @@ def _at_height(height: Tensor, weight: Tensor, scale: Tensor, low: int, high: in
     """The weight rounded down, and up again by `height` of a step."""
     step = scale.unsqueeze(-1)
     down = (weight.reshape(*scale.shape, -1) / step).floor()
-    found: Tensor = ((down + height.view_as(down)).clamp(low, high) * step).view_as(weight)
-    return found
+    rounded: Tensor = ((down + height.view_as(down)).clamp(low, high) * step).view_as(weight)
+    return rounded

@@ -39,7 +39,7 @@ def sensitivities(
     Raises:
         InputError: the data has another shape, or `"kl"` is asked of outputs that aren't scores.
     """
-    found = {node: torch.zeros(len(some), dtype=torch.float64) for node, some in weights.items()}
+    losses = {node: torch.zeros(len(some), dtype=torch.float64) for node, some in weights.items()}
     behind = {node: _behind(network, Layer(node).weight) for node in weights}
     total = 0
     for leaves in _parts(task, samples):
@@ -47,28 +47,32 @@ def sensitivities(
         wanted = run.run(*leaves, enable_io_processing=False)
         total += len(leaves[0])
         for node, some in weights.items():
-            known = {one: value for one, value in run.env.items() if one not in behind[node]}
+            known = {
+                earlier: value for earlier, value in run.env.items() if earlier not in behind[node]
+            }
             for place, weight in enumerate(some):
                 again = _Rerun(network)
                 begin = {**known, Layer(node).weight: weight}
                 outputs = again.run(*leaves, initial_env=begin, enable_io_processing=False)
-                found[node][place] += len(leaves[0]) * _loss(outputs, wanted, loss)
-    return {node: (sums / max(total, 1)).tolist() for node, sums in found.items()}
+                losses[node][place] += len(leaves[0]) * _loss(outputs, wanted, loss)
+    return {node: (sums / max(total, 1)).tolist() for node, sums in losses.items()}
 
 
 def _parts(task: Task, samples: int) -> Iterator[list[Tensor]]:
     """Training inputs, a few samples at once, as the graph's placeholders take them."""
     for inputs in calibration(task, samples):
         leaves = pytree.tree_leaves(as_call(inputs))
-        for part in zip(*(one.split(SAMPLES_AT_ONCE) for one in leaves), strict=True):
+        for part in zip(*(leaf.split(SAMPLES_AT_ONCE) for leaf in leaves), strict=True):
             yield list(part)
 
 
 def _loss(outputs: Any, wanted: Any, loss: OutputLoss) -> float:
     pairs = [
-        (one.double(), other.double())
-        for one, other in zip(pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=True)
-        if isinstance(one, Tensor) and one.is_floating_point()
+        (output.double(), expected.double())
+        for output, expected in zip(
+            pytree.tree_leaves(outputs), pytree.tree_leaves(wanted), strict=True
+        )
+        if isinstance(output, Tensor) and output.is_floating_point()
     ]
     if loss == "squares":
         return sum(float((a - b).square().mean() / b.var().clamp_min(1e-30)) for a, b in pairs)
@@ -78,17 +82,17 @@ def _loss(outputs: Any, wanted: Any, loss: OutputLoss) -> float:
             f"loss kl needs outputs that are scores of classes, of shape (N, C, ...); found "
             f"{shape}; squares takes any"
         )
-    mine, theirs = (one.log_softmax(1) for one in pairs[0])
+    mine, theirs = (scores.log_softmax(1) for scores in pairs[0])
     return float((theirs.exp() * (theirs - mine)).sum(1).mean())
 
 
 def _behind(network: Network, source: fx.Node) -> set[fx.Node]:
     """The node and all that is worked out from it."""
-    found = {source}
+    behind = {source}
     for node in network.graph.nodes:
-        if any(one in found for one in node.all_input_nodes):
-            found.add(node)
-    return found
+        if any(operand in behind for operand in node.all_input_nodes):
+            behind.add(node)
+    return behind
 
 
 class _Rerun(fx.Interpreter):

@@ -99,7 +99,7 @@ class Ternarize(Pass):
         nodes = [node for node in staged.calls() if node.target in LAYERS]
         ends = by_channel(staged, [node for node in nodes if node.name in wide], self.ends or 8)
         if rounds and self.activations is not None:
-            layers = [one for one in nodes if one.name in wide or scales_of(Layer(one).weight)]
+            layers = [node for node in nodes if node.name in wide or scales_of(Layer(node).weight)]
             find = Calibration(self.activations, samples=self.samples)
             values = find(staged, task, layers, chosen.left) if layers else {}
         if ends or values:

@@ -105,12 +105,12 @@ class Budget:
         most = self.share * whole
         for share in (LEAST_SHARE, 0.0):
             allowed = {
-                name: widths.choices(len(one), math.ceil(share * len(one)))
-                for name, one in scores.items()
+                name: widths.choices(len(importance), math.ceil(share * len(importance)))
+                for name, importance in scores.items()
             }
             lost = {
-                name: _lost(one, allowed[name], _weights_of(axes[name], axes))
-                for name, one in scores.items()
+                name: _lost(importance, allowed[name], _weights_of(axes[name], axes))
+                for name, importance in scores.items()
             }
             allocation = Allocation(cost_model, allowed, lost)
             if allocation.cut(most):
@@ -151,5 +151,5 @@ def _weights_of(group: Group, axes: Axes) -> int:
     """How many weights (parameters of two dimensions or more) the axis takes part in."""
     network = axes.trace.network
     scales = scale_names(network)
-    dims = {name: one.dim() for name, one in network.named_parameters() if name not in scales}
+    dims = {name: tensor.dim() for name, tensor in network.named_parameters() if name not in scales}
     return max(1, sum(dims.get(site.tensor, 0) > 1 for site in group.sites))

@@ -94,8 +94,8 @@ class Compensate(InTurn):
 
         def work(layer: fx.Node) -> fx.Node:
             with torch.no_grad():
-                one = _Solve(student.network, layer, left, teacher, student, draw)
-                one.run(self.rows, self.ridge)
+                solve = _Solve(student.network, layer, left, teacher, student, draw)
+                solve.run(self.rows, self.ridge)
             return layer
 
         return work
@@ -136,25 +136,25 @@ class _Solve:
         weight, bias = self._tensor(1), self._tensor(2)
         assert weight is not None
         norm = _sole_user(self.node, {aten.batch_norm.default})
-        found = None if norm is None else batch_norm_of(self.network, norm)
-        norm = norm if found is not None else None
+        batch_norm = None if norm is None else batch_norm_of(self.network, norm)
+        norm = norm if batch_norm is not None else None
         groups, unknowns = Layer(self.node).groups, weight[0].numel()
         systems = [NormalEquations(unknowns, len(weight) // groups) for _ in range(groups)]
         rows = max(2 * unknowns, min(rows, int(MOST_PRODUCTS / unknowns**2 / groups)))
-        each = max(1, rows // len(self.student.batches))
+        per_batch = max(1, rows // len(self.student.batches))
         for x, y in zip(self.student.value(self._input()), self._targets(norm), strict=True):
             columns, outputs = rows_read(self.node, weight, x), rows_given(self.node, y)
-            columns, outputs = _some(columns, outputs, each, self.draw)
+            columns, outputs = _some(columns, outputs, per_batch, self.draw)
             for system, part, wanted in zip(
                 systems, columns.chunk(groups, 1), outputs.chunk(groups, 1), strict=True
             ):
                 system.add(part, wanted)
-        if found is not None:
-            if found.gamma is not None and found.beta is not None:
-                self._write_through(found, systems, ridge)
+        if batch_norm is not None:
+            if batch_norm.gamma is not None and batch_norm.beta is not None:
+                self._write_through(batch_norm, systems, ridge)
             return
         solved = [system.solve(ridge, bias is not None) for system in systems]
-        weight.copy_(torch.cat([one for one, _ in solved]).view_as(weight))
+        weight.copy_(torch.cat([matrix for matrix, _ in solved]).view_as(weight))
         if bias is not None:
             bias.copy_(torch.cat([offset for _, offset in solved]))
 
@@ -166,16 +166,16 @@ class _Solve:
         dim = -1 if self.node.target is aten.linear.default else 1
         keep = torch.tensor(self.left[str(cast(fx.Node, self.node.args[1]).target)][0])
         if total is not None and total.kwargs.get("alpha", 1) == 1:
-            other = next((one for one in total.args if one is not end), None)
+            other = next((operand for operand in total.args if operand is not end), None)
             if isinstance(other, fx.Node) and not self.student.depends(other, self.node):
                 sums = self.teacher.value_of(total.name)
                 shortcuts = self.student.value(other)
                 if all(a.dim() == b.dim() for a, b in zip(sums, shortcuts, strict=True)):
                     return [
-                        one.index_select(dim, keep) - shortcut
-                        for one, shortcut in zip(sums, shortcuts, strict=True)
+                        value.index_select(dim, keep) - shortcut
+                        for value, shortcut in zip(sums, shortcuts, strict=True)
                     ]
-        return [one.index_select(dim, keep) for one in self.teacher.value_of(end.name)]
+        return [value.index_select(dim, keep) for value in self.teacher.value_of(end.name)]
 
     def _write_through(self, norm: BatchNorm, systems: list[NormalEquations], ridge: float) -> None:
         """Write the solution before a batch norm: the layer's weight keeps its scale, the norm

@@ -71,7 +71,7 @@ def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> M
         assert norm is not None
         assert norm.gamma is not None
         assert norm.beta is not None
-        gamma, mean = (one.detach().double().cpu() for one in (norm.gamma, norm.beta))
+        gamma, mean = (tensor.detach().double().cpu() for tensor in (norm.gamma, norm.beta))
         scale = gamma / covariance.diagonal().clamp_min(1e-30).sqrt()
         covariance = covariance * torch.outer(scale, scale)
     return Moments(*moments_through(way.function, mean, covariance))
@@ -80,7 +80,7 @@ def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> M
 def spatial_correlation(layer: fx.Node, weight: Tensor) -> Tensor:
     """Of what the taps of a kernel see, (K, K); K = 1 for a linear layer."""
     extent = weight.shape[2:]
-    axes = [torch.arange(one, dtype=torch.float64) for one in extent]
+    axes = [torch.arange(size, dtype=torch.float64) for size in extent]
     if not axes:
         return torch.ones(1, 1, dtype=torch.float64)
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
@@ -99,5 +99,5 @@ def _after_norm(network: Network, layer: fx.Node) -> Moments | None:
     tensors = argument(node, "weight"), argument(node, "bias")
     if None in tensors:
         return None
-    gain, mean = (network.tensor(str(one.target)).detach().double().cpu() for one in tensors)
+    gain, mean = (network.tensor(str(source.target)).detach().double().cpu() for source in tensors)
     return Moments(mean, torch.diag(gain.square()))

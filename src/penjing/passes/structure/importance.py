@@ -57,8 +57,8 @@ def importances(
         gradients: for "taylor" the mean gradient of each parameter, for "fisher" its mean square.
     """
     if criterion == "l1+l2":
-        one, two = (importances(network, groups, which) for which in ("l1", "l2"))
-        return {name: (one[name] + two[name]) / 2 for name in groups}
+        l1, l2 = (importances(network, groups, which) for which in ("l1", "l2"))
+        return {name: (l1[name] + l2[name]) / 2 for name in groups}
     parameters = _weights(network)
     entries: dict[str, Callable[[str], Tensor]] = {
         "l1": lambda name: parameters[name].abs(),
@@ -123,8 +123,8 @@ def _joined(criterion: Criterion, scores: list[Tensor], counts: list[float]) -> 
         total = total.square() if criterion == "taylor" else total
         return total / total.mean().clamp_min(1e-300)
     means = [score / count for score, count in zip(scores, counts, strict=True)]
-    means = [one.sqrt() for one in means] if criterion == "l2" else means
-    alive = [one / one.mean() for one in means if float(one.mean()) > 0]
+    means = [row.sqrt() for row in means] if criterion == "l2" else means
+    alive = [row / row.mean() for row in means if float(row.mean()) > 0]
     return torch.stack(alive).mean(0) if alive else torch.zeros_like(scores[0])
 
 
@@ -133,25 +133,27 @@ def gradients_of(network: Network, task: Task, samples: int, squared: bool) -> d
 
     In evaluation mode, on `samples` training samples.
     """
-    parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
-    sums = {name: torch.zeros_like(one) for name, one in network.named_parameters()}
+    parameters = {
+        name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
+    }
+    sums = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
     batches = 0
     for inputs, targets in first(task.train, samples):
         for part, labels in _small(inputs, targets) if squared else [(inputs, targets)]:
             args, kwargs = as_call(part)
             loss = task.loss(network(*args, **kwargs), labels)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             batches += 1
-            for name, gradient in zip(parameters, found, strict=True):
+            for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     sums[name] += gradient.square() if squared else gradient
-    return {name: one / max(batches, 1) for name, one in sums.items()}
+    return {name: total / max(batches, 1) for name, total in sums.items()}
 
 
 def _small(inputs: object, targets: Tensor, by: int = 8) -> list[tuple[object, Tensor]]:
     """A batch in parts of a few samples."""
     split = torch.utils._pytree.tree_map
     return [
-        (split(lambda one, s=start: one[s : s + by], inputs), targets[start : start + by])
+        (split(lambda leaf, s=start: leaf[s : s + by], inputs), targets[start : start + by])
         for start in range(0, len(targets), by)
     ]

@@ -100,8 +100,8 @@ class Merge(Pass):
         edits = [{"edit": "shrink", "axes": keep}] if keep else []
         total = sum(by_name[name].size - len(stays) for name, stays in keep.items())
         summary = f"{total} channels in {len(keep)} axes become combinations of what stays"
-        skipped = {one.what for one in left}
-        alone = tuple(one for one in alone if one.what not in skipped)
+        skipped = {entry.what for entry in left}
+        alone = tuple(entry for entry in alone if entry.what not in skipped)
         left = (*left, *alone, *widths.too_narrow(list(by_name.values())))
         return self._plan(edits, summary, left)
 
@@ -162,15 +162,15 @@ def _expected(
             ways[group.name] = way
     order = {node: place for place, node in enumerate(network.graph.nodes)}
     known: dict[fx.Node, Known] = {}
-    found = {}
-    for name in sorted(ways, key=lambda one: order[ways[one].layer]):
+    expected = {}
+    for name in sorted(ways, key=lambda name: order[ways[name].layer]):
         moments = written(network, ways[name], known)
-        found[name] = ways[name], moments
+        expected[name] = ways[name], moments
         for node, site in ways[name].readers:
             read = read_by_index(network, axes[name], site)
             if read.shape[1:3].numel() == network.tensor(site.tensor).shape[1]:  # and nothing else
                 known[node] = Known(moments, read)
-    return found, tuple(alone)
+    return expected, tuple(alone)
 
 
 def _read(network: Network, group: Group, node: fx.Node, site: Site) -> Tensor:
@@ -188,17 +188,17 @@ def _variance_left(
     reader sees more than this axis."""
     inner = moments.covariance[made.keep][:, made.keep]
     guessed = made.weights @ inner @ made.weights.T
-    found = []
+    shares = []
     for node, site in way.readers:
         if site.expression is not group.axis:
-            found.append(torch.empty(0))
+            shares.append(torch.empty(0))
             continue
         weight = network.tensor(site.tensor).detach().double().cpu()
         taps = weight.flatten(2) if weight.dim() > 2 else weight[..., None]
         turned = taps @ spatial_correlation(node, weight)
         before, after = (
-            torch.einsum("oik,ij,ojk->o", turned, one, taps)
-            for one in (moments.covariance, guessed)
+            torch.einsum("oik,ij,ojk->o", turned, covariance, taps)
+            for covariance in (moments.covariance, guessed)
         )
-        found.append((after / before.clamp_min(1e-30)).clamp(0.01, 1.0))
-    return found
+        shares.append((after / before.clamp_min(1e-30)).clamp(0.01, 1.0))
+    return shares

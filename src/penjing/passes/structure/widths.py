@@ -38,21 +38,22 @@ class Widths:
     def counts(self, scores: Mapping[str, Tensor], groups: Mapping[str, Group]) -> dict[str, int]:
         """How many indices stay in each axis, from one score for each of its indices."""
         ranked: dict[object, dict[str, Tensor]] = {}
-        for name, one in scores.items():
+        for name, importance in scores.items():
             key: object = {"per-axis": name, "isomorphic": _kind(groups[name])}.get(self.ranking)
-            ranked.setdefault(key, {})[name] = one / one.mean().clamp_min(1e-30)
+            ranked.setdefault(key, {})[name] = importance / importance.mean().clamp_min(1e-30)
         wanted: dict[str, int] = {}
         for together in ranked.values():
             if self.ranking == "per-axis":
                 wanted |= {
-                    key: len(one) - math.floor(len(one) * self.ratio + 1e-9)
-                    for key, one in together.items()
+                    key: len(importance) - math.floor(len(importance) * self.ratio + 1e-9)
+                    for key, importance in together.items()
                 }
                 continue
             everything = torch.cat(list(together.values()))
             cut = everything.sort().values[int(self.ratio * len(everything))]
             wanted |= {
-                key: max(int((one >= cut).sum()), len(one) // 10) for key, one in together.items()
+                key: max(int((importance >= cut).sum()), len(importance) // 10)
+                for key, importance in together.items()
             }
         return {name: self._rounded(count, len(scores[name])) for name, count in wanted.items()}
 
@@ -86,11 +87,11 @@ def allowed(
         InputError: `skip` names no axis.
     """
     for name in skip:
-        if not any(is_in(one, name) for one in axes):
+        if not any(is_in(axis, name) for axis in axes):
             raise InputError(f"skip names {name!r}, which is no axis; there are {', '.join(axes)}")
     chosen, left = [], list(axes.pinned())
     for name, group in axes.free.items():
-        if any(is_in(name, one) for one in skip):
+        if any(is_in(name, skipped) for skipped in skip):
             left.append(LeftAlone(name, "named in skip"))
         elif skip_mixed and group.mixed:
             left.append(LeftAlone(name, str(group.mixed[0])))

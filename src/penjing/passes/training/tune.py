@@ -41,9 +41,10 @@ class Tune(Pass):
 
     def decide(self, network: Network, task: Task) -> Plan:
         """Nothing of the graph changes; the plan only says how the weights will be trained."""
-        one = self.options
+        options = self.options
         summary = (
-            f"{one.epochs:g} epochs of {one.optimizer}, lr {one.lr:g}, distill {one.distill:g}"
+            f"{options.epochs:g} epochs of {options.optimizer}, lr {options.lr:g}, "
+            f"distill {options.distill:g}"
         )
         return Plan(type(self).__name__, asdict(self), (), summary)
 

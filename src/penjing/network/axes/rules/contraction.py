@@ -28,8 +28,8 @@ def convolution(trace: Trace, node: fx.Node) -> Dims:
     groups = node.args[position] if len(node.args) > position else node.kwargs.get("groups", 1)
     spatial = len(weight) - 2
     channels = x[-spatial - 1]
-    for one in weight[2:]:
-        trace.pin(node, (one,), "a kernel's extent")
+    for extent in weight[2:]:
+        trace.pin(node, (extent,), "a kernel's extent")
     if groups != 1:  # a node where each sample has kernels of its own
         group = Axis(groups if isinstance(groups, int) else size(channels) // size(weight[1]))
         trace.join(node, channels, Product((group, weight[1])))
@@ -66,7 +66,7 @@ def transposed_convolution(trace: Trace, node: fx.Node) -> Dims:
 
 def einsum(trace: Trace, node: fx.Node) -> Dims:
     """A letter is one dimension, wherever it stands; `...` are leading dimensions in common."""
-    equation, operands = node.args[0], [trace.of(one) for one in node.args[1]]  # type: ignore[union-attr]
+    equation, operands = node.args[0], [trace.of(operand) for operand in node.args[1]]  # type: ignore[union-attr]
     assert isinstance(equation, str)
     left, arrow, right = equation.replace(" ", "").partition("->")
     letters: dict[str, Expression] = {}
@@ -85,10 +85,10 @@ def einsum(trace: Trace, node: fx.Node) -> Dims:
         if dots:
             rest = broadcast(trace, node, rest, dims[len(before) : len(before) + middle])
     if not arrow:
-        once = sorted(one for one in letters if left.count(one) == 1)
+        once = sorted(letter for letter in letters if left.count(letter) == 1)
         right = ("..." if rest else "") + "".join(once)
     before, dots, after = right.partition("...")
-    ends = tuple(letters[one] for one in before), tuple(letters[one] for one in after)
+    ends = tuple(letters[letter] for letter in before), tuple(letters[letter] for letter in after)
     return (*ends[0], *(rest if dots else ()), *ends[1])
 
 
@@ -102,7 +102,7 @@ def added_product(trace: Trace, node: fx.Node) -> Dims:
 
 def bilinear(trace: Trace, node: fx.Node) -> Dims:
     """x_..I, z_..J, w_OIJ, b_O -> y_..O."""
-    x, z, weight = (trace.of(one) for one in node.args[:3])
+    x, z, weight = (trace.of(operand) for operand in node.args[:3])
     trace.join(node, x[-1], weight[1])
     trace.join(node, z[-1], weight[2])
     if len(node.args) > 3 and node.args[3] is not None:
@@ -120,7 +120,7 @@ def matmul(trace: Trace, node: fx.Node) -> Dims:
 
 def attention(trace: Trace, node: fx.Node) -> Dims:
     """q_..qd, k_..kd, v_..ke -> y_..qe: widths d of q and k are one, that of v is its own."""
-    q, k, v = (trace.of(one) for one in node.args[:3])
+    q, k, v = (trace.of(operand) for operand in node.args[:3])
     trace.join(node, q[-1], k[-1])
     trace.join(node, k[-2], v[-2])
     trace.pin(node, (k[-2],), "softmax normalises over it")
@@ -150,9 +150,9 @@ def broadcast(trace: Trace, node: fx.Node, a: Dims, b: Dims) -> Dims:
     longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
     lead = list(longer)
     for position in range(1, len(shorter) + 1):
-        one, other = lead[-position], shorter[-position]
-        if size(one) == size(other):
-            trace.join(node, one, other)
-        elif size(one) == 1:
+        dim, other = lead[-position], shorter[-position]
+        if size(dim) == size(other):
+            trace.join(node, dim, other)
+        elif size(dim) == 1:
             lead[-position] = other
     return tuple(lead)

@@ -24,17 +24,17 @@ def spelled(
 
     Where there are fewer sizes than dimensions, they are those of the last dimensions.
     """
-    found: list[Expression] = []
+    dims: list[Expression] = []
     missing = len(shape) - len(sizes)
     for position, size in enumerate(shape):
         given = sizes[position - missing] if position >= missing else None
         if isinstance(given, int) and given == size and size > 1:
             axis = Axis(size)
             trace.spell(node, (place, position - missing), axis)
-            found.append(axis)
+            dims.append(axis)
         else:
-            found += trace.fixed(node, "made with a fixed size", (size,))
-    return tuple(found)
+            dims += trace.fixed(node, "made with a fixed size", (size,))
+    return tuple(dims)
 
 
 def fixed(trace: Trace, node: fx.Node) -> Dims:

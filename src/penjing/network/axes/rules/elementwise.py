@@ -18,7 +18,7 @@ def same(trace: Trace, node: fx.Node) -> Dims:
 
 def pointwise(trace: Trace, node: fx.Node) -> Dims:
     """Broadcast: aligned from the right, dimensions of equal size are one; size 1 stretches."""
-    inputs = [trace.of(one) for one in node.all_input_nodes]
+    inputs = [trace.of(source) for source in node.all_input_nodes]
     result: list[Expression] = []
     for position in range(1, len(trace.shape(node)) + 1):
         wide = [dims[-position] for dims in inputs if len(dims) >= position]

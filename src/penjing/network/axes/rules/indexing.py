@@ -41,10 +41,10 @@ def _indexed(trace: Trace, node: fx.Node, why: str) -> tuple[dict[int, Dims], Di
     """The indices' own dimensions by the position they stand in, ascending, and the dimensions
     that nothing indexes; those that are indexed keep their sizes."""
     dims, given = trace.of(node.args[0]), cast(Sequence[Any], node.args[1])
-    where = [position for position, one in enumerate(given) if one is not None]
-    trace.pin(node, tuple(dims[one] for one in where), why)
+    where = [position for position, index in enumerate(given) if index is not None]
+    trace.pin(node, tuple(dims[position] for position in where), why)
     left = tuple(dim for position, dim in enumerate(dims) if position not in where)
-    return {one: trace.of(given[one]) for one in where}, left
+    return {position: trace.of(given[position]) for position in where}, left
 
 
 def gather(trace: Trace, node: fx.Node) -> Dims:
@@ -74,7 +74,7 @@ def bag(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     weight = trace.of(node.args[0])
     trace.pin(node, (weight[0],), "a vocabulary, looked up by index")
     first, *others = trace.shapes[node]
-    rest = tuple(trace.fixed(node, "bookkeeping of a bag", one) for one in others)
+    rest = tuple(trace.fixed(node, "bookkeeping of a bag", shape) for shape in others)
     return ((*trace.fixed(node, "bags", first[:1]), weight[1]), *rest)
 
 
@@ -98,8 +98,8 @@ def scatter(trace: Trace, node: fx.Node) -> Dims:
     assert isinstance(axis, int)
     axis %= len(dims)
     trace.pin(node, (dims[axis],), "written to by index")
-    for one in node.args[2:]:
-        other = trace.of(one)
+    for operand in node.args[2:]:
+        other = trace.of(operand)
         if len(other) != len(dims):  # the indices of index_add lie along one dimension
             trace.pin(node, other, "indices to write to")
             continue

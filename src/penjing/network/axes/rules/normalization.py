@@ -17,8 +17,8 @@ def batch_norm(trace: Trace, node: fx.Node) -> Dims:
     if node.args[3] is None:
         why = "batch norm computes its mean and variance over it"
         trace.mix(node, (dims[0], *dims[2:]), why)
-    for one in node.args[1:5]:
-        for dim in trace.of(one):
+    for tensor in node.args[1:5]:
+        for dim in trace.of(tensor):
             trace.join(node, dims[1], dim)
     return dims
 
@@ -36,8 +36,8 @@ def layer_norm(trace: Trace, node: fx.Node) -> Dims:
     shape = node.args[1]
     assert isinstance(shape, list | tuple)
     normalized = dims[len(dims) - len(shape) :]
-    for one in node.args[2:4]:
-        for dim, parameter in zip(normalized, trace.of(one), strict=False):
+    for tensor in node.args[2:4]:
+        for dim, parameter in zip(normalized, trace.of(tensor), strict=False):
             trace.join(node, dim, parameter)
     for position, dim in enumerate(normalized):
         trace.spell(node, (1, position), dim)
@@ -53,8 +53,8 @@ def group_norm(trace: Trace, node: fx.Node) -> Dims:
     group, width = Axis(groups), Axis(size(dims[1]) // groups)
     trace.join(node, dims[1], Product((group, width)))
     trace.spell(node, (1,), group)
-    for one in node.args[2:4]:
-        for dim in trace.of(one):
+    for tensor in node.args[2:4]:
+        for dim in trace.of(tensor):
             trace.join(node, dims[1], dim)
     trace.mix(node, (width,), "group norm computes its mean and variance over it")
     return dims

@@ -19,12 +19,12 @@ def recurrent(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     states = node.args[1] if lstm else [node.args[1]]
     assert isinstance(states, list | tuple)
     assert isinstance(node.args[2], list | tuple)
-    weights = [trace.of(one) for one in node.args[2]]
+    weights = [trace.of(weight) for weight in node.args[2]]
     biased, layers, _, _, bidirectional = node.args[3:8]
     assert isinstance(layers, int)
     directions = 2 if bidirectional else 1
-    each = len(weights) // (layers * directions)
-    if each > (4 if biased else 2):
+    per_cell = len(weights) // (layers * directions)
+    if per_cell > (4 if biased else 2):
         return _pinned(trace, node, weights)
     hidden = Axis(size(weights[1][1]))
     for state in states:
@@ -33,13 +33,13 @@ def recurrent(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     for layer in range(layers):
         outputs: list[Expression] = []
         for direction in range(directions):
-            start = each * (layer * directions + direction)
-            _cell(trace, node, weights[start : start + each], inputs, hidden)
+            start = per_cell * (layer * directions + direction)
+            _cell(trace, node, weights[start : start + per_cell], inputs, hidden)
             outputs.append(hidden)
         inputs = Concat(tuple(outputs)) if directions > 1 else hidden
     shapes = trace.shapes[node]
     result = [(*x[:-1], inputs)]
-    result += [(*trace.fixed(node, "a state", one[:-1]), hidden) for one in shapes[1:]]
+    result += [(*trace.fixed(node, "a state", shape[:-1]), hidden) for shape in shapes[1:]]
     return tuple(result)
 
 
@@ -50,11 +50,11 @@ def _cell(
     packed = Product((trace.fixed(node, "the gates of a cell", (gates,))[0], hidden))
     trace.join(node, weights[0][1], inputs)
     trace.join(node, weights[1][1], hidden)
-    for one in weights:
-        trace.join(node, one[0], packed)
+    for dims in weights:
+        trace.join(node, dims[0], packed)
 
 
 def _pinned(trace: Trace, node: fx.Node, weights: list[Dims]) -> tuple[Dims, ...]:
-    for one in (*weights, *(trace.of(other) for other in node.all_input_nodes)):
-        trace.pin(node, one, "a recurrent state that is projected")
-    return tuple(trace.fixed(node, "a projected state", one) for one in trace.shapes[node])
+    for dims in (*weights, *(trace.of(source) for source in node.all_input_nodes)):
+        trace.pin(node, dims, "a recurrent state that is projected")
+    return tuple(trace.fixed(node, "a projected state", shape) for shape in trace.shapes[node])

@@ -23,7 +23,7 @@ def statistic_with_indices(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     """As `statistic`, once for each output."""
     dims = trace.of(node.args[0])
     axis = _axes(node.args[1] if len(node.args) > 1 else -1, len(dims))
-    over = tuple(dims[one] for one in axis)
+    over = tuple(dims[index] for index in axis)
     if any(user.args[1] == 1 and user.users for user in node.users):
         trace.pin(node, over, f"{node.name} gives positions in it")
     trace.mix(node, over, f"{node.name} is taken over it")
@@ -35,7 +35,7 @@ def several_statistics(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     """As `statistic`, for operators that give several at once (variance and mean)."""
     dims = trace.of(node.args[0])
     axes = _axes(argument(node, "dim"), len(dims))
-    trace.mix(node, tuple(dims[one] for one in axes), f"{node.name} is taken over it")
+    trace.mix(node, tuple(dims[axis] for axis in axes), f"{node.name} is taken over it")
     return tuple(_left(trace, node, dims, axes, len(shape)) for shape in trace.shapes[node])
 
 
@@ -43,7 +43,7 @@ def position(trace: Trace, node: fx.Node) -> Dims:
     """Where the extreme lies: the dimension keeps its size, or the positions would move."""
     dims = trace.of(node.args[0])
     axes = _axes(argument(node, "dim"), len(dims))
-    trace.pin(node, tuple(dims[one] for one in axes), f"{node.name} gives positions in it")
+    trace.pin(node, tuple(dims[axis] for axis in axes), f"{node.name} gives positions in it")
     return _left(trace, node, dims, axes, len(trace.shape(node)))
 
 
@@ -60,7 +60,7 @@ def _reduced(trace: Trace, node: fx.Node, chosen: object, why: str) -> Dims:
     dims = trace.of(node.args[0])
     axes = _axes(chosen, len(dims))
     if why:
-        trace.mix(node, tuple(dims[one] for one in axes), f"{node.name} {why}")
+        trace.mix(node, tuple(dims[axis] for axis in axes), f"{node.name} {why}")
     return _left(trace, node, dims, axes, len(trace.shape(node)))
 
 
@@ -79,4 +79,4 @@ def _axes(chosen: object, rank: int) -> set[int]:
     if isinstance(chosen, int):
         return {chosen % max(rank, 1)}
     given = list(chosen) if isinstance(chosen, list | tuple) and chosen else range(rank)
-    return {int(one) % rank for one in given}
+    return {int(axis) % rank for axis in given}

@@ -37,7 +37,7 @@ def _cut(
     rest: Expression = Product(tuple(taken)) if taken else Axis(1)
     result: list[Expression] = []
     for position, wanted in enumerate(sizes):
-        if wanted == size(rest) and all(one == 1 for one in sizes[position + 1 :]):
+        if wanted == size(rest) and all(later == 1 for later in sizes[position + 1 :]):
             result.append(resolve(rest))
             rest = Axis(1)
             continue
@@ -67,13 +67,13 @@ def permute(trace: Trace, node: fx.Node) -> Dims:
     """The dimensions in the given order."""
     dims, order = trace.of(node.args[0]), node.args[1]
     assert isinstance(order, list | tuple)
-    return tuple(dims[int(one)] for one in order)  # type: ignore[arg-type]
+    return tuple(dims[int(axis)] for axis in order)  # type: ignore[arg-type]
 
 
 def transpose(trace: Trace, node: fx.Node) -> Dims:
     """Two dimensions change places."""
     dims = list(trace.of(node.args[0]))
-    first, second = (int(one) for one in node.args[1:3]) if len(node.args) > 2 else (0, -1)  # type: ignore[arg-type]
+    first, second = (int(axis) for axis in node.args[1:3]) if len(node.args) > 2 else (0, -1)  # type: ignore[arg-type]
     if len(dims) > 1:
         dims[first], dims[second] = dims[second], dims[first]
     return tuple(dims)
@@ -129,11 +129,11 @@ def repeat_interleave(trace: Trace, node: fx.Node) -> Dims:
 
 def stack(trace: Trace, node: fx.Node) -> Dims:
     """Side by side along a new dimension; all others are one."""
-    inputs = [trace.of(one) for one in node.args[0]]  # type: ignore[union-attr]
+    inputs = [trace.of(part) for part in node.args[0]]  # type: ignore[union-attr]
     axis = _axis(node, 1, len(inputs[0]) + 1)
     for dims in inputs[1:]:
-        for one, other in zip(inputs[0], dims, strict=True):
-            trace.join(node, one, other)
+        for dim, other in zip(inputs[0], dims, strict=True):
+            trace.join(node, dim, other)
     new = trace.fixed(node, "the number of stacked tensors", (len(inputs),))
     return (*inputs[0][:axis], *new, *inputs[0][axis:])
 
@@ -181,15 +181,15 @@ def move(trace: Trace, node: fx.Node) -> Dims:
     """Some dimensions go to other places, the rest keep their order."""
     dims = trace.of(node.args[0])
     source, target = (
-        [one] if isinstance(one, int) else list(one)  # type: ignore[arg-type]
-        for one in node.args[1:3]
+        [axes] if isinstance(axes, int) else list(axes)  # type: ignore[arg-type]
+        for axes in node.args[1:3]
     )
-    order = [one for one in range(len(dims)) if one not in {int(s) % len(dims) for s in source}]
-    for place, one in sorted(
+    order = [axis for axis in range(len(dims)) if axis not in {int(s) % len(dims) for s in source}]
+    for place, axis in sorted(
         zip([int(t) % len(dims) for t in target], source, strict=True), key=lambda pair: pair[0]
     ):
-        order.insert(place, int(one) % len(dims))
-    return tuple(dims[one] for one in order)
+        order.insert(place, int(axis) % len(dims))
+    return tuple(dims[axis] for axis in order)
 
 
 def reverse(trace: Trace, node: fx.Node) -> Dims:
@@ -199,13 +199,13 @@ def reverse(trace: Trace, node: fx.Node) -> Dims:
 
 def cat(trace: Trace, node: fx.Node) -> Dims:
     """Side by side along one dimension; the others are one."""
-    inputs = [trace.of(one) for one in node.args[0]]  # type: ignore[union-attr]
+    inputs = [trace.of(part) for part in node.args[0]]  # type: ignore[union-attr]
     inputs = [dims for dims in inputs if dims]
     axis = _axis(node, 1, len(inputs[0]))
     for dims in inputs[1:]:
-        for position, (one, other) in enumerate(zip(inputs[0], dims, strict=True)):
+        for position, (dim, other) in enumerate(zip(inputs[0], dims, strict=True)):
             if position != axis:
-                trace.join(node, one, other)
+                trace.join(node, dim, other)
     result = list(inputs[0])
     result[axis] = Concat(tuple(dims[axis] for dims in inputs))
     return tuple(result)
@@ -307,8 +307,8 @@ def getitem(trace: Trace, node: fx.Node) -> Dims:
     source, index = node.args
     assert isinstance(source, fx.Node)
     assert isinstance(index, int)
-    found: Dims = trace.dims[source][index]
-    return found
+    dims: Dims = trace.dims[source][index]
+    return dims
 
 
 def _axis(node: fx.Node, position: int, rank: int) -> int:

@@ -13,7 +13,7 @@ from penjing.network.axes.trace import Dims, Trace
 def slide(trace: Trace, node: fx.Node, dims: Dims, shape: tuple[int, ...]) -> Dims:
     """Where a window has slid over `dims`: an extent that stayed as it was is the same axis, with
     its neighbours mixed; any other is new and fixed."""
-    found: list[Expression] = []
+    extents: list[Expression] = []
     for dim, length in zip(dims, shape, strict=True):
         dim = resolve(dim)
         if isinstance(dim, Concat) and len(dim.parts) == 3 and size(dim.parts[1]) == length:
@@ -21,11 +21,11 @@ def slide(trace: Trace, node: fx.Node, dims: Dims, shape: tuple[int, ...]) -> Di
             dim = dim.parts[1]
         if size(dim) == length:
             trace.mix(node, (dim,), "a window slides over it")
-            found.append(dim)
+            extents.append(dim)
         else:
             trace.pin(node, (dim,), "a window slides over it in steps")
-            found += trace.fixed(node, "a spatial extent", (length,))
-    return tuple(found)
+            extents += trace.fixed(node, "a spatial extent", (length,))
+    return tuple(extents)
 
 
 def pool(trace: Trace, node: fx.Node) -> Dims:
@@ -91,6 +91,6 @@ def image_of_columns(trace: Trace, node: fx.Node) -> Dims:
 
 def _spatial(node: fx.Node) -> int:
     """How many dimensions the window has."""
-    found = re.search(r"pool(\d)d", str(node.target))
-    assert found
-    return int(found[1])
+    match = re.search(r"pool(\d)d", str(node.target))
+    assert match
+    return int(match[1])
