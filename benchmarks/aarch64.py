@@ -119,7 +119,8 @@ def compared(
 
 def on_arm(runtime: Runtime, path: Path, digest: str, x: Array, root: Path, scratch: Path) -> Array:
     """What the runner gives under qemu."""
-    np.savez(scratch / "inputs.npz", **{"0": x})
+    named: dict[str, Any] = {"0": x}
+    np.savez(scratch / "inputs.npz", **named)
     files = [str(one) for one in runtime.files(path)]
     request = {
         "call": "arm",

@@ -21,7 +21,8 @@ from unittest import mock
 
 import torch
 from data_folder import data_folder
-from kept_without_tuning import SAMPLES, accuracy, cifar_task
+from kept_without_tuning import SAMPLES, accuracy
+from networks import cifar_task
 
 from penjing.errors import InputError
 from penjing.measure.cost_model import cost_in_macs
@@ -29,11 +30,13 @@ from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, PruneChannels
 from penjing.passes.structure import budget
 from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.importance import Criterion
 from penjing.targets import this_machine
 from penjing.tasks.task import Task
 from penjing.tools.latency_table import latency_table, require_predicted
 
 Row = dict[str, Any]
+CRITERIA: tuple[Criterion, ...] = ("l2", "fisher", "taylor")
 LATENCY_SHARES = (0.8, 0.7, 0.6, 0.5)
 MULTIPLE = 8
 
@@ -54,16 +57,16 @@ def cuts(network: Network, task: Task, share: float, skip: tuple[str, ...]) -> I
     """(method, cut network), all within the share of MACs."""
     cost_model = cost_in_macs(find_axes(network)).total({})
     ratio = 0.0
-    for criterion in ("l2", "fisher", "taylor"):
+    for criterion in CRITERIA:
         while True:
-            equal = PruneChannels(ratio, criterion, skip=skip)(network, task)  # type: ignore[arg-type]
+            equal = PruneChannels(ratio, criterion, skip=skip)(network, task)
             if cost_in_macs(find_axes(equal)).total({}) <= share * cost_model:
                 break
             ratio += 1 / 128
         yield f"equal, {criterion}", equal
     within = Budget("macs", share)
-    for criterion in ("l2", "fisher", "taylor"):
-        prune = PruneChannels(importance=criterion, skip=skip, budget=within)  # type: ignore[arg-type]
+    for criterion in CRITERIA:
+        prune = PruneChannels(importance=criterion, skip=skip, budget=within)
         yield f"allocated, {criterion}", prune(network, task)
     for lost in (without_logarithm, without_weights):
         with mock.patch.object(budget, "_lost", lost):

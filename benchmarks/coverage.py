@@ -293,7 +293,7 @@ def _declare_torchvision_operators() -> None:
 
     if torch.cuda.is_available():
         return
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     box = "Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width"
     convolution = "Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, " + (
         "int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, "
@@ -308,7 +308,7 @@ def _declare_torchvision_operators() -> None:
         f"ps_roi_pool({box}) -> (Tensor, Tensor)",
         f"deform_conv2d({convolution}) -> Tensor",
     ):
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     KEPT.append(library)
 
 

@@ -54,7 +54,7 @@ def networks() -> dict[str, nn.Sequential]:
     }
 
 
-def row_of(name: str, model: nn.Module, seconds: float, folder: Path) -> dict[str, Any]:
+def row_of(name: str, model: nn.Sequential, seconds: float, folder: Path) -> dict[str, Any]:
     data = [(torch.randn(16, 3, 32, 32), torch.arange(16) % 10)]
     task = Task(model, data[0][0][:2], data, data, data)
     network = capture(model, task.example)

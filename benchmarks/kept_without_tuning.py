@@ -48,7 +48,7 @@ def lenet_task(folder: Path, epochs: int = 8) -> Task:
     for _ in range(epochs):
         for x, y in train:
             optimizer.zero_grad()
-            functional.cross_entropy(model(x), y).backward()
+            functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return Task(model.eval(), next(iter(test))[0][:2], train, test, name="LeNet-300-100")
 
@@ -162,7 +162,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axes.set_title(model)
         axes.set_xlabel("share of inner channels removed")
         axes.set_ylabel("accuracy, %")
-        axes.qparams(alpha=0.3)
+        axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path)
 

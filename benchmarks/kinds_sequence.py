@@ -172,6 +172,8 @@ def attention_weights() -> tuple[nn.Module, Any]:
 class Block(nn.Module):
     """A pre-norm block of GPT, its mask and head count written in the code."""
 
+    mask: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.n1, self.n2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
@@ -187,7 +189,8 @@ class Block(nn.Module):
         scores = scores.masked_fill(self.mask[:, :, :t, :t] == 0, float("-inf"))
         y = (F.softmax(scores, dim=-1) @ v).transpose(1, 2).contiguous().view(b, t, c)
         x = x + self.o(y)
-        return x + self.down(F.gelu(self.up(self.n2(x)), approximate="tanh"))
+        found: Tensor = x + self.down(F.gelu(self.up(self.n2(x)), approximate="tanh"))
+        return found
 
 
 def gpt() -> tuple[nn.Module, Any]:
@@ -213,26 +216,25 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
 
-def _llama(self: Net, x: Tensor) -> Tensor:
-    x = self.table(x)
-    y = self.n1(x)
-    angle = torch.outer(torch.arange(x.shape[1]).float(), self.frequencies)
-    cos, sin = torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()
-    q, k, v = heads(self.q(y)), heads(self.k(y), 2), heads(self.v(y), 2)
-    q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-    if self.by_hand:
-        k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    else:
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    x = x + self.o(joined(y))
-    y = self.n2(x)
-    return self.head(x + self.down(F.silu(self.gate(y)) * self.up(y)))
-
-
 def _make_llama(by_hand: bool) -> tuple[nn.Module, Any]:
-    model = Net(
-        _llama,
+    def forward(self: Net, x: Tensor) -> Tensor:
+        x = self.table(x)
+        y = self.n1(x)
+        angle = torch.outer(torch.arange(x.shape[1]).float(), self.frequencies)
+        cos, sin = torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()
+        q, k, v = heads(self.q(y)), heads(self.k(y), 2), heads(self.v(y), 2)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        if by_hand:
+            k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + self.o(joined(y))
+        y = self.n2(x)
+        return self.head(x + self.down(F.silu(self.gate(y)) * self.up(y)))
+
+    return Net(
+        forward,
         table=nn.Embedding(50, WIDTH),
         n1=nn.RMSNorm(WIDTH),
         n2=nn.RMSNorm(WIDTH),
@@ -242,9 +244,7 @@ def _make_llama(by_hand: bool) -> tuple[nn.Module, Any]:
         down=nn.Linear(40, WIDTH),
         head=nn.Linear(WIDTH, 50),
         frequencies=1 / 100 ** (torch.arange(3) / 3),
-    )
-    model.by_hand = by_hand
-    return model, words()
+    ), words()
 
 
 def llama() -> tuple[nn.Module, Any]:
@@ -375,7 +375,7 @@ def gmlp() -> tuple[nn.Module, Any]:
 
 
 def _scan(self: Net, x: Tensor) -> Tensor:
-    u, f, r = self.w(x).split(16, -1)
+    u, f, r = torch.split(self.w(x), 16, -1)
     f, r = f.sigmoid(), r.sigmoid()
     state, found = x.new_zeros(x.shape[0], 16), []
     for step in range(x.shape[1]):
@@ -391,7 +391,7 @@ def recurrence_unrolled() -> tuple[nn.Module, Any]:
 def _state_space(self: Net, x: Tensor) -> Tensor:
     x, z = self.up(x).chunk(2, -1)
     x = F.silu(self.conv(x.transpose(1, 2))[..., :LENGTH]).transpose(1, 2)
-    delta, b, c = self.p(x).split([4, 6, 6], -1)
+    delta, b, c = torch.split(self.p(x), [4, 6, 6], -1)
     delta = F.softplus(self.dt(delta))
     a = torch.exp(delta[..., None] * -torch.exp(self.a))
     state = torch.zeros(x.shape[0], 32, 6)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,24 @@ class Net(nn.Module):
             else:
                 self.register_buffer(name, part)
         self.forward = forward.__get__(self)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Part: ...
+
+
+if TYPE_CHECKING:
+
+    class Part(Tensor):
+        """A part as mypy is to see it where a network's function names one: it may be taken as a
+        tensor, called for one or for several, or gone through as layers. Only the function knows
+        which it is."""
+
+        weight: Tensor
+
+        def __call__(self, *inputs: Any, **options: Any) -> Tensor: ...
+        def __getitem__(self, where: Any) -> Part: ...
+        def __iter__(self) -> Iterator[Part]: ...
 
 
 def weight(*shape: int) -> nn.Parameter:
@@ -502,8 +520,8 @@ def discriminator() -> tuple[nn.Module, Any]:
 
 def _spatial_transformer(self: Net, x: Tensor) -> Tensor:
     theta = self.locate(x).view(-1, 2, 3)
-    qparams = F.affine_grid(theta, [x.shape[0], 3, 32, 32], align_corners=False)
-    return self.rest(F.grid_sample(self.first(x), qparams, align_corners=False))
+    grid = F.affine_grid(theta, [x.shape[0], 3, 32, 32], align_corners=False)
+    return self.rest(F.grid_sample(self.first(x), grid, align_corners=False))
 
 
 def spatial_transformer() -> tuple[nn.Module, Any]:

@@ -80,7 +80,8 @@ class File:
         Args:
             shapes: of the integers that they read, of one batch.
         """
-        nodes, inputs, outputs = [], [], []
+        nodes: list[onnx.NodeProto] = []
+        inputs, outputs = [], []
         for number, layer in enumerate(self.layers):
             renamed = {layer.reads: str(number), layer.gives: f"out{number}"}
             for node in (*self._weights(layer), *layer.nodes):
@@ -93,7 +94,7 @@ class File:
                 new.input[:] = [renamed.get(one, one) for one in node.input]
                 new.output[:] = [renamed[one] for one in node.output]
                 nodes.append(new)
-            sizes = ["batch", *shapes[layer.reads][1:]]
+            sizes: list[str | int | None] = ["batch", *shapes[layer.reads][1:]]
             kind = onnx.TensorProto.UINT8
             inputs.append(helper.make_tensor_value_info(str(number), kind, sizes))
             outputs.append(helper.make_tensor_value_info(f"out{number}", kind, None))

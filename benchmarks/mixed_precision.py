@@ -53,7 +53,9 @@ def main() -> None:
         task = cifar_task(depth, folder)
         network = capture(task.model, task.example)
         baseline, size = scores_of(network, task)
-        rows.append(row_of(f"ResNet-{depth}", "", "float", baseline, baseline, None, size, 0.0))
+        about: Row = {"model": task.name, "bytes of": "", "bits": "float"}
+        about |= {"file_bytes": size, "seconds": 0}
+        rows.append(about | judged(baseline, baseline, None))
         for bits in options.bits:
             for row in pair(network, task, bits, baseline, options):
                 rows.append(row)
@@ -80,20 +82,17 @@ def pair(network: Network, task: Task, bits: int, baseline: Array, options: Any)
         seconds = time.monotonic() - begin
         found, size = scores_of(made, task)
         kind = f"{name}, learned" if options.refine else name
-        rows.append(row_of(task.name, f"W{bits}A8", kind, found, baseline, uniform, size, seconds))
+        about: Row = {"model": task.name, "bytes of": f"W{bits}A8", "bits": kind}
+        about |= {"file_bytes": size, "seconds": round(seconds)}
+        rows.append(about | judged(found, baseline, uniform))
         uniform = found if uniform is None else uniform
     return rows
 
 
-def row_of(
-    model: str, width: str, bits: str, found: Array, baseline: Array, uniform: Array | None,
-    size: int, seconds: float,
-) -> Row:  # fmt: skip
+def judged(found: Array, baseline: Array, uniform: Array | None) -> Row:
+    """The accuracy, how far it is below the baseline's, and how far above uniform's, if any."""
     lost = drop(baseline, found, 0.95)
-    row = {
-        "model": model, "bytes of": width, "bits": bits, "accuracy": float(found.mean()),
-        "drop": lost.drop, "bound": lost.bound, "file_bytes": size, "seconds": round(seconds),
-    }  # fmt: skip
+    row: Row = {"accuracy": float(found.mean()), "drop": lost.drop, "bound": lost.bound}
     if uniform is not None:
         worse = drop(uniform, found, 0.95)
         row |= {"better by": -worse.drop, "at least": -worse.bound}

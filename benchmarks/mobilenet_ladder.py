@@ -103,7 +103,8 @@ class MobileNetV2(nn.Module):
         self.classifier = nn.Linear(last, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
+        found: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return found
 
 
 def trained(width: float, epochs: float, kept: Path | None) -> Task:

@@ -46,16 +46,20 @@ class CifarResNet(nn.Module):
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        for stage, (before, after) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
-            first = Residual(before, after, 2 if after > before else 1)
-            rest = [Residual(after, after, 1) for _ in range(blocks - 1)]
-            self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
+        self.layer1, self.layer2, self.layer3 = (
+            nn.Sequential(
+                Residual(before, after, 2 if after > before else 1),
+                *(Residual(after, after, 1) for _ in range(blocks - 1)),
+            )
+            for before, after in ((16, 16), (16, 32), (32, 64))
+        )
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        found: Tensor = self.linear(x.mean((2, 3)))
+        return found
 
 
 def conv_bn(
@@ -82,7 +86,8 @@ class Inverted(nn.Module):
         self.body, self.shortcut = nn.Sequential(*layers), stride == 1 and before == after
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.shortcut else self.body(x)
+        y: Tensor = self.body(x)
+        return x + y if self.shortcut else y
 
 
 class MobileNetV2(nn.Module):
@@ -107,7 +112,8 @@ class MobileNetV2(nn.Module):
         self.classifier = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
+        found: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return found
 
 
 class Excited(nn.Module):
@@ -140,7 +146,9 @@ class MobileNetV3Small(nn.Module):
         self.first = conv_bn(3, 16, 3, 2, activation=nn.Hardswish)
         width, self.blocks = 16, nn.ModuleList()
         for size, inner, after, excited, kind, stride in self.TABLE:
-            layers = [conv_bn(width, inner, 1, activation=kind)] if inner > width else []
+            layers: list[nn.Module] = []
+            if inner > width:
+                layers.append(conv_bn(width, inner, 1, activation=kind))
             layers.append(conv_bn(inner, inner, size, stride, inner, kind))
             layers += [Excited(inner)] if excited else []
             layers += [nn.Conv2d(inner, after, 1, bias=False), nn.BatchNorm2d(after)]
@@ -154,7 +162,8 @@ class MobileNetV3Small(nn.Module):
         for block, (*_, stride) in zip(self.blocks, self.TABLE, strict=True):
             y = block(x)
             x = x + y if stride == 1 and x.shape == y.shape else y
-        return self.classifier(self.last(x).mean((2, 3)))
+        found: Tensor = self.classifier(self.last(x).mean((2, 3)))
+        return found
 
 
 def by_eight(width: float) -> int:
@@ -215,7 +224,8 @@ class DenseNet121(nn.Module):
         self.classifier = nn.Linear(width, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
+        found: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return found
 
 
 class Attention(nn.Module):
@@ -229,8 +239,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, count, width = x.shape
         parts = self.qkv(x).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        found = functional.scaled_dot_product_attention(*parts.unbind(0))
-        return self.out(found.transpose(1, 2).reshape(batch, count, width))
+        y = functional.scaled_dot_product_attention(*parts.unbind(0))
+        found: Tensor = self.out(y.transpose(1, 2).reshape(batch, count, width))
+        return found
 
 
 class Encoder(nn.Module):
@@ -244,7 +255,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.down(self.act(self.up(self.norm2(x))))
+        found: Tensor = x + self.down(self.act(self.up(self.norm2(x))))
+        return found
 
 
 class ViTTiny(nn.Module):
@@ -263,7 +275,8 @@ class ViTTiny(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.places
-        return self.head(self.norm(self.encoders(x))[:, 0])
+        found: Tensor = self.head(self.norm(self.encoders(x))[:, 0])
+        return found
 
 
 def cifar_task(depth: int, folder: Path) -> Task:

@@ -269,8 +269,9 @@ def spectral_operator() -> tuple[nn.Module, Any]:
 def tabnet() -> tuple[nn.Module, Any]:
     def forward(self: Net, x: Tensor) -> Tensor:
         x = self.norm(x)
-        prior, total = torch.ones_like(x), 0.0
-        d, a = self.first(x).split([8, 6], 1)
+        prior = torch.ones_like(x)
+        total: Tensor | float = 0.0
+        d, a = torch.split(self.first(x), [8, 6], 1)
         for k in range(2):
             mask = (self.attend[k](a) * prior).softmax(-1)
             prior = prior * (1.3 - mask)
@@ -293,7 +294,7 @@ def tabnet() -> tuple[nn.Module, Any]:
 
 def capsules() -> tuple[nn.Module, Any]:
     def squash(x: Tensor) -> Tensor:
-        n = x.norm(dim=-1, keepdim=True)
+        n: Tensor = x.norm(dim=-1, keepdim=True)
         return x * n / (1 + n**2)
 
     def forward(self: Net, x: Tensor) -> Tensor:
@@ -303,7 +304,8 @@ def capsules() -> tuple[nn.Module, Any]:
         for _ in range(2):
             v = squash((logits.softmax(2)[..., None] * votes).sum(1))
             logits = logits + (votes * v[:, None]).sum(-1)
-        return v.norm(dim=-1)
+        lengths: Tensor = v.norm(dim=-1)
+        return lengths
 
     return Net(
         forward, first=conv(1, 16), primary=conv(16, 16, 3, stride=2), w=weight(128, 5, 8, 6)
@@ -454,10 +456,12 @@ def forecaster() -> tuple[nn.Module, Any]:
         trend = F.avg_pool1d(F.pad(x.transpose(1, 2), (2, 2), mode="replicate"), 5, 1)
         season = x.transpose(1, 2) - trend
         mean, std = x.mean(1, keepdim=True), x.std(1, keepdim=True) + 1e-5
-        backcast, total = ((x - mean) / std)[..., 0], 0.0
+        backcast = ((x - mean) / std)[..., 0]
+        total: Tensor | float = 0.0
         for one in self.blocks:
             theta = one(backcast)
             backcast, total = backcast - theta[:, :20], total + theta[:, 20:]
+        assert isinstance(total, Tensor)  # there are blocks
         return (self.trend(trend) + self.season(season)).transpose(1, 2) + total[..., None]
 
     def one() -> nn.Module:

@@ -41,7 +41,7 @@ def quantize_static(task: Task, folder: Path) -> list[bytes]:
     from onnxruntime.quantization import quantize_static as quantize
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # which has no types
         def __init__(self) -> None:
             self.batches = calibration(task)
 

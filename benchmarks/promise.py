@@ -159,7 +159,7 @@ class Group:
         low = drops <= BUDGET
         for most in np.unique(greatest[low]):
             here = np.flatnonzero(low & (greatest == most))
-            some, which = rows[here], slice(None)
+            some, which = rows[here], np.arange(len(here))
             if len(values) < 4:
                 some, which = np.unique(some, axis=0, return_inverse=True)
             found[here] = 100 * upper_bound(values, some, most, confidence)[which]

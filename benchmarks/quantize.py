@@ -28,7 +28,7 @@ from networks import cifar_task
 
 from penjing.contract import Array
 from penjing.measure.scores import drop
-from penjing.network import capture
+from penjing.network import Network, capture
 from penjing.passes import Gptq, Pass, Quantize, Reconstruct
 from penjing.tasks.task import Task
 
@@ -104,31 +104,28 @@ def measure(
     """Every width with one rounding: its name and seed, and the pass after `Quantize`."""
     network = capture(task.model, task.example)
     baseline = scores_of(network, task)[0]
-    if not rows.has(model=model, bits="float"):
-        found, size = scores_of(network, task)
-        rows.add(row_of(model, "float", "", None, found, baseline, size, 0.0))
+    about: Row = {"model": model, "bits": "float", "rounding": "", "seed": None}
+    if not rows.has(**about):
+        rows.add(about | figures(network, task, baseline) | {"seconds": 0})
     for weights, activations in WIDTHS:
-        bits = f"W{weights}A{activations}"
-        if rows.has(model=model, bits=bits, rounding=name, seed=seed):
+        about |= {"bits": f"W{weights}A{activations}", "rounding": name, "seed": seed}
+        if rows.has(**about):
             continue
         begin = time.monotonic()
         made = Quantize(weights, activations, samples=SAMPLES)(network, task)
         if refine is not None:
             made = refine(made, task)
         seconds = time.monotonic() - begin
-        found, size = scores_of(made, task)
-        rows.add(row_of(model, bits, name, seed, found, baseline, size, seconds))
+        rows.add(about | figures(made, task, baseline) | {"seconds": round(seconds)})
 
 
-def row_of(
-    model: str, bits: str, rounding: str, seed: int | None,
-    found: Array, baseline: Array, size: int, seconds: float,
-) -> Row:  # fmt: skip
+def figures(network: Network, task: Task, baseline: Array) -> Row:
+    """Of the exported file: its accuracy, how far that is below `baseline`, and its bytes."""
+    found, size = scores_of(network, task)
     lost = drop(baseline, found, 0.95)
     return {
-        "model": model, "bits": bits, "rounding": rounding, "seed": seed,
         "accuracy": float(found.mean()), "drop": lost.drop, "bound": lost.bound,
-        "file_bytes": size, "seconds": round(seconds),
+        "file_bytes": size,
     }  # fmt: skip
 
 

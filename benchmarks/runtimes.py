@@ -42,6 +42,7 @@ from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import find_runtime, installed
+from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 
 Row = dict[str, Any]
@@ -132,7 +133,8 @@ def rows_of(name: str, task: Task, runtime: Runtime, seconds: float, draws: int)
 
 def _scores_of_draw(network: Network, task: Task, runtime: Runtime, draw: int) -> dict[str, Array]:
     """Right or wrong for each test image by either int8 file, calibrated on other inputs."""
-    picked = np.random.default_rng(draw).choice(len(task.train.x), SAMPLES, replace=False)
+    assert isinstance(task.train, Arrays)  # as the data of every trained network is
+    picked = np.random.default_rng(draw).choice(task.train.samples, SAMPLES, replace=False)
     other = replace(task, train=task.train.subset(picked))
     quantized = Quantize(samples=SAMPLES, **runtime.constraints)(network, other)
     with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,10 @@ own tool (quantize_static, NNCF). A processor without VNNI is this one, or one t
 (`apt-get install qemu-user-static`). What is missing is said in one line.
 
 Of a layer by itself, `wrong` counts the integers that aren't the exact sum, rounded, on 16 images.
-`same` is the share of 1,468 decisions that both kinds of processor agree on, where this one has
-VNNI; `kept` that of fp32's decisions without VNNI; `ratio` the time beside the file without the fix
-on this processor; `points` the accuracy there less than that file's exact one.
+`kept` is the share of fp32's 1,468 decisions without VNNI; `ratio` the time beside the file without
+the fix on this processor. Where this one has VNNI, `same` is the share of decisions that both kinds
+of processor agree on, and `points` the accuracy without VNNI less the exact one of the file without
+the fix.
 """
 
 from __future__ import annotations
@@ -96,10 +97,12 @@ def layers_wrong(path: Path, runtime: str, x: Array) -> tuple[int, int]:
 
 def rows_of(task: Task, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
     x = np.concatenate([inputs.numpy() for inputs, _ in task.test])
-    y = np.concatenate([targets.numpy() for _, targets in task.test])
+    y: Array = np.concatenate([targets.numpy() for _, targets in task.test])
     network = capture(task.model, task.example)
     with torch.no_grad():
-        choices = np.concatenate([network(one).numpy() for one in torch.from_numpy(x).split(128)])
+        choices = np.concatenate(
+            [network(one).numpy() for one in torch.split(torch.from_numpy(x), 128)]
+        )
     fp32 = choices.argmax(1)
     rows = []
     for runtime in (OnnxRuntime(), OpenVino()):
@@ -118,12 +121,13 @@ def rows_of(task: Task, seconds: float, say: Callable[[str], None]) -> list[dict
                 for name, (outputs, *_) in zip(paths, found, strict=True):
                     there[name].append(outputs.argmax(1))
             times = compare(sessions, x[:1], "without the fix", seconds)
-            exact = (here if with_vnni else there)["without the fix"]
+            exact = here["without the fix"] == y
             graphs = {name: one for name, one in paths.items() if one.suffix == ".onnx"}
             if runtime.name != "onnxruntime":  # the same integers
                 graphs = files_of(task, network, OnnxRuntime(), Path(place), peers=False)
             for name, path in paths.items():
                 choice = np.concatenate(there[name])
+                right = choice == y
                 alone = {}
                 if name in graphs:
                     wrong = layers_wrong(graphs[name], runtime.name, x[:LAYER_IMAGES])
@@ -133,8 +137,8 @@ def rows_of(task: Task, seconds: float, say: Callable[[str], None]) -> list[dict
                     "may saturate": len(runtime.saturating(runtime.artifact(path))),
                     "same": float((choice == here[name]).mean()) if with_vnni else None,
                     "kept": float((choice == fp32).mean()),
-                    "accuracy": float((choice == y).mean()),
-                    "points": float(100 * ((choice == y).mean() - (exact == y).mean())),
+                    "accuracy": float(right.mean()),
+                    "points": float(100 * (right.mean() - exact.mean())) if with_vnni else None,
                     "ratio": times[name].ratio,
                     "interval": (times[name].ratio_low, times[name].ratio_high),
                 }  # fmt: skip

@@ -78,7 +78,8 @@ class Cnn(nn.Module):
         x = self.bn1(pool(self.conv1(x), 2))
         x = self.bn2(pool(self.conv2(x), 2))
         x = self.bn3(pool(self.conv3(x), 2)).relu()
-        return self.linear(x.flatten(1))
+        found: Tensor = self.linear(x.flatten(1))
+        return found
 
 
 def mnist(model: nn.Module, folder: Path, augment: str | None) -> Task:

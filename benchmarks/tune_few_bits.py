@@ -49,8 +49,9 @@ def main() -> None:
     training = TuneOptions(
         epochs=options.epochs, optimizer=options.optimizer, lr=options.lr, seed=options.seed
     )
+    weights, activations = options.bits
     steps: list[tuple[str, Pass]] = [
-        ("rounded to nearest", Quantize(*options.bits, samples=1024)),
+        ("rounded to nearest", Quantize(weights, activations, samples=1024)),
         ("rounding learned", Reconstruct(steps=300, seed=options.seed)),
         ("tuned", Tune(training)),
     ]

@@ -47,7 +47,8 @@ def run(
     prefix = [] if this_processor().adds_in_16_bits else [EMULATOR, "-cpu", MODEL]
     with tempfile.TemporaryDirectory() as folder:
         given, outputs, call = Path(folder, "in.npz"), Path(folder, "out.npz"), nonce()
-        np.savez(given, **inputs)  # type: ignore[arg-type]
+        named: dict[str, Any] = dict(inputs)
+        np.savez(given, **named)
         artifacts = [_artifact(one, runtime) for one in files]
         request = {
             "artifacts": artifacts, "threads": 1, "seconds": 0, "outputs": str(outputs),

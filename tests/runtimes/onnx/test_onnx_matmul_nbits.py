@@ -21,17 +21,19 @@ from penjing.runtimes.onnx.runtime import OnnxRuntime
 class Grouped(nn.Module):
     """A linear layer whose weight is codes in groups, padded to whole ones."""
 
+    kind: torch.dtype = torch.int8
+
     def __init__(
         self, inputs: int, outputs: int, size: int = 32, bias: bool = True,
-        zeros: bool = True, codes: tuple[int, int] = (-8, 7), kind: torch.dtype = torch.int8,
+        zeros: bool = True, codes: tuple[int, int] = (-8, 7),
     ) -> None:  # fmt: skip
         super().__init__()
         groups = -(-inputs // size)
-        self.inputs, self.size, self.kind = inputs, size, kind
+        self.inputs, self.size = inputs, size
         low, high = codes
         draw = torch.Generator().manual_seed(0)  # made when this file is read, before any seed
         codes_of_all = torch.randint(low, high + 1, (outputs, groups * size), generator=draw)
-        self.register_buffer("weight", codes_of_all.to(kind))
+        self.register_buffer("weight", codes_of_all.to(self.kind))
         scales = torch.rand(outputs, groups, generator=draw) * 0.1 + 0.01
         self.register_buffer("weight_scale", scales)
         ends = max(low, -8), min(high, 7) + 1
@@ -50,6 +52,12 @@ class Grouped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.real(), self.bias)
+
+
+class Unsigned(Grouped):
+    """The same with codes that have no sign."""
+
+    kind = torch.uint8
 
 
 class Named(nn.Sequential):
@@ -107,7 +115,7 @@ def test_a_layer_is_one_node_and_its_weight_four_bits(
     [
         Grouped(64, 5, bias=False), Grouped(96, 5), Grouped(33, 7),
         Grouped(1, 1, 16, codes=(1, 7), zeros=False),
-        Grouped(40, 6, codes=(-1, 1), zeros=False), Grouped(40, 6, codes=(0, 7), kind=torch.uint8),
+        Grouped(40, 6, codes=(-1, 1), zeros=False), Unsigned(40, 6, codes=(0, 7)),
     ],
     ids=["no bias", "odd groups", "33 inputs", "one weight", "ternary", "unsigned"],
 )  # fmt: skip
@@ -127,7 +135,7 @@ def test_shapes_and_kinds(layer: Grouped, rank: int, tmp_path: Path) -> None:
         Grouped(48, 90, 24),
         Grouped(96, 90, codes=(-128, 127)),
         Grouped(96, 90, codes=(-31, 31)),
-        Grouped(96, 90, codes=(0, 200), kind=torch.uint8),
+        Unsigned(96, 90, codes=(0, 200)),
     ],
     ids=["groups of 24", "eight bits", "six bits", "unsigned"],
 )
