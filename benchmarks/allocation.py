@@ -60,7 +60,7 @@ def cuts(network: Network, task: Task, share: float, skip: tuple[str, ...]) -> I
     for criterion in CRITERIA:
         while True:
             equal = PruneChannels(ratio, criterion, skip=skip)(network, task)
-            if cost_in_macs(find_axes(equal)).total({}) <= share * cost_model:
+            if cost_in_macs(find_axes(equal)).total({}) <= share * cost:
                 break
             ratio += 1 / 128
         yield f"equal, {criterion}", equal

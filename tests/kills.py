@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import slow_task
 
@@ -204,6 +205,7 @@ def _prepare() -> tuple[bytes, float]:
     from tests.slow_task import task
 
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # OpenMP's threads don't come along when a process forks
     patch = pytest.MonkeyPatch()
     cutting.CUTS = (0.5,)
     only(patch, Direct)
