@@ -55,12 +55,12 @@ def without_weights(scores: torch.Tensor, counts: list[int], weights: int) -> li
 
 def cuts(network: Network, task: Task, share: float, skip: tuple[str, ...]) -> Iterator[Any]:
     """(method, cut network), all within the share of MACs."""
-    cost_model = cost_in_macs(find_axes(network)).total({})
+    whole = cost_in_macs(find_axes(network)).total({})
     ratio = 0.0
     for criterion in CRITERIA:
         while True:
             equal = PruneChannels(ratio, criterion, skip=skip)(network, task)
-            if cost_in_macs(find_axes(equal)).total({}) <= share * cost:
+            if cost_in_macs(find_axes(equal)).total({}) <= share * whole:
                 break
             ratio += 1 / 128
         yield f"equal, {criterion}", equal

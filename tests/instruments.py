@@ -18,7 +18,7 @@ from torch import nn
 from penjing.contract import Array, Artifact, Input, Latency, Placement, Session, as_arrays
 from penjing.files import sha256_of, write_atomically
 from penjing.network import Network, restore, save
-from penjing.network.edits.fake_quantize import qparams_in
+from penjing.network.graph.qparams import qparams_in
 from penjing.runtimes import registry
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import Entry

@@ -12,7 +12,7 @@ from penjing.contract import Plan
 from penjing.measure.costs import costs
 from penjing.measure.parity import departs, parity
 from penjing.network import Network, capture, carry_out, find_axes, mask
-from penjing.network.edits.fake_quantize import scale_names
+from penjing.network.graph.qparams import scale_names
 from penjing.passes import (
     Binarize,
     CorrectBias,

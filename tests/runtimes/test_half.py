@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from penjing.contract import Artifact, as_arrays
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import weight_qparams
+from penjing.network.graph.qparams import weight_qparams
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx.export import to_onnx

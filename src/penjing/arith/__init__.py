@@ -1,1 +1,1 @@
-
+"""Arithmetic: numbers and tensors alone, without a network."""

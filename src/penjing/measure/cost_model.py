@@ -29,7 +29,9 @@ class Part(Protocol):
     """One summand of a cost, and the axes that it depends on."""
 
     @property
-    def axes(self) -> frozenset[str]: ...
+    def axes(self) -> frozenset[str]:
+        """The names of the axes that it depends on."""
+        ...
 
     def at(self, counts: Counts) -> float:
         """Its cost under a choice of widths."""
@@ -49,6 +51,7 @@ class Polynomial:
 
     @cached_property
     def axes(self) -> frozenset[str]:
+        """The names of the axes in its terms."""
         return frozenset(name for monomial in self.terms for name in monomial)
 
     def at(self, counts: Counts) -> int:

@@ -13,8 +13,9 @@ from penjing.arith.binary import BINARIZE
 from penjing.arith.ternary import TERNARIZE
 from penjing.measure.costs import peak_activation_bytes
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import qparams_of, unrounded
+from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.arguments import read_by
+from penjing.network.graph.qparams import qparams_of
 
 CODE_BITS = {TERNARIZE: 1.6, BINARIZE: 1.0}
 """What a weight of few codes takes in a file."""

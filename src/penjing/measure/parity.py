@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from penjing.contract import Array, Parity, Session, as_arrays
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import qparams_in, unrounded
+from penjing.network.edits.fake_quantize import unrounded
+from penjing.network.graph.qparams import qparams_in
 from penjing.tasks.task import Batches, as_call
 
 EXPLAINED = 2.0  # times what the rounding changes

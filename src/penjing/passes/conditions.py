@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from penjing.contract import LeftAlone
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import qparams_in, weight_qparams
+from penjing.network.graph.qparams import qparams_in, weight_qparams
 from penjing.tasks.batches import Wanted, refuse_generator
 from penjing.tasks.data import calibration, first
 from penjing.tasks.task import Inputs, Task, as_call

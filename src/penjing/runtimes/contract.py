@@ -12,7 +12,7 @@ from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, sha256_of
 from penjing.measure.footprint import footprint
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import qparams_in
+from penjing.network.graph.qparams import qparams_in
 from penjing.network.study.saturation import without_overflow
 from penjing.targets import Target
 

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.contract import Array, Input
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import value_qparams, weight_qparams
+from penjing.network.graph.qparams import value_qparams, weight_qparams
 from penjing.tasks.task import as_call, batch_dims, count
 
 
@@ -25,6 +25,7 @@ class Flat(torch.nn.Module):
         self.train(False)
 
     def forward(self, *leaves: Any) -> Any:
+        """All outputs as a flat tuple, of all inputs as flat arguments."""
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         return tuple(pytree.tree_leaves(self.network(*args, **kwargs)))
 

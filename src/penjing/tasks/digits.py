@@ -23,6 +23,7 @@ class DigitsNet(nn.Module):
         self.hidden, self.head = nn.Linear(64 * 16, 128), nn.Linear(128, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x_N1HW (8 x 8) -> y_NK: the logits of ten digits."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.max_pool2d(functional.relu(self.bn2(self.conv2(x))), 2)
         x = functional.max_pool2d(functional.relu(self.bn3(self.conv3(x))), 2)

@@ -67,25 +67,27 @@ class Evaluator(Protocol):
 
     It holds nothing between candidates but caches. What passes and runtimes are documented to raise
     is a failed trial; anything else is a bug and ends the run.
-
-    Attributes:
-        timing_seconds: about how long it takes to time a candidate beside the original.
-        scoring_seconds: how long the original took on the validation data.
-        travel_seconds: how long a file takes to a device.
-        stretch: how many times longer than it was meant to a sitting took, at worst.
     """
 
     @property
-    def timing_seconds(self) -> float: ...
+    def timing_seconds(self) -> float:
+        """About how long it takes to time a candidate beside the original."""
+        ...
 
     @property
-    def scoring_seconds(self) -> float: ...
+    def scoring_seconds(self) -> float:
+        """How long the original took on the validation data."""
+        ...
 
     @property
-    def travel_seconds(self) -> float: ...
+    def travel_seconds(self) -> float:
+        """How long a file takes to a device."""
+        ...
 
     @property
-    def stretch(self) -> float: ...
+    def stretch(self) -> float:
+        """How many times longer than it was meant to a sitting took, at worst."""
+        ...
 
     def testing_seconds(self) -> float:
         """About how long it takes to test the original and as many candidates as may be tested."""

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from penjing.contract import as_arrays
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import qparams_in
+from penjing.network.graph.qparams import qparams_in
 from penjing.targets import this_machine
 from penjing.tasks.batches import number_of_batches, require_repeatable
 from penjing.tasks.task import Batches, Task, as_call

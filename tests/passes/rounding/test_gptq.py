@@ -9,7 +9,7 @@ from penjing.arith.quantizer import quantized, weight_ends, weight_scales
 from penjing.arith.rounding import rounded_in_turn
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_qparams
+from penjing.network.graph.qparams import weight_qparams
 from penjing.passes import Gptq, Quantize
 from tests.rounding import error, task_of
 

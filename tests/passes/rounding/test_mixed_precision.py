@@ -15,7 +15,7 @@ from penjing.arith.knapsack import choose
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import weight_qparams
+from penjing.network.graph.qparams import weight_qparams
 from penjing.passes import MixedPrecision, Quantize
 from penjing.passes.rounding.sensitivity import sensitivities
 from penjing.runtimes.onnx.profile import weight_bytes

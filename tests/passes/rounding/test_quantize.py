@@ -14,9 +14,10 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE, fake_quantize
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, carry_out
-from penjing.network.edits.fake_quantize import qparams_in, value_qparams, weight_qparams
 from penjing.network.graph.layers import LAYERS
-from penjing.network.lowering.integers import Form, with_integers
+from penjing.network.graph.qparams import qparams_in, value_qparams, weight_qparams
+from penjing.network.lowering.form import Form
+from penjing.network.lowering.integers import with_integers
 from penjing.passes.rounding import places
 from penjing.passes.rounding.quantize import Quantize
 from penjing.tasks.task import Task

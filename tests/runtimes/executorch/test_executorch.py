@@ -12,8 +12,9 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_qparams
-from penjing.network.lowering.integers import Form, with_integers
+from penjing.network.graph.qparams import weight_qparams
+from penjing.network.lowering.form import Form
+from penjing.network.lowering.integers import with_integers
 from penjing.passes.rounding.quantize import Quantize
 from penjing.targets import find_target
 from penjing.tasks.task import Task

@@ -10,7 +10,7 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_qparams
+from penjing.network.graph.qparams import weight_qparams
 from penjing.passes.rounding.quantize import Quantize
 from penjing.targets import find_target
 from penjing.tasks.task import Task

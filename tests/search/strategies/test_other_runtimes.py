@@ -16,7 +16,7 @@ from penjing.contract import Artifact, Drop, Latency, Measurement
 from penjing.errors import MachineError
 from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import value_qparams
+from penjing.network.graph.qparams import value_qparams
 from penjing.runtimes import registry
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.registry import Entry

@@ -12,7 +12,7 @@ from penjing import cli
 from penjing.contract import Artifact
 from penjing.errors import BugError
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import qparams_in
+from penjing.network.graph.qparams import qparams_in
 from penjing.passes import PruneChannels, Quantize, Tune
 from penjing.trials.evaluation.networks import Networks
 from penjing.trials.recipe import to_json

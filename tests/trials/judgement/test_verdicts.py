@@ -14,7 +14,7 @@ from torch import nn
 from penjing.contract import Drop, Latency, Measurement, as_arrays
 from penjing.measure.latency import compare
 from penjing.network import capture
-from penjing.network.edits.fake_quantize import weight_qparams
+from penjing.network.graph.qparams import weight_qparams
 from penjing.passes import Pass, PruneChannels, Quantize, Tune
 from penjing.report.markdown import page
 from penjing.runtimes.onnx.runtime import OnnxRuntime

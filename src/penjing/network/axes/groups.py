@@ -28,10 +28,7 @@ class Group:
     Attributes:
         name: the layer whose output it is (`"layer1.0.conv1"`), with the place within that
             dimension where it is only a part of it (`"attn.qkv[1]"`).
-        size: how many indices it has.
         sites: the parameter dimensions that shrink with it.
-        pins: why it can't shrink; empty if it can.
-        mixed: statistics that are computed over it, which shrinking changes.
     """
 
     name: str
@@ -40,14 +37,17 @@ class Group:
 
     @property
     def size(self) -> int:
+        """How many indices the axis has."""
         return self.axis.size
 
     @property
     def pins(self) -> tuple[Pin, ...]:
+        """Why it can't shrink; empty if it can."""
         return tuple(self.axis.pins)
 
     @property
     def mixed(self) -> tuple[Pin, ...]:
+        """Statistics that are computed over it, which shrinking changes."""
         return tuple(self.axis.mixed)
 
     @property

@@ -8,102 +8,22 @@ each runtime makes from it the integers in its own way (`penjing.network.lowerin
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from penjing.arith.binary import BINARIZE
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
-from penjing.arith.ternary import TERNARIZE
 from penjing.network.graph.arguments import argument, read_by, set_argument
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
+from penjing.network.graph.qparams import qparams_of, scale_nodes
 from penjing.network.graph.surgery import divert, insert_after, insert_before, replace
 from penjing.network.graph.tensors import add_bias, set_parameter
 
 INT32 = 2**31 - 1
 MOST_OF_BIAS = 2**30  # the other half is for the sum of the products
-SCALES: Mapping[Any, tuple[str, ...]] = {
-    FAKE_QUANTIZE: ("scale",), TERNARIZE: ("positive", "negative"), BINARIZE: ("scale",)
-}  # fmt: skip
-"""By operator that rounds a weight, what it multiplies the integers by."""
-
-
-@dataclass(frozen=True)
-class QParams:
-    """Quantization parameters: a `fake_quantize` in the graph, and what it rounds with.
-
-    Attributes:
-        node: the `fake_quantize`.
-        source: what it rounds.
-        scale: the name of its scale.
-        zero_point, low, high: integers.
-    """
-
-    node: fx.Node
-    source: fx.Node
-    scale: str
-    zero_point: int
-    low: int
-    high: int
-
-    @property
-    def source_name(self) -> str:
-        """The name of the tensor that is rounded, where it is a weight."""
-        return str(self.source.target)
-
-    @property
-    def integers(self) -> tuple[int, int, int]:
-        """The zero point, the smallest and the largest integer."""
-        return self.zero_point, self.low, self.high
-
-    @property
-    def bits(self) -> int:
-        """How many bits it takes to tell its integers apart."""
-        return (self.high - self.low).bit_length()
-
-
-def qparams_of(node: Any) -> QParams | None:
-    """What a value's or a weight's `fake_quantize` rounds with; None of any other node."""
-    if not isinstance(node, fx.Node) or node.target is not FAKE_QUANTIZE:
-        return None
-    source, scale, *integers = cast(tuple[fx.Node, fx.Node, int, int, int], node.args)
-    if scale.op != "get_attr":
-        return None  # a bias
-    return QParams(node, source, str(scale.target), *integers)
-
-
-def qparams_in(network: Network) -> Iterator[QParams]:
-    """The quantization parameters of all weights and values, in order."""
-    return (qparams for node in network.calls() if (qparams := qparams_of(node)) is not None)
-
-
-def weight_qparams(network: Network) -> dict[fx.Node, QParams]:
-    """Of each layer whose weight is rounded, in order, the weight's quantization parameters."""
-    layers = [node for node in network.calls() if node.target in LAYERS]
-    by_layer = {node: qparams_of(Layer(node).weight) for node in layers}
-    return {
-        node: qparams
-        for node, qparams in by_layer.items()
-        if qparams and qparams.source.op == "get_attr"
-    }
-
-
-def value_qparams(network: Network) -> list[QParams]:
-    """The quantization parameters of what is computed, so of all but weights, in order."""
-    of_weights = {qparams.node for qparams in weight_qparams(network).values()}
-    return [qparams for qparams in qparams_in(network) if qparams.node not in of_weights]
-
-
-def own_bias(layer: fx.Node) -> fx.Node | None:
-    """The layer's own bias; None if it has none, or one that is computed or shared."""
-    bias = Layer(layer).bias
-    if bias is not None and bias.target is FAKE_QUANTIZE:
-        bias = read_by(bias)
-    return bias if bias is not None and bias.op == "get_attr" and len(bias.users) == 1 else None
 
 
 def unrounded(network: Network) -> Network:
@@ -185,29 +105,13 @@ def _round_bias(layer: Layer) -> None:
 
     With few bits that grid is coarse, so what is trained or judged must know of it.
     """
-    data, scales, bias = qparams_of(layer.data), _scales(layer.weight), _stored_bias(layer)
+    data, scales, bias = qparams_of(layer.data), scale_nodes(layer.weight), _stored_bias(layer)
     if data is None or len(scales) != 1 or bias is None:
         return
     product = torch.ops.aten.mul.Tensor
     scale = insert_before(layer.node, product, argument(data.node, "scale"), *scales)
     new = insert_before(layer.node, FAKE_QUANTIZE, bias, scale, 0, -INT32, INT32)
     set_argument(layer.node, "bias", new)
-
-
-def scales_of(rounded: Any) -> list[str]:
-    """The names of the scales that a value is multiplied by after rounding, none twice."""
-    return [str(node.target) for node in _scales(rounded)] if isinstance(rounded, fx.Node) else []
-
-
-def scale_names(network: Network) -> set[str]:
-    """The names of all scales that weights and values are multiplied by after rounding."""
-    return {name for node in network.calls() for name in scales_of(node)}
-
-
-def _scales(rounded: fx.Node) -> list[fx.Node]:
-    names = SCALES.get(rounded.target, ())
-    nodes = dict.fromkeys(argument(rounded, name) for name in names)
-    return [node for node in nodes if isinstance(node, fx.Node) and node.op == "get_attr"]
 
 
 def _round(source: fx.Node, scale: str, zero: int, ends: Mapping[str, Any]) -> fx.Node:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from penjing.network.edits.fake_quantize import qparams_of
 from penjing.network.edits.scaling import RELU6, Reach, reaches
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
+from penjing.network.graph.qparams import qparams_of
 from penjing.network.graph.shapes import values
 
 Nodes = Mapping[str, fx.Node]

@@ -7,11 +7,11 @@ import torch
 from torch import fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
-from penjing.network.edits.fake_quantize import scales_of
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.batch_norm import batch_norm_of
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
+from penjing.network.graph.qparams import scales_of
 from penjing.network.graph.surgery import insert_before, replace
 from penjing.network.graph.tensors import add_bias, drop_unused
 
@@ -69,11 +69,13 @@ def _fold(network: Network, layer: Layer, norm: fx.Node) -> None:
     replace(norm, layer.node)
 
 
-def pool_means(network: Network) -> None:
-    """Write a mean over the last two of four dimensions as an average pool, in place.
+def pool_means(network: Network) -> bool:
+    """Write a mean over the last two of four dimensions as an average pool, in place; whether there
+    was one.
 
     The same numbers; runtimes have an integer kernel for the pool and none for the mean.
     """
+    pooled = False
     for node in list(network.graph.nodes):
         over = argument(node, "dim") if node.target is aten.mean.dim else None
         if sorted(int(axis) % 4 for axis in over or ()) != [2, 3]:
@@ -82,6 +84,8 @@ def pool_means(network: Network) -> None:
         if not argument(node, "keepdim"):
             new = insert_before(node, aten.flatten.using_ints, new, 1)
         replace(node, new)
+        pooled = True
+    return pooled
 
 
 def split_silu(network: Network) -> None:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -103,6 +104,17 @@ class Network(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's outputs, in the model's structure."""
         return self._run(_Names(self), *args, **kwargs)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without gradients and in evaluation for a while, then in the mode that it was in."""
+        mode = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(mode)
 
     def train(self, mode: bool = True) -> Network:
         """Switch batch norm and dropout to training (or evaluation); returns self."""

@@ -12,25 +12,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
-from penjing.network.edits.fake_quantize import qparams_of
 from penjing.network.edits.fold import pool_means
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.network import Network
+from penjing.network.graph.qparams import qparams_of
 from penjing.network.graph.shapes import shapes
 from penjing.network.graph.surgery import become, insert_before, replace
 from penjing.network.graph.tensors import insert_tensor
+from penjing.network.lowering.form import Kind
 
 aten = torch.ops.aten
-Kind = Literal["moves", "averages", "means", "maxima", "gates"]
-"""Slices with a stride and padded channels; average pools between two grids; adaptive ones among
-those that give 1 x 1; the padding of pools of maxima over values >= 0; hard sigmoids whose grid
-ends at 0 and 1."""
 LARGEST = 127
 AVERAGES = {aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default}
 HARD_SIGMOIDS = {aten.hardsigmoid.default, aten.hardsigmoid_.default}
@@ -56,26 +53,19 @@ class _Way:
     after: int = 0
 
 
-def write_as_layers(network: Network, kinds: Collection[Kind]) -> Network:
-    """A copy with pools for means, and convolutions in the place of operators of these kinds."""
-    new = copy.deepcopy(network)
-    pool_means(new)
-    new.compile_graph()
-    if _convolve(new, kinds):
-        new.compile_graph()
-    return new
-
-
 def write_as_convolutions(network: Network, kinds: Collection[Kind]) -> Network:
     """A copy in which convolutions take the place of operators of these kinds.
 
     The network itself, if it has nothing of that.
     """
     new = copy.deepcopy(network)
-    if not _convolve(new, kinds):
-        return network
-    new.compile_graph()
-    return new
+    pooled = "pools" in kinds and pool_means(new)
+    if pooled:
+        new.compile_graph()
+    convolved = _convolve(new, kinds)
+    if convolved:
+        new.compile_graph()
+    return new if pooled or convolved else network
 
 
 def _convolve(network: Network, kinds: Collection[Kind]) -> bool:

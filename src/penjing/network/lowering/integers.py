@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,19 +13,14 @@ from penjing.arith.binary import BINARIZE, SIGN, signs
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.arith.quantizer import quantized, quantized_bias
 from penjing.arith.ternary import TERNARIZE, ternary_codes
-from penjing.network.edits.fake_quantize import (
-    QParams,
-    qparams_in,
-    qparams_of,
-    scales_of,
-    weight_qparams,
-)
 from penjing.network.edits.fold import fold_batch_norm
 from penjing.network.graph.arguments import argument, read_by, set_argument
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
+from penjing.network.graph.qparams import QParams, qparams_in, qparams_of, scales_of, weight_qparams
 from penjing.network.graph.surgery import erase, insert_before, replace
 from penjing.network.graph.tensors import drop_unused, insert_tensor, set_tensor
+from penjing.network.lowering.form import UNSIGNED, Form
 
 aten = torch.ops.aten
 INTEGERS = torch.ops.quantized_decomposed
@@ -35,33 +29,7 @@ DEQUANTIZE = INTEGERS.dequantize_per_tensor.default
 ROUNDING = {FAKE_QUANTIZE, TERNARIZE, BINARIZE, SIGN}
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a runtime wants the integers written down; they are the same ones in every form.
-
-    Attributes:
-        values: `torch.uint8`, or `torch.int8` with everything moved down by 128.
-        codes: whether weights and biases are integers with a dequantize behind them. If not,
-            weights are real numbers on their grid with a quantize and a dequantize behind them,
-            and biases real numbers on theirs.
-        biases: whether biases are integers where weights are.
-        joins: whether a concatenation of values on one grid is rounded to it once more, which
-            changes no number.
-    """
-
-    values: torch.dtype = torch.uint8
-    codes: bool = True
-    biases: bool = True
-    joins: bool = True
-
-    @property
-    def ends(self) -> tuple[int, int, torch.dtype]:
-        """The least and the greatest value, and their type."""
-        limits = torch.iinfo(self.values)
-        return (int(limits.min), int(limits.max), self.values)
-
-
-def with_integers(network: Network, form: Form = Form()) -> Network:
+def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
     """A copy whose weights and values are integers of eight bits, the same numbers as before.
 
     Grids of fewer bits keep their integers in eight, cut off where the grid ends. Where a layer's

@@ -15,9 +15,9 @@ from torch import Tensor, fx
 from penjing.arith.quantizer import quantized
 from penjing.arith.saturation import saturates, scales_that_fit, trimmed
 from penjing.contract import Saturating
-from penjing.network.edits.fake_quantize import QParams, qparams_of, weight_qparams
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.network import Network
+from penjing.network.graph.qparams import QParams, qparams_of, weight_qparams
 
 
 def saturating(network: Network) -> list[Saturating]:

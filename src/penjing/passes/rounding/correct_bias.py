@@ -12,8 +12,9 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import own_bias, unrounded, weight_qparams
+from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS
+from penjing.network.graph.qparams import own_bias, weight_qparams
 from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work

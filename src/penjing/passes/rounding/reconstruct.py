@@ -15,7 +15,8 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import QParams, qparams_in, unrounded, weight_qparams
+from penjing.network.edits.fake_quantize import unrounded
+from penjing.network.graph.qparams import QParams, qparams_in, weight_qparams
 from penjing.network.study.activation_cache import ActivationCache
 from penjing.network.study.segments import Segment, between, bottlenecks
 from penjing.passes.conditions import Condition

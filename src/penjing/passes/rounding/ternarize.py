@@ -9,8 +9,8 @@ from typing import Any, Literal
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.edits.fake_quantize import qparams_in, scales_of
 from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.qparams import qparams_in, scales_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
 from penjing.passes.rounding.calibration import (

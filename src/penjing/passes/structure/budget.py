@@ -13,7 +13,7 @@ from penjing.errors import InputError
 from penjing.measure.cost_model import CostModel, cost_in_macs, cost_in_params
 from penjing.measure.latency_table import LatencyTable
 from penjing.network import Axes, Group
-from penjing.network.edits.fake_quantize import scale_names
+from penjing.network.graph.qparams import scale_names
 from penjing.passes.structure.allocation import Allocation
 from penjing.passes.structure.widths import Widths
 

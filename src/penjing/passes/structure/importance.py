@@ -16,7 +16,7 @@ from torch import Tensor
 from penjing.network import Group, Network
 from penjing.network.axes.algebra import owners
 from penjing.network.axes.groups import Site
-from penjing.network.edits.fake_quantize import scale_names
+from penjing.network.graph.qparams import scale_names
 from penjing.tasks.data import first
 from penjing.tasks.task import Task, as_call
 

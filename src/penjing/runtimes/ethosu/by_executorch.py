@@ -16,11 +16,9 @@ from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.graph.arguments import read_by
 from penjing.network.graph.layers import LAYERS
-from penjing.network.graph.shapes import shapes
-from penjing.network.lowering.as_convolutions import Kind, write_as_layers
-from penjing.network.lowering.complex import without_complex
-from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE, Form, with_integers
-from penjing.network.lowering.plain import write_plainly
+from penjing.network.lowering.form import Form, Kind
+from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE
+from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet_below
 from penjing.runtimes.ethosu.tosa_form import CODES, computes_codes, for_tosa
 from penjing.runtimes.ethosu.vela import CONFIG, ByVela
@@ -29,7 +27,8 @@ from penjing.runtimes.executorch.session import ExecuTorchSession
 from penjing.runtimes.executorch.xnnpack import for_one_sample
 from penjing.runtimes.interface import one_sample
 
-AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "means", "maxima")
+KINDS: tuple[Kind, ...] = ("pools", "moves", "averages", "means", "maxima")
+FORM = Form(torch.int8, convolutions=KINDS)
 LAYER = "penjing_layer"
 """Under what a node's `custom` data, which ExecuTorch carries along, has the layer's name."""
 NOT_CODES = "what it reads or gives isn't rounded, or TOSA can't change the grid there"
@@ -54,10 +53,8 @@ class ExecuTorchEthosU(ByVela):
                 computes nothing of it.
         """
         self._require_integers(network, floats)
-        mode = network.training
-        network.eval()
         try:
-            with torch.no_grad(), quiet_below(), tempfile.TemporaryDirectory() as folder:
+            with network.evaluating(), quiet_below(), tempfile.TemporaryDirectory() as folder:
                 reference = for_one_sample(network)
                 content, operators = self._program(network, Path(folder))
                 parts = sorted(Path(folder).glob("*_tag*.tosa"))
@@ -69,8 +66,6 @@ class ExecuTorchEthosU(ByVela):
         except Exception as error:
             why = first_line(_first_cause(error))
             raise InputError(f"ExecuTorch can't take this network: {why}") from error
-        finally:
-            network.train(mode)
         return self._write(path, content, reference, rows, operators)
 
     def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
@@ -94,9 +89,7 @@ class ExecuTorchEthosU(ByVela):
         from executorch.exir import to_edge_transform_and_lower
         from executorch.exir.passes.quantize_io_pass import QuantizeInputs, QuantizeOutputs
 
-        layers = write_as_layers(without_complex(network), AS_LAYERS)
-        real = with_integers(layers, Form(torch.int8))
-        form = for_tosa(write_plainly(real, shapes(real)))
+        form = for_tosa(lowered(network, FORM))
         args, kwargs = one_sample(network.example)
         exported = torch.export.export(form, args, kwargs)
         for node in filter(computes_codes, exported.graph.nodes):

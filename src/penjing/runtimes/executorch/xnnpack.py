@@ -13,16 +13,15 @@ import torch
 from penjing.device.runner import ExecuTorchFile
 from penjing.errors import InputError, first_line
 from penjing.network import Network
-from penjing.network.graph.shapes import shapes
-from penjing.network.lowering.as_convolutions import write_as_convolutions
-from penjing.network.lowering.complex import without_complex
-from penjing.network.lowering.integers import Form, with_integers
-from penjing.network.lowering.plain import write_plainly
+from penjing.network.lowering.form import Form
+from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet
 from penjing.runtimes.executorch.session import INTERFACE
 from penjing.runtimes.executorch.xnnpack_form import for_xnnpack
 from penjing.runtimes.interface import input_names, one_sample, structure_of
 from penjing.tasks.task import as_call, batch_dims
+
+FORM = Form(torch.int8, convolutions=("moves",))
 
 
 def for_one_sample(network: Network) -> bytes:
@@ -32,16 +31,12 @@ def for_one_sample(network: Network) -> bytes:
         InputError: an operator that ExecuTorch lacks, which the message names; or the file can't be
             loaded, for XNNPACK checks only then what it took.
     """
-    mode = network.training
-    network.eval()
     try:
-        with torch.no_grad(), quiet():
+        with network.evaluating(), quiet():
             content = _program(network)
             ExecuTorchFile([content])
     except Exception as error:
         raise InputError(f"ExecuTorch can't take this network: {first_line(error)}") from error
-    finally:
-        network.train(mode)
     return content
 
 
@@ -49,11 +44,9 @@ def _program(network: Network) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    moved = write_as_convolutions(without_complex(network), ["moves"])
-    real = with_integers(moved, Form(torch.int8))
-    form = for_xnnpack(write_plainly(real, shapes(real)))
+    written = for_xnnpack(lowered(network, FORM))
     args, kwargs = one_sample(network.example)
-    exported = torch.export.export(form, args, kwargs)
+    exported = torch.export.export(written, args, kwargs)
     told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
     edge = to_edge_transform_and_lower(
         exported, partitioner=[XnnpackPartitioner()], constant_methods={INTERFACE: told}

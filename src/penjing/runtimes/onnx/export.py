@@ -12,10 +12,8 @@ import torch
 from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.graph.layers import CONVOLUTIONS
-from penjing.network.graph.shapes import shapes
-from penjing.network.lowering.complex import without_complex
-from penjing.network.lowering.integers import Form, with_integers
-from penjing.network.lowering.plain import write_plainly
+from penjing.network.lowering.form import UNSIGNED, Form
+from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet
 from penjing.runtimes.interface import Flat, input_names, structure_of
 from penjing.runtimes.onnx.matmul_nbits import with_matmul_nbits
@@ -26,7 +24,6 @@ KERNELS = {"Conv": CONVOLUTIONS, "Gemm MatMul MatMulNBits": {torch.ops.aten.line
 """ONNX operators, and what they are in the graph."""
 OUTPUTS_KEY = "penjing.outputs"
 """In a model's metadata: how its outputs are to be handed back, as JSON."""
-UNSIGNED = Form()
 BATCH = "batch"
 """What a file calls the size that is free."""
 PROTOBUF_LIMIT = 2 * 2**30
@@ -59,20 +56,14 @@ def to_onnx(network: Network, form: Form = UNSIGNED) -> onnx.ModelProto:
         kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
         for kind, targets in KERNELS.items()
     }
-    mode = network.training
-    network.eval()
     try:
-        with torch.no_grad(), quiet():
+        with network.evaluating(), quiet():
             outputs = network(*args, **kwargs)
-            real = with_integers(without_complex(network), form)
-            plain = write_plainly(real, shapes(real))
-            flat = Flat(with_matmul_nbits(plain))
+            flat = Flat(with_matmul_nbits(lowered(network, form)))
             program = torch.export.export(flat, leaves, dynamic_shapes=free)
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     except Exception as error:
         raise InputError(f"the ONNX exporter can't take this network: {_why(error)}") from error
-    finally:
-        network.train(mode)
     assert exported is not None
     model = _named(exported.model_proto, list(kwargs), outputs, kernels)
     trim(model)

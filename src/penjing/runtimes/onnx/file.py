@@ -13,9 +13,9 @@ import onnx
 from penjing.contract import Artifact, Saturating
 from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.lowering.integers import Form
+from penjing.network.lowering.form import UNSIGNED, Form
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.onnx.export import UNSIGNED, to_onnx, too_large_for_onnx
+from penjing.runtimes.onnx.export import to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx.fold_weights import fold_when_loaded
 from penjing.runtimes.onnx.half import halve
 from penjing.runtimes.onnx.packing import pack_weights

@@ -21,8 +21,8 @@ import torch
 from penjing.contract import Artifact, Placement
 from penjing.errors import PenjingError
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import value_qparams
-from penjing.network.lowering.integers import Form
+from penjing.network.graph.qparams import value_qparams
+from penjing.network.lowering.form import Form
 from penjing.quiet import quiet_below
 from penjing.runtimes.interface import not_by_sample
 from penjing.runtimes.onnx.file import OfOnnx

@@ -21,7 +21,7 @@ from penjing.device.runner import OpenVinoFile
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
-from penjing.network.lowering.integers import Form
+from penjing.network.lowering.form import Form
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import handed_back, in_order
 from penjing.runtimes.notes import read_structure

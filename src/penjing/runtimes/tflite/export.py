@@ -13,25 +13,14 @@ from typing import Any
 
 import torch
 
-from penjing.arith.quantizer import scale_and_zero_point
 from penjing.errors import InputError, first_line
 from penjing.network import Network
-from penjing.network.edits.fake_quantize import weight_qparams
-from penjing.network.graph.arguments import read_by
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.qparams import weight_qparams
 from penjing.network.graph.shapes import shapes
-from penjing.network.lowering.as_convolutions import Kind, write_as_layers
-from penjing.network.lowering.complex import without_complex
-from penjing.network.lowering.integers import (
-    DEQUANTIZE,
-    QUANTIZE,
-    ROUNDING,
-    Form,
-    qparams_arguments,
-    round_between,
-    with_integers,
-)
-from penjing.network.lowering.plain import write_plainly
+from penjing.network.lowering.form import Form, Kind
+from penjing.network.lowering.integers import ROUNDING
+from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet_below
 from penjing.runtimes.interface import (
     Flat,
@@ -46,18 +35,8 @@ from penjing.runtimes.tflite import weights as tflite_weights
 from penjing.tasks.task import as_call, batch_dims
 
 aten = torch.ops.aten
-FORM = Form(torch.int8, codes=False)
-CHOOSES = {
-    aten.cat.default: 0, aten.stack.default: 0, aten.minimum.default: 0, aten.maximum.default: 0,
-    aten.where.self: 1,
-}  # fmt: skip
-"""By operator that gives values of several tensors, how many arguments come before these."""
-MOVES = {
-    aten.flatten.using_ints, aten.reshape.default, aten.view.default, aten.permute.default,
-    aten.transpose.int, aten.slice.Tensor, aten.select.int, aten.squeeze.dim,
-    aten.unsqueeze.default, aten.expand.default, aten.max_pool2d.default, aten.dropout.default,
-}  # fmt: skip
-AS_LAYERS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
+KINDS: tuple[Kind, ...] = ("pools", "moves", "averages", "maxima", "gates")
+FORM = Form(torch.int8, codes=False, choices=True, convolutions=KINDS)
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
 KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 
@@ -77,20 +56,12 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
     if stands_against := problems(network):
         raise InputError(stands_against[0])
     args, kwargs = as_call(network.example)
-    mode = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            outputs = network(*args, **kwargs)
-            known = _known(network, outputs)
-            real = with_integers(write_as_layers(without_complex(network), AS_LAYERS), FORM)
-            _round_what_is_chosen(real)
-            plain = write_plainly(real, shapes(real))
+    with network.evaluating():
+        known = _known(network, network(*args, **kwargs))
+        plain = lowered(network, FORM)
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
         layers = [node for node in plain.calls() if node.target in LAYERS]
         content = _convert(Flat(plain), sample, _is_rounded(network))
-    finally:
-        network.train(mode)
     model = tflite_file.read(content)
     _put_in_order(model)
     owners = _owners(model, layers, shapes(plain))
@@ -127,41 +98,6 @@ def _known(network: Network, outputs: Any) -> dict[str, Any]:
         for name, one in zip(names, leaves, strict=True)
     ]
     return {"inputs": inputs, "outputs": structure_of(outputs)}
-
-
-def _round_what_is_chosen(network: Network) -> None:
-    """Round what an operator chooses from values on several grids to one that reaches as far as all
-    of theirs, in place, where it isn't rounded already.
-
-    The converter computes it on integers whatever the network says, by the grid of one of them.
-
-    Raises:
-        InputError: it is a stack, behind which the converter doesn't see a rounding.
-    """
-    for node in list(network.calls()):
-        if node.target not in CHOOSES or any(one.target is QUANTIZE for one in node.users):
-            continue
-        values = torch.utils._pytree.tree_leaves(node.args[CHOOSES[node.target] :])
-        found = {_qparams_of(one) for one in values if isinstance(one, torch.fx.Node)}
-        if len(found) < 2 or None in found:
-            continue
-        if node.target is aten.stack.default:
-            raise InputError(
-                f"the LiteRT converter would round all that is stacked at {node.name} to the grid "
-                "of the first; use torch.cat, or leave layers before it in float (Quantize skip)"
-            )
-        ends = [scale * (end - zero) for scale, zero, *both, _ in found for end in both]  # type: ignore[misc]
-        scale, zero = scale_and_zero_point(min(ends), max(ends))
-        for reader in list(node.users):
-            round_between(node, reader, (scale, zero + FORM.ends[0], *FORM.ends))
-    network.compile_graph()
-
-
-def _qparams_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
-    """On which a value is rounded, behind whatever only moves it; None if it isn't."""
-    while node.target in MOVES:
-        node = read_by(node)
-    return qparams_arguments(node) if node.target is DEQUANTIZE else None
 
 
 def _convert(flat: Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> bytes:
