@@ -44,8 +44,8 @@ class Device:
         Raises:
             InputError: the address, the interpreter or the configuration can't be meant.
         """
-        found = WANTED.fullmatch(address)
-        if not found or not 0 < int(found["port"] or 22) < 65_536:
+        match = WANTED.fullmatch(address)
+        if not match or not 0 < int(match["port"] or 22) < 65_536:
             raise InputError(
                 f"{address!r} is no address of a device; wanted ssh://user@host or "
                 "ssh://user@host:port"
@@ -77,11 +77,11 @@ class Device:
 
     def command(self, remote: str) -> list[str]:
         """The arguments that run a fixed line of the remote shell there."""
-        found = WANTED.fullmatch(self.address)
-        assert found
+        match = WANTED.fullmatch(self.address)
+        assert match
         config = [] if self.ssh_config is None else ["-F", str(self.ssh_config.absolute())]
-        options = [word for one in OPTIONS for word in ("-o", one)]
-        port = ["-p", found["port"]] if found["port"] else []
-        user = ["-l", found["user"]] if found["user"] else []
-        host = found["host"].strip("[]")
+        options = [word for option in OPTIONS for word in ("-o", option)]
+        port = ["-p", match["port"]] if match["port"] else []
+        user = ["-l", match["user"]] if match["user"] else []
+        host = match["host"].strip("[]")
         return ["ssh", *config, *options, "-T", *port, *user, "--", host, remote]

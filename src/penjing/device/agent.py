@@ -57,8 +57,8 @@ def store() -> Path:
     """The folder of this user's artifacts and jobs, for no other's eyes."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(cache) / "penjing"
-    for one in (folder, folder / "files", folder / "jobs"):
-        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (folder, folder / "files", folder / "jobs"):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
@@ -75,12 +75,12 @@ def have(request: Mapping[str, Any]) -> Any:
     """The hashes of those artifacts that aren't here whole; what is old is removed."""
     _tidy()
     absent = []
-    for one in request["artifacts"]:
-        folder = _folder(one)
-        names = [_checked(NAME, name) for name in one["names"]]
-        if not folder.is_dir() or _digest([folder / n for n in names]) != one["sha256"]:
+    for artifact in request["artifacts"]:
+        folder = _folder(artifact)
+        names = [_checked(NAME, name) for name in artifact["names"]]
+        if not folder.is_dir() or _digest([folder / n for n in names]) != artifact["sha256"]:
             shutil.rmtree(folder, ignore_errors=True)
-            absent.append(one["sha256"])
+            absent.append(artifact["sha256"])
         else:
             os.utime(folder)
     return absent
@@ -88,14 +88,14 @@ def have(request: Mapping[str, Any]) -> Any:
 
 def put(request: Mapping[str, Any]) -> Any:
     """Take artifacts from stdin, one behind the other; each is here whole, or not at all."""
-    for one in request["artifacts"]:
-        names = [_checked(NAME, name) for name in one["names"]]
-        folder = _folder(one)
+    for artifact in request["artifacts"]:
+        names = [_checked(NAME, name) for name in artifact["names"]]
+        folder = _folder(artifact)
         new = Path(tempfile.mkdtemp(prefix=".put-", dir=store() / "files"))
         try:
-            for name, size in zip(names, one["sizes"]):
+            for name, size in zip(names, artifact["sizes"]):
                 _receive(new / name, size)
-            if _digest([new / name for name in names]) != one["sha256"]:
+            if _digest([new / name for name in names]) != artifact["sha256"]:
                 raise Refused("upload", "an artifact arrived damaged")
             with contextlib.suppress(OSError):  # another connection has brought it
                 os.rename(new, folder)
@@ -121,25 +121,25 @@ def _receive(path: Path, size: int) -> None:
 
 
 def _digest(files: Sequence[Path]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in files:
         try:
             with open(path, "rb") as file:
                 for piece in iter(lambda: file.read(1 << 20), b""):
-                    found.update(piece)
+                    digest.update(piece)
         except FileNotFoundError:
             return "absent"
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def _tidy() -> None:
     """Remove what ended an hour ago, what was left a day ago, and what nobody used in a month."""
     now = time.time()
-    for one in (*(store() / "files").iterdir(), *(store() / "jobs").iterdir()):
-        kept = DAY if one.name.startswith(".") or one.parent.name == "jobs" else MONTH
+    for path in (*(store() / "files").iterdir(), *(store() / "jobs").iterdir()):
+        kept = DAY if path.name.startswith(".") or path.parent.name == "jobs" else MONTH
         with contextlib.suppress(OSError):
-            if now - one.stat().st_mtime > (HOUR if (one / "result.json").exists() else kept):
-                shutil.rmtree(one, ignore_errors=True)
+            if now - path.stat().st_mtime > (HOUR if (path / "result.json").exists() else kept):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 # ---- jobs
@@ -178,11 +178,11 @@ def _job(request: Mapping[str, Any]) -> Path:
 def _result(folder: Path) -> Any:
     """The job's result, its outputs as base64 with it; None if there is none yet."""
     try:
-        found = json.loads((folder / "result.json").read_text())
-        if found.get("outputs_sha256"):
+        result = json.loads((folder / "result.json").read_text())
+        if result.get("outputs_sha256"):
             content = (folder / "outputs.npz").read_bytes()
-            found["outputs"] = base64.b64encode(content).decode()
-        return found
+            result["outputs"] = base64.b64encode(content).decode()
+        return result
     except FileNotFoundError:
         return None
 
@@ -274,9 +274,11 @@ def _runner(job: Mapping[str, Any]) -> Path:
 def _local(part: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A part of a job as the runner takes it: with this device's paths."""
     artifacts = []
-    for one in part["artifacts"]:
-        names = [str(_folder(one) / _checked(NAME, name)) for name in one["names"]]
-        artifacts.append({"runtime": one["runtime"], "sha256": one["sha256"], "files": names})
+    for artifact in part["artifacts"]:
+        names = [str(_folder(artifact) / _checked(NAME, name)) for name in artifact["names"]]
+        artifacts.append(
+            {"runtime": artifact["runtime"], "sha256": artifact["sha256"], "files": names}
+        )
     inputs = dict(part["inputs"])
     if "sha256" in inputs:
         inputs["file"] = str(_folder(inputs) / "model.npz")
@@ -297,8 +299,8 @@ def _lease(job: Mapping[str, Any]) -> int:
         raise Refused("lease", f"the device is taken {text}")
     now = time.time()
     spelled = [
-        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(one))
-        for one in (now, now + float(job["deadline_s"]))
+        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+        for moment in (now, now + float(job["deadline_s"]))
     ]
     boot = Path("/proc/sys/kernel/random/boot_id")
     content = {
@@ -332,8 +334,8 @@ def _run_once(
     head = f"{MARK} {request['call']} "
     for text in out.decode(errors="replace").splitlines():
         if text.startswith(head):
-            found: dict[str, Any] = json.loads(text[len(head) :])
-            return found
+            reply: dict[str, Any] = json.loads(text[len(head) :])
+            return reply
     last = ((folder / "log").read_text(errors="replace").strip().splitlines() or ["silence"])[-1]
     raise Refused("runner", f"the runner failed: {last[:300]}")
 

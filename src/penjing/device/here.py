@@ -22,7 +22,7 @@ def run_here(parcel: Parcel, request: dict[str, Any]) -> dict[str, Any]:
     call = nonce()
     artifact = {
         "runtime": parcel.runtime, "sha256": parcel.sha256,
-        "files": [str(one) for one in parcel.paths],
+        "files": [str(path) for path in parcel.paths],
     }  # fmt: skip
     line = request_line({"threads": 1, **request, "artifacts": [artifact]}, call)
     done = subprocess.run(
@@ -35,8 +35,8 @@ def run_here(parcel: Parcel, request: dict[str, Any]) -> dict[str, Any]:
     elif "error" in reply:
         reason = reply["error"]["text"]
     else:
-        found: dict[str, Any] = reply["ok"]
-        return found
+        measured: dict[str, Any] = reply["ok"]
+        return measured
     raise MachineError(
         f"measuring {parcel.paths[0]} in a process of its own failed: {reason[:200]}"
     )

@@ -78,14 +78,14 @@ def run_job(
 
 
 def _bring(device: Device, parcels: Sequence[Parcel]) -> None:
-    every = {one.sha256: one for one in parcels}
-    listed = [one.described() for one in every.values()]
+    every = {parcel.sha256: parcel for parcel in parcels}
+    listed = [parcel.described() for parcel in every.values()]
     absent = set(_again(device, lambda: call(device, {"do": "have", "artifacts": listed}), 1))
     if absent & every.keys():
-        missing = [one for key, one in every.items() if key in absent]
-        files = [path for one in missing for path in one.paths]
-        described = [one.described() for one in missing]
-        size = sum(sum(one["sizes"]) for one in described)
+        missing = [parcel for key, parcel in every.items() if key in absent]
+        files = [path for parcel in missing for path in parcel.paths]
+        described = [parcel.described() for parcel in missing]
+        size = sum(sum(artifact["sizes"]) for artifact in described)
         request = {"do": "put", "artifacts": described}
         patience = 60 + size / SLOWEST_BYTES_PER_SECOND
         _again(device, lambda: call(device, request, files, patience))

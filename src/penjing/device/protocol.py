@@ -39,10 +39,10 @@ def reply_in(output: bytes, call: str) -> dict[str, Any] | None:
     for line in output.splitlines():
         if line.startswith(head):
             try:
-                found = json.loads(line[len(head) :])
+                reply = json.loads(line[len(head) :])
             except ValueError:
                 return None
-            return found if isinstance(found, dict) and found.keys() & {"ok", "error"} else None
+            return reply if isinstance(reply, dict) and reply.keys() & {"ok", "error"} else None
     return None
 
 
@@ -64,7 +64,7 @@ class Parcel:
 
     def described(self) -> dict[str, Any]:
         """As the scripts read it."""
-        sizes = [one.stat().st_size for one in self.paths]
+        sizes = [path.stat().st_size for path in self.paths]
         return {
             "names": list(self.names), "sizes": sizes, "sha256": self.sha256,
             "runtime": self.runtime,
@@ -91,8 +91,8 @@ def artifact_parcel(path: Path, runtime: str) -> Parcel:
         InputError: one of them isn't there.
     """
     endings = RUNTIMES[runtime][2]
-    paths = (path, *(path.with_suffix(one) for one in endings[1:]))
-    for one in paths:
-        if not one.is_file():
-            raise InputError(f"no file {one}")
-    return Parcel(paths, tuple(f"model{one}" for one in endings), sha256(*paths), runtime)
+    paths = (path, *(path.with_suffix(ending) for ending in endings[1:]))
+    for file in paths:
+        if not file.is_file():
+            raise InputError(f"no file {file}")
+    return Parcel(paths, tuple(f"model{ending}" for ending in endings), sha256(*paths), runtime)

@@ -65,9 +65,9 @@ class OnnxFile:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         self.session, self.inputs = (opened or on_cpu)(files[0], options), []
-        for one in self.session.get_inputs():
-            sizes = tuple(n if isinstance(n, int) and n >= 0 else 1 for n in one.shape)
-            self.inputs.append((one.name, sizes, ORT_TYPES.get(one.type, one.type)))
+        for arg in self.session.get_inputs():
+            sizes = tuple(n if isinstance(n, int) and n >= 0 else 1 for n in arg.shape)
+            self.inputs.append((arg.name, sizes, ORT_TYPES.get(arg.type, arg.type)))
 
     def run(self, *values: Any) -> Any:
         return self.session.run(None, {i[0]: v for i, v in zip(self.inputs, values)})
@@ -82,9 +82,9 @@ class OpenVinoFile:
         self.where = other or ("CPU", {**OPENVINO_ON_CPU, "INFERENCE_NUM_THREADS": threads})
         self.model, self.inputs = self.core.read_model(*files), []
         self.requests: dict[Any, Any] = {}
-        for one in self.model.inputs:
-            sizes = tuple(n.get_length() if n.is_static else 1 for n in one.get_partial_shape())
-            self.inputs.append((one.get_any_name(), sizes, str(one.get_element_type().to_dtype())))
+        for arg in self.model.inputs:
+            sizes = tuple(n.get_length() if n.is_static else 1 for n in arg.get_partial_shape())
+            self.inputs.append((arg.get_any_name(), sizes, str(arg.get_element_type().to_dtype())))
 
     def request(self, shapes: tuple[Any, ...]) -> Any:
         """What runs inputs of these shapes."""
@@ -96,8 +96,8 @@ class OpenVinoFile:
         return self.requests[shapes]
 
     def run(self, *values: Any) -> list[Any]:
-        found = self.request(tuple(v.shape for v in values)).infer(list(values), share_outputs=True)
-        return [found[position].copy() for position in range(len(found))]
+        views = self.request(tuple(v.shape for v in values)).infer(list(values), share_outputs=True)
+        return [views[position].copy() for position in range(len(views))]
 
 
 class OfOneSample:
@@ -151,7 +151,7 @@ class LiteRtFile(OfOneSample):
         self.takes = takes
 
     def sample(self, values: Sequence[Any]) -> list[Any]:
-        np, found = self.np, []
+        np, outputs = self.np, []
         for value, to in zip(map(np.asarray, values), self.takes):
             scale, zero = to["quantization"]
             if scale:
@@ -159,10 +159,10 @@ class LiteRtFile(OfOneSample):
                 value = np.clip(steps, limits.min, limits.max)
             self.interpreter.set_tensor(to["index"], value.astype(to["dtype"], copy=False))
         self.interpreter.invoke()
-        for one in self.gives:
-            codes, (scale, zero) = self.interpreter.get_tensor(one["index"]), one["quantization"]
-            found.append((codes.astype("float32") - zero) * np.float32(scale) if scale else codes)
-        return found
+        for out in self.gives:
+            codes, (scale, zero) = self.interpreter.get_tensor(out["index"]), out["quantization"]
+            outputs.append((codes.astype("float32") - zero) * np.float32(scale) if scale else codes)
+        return outputs
 
 
 RUNTIMES = {
@@ -187,9 +187,9 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load artifacts, run each once, and then what is asked for: memory, outputs, time."""
     if "guard" in request:
         _end_with(request["guard"])
-    loaded = [_load(one, request["threads"]) for one in request["artifacts"]]
+    loaded = [_load(artifact, request["threads"]) for artifact in request["artifacts"]]
     shapes = [[(shape, kind) for _, shape, kind in file.inputs] for file in loaded]
-    if any(one != shapes[0] for one in shapes):
+    if any(other != shapes[0] for other in shapes):
         raise Refused("inputs", f"inputs differ: {'; '.join(map(str, shapes))}")
     values = _inputs(request["inputs"], loaded[0].inputs) if loaded else []
     calls = {str(i): functools.partial(file.run, *values) for i, file in enumerate(loaded)}
@@ -197,20 +197,20 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         outputs = {name: list(call()) for name, call in calls.items()}
     except Exception as error:
         raise Refused("run", f"it can't run on these inputs: {error}") from error
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "peak_process_bytes": _high_water(),
-        "versions": [version_of(one["runtime"]) for one in request["artifacts"]],
+        "versions": [version_of(artifact["runtime"]) for artifact in request["artifacts"]],
         "device": device(),
     }
     if request.get("outputs"):
         arrays = {f"{n}.{k}": a for n, all_of in outputs.items() for k, a in enumerate(all_of)}
         importlib.import_module("numpy").savez(request["outputs"], **arrays)
     if request.get("seconds"):
-        found["before"] = environment()
+        measured["before"] = environment()
         how = request["seconds"], request.get("seed", 0), request["threads"]
-        found["times"], found["disturbed"] = interleave(calls, *how)
-        found["after"] = environment()
-    return found
+        measured["times"], measured["disturbed"] = interleave(calls, *how)
+        measured["after"] = environment()
+    return measured
 
 
 def _end_with(guard: int) -> None:
@@ -223,13 +223,13 @@ def _end_with(guard: int) -> None:
 
 
 def _load(artifact: Mapping[str, Any], threads: int) -> Any:
-    found = _digest_apart(artifact["files"])
-    if found != artifact["sha256"]:
-        raise Refused("hash", f"sha256 {found[:12]}, wanted {artifact['sha256'][:12]}")
+    digest = _digest_apart(artifact["files"])
+    if digest != artifact["sha256"]:
+        raise Refused("hash", f"sha256 {digest[:12]}, wanted {artifact['sha256'][:12]}")
     if artifact["runtime"] not in RUNTIMES:
         raise Refused("runtime", f"the runner has no {artifact['runtime']}")
     try:
-        return RUNTIMES[artifact["runtime"]][0]([str(one) for one in artifact["files"]], threads)
+        return RUNTIMES[artifact["runtime"]][0]([str(path) for path in artifact["files"]], threads)
     except ImportError as error:
         raise Refused("runtime", f"{artifact['runtime']} isn't usable: {error}") from error
     except Exception as error:
@@ -242,12 +242,12 @@ def _digest_apart(files: Sequence[str]) -> str:
     child = os.fork()
     if not child:
         with contextlib.suppress(Exception):
-            found = importlib.import_module("hashlib").sha256()
+            digest = importlib.import_module("hashlib").sha256()
             for path in files:
                 with open(path, "rb") as file:
                     for piece in iter(functools.partial(file.read, 1 << 20), b""):
-                        found.update(piece)
-            os.write(end, found.hexdigest().encode())
+                        digest.update(piece)
+            os.write(end, digest.hexdigest().encode())
         os._exit(0)
     os.close(end)
     with os.fdopen(pipe) as answer:
@@ -270,17 +270,17 @@ def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
             if set(file.files) != set(keys):  # by position, where they aren't called by name
                 keys = [str(i) for i in range(len(file.files))]
             return [file[key] for key in keys]
-    rng, found = np.random.default_rng(wanted["seed"]), []
+    rng, arrays = np.random.default_rng(wanted["seed"]), []
     for _, shape, kind in inputs:
         x = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else rng.integers(0, 2, shape)
-        found.append(x.astype(kind))
-    return found
+        arrays.append(x.astype(kind))
+    return arrays
 
 
 def _high_water() -> int | None:
     """The peak of this process's resident memory in bytes; None where the system doesn't tell."""
     lines = (_read("/proc/self/status") or "").splitlines()
-    return next((int(one.split()[1]) * 1024 for one in lines if one.startswith("VmHWM")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 def interleave(
@@ -293,7 +293,7 @@ def interleave(
     whether more than a quarter of the rounds were disturbed and had to be taken anyway.
     """
     runs = {name: _runs(call) for name, call in calls.items()}
-    found: dict[str, dict[str, list[float]]] = {n: {"windows": [], "samples": []} for n in calls}
+    times: dict[str, dict[str, list[float]]] = {n: {"windows": [], "samples": []} for n in calls}
     random, statistics = importlib.import_module("random"), importlib.import_module("statistics")
     draw = random.Random(seed)
     end = time.perf_counter() + seconds
@@ -308,9 +308,9 @@ def interleave(
             taken_anyway += 1  # it stays disturbed: take what comes, and say so
         rounds += 1
         for name, (samples, _) in windows.items():
-            found[name]["windows"].append(statistics.median(samples))
-            found[name]["samples"] += samples
-    return found, taken_anyway > rounds // 4
+            times[name]["windows"].append(statistics.median(samples))
+            times[name]["samples"] += samples
+    return times, taken_anyway > rounds // 4
 
 
 def _runs(call: Callable[[], Any]) -> int:
@@ -346,8 +346,8 @@ def _read(path: str) -> str | None:
 
 def _numbers(pattern: str) -> list[int]:
     glob = importlib.import_module("glob")
-    found = (_read(one) for one in sorted(glob.glob(pattern)))
-    return [int(one) for one in found if one and one.lstrip("-").isdigit()]
+    texts = (_read(path) for path in sorted(glob.glob(pattern)))
+    return [int(text) for text in texts if text and text.lstrip("-").isdigit()]
 
 
 def environment() -> dict[str, Any]:
@@ -370,7 +370,7 @@ def environment() -> dict[str, Any]:
 def device() -> dict[str, Any]:
     """What is timed on: for people, and to be printed beside the times."""
     lines = (_read("/proc/cpuinfo") or "").splitlines()
-    names = [one.partition(":")[2].strip() for one in lines if one.startswith("model name")]
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "name": _read("/proc/device-tree/model") or (names or ["unknown processor"])[0],
         "machine": os.uname().machine, "cores": os.cpu_count() or 1,

@@ -141,13 +141,13 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _failure(device: Device, code: int, errors: str) -> Exception:
-    lines = [one.strip() for one in errors.splitlines() if one.strip()]
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
     last = lines[-1][:300] if lines else "no word from ssh"
     if code == LOST:
         for text, ours in FINAL:
             if text in errors:
                 return RemoteError(f"{device.address}: {ours} (ssh: {last})")
-        return Dropped(last, not any(one in errors for one in UNREACHABLE))
+        return Dropped(last, not any(text in errors for text in UNREACHABLE))
     if code in NOT_FOUND:
         return RemoteError(
             f"{device.address}: no {device.python} there; install Python 3.9 or newer, or name the "

@@ -59,14 +59,14 @@ def test_line(result: Result) -> str:
         why = "the run did not finish"
         decides = result.certified_by == TEST
         return f"Nothing is certified: {why}." if decides else f"Test reports nothing: {why}."
-    found = result.test_drop
-    if found is None:
+    drop = result.test_drop
+    if drop is None:
         said = "certifies nothing: " if result.test_looks else ""
         return f"Test: {said}the original, {100 * result.test_baseline:.2f}, is the answer."
     certifies = result.certified_by == TEST
     return (
-        f"Test ({found.samples} samples) {'certifies it' if certifies else 'only reports'}: "
+        f"Test ({drop.samples} samples) {'certifies it' if certifies else 'only reports'}: "
         f"original {100 * result.test_baseline:.2f}, chosen {100 * result.test_score:.2f}; drop "
-        f"{found.drop:.2f} points, {100 * found.confidence:.4g}% bound {found.bound:.2f}"
+        f"{drop.drop:.2f} points, {100 * drop.confidence:.4g}% bound {drop.bound:.2f}"
         + (f" of {result.max_drop:g}." if certifies else "; the validation data certified it.")
     )

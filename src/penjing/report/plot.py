@@ -17,19 +17,19 @@ def plot(result: Result) -> bytes:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for one in result.everything:
-        m = one.measurement
+    for trial in result.everything:
+        m = trial.measurement
         if m.latency is None or m.drop is None:
             continue
         x, y = m.latency.latency_ms, m.drop.drop
-        chosen = one.key == result.answer.key
+        chosen = trial.key == result.answer.key
         bars = np.array([[0.0], [max(m.drop.bound - y, 0.0)]])
         axes.errorbar(x, y, yerr=bars, color="0.7", capsize=3, zorder=1)
-        colour = "tab:green" if chosen else "tab:blue" if one.pareto else "0.55"
+        colour = "tab:green" if chosen else "tab:blue" if trial.pareto else "0.55"
         axes.scatter(x, y, s=90 if chosen else 45, color=colour, zorder=2)
         weight = "bold" if chosen else "normal"
         axes.annotate(
-            one.title, (x, y), (6, 5), textcoords="offset points", fontsize=9, fontweight=weight
+            trial.title, (x, y), (6, 5), textcoords="offset points", fontsize=9, fontweight=weight
         )
     axes.axhline(result.max_drop, color="tab:red", linestyle="--", linewidth=1)
     axes.text(

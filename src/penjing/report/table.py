@@ -27,34 +27,36 @@ def headings(result: Result) -> tuple[str, ...]:
 def rows(result: Result) -> list[tuple[str, ...]]:
     """The cells of the candidates' table, the baseline first, then by latency."""
 
-    def order(one: Trial) -> float:
-        return one.measurement.latency.ratio if one.measurement.latency else float("inf")
+    def order(trial: Trial) -> float:
+        return trial.measurement.latency.ratio if trial.measurement.latency else float("inf")
 
-    return [_row(one) for one in (result.baseline, *sorted(result.trials, key=order))]
+    return [_row(trial) for trial in (result.baseline, *sorted(result.trials, key=order))]
 
 
-def _row(one: Trial) -> tuple[str, ...]:
-    m = one.measurement
+def _row(trial: Trial) -> tuple[str, ...]:
+    m = trial.measurement
     times, drop = m.latency, m.drop
     return (
-        one.title,
+        trial.title,
         "" if m.score is None else f"{100 * m.score:.2f}",
-        "" if drop is None or one.status == Status.BASELINE else f"{drop.drop:+.2f}",
-        "" if drop is None or one.status == Status.BASELINE else f"{drop.bound:.2f}",
+        "" if drop is None or trial.status == Status.BASELINE else f"{drop.drop:+.2f}",
+        "" if drop is None or trial.status == Status.BASELINE else f"{drop.bound:.2f}",
         "" if times is None else f"{times.latency_ms:.3f}",
         "" if times is None else f"{times.ratio:.3f}",
         "" if m.file_bytes is None else f"{m.file_bytes / 1000:.1f}",
-        one.status + (", disturbed" if times is not None and times.disturbed else ""),
+        trial.status + (", disturbed" if times is not None and times.disturbed else ""),
     )
 
 
 def reasons(result: Result) -> list[str]:
     """One line for each candidate: what it gained, or why it failed; and one for each whose file
     other processors decide otherwise."""
-    lines = [f"{one.title}: {one.reason}" for one in result.trials if one.reason]
+    lines = [f"{trial.title}: {trial.reason}" for trial in result.trials if trial.reason]
     if result.judged_on:
         here = processor_of(result.judged_on)
-        told = (warning(one.title, one.measurement.saturates, here) for one in result.everything)
+        told = (
+            warning(trial.title, trial.measurement.saturates, here) for trial in result.everything
+        )
         lines += [line for line in told if line]
     return lines
 
@@ -75,13 +77,13 @@ def profile_table(layers: Sequence[LayerProfile], whole: float) -> Table:
     table = Table(title=f"{whole:.3f} ms in all, batch 1, one thread", title_justify="left")
     for heading in ("layer", "operator", "params", "MACs", "activation bytes", "ms", "share"):
         table.add_column(heading, justify="left" if heading in ("layer", "operator") else "right")
-    for one in layers:
-        ms = "fused" if one.latency_ms is None else f"{one.latency_ms:.4f}"
-        share = "" if one.latency_ms is None else f"{one.latency_ms / whole:.1%}"
-        numbers = (f"{n:,}" for n in (one.params, one.macs, one.activation_bytes))
-        table.add_row(_name(one.layer), _name(one.operator), *numbers, ms, share)
+    for profile in layers:
+        ms = "fused" if profile.latency_ms is None else f"{profile.latency_ms:.4f}"
+        share = "" if profile.latency_ms is None else f"{profile.latency_ms / whole:.1%}"
+        numbers = (f"{n:,}" for n in (profile.params, profile.macs, profile.activation_bytes))
+        table.add_row(_name(profile.layer), _name(profile.operator), *numbers, ms, share)
     sums = (
-        f"{sum(getattr(one, name) for one in layers):,}"
+        f"{sum(getattr(profile, name) for profile in layers):,}"
         for name in ("params", "macs", "activation_bytes")
     )
     table.add_section()
@@ -94,12 +96,14 @@ def nodes_table(nodes: Sequence[NodeProfile], whole: float) -> Table:
     table = Table(title=f"{whole:.3f} ms in all, batch 1, one thread", title_justify="left")
     for heading in ("node", "operator", "ms", "share", "weight bytes"):
         table.add_column(heading, justify="left" if heading in ("node", "operator") else "right")
-    for one in nodes:
-        ms = "fused" if one.latency_ms is None else f"{one.latency_ms:.4f}"
-        share = "" if one.share is None else f"{one.share:.1%}"
-        table.add_row(_name(one.node), _name(one.operator), ms, share, f"{one.weight_bytes:,}")
+    for profile in nodes:
+        ms = "fused" if profile.latency_ms is None else f"{profile.latency_ms:.4f}"
+        share = "" if profile.share is None else f"{profile.share:.1%}"
+        table.add_row(
+            _name(profile.node), _name(profile.operator), ms, share, f"{profile.weight_bytes:,}"
+        )
     table.add_section()
-    weights = sum(one.weight_bytes for one in nodes)
+    weights = sum(profile.weight_bytes for profile in nodes)
     table.add_row("total", "", f"{whole:.4f}", "100.0%", f"{weights:,}")
     return table
 
@@ -115,15 +119,15 @@ def bench_table(
     headings = ["file", "latency ms", "p90 ms", "ratio", "interval (99 %)", "verdict"]
     for heading in headings + (["peak memory"] if peaks else []):
         table.add_column(heading, justify="left" if heading in ("file", "verdict") else "right")
-    for number, (name, one) in enumerate(times.items()):
-        verdict = one.verdict + (" (disturbed)" if one.disturbed else "")
+    for number, (name, latency) in enumerate(times.items()):
+        verdict = latency.verdict + (" (disturbed)" if latency.disturbed else "")
         peak = (peaks or {}).get(name)
         table.add_row(
             _name(name),
-            f"{one.latency_ms:.4f}",
-            f"{one.p90_ms:.4f}",
-            f"{one.ratio:.3f}",
-            f"{one.ratio_low:.3f} - {one.ratio_high:.3f}" if number else "",
+            f"{latency.latency_ms:.4f}",
+            f"{latency.p90_ms:.4f}",
+            f"{latency.ratio:.3f}",
+            f"{latency.ratio_low:.3f} - {latency.ratio_high:.3f}" if number else "",
             verdict if number else "the measure",
             *(["unknown" if peak is None else in_words(peak)] if peaks else []),
         )
@@ -139,13 +143,13 @@ def targets_table(targets: Mapping[str, Target]) -> Table:
     )  # fmt: skip
     for heading in headings:
         table.add_column(heading)
-    for one in targets.values():
-        memory = "unknown" if one.memory_bytes is None else in_words(one.memory_bytes)
-        flash = "" if one.flash_bytes is None else in_words(one.flash_bytes)
+    for target in targets.values():
+        memory = "unknown" if target.memory_bytes is None else in_words(target.memory_bytes)
+        flash = "" if target.flash_bytes is None else in_words(target.flash_bytes)
         table.add_row(
-            one.name, one.description, one.isa, str(one.cores), memory, flash, one.npu or "",
-            ", ".join(one.precisions), ", ".join(one.runtimes), str(one.channel_multiple),
-            REACH[one.reach],
+            target.name, target.description, target.isa, str(target.cores), memory, flash,
+            target.npu or "", ", ".join(target.precisions), ", ".join(target.runtimes),
+            str(target.channel_multiple), REACH[target.reach],
         )  # fmt: skip
     return table
 
@@ -156,10 +160,10 @@ def runtimes_table(entries: Mapping[str, Entry]) -> Table:
     table.add_column("runtime", no_wrap=True)
     for heading in ("what", "file", "runs here", "to install"):
         table.add_column(heading, overflow="fold")
-    for name, one in entries.items():
-        absent = one.absent
-        here, install = ("no", one.install) if absent else (one.version, "")
-        table.add_row(name, one.about, one.ending, here, escape(install))
+    for name, entry in entries.items():
+        absent = entry.absent
+        here, install = ("no", entry.install) if absent else (entry.version, "")
+        table.add_row(name, entry.about, entry.ending, here, escape(install))
     return table
 
 
@@ -187,31 +191,31 @@ def proof_lines(proof: Proof) -> list[str]:
         )
     if proof.constraints:
         lines.append(f"integers as {proof.runtime} needs them: {', '.join(proof.constraints)}")
-    lines += [f"note: {one}" for one in proof.notes]
+    lines += [f"note: {note}" for note in proof.notes]
     here = processor_of(proof.judged_on)
     told = warning(proof.file, proof.saturates, here)
     lines.append(told or f"saturates: {proof.saturates}, judged on {here}")
     units = ", ".join(f"{count} on {unit}" for unit, count in proof.placement.items())
     lines.append(f"operators: {units}")
-    lines += [f"fell back: {one}" for one in proof.fallbacks]
+    lines += [f"fell back: {fallback}" for fallback in proof.fallbacks]
     if proof.estimate is not None:
         lines.append(_estimated(proof.estimate))
     if proof.diverges:
         lines.append(f"accepted all the same: {proof.diverges}")
-    return lines + [f"differs from its record: {one}" for one in proof.differs]
+    return lines + [f"differs from its record: {difference}" for difference in proof.differs]
 
 
-def _estimated(found: Estimate) -> str:
+def _estimated(estimate: Estimate) -> str:
     figures = {
-        "cycles": found.cycles,
-        "ms": found.latency_ms,
-        "bytes of SRAM": found.sram_bytes,
-        "bytes of DRAM": found.dram_bytes,
-        "bytes of flash": found.flash_bytes,
+        "cycles": estimate.cycles,
+        "ms": estimate.latency_ms,
+        "bytes of SRAM": estimate.sram_bytes,
+        "bytes of DRAM": estimate.dram_bytes,
+        "bytes of flash": estimate.flash_bytes,
     }
     known = [
         f"{figure:,.6g} {what}" if what == "ms" else f"{figure:,} {what}"
         for what, figure in figures.items()
         if figure
     ]
-    return f"{found.source}, {found.machine}: {', '.join(known)}"
+    return f"{estimate.source}, {estimate.machine}: {', '.join(known)}"

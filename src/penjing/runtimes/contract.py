@@ -49,16 +49,16 @@ class Runtime(ABC):
         Args:
             floats: see `lower`.
         """
-        found = []
+        problems = []
         if self.name not in target.runtimes:
             has = ", ".join(target.runtimes)
-            found.append(f"target {target.name} has no {self.name}; it has {has}")
+            problems.append(f"target {target.name} has no {self.name}; it has {has}")
         if "int8" not in target.precisions and any(True for _ in qparams_in(network)):
-            found.append(
+            problems.append(
                 f"the network is quantized, and {target.name} has no int8; it has "
                 f"{', '.join(target.precisions)}"
             )
-        return found + self.too_large(network, target, floats=floats)
+        return problems + self.too_large(network, target, floats=floats)
 
     def too_large(
         self,
@@ -131,7 +131,7 @@ class Runtime(ABC):
     def artifact(self, path: Path) -> Artifact:
         """The file at `path`, as it lies there."""
         files = self.files(path)
-        size = sum(one.stat().st_size for one in files)
+        size = sum(file.stat().st_size for file in files)
         return Artifact(path, self.name, size, sha256(*files))
 
     def load(self, artifact: Artifact, threads: int = 1) -> Session:
@@ -141,12 +141,12 @@ class Runtime(ABC):
             UnsafeError: the file is not the one that was lowered; the runtime doesn't see it.
             InputError: the runtime can't load it.
         """
-        contents = [one.read_bytes() for one in self.files(artifact.path)]
-        found = sha256_of(*contents)
-        if found != artifact.sha256:
+        contents = [file.read_bytes() for file in self.files(artifact.path)]
+        digest = sha256_of(*contents)
+        if digest != artifact.sha256:
             raise UnsafeError(
-                f"{artifact.path} has changed: sha256 {found[:12]}, wanted {artifact.sha256[:12]}; "
-                "make it again"
+                f"{artifact.path} has changed: sha256 {digest[:12]}, wanted "
+                f"{artifact.sha256[:12]}; make it again"
             )
         return self.open(contents, threads)
 

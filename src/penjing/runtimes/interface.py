@@ -35,11 +35,11 @@ def one_sample(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     call = as_call(example)
     dims = batch_dims(call, 0)
 
-    def cut(one: torch.Tensor) -> torch.Tensor:
-        return one[:1] if dims[id(one)] else one
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[:1] if dims[id(tensor)] else tensor
 
-    found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(cut, call)
-    return found
+    sample: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(cut, call)
+    return sample
 
 
 def not_by_sample(network: Network) -> list[str]:
@@ -49,22 +49,22 @@ def not_by_sample(network: Network) -> list[str]:
         outputs = network(*args, **kwargs)
     samples = count(network.example)
     return [
-        f"output {position} of shape {list(one.shape)} has no entry for each of {samples} samples, "
-        "and this runtime's files are run sample by sample"
-        for position, one in enumerate(pytree.tree_leaves(outputs))
-        if not one.dim() or len(one) != samples
+        f"output {position} of shape {list(output.shape)} has no entry for each of {samples} "
+        "samples, and this runtime's files are run sample by sample"
+        for position, output in enumerate(pytree.tree_leaves(outputs))
+        if not output.dim() or len(output) != samples
     ]
 
 
 def not_in_eight_bits(network: Network, runtime: str) -> list[str]:
     """One line for what of a network's grids a runtime doesn't keep that has values in eight bits
     and weights with a scale for each output channel."""
-    found = []
-    narrow = [one for one in value_qparams(network) if one.bits < 8]
+    problems = []
+    narrow = [qparams for qparams in value_qparams(network) if qparams.bits < 8]
     if narrow:
-        found.append(
-            f"{len(narrow)} values have {min(one.bits for one in narrow)} bits; {runtime} keeps "
-            "values in 8: activations=8, or None"
+        problems.append(
+            f"{len(narrow)} values have {min(qparams.bits for qparams in narrow)} bits; {runtime} "
+            "keeps values in 8: activations=8, or None"
         )
     grouped = [
         str(layer.meta["layer"])
@@ -72,11 +72,11 @@ def not_in_eight_bits(network: Network, runtime: str) -> list[str]:
         if network.tensor(qparams.scale).dim() > 1
     ]
     if grouped:
-        found.append(
+        problems.append(
             f"weights of {', '.join(grouped[:3])} have scales by group; {runtime} has them by "
             "output channel: leave out group"
         )
-    return found
+    return problems
 
 
 def input_names(keywords: Iterable[str], count: int) -> list[str]:
@@ -98,7 +98,7 @@ def in_order(inputs: Any, takes: Sequence[Input]) -> list[Array]:
         ValueError: they are fewer or more.
     """
     if isinstance(inputs, dict):
-        return [inputs[one.name] for one in takes]
+        return [inputs[wanted.name] for wanted in takes]
     values = list(inputs) if isinstance(inputs, tuple) else [inputs]
     if len(values) != len(takes):
         raise ValueError(f"{len(values)} inputs came, the file takes {len(takes)}")
@@ -119,16 +119,18 @@ def by_sample(
         run: takes one sample's inputs, batch first.
         batched: of each input, whether it has an entry for each sample.
     """
-    count = next(len(one) for one, cut in zip(values, batched, strict=True) if cut)
+    count = next(len(value) for value, cut in zip(values, batched, strict=True) if cut)
     samples = (
-        run([one[k : k + 1] if cut else one for one, cut in zip(values, batched, strict=True)])
+        run(
+            [value[k : k + 1] if cut else value for value, cut in zip(values, batched, strict=True)]
+        )
         for k in range(count)
     )
     return [np.concatenate(parts) for parts in zip(*samples, strict=True)]
 
 
-def handed_back(found: Sequence[Array], structure: Any) -> Any:
+def handed_back(outputs: Sequence[Array], structure: Any) -> Any:
     """The outputs in the structure that `structure_of` told of."""
     if isinstance(structure, list):
-        return dict(zip(structure, found, strict=True))
-    return found[0] if structure == "tensor" else tuple(found)
+        return dict(zip(structure, outputs, strict=True))
+    return outputs[0] if structure == "tensor" else tuple(outputs)

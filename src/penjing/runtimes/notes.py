@@ -31,60 +31,60 @@ def read_structure(text: str, outputs: int) -> Any:
     return structure(parse(text, WHAT), outputs)
 
 
-def structure(found: Any, outputs: int) -> Any:
+def structure(told: Any, outputs: int) -> Any:
     """As `read_structure`, of what was read already."""
-    names = isinstance(found, list) and all(isinstance(one, str) for one in found)
-    if names and len(found) == len(set(found)) == outputs:
-        return found
-    if found == "tuple" or (found == "tensor" and outputs):
-        return found
+    names = isinstance(told, list) and all(isinstance(name, str) for name in told)
+    if names and len(told) == len(set(told)) == outputs:
+        return told
+    if told == "tuple" or (told == "tensor" and outputs):
+        return told
     raise UnsafeError(f"{WHAT} tells of other outputs than its {outputs}; refused")
 
 
-def interface(found: Any, outputs: int) -> dict[str, Any]:
+def interface(told: Any, outputs: int) -> dict[str, Any]:
     """`"inputs"`, (name, shape, type) each, `"by_sample"`, a flag for each, and `"outputs"`.
 
     Raises:
         UnsafeError: it is something else.
     """
     keys = {"inputs", "by_sample", "outputs"}
-    if not isinstance(found, dict) or set(found) != keys:
+    if not isinstance(told, dict) or set(told) != keys:
         raise UnsafeError(f"{WHAT} must have the keys {', '.join(sorted(keys))}; refused")
-    inputs, flags = found["inputs"], found["by_sample"]
+    inputs, flags = told["inputs"], told["by_sample"]
     good = isinstance(inputs, list) and all(map(_is_input, inputs)) and _are_flags(flags, inputs)
     if not good:
         raise UnsafeError(f"{WHAT} tells of no inputs that a model can have; refused")
-    return {**found, "outputs": structure(found["outputs"], outputs)}
+    return {**told, "outputs": structure(told["outputs"], outputs)}
 
 
-def named_inputs(found: Any, inputs: int) -> list[dict[str, Any]]:
+def named_inputs(told: Any, inputs: int) -> list[dict[str, Any]]:
     """`{"name", "dtype", "batched"}` of each input.
 
     Raises:
         UnsafeError: it is something else, or is of another number of inputs.
     """
-    good = isinstance(found, list) and len(found) == inputs and all(map(_is_named, found))
+    good = isinstance(told, list) and len(told) == inputs and all(map(_is_named, told))
     if not good:
         raise UnsafeError(f"{WHAT} tells of other inputs than its {inputs}; refused")
-    named: list[dict[str, Any]] = found
+    named: list[dict[str, Any]] = told
     return named
 
 
-def _is_named(found: Any) -> bool:
-    if not isinstance(found, dict) or set(found) != {"name", "dtype", "batched"}:
+def _is_named(told: Any) -> bool:
+    if not isinstance(told, dict) or set(told) != {"name", "dtype", "batched"}:
         return False
     return (
-        isinstance(found["name"], str)
-        and _is_type(found["dtype"])
-        and isinstance(found["batched"], bool)
+        isinstance(told["name"], str)
+        and _is_type(told["dtype"])
+        and isinstance(told["batched"], bool)
     )
 
 
-def _is_input(found: Any) -> bool:
-    if not isinstance(found, list) or len(found) != 3 or not isinstance(found[1], list):
+def _is_input(told: Any) -> bool:
+    if not isinstance(told, list) or len(told) != 3 or not isinstance(told[1], list):
         return False
-    name, shape, kind = found
-    sizes = all(type(one) is int and 0 <= one <= LARGEST_SIZE for one in shape)
+    name, shape, kind = told
+    sizes = all(type(size) is int and 0 <= size <= LARGEST_SIZE for size in shape)
     return isinstance(name, str) and sizes and len(shape) <= MOST_DIMENSIONS and _is_type(kind)
 
 
@@ -95,6 +95,6 @@ def _is_type(name: Any) -> bool:
         return False
 
 
-def _are_flags(found: Any, inputs: Sequence[Any]) -> bool:
-    flags = isinstance(found, list) and all(isinstance(one, bool) for one in found)
-    return flags and len(found) == len(inputs)
+def _are_flags(told: Any, inputs: Sequence[Any]) -> bool:
+    flags = isinstance(told, list) and all(isinstance(flag, bool) for flag in told)
+    return flags and len(told) == len(inputs)

@@ -38,7 +38,7 @@ class Entry:
     @property
     def missing(self) -> list[str]:
         """Packages that aren't installed."""
-        return [one for one in self.packages if _version(one) is None]
+        return [package for package in self.packages if _version(package) is None]
 
     @property
     def version(self) -> str | None:
@@ -55,8 +55,8 @@ class Entry:
     def kind(self) -> type[Runtime]:
         """The runtime's class, for which its packages are imported."""
         module, _, name = self.place.partition(":")
-        found: type[Runtime] = getattr(import_module(module), name)
-        return found
+        runtime: type[Runtime] = getattr(import_module(module), name)
+        return runtime
 
 
 def _extra(name: str) -> str:
@@ -196,10 +196,10 @@ def runtime_of(path: Path, name: str | None = None) -> Runtime:
         MachineError: this machine hasn't what it runs on.
     """
     if name is not None:
-        found = find_runtime(name)
-        if not path.name.endswith(found.ending):
-            raise InputError(f"{name} loads files that end in {found.ending}; found {path}")
-        return found
+        runtime = find_runtime(name)
+        if not path.name.endswith(runtime.ending):
+            raise InputError(f"{name} loads files that end in {runtime.ending}; found {path}")
+        return runtime
     fitting = [name for name, entry in ENTRIES.items() if path.name.endswith(entry.ending)]
     if fitting:  # the longest, for one runtime's ending may end in another's; then the first
         return find_runtime(max(fitting, key=lambda name: len(ENTRIES[name].ending)))
@@ -213,9 +213,9 @@ def installed() -> list[str]:
 
 
 def _version(package: str) -> str | None:
-    for one in (package, *STANDS_FOR.get(package, ())):
+    for name in (package, *STANDS_FOR.get(package, ())):
         try:
-            return metadata.version(one)
+            return metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return None

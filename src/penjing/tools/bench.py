@@ -44,7 +44,7 @@ def bench(
         while name in sessions:
             name += " (again)"
         sessions[name] = open_file(path, runtime)
-        shapes[name] = [replace(one, name="") for one in sessions[name].inputs]
+        shapes[name] = [replace(wanted, name="") for wanted in sessions[name].inputs]
     first = next(iter(sessions))
     for name, shape in shapes.items():
         if shape != shapes[first]:
@@ -61,13 +61,13 @@ def bench(
 def warnings(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[str]:
     """A line for each file whose layers may leave 16 bits on x86 processors without VNNI, and so
     decide otherwise there; `runtimes` as for `bench`, by which the files were loaded before."""
-    found = []
+    lines = []
     for path, name in zip(paths, _one_for_each(runtimes, paths), strict=True):
         runtime = runtime_of(path, name)
         with usable(path, runtime, whole=True) as artifact:
             layers = runtime.saturating(artifact)
-        found.append(warning(str(path), as_json(layers), this_processor()))
-    return [line for line in dict.fromkeys(found) if line]
+        lines.append(warning(str(path), as_json(layers), this_processor()))
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 def _one_for_each(runtimes: Sequence[str], paths: Sequence[Path]) -> list[str | None]:

@@ -125,31 +125,31 @@ def export(
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
-    one = find_runtime(runtime).on(target)
-    one.require(precision)
+    chosen = find_runtime(runtime).on(target)
+    chosen.require(precision)
     require_writable_folder(out)
     task, notes = check(task)
     require_scores(task, task.test)
     if precision == "int8":
         notes += require_apart(task)
     original = capture(task.model, task.example, source=task.source)
-    network = _in_precision(original, task, one, precision)
-    floats = precision if precision in one.floats else "float32"
-    for problem in one.problems(network, target, floats):
+    network = _in_precision(original, task, chosen, precision)
+    floats = precision if precision in chosen.floats else "float32"
+    for problem in chosen.problems(network, target, floats):
         raise InputError(problem)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
-        artifact = one.lower(network, Path(folder) / f"model{one.ending}", floats)
-        for problem in one.too_large(network, target, artifact):
+        artifact = chosen.lower(network, Path(folder) / f"model{chosen.ending}", floats)
+        for problem in chosen.too_large(network, target, artifact):
             raise InputError(problem)
-        proof = _prove(artifact, one.load(artifact), one, task, original, artifact.sha256)
-        proof = replace(proof, **_of_lowering(network, one, precision))
+        proof = _prove(artifact, chosen.load(artifact), chosen, task, original, artifact.sha256)
+        proof = replace(proof, **_of_lowering(network, chosen, precision))
         proof = replace(proof, notes=(*notes, *proof.notes))
-        found = parity(network, one.load(artifact), task.test, floats=floats)
-        why = _divergence(found, network, one, artifact, task, floats)
+        measured = parity(network, chosen.load(artifact), task.test, floats=floats)
+        why = _divergence(measured, network, chosen, artifact, task, floats)
         if why and not accept_divergence:
             raise DivergenceError(f"{why}; `accept_divergence` writes it all the same")
-        proof = replace(proof, parity=found, diverges=why)
-        for file in reversed(one.files(artifact.path)):
+        proof = replace(proof, parity=measured, diverges=why)
+        for file in reversed(chosen.files(artifact.path)):
             write_atomically(out / file.name, file.read_bytes())
     write_atomically(out / RECORD, json.dumps(proof.to_json(), indent=1, allow_nan=False))
     return proof
@@ -172,12 +172,17 @@ def _in_precision(original: Network, task: Task, runtime: Runtime, precision: st
 
 
 def _divergence(
-    found: Parity, network: Network, runtime: Runtime, artifact: Artifact, task: Task, floats: str
+    measured: Parity,
+    network: Network,
+    runtime: Runtime,
+    artifact: Artifact,
+    task: Task,
+    floats: str,
 ) -> str | None:
     """Why a file computes something else than its network does; None if it doesn't."""
     inputs, _ = next(iter(task.test))
     try:
-        require_parity(found, network, runtime, artifact, inputs, floats)
+        require_parity(measured, network, runtime, artifact, inputs, floats)
     except DivergenceError as error:
         return str(error)
     return None
@@ -223,7 +228,7 @@ def _prove(
     original: Network,
     sha256: str | None,
 ) -> Proof:
-    found = score(session, task.test, task.metric)
+    scores = score(session, task.test, task.metric)
     usual = score(_InPyTorch(original), task.test, task.metric)
     places = runtime.placement(artifact)
     return Proof(
@@ -232,12 +237,16 @@ def _prove(
         ENTRIES[runtime.name].version or "",
         sha256,
         artifact.file_bytes,
-        float(found.mean()),
-        drop(usual, found),
+        float(scores.mean()),
+        drop(usual, scores),
         parity(original, session, task.test),
         None,
-        dict(Counter(one.unit for one in places)),
-        tuple(f"{one.name} ({one.operator}) on {one.unit}: {one.why}" for one in places if one.why),
+        dict(Counter(place.unit for place in places)),
+        tuple(
+            f"{place.name} ({place.operator}) on {place.unit}: {place.why}"
+            for place in places
+            if place.why
+        ),
         saturates=as_json(runtime.saturating(artifact)),
         judged_on=judged_on(this_processor()),
         estimate=runtime.estimate(artifact),
@@ -257,5 +266,5 @@ class _InPyTorch:
         args, kwargs = as_call(torch.utils._pytree.tree_map(torch.from_numpy, inputs))
         with torch.no_grad():
             outputs = self.network(*args, **kwargs)
-        found: Array | Any = torch.utils._pytree.tree_map(np.asarray, as_arrays(outputs))
-        return found
+        arrays: Array | Any = torch.utils._pytree.tree_map(np.asarray, as_arrays(outputs))
+        return arrays

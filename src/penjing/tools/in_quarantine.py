@@ -40,7 +40,7 @@ def try_out(request: dict[str, Any], runtime: Runtime) -> None:
     path = Path(request["file"])
     _limit(request["memory"], request["seconds"], ENTRIES[runtime.name].asks)
     try:
-        session = runtime.open([one.read_bytes() for one in runtime.files(path)])
+        session = runtime.open([file.read_bytes() for file in runtime.files(path)])
         require_runs(request["name"], session, random_inputs(session.inputs))
         if request["whole"]:
             artifact = runtime.artifact(path)
@@ -79,8 +79,8 @@ def main() -> None:
     os.dup2(nowhere, 1)  # what a runtime prints is no reply, and no terminal's
     os.dup2(nowhere, 2)
 
-    def reply(found: dict[str, Any]) -> None:
-        print(json.dumps(found), file=replies, flush=True)
+    def reply(answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=replies, flush=True)
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -90,7 +90,7 @@ def main() -> None:
             try_out(request, runtime)
         except PenjingError as error:
             text = str(error)
-            kind = "memory" if any(one in text for one in NO_MEMORY) else type(error).__name__
+            kind = "memory" if any(words in text for words in NO_MEMORY) else type(error).__name__
             reply({"error": ["memory" if text == "no memory" else kind, text]})
         else:
             reply({"ok": True})

@@ -82,20 +82,22 @@ def random_inputs(of: Sequence[Input], seed: int = 0) -> tuple[Any, ...]:
         InputError: an input of a type that can't be drawn, such as text.
     """
     draw = np.random.default_rng(seed)
-    found = []
-    for one in of:
+    arrays = []
+    for wanted in of:
         try:
-            kind = np.dtype(one.dtype).kind
+            kind = np.dtype(wanted.dtype).kind
         except TypeError:
-            raise InputError(f"an input of {one.dtype} can't be drawn") from None
-        values = draw.standard_normal(one.shape) if kind == "f" else draw.integers(0, 2, one.shape)
-        found.append(values.astype(one.dtype))
-    return tuple(found)
+            raise InputError(f"an input of {wanted.dtype} can't be drawn") from None
+        values = (
+            draw.standard_normal(wanted.shape) if kind == "f" else draw.integers(0, 2, wanted.shape)
+        )
+        arrays.append(values.astype(wanted.dtype))
+    return tuple(arrays)
 
 
 def spelled(inputs: Sequence[Input]) -> str:
     """Shapes and types in words."""
-    return ", ".join(f"{one.dtype} of {' x '.join(map(str, one.shape))}" for one in inputs)
+    return ", ".join(f"{wanted.dtype} of {' x '.join(map(str, wanted.shape))}" for wanted in inputs)
 
 
 def require_runs(name: str, session: Session, inputs: tuple[Any, ...]) -> None:
@@ -108,5 +110,5 @@ def require_runs(name: str, session: Session, inputs: tuple[Any, ...]) -> None:
         session.run(inputs)
     except Exception as error:
         line = (str(error).splitlines() or [""])[0]
-        shapes = ", ".join(str(list(one.shape)) for one in inputs)
+        shapes = ", ".join(str(list(array.shape)) for array in inputs)
         raise InputError(f"{name} can't run on random inputs of {shapes}: {line[:300]}") from error

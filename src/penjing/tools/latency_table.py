@@ -106,14 +106,14 @@ def require_predicted(
     runtime = OnnxRuntime()
     with tempfile.TemporaryDirectory() as folder:
         sessions = {
-            name: runtime.load(runtime.lower(one, Path(folder) / f"{name}{runtime.ending}"))
-            for name, one in (("uncut", network), ("cut", cut))
+            name: runtime.load(runtime.lower(variant, Path(folder) / f"{name}{runtime.ending}"))
+            for name, variant in (("uncut", network), ("cut", cut))
         }
-        found = compare(sessions, _one(network), "uncut", seconds)
-    before, after = (table.cost_model(find_axes(one)).total({}) for one in (network, cut))
-    measured = found["uncut"].latency_ms
-    require_additive({"the cut": (measured * after / before, measured * found["cut"].ratio)})
-    return found["cut"]
+        times = compare(sessions, _one(network), "uncut", seconds)
+    before, after = (table.cost_model(find_axes(variant)).total({}) for variant in (network, cut))
+    measured = times["uncut"].latency_ms
+    require_additive({"the cut": (measured * after / before, measured * times["cut"].ratio)})
+    return times["cut"]
 
 
 @dataclass(frozen=True)
@@ -129,38 +129,40 @@ def _grid(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
     """The choices of widths to measure, the uncut network first."""
     colours = _colours(axes, chosen)
     levels = LEVELS[len(set(colours.values())) or 1]
-    found: list[Counts] = []
+    choices: list[Counts] = []
     for pair in itertools.product(levels, repeat=len(set(colours.values()))):
         counts = {
-            one.name: widths.choices(one.size, math.ceil(pair[colours[one.name]] * one.size))[-1]
-            for one in chosen
+            group.name: widths.choices(
+                group.size, math.ceil(pair[colours[group.name]] * group.size)
+            )[-1]
+            for group in chosen
         }
-        if counts not in found:
-            found.append(counts)
-    return found
+        if counts not in choices:
+            choices.append(counts)
+    return choices
 
 
 def _colours(axes: Axes, chosen: Sequence[Group]) -> dict[str, int]:
     """0 or 1 for each axis, different for two that share a layer as far as two colours allow."""
     neighbours = cost_in_macs(axes).neighbours
-    names = {one.name for one in chosen}
-    found: dict[str, int] = {}
-    for start in (one.name for one in chosen):
-        found.setdefault(start, 0)
+    names = {group.name for group in chosen}
+    colours: dict[str, int] = {}
+    for start in (group.name for group in chosen):
+        colours.setdefault(start, 0)
         waiting = [start]
         while waiting:
             name = waiting.pop()
-            new = sorted((neighbours[name] & names) - found.keys())
-            found |= dict.fromkeys(new, 1 - found[name])
+            new = sorted((neighbours[name] & names) - colours.keys())
+            colours |= dict.fromkeys(new, 1 - colours[name])
             waiting += new
-    return found
+    return colours
 
 
 def _held_out(chosen: Sequence[Group], widths: Widths) -> list[Counts]:
     """Choices of widths at random, a quarter of each axis or more, always the same."""
     draw = random.Random(0)
     return [
-        {one.name: draw.choice(widths.choices(one.size, one.size // 4)) for one in chosen}
+        {group.name: draw.choice(widths.choices(group.size, group.size // 4)) for group in chosen}
         for _ in range(HELD_OUT if chosen else 0)
     ]
 
@@ -169,7 +171,7 @@ def _measured(
     network: Network, choices: Sequence[Counts], finish: Finish | None, seconds: float
 ) -> list[_Tried]:
     """Export every choice and time all files interleaved; what the weights are doesn't matter."""
-    runtime, one = OnnxRuntime(), _one(network)
+    runtime, sample = OnnxRuntime(), _one(network)
     with tempfile.TemporaryDirectory() as folder:
         artifacts = []
         for position, counts in enumerate(choices):
@@ -178,11 +180,11 @@ def _measured(
             path = Path(folder) / f"{position}{runtime.ending}"
             artifacts.append(runtime.lower(finish(cut) if finish else cut, path))
         profiles = [
-            [seconds_by_node(artifact.path, one, RUNS) for artifact in artifacts]
+            [seconds_by_node(artifact.path, sample, RUNS) for artifact in artifacts]
             for _ in range(PROFILES)
         ]
         sessions = {str(k): runtime.load(artifact) for k, artifact in enumerate(artifacts)}
-        times = compare(sessions, one, "0", seconds)
+        times = compare(sessions, sample, "0", seconds)
     return [
         _Tried(
             counts,
@@ -204,17 +206,17 @@ def _fitted(axes: Axes, tried: Sequence[_Tried], machine: str) -> LatencyTable:
     """
     layers = layer_sizes(axes)
     whole = {name: group.size for name, group in axes.free.items()}
-    times = [_by_layer(one.nodes, layers) for one in tried]
-    sums = np.array([np.sum(list(one.values()), 0) for one in times])
-    latencies = np.array([[one.latency_ms] for one in tried])
+    times = [_by_layer(choice.nodes, layers) for choice in tried]
+    sums = np.array([np.sum(list(by_layer.values()), 0) for by_layer in times])
+    latencies = np.array([[choice.latency_ms] for choice in tried])
     if len(tried) > 2:
         fitted = np.linalg.lstsq(sums / latencies, np.ones(len(sums)))[0]
     else:
         fitted = np.array([(latencies[:, 0] / sums[:, 0]).mean(), 0.0])
     rows = []
-    for one, by_layer in zip(tried, times, strict=True):
+    for choice, by_layer in zip(tried, times, strict=True):
         for layer, time in by_layer.items():
-            inputs, outputs = (size.at({**whole, **one.counts}) for size in layers[layer])
+            inputs, outputs = (size.at({**whole, **choice.counts}) for size in layers[layer])
             rows.append((layer, inputs, outputs, max(float(time @ fitted), 0.0)))
     return LatencyTable(OnnxRuntime.name, machine, tuple(rows))
 
@@ -223,12 +225,12 @@ def _by_layer(
     nodes: Sequence[tuple[str, float]], layers: Mapping[str, Any]
 ) -> dict[str, NDArray[np.float64]]:
     """(seconds, nodes) of each layer; what has no weights goes to the layer before it."""
-    found: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(2))
+    totals: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(2))
     current = next((name for name, _ in nodes if name in layers), next(iter(layers)))
     for name, seconds in nodes:
         current = name if name in layers else current
-        found[current] += (seconds, 1)
-    return dict(found)
+        totals[current] += (seconds, 1)
+    return dict(totals)
 
 
 def _one(network: Network) -> Any:

@@ -64,13 +64,13 @@ def profile(task: Task, seconds: float = 3.0) -> tuple[list[LayerProfile], float
     """
     task, _ = check(task)
     network = capture(task.model, task.example, source=task.source)
-    one = torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(task.example))
+    sample = torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(task.example))
     with tempfile.TemporaryDirectory() as folder:
         runtime = OnnxRuntime()
         artifact = runtime.lower(network, Path(folder) / "model.onnx")
         session = runtime.load(artifact)
-        whole = compare({"it": session}, one, "it", seconds)["it"].latency_ms
-        times = seconds_by_layer(artifact.path, one)
+        whole = compare({"it": session}, sample, "it", seconds)["it"].latency_ms
+        times = seconds_by_layer(artifact.path, sample)
     scale = whole / max(sum(times.values()), 1e-12)
     rows = [
         replace(row, latency_ms=times.pop(key) * scale if (key := _match(row, times)) else None)
@@ -96,16 +96,16 @@ def profile_file(path: Path, seconds: float = 3.0) -> tuple[list[NodeProfile], f
         require_runs(str(path), session, inputs)
         whole = compare({"it": session}, inputs, "it", seconds)["it"].latency_ms
         times, sizes = node_times(artifact.path, inputs), bytes_by_node(artifact.path)
-    total = max(sum(one.seconds for one in times), 1e-12)
+    total = max(sum(node.seconds for node in times), 1e-12)
     rows = [
         NodeProfile(
-            one.name,
-            one.operator,
-            whole * one.seconds / total,
-            one.seconds / total,
-            sizes.pop(one.name, 0),
+            node.name,
+            node.operator,
+            whole * node.seconds / total,
+            node.seconds / total,
+            sizes.pop(node.name, 0),
         )
-        for one in times
+        for node in times
     ]
     rows.sort(key=lambda row: -(row.latency_ms or 0))
     if sizes:
@@ -115,17 +115,17 @@ def profile_file(path: Path, seconds: float = 3.0) -> tuple[list[NodeProfile], f
 
 def _rows(network: Network) -> list[LayerProfile]:
     """One row for each layer with weights and for each kind of operator without, untimed."""
-    found: dict[str, LayerProfile] = {}
+    rows: dict[str, LayerProfile] = {}
     for cost in costs(network):
         key = cost.layer if cost.params > 0 and cost.layer else cost.operator
-        row = found.get(key, LayerProfile(key, cost.operator, 0, 0, 0, None))
-        found[key] = replace(
+        row = rows.get(key, LayerProfile(key, cost.operator, 0, 0, 0, None))
+        rows[key] = replace(
             row,
             params=row.params + cost.params,
             macs=row.macs + cost.macs,
             activation_bytes=row.activation_bytes + cost.activation_bytes,
         )
-    return list(found.values())
+    return list(rows.values())
 
 
 def _match(row: LayerProfile, times: Mapping[str, float]) -> str | None:

@@ -71,7 +71,7 @@ def admitted(
     with tempfile.TemporaryDirectory(prefix="penjing-") as name:
         copy = Path(name) / path.name
         try:
-            contents = [one.read_bytes() for one in runtime.files(path)]
+            contents = [file.read_bytes() for file in runtime.files(path)]
             for place, content in zip(runtime.files(copy), contents, strict=True):
                 place.write_bytes(content)
         except OSError as error:
@@ -131,8 +131,8 @@ class _Child:
                 return None
             self.read += piece
         line, _, self.read = self.read.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def end(self) -> None:
         """Kill it with all that it started."""

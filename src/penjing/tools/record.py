@@ -25,13 +25,13 @@ def recorded(path: Path) -> Mapping[str, Any]:
     """
     record = path.parent / RECORD
     if record.exists():
-        found = parse(read_regular(record), str(record))
-        wrong = [key for key, fits in FORMS.items() if not fits(_of(found, key))]
+        content = parse(read_regular(record), str(record))
+        wrong = [key for key, fits in FORMS.items() if not fits(_of(content, key))]
         if wrong:
             names = ", ".join(wrong)
             raise InputError(f"{record} can't be read: {names} isn't what penjing writes there")
-        if found["file"] == path.name:
-            told: dict[str, Any] = found
+        if content["file"] == path.name:
+            told: dict[str, Any] = content
             return told
     if (path.parent / "result.json").exists():
         result = Result.load(path.parent)
@@ -51,16 +51,16 @@ def is_ours(path: Path, sha256: str) -> bool:
         return False
 
 
-def differences(record: Mapping[str, Json], found: Mapping[str, Json]) -> tuple[str, ...]:
+def differences(record: Mapping[str, Json], given: Mapping[str, Json]) -> tuple[str, ...]:
     """What a file gives otherwise than its record says, a line each.
 
     Of where it was judged, that counts only beside a figure that differs.
     """
     lines = []
-    score, now = record.get("score"), found["score"]
+    score, now = record.get("score"), given["score"]
     if score is not None and abs(score - now) > 1e-9:
         lines.append(f"score {100 * now:.2f}, recorded {100 * score:.2f}")
-    before, after = record.get("to_original"), found["to_original"]
+    before, after = record.get("to_original"), given["to_original"]
     if before:
         same, kept = before["same_decisions"], after["same_decisions"]
         if same is not None and kept is not None and abs(same - kept) > 1e-9:
@@ -68,15 +68,15 @@ def differences(record: Mapping[str, Json], found: Mapping[str, Json]) -> tuple[
         apart, mean = before["mean_difference"], after["mean_difference"]
         if abs(apart - mean) > SAME_OUTPUTS * max(apart, mean):
             lines.append(f"outputs {mean:.3g} from the original's on average, recorded {apart:.3g}")
-    if record.get("saturates") not in (None, found["saturates"]):
-        lines.append(f"saturates: {found['saturates']}, recorded {record['saturates']}")
+    if record.get("saturates") not in (None, given["saturates"]):
+        lines.append(f"saturates: {given['saturates']}, recorded {record['saturates']}")
     if not lines:
         return ()
     version, place = record.get("version"), record.get("judged_on")
-    if version and version != found["version"]:
-        lines.append(f"{found['runtime']} {found['version']}, recorded {version}")
-    if place and place != found["judged_on"]:
-        lines.append(f"judged on {_place(found['judged_on'])}, recorded on {_place(place)}")
+    if version and version != given["version"]:
+        lines.append(f"{given['runtime']} {given['version']}, recorded {version}")
+    if place and place != given["judged_on"]:
+        lines.append(f"judged on {_place(given['judged_on'])}, recorded on {_place(place)}")
     return tuple(lines)
 
 
@@ -84,30 +84,30 @@ def _place(place: Mapping[str, Json]) -> str:
     return f"{place['processor']} ({', '.join(place['instructions'])})"
 
 
-def _of(found: Any, key: str) -> Any:
-    return found.get(key) if isinstance(found, dict) else None
+def _of(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
 
 
-def _is_number(found: Any) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_parity(found: Any) -> bool:
-    same = _of(found, "same_decisions")
-    return _is_number(_of(found, "mean_difference")) and (same is None or _is_number(same))
+def _is_parity(value: Any) -> bool:
+    same = _of(value, "same_decisions")
+    return _is_number(_of(value, "mean_difference")) and (same is None or _is_number(same))
 
 
-def _is_place(found: Any) -> bool:
-    instructions = _of(found, "instructions")
-    known = isinstance(instructions, list) and all(isinstance(one, str) for one in instructions)
-    return known and isinstance(_of(found, "processor"), str)
+def _is_place(value: Any) -> bool:
+    instructions = _of(value, "instructions")
+    known = isinstance(instructions, list) and all(isinstance(name, str) for name in instructions)
+    return known and isinstance(_of(value, "processor"), str)
 
 
 FORMS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("file", "sha256", "runtime"), lambda found: isinstance(found, str)),
-    "version": lambda found: found is None or isinstance(found, str),
-    "score": lambda found: found is None or _is_number(found),
-    "to_original": lambda found: found is None or _is_parity(found),
-    "judged_on": lambda found: not found or _is_place(found),
+    **dict.fromkeys(("file", "sha256", "runtime"), lambda value: isinstance(value, str)),
+    "version": lambda value: value is None or isinstance(value, str),
+    "score": lambda value: value is None or _is_number(value),
+    "to_original": lambda value: value is None or _is_parity(value),
+    "judged_on": lambda value: not value or _is_place(value),
 }
 """What of an `export.json` is read again, and how it must be."""

@@ -42,18 +42,18 @@ def round_choices(network: Network, form: Form) -> None:
         InputError: it is a stack, behind which the converter doesn't see a rounding.
     """
     for node in list(network.calls()):
-        if node.target not in CHOOSES or any(one.target is QUANTIZE for one in node.users):
+        if node.target not in CHOOSES or any(reader.target is QUANTIZE for reader in node.users):
             continue
         values = torch.utils._pytree.tree_leaves(node.args[CHOOSES[node.target] :])
-        found = {_qparams_of(one) for one in values if isinstance(one, torch.fx.Node)}
-        if len(found) < 2 or None in found:
+        grids = {_qparams_of(value) for value in values if isinstance(value, torch.fx.Node)}
+        if len(grids) < 2 or None in grids:
             continue
         if node.target is aten.stack.default:
             raise InputError(
                 f"the LiteRT converter would round all that is stacked at {node.name} to the grid "
                 "of the first; use torch.cat, or leave layers before it in float (Quantize skip)"
             )
-        ends = [scale * (end - zero) for scale, zero, *both, _ in found for end in both]  # type: ignore[misc]
+        ends = [scale * (end - zero) for scale, zero, *both, _ in grids for end in both]  # type: ignore[misc]
         scale, zero = scale_and_zero_point(min(ends), max(ends))
         for reader in list(node.users):
             round_between(node, reader, (scale, zero + form.ends[0], *form.ends))

@@ -60,7 +60,7 @@ class ExecuTorchEthosU(ByVela):
                 parts = sorted(Path(folder).glob("*_tag*.tosa"))
                 if not parts:
                     raise InputError(f"{self.accelerator} takes nothing of this network")
-                rows = [self.run_vela(one.read_bytes(), ".tosa").summary for one in parts]
+                rows = [self.run_vela(part.read_bytes(), ".tosa").summary for part in parts]
         except InputError:
             raise
         except Exception as error:
@@ -104,7 +104,7 @@ class ExecuTorchEthosU(ByVela):
         inputs, outputs = _rounded_ends(edge.exported_program())
         edge = edge.transform([QuantizeInputs(edge, inputs), QuantizeOutputs(edge, outputs)])
         program = edge.exported_program().graph_module
-        operators = [_place(*one) for one in _placed(program, partitioner.reasons)]
+        operators = [_place(*placed) for placed in _placed(program, partitioner.reasons)]
         return bytes(edge.to_executorch().buffer), operators
 
 
@@ -127,9 +127,9 @@ def _partitioner(spec: Any) -> Any:
         reasons: Mapping[str, str] = {}
 
         def partition(self, program: Any) -> Any:
-            found = super().partition(program)
-            self.reasons = {one.name: why for one, why in self.reporter._rejected_nodes.items()}
-            return found
+            result = super().partition(program)
+            self.reasons = {node.name: why for node, why in self.reporter._rejected_nodes.items()}
+            return result
 
         def _create_operator_support(self, program: Any, reporter: Any) -> Any:
             self.reporter = reporter
@@ -140,12 +140,14 @@ def _partitioner(spec: Any) -> Any:
 
 def _rounded_ends(program: Any) -> tuple[list[int], list[int]]:
     """Positions of the inputs that are rounded before all else, and of the outputs that were."""
-    ends, nodes = program.graph_signature, {one.name: one for one in program.graph.nodes}
-    readers = [list(nodes[one].users) for one in ends.user_inputs]
-    given = [[nodes[one]] for one in ends.user_outputs]
+    ends, nodes = program.graph_signature, {node.name: node for node in program.graph.nodes}
+    readers = [list(nodes[name].users) for name in ends.user_inputs]
+    given = [[nodes[name]] for name in ends.user_outputs]
 
-    def positions(target: Any, found: list[list[fx.Node]]) -> list[int]:
-        return [k for k, near in enumerate(found) if [_operator(one) for one in near] == [target]]
+    def positions(target: Any, neighbours: list[list[fx.Node]]) -> list[int]:
+        return [
+            k for k, near in enumerate(neighbours) if [_operator(node) for node in near] == [target]
+        ]
 
     return positions(QUANTIZE, readers), positions(DEQUANTIZE, given)
 
@@ -174,9 +176,9 @@ def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node,
             yield node, "cpu", _reason(reasons.get(node.name))
             continue
         part = getattr(program, str(read_by(node).target)).original_module.graph
-        for one in part.nodes:
-            if one.op == "call_function" and _operator(one) not in {*CODES, operator.getitem}:
-                yield one, "npu", ""
+        for inner in part.nodes:
+            if inner.op == "call_function" and _operator(inner) not in {*CODES, operator.getitem}:
+                yield inner, "npu", ""
 
 
 def _reason(told: str | None) -> str:

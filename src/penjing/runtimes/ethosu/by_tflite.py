@@ -47,7 +47,7 @@ class EthosU(ByVela):
             InputError: Vela can't take it; the message is its own.
         """
         model, made = tflite_file.read(content), self.run_vela(content, ".tflite")
-        fallen = {one["name"]: one["why"].strip() for one in REASON.finditer(made.printed)}
+        fallen = {match["name"]: match["why"].strip() for match in REASON.finditer(made.printed)}
         operators = _places(model, tflite_file.read(made.content), fallen)
         return self._write(path, made.content, content, [made.summary], operators)
 
@@ -68,16 +68,18 @@ def _places(model: Any, compiled: Any, fallen: dict[str, str]) -> list[dict[str,
         fallen: why, by the name of an operator.
     """
     kept = {
-        one.name: one.kind for one in tflite_file.operators(compiled) if one.kind != NPU_OPERATOR
+        operator.name: operator.kind
+        for operator in tflite_file.operators(compiled)
+        if operator.kind != NPU_OPERATOR
     }
-    found = []
-    for one in tflite_file.operators(model):
-        place = {"name": one.name, "operator": one.kind, "unit": "npu", "why": ""}
-        if kept.pop(one.name, None):
-            why = fallen.get(one.name, "Vela doesn't say why")
+    places = []
+    for operator in tflite_file.operators(model):
+        place = {"name": operator.name, "operator": operator.kind, "unit": "npu", "why": ""}
+        if kept.pop(operator.name, None):
+            why = fallen.get(operator.name, "Vela doesn't say why")
             place |= {"unit": "cpu", "why": why}
-        found.append(place)
+        places.append(place)
     added = "Vela added it"
-    return found + [
+    return places + [
         {"name": name, "operator": kind, "unit": "cpu", "why": added} for name, kind in kept.items()
     ]

@@ -83,12 +83,14 @@ def computes_codes(node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
     inputs, qparams = node.all_input_nodes, qparams_behind(node)
-    if node.target in FUSED and any(_is_with_activation(one) for one in inputs):
+    if node.target in FUSED and any(_is_with_activation(source) for source in inputs):
         return qparams is not None
-    if not all(one.target in CODES for one in inputs):
+    if not all(source.target in CODES for source in inputs):
         return False
     if node.target in KEEPS:
-        return qparams is not None and all(qparams_arguments(one) == qparams for one in inputs)
+        return qparams is not None and all(
+            qparams_arguments(source) == qparams for source in inputs
+        )
     if node.target in SUMS and (len(node.args) != 2 or node.kwargs or len(inputs) != 2):
         return False
     rescales = node.target in LAYERS | SUMS | TABLES

@@ -90,9 +90,9 @@ class ByVela(Runtime):
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As `Runtime.problems`; outputs of a batch as a whole; and values that aren't int8."""
-        found = super().problems(network, target, floats)
-        found += not_by_sample(network) + not_in_eight_bits(network, self.name)
-        return [*found, *([] if value_qparams(network) else [NOT_ROUNDED])]
+        problems = super().problems(network, target, floats)
+        problems += not_by_sample(network) + not_in_eight_bits(network, self.name)
+        return [*problems, *([] if value_qparams(network) else [NOT_ROUNDED])]
 
     def on(self, target: Target) -> Self:
         """See `Runtime.on`: for the target's accelerator.
@@ -117,7 +117,7 @@ class ByVela(Runtime):
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: where each operator went when the file was compiled."""
-        return [Placement(**one) for one in self._told(artifact)["operators"]]
+        return [Placement(**operator) for operator in self._told(artifact)["operators"]]
 
     def estimate(self, artifact: Artifact) -> Estimate:
         """What an inference costs, as Vela estimates; nothing of it is measured."""
@@ -158,7 +158,7 @@ class ByVela(Runtime):
     def _packed_bytes(self, artifact: Artifact) -> int:
         """Of the NPU's weights, as Vela packed them."""
         rows = self._told(artifact)["summaries"]
-        return sum(int(float(one["total_npu_encoded_weights"])) for one in rows)
+        return sum(int(float(row["total_npu_encoded_weights"])) for row in rows)
 
     @property
     def _system(self) -> str:
@@ -182,7 +182,7 @@ class ByVela(Runtime):
             made = next(Path(folder).glob("model_vela.*"), None)
             if done.returncode or made is None:
                 lines = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
-                words = [one for one in lines if "error" in one.lower()] or lines
+                words = [line for line in lines if "error" in line.lower()] or lines
                 raise InputError(f"Vela can't compile this network: {words[-1][:300]}")
             with next(Path(folder).glob("model_summary_*.csv")).open(newline="") as file:
                 row = next(csv.DictReader(file))
@@ -198,9 +198,9 @@ def estimate_of(rows: Sequence[Row], version: str) -> Estimate:
 
     def figure(*columns: str, shared: bool = False) -> float | None:
         """Of what is there."""
-        found = [sum(float(row[one]) for one in columns if row.get(one)) for row in rows]
-        there = any(row.get(one) for row in rows for one in columns)
-        return (max(found) if shared else sum(found)) if there else None
+        figures = [sum(float(row[column]) for column in columns if row.get(column)) for row in rows]
+        there = any(row.get(column) for row in rows for column in columns)
+        return (max(figures) if shared else sum(figures)) if there else None
 
     def count(*columns: str, times: int = 1, shared: bool = False) -> int | None:
         value = figure(*columns, shared=shared)
@@ -210,7 +210,8 @@ def estimate_of(rows: Sequence[Row], version: str) -> Estimate:
     return Estimate(
         source=f"estimated by Vela {version}",
         machine=", ".join(
-            rows[0][one] for one in ("accelerator_configuration", "system_config", "memory_mode")
+            rows[0][column]
+            for column in ("accelerator_configuration", "system_config", "memory_mode")
         ),
         latency_ms=None if seconds is None else seconds * 1e3,
         cycles=count("cycles_total"),

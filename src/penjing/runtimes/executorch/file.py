@@ -24,28 +24,30 @@ def placements(content: bytes, method: str) -> list[Placement]:
     of the first part that XNNPACK runs.
     """
     program = _read(content).program
-    plan = next(one for one in program.execution_plan if one.name == method)
-    found: list[Placement] = []
-    for instruction in (one.instr_args for chain in plan.chains for one in chain.instructions):
-        kind, place = type(instruction).__name__, len(found)
+    plan = next(plan for plan in program.execution_plan if plan.name == method)
+    placed: list[Placement] = []
+    for instruction in (step.instr_args for chain in plan.chains for step in chain.instructions):
+        kind, place = type(instruction).__name__, len(placed)
         if kind == "DelegateCall":
             delegate = plan.delegates[instruction.delegate_index]
             data = bytes(program.backend_delegate_data[delegate.processed.index].data)
-            found += _delegated(delegate.id, data, instruction.delegate_index)
+            placed += _delegated(delegate.id, data, instruction.delegate_index)
         elif kind == "KernelCall":
-            one = plan.operators[instruction.op_index]
-            found.append(Placement(f"kernel{place}", f"{one.name}.{one.overload}", "cpu", LEFT))
-    return found
+            operator = plan.operators[instruction.op_index]
+            placed.append(
+                Placement(f"kernel{place}", f"{operator.name}.{operator.overload}", "cpu", LEFT)
+            )
+    return placed
 
 
 def bytes_of_weights(content: bytes, method: str) -> int:
     """Of all constants that a method reads, and of all that its delegates keep."""
     file = _read(content)
-    plan = next(one for one in file.program.execution_plan if one.name == method)
-    buffers = {getattr(one.val, "data_buffer_idx", 0) for one in plan.values} - {0}
-    own = sum(len(file.program.constant_buffer[one].storage) for one in buffers)
+    plan = next(plan for plan in file.program.execution_plan if plan.name == method)
+    buffers = {getattr(value.val, "data_buffer_idx", 0) for value in plan.values} - {0}
+    own = sum(len(file.program.constant_buffer[index].storage) for index in buffers)
     named = file.named_data.buffers if file.named_data else []
-    return own + sum(len(getattr(one, "buffer", one)) for one in named)
+    return own + sum(len(getattr(entry, "buffer", entry)) for entry in named)
 
 
 def _read(content: bytes) -> Any:
@@ -59,15 +61,15 @@ def _delegated(name: str, data: bytes, index: int) -> list[Placement]:
         return [Placement(f"{name}{index}", "delegate", name)]
     graph = _graph(data)
     types: dict[int, str] = {}
-    for value in (one["xvalue_union"] for one in graph["xvalues"]):
+    for value in (xvalue["xvalue_union"] for xvalue in graph["xvalues"]):
         tensor = value.get("tensor_value", value)
         types[tensor["id_out"]] = tensor["datatype"].removeprefix(TYPES)
-    found = []
+    placed = []
     for position, node in enumerate(graph["xnodes"]):
         kind = node["xnode_union_type"].removeprefix("XNN")
         gives = next(i for key, i in node["xnode_union"].items() if re.match(r"output\d*_id", key))
-        found.append(Placement(f"xnnpack{index}/{position}", f"{kind} {types[gives]}", "xnnpack"))
-    return found
+        placed.append(Placement(f"xnnpack{index}/{position}", f"{kind} {types[gives]}", "xnnpack"))
+    return placed
 
 
 def _graph(data: bytes) -> dict[str, Any]:
@@ -84,5 +86,5 @@ def _graph(data: bytes) -> dict[str, Any]:
         binary.write_bytes(data[begin : begin + size])
         _flatbuffer._flatc_decompile(name, str(schema), str(binary))
         text = (folder / "graph.json").read_text()
-    found: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text))
-    return found
+    graph: dict[str, Any] = json.loads(re.sub(r": (-?)inf\b", r": \1Infinity", text))
+    return graph

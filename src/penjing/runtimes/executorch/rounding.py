@@ -51,5 +51,5 @@ def separate(network: Network) -> None:
 def qparams_behind(node: fx.Node) -> tuple[Any, ...] | None:
     """The grid on which all that a node gives is rounded; None if it isn't."""
     readers = list(node.users)
-    rounded = [one.target for one in readers] == [QUANTIZE]
+    rounded = [reader.target for reader in readers] == [QUANTIZE]
     return qparams_arguments(readers[0]) if rounded else None

@@ -42,15 +42,15 @@ class ExecuTorchSession:
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        found = by_sample(self._sample, in_order(inputs, self.inputs), self.batched)
-        return handed_back(found, self.structure)
+        outputs = by_sample(self._sample, in_order(inputs, self.inputs), self.batched)
+        return handed_back(outputs, self.structure)
 
     def _sample(self, values: list[Array]) -> list[Array]:
-        arrays = [np.ascontiguousarray(one) for one in values]
+        arrays = [np.ascontiguousarray(value) for value in values]
         try:
             return self.file.sample(arrays)
         except RuntimeError as error:
-            given = ", ".join(str(one.shape) for one in arrays)
+            given = ", ".join(str(array.shape) for array in arrays)
             raise InputError(
                 f"ExecuTorch can't run this file on inputs of {given}: {first_line(error)}"
             ) from error

@@ -61,10 +61,10 @@ def _interface(network: Network) -> dict[str, Any]:
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
     names = input_names(kwargs, len(leaves))
     inputs = [
-        (name, [1, *one.shape[1:]] if dims[id(one)] else list(one.shape), str(one.dtype)[6:])
-        for name, one in zip(names, leaves, strict=True)
+        (name, [1, *leaf.shape[1:]] if dims[id(leaf)] else list(leaf.shape), str(leaf.dtype)[6:])
+        for name, leaf in zip(names, leaves, strict=True)
     ]
-    by_sample = [dims[id(one)] is not None for one in leaves]
+    by_sample = [dims[id(leaf)] is not None for leaf in leaves]
     return {"inputs": inputs, "by_sample": by_sample, "outputs": structure_of(_outputs(network))}
 
 

@@ -60,7 +60,7 @@ def for_xnnpack(network: Network) -> Network:
 
 def _keep_sizes(node: fx.Node, before: tuple[int, ...], after: tuple[int, ...]) -> None:
     """A mean of N x C x H x W over H and W keeps them as ones; a reshape takes them away."""
-    axes = {one % len(before) for one in argument(node, "dim")}
+    axes = {axis % len(before) for axis in argument(node, "dim")}
     if len(before) != 4 or axes != {2, 3} or len(after) == 4:
         return
     set_argument(node, "dim", [2, 3])
@@ -76,7 +76,7 @@ def computes_in_integers(layer: fx.Node) -> bool:
     view, readers = Layer(layer), list(layer.users)
     if len(readers) == 1 and readers[0].target in FUSED:
         readers = list(readers[0].users)
-    rounded = [one.target is QUANTIZE for one in readers] == [True]
+    rounded = [reader.target is QUANTIZE for reader in readers] == [True]
     fits = layer.target not in VOLUMES and view.data.target is DEQUANTIZE
     return fits and rounded and view.weight.target is BY_CHANNEL
 
@@ -97,7 +97,7 @@ def _write_real(network: Network, layer: fx.Node, what: str) -> None:
 
 def _positive_scales(network: Network, weight: fx.Node) -> None:
     """Turn the codes' signs where the scale's is minus."""
-    codes, scales = (str(argument(weight, one).target) for one in ("input", "scales"))
+    codes, scales = (str(argument(weight, name).target) for name in ("input", "scales"))
     signs = network.tensor(scales).sign().to(torch.int8)
     shape = (-1, *[1] * (network.tensor(codes).dim() - 1))
     set_tensor(network, codes, network.tensor(codes) * signs.view(shape))
@@ -116,12 +116,12 @@ def _on_one_grid(node: fx.Node) -> None:
 
 def _is_constant(node: fx.Node) -> bool:
     return node.op == "get_attr" or (
-        node.op == "call_function" and all(_is_constant(one) for one in node.all_input_nodes)
+        node.op == "call_function" and all(_is_constant(source) for source in node.all_input_nodes)
     )
 
 
 def _computed(network: Network, node: fx.Node) -> Tensor:
     if node.op == "get_attr":
         return network.tensor(str(node.target)).detach()
-    args = fx.node.map_arg(node.args, lambda one: _computed(network, one))
+    args = fx.node.map_arg(node.args, lambda source: _computed(network, source))
     return cast(Tensor, cast(Any, node.target)(*cast(tuple[Any, ...], args), **node.kwargs))

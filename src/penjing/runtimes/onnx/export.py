@@ -32,7 +32,7 @@ PROTOBUF_LIMIT = 2 * 2**30
 def too_large_for_onnx(network: Network) -> list[str]:
     """One line if the weights don't fit into one ONNX model."""
     tensors = network.state_dict().values()
-    size = sum(one.numel() * one.element_size() for one in tensors)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if size < PROTOBUF_LIMIT:
         return []
     return [f"{size} bytes of weights exceed the {PROTOBUF_LIMIT} of one ONNX file"]
@@ -51,9 +51,9 @@ def to_onnx(network: Network, form: Form = UNSIGNED) -> onnx.ModelProto:
     leaves = tuple(torch.utils._pytree.tree_leaves((args, kwargs)))
     batch = torch.export.Dim(BATCH)
     dims = batch_dims(leaves, batch)
-    free = (tuple(dims[id(one)] for one in leaves),)
+    free = (tuple(dims[id(leaf)] for leaf in leaves),)
     kernels = {
-        kind: [str(one.meta["layer"]) for one in network.calls() if one.target in targets]
+        kind: [str(node.meta["layer"]) for node in network.calls() if node.target in targets]
         for kind, targets in KERNELS.items()
     }
     try:
@@ -92,31 +92,34 @@ def _named(
     if not isinstance(structure, list):
         names = [f"output{i or ''}" for i in range(len(graph.output))]
     inputs = input_names(keywords, len(graph.input))
-    new = dict(zip([one.name for one in graph.input], inputs, strict=True))
-    new |= dict(zip([one.name for one in graph.output], names, strict=True))
+    new = dict(zip([value.name for value in graph.input], inputs, strict=True))
+    new |= dict(zip([value.name for value in graph.output], names, strict=True))
     sizes = []
     for value in (*graph.input, *graph.output):
         value.name = new[value.name]
-        sizes += [one for one in value.type.tensor_type.shape.dim if one.dim_param]
-    symbol = next((one.dim_param for one in sizes), "")  # the exporter's own
+        sizes += [size for size in value.type.tensor_type.shape.dim if size.dim_param]
+    symbol = next((size.dim_param for size in sizes), "")  # the exporter's own
     for size in sizes:  # alone or in an expression
         size.dim_param = re.sub(rf"\b{symbol}\b", BATCH, size.dim_param)
     layers = {
-        one.name: one.name.removeprefix("network.").rpartition(".")[0] for one in graph.initializer
+        constant.name: constant.name.removeprefix("network.").rpartition(".")[0]
+        for constant in graph.initializer
     }
-    constants = {one.name for one in graph.initializer}
+    constants = {constant.name for constant in graph.initializer}
     for kind, names_of_kind in kernels.items():
         nodes = [
-            one for one in graph.node if one.op_type in kind.split() and one.input[1] in constants
+            node
+            for node in graph.node
+            if node.op_type in kind.split() and node.input[1] in constants
         ]
         if len(nodes) == len(names_of_kind):  # folding renames weights, but keeps the order
             pairs = zip(nodes, names_of_kind, strict=True)
-            layers |= {one.input[1]: layer for one, layer in pairs if layer}
+            layers |= {node.input[1]: layer for node, layer in pairs if layer}
     used: set[str] = set()
     for position, node in enumerate(graph.node):
-        weights = [layers[one] for one in node.input if layers.get(one)]
-        node.input[:] = [new.get(one, one) for one in node.input]
-        node.output[:] = [new.get(one, one) for one in node.output]
+        weights = [layers[name] for name in node.input if layers.get(name)]
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
         if node.op_type in ("DequantizeLinear", "Transpose") and weights:
             layers[node.output[0]] = weights[0]
         name = f"{weights[0]}/{node.op_type}" if weights else f"/{node.op_type}.{position}"

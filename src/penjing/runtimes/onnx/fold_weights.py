@@ -22,14 +22,14 @@ def fold_when_loaded(model: onnx.ModelProto) -> None:
     graph = model.graph
     if any(node.op_type == "QuantizeLinear" for node in graph.node):
         return
-    constants = {one.name: one for one in graph.initializer}
+    constants = {constant.name: constant for constant in graph.initializer}
     nodes = []
     for node in graph.node:
         if not _is_plain(node, constants):
             nodes.append(node)
             continue
         codes, scale = (constants[name] for name in node.input[:2])
-        axis = next((one.i for one in node.attribute if one.name == "axis"), 1)
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
         wide = [n if k == axis else 1 for k, n in enumerate(codes.dims)] if scale.dims else []
         steps = numpy_helper.to_array(scale).reshape(wide)
         real, own = (f"{node.output[0]}/{what}" for what in ("real", "steps"))
@@ -46,6 +46,6 @@ def _is_plain(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -
     if node.op_type != "DequantizeLinear" or not set(node.input) <= set(constants):
         return False
     codes, scale, *zero = (constants[name] for name in node.input)
-    if any(np.any(numpy_helper.to_array(one)) for one in zero) or scale.dims[1:]:
+    if any(np.any(numpy_helper.to_array(tensor)) for tensor in zero) or scale.dims[1:]:
         return False
     return codes.data_type == TensorProto.INT8 and scale.data_type == TensorProto.FLOAT

@@ -46,24 +46,28 @@ def require_halves(model: onnx.ModelProto) -> None:
     Raises:
         InputError: one is beyond its range; the message names it.
     """
-    for one in model.graph.initializer:
-        if one.data_type == TensorProto.FLOAT:
-            require_in_range(one.name, numpy_helper.to_array(one))
+    for weight in model.graph.initializer:
+        if weight.data_type == TensorProto.FLOAT:
+            require_in_range(weight.name, numpy_helper.to_array(weight))
 
 
 def _store(graph: onnx.GraphProto) -> None:
     """Keep each weight in float16, and let what read it read the float32 made of that."""
-    kept = {one.name for one in (*graph.input, *graph.output)}
+    kept = {value.name for value in (*graph.input, *graph.output)}
     kept |= {name for node in graph.node for name in names_inside(node)}
     kept |= {name for node in graph.node if node.op_type in INTEGER_NAMES for name in node.input}
     new, casts = {}, []
-    for one in graph.initializer:
-        numbers = int(np.prod(one.dims))
-        if one.data_type != TensorProto.FLOAT or one.name in kept or numbers < LEAST_NUMBERS:
+    for weight in graph.initializer:
+        numbers = int(np.prod(weight.dims))
+        if weight.data_type != TensorProto.FLOAT or weight.name in kept or numbers < LEAST_NUMBERS:
             continue
-        one.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(one).astype("f2"), one.name))
-        new[one.name] = f"{one.name}/real"
-        casts.append(helper.make_node("Cast", [one.name], [new[one.name]], to=TensorProto.FLOAT))
+        weight.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(weight).astype("f2"), weight.name)
+        )
+        new[weight.name] = f"{weight.name}/real"
+        casts.append(
+            helper.make_node("Cast", [weight.name], [new[weight.name]], to=TensorProto.FLOAT)
+        )
     nodes = list(graph.node)
     for node in nodes:
         node.input[:] = [new.get(name, name) for name in node.input]

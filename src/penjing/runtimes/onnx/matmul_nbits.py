@@ -106,8 +106,10 @@ class _Grouped:
 
 
 def _grouped(network: Network, node: fx.Node) -> _Grouped:
-    sources: list[Any] = [argument(node, one) for one in ("input", "scales", "zero_points")]
-    codes, scales, zeros = (one and network.tensor(str(one.target)).cpu() for one in sources)
+    sources: list[Any] = [argument(node, name) for name in ("input", "scales", "zero_points")]
+    codes, scales, zeros = (
+        source and network.tensor(str(source.target)).cpu() for source in sources
+    )
     scales = scales.reshape(len(codes), -1)
     zeros = torch.zeros_like(scales) if zeros is None else zeros.reshape(scales.shape)
     grouped = codes.reshape(*scales.shape, -1)
@@ -116,15 +118,15 @@ def _grouped(network: Network, node: fx.Node) -> _Grouped:
 
 def _linears(node: fx.Node) -> list[fx.Node]:
     """Linear layers that read all of the weight, or all but the padding; as their weight alone."""
-    found = []
+    linears = []
     for user in node.users:
         readers = list(user.users) if _takes_first_inputs(user) else [user]
-        found += [
-            one
-            for one in readers
-            if one.target is aten.linear.default and Layer(one).data not in (node, user)
+        linears += [
+            reader
+            for reader in readers
+            if reader.target is aten.linear.default and Layer(reader).data not in (node, user)
         ]
-    return found
+    return linears
 
 
 def _takes_first_inputs(node: fx.Node) -> bool:

@@ -68,18 +68,18 @@ def pack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         A new model, or the one that was given if there is nothing to gain.
     """
-    version = next((one.version for one in model.opset_import if not one.domain), 0)
+    version = next((opset.version for opset in model.opset_import if not opset.domain), 0)
     if version < LEAST_OPSET:
         return model
     groups: dict[str, list[_Packed]] = defaultdict(list)
-    for one in _few_bits(model.graph):
-        groups[one.function].append(one)
+    for weight in _few_bits(model.graph):
+        groups[weight.function].append(weight)
     new = onnx.ModelProto()
     new.CopyFrom(model)
     for name, group in groups.items():
         function = FUNCTIONS[name](version)
-        paying = [one for one in group if one.saved > _cost(one)]
-        if sum(one.saved - _cost(one) for one in paying) > function.ByteSize():
+        paying = [weight for weight in group if weight.saved > _cost(weight)]
+        if sum(weight.saved - _cost(weight) for weight in paying) > function.ByteSize():
             new.functions.append(function)
             _store(new.graph, paying)
     if not new.functions:
@@ -94,7 +94,7 @@ def _few_bits(graph: onnx.GraphProto) -> list[_Packed]:
     for node in graph.node:
         for position, name in enumerate(node.input):
             readers[name].append((node, position))
-    pinned = {one.name for one in (*graph.input, *graph.output)}
+    pinned = {value.name for value in (*graph.input, *graph.output)}
     pinned |= {name for node in graph.node for name in names_inside(node)}
 
     def only_codes(name: str) -> bool:
@@ -111,13 +111,13 @@ def _few_bits(graph: onnx.GraphProto) -> list[_Packed]:
             )
         )
 
-    found = []
-    for one in graph.initializer:
-        within = one.data_location == TensorProto.DEFAULT
-        if one.data_type == TensorProto.INT8 and within and only_codes(one.name):
-            packed = _packed(one.name, numpy_helper.to_array(one))
-            found += [packed] if packed else []
-    return found
+    weights = []
+    for constant in graph.initializer:
+        within = constant.data_location == TensorProto.DEFAULT
+        if constant.data_type == TensorProto.INT8 and within and only_codes(constant.name):
+            packed = _packed(constant.name, numpy_helper.to_array(constant))
+            weights += [packed] if packed else []
+    return weights
 
 
 def _packed(name: str, codes: NDArray[np.int8]) -> _Packed | None:
@@ -130,16 +130,16 @@ def _packed(name: str, codes: NDArray[np.int8]) -> _Packed | None:
     return None if bits == 8 else _Packed(name, PLANES, pack(codes, bits), codes.shape, bits)
 
 
-def _cost(one: _Packed) -> int:
+def _cost(weight: _Packed) -> int:
     """Bytes of the call that unpacks it, about."""
-    return len(one.name) + len(one.function) + len(DOMAIN) + 8 * len(one.shape) + 48
+    return len(weight.name) + len(weight.function) + len(DOMAIN) + 8 * len(weight.shape) + 48
 
 
 def _store(graph: onnx.GraphProto, weights: Sequence[_Packed]) -> None:
     """Replace the initializers, and let what read them read the unpacked codes."""
-    constants = {one.name: one for one in graph.initializer}
+    constants = {constant.name: constant for constant in graph.initializer}
     taken = set(constants) | {name for node in graph.node for name in node.output}
-    taken |= {one.name for one in graph.input}
+    taken |= {value.name for value in graph.input}
 
     def shared(name: str, value: NDArray[Any]) -> str:
         if name not in constants:
@@ -148,21 +148,21 @@ def _store(graph: onnx.GraphProto, weights: Sequence[_Packed]) -> None:
         return name
 
     new, calls = {}, []
-    for one in weights:
-        constants[one.name].CopyFrom(numpy_helper.from_array(one.stored, one.name))
-        inputs = [one.name]
-        if one.function == PLANES:
+    for weight in weights:
+        constants[weight.name].CopyFrom(numpy_helper.from_array(weight.stored, weight.name))
+        inputs = [weight.name]
+        if weight.function == PLANES:
             inputs += [
-                shared(f"penjing.places{one.bits}", _places(one.bits)),
-                shared(f"penjing.low{one.bits}", np.array(code_range(one.bits)[0], np.int32)),
+                shared(f"penjing.places{weight.bits}", _places(weight.bits)),
+                shared(f"penjing.low{weight.bits}", np.array(code_range(weight.bits)[0], np.int32)),
             ]
-        shape = "x".join(map(str, one.shape))
-        inputs.append(shared(f"penjing.{shape}", np.array(one.shape, np.int64)))
-        new[one.name] = next(
+        shape = "x".join(map(str, weight.shape))
+        inputs.append(shared(f"penjing.{shape}", np.array(weight.shape, np.int64)))
+        new[weight.name] = next(
             name for k in range(len(taken) + 1) if (name := f"codes{k}") not in taken
         )
-        taken.add(new[one.name])
-        calls.append(helper.make_node(one.function, inputs, [new[one.name]], domain=DOMAIN))
+        taken.add(new[weight.name])
+        calls.append(helper.make_node(weight.function, inputs, [new[weight.name]], domain=DOMAIN))
     nodes = list(graph.node)
     for node in nodes:
         if node.domain != DOMAIN:

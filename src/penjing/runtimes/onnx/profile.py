@@ -26,15 +26,15 @@ def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float
 
     One thread; a file that `OnnxRuntime.lower` wrote names its layers.
     """
-    found: dict[str, float] = defaultdict(float)
+    totals: dict[str, float] = defaultdict(float)
     for name, seconds in seconds_by_node(path, inputs, runs):
-        found[name] += seconds
-    return dict(found)
+        totals[name] += seconds
+    return dict(totals)
 
 
 def seconds_by_node(path: Path, inputs: Any, runs: int = 60) -> list[tuple[str, float]]:
     """What `seconds_by_layer` sums up: (layer or operator, seconds), in the order of execution."""
-    return [(one.layer or one.operator, one.seconds) for one in node_times(path, inputs, runs)]
+    return [(node.layer or node.operator, node.seconds) for node in node_times(path, inputs, runs)]
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,19 @@ def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
             kind, provider = event["args"]["op_name"], event["args"]["provider"]
             names[node] = ADDED_TO_NAMES.sub("", name), kind, provider
     origins = _origins(model.graph)
-    found = []
-    for node, one in samples.items():
+    times = []
+    for node, durations in samples.items():
         name, operator, provider = names[node]
         origin = origins.get(name)
-        seconds = statistics.mean(sorted(one)[len(one) // 4 : -(len(one) // 4) or None])
+        seconds = statistics.mean(
+            sorted(durations)[len(durations) // 4 : -(len(durations) // 4) or None]
+        )
         layer = _layer(origin) if origin else None
         if origin and not layer and origin.name != name:  # it stands for values of that operator
             layer = origin.op_type
         title = origin.name if origin else name
-        found.append(NodeTime(title, operator, layer, seconds, provider))
-    return found
+        times.append(NodeTime(title, operator, layer, seconds, provider))
+    return times
 
 
 def bytes_by_node(path: Path) -> dict[str, int]:
@@ -97,19 +99,19 @@ def bytes_by_node(path: Path) -> dict[str, int]:
     reads its result is; of several, the first one. Nodes without a name are `/Operator.position`.
     """
     graph = _all_named(onnx.load(path, load_external_data=False)).graph
-    sizes = {one.name: _bytes(one) for one in graph.initializer}
+    sizes = {constant.name: _bytes(constant) for constant in graph.initializer}
     made_of = {name: {name} for name in sizes}
-    found: dict[str, int] = defaultdict(int)
+    totals: dict[str, int] = defaultdict(int)
     for node in graph.node:
         if node.op_type == "Constant":
-            sizes |= {node.output[0]: sum(_bytes(one.t) for one in node.attribute)}
+            sizes |= {node.output[0]: sum(_bytes(attribute.t) for attribute in node.attribute)}
             made_of[node.output[0]] = {node.output[0]}
         parts = [made_of[name] for name in node.input if name in made_of]
         if parts and len(parts) == sum(map(bool, node.input)):
             made_of |= dict.fromkeys(node.output, set().union(*parts))
         elif parts:
-            found[node.name] += sum(sizes.pop(name, 0) for name in set().union(*parts))
-    return dict(found)
+            totals[node.name] += sum(sizes.pop(name, 0) for name in set().union(*parts))
+    return dict(totals)
 
 
 def _all_named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -118,7 +120,7 @@ def _all_named(model: onnx.ModelProto) -> onnx.ModelProto:
     for position, node in enumerate(model.graph.node):
         name = f"/{node.op_type}.{position}"
         node.name = node.name or next(
-            one for k in range(len(taken) + 1) if (one := name + "_" * k) not in taken
+            free for k in range(len(taken) + 1) if (free := name + "_" * k) not in taken
         )
     return model
 
@@ -133,23 +135,23 @@ def _origins(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     Where the runtime lays channels out anew (NCHWc), it names a node after the value at the end of
     all that it fused, and turns a lone batch norm into a convolution.
     """
-    found: dict[str, onnx.NodeProto] = {}
+    origins: dict[str, onnx.NodeProto] = {}
     order: list[str] = []
     for node in graph.node:
         origin = node
         if not _layer(node) and node.op_type in FUSED_INTO_CONVOLUTIONS:
-            known = [one for one in node.input if one in found]
-            origin = found[max(known, key=order.index)] if known else node
-        found[node.name] = node
-        found |= dict.fromkeys(node.output, origin)
+            known = [name for name in node.input if name in origins]
+            origin = origins[max(known, key=order.index)] if known else node
+        origins[node.name] = node
+        origins |= dict.fromkeys(node.output, origin)
         order += node.output
-    return found
+    return origins
 
 
 def weight_bytes(path: Path) -> int:
     """Bytes of all weights in an ONNX file, as it holds them: packed where they are packed."""
     model = onnx.load(path, load_external_data=False)
-    return sum(_bytes(one) for one in model.graph.initializer)
+    return sum(_bytes(weight) for weight in model.graph.initializer)
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

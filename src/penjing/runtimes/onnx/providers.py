@@ -84,8 +84,8 @@ class OnProvider(OfOnnx):
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As ONNX Runtime's own, and outputs of a batch as a whole where samples run one by one."""
-        found = super().problems(network, target, floats)
-        return found + (not_by_sample(network) if self.provider.one_by_one else [])
+        problems = super().problems(network, target, floats)
+        return problems + (not_by_sample(network) if self.provider.one_by_one else [])
 
     def open(self, contents: list[bytes], threads: int = 1) -> OnnxSession:
         """See `Runtime.open`."""
@@ -99,7 +99,7 @@ class OnProvider(OfOnnx):
         content = artifact.path.read_bytes()
         order = [node.name for node in onnx.load_model_from_string(content).graph.node]
         places = {name: place for place, name in enumerate(order)}
-        found: list[tuple[int, Placement]] = []
+        placed: list[tuple[int, Placement]] = []
         session = OnnxSession(content, provider=self.provider).session
         for part in session.get_provider_graph_assignment_info():
             here = part.ep_name == self.provider.name
@@ -108,9 +108,9 @@ class OnProvider(OfOnnx):
                     continue
                 why = "" if here else f"{self.provider.name} doesn't take it, or it computes sizes"
                 unit = self.unit if here else "cpu"
-                one = Placement(node.name, node.op_type, unit, why)
-                found.append((places.get(node.name, len(places)), one))
-        return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+                placement = Placement(node.name, node.op_type, unit, why)
+                placed.append((places.get(node.name, len(places)), placement))
+        return [placement for _, placement in sorted(placed, key=lambda pair: pair[0])]
 
 
 class OnCuda(OnProvider):
@@ -144,14 +144,18 @@ class OnTensorRt(OnProvider):
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """As the other providers', and values with a zero point."""
         values = value_qparams(network)
-        uneven = [one for one in values if one.zero_point * 2 != one.high - one.low + 1]
-        found = super().problems(network, target, floats)
+        uneven = [
+            qparams
+            for qparams in values
+            if qparams.zero_point * 2 != qparams.high - qparams.low + 1
+        ]
+        problems = super().problems(network, target, floats)
         if uneven:
-            found.append(
+            problems.append(
                 f"{len(uneven)} of {len(values)} values are rounded to grids with a zero point, "
                 "which TensorRT has not: Quantize(symmetric=True)"
             )
-        return found
+        return problems
 
 
 class OnOpenVino(OnProvider):
@@ -227,7 +231,7 @@ def _hexagon(npu: str) -> Provider:
 
 def _smallest_file() -> bytes:
     """A model of one operator."""
-    value = [onnx.helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, [1]) for one in "xy"]
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"])], "smallest", value[:1], value[1:]
     )

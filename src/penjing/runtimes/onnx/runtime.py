@@ -28,12 +28,12 @@ class OnnxRuntime(OfOnnx):
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: the provider that the session gave each node to."""
         takes = OnnxSession(artifact.path.read_bytes()).inputs
-        inputs = {one.name: one.zeros() for one in takes}
+        inputs = {wanted.name: wanted.zeros() for wanted in takes}
         return [
             Placement(
-                one.name, one.operator, one.provider.removesuffix("ExecutionProvider").lower()
+                node.name, node.operator, node.provider.removesuffix("ExecutionProvider").lower()
             )
-            for one in node_times(artifact.path, inputs, runs=1)
+            for node in node_times(artifact.path, inputs, runs=1)
         ]
 
     def seconds_by_layer(

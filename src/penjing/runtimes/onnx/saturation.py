@@ -32,20 +32,20 @@ BYTES = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
 
 def saturating(model: onnx.ModelProto) -> list[Saturating]:
     """The layers that may leave 16 bits, in order; empty if none can."""
-    found = []
+    layers = []
     file = _File(model)
     for node, weight in file.integer_layers():
         over = saturates(torch.from_numpy(weight.copy()), LARGEST)
         if bool(over.any()):
             name = node.name.rpartition("/")[0] or node.name or node.output[0]
-            found.append(Saturating(name, int(over.sum()), len(over)))
-    return found
+            layers.append(Saturating(name, int(over.sum()), len(over)))
+    return layers
 
 
 class _File:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
-        self.constants = {one.name: one for one in self.graph.initializer}
+        self.constants = {constant.name: constant for constant in self.graph.initializer}
         self.makers = {name: node for node in self.graph.node for name in node.output}
 
     def integer_layers(self) -> Iterator[tuple[onnx.NodeProto, Array]]:
@@ -100,7 +100,7 @@ def _turned(codes: Array | None, by: onnx.NodeProto) -> Array | None:
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    for one in node.attribute:
-        if one.name == name:
-            return onnx.helper.get_attribute_value(one)
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return onnx.helper.get_attribute_value(attribute)
     return default

@@ -103,12 +103,12 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
 def _count(kind: str, counts: _Counts) -> None:
     counts.tensors += kind == TENSOR
     counts.nodes += kind == NODE
-    for what, found, most in (
+    for what, count, most in (
         ("tensors", counts.tensors, MOST_TENSORS),
         ("nodes", counts.nodes, MOST_NODES),
         ("fields", counts.fields, MOST_FIELDS),
     ):
-        if found > most:
+        if count > most:
             raise UnsafeError(f"it has more than {most} {what}; refused")
 
 

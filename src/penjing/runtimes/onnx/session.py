@@ -95,14 +95,14 @@ class OnnxSession:
             self.file = OnnxFile([content], threads, opened)
         except Exception as error:
             line = first_line(error)
-            if any(one in line for one in NO_MODEL):
+            if any(words in line for words in NO_MODEL):
                 line = "it is no ONNX model, or a part of one"
             raise InputError(f"ONNX Runtime can't load this file: {line}") from error
         self.session = self.file.session
         if provider.name not in self.session.get_providers():
             raise MachineError(f"ONNX Runtime can't use {provider.name} here")
         self.batched = _batched(content) if provider.one_by_one else None
-        self.inputs = [Input(*one) for one in self.file.inputs]
+        self.inputs = [Input(*fields) for fields in self.file.inputs]
         metadata = self.session.get_modelmeta().custom_metadata_map
         gives = len(self.session.get_outputs())
         told = metadata.get(OUTPUTS_KEY)
@@ -111,23 +111,23 @@ class OnnxSession:
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
         values = in_order(inputs, self.inputs)
-        found = by_sample(self._run, values, self.batched) if self.batched else self._run(values)
-        return handed_back(found, self.structure)
+        outputs = by_sample(self._run, values, self.batched) if self.batched else self._run(values)
+        return handed_back(outputs, self.structure)
 
     def _run(self, values: list[Array]) -> list[Array]:
-        found: list[Array] = self.file.run(*values)
-        return found
+        outputs: list[Array] = self.file.run(*values)
+        return outputs
 
 
 @cache
 def _plugged_in(plugin: str, name: str) -> list[Any]:
     """The provider's devices; its library is loaded once for the process."""
     onnxruntime.register_execution_provider_library(name, import_module(plugin).get_library_path())
-    return [one for one in onnxruntime.get_ep_devices() if one.ep_name == name]
+    return [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
 
 
 def _batched(content: bytes) -> list[bool]:
     """Of each input, whether its first size is that of the batch."""
     inputs = onnx.load_model_from_string(content).graph.input
-    shapes = [one.type.tensor_type.shape.dim for one in inputs]
+    shapes = [value.type.tensor_type.shape.dim for value in inputs]
     return [bool(shape) and shape[0].dim_param == BATCH for shape in shapes]

@@ -23,7 +23,7 @@ of a Gemm and for activations it doesn't: the layer would fall back to floats.""
 def trim(model: onnx.ModelProto) -> None:
     """Leave out, in place, what neither changes a number nor how ONNX Runtime runs the file."""
     del model.graph.metadata_props[:]
-    versions = {one.domain: one.version for one in model.opset_import}
+    versions = {opset.domain: opset.version for opset in model.opset_import}
     for value in (*model.graph.input, *model.graph.output):
         del value.metadata_props[:]
     for node in model.graph.node:
@@ -42,7 +42,7 @@ def names_inside(node: onnx.NodeProto) -> Iterator[str]:
             for inner in graph.node:
                 yield from inner.input
                 yield from names_inside(inner)
-            yield from (one.name for one in graph.output)
+            yield from (value.name for value in graph.output)
 
 
 def _leave_out_defaults(node: onnx.NodeProto, versions: dict[str, int]) -> None:
@@ -52,23 +52,25 @@ def _leave_out_defaults(node: onnx.NodeProto, versions: dict[str, int]) -> None:
         return
     schema = onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
     plain = {"strides": 1, "dilations": 1, "pads": 0} if node.op_type == "Conv" else {}
-    for one in list(node.attribute):
-        declared = schema.attributes.get(one.name)
-        is_default = declared is not None and one == declared.default_value
-        if is_default or (one.name in plain and set(one.ints) == {plain[one.name]}):
-            node.attribute.remove(one)
+    for attribute in list(node.attribute):
+        declared = schema.attributes.get(attribute.name)
+        is_default = declared is not None and attribute == declared.default_value
+        if is_default or (
+            attribute.name in plain and set(attribute.ints) == {plain[attribute.name]}
+        ):
+            node.attribute.remove(attribute)
 
 
 def _leave_out_axes(graph: onnx.GraphProto) -> None:
     """The axis of a quantization whose scale is one number."""
-    scalars = {one.name for one in graph.initializer if not one.dims}
+    scalars = {constant.name for constant in graph.initializer if not constant.dims}
     for node in graph.node:
         if node.op_type in INTEGER_NAMES and node.input[1] in scalars:
             del node.attribute[:]
 
 
 def _leave_out_zero_points(graph: onnx.GraphProto) -> None:
-    constants = {one.name: one for one in graph.initializer}
+    constants = {constant.name: constant for constant in graph.initializer}
     readers: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for node in graph.node:
         for position, name in enumerate(node.input):
@@ -85,30 +87,30 @@ def _leave_out_zero_points(graph: onnx.GraphProto) -> None:
 def drop_unread(graph: onnx.GraphProto) -> None:
     """Leave out, in place, initializers that no node reads."""
     read = {name for node in graph.node for name in (*node.input, *names_inside(node))}
-    read |= {one.name for one in graph.output}
-    for one in list(graph.initializer):
-        if one.name not in read:
-            graph.initializer.remove(one)
+    read |= {value.name for value in graph.output}
+    for constant in list(graph.initializer):
+        if constant.name not in read:
+            graph.initializer.remove(constant)
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
     """Values by number, parameters by their name in the network, nodes only by their layer."""
     if any(True for node in graph.node for _ in names_inside(node)):
         return  # a graph within a graph reads by name
-    kept = {one.name for one in (*graph.input, *graph.output)}
+    kept = {value.name for value in (*graph.input, *graph.output)}
     new = {name: name for name in kept}
     numbers = (str(k) for k in range(10**9))
-    for one in graph.initializer:
-        short = one.name.removeprefix(NETWORK)
-        if one.name not in kept and short != one.name and short not in new.values():
-            new[one.name] = short
+    for constant in graph.initializer:
+        short = constant.name.removeprefix(NETWORK)
+        if constant.name not in kept and short != constant.name and short not in new.values():
+            new[constant.name] = short
     taken = set(new.values())
     values = [name for node in graph.node for name in node.output if name]
-    for name in (*values, *(one.name for one in graph.initializer)):
+    for name in (*values, *(constant.name for constant in graph.initializer)):
         if name not in new:
-            new[name] = next(one for one in numbers if one not in taken)
-    for one in graph.initializer:
-        one.name = new[one.name]
+            new[name] = next(number for number in numbers if number not in taken)
+    for constant in graph.initializer:
+        constant.name = new[constant.name]
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]

@@ -67,7 +67,7 @@ class OpenVino(Runtime):
     @classmethod
     def absent(cls) -> str | None:
         """See `Runtime.absent`."""
-        here = [one.partition(".")[0] for one in openvino.Core().available_devices]
+        here = [device.partition(".")[0] for device in openvino.Core().available_devices]
         return None if cls.device in here else f"OpenVINO finds no {cls.device} here"
 
     def files(self, path: Path) -> tuple[Path, ...]:
@@ -95,7 +95,7 @@ class OpenVino(Runtime):
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "model.xml"
             openvino.save_model(model, made, compress_to_fp16=floats == "float16")
-            contents = [one.read_bytes() for one in self.files(made)]
+            contents = [file.read_bytes() for file in self.files(made)]
         for place, content in reversed(list(zip(self.files(path), contents, strict=True))):
             write_atomically(place, content)
         return self.artifact(path)
@@ -106,7 +106,7 @@ class OpenVino(Runtime):
 
     def saturating(self, artifact: Artifact) -> list[Saturating]:
         """See `Runtime.saturating`."""
-        return saturating(_opened([one.read_bytes() for one in self.files(artifact.path)]).model)
+        return saturating(_opened([file.read_bytes() for file in self.files(artifact.path)]).model)
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the plugin made of the file, without what it computes once.
@@ -117,9 +117,9 @@ class OpenVino(Runtime):
 
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `Runtime.weight_bytes`: all constants, the shapes that operators read among them."""
-        model = _opened([one.read_bytes() for one in self.files(artifact.path)]).model
+        model = _opened([file.read_bytes() for file in self.files(artifact.path)]).model
         constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
-        return sum(int(one.get_byte_size()) for one in constants)
+        return sum(int(constant.get_byte_size()) for constant in constants)
 
 
 class OnGpu(OpenVino):
@@ -146,7 +146,7 @@ class OpenVinoSession:
 
     def __init__(self, contents: list[bytes], threads: int = 1, device: str = "CPU") -> None:
         self.file = _opened(contents, threads, device)
-        self.inputs = [Input(*one) for one in self.file.inputs]
+        self.inputs = [Input(*fields) for fields in self.file.inputs]
         model, self.structure = self.file.model, "tensor"
         if model.has_rt_info(OUTPUTS_PLACE):
             told = str(model.get_rt_info(OUTPUTS_PLACE).value)
@@ -157,30 +157,30 @@ class OpenVinoSession:
         """See `penjing.contract.Session`."""
         values = in_order(inputs, self.inputs)
         try:
-            found: list[Array] = self.file.run(*values)
+            outputs: list[Array] = self.file.run(*values)
         except RuntimeError as error:
-            raise _cannot_run([one.shape for one in values], error) from error
-        return handed_back(found, self.structure)
+            raise _cannot_run([value.shape for value in values], error) from error
+        return handed_back(outputs, self.structure)
 
     def placement(self) -> list[Placement]:
         """See `OpenVino.placement`."""
-        found = []
+        placed = []
         once: set[str] = set()
         compiled = self._request().get_compiled_model()
         device = compiled.get_property("EXECUTION_DEVICES")[0].lower()
         for node in compiled.get_runtime_model().get_ordered_ops():
             name, kind = node.get_friendly_name(), _said(node, "layerType")
-            sources = {one.get_node().get_friendly_name() for one in node.input_values()}
+            sources = {value.get_node().get_friendly_name() for value in node.input_values()}
             if kind == "Const" or (sources and sources <= once):
                 once.add(name)
             elif kind not in NOT_RUN:
                 operator = f"{kind} {_said(node, 'runtimePrecision')}"
-                found.append(Placement(name, operator, device))
-        return found
+                placed.append(Placement(name, operator, device))
+        return placed
 
     def _request(self) -> Any:
         """What runs inputs of the file's own shapes."""
-        shapes = tuple(one.shape for one in self.inputs)
+        shapes = tuple(wanted.shape for wanted in self.inputs)
         try:
             return self.file.request(shapes)
         except RuntimeError as error:
@@ -192,7 +192,7 @@ def _converted(model: onnx.ModelProto) -> openvino.Model:
 
     The converter itself (`openvino.convert_model`) isn't called, for it reports each use.
     """
-    structure = {one.key: one.value for one in model.metadata_props}[OUTPUTS_KEY]
+    structure = {entry.key: entry.value for entry in model.metadata_props}[OUTPUTS_KEY]
     del model.metadata_props[:]  # else OpenVINO keeps it twice
     try:
         made = openvino.Core().read_model(model.SerializeToString())
@@ -221,8 +221,8 @@ def _cannot_run(shapes: Sequence[tuple[int, ...]], error: Exception) -> InputErr
 
 def _line(error: Exception) -> str:
     """What OpenVINO says, without the places in its own source that it names line by line."""
-    lines = [one.strip() for one in str(error).splitlines()]
-    told = [one for one in lines if one and not one.startswith(("Exception from", "Check '"))]
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
     return " ".join(told or lines)[:300]
 
 

@@ -27,7 +27,7 @@ MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Concat", "P
 
 def saturating(model: Any) -> list[Saturating]:
     """The layers of an `openvino.Model` that may leave 16 bits, in order; empty if none can."""
-    found = []
+    layers = []
     for node in model.get_ordered_ops():
         if node.get_type_name() not in LAYERS or not _is_rounded(node.input_value(0).get_node()):
             continue
@@ -38,8 +38,8 @@ def saturating(model: Any) -> list[Saturating]:
         over = saturates(torch.from_numpy(rows.copy()), LARGEST)
         if bool(over.any()):
             name = node.get_friendly_name()
-            found.append(Saturating(name.rpartition("/")[0] or name, int(over.sum()), len(over)))
-    return found
+            layers.append(Saturating(name.rpartition("/")[0] or name, int(over.sum()), len(over)))
+    return layers
 
 
 def _codes(node: Any) -> Array | None:

@@ -92,10 +92,10 @@ def _known(network: Network, outputs: Any) -> dict[str, Any]:
     inputs = [
         {
             "name": name,
-            "dtype": str(one.dtype).removeprefix("torch."),
-            "batched": bool(dims[id(one)]),
+            "dtype": str(leaf.dtype).removeprefix("torch."),
+            "batched": bool(dims[id(leaf)]),
         }
-        for name, one in zip(names, leaves, strict=True)
+        for name, leaf in zip(names, leaves, strict=True)
     ]
     return {"inputs": inputs, "outputs": structure_of(outputs)}
 
@@ -126,9 +126,9 @@ def _put_in_order(model: Any) -> None:
     """Inputs and outputs in the order of the model's own; the converter's names number them."""
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     for tensors, prefix in ((signature.inputs, "args_"), (signature.outputs, "output_")):
-        tensors.sort(key=lambda one, prefix=prefix: int(_text(one.name).removeprefix(prefix)))
-    graph.inputs = [one.tensorIndex for one in signature.inputs]
-    graph.outputs = [one.tensorIndex for one in signature.outputs]
+        tensors.sort(key=lambda tensor, prefix=prefix: int(_text(tensor.name).removeprefix(prefix)))
+    graph.inputs = [tensor.tensorIndex for tensor in signature.inputs]
+    graph.outputs = [tensor.tensorIndex for tensor in signature.outputs]
 
 
 def _round_weights(model: Any, network: Network, owners: Mapping[int, str]) -> None:
@@ -137,15 +137,17 @@ def _round_weights(model: Any, network: Network, owners: Mapping[int, str]) -> N
     Raises:
         InputError: some weights with a grid are real numbers still.
     """
-    weights = {str(node.meta["layer"]): one for node, one in weight_qparams(network).items()}
+    weights = {
+        str(node.meta["layer"]): qparams for node, qparams in weight_qparams(network).items()
+    }
     scales = {
-        one.inputs[1]: network.tensor(weights[owners[place]].scale).detach().cpu().numpy()
-        for place, one in enumerate(tflite_file.operators(model))
-        if one.kind == "FULLY_CONNECTED" and owners.get(place) in weights
+        operator.inputs[1]: network.tensor(weights[owners[place]].scale).detach().cpu().numpy()
+        for place, operator in enumerate(tflite_file.operators(model))
+        if operator.kind == "FULLY_CONNECTED" and owners.get(place) in weights
     }
     tflite_weights.round_weights(model, scales)
-    rounded = {one.source_name for one in weights.values()}
-    wanted, has = sum(network.tensor(one).numel() for one in rounded), tflite_weights.codes(model)
+    rounded = {qparams.source_name for qparams in weights.values()}
+    wanted, has = sum(network.tensor(name).numel() for name in rounded), tflite_weights.codes(model)
     if has < wanted:
         raise InputError(
             f"the LiteRT converter keeps {wanted - has} of {wanted} integer weights as real "
@@ -157,16 +159,16 @@ def _name(model: Any, owners: Mapping[int, str]) -> None:
     """Name operators by the layer whose weight they use, and weights as the model does."""
     graph = model.subgraphs[0]
     stored = tflite_weights.sources(model)
-    taken = {str(one.name) for one in graph.tensors}
-    for place, one in enumerate(tflite_file.operators(model)):
+    taken = {str(tensor.name) for tensor in graph.tensors}
+    for place, operator in enumerate(tflite_file.operators(model)):
         owner = owners.get(place, "")
-        name = f"{owner}/{one.kind}" if owner else f"/{one.kind}.{place}"
+        name = f"{owner}/{operator.kind}" if owner else f"/{operator.kind}.{place}"
         name = f"{name}.{place}" if name in taken else name
         taken.add(name)
-        for k, output in enumerate(one.outputs):
+        for k, output in enumerate(operator.outputs):
             graph.tensors[output].name = f"{name}:{k}" if k else name
         if owner:
-            for position, part in zip(one.inputs[1:3], ("weight", "bias"), strict=False):
+            for position, part in zip(operator.inputs[1:3], ("weight", "bias"), strict=False):
                 position = stored.get(position, position)
                 if position >= 0 and tflite_file.is_constant(model, position):
                     graph.tensors[position].name = f"{owner}.{part}"
@@ -178,26 +180,28 @@ def _owners(model: Any, layers: list[torch.fx.Node], known: Any) -> dict[int, st
     The converter keeps the order of layers; where their number or a shape says otherwise (it split
     one, or folded one away) nothing is claimed.
     """
-    found: dict[int, str] = {}
+    owners: dict[int, str] = {}
     stored = tflite_weights.sources(model)
     placed = list(enumerate(tflite_file.operators(model)))
     for kinds, wanted in (
-        (CONVOLVING, [one for one in layers if one.target in CONVOLUTIONS]),
-        (("FULLY_CONNECTED",), [one for one in layers if one.target not in CONVOLUTIONS]),
+        (CONVOLVING, [layer for layer in layers if layer.target in CONVOLUTIONS]),
+        (("FULLY_CONNECTED",), [layer for layer in layers if layer.target not in CONVOLUTIONS]),
     ):
         mine = [
-            (place, one)
-            for place, one in placed
-            if one.kind in kinds
-            and (one.inputs[1] in stored or tflite_file.is_constant(model, one.inputs[1]))
+            (place, operator)
+            for place, operator in placed
+            if operator.kind in kinds
+            and (operator.inputs[1] in stored or tflite_file.is_constant(model, operator.inputs[1]))
         ]
-        sizes = [sorted(model.subgraphs[0].tensors[one.inputs[1]].shape) for _, one in mine]
-        if sizes == [sorted(known[Layer(one).weight]) for one in wanted]:
-            found |= {
+        sizes = [
+            sorted(model.subgraphs[0].tensors[operator.inputs[1]].shape) for _, operator in mine
+        ]
+        if sizes == [sorted(known[Layer(layer).weight]) for layer in wanted]:
+            owners |= {
                 place: str(layer.meta["layer"])
                 for (place, _), layer in zip(mine, wanted, strict=True)
             }
-    return found
+    return owners
 
 
 _text = tflite_file.text

@@ -59,8 +59,8 @@ def read(content: bytes) -> Any:
 
 def write(model: Any) -> bytes:
     """The bytes of a file whose every buffer is aligned as kernels and accelerators want it."""
-    for one in model.buffers:
-        one.__class__ = _Aligned
+    for buffer in model.buffers:
+        buffer.__class__ = _Aligned
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
@@ -88,16 +88,16 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
 def operators(model: Any) -> list[Operator]:
     """The operators of the main graph, in the order of execution."""
     graph = model.subgraphs[0]
-    found = []
-    for one in graph.operators or []:
-        code = model.operatorCodes[one.opcodeIndex]
+    in_order = []
+    for operator in graph.operators or []:
+        code = model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         kind = text(code.customCode) if code.customCode is not None else KINDS[number]
-        outputs = tuple(int(k) for k in one.outputs)
+        outputs = tuple(int(k) for k in operator.outputs)
         name = text(graph.tensors[outputs[0]].name)
-        inputs = () if one.inputs is None else tuple(int(k) for k in one.inputs)
-        found.append(Operator(name, kind, inputs, outputs))
-    return found
+        inputs = () if operator.inputs is None else tuple(int(k) for k in operator.inputs)
+        in_order.append(Operator(name, kind, inputs, outputs))
+    return in_order
 
 
 def is_constant(model: Any, position: int) -> bool:
@@ -108,18 +108,18 @@ def is_constant(model: Any, position: int) -> bool:
 
 def weight_bytes(model: Any) -> int:
     """Bytes of all weights and biases: constants that are real numbers or stand for some."""
-    buffers = {one.buffer for one in _weights(model)}
-    return sum(len(model.buffers[one].data) for one in buffers)
+    buffers = {tensor.buffer for tensor in _weights(model)}
+    return sum(len(model.buffers[index].data) for index in buffers)
 
 
 def _weights(model: Any) -> Iterator[Any]:
     for graph in model.subgraphs:
-        for one in graph.tensors:
-            data = model.buffers[one.buffer].data
-            scales = None if one.quantization is None else one.quantization.scale
-            floats = one.type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            scales = None if tensor.quantization is None else tensor.quantization.scale
+            floats = tensor.type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
             if data is not None and len(data) and (floats or scales is not None):
-                yield one
+                yield tensor
 
 
 def note(model: Any, known: Json) -> None:
@@ -133,9 +133,9 @@ def note(model: Any, known: Json) -> None:
 
 def noted(model: Any) -> Json:
     """What `note` wrote; None for a file of others."""
-    for one in model.metadata or []:
-        if text(one.name) == KEY:
-            return parse(bytes(model.buffers[one.buffer].data), f"the note {KEY} in this file")
+    for entry in model.metadata or []:
+        if text(entry.name) == KEY:
+            return parse(bytes(model.buffers[entry.buffer].data), f"the note {KEY} in this file")
     return None
 
 

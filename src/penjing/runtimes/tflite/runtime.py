@@ -54,10 +54,10 @@ class LiteRt(Runtime):
         content = artifact.path.read_bytes()
         taken = delegated(content)
         return [
-            Placement(one.name, one.kind, "xnnpack")
+            Placement(operator.name, operator.kind, "xnnpack")
             if place in taken
-            else Placement(one.name, one.kind, "cpu", "XNNPACK didn't take it")
-            for place, one in enumerate(tflite_file.operators(tflite_file.read(content)))
+            else Placement(operator.name, operator.kind, "cpu", "XNNPACK didn't take it")
+            for place, operator in enumerate(tflite_file.operators(tflite_file.read(content)))
         ]
 
     def weight_bytes(self, artifact: Artifact) -> int:

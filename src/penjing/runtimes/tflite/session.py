@@ -35,16 +35,16 @@ class LiteRtSession:
             told = known if isinstance(known, dict) else {}
             self.structure = notes.structure(told.get("outputs"), gives)
             as_the_model = notes.named_inputs(told.get("inputs"), len(takes))
-        self.batched = [bool(one["batched"]) for one in as_the_model]
+        self.batched = [bool(entry["batched"]) for entry in as_the_model]
         self.inputs = [
-            Input(one["name"], shape, one["dtype"])
-            for one, (_, shape, _) in zip(as_the_model, takes, strict=True)
+            Input(entry["name"], shape, entry["dtype"])
+            for entry, (_, shape, _) in zip(as_the_model, takes, strict=True)
         ]
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        found = by_sample(self.file.sample, in_order(inputs, self.inputs), self.batched)
-        return handed_back(found, self.structure)
+        outputs = by_sample(self.file.sample, in_order(inputs, self.inputs), self.batched)
+        return handed_back(outputs, self.structure)
 
 
 def _opened(content: bytes, threads: int = 1) -> LiteRtFile:
@@ -67,14 +67,14 @@ def delegated(content: bytes) -> set[int]:
         if node["op_name"] != "DELEGATE"
         for output in node["outputs"]
     }
-    found: set[int] = set()
+    places: set[int] = set()
     for delegate in (node for node in nodes if node["op_name"] == "DELEGATE"):
         given = set(map(int, delegate["inputs"]))
         waiting = list(map(int, delegate["outputs"]))
         while waiting:
             tensor = waiting.pop()
-            if tensor in given or tensor not in maker or int(maker[tensor]["index"]) in found:
+            if tensor in given or tensor not in maker or int(maker[tensor]["index"]) in places:
                 continue
-            found.add(int(maker[tensor]["index"]))
+            places.add(int(maker[tensor]["index"]))
             waiting += map(int, maker[tensor]["inputs"])
-    return found
+    return places

@@ -65,25 +65,25 @@ def round_weights(model: Any, scales: Mapping[int, NDArray[np.float32]]) -> None
 def codes(model: Any) -> int:
     """How many numbers the file holds as int8."""
     tensors = model.subgraphs[0].tensors
-    buffers = {one.buffer for one in tensors if one.type == schema.TensorType.INT8}
-    return sum(len(data) for one in buffers if (data := model.buffers[one].data) is not None)
+    buffers = {tensor.buffer for tensor in tensors if tensor.type == schema.TensorType.INT8}
+    return sum(len(data) for index in buffers if (data := model.buffers[index].data) is not None)
 
 
 def sources(model: Any) -> dict[int, int]:
     """By the position of what a DEQUANTIZE gives, that of the constant it reads."""
     return {
-        one.outputs[0]: one.inputs[0]
-        for one in tflite_file.operators(model)
-        if one.kind == KIND and tflite_file.is_constant(model, one.inputs[0])
+        operator.outputs[0]: operator.inputs[0]
+        for operator in tflite_file.operators(model)
+        if operator.kind == KIND and tflite_file.is_constant(model, operator.inputs[0])
     }
 
 
 def _real(model: Any, position: int) -> NDArray[np.float32] | None:
     """The numbers of a constant of float32; None of any other tensor."""
-    one = model.subgraphs[0].tensors[position]
-    if one.type != schema.TensorType.FLOAT32 or not tflite_file.is_constant(model, position):
+    tensor = model.subgraphs[0].tensors[position]
+    if tensor.type != schema.TensorType.FLOAT32 or not tflite_file.is_constant(model, position):
         return None
-    return np.asarray(model.buffers[one.buffer].data).view(np.float32)
+    return np.asarray(model.buffers[tensor.buffer].data).view(np.float32)
 
 
 def _name(model: Any, position: int) -> str:
@@ -109,8 +109,8 @@ def _store(model: Any, position: int, values: NDArray[Any], kind: int) -> Any:
 def _code(model: Any, version: int) -> int:
     """The place of DEQUANTIZE in the file's list of operators, put there if need be."""
     number = schema.BuiltinOperator.DEQUANTIZE
-    for place, one in enumerate(model.operatorCodes):
-        if one.builtinCode == number and one.version == version:
+    for place, code in enumerate(model.operatorCodes):
+        if code.builtinCode == number and code.version == version:
             return place
     made = schema.OperatorCodeT()
     made.builtinCode = made.deprecatedBuiltinCode = number
@@ -123,8 +123,8 @@ def _put_first(model: Any, operators: Iterable[Any]) -> None:
     """Run these before all others, and empty the buffers that nothing reads any more."""
     graph = model.subgraphs[0]
     graph.operators = [*operators, *graph.operators]
-    read = {one.buffer for graph in model.subgraphs for one in graph.tensors}
-    read |= {one.buffer for one in model.metadata or []}
-    for place, one in enumerate(model.buffers):
+    read = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    read |= {entry.buffer for entry in model.metadata or []}
+    for place, buffer in enumerate(model.buffers):
         if place not in read:
-            one.data = None
+            buffer.data = None
