@@ -46,13 +46,13 @@ class There:
     @property
     def times(self) -> dict[str, Latency]:
         """The latencies by name."""
-        every = {name: one.latency for name, one in self.measurements.items()}
-        return {name: one for name, one in every.items() if one is not None}
+        every = {name: figures.latency for name, figures in self.measurements.items()}
+        return {name: latency for name, latency in every.items() if latency is not None}
 
     @property
     def peaks(self) -> dict[str, int | None]:
         """The peaks of memory by name."""
-        return {name: one.peak_process_bytes for name, one in self.measurements.items()}
+        return {name: figures.peak_process_bytes for name, figures in self.measurements.items()}
 
 
 def look_at(device: Device) -> Target:
@@ -134,17 +134,17 @@ def measure_there(
             several where only all of them together can't run.
         RemoteError: the device can't be used.
     """
-    parcels = {name: _parcel(one) for name, one in artifacts.items()}
+    parcels = {name: _parcel(artifact) for name, artifact in artifacts.items()}
     with tempfile.TemporaryDirectory() as folder:
         given = None if inputs is None else _packed(inputs, Path(folder) / "inputs.npz")
         common: dict[str, Any] = {
             "inputs": {"seed": options.seed} if given is None else {"sha256": given.sha256},
             "threads": 1, "seed": options.seed, "seconds": 0, "outputs": False,
         }  # fmt: skip
-        described = [one.described() for one in parcels.values()]
+        described = [parcel.described() for parcel in parcels.values()]
         light = common | {"inputs": _zeros(inputs)}  # to draw or to unpack takes memory too
         singled = [name for name in parcels if options.alone is None or name in options.alone]
-        parts = {one: light | {"artifacts": [parcels[one].described()]} for one in singled}
+        parts = {name: light | {"artifacts": [parcels[name].described()]} for name in singled}
         last = common | {
             "artifacts": described, "seconds": options.seconds, "outputs": options.outputs,
         }  # fmt: skip
@@ -160,20 +160,20 @@ def measure_there(
 def _parcel(artifact: Artifact | Parcel) -> Parcel:
     if isinstance(artifact, Parcel):
         return artifact
-    found = artifact_parcel(artifact.path, artifact.runtime)
-    if found.sha256 != artifact.sha256:
+    parcel = artifact_parcel(artifact.path, artifact.runtime)
+    if parcel.sha256 != artifact.sha256:
         raise UnsafeError(
-            f"{artifact.path} has changed: sha256 {found.sha256[:12]}, wanted "
+            f"{artifact.path} has changed: sha256 {parcel.sha256[:12]}, wanted "
             f"{artifact.sha256[:12]}; make it again"
         )
-    return found
+    return parcel
 
 
 def _named(inputs: Any) -> dict[str, Array]:
     """Arrays by name, or by position where they have none."""
     values = inputs if isinstance(inputs, tuple | dict) else (inputs,)
     named = values if isinstance(values, dict) else dict(enumerate(values))
-    return {str(name): np.asarray(one) for name, one in named.items()}
+    return {str(name): np.asarray(value) for name, value in named.items()}
 
 
 def _packed(inputs: Any, path: Path) -> Parcel:
@@ -185,7 +185,7 @@ def _packed(inputs: Any, path: Path) -> Parcel:
 def _zeros(inputs: Any) -> dict[str, Any]:
     if inputs is None:
         return {"zeros": None}
-    return {"zeros": [[list(one.shape), str(one.dtype)] for one in _named(inputs).values()]}
+    return {"zeros": [[list(array.shape), str(array.dtype)] for array in _named(inputs).values()]}
 
 
 def _figures(
@@ -200,7 +200,9 @@ def _figures(
             timed = {name: together["times"][str(i)] for i, name in enumerate(names)}
             _require_times(timed)
             times = summaries(timed, names[0], together["disturbed"] or throttled, seed)
-        peaks = {n: one["peak_process_bytes"] for n, one in zip(singled, alone, strict=True)}
+        peaks = {
+            name: part["peak_process_bytes"] for name, part in zip(singled, alone, strict=True)
+        }
         measurements = {
             name: Measurement(
                 file_bytes=sum(parcels[name].described()["sizes"]),
@@ -226,11 +228,11 @@ def _malformed(device: Device, error: Exception) -> RemoteError:
 
 
 def _require_times(timed: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    rounds = {len(one["windows"]) for one in timed.values()}
-    every = (t for one in timed.values() for t in (*one["windows"], *one["samples"]))
+    rounds = {len(times["windows"]) for times in timed.values()}
+    every = (t for times in timed.values() for t in (*times["windows"], *times["samples"]))
     if len(rounds) != 1 or 0 in rounds:
         raise ValueError("rounds are missing")
-    if not all(math.isfinite(one) and one > 0 for one in every):
+    if not all(math.isfinite(t) and t > 0 for t in every):
         raise ValueError("a time isn't above zero: the device's clock is too coarse or went back")
 
 
