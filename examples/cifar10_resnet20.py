@@ -65,7 +65,11 @@ def pixels(archive: Path) -> dict[str, np.ndarray]:
             return dict(file)
     print(f"decoding {archive.name} once, about 10 s", file=sys.stderr, flush=True)
     with tarfile.open(archive) as tar, ThreadPoolExecutor() as pool:
-        found = {one.name: tar.extractfile(one).read() for one in tar if one.isfile()}
+        found = {
+            one.name: file.read()
+            for one in tar
+            if one.isfile() and (file := tar.extractfile(one)) is not None
+        }
         names = sorted(found)
         images = pool.map(lambda name: np.asarray(Image.open(io.BytesIO(found[name]))), names)
         x = np.stack(list(images)).transpose(0, 3, 1, 2)

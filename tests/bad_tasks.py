@@ -54,7 +54,7 @@ def _learnt() -> nn.Module:
         optimizer = torch.optim.Adam(network.parameters(), 0.03)
         for _ in range(60):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(x), y).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(network(x), y))
             optimizer.step()
     return network.eval()
 
@@ -66,7 +66,7 @@ def model() -> nn.Module:
 
 def good(of: nn.Module | None = None, **changes: Any) -> Task:
     """A task that can be used, with changes."""
-    given = {
+    given: dict[str, Any] = {
         "model": of or model(),
         "example": samples(2, 0)[0],
         "train": Arrays(*samples(64, 1), batch_size=16),
@@ -132,7 +132,8 @@ def tied_weights() -> Task:
 def non_contiguous_weights() -> Task:
     network = model()
     head = network.get_submodule("head")
-    head.weight = nn.Parameter(head.weight.data.t().contiguous().t())  # type: ignore[union-attr]
+    assert isinstance(head, nn.Linear)
+    head.weight = nn.Parameter(head.weight.data.t().contiguous().t())
     return good(network)
 
 
@@ -157,7 +158,7 @@ def unknown_operator() -> Task:
 
 
 class TwoInputs(Small):
-    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x) * scale
 
 
@@ -166,7 +167,7 @@ def several_inputs() -> Task:
 
 
 class Silent(Small):
-    def forward(self, x: Tensor) -> None:
+    def forward(self, x: Tensor) -> None:  # type: ignore[override]
         super().forward(x)
 
 
@@ -225,7 +226,7 @@ def meta_weights() -> Task:
 
 def pruned_before() -> Task:
     network = model()
-    prune.l1_unstructured(network.get_submodule("conv"), "weight", 0.5)
+    prune.l1_unstructured(network.get_submodule("conv"), "weight", 0.5)  # type: ignore[no-untyped-call]
     return good(network)
 
 
@@ -269,7 +270,7 @@ def nan_in_data() -> Task:
 def nan_in_a_later_batch() -> Task:
     x, y = samples(64, 1)
     x[50] = torch.nan
-    return good(train=list(zip(x.split(16), y.split(16), strict=True)))
+    return good(train=list(zip(torch.split(x, 16), torch.split(y, 16), strict=True)))
 
 
 def class_missing() -> Task:
@@ -286,7 +287,7 @@ def label_outside() -> Task:
 def label_outside_later() -> Task:
     x, y = samples(64, 1)
     y[50] = -1
-    return good(train=list(zip(x.split(16), y.split(16), strict=True)))
+    return good(train=list(zip(torch.split(x, 16), torch.split(y, 16), strict=True)))
 
 
 def trained_on_validation() -> Task:

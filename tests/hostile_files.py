@@ -78,7 +78,7 @@ def external(location: str, **entries: str) -> Maker:
 
     def make(folder: Path) -> Path:
         _decoys(folder)
-        weight = TensorProto(name="w", data_type=1, dims=[1, 4], data_location=1)
+        weight = TensorProto(name="w", data_type=1, dims=[1, 4], data_location=TensorProto.EXTERNAL)
         for key, value in {"location": location.format(folder=folder), **entries}.items():
             weight.external_data.add(key=key, value=value)
         return _saved(folder, _graph([helper.make_node("Add", ["x", "w"], ["y"])], (weight,)))

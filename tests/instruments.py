@@ -198,7 +198,7 @@ def small_task(samples: int = 120) -> Task:
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(x), y))
         optimizer.step()
     splits = (Arrays(x + 1e-3 * k * torch.randn_like(x), y, batch_size=20) for k in range(3))
     train, validation, test = splits  # the same decisions, but not the same samples

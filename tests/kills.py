@@ -47,7 +47,7 @@ SECONDS = 300.0  # for a fit; one that takes longer hangs
 
 def main() -> int:
     """Run the kills and the pairs that the command line asks for; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=50, help="kills")
     parser.add_argument("--within", type=float, help="seconds from a fit's start; all of it")
     parser.add_argument("--pairs", type=int, default=10, help="of fits in one folder")
@@ -90,10 +90,10 @@ class Tally:
     def printed(self, asked: dict[str, Any]) -> int:
         """Print all; the exit code."""
         columns = ("kills", "opens", "resumed", "overwritten")
-        rows = [(name, *(self.states[name][one] for one in columns)) for name in self.states]
-        rows.append(("all", *(sum(row[k] for row in rows) for k in range(1, 5))))
+        rows = [(name, [found[one] for one in columns]) for name, found in self.states.items()]
+        rows.append(("all", [sum(numbers[k] for _, numbers in rows) for k in range(len(columns))]))
         print(f"{'the kill left':32}" + "".join(f"{one:>13}" for one in columns))
-        for name, *numbers in rows:
+        for name, numbers in rows:
             print(f"{name:32}" + "".join(f"{one:13}" for one in numbers))
         print(f"two fits at once: {dict(self.pairs)}")
         for line in self.wrong:
@@ -207,7 +207,7 @@ def _prepare() -> tuple[bytes, float]:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # OpenMP's threads don't come along when a process forks
     patch = pytest.MonkeyPatch()
-    cutting.CUTS = (0.5,)
+    patch.setattr(cutting, "CUTS", (0.5,))
     only(patch, Direct)
     told = Told(lambda _: 1.0).instruments()
     patch.setattr("penjing.search.options.Instruments", lambda: told)

@@ -18,7 +18,7 @@ def pairwise(values: Tensor, weights: Tensor) -> Tensor:
     products = values.int() * weights.int()
     if products.shape[-1] % 2:
         products = torch.nn.functional.pad(products, (0, 1))
-    pairs = products.unflatten(-1, (-1, 2)).sum(-1)
+    pairs = torch.unflatten(products, -1, (-1, 2)).sum(-1)
     return pairs.clamp(-(2**15), 2**15 - 1).sum(-1)
 
 
@@ -36,5 +36,5 @@ def layer_task(model: nn.Module, shape: tuple[int, ...], signed: bool = False) -
                 module.weight.copy_(0.9 + 0.2 * torch.rand(module.weight.shape, generator=draw))
                 module.weight[::2].neg_()
     x = torch.rand(64, *shape, generator=draw) - (0.5 if signed else 0.0)
-    batches = [(part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(16)]
+    batches = [(part, torch.zeros(len(part), dtype=torch.long)) for part in torch.split(x, 16)]
     return Task(model.eval(), x[:2], batches, batches)

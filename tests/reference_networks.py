@@ -146,7 +146,7 @@ class DenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for block, layers in enumerate(self.blocks):
-            for layer in layers:  # type: ignore[union-attr]
+            for layer in layers.children():
                 x = torch.cat([x, layer(x)], 1)
             if block < len(self.transitions):
                 x = self.transitions[block](x)
@@ -289,8 +289,8 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.3, 0.3)
-                module.running_mean.uniform_(-0.3, 0.3)
-                module.running_var.uniform_(0.5, 1.5)
+                module.get_buffer("running_mean").uniform_(-0.3, 0.3)
+                module.get_buffer("running_var").uniform_(0.5, 1.5)
     return model, torch.randn(4, 3, side, side)
 
 
@@ -301,5 +301,5 @@ def self_taught(name: str = "plain_cnn") -> Task:
     with torch.no_grad():
         labels = model(inputs).argmax(1)
     data = Arrays(inputs, labels, batch_size=16)
-    train, test, validation = (data.subset(part) for part in torch.arange(192).split(64))
+    train, test, validation = (data.subset(part) for part in torch.split(torch.arange(192), 64))
     return Task(model, x[:2], train, test, validation)

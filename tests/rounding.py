@@ -13,7 +13,8 @@ def task_of(name: str) -> Task:
     torch.manual_seed(0)
     model, x = build(name)
     inputs = torch.randn(64, *x.shape[1:])
-    batches = list(zip(inputs.split(16), (torch.arange(64) % 4).split(16), strict=True))
+    targets = torch.arange(64) % 4
+    batches = list(zip(torch.split(inputs, 16), torch.split(targets, 16), strict=True))
     return Task(model.eval(), x[:2], batches, batches)
 
 

@@ -44,7 +44,7 @@ class Token(nn.Module):
         super().__init__()
         self.patch, self.norm = nn.Conv2d(3, 12, 4, 4), nn.LayerNorm(12)
         self.token = nn.Parameter(torch.randn(1, 1, 12))
-        nn.init.normal_(self.patch.bias)
+        nn.init.normal_(self.patch.get_parameter("bias"))
         self.first, self.last = nn.Linear(12, 12), nn.Linear(12, 5)
 
     def forward(self, x: Tensor) -> Tensor:

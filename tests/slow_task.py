@@ -44,7 +44,7 @@ def task() -> Task:
     for _ in range(4):
         for x, y in train:
             optimizer.zero_grad()
-            cross_entropy(model(x), y).backward()
+            torch.autograd.backward(cross_entropy(model(x), y))
             optimizer.step()
     held_out = Arrays(*samples(1000, 2))
     return Task(model, samples(2, 3)[0], Slow(train, 0.02), held_out, held_out, name="slow")

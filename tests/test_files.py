@@ -36,8 +36,12 @@ def test_a_rename_is_followed_by_a_flush_of_its_folder(
     def fsync(handle: int) -> None:
         done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
 
+    def replace(*args: Any) -> None:
+        done.append("rename")
+        replaced(*args)
+
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", lambda *args: (done.append("rename"), replaced(*args)))
+    monkeypatch.setattr(os, "replace", replace)
     write_atomically(tmp_path / "a", b"1")
     assert done == ["file", "rename", "folder"]
 

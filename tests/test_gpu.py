@@ -63,6 +63,7 @@ def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
     task = self_taught()
     proof = export(task, name, tmp_path, find_target("gpu"), precision)
     assert proof.placement["gpu"] > proof.placement.get("cpu", 0)
+    assert proof.parity is not None
     assert proof.parity.same_decisions is not None
     assert proof.parity.same_decisions > 0.9
     path = tmp_path / "model.onnx"
@@ -82,6 +83,7 @@ def test_a_fit_for_the_gpu_measures_every_file_on_it(
     measured = [one for one in result.everything if one.measurement.latency is not None]
     assert {"original", "int8", "original in float16"} <= {one.title for one in measured}
     for one in measured:
+        assert one.artifact is not None
         runtime = find_runtime(one.runtime)
         units = {place.unit for place in runtime.placement(runtime.artifact(out / one.artifact))}
         assert "gpu" in units, one.title

@@ -84,12 +84,12 @@ def test_ternary_products(count: int, rows: tuple[int, int], kinds: str) -> None
     among = {"t": [-1, 0, 1], "b": [-1, 1]}
     for seed in range(3):
         a, w = (draw(seed + n, m, count, among=among[kinds[n]]) for n, m in enumerate(rows))
-        planes = [
+        of_a, of_w = (
             ternary_planes(x) if kind == "t" else bit_planes(x > 0, 1)
             for kind, x in zip(kinds, (a, w), strict=True)
-        ]
-        assert np.array_equal(ternary_matmul(*planes, count), a @ w.T)
-        dirty = [soiled(one, count) for one in planes]
+        )
+        assert np.array_equal(ternary_matmul(of_a, of_w, count), a @ w.T)
+        dirty = soiled(of_a, count), soiled(of_w, count)
         assert np.array_equal(ternary_matmul(*dirty, count), a @ w.T)
 
 
@@ -101,7 +101,7 @@ def test_products_of_any_two_widths(count: int, bits: tuple[int, int]) -> None:
         w = draw(seed + 9, n, count, among=list(range(2 ** bits[1])))
         planes = bit_planes(a, bits[0]), bit_planes(w, bits[1])
         assert np.array_equal(planes_matmul(*planes, count), a @ w.T)
-        dirty = [soiled(one, count) for one in planes]
+        dirty = soiled(planes[0], count), soiled(planes[1], count)
         assert np.array_equal(planes_matmul(*dirty, count), a @ w.T)
 
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from penjing.cli.app import app
-from penjing.contract import Artifact
+from penjing.contract import Artifact, Latency
 from penjing.device import job
 from penjing.device.address import Device
 from penjing.device.protocol import reply_in
@@ -115,9 +115,14 @@ def test_a_fit_for_a_device_is_timed_there(loopback: Loopback, tmp_path: Path) -
         "fit", "digits", "--target", device.address, "--epochs", "0.5", "--out", str(out),
         "--python", sys.executable, "--ssh-config", str(device.ssh_config),
     ]  # fmt: skip
-    jobs = []
+    jobs: list[tuple[Any, ...]] = []
+
+    def run_job(*given: Any) -> job.Done:
+        jobs.append(given)
+        return job.run_job(*given)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(there, "run_job", lambda *given: jobs.append(given) or job.run_job(*given))
+        patch.setattr(there, "run_job", run_job)
         patch.setattr("penjing.search.ways.installed", lambda: ["onnxruntime"])
         patch.setattr("penjing.search.strategies.cutting.CUTS", ())
         done = CliRunner().invoke(app, arguments)
@@ -227,19 +232,20 @@ def test_what_a_device_cannot_hold_at_once_is_timed_one_by_one() -> None:
             return Loaded("0", "original", None, None)  # type: ignore[arg-type]
 
     class Small(FileEvaluator):
-        def _times(self, files: Any, seconds: float) -> dict[str, Any]:
+        def _times(self, files: Any, seconds: float) -> dict[str, Latency]:
             names = [file.title for file in files[1:]]
             if len(names) > 1:
                 raise RemoteFileError("the device: its memory has run out", "all together")
             if "c" in names:
                 raise RemoteFileError("the device: c: can't load it", "c")
-            return {file.key: seconds for file in files[1:]}
+            return {file.key: Latency(seconds, seconds, 1, 1, 1, 1) for file in files[1:]}
 
     trials = {title: trial(title) for title in "abc"}
     evaluator = object.__new__(Small)
     evaluator.files = Unread(Path(), None)  # type: ignore[arg-type]
     sitting = evaluator.time(list(trials.values()), 6.0)
-    assert sitting.times == {trials["a"].key: 2.0, trials["b"].key: 2.0}
+    seconds = {key: latency.latency_ms for key, latency in sitting.times.items()}
+    assert seconds == {trials["a"].key: 2.0, trials["b"].key: 2.0}
     assert sitting.refused == {trials["c"].key: "the device: c: can't load it"}
 
 

@@ -120,6 +120,8 @@ class Clock:
 class Takes:
     """A session that takes a known time, give or take a tenth, and now and then three times it."""
 
+    inputs = ()
+
     def __init__(self, clock: Clock, seconds: float, seed: int) -> None:
         self.clock, self.seconds, self.draw = clock, seconds, np.random.default_rng(seed)
 
@@ -168,6 +170,8 @@ def test_comparing_comes_to_an_end_on_a_disturbed_machine(monkeypatch: pytest.Mo
 
 
 class Constant:
+    inputs = ()
+
     def __init__(self, value: float) -> None:
         self.value = value
 
@@ -188,7 +192,7 @@ def test_a_metric_must_give_one_score_per_sample() -> None:
     with pytest.raises(InputError, match=r"'mean' gave shape \(\) for 4 samples.*shape \(4,\)"):
         scores.score(Constant(0), batches, Metric("mean", lambda outputs, _: outputs.mean()))
     with pytest.raises(InputError, match="'bad' raised ZeroDivisionError"):
-        scores.score(Constant(0), batches, Metric("bad", lambda *_: 1 / 0))
+        scores.score(Constant(0), batches, Metric("bad", lambda *_: np.ones(1 // 0)))
     nan = scores.score(Constant(math.nan), batches, ACCURACY)
     assert nan.tolist() == [0.0] * 4
 

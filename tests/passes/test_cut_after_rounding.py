@@ -90,7 +90,8 @@ def test_cut_after_rounding_equals_masked_after_rounding(name: str, way: str) ->
     assert not find_axes(network).trace.unknown
     keep = _kept(network, _exact(network))
     assert len(keep) > 1
-    x = task.test.x  # type: ignore[union-attr]
+    assert isinstance(task.test, Arrays)
+    x = task.test.x
     cut, masked = _shrunk(network, keep), mask(network, keep)
     assert _apart(cut, masked, x) < 1e-8
     assert _apart(cut, network, x) > 1e-4
@@ -112,7 +113,8 @@ def test_rounding_takes_no_axis_away(name: str) -> None:
 @pytest.mark.parametrize("name", ["plain_cnn", "mobilenet_v2", "vit_by_hand"])
 def test_codes_of_few_bits_shrink_and_the_plan_says_what_changes(name: str, way: str) -> None:
     network, task = _rounded(name, FEW_BITS[way])
-    x = task.test.x  # type: ignore[union-attr]
+    assert isinstance(task.test, Arrays)
+    x = task.test.x
     exact = _exact(network)
     if exact:
         keep = _kept(network, exact)

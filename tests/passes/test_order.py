@@ -123,7 +123,7 @@ def test_what_has_nothing_to_do_by_its_place_has_an_empty_plan_there(
         short = Tune(TuneOptions(epochs=1, device="cpu"), recalibration_samples=0)
         network = (short if isinstance(step, Tune) else step)(network, task)
     plan = recipe[place].plan(network, task)
-    assert plan.edits == plan.parts == ()
+    assert (plan.edits, plan.parts) == ((), ())
     assert plan.left_alone[0].what == "the network"
     assert line.endswith(plan.left_alone[0].why)
 
@@ -149,7 +149,7 @@ def test_every_condition_has_a_say() -> None:
 
 def test_what_a_pass_requires_and_provides_is_data() -> None:
     for kind in PASSES.values():
-        step = kind(uniform=4) if kind is MixedPrecision else kind()  # type: ignore[call-arg]
+        step = kind(uniform=4) if kind is MixedPrecision else kind()
         assert isinstance(step.requires, frozenset)
         assert isinstance(step.provides, frozenset)
         assert step.requires | step.provides <= set(Condition)
@@ -216,7 +216,8 @@ def test_what_rounds_no_values_needs_no_data() -> None:
 
 def test_looking_at_the_task_leaves_the_random_state() -> None:
     task, network = _task()
-    held = TensorDataset(task.train.x, task.train.y)  # type: ignore[union-attr]
+    assert isinstance(task.train, Arrays)
+    held = TensorDataset(task.train.x, task.train.y)
     loader = DataLoader(held, 4, shuffle=True)
     before = torch.get_rng_state()
     Tune().plan(network, dataclasses.replace(task, train=loader))

@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ X, Y = torch.arange(64.0).reshape(16, 4) % 7, torch.arange(16) % 3
 def _task(**changes: Any) -> Task:
     torch.manual_seed(0)
     data = Arrays(X, Y, batch_size=4)
-    values = {"model": nn.Linear(4, 3), "example": X[:2], "name": "small"}
+    values: dict[str, Any] = {"model": nn.Linear(4, 3), "example": X[:2], "name": "small"}
     return Task(**values | {"train": data, "validation": data, "test": data} | changes)
 
 
@@ -280,7 +281,7 @@ def test_a_full_disk_at_any_point_is_one_line_and_resume_goes_on(
         out = tmp_path / str(k)
         options = _start(out, start)
         with _disk(k, full, once, ("open", "mkdir", "replace")):
-            error = _error(lambda out=out, options=options: _fit(out, **options))
+            error = _error(partial(_fit, out, **options))
         if error:  # else only what needs no space was left to do
             failed += 1
             assert re.fullmatch(r".* can't be .*: No space left on device; .*", error)

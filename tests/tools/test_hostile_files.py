@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from penjing.contract import Json
 from penjing.errors import InputError, PenjingError, UnsafeError
 from penjing.files import sha256
 from penjing.runtimes.onnx.runtime import OnnxRuntime
@@ -93,8 +95,8 @@ def test_a_process_that_dies_is_told_by_its_signal(
         "import os; input(); print('{\"ready\": true}', flush=True); os.abort()",
     ]
     quarantine.close()
-    start = quarantine.subprocess.Popen
-    monkeypatch.setattr(quarantine.subprocess, "Popen", lambda _, **rest: start(dies, **rest))
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **rest: start(dies, **rest))
     with pytest.raises(UnsafeError, match=r"made\.onnx: the runtime died on it \(signal 6\); ref"):
         open_file(path)
     monkeypatch.undo()
@@ -132,7 +134,9 @@ def test_only_files_of_others_are_tried(folder: Path, monkeypatch: pytest.Monkey
     (folder / "export.json").write_text(json.dumps(record))
     open_file(path)
     assert not tried
-    for other in (record | {"sha256": "0" * 64}, record | {"file": "other.onnx"}, [], {"file": 7}):
+    changed = record | {"sha256": "0" * 64}, record | {"file": "other.onnx"}
+    others: tuple[Json, ...] = (*changed, [], {"file": 7})
+    for other in others:
         (folder / "export.json").write_text(json.dumps(other))
         open_file(path)
     (folder / "export.json").unlink()
@@ -174,7 +178,9 @@ def test_a_record_is_read_as_what_anybody_may_have_written(record: bytes, folder
 def test_a_scan_counts_what_is_in_every_corner() -> None:
     """Tensors of sparse ones, of attributes and of functions; and what is no protobuf."""
     tensor = numpy_helper.from_array(np.ones(2, np.float32), "w")
-    outside = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=1)
+    outside = onnx.TensorProto(
+        name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL
+    )
     outside.external_data.add(key="location", value="elsewhere")
 
     def model(held: onnx.TensorProto) -> list[onnx.ModelProto]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from penjing.errors import InputError
@@ -40,9 +41,10 @@ def _changed(task: Task, **changes: Any) -> Task:
 
 def test_tuning_never_ends_worse_than_it_began() -> None:
     task, network = _task()
+    assert isinstance(task.test, Arrays)
     with torch.no_grad():
-        answers = network(task.test.x).argmax(1)  # type: ignore[union-attr]
-    right = Arrays(task.test.x, answers, batch_size=8)  # type: ignore[union-attr]
+        answers = network(task.test.x).argmax(1)
+    right = Arrays(task.test.x, answers, batch_size=8)
     task = _changed(task, validation=right)
     wild = TuneOptions(epochs=2, lr=0.05, distill=0.0)
     assert validate(network, task) == 1.0
@@ -56,7 +58,8 @@ def test_a_pruned_network_comes_nearer_to_its_teacher() -> None:
     tuned = Tune(TuneOptions(epochs=8, lr=0.01, distill=1.0), 16)(
         pruned, _changed(task, validation=None)
     )
-    x = task.test.x  # type: ignore[union-attr]
+    assert isinstance(task.test, Arrays)
+    x = task.test.x
     with torch.no_grad():
         before, after = (soft_loss(one(x), network(x), 4.0) for one in (pruned, tuned))
     assert after < before / 2
@@ -211,7 +214,7 @@ def _end_the_group() -> None:
 
 
 def test_two_processes_share_the_batches_and_end_alike(tmp_path: Path) -> None:
-    multiprocessing.spawn(_work, (str(tmp_path),), nprocs=2)
+    spawn(_work, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     (one_steps, before, one), (two_steps, _, two) = (
         torch.load(tmp_path / f"{number}.pt") for number in range(2)
     )
@@ -222,7 +225,7 @@ def test_two_processes_share_the_batches_and_end_alike(tmp_path: Path) -> None:
 
 def test_two_processes_step_by_the_mean_gradient(tmp_path: Path) -> None:
     """One batch of 2 x n samples equals two batches of n on two processes."""
-    multiprocessing.spawn(_work_linear, (str(tmp_path),), nprocs=2)
+    spawn(_work_linear, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     x, y = torch.arange(12.0).view(4, 3) / 12, torch.tensor([0, 1, 1, 0])
     alone = _linear_trained([(x, y)])
     together = torch.load(tmp_path / "0.pt")

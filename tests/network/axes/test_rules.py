@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -30,6 +30,11 @@ class Net(nn.Module):
             else:
                 self.register_buffer(name, part)
         self.body = forward
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A part: a layer or a tensor, as the case has it."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.body(self, *inputs)
@@ -239,12 +244,12 @@ def _added_by_index(self: Net, x: Tensor) -> Tensor:
     return self.head(torch.zeros_like(x).index_add(1, self.where, x)).mean(1)
 
 
-def _linear(*sizes: int) -> dict[str, nn.Linear]:
-    return {name: nn.Linear(*sizes) for name in ("q", "k", "v")}
+def _linear(c_in: int, c_out: int) -> dict[str, nn.Linear]:
+    return {name: nn.Linear(c_in, c_out) for name in ("q", "k", "v")}
 
 
-def _conv(*sizes: int, **options: Any) -> nn.Conv2d:
-    return nn.Conv2d(*sizes, 3, padding=1, **options)
+def _conv(c_in: int, c_out: int, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, padding=1, groups=groups)
 
 
 def _tied_head() -> nn.Module:

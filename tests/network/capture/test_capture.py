@@ -129,6 +129,8 @@ def test_what_cannot_be_captured_is_said_in_one_line() -> None:
 class _OddNames(nn.Module):
     """Layers and tensors with names that a Network uses itself, and a mask of infinities."""
 
+    example: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.tensor = nn.Linear(4, 6)

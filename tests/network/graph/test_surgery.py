@@ -134,8 +134,9 @@ def test_a_bias_gets_its_weights_neighbours_name_unless_that_is_taken(network: N
     hidden = torch.relu(X @ network.tensor("0.weight").T + 1)
     torch.testing.assert_close(network(X), last_of(network, hidden))
     add_bias(network, last, "2.weight", torch.zeros(2))
-    assert Layer(last).bias is not None
-    assert Layer(last).bias.target == "2.weight_bias"
+    bias = Layer(last).bias
+    assert bias is not None
+    assert bias.target == "2.weight_bias"
 
 
 def test_a_free_name_is_no_tensors(network: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -87,7 +88,7 @@ class Pooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        pool = {
+        pools: dict[str, Callable[[], Tensor]] = {
             "average": lambda: functional.avg_pool2d(x, 2),
             "average, strides": lambda: functional.avg_pool2d(x, (3, 2), (1, 2), (1, 0)),
             "adaptive": lambda: functional.adaptive_avg_pool2d(x, (4, 2)),
@@ -99,8 +100,8 @@ class Pooling(nn.Module):
             "maximum of any sign": lambda: functional.max_pool2d(x, 3, 2, 1),
             "one more": lambda: functional.max_pool2d(x[..., 3:].relu(), 2, 2, 1, ceil_mode=True),
             "not padded": lambda: functional.max_pool2d(functional.relu(x), 2),
-        }[self.kind]
-        return self.last(pool())
+        }
+        return self.last(pools[self.kind]())
 
 
 def _pooling(kind: str) -> tuple[Network, Tensor]:

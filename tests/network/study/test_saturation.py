@@ -17,7 +17,7 @@ from penjing.arith.quantizer import quantized, weight_scales
 from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit, trimmed
 from penjing.measure.parity import departs, parity
 from penjing.network import Network, capture
-from penjing.network.edits.fake_quantize import weight_qparams
+from penjing.network.graph.qparams import weight_qparams
 from penjing.network.study.saturation import fix_overflow, saturating, without_overflow
 from penjing.passes import CorrectBias, Gptq, MixedPrecision, Quantize, Reconstruct, Ternarize
 from penjing.processor import Processor
@@ -260,8 +260,9 @@ def _of_one_layer(kind: str, codes: Any) -> onnx.ModelProto:
     operator = kind if kind in ("Gemm", "MatMul") else "Conv"
     if kind == "depthwise":
         codes = codes[:, :1]
-    options = {"group": {"in groups": 2, "depthwise": 4}.get(kind, 1)} if operator == "Conv" else {}
-    options |= {"transB": 1} if operator == "Gemm" else {}
+    options: dict[str, Any] = {"transB": 1} if operator == "Gemm" else {}
+    if operator == "Conv":
+        options["group"] = {"in groups": 2, "depthwise": 4}.get(kind, 1)
     make, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
     weights = onnx.numpy_helper.from_array(codes, "w")
     scales = [onnx.numpy_helper.from_array(np.array(0.1, np.float32), name) for name in ("s", "t")]
@@ -301,4 +302,4 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.grouped(torch.relu(self.first(x))))
         x = torch.relu(self.pointwise(torch.relu(self.depthwise(x))))
-        return self.linear(x.flatten(1))  # type: ignore[no-any-return]
+        return self.linear(x.flatten(1))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from penjing.arith.binary import BINARIZE, SIGN, binarize, sign
 from penjing.contract import Plan
@@ -65,8 +65,8 @@ def task_of(model: nn.Module, *shape: int) -> Task:
         if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.normal_(one.weight)  # of both signs
             nn.init.normal_(one.bias)
-            nn.init.normal_(one.running_mean)
-            nn.init.uniform_(one.running_var, 0.5, 4.0)
+            nn.init.normal_(one.get_buffer("running_mean"))
+            nn.init.uniform_(one.get_buffer("running_var"), 0.5, 4.0)
     batches = [(torch.randn(16, *shape), torch.arange(16) % 5) for _ in range(2)]
     return Task(model.eval(), batches[0][0][:2], batches, batches)
 
@@ -87,7 +87,7 @@ def test_signs_and_their_gradient_by_hand() -> None:
     x = torch.tensor([-1.5, -0.75, -0.0, 0.0, 0.25, 1.0], requires_grad=True)
     found = sign(x)
     assert found.tolist() == [-1, -1, 1, 1, 1, 1]
-    found.backward(torch.full((6,), 2.0))
+    torch.autograd.backward(found, torch.full((6,), 2.0))
     assert x.grad is not None
     assert x.grad.tolist() == [0, 1, 4, 4, 3, 0]  # 2 (2 - 2 |x|)
 
@@ -97,7 +97,7 @@ def test_binary_weights_and_their_gradients_by_hand() -> None:
     scale = torch.tensor([3.0, 0.5], requires_grad=True)
     found = binarize(weight, scale)
     assert found.tolist() == [[3, -3], [0.5, 0.5]]
-    found.backward(torch.tensor([[1.0, 10.0], [2.0, 4.0]]))
+    torch.autograd.backward(found, torch.tensor([[1.0, 10.0], [2.0, 4.0]]))
     assert weight.grad is not None
     assert scale.grad is not None
     assert weight.grad.tolist() == [[3, 0], [1, 2]]
@@ -192,8 +192,13 @@ def test_shortcuts_add_what_was_read_before_the_sign(cnn: tuple[Network, Task]) 
     assert plan.edits[0]["shortcuts"] == ["conv2d_1", "conv2d_2"]
     binary = carry_out(network, plan)
     by_name = {str(node.meta.get("layer")): node for node in binary.calls()}
-    read = {node.meta["layer"]: node.args[0].args[0] for node in binary.calls()
-            if node.target in LAYERS and node.args[0].target is SIGN}  # type: ignore[union-attr]  # fmt: skip
+    read = {
+        node.meta["layer"]: source.args[0]
+        for node in binary.calls()
+        if node.target in LAYERS
+        and isinstance(source := node.args[0], fx.Node)
+        and source.target is SIGN
+    }
     for layer, norm in (("conv2", "bn2"), ("conv3", "bn3")):
         end = by_name[norm]  # the last node of that name: the sum
         assert end.target is torch.ops.aten.add.Tensor

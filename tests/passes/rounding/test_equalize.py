@@ -70,9 +70,10 @@ def test_depthwise_layers_take_part_on_both_sides() -> None:
 
 def test_scale_worked_by_hand() -> None:
     """r1 = 8, r2 = 2: s = 2, and both become 4."""
-    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    first, last = nn.Linear(1, 1), nn.Linear(1, 1)
+    model = nn.Sequential(first, nn.ReLU(), last)
     with torch.no_grad():
-        model[0].weight.fill_(-8.0), model[0].bias.fill_(6.0), model[2].weight.fill_(2.0)
+        first.weight.fill_(-8.0), first.bias.fill_(6.0), last.weight.fill_(2.0)
     x = torch.randn(4, 1)
     equal = Equalize()(capture(model, x), task_of(model, x))
     assert equal.tensor("0.weight").item() == pytest.approx(-4.0)

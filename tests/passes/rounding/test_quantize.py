@@ -47,8 +47,8 @@ def task() -> Task:
     for norm in (model.bn1, model.bn2):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias)
-        nn.init.normal_(norm.running_mean)
-        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        nn.init.normal_(norm.get_buffer("running_mean"))
+        nn.init.uniform_(norm.get_buffer("running_var"), 0.5, 2.0)
     batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(4)]
     return Task(model.eval(), batches[0][0][:2], batches, batches)
 
@@ -240,8 +240,8 @@ def test_outputs_rounds_what_every_layer_gives() -> None:
     task = Task(Curved().eval(), batches[0][0][:2], batches, batches)
     network = capture(task.model, task.example)
 
-    def rounded(**options: bool) -> list[str]:
-        found = Quantize(samples=32, **options)(network, task)
+    def rounded(outputs: bool = False) -> list[str]:
+        found = Quantize(samples=32, outputs=outputs)(network, task)
         sources = {qparams.source.name for qparams in qparams_in(found)}
         layers = [node for node in found.calls() if node.target in LAYERS]
         return [str(node.meta["layer"]) for node in layers if node.name in sources]
@@ -338,9 +338,9 @@ def test_a_channel_of_next_to_no_weights_keeps_its_bias(share: float, scales: An
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)).eval()
     batches = [(torch.randn(16, 3, 5, 5), torch.arange(16) % 4) for _ in range(2)]
     with torch.no_grad():
-        for layer in (model[0], model[3]):
-            layer.weight[1] *= share
-            layer.bias[1] = 1.5
+        for layer in ("0", "3"):
+            model.get_parameter(f"{layer}.weight")[1] *= share
+            model.get_parameter(f"{layer}.bias")[1] = 1.5
     task = Task(model, batches[0][0][:2], batches, batches)
     network = capture(model, task.example)
     assert worst(Quantize(samples=32, scales=scales)(network, task), network, task) < 0.1

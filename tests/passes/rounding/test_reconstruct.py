@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
 from tests.rounding import error, task_of
 
-QUICK = {"steps": 40, "samples": 32, "batch": 8}
+QUICK: dict[str, Any] = {"steps": 40, "samples": 32, "batch": 8}
 
 
 @pytest.mark.parametrize("parts", ["blocks", "layers"])

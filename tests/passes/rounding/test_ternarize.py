@@ -48,8 +48,8 @@ def task() -> Task:
     for norm in (model.bn1, model.bn2, model.bn3):
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
-        nn.init.normal_(norm.running_mean)
-        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        nn.init.normal_(norm.get_buffer("running_mean"))
+        nn.init.uniform_(norm.get_buffer("running_var"), 0.5, 2.0)
     data = Arrays(torch.randn(64, 3, 8, 8), torch.arange(64) % 5, batch_size=32)
     return Task(model.eval(), torch.randn(2, 3, 8, 8), data, data)
 
@@ -65,8 +65,9 @@ def weights(network: Network) -> dict[str, Any]:
     for node in network.calls():
         if node.target is TERNARIZE:
             names = [str(one.target) for one in node.args[:3]]  # type: ignore[union-attr]
-            tensors = [network.tensor(name) for name in names]
-            found[names[0]] = ternarize(*tensors, float(node.args[3]))  # type: ignore[arg-type]
+            weight, positive, negative = (network.tensor(name) for name in names)
+            factor = float(node.args[3])  # type: ignore[arg-type]
+            found[names[0]] = ternarize(weight, positive, negative, factor)
     return found
 
 
@@ -86,7 +87,7 @@ def test_one_scale_is_trained_as_a_step_size() -> None:
     found = ternarize(weight, scale, scale, 0.7)
     assert found.tolist() == [[0, -2, 2, -2], [0, 0, 0, -3]]
     gradient = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
-    found.backward(gradient)
+    torch.autograd.backward(found, gradient)
     assert weight.grad is not None
     assert scale.grad is not None
     assert torch.equal(weight.grad, gradient)
@@ -99,7 +100,7 @@ def test_two_scales_have_the_gradients_of_ttq() -> None:
     negative = torch.tensor([0.5, 4.0], requires_grad=True)
     found = ternarize(weight, positive, negative, 0.7)
     assert found.tolist() == [[0, -0.5, 2, -0.5], [0, 0, 0, -4]]
-    found.backward(torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]))
+    torch.autograd.backward(found, torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]))
     assert weight.grad is not None
     assert positive.grad is not None
     assert negative.grad is not None
@@ -170,7 +171,7 @@ def test_integers_are_ternary_codes_and_int32_biases(network: Network, task: Tas
     tensors = dict(integers.named_buffers())
     for layer in ("conv2", "conv3", "fc1"):
         assert tensors[f"{layer}.weight"].dtype is torch.int8
-        assert tensors[f"{layer}.weight"].unique().tolist() == [-1, 0, 1]
+        assert torch.unique(tensors[f"{layer}.weight"]).tolist() == [-1, 0, 1]
         assert tensors[f"{layer}.bias"].dtype is torch.int32
 
 

@@ -115,7 +115,7 @@ def test_every_group_of_a_convolution_is_solved(dimensions: int, groups: int, no
         nn.Flatten(2), nn.Linear(16 if dimensions == 1 else 256, 1), nn.Flatten(),
     ).eval()  # fmt: skip
     with torch.no_grad():  # the second half of the channels that each group reads is the first
-        for tensor in (model[0].weight, model[0].bias):
+        for tensor in (model.get_parameter("0.weight"), model.get_parameter("0.bias")):
             by_group = tensor.view(groups, 16 // groups, *tensor.shape[1:])
             half = 8 // groups
             by_group[:, half:] = by_group[:, :half]

@@ -32,6 +32,7 @@ with quiet():
     from penjing.runtimes.ethosu import by_tflite as ethosu
     from penjing.runtimes.ethosu.by_tflite import EthosU
     from penjing.runtimes.tflite import file as tflite_file
+    from penjing.runtimes.tflite.session import LiteRtSession
 
 ACCELERATORS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
 
@@ -89,6 +90,7 @@ def test_what_runs_here_is_what_was_compiled(
     assert found.max_difference <= 2.5 * network.tensor("linear_scale").item()
     assert found.same_decisions is not None
     assert found.same_decisions > 0.95
+    assert isinstance(session, LiteRtSession)
     assert {one["dtype"] for one in (*session.file.takes, *session.file.gives)} == {np.int8}
     assert EthosU().weight_bytes(artifact) > 0
     assert runtime_of(artifact.path).name == "ethosu"
@@ -159,7 +161,7 @@ def test_fewer_weights_cost_less(artifact: Artifact, tmp_path: Path) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
         with torch.no_grad():
-            for one in (model[0].weight, model[2].weight):
+            for one in (model.get_parameter("0.weight"), model.get_parameter("2.weight")):
                 one.mul_(torch.rand_like(one) >= share)
         batches = [(torch.randn(16, 64), torch.arange(16) % 10)]
         task = Task(model.eval(), batches[0][0][:2], batches, batches)

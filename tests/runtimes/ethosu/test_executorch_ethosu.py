@@ -73,8 +73,11 @@ class Curved(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.one(x)
-        tables = nn.functional.hardswish, nn.functional.gelu, nn.functional.silu, torch.tanh
-        for layer, table in zip(self.some, (*tables, torch.sigmoid), strict=False):
+        tables: list[Callable[[Tensor], Tensor]] = [
+            nn.functional.hardswish, nn.functional.gelu, nn.functional.silu, torch.tanh,
+            torch.sigmoid,
+        ]  # fmt: skip
+        for layer, table in zip(self.some, tables, strict=False):
             x = layer(table(x))
         x = self.some[5](x) * self.some[6](x)
         return self.last(self.some[7](x) - self.some[8](x)).flatten(1)

@@ -21,6 +21,7 @@ from penjing.runtimes.onnx.runtime import OnnxRuntime
 class Grouped(nn.Module):
     """A linear layer whose weight is codes in groups, padded to whole ones."""
 
+    weight: Tensor
     kind: torch.dtype = torch.int8
 
     def __init__(
@@ -68,7 +69,9 @@ class Named(nn.Sequential):
         self.shift = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.shift
+        for layer in self:
+            x = layer(x)
+        return x + self.shift
 
 
 def network_of(*layers: nn.Module, inputs: tuple[int, ...]) -> Network:

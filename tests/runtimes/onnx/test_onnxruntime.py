@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from penjing.errors import InputError, UnsafeError
 from penjing.network import capture
@@ -147,7 +148,8 @@ def test_how_tensors_are_laid_out_in_memory_changes_no_file(
     model, x = kind().eval(), torch.randn(16, 3, 8, 8)
     data = [(x, torch.arange(16) % 5)]
     by_columns = model, x.to(memory_format=torch.channels_last)
-    both = copy.deepcopy(model).to(memory_format=torch.channels_last), by_columns[1]
+    turned = convert_conv2d_weight_memory_format(copy.deepcopy(model), torch.channels_last)
+    both = turned, by_columns[1]
     expanded = model, torch.zeros(1).expand(16, 3, 8, 8)
     found = []
     for number, (one, example) in enumerate(((model, x), by_columns, both, expanded)):

@@ -31,6 +31,7 @@ from penjing.quiet import quiet
 with quiet():
     from penjing.runtimes.tflite import file as tflite_file
     from penjing.runtimes.tflite.runtime import LiteRt
+    from penjing.runtimes.tflite.session import LiteRtSession
 
 Lowered = tuple[Network, Artifact, Task]
 
@@ -81,6 +82,7 @@ def test_fp32_gives_the_networks_numbers_for_any_batch(fp32: Lowered) -> None:
 def test_int8_goes_in_and_out_and_decides_as_the_network(int8: Lowered) -> None:
     network, artifact, task = int8
     session = LiteRt().load(artifact)
+    assert isinstance(session, LiteRtSession)
     assert {one["dtype"] for one in (*session.file.takes, *session.file.gives)} == {np.int8}
     found = parity(network, session, task.test)
     assert found.max_difference <= 2.5 * network.tensor("linear_scale").item()

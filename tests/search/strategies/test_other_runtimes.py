@@ -67,7 +67,7 @@ def _task() -> Task:
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(x), y))
         optimizer.step()
     data = Arrays(x, y, batch_size=20)
     train = data.subset(torch.arange(0, 120, 2))  # the rest judges; a test needs no more of it
@@ -196,7 +196,10 @@ def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
         assert one.status != "failed", one.reason
         assert one.measurement.latency is not None
         usual = result.find(one.title.removesuffix(" in float16"))
-        assert one.measurement.file_bytes < 0.6 * usual.measurement.file_bytes
+        mine, its = one.measurement.file_bytes, usual.measurement.file_bytes
+        assert mine is not None
+        assert its is not None
+        assert mine < 0.6 * its
         assert any(
             line.startswith(f"{one.title} against {usual.title}: ") for line in result.verdicts
         )
@@ -217,6 +220,7 @@ def test_a_fit_is_made_in_the_targets_first_runtime(
     assert not any("too little time to try" in line for line in result.notes)
     int8 = result.find("int8")
     assert int8.candidate.recipe[-1]["symmetric"]
+    assert int8.artifact is not None
     graph = onnx.load(tmp_path / "out" / int8.artifact).graph
     known = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     zeros = [known[one.input[2]] for one in graph.node if one.op_type == "QuantizeLinear"]

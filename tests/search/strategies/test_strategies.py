@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from penjing.contract import Array, Drop, Json, Latency, Measurement
 from penjing.errors import InputError
@@ -130,7 +131,7 @@ def played(
     ledger = Ledger.resumed(folder) or Ledger.begin(folder, result)
     schedule = Schedule(lambda: 0.0, math.inf, epochs=1)
     study = Study(this_machine(), ways, schedule, TuneOptions(), ledger, evaluator)
-    targets = [(np.zeros(1), np.arange(1000) % 10)]
+    targets = [(torch.zeros(1), torch.arange(1000) % 10)]
     run = Run(study, FitOptions(strategy=strategy), targets, lambda: None)
     run.run()
     yield run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from penjing.contract import Artifact
 from penjing.errors import BugError
 from penjing.network import Network, capture
 from penjing.network.graph.qparams import qparams_in
-from penjing.passes import PruneChannels, Quantize, Tune
+from penjing.passes import Pass, PruneChannels, Quantize, Tune
 from penjing.trials.evaluation.networks import Networks
 from penjing.trials.recipe import to_json
 from penjing.trials.result import Result
@@ -95,9 +96,9 @@ def test_a_network_is_begun_from_the_longest_part_that_is_there(
     for kind in (PruneChannels, Quantize, Tune):
         whole = kind.apply
 
-        def apply(self: object, *args: object, whole: object = whole, **more: object) -> Network:
+        def apply(self: Pass, *args: Any, whole: Callable[..., Network] = whole) -> Network:
             applied.append(type(self).__name__)
-            return whole(self, *args, **more)  # type: ignore[operator, no-any-return]
+            return whole(self, *args)
 
         monkeypatch.setattr(kind, "apply", apply)
     task = small_task()

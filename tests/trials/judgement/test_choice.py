@@ -81,6 +81,21 @@ def test_the_pareto_front_has_no_candidate_that_another_beats() -> None:
     assert front == ["original", "fast", "small"]
 
 
+def _latency(trial: Trial) -> Latency:
+    assert trial.latency is not None
+    return trial.latency
+
+
+def _drop(trial: Trial) -> Drop:
+    assert trial.drop is not None
+    return trial.drop
+
+
+def _bytes(trial: Trial) -> int:
+    assert trial.measurement.file_bytes is not None
+    return trial.measurement.file_bytes
+
+
 def _table(seed: int) -> Result:
     draw = random.Random(seed)
     max_drop = draw.choice([0.5, 1.0, 2.0])
@@ -129,7 +144,7 @@ def _eligible(trial: Trial, result: Result) -> bool:
     if trial.status != "kept" or m.drop is None or m.drop.bound > result.max_drop:
         return False
     if result.goal == "size":
-        return m.file_bytes < 1000
+        return _bytes(trial) < 1000
     return m.latency is not None and m.latency.ratio_high < 1 and not m.latency.disturbed
 
 
@@ -141,19 +156,18 @@ def _require_a_right_choice(result: Result, choosing: Choose = choose) -> None:
         assert best in able
     for rival in able:
         if result.goal == "size":
-            assert best.measurement.file_bytes <= rival.measurement.file_bytes
+            assert _bytes(best) <= _bytes(rival)
             continue
-        mine, theirs = best.latency, rival.latency
-        assert not theirs.ratio_high < mine.ratio_low
+        assert not _latency(rival).ratio_high < _latency(best).ratio_low
     if result.goal == "latency" and able:
-        fastest = min(able, key=lambda trial: trial.latency.ratio)
+        fastest = min(able, key=lambda trial: _latency(trial).ratio)
         assert best is fastest or _is_tie(best, fastest)
-        assert best.measurement.file_bytes <= fastest.measurement.file_bytes
+        assert _bytes(best) <= _bytes(fastest)
     _require_true(reason, result, best, able)
 
 
 def _is_tie(trial: Trial, other: Trial) -> bool:
-    a, b = trial.latency, other.latency
+    a, b = _latency(trial), _latency(other)
     return (
         a.ratio_low / b.ratio_high <= 1 <= a.ratio_high / b.ratio_low
         and b.ratio_low <= a.ratio <= b.ratio_high
@@ -162,7 +176,7 @@ def _is_tie(trial: Trial, other: Trial) -> bool:
 
 
 def _least_bytes(trials: Sequence[Trial]) -> int:
-    return min(trial.measurement.file_bytes for trial in trials)
+    return min(map(_bytes, trials))
 
 
 def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -> None:
@@ -172,22 +186,22 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
     if match := re.fullmatch(r"the (fastest|smallest) of (\d+) that keep the budget", reason):
         assert int(match[2]) == len(kept)
         if match[1] == "smallest":
-            assert best.measurement.file_bytes <= _least_bytes(kept)
+            assert _bytes(best) <= _least_bytes(kept)
         else:
             assert all(times and not times.disturbed for times in timed)
-            assert all(best.latency.ratio <= times.ratio for times in timed)
+            assert all(_latency(best).ratio <= _latency(trial).ratio for trial in kept)
     elif match := re.fullmatch(
         r"the fastest of (\d+) that keep the budget and gain time beyond doubt", reason
     ):
         assert int(match[1]) == len(able)
-        assert all(best.latency.ratio <= trial.latency.ratio for trial in able)
+        assert all(_latency(best).ratio <= _latency(trial).ratio for trial in able)
     elif match := re.fullmatch(
         r"the smallest of (\d+) whose latency can't be told from the fastest", reason
     ):
-        fastest = min(able, key=lambda trial: trial.latency.ratio)
+        fastest = min(able, key=lambda trial: _latency(trial).ratio)
         ties = [trial for trial in able if trial is fastest or _is_tie(trial, fastest)]
         assert int(match[1]) == len(ties)
-        assert best.measurement.file_bytes <= _least_bytes(ties)
+        assert _bytes(best) <= _least_bytes(ties)
     elif match := re.fullmatch(
         r"no candidate that keeps the budget is (faster|smaller) than the original"
         r"(?: beyond doubt; (\d+) of (\d+) were disturbed while they were timed)?",
@@ -207,13 +221,13 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
     ):
         assert not kept
         nearest = result.find(match[2])
-        drop = nearest.drop
+        drop = _drop(nearest)
         assert (match[3], match[4]) == (f"{drop.drop:.2f}", f"{drop.bound:.2f}")
         over = [trial for trial in result.trials if trial.status == "over budget"]
-        assert all(drop.bound <= trial.drop.bound for trial in over)
+        assert all(drop.bound <= _drop(trial).bound for trial in over)
         m = nearest.measurement
         by_data_alone = drop.drop <= result.max_drop < drop.bound and (
-            m.file_bytes < 1000
+            _bytes(nearest) < 1000
             if result.goal == "size"
             else m.latency and m.latency.ratio_high < 1 and not m.latency.disturbed
         )
@@ -236,9 +250,8 @@ def _require_true_verdict(line: str, result: Result) -> None:
     ):  # fmt: skip
         trial, rival = result.find(match[1]), result.find(match[2])
         faster, slower = _require_figures(match.groups()[4:8], trial, rival)
-        a, b = trial.measurement, rival.measurement
-        assert match[3] == f"{b.drop.drop - a.drop.drop:+.2f}"
-        assert match[9] == f"{a.file_bytes / b.file_bytes:.3f}"
+        assert match[3] == f"{_drop(rival).drop - _drop(trial).drop:+.2f}"
+        assert match[9] == f"{_bytes(trial) / _bytes(rival):.3f}"
         _require_true_conclusion(match[10], trial, rival, faster, slower)
     elif match := re.fullmatch(
         r"(.+), the fastest integer file that keeps the budget, takes " + FIGURES
@@ -255,9 +268,9 @@ def _require_true_verdict(line: str, result: Result) -> None:
         for file, integer in ((trial, True), (rival, False)):
             assert file in able
             same = [other for other in able if ("int8" in other.title) is integer]
-            least = min(other.latency.ratio for other in same)
-            assert file.latency.ratio == least
-        ratio = trial.latency.ratio / rival.latency.ratio
+            least = min(_latency(other).ratio for other in same)
+            assert _latency(file).ratio == least
+        ratio = _latency(trial).ratio / _latency(rival).ratio
         assert (match[7] == "pay") == (faster and ratio <= 0.9)
     else:
         match = re.fullmatch(r"(\w+): no verdict; (.+?): (.+)", line)
@@ -270,7 +283,7 @@ def _require_figures(
     told_figures: Sequence[str | None], trial: Trial, rival: Trial
 ) -> tuple[bool, bool]:
     """The figures are these two files'; whether the one is faster, or slower, beyond doubt."""
-    a, b = trial.latency, rival.latency
+    a, b = _latency(trial), _latency(rival)
     low, high = a.ratio_low / b.ratio_high, a.ratio_high / b.ratio_low
     wanted = (f"{a.ratio / b.ratio:.3f}", f"{low:.3f}", f"{high:.3f}")
     assert tuple(told_figures[:3]) == wanted
@@ -282,8 +295,8 @@ def _require_figures(
 def _require_true_conclusion(
     text: str, trial: Trial, rival: Trial, faster: bool, slower: bool
 ) -> None:
-    smaller = trial.measurement.file_bytes < rival.measurement.file_bytes
-    disturbed = trial.latency.disturbed or rival.latency.disturbed
+    smaller = _bytes(trial) < _bytes(rival)
+    disturbed = _latency(trial).disturbed or _latency(rival).disturbed
     kept = trial.status == "kept"
     if match := re.fullmatch(r"(faster|smaller|no gain), but (.+) is (.+) already", text):
         assert (match[2], match[3]) == (rival.title, rival.status)
@@ -314,7 +327,7 @@ def _require_true_conclusion(
 
 def _require_true_reason(text: str, trial: Trial, rival: Trial) -> None:
     """What is said of a file beside a rival quotes its own figures, and rightly."""
-    a, b = trial.latency, rival.latency
+    a, b = _latency(trial), _latency(rival)
     if a.disturbed:
         assert text == DISTURBED
         return
@@ -342,7 +355,7 @@ def test_what_is_chosen_may_be_and_every_sentence_is_true(start: int) -> None:
         timed = [trial for trial in result.everything if trial.latency]
         for trial in timed:
             for rival in timed:
-                text = told(trial.latency, rival.latency, rival.title)
+                text = told(_latency(trial), _latency(rival), rival.title)
                 _require_true_reason(text, trial, rival)
 
 
@@ -364,12 +377,12 @@ def _by_the_fastest_ones_interval(
     """A rule that looks right: whatever is faster than the original, and ties by the fastest one's
     own interval."""
     kept = [trial for trial in trials if trial.status == "kept" and trial.latency]
-    fast = [trial for trial in kept if trial.latency.verdict == "faster"]
+    fast = [trial for trial in kept if _latency(trial).verdict == "faster"]
     if not fast:
         return choose(baseline, trials, goal, max_drop)
-    limit = min(fast, key=lambda trial: trial.latency.ratio).latency.ratio_high
-    ties = [trial for trial in fast if trial.latency.ratio <= limit]
-    best = min(ties, key=lambda trial: trial.measurement.file_bytes)
+    limit = _latency(min(fast, key=lambda trial: _latency(trial).ratio)).ratio_high
+    ties = [trial for trial in fast if _latency(trial).ratio <= limit]
+    best = min(ties, key=_bytes)
     return best, f"the smallest of {len(ties)} whose latency can't be told from the fastest"
 
 

@@ -209,7 +209,7 @@ class _Fit:
         schedule = Schedule(lambda: 0.0, self.seconds)
         self.study = Study(
             all_targets()["x86-server"], Ways(Way(OnnxRuntime())), schedule, TuneOptions(),
-            self.ledger, self.evaluator,
+            self.ledger, self.evaluator,  # type: ignore[arg-type]  # no more is asked of it
         )  # fmt: skip
         self.rounding = Rounding(self.study)
 
