@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penjing.cli.main import main
+from penjing.cli.commands import main
 from tests.instruments import Direct, Told, only
 from tests.slow_task import task
 

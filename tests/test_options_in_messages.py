@@ -12,8 +12,8 @@ import pytest
 
 import penjing
 from penjing.cli.app import _flags
+from penjing.cli.commands import main
 from penjing.cli.fit import print_result
-from penjing.cli.main import main
 from penjing.contract import Measurement
 from penjing.errors import InputError
 from penjing.printable import OPTION, with_flags

@@ -14,7 +14,7 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from penjing.cli.app import app
-from penjing.cli.main import main
+from penjing.cli.commands import main
 from penjing.errors import InputError
 from penjing.printable import in_a_line, printable
 from penjing.report.terminal import Console

@@ -359,6 +359,7 @@ def test_a_lock_that_a_dead_process_left_holds_nothing(tmp_path: Path) -> None:
     assert _fit(tmp_path).finished
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # which JAX gives once another test has loaded it
 def test_a_process_that_was_forked_off_holds_no_lock(tmp_path: Path) -> None:
     handle = _lock(tmp_path / LOCK, tmp_path)
     assert handle is not None

@@ -1,5 +1,5 @@
 """The command line: reads arguments, calls the rest, prints."""
 
-from penjing.cli.main import main
+from penjing.cli.commands import main
 
 __all__ = ["main"]

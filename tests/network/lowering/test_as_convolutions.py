@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.network import Network, capture
-from penjing.network.lowering.as_convolutions import AVERAGES, Kind, write_as_convolutions
+from penjing.network.lowering.as_convolutions import AVERAGES, write_as_convolutions
+from penjing.network.lowering.form import Kind
 from penjing.passes.rounding.quantize import Quantize
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
