@@ -36,6 +36,7 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x_NCHW -> y_NKHW, with half the height and width where channels are added."""
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         if self.grown:
             x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, *[self.grown // 2] * 2))
@@ -43,6 +44,8 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
+    """Nine blocks in three stages of 16, 32 and 64 channels (He et al., 2015)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
@@ -52,6 +55,7 @@ class ResNet20(nn.Module):
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x_N3HW (32 x 32) -> y_NK, the logits of ten classes."""
         x = self.bn1(self.conv1(x)).relu()
         return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
 
@@ -88,6 +92,7 @@ def pixels(archive: Path) -> dict[str, np.ndarray]:
 
 
 def task() -> Task:
+    """The trained network and its data, from the folder that `PENJING_DATA` names."""
     folder = os.environ.get("PENJING_DATA")
     if not folder:
         raise InputError("PENJING_DATA isn't set: export PENJING_DATA=FOLDER with data/, models/")

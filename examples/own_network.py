@@ -13,6 +13,8 @@ from penjing.tasks.task import Task
 
 
 class PlainCnn(nn.Module):
+    """Two convolutions with pooling and two linear layers, for images of 32 x 32."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
@@ -21,6 +23,7 @@ class PlainCnn(nn.Module):
         self.fc2 = nn.Linear(128, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x_N3HW -> y_NK, the logits of ten patterns."""
         x = functional.max_pool2d(self.conv1(x).relu(), 2)
         x = functional.max_pool2d(self.conv2(x).relu(), 2)
         return self.fc2(self.fc1(x.view(-1, 32 * 8 * 8)).relu())
@@ -36,6 +39,7 @@ def samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def task() -> Task:
+    """Train for a few seconds; the model with its data, as `penjing fit` takes it."""
     train = Arrays(*samples(2000, seed=1), batch_size=64, shuffle=True)
     test = Arrays(*samples(1000, seed=2))
     torch.manual_seed(0)

@@ -106,15 +106,15 @@ def like(example: Any, samples: int) -> Any:
 
 
 def network_of(name: str, quantized: bool, **constraints: Any) -> tuple[Network, Any]:
-    """The captured network, int8 if wanted, as a runtime demands it, and 16 samples."""
+    """The captured network, int8 if wanted, as a runtime needs it, and 16 samples."""
     torch.manual_seed(0)
     make, example = NETWORKS[name]
     batches = [(like(example, 16), torch.arange(16) % 2) for _ in range(4)]
     task = Task(make().eval(), like(example, 2), batches, batches)
     network = capture(task.model, task.example)
-    return (Quantize(samples=64, **constraints)(network, task) if quantized else network), batches[
-        0
-    ][0]
+    if quantized:
+        network = Quantize(samples=64, **constraints)(network, task)
+    return network, batches[0][0]
 
 
 def made_once(runtime: Runtime, folder: Path) -> Maker:

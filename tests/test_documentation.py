@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import penjing
 
 SOURCE = Path(penjing.__file__).parent
+ROOT = Path(__file__).parents[1]
 WITH_EXAMPLES = [path for path in sorted(SOURCE.rglob("*.py")) if ">>> " in path.read_text()]
 
 
@@ -21,3 +24,29 @@ def test_examples_in_docstrings_run(path: Path) -> None:
     failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert tried
     assert not failed
+
+
+FILES = [path for path in ROOT.rglob("*.py") if not any(part[0] == "." for part in path.parts[1:])]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *FILES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_modules_that_are_named_are_there(page: Path) -> None:
+    if page.name in ("CHANGELOG.md", "results.md"):  # they speak of former days too
+        return
+    text = page.read_text()
+    named = re.findall(r"`([a-z_0-9/]+\.py)", text)
+    assert not [name for name in named if not any(f"/{name}" in str(path) for path in FILES)]
+    modules = re.findall(r"`(penjing(?:\.[a-z_0-9]+)+)", text)
+    assert not [name for name in modules if not _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    """Whether it is a module, or something in one."""
+    for end in range(len(parts := name.split(".")), 0, -1):
+        with contextlib.suppress(ImportError):
+            found: object = importlib.import_module(".".join(parts[:end]))
+            for part in parts[end:]:
+                found = getattr(found, part, None)
+            return found is not None
+    return False

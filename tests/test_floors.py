@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ FLOORS = {
     "__init__": 12, "__main__": 12,
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
+AT_THE_TOP = {"cli"}  # what a command does is tested for the whole house
 
 
 def _room(path: Path) -> str:
@@ -124,9 +126,39 @@ def test_no_file_imports_the_face_of_its_own_room(room: str) -> None:
         assert inside == imported, f"{path.name} imports {sorted(imported - inside)}"
 
 
+def test_no_imports_run_in_a_circle() -> None:
+    modules = {_module(path).removesuffix(".__init__"): path for path in FILES}
+
+    def file_of(name: str) -> str:
+        while name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph = {
+        module: {file_of(name) for name in _imports(path)} - {module}
+        for module, path in modules.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(FILES)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_no_file_outgrows_one_idea(path: Path) -> None:
+def test_no_file_and_no_function_outgrows_one_idea(path: Path) -> None:
+    """The docstring of a function apart; ruff counts arguments and branches."""
     assert len(path.read_text().splitlines()) <= 400
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            begin = node.body[0]
+            documented = ast.get_docstring(node) is not None
+            told = int(begin.end_lineno or 0) - begin.lineno + 1 if documented else 0
+            assert int(node.end_lineno or 0) - node.lineno + 1 - told <= 50, node.name
+
+
+def test_the_tests_have_the_rooms_of_the_package() -> None:
+    tests = Path(__file__).parent
+    rooms = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    assert all((SOURCE / room).is_dir() for room in rooms)
+    with_files = {path.relative_to(SOURCE).parts[0] for path in SOURCE.glob("*/*.py")}
+    assert with_files - {room.parts[0] for room in rooms if room.parts} <= AT_THE_TOP
 
 
 def test_the_public_face_is_sorted_complete_and_small() -> None:

@@ -147,7 +147,7 @@ def test_only_files_of_others_are_tried(folder: Path, monkeypatch: pytest.Monkey
 def test_no_module_beside_the_file_is_imported(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as an `onnxruntime.py` in the folder where penjing is called."""
+    """Such as an onnxruntime.py in the folder where penjing is called."""
     path = sound(folder)
     for name in ("onnxruntime", "json", "penjing"):
         (folder / f"{name}.py").write_text("import pathlib; pathlib.Path('canary').touch()")

@@ -42,8 +42,8 @@ def _all_commands(
 def as_flags(text: str) -> str:
     """The text with the command line's flag in place of each option that it names as Python does.
 
-    >>> as_flags("give another `out`, or `overwrite=True`")
-    'give another --out, or --overwrite'
+    >>> as_flags("give another `out`, or `target='cpu'`")
+    'give another --out, or --target cpu'
     """
     return with_flags(text, _flags())
 

@@ -27,6 +27,7 @@ def by_field(command: Callable[[Any], None]) -> Callable[..., None]:
     Typer reads a function's signature, so the command gets one of the fields' names, types and
     defaults.
 
+    >>> from dataclasses import dataclass
     >>> @dataclass
     ... class Greeting:
     ...     name: str

@@ -74,7 +74,7 @@ class Pass(ABC):
         return result
 
     def to_json(self) -> dict[str, Json]:
-        """The name and the options; `penjing.search.recipes.from_json` reads it back."""
+        """The name and the options; `penjing.trials.recipe.from_json` reads it back."""
         options = json.dumps(asdict(self))  # type: ignore[call-overload]
         return {"method": type(self).__name__, **json.loads(options)}
 

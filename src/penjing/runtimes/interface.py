@@ -15,21 +15,6 @@ from penjing.network.graph.qparams import value_qparams, weight_qparams
 from penjing.tasks.task import as_call, batch_dims, count
 
 
-class Flat(torch.nn.Module):
-    """The network with its inputs one by one and its outputs in a tuple, as exporters want it."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        self.spec = pytree.tree_structure(as_call(network.example))
-        self.train(False)
-
-    def forward(self, *leaves: Any) -> Any:
-        """All outputs as a flat tuple, of all inputs as flat arguments."""
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        return tuple(pytree.tree_leaves(self.network(*args, **kwargs)))
-
-
 def one_sample(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The example's call with its first sample alone."""
     call = as_call(example)

@@ -184,16 +184,29 @@ class _Training:
         options, batches = self.options, max(1, number_of_batches(self.task.train))
         steps = max(1, round(options.epochs * max(1, batches // data_parallel.size())))
         optimizer = _optimizer(self.student, options)
-        best, begin, share = _Best(), self.clock(), 0.0
+        best, begin = _Best(), self.clock()
         if self.task.validation is not None:
             best.see(self._score(), self.student)
             best.this_run = -math.inf  # the start is no reason to lose patience
+        for _ in self._epochs(optimizer, steps, begin):
+            if self.task.validation is not None:
+                best.see(self._score(), self.student)
+                if best.stale >= options.patience:
+                    break
+        if best.state:
+            self.student.load_state_dict(best.state)
+        data_parallel.share_buffers(self.student)
+        _require_finite(self.student)
+
+    def _epochs(self, optimizer: torch.optim.Optimizer, steps: int, begin: float) -> Iterator[None]:
+        """Train until steps or time are over, giving way after each pass over the data."""
+        share = 0.0
         while share < 1:
             self.student.train()
             before = self.step
             for inputs, targets in data_parallel.my_share(_without_single_ones(self.task.train)):
                 for group in optimizer.param_groups:
-                    group["lr"] = options.lr * one_cycle(share)
+                    group["lr"] = self.options.lr * one_cycle(share)
                 loss = self._step(inputs, targets, optimizer)
                 spent = (self.clock() - begin) / self.seconds if self.seconds else 0.0
                 share = data_parallel.agree(min(1.0, max(self.step / steps, spent)), self.device)
@@ -206,14 +219,7 @@ class _Training:
                     "the training data gave too few batches for "
                     f"{data_parallel.size()} process(es); give at least one batch each"
                 )
-            if self.task.validation is not None:
-                best.see(self._score(), self.student)
-                if best.stale >= options.patience:
-                    break
-        if best.state:
-            self.student.load_state_dict(best.state)
-        data_parallel.share_buffers(self.student)
-        _require_finite(self.student)
+            yield
 
     def _score(self) -> float:
         data_parallel.share_buffers(self.student)

@@ -179,7 +179,7 @@ class _Told:
         figures = _figures(0.5, drop, 300)
         return Trial(proposal.candidate, proposal.title, status, measurement=figures)
 
-    def time(self, trials: Sequence[Trial], seconds: float, once: bool = False) -> Sitting:
+    def time(self, trials: Sequence[Trial], seconds: float) -> Sitting:
         raise AssertionError("no figure is disturbed, so none is taken again")
 
     def compare(self, trial: Trial, rival: Trial) -> Latency:

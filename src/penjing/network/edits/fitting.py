@@ -73,19 +73,24 @@ def _sign_inputs(
         if len(shapes[node]) < 2:
             return f"{name!r} has no channels"
     for name, read in layers.items():
-        if name not in nodes or nodes[name].target not in LAYERS:
-            return f"there is no layer {name!r}"
-        data = Layer(nodes[name]).data
-        if nodes.get(read) not in (data, *data.args[:1]):
-            return f"layer {name!r} doesn't read {read!r}"
-        if shapes.get(nodes[read]) != shapes.get(data):
-            return f"layer {name!r} doesn't read {read!r}"
-        if nodes[read] not in shapes:
-            return f"{read!r} gives no tensor of real numbers"
+        if why := _not_read(nodes, name, read, shapes):
+            return why
     for name in shortcuts:
         if name not in layers or shapes[nodes[name]] != shapes[nodes[layers[name]]]:
             return f"layer {name!r} gives another shape than it reads"
     return ""
+
+
+def _not_read(nodes: Nodes, name: str, read: str, shapes: Mapping[fx.Node, Any]) -> str:
+    """Why `name` is no layer that reads the real numbers of `read`, itself or behind one node."""
+    if name not in nodes or nodes[name].target not in LAYERS:
+        return f"there is no layer {name!r}"
+    data = Layer(nodes[name]).data
+    if nodes.get(read) not in (data, *data.args[:1]):
+        return f"layer {name!r} doesn't read {read!r}"
+    if shapes.get(nodes[read]) != shapes.get(data):
+        return f"layer {name!r} doesn't read {read!r}"
+    return "" if nodes[read] in shapes else f"{read!r} gives no tensor of real numbers"
 
 
 def _give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:

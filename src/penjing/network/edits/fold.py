@@ -69,13 +69,11 @@ def _fold(network: Network, layer: Layer, norm: fx.Node) -> None:
     replace(norm, layer.node)
 
 
-def pool_means(network: Network) -> bool:
-    """Write a mean over the last two of four dimensions as an average pool, in place; whether there
-    was one.
+def pool_means(network: Network) -> None:
+    """Write a mean over the last two of four dimensions as an average pool, in place.
 
     The same numbers; runtimes have an integer kernel for the pool and none for the mean.
     """
-    pooled = False
     for node in list(network.graph.nodes):
         over = argument(node, "dim") if node.target is aten.mean.dim else None
         if sorted(int(axis) % 4 for axis in over or ()) != [2, 3]:
@@ -84,8 +82,6 @@ def pool_means(network: Network) -> bool:
         if not argument(node, "keepdim"):
             new = insert_before(node, aten.flatten.using_ints, new, 1)
         replace(node, new)
-        pooled = True
-    return pooled
 
 
 def split_silu(network: Network) -> None:

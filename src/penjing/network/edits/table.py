@@ -20,7 +20,7 @@ from penjing.network.edits.sub_integers import binarize, sign_inputs, ternarize
 from penjing.network.graph.network import Network
 from penjing.network.study.saturation import fix_overflow
 
-EDITS: dict[str, Callable[..., object]] = {
+EDITS: dict[str, Callable[..., None]] = {
     "shrink": shrink,
     "fold_batch_norm": fold_batch_norm,
     "pool_means": pool_means,

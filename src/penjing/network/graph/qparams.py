@@ -96,10 +96,8 @@ def own_bias(layer: fx.Node) -> fx.Node | None:
 
 
 def scales_of(rounded: Any) -> list[str]:
-    """The names of the scales that a value is multiplied by after rounding, none twice."""
-    return (
-        [str(node.target) for node in scale_nodes(rounded)] if isinstance(rounded, fx.Node) else []
-    )
+    """The names of `scale_nodes`."""
+    return [str(node.target) for node in scale_nodes(rounded)]
 
 
 def scale_names(network: Network) -> set[str]:
@@ -107,7 +105,8 @@ def scale_names(network: Network) -> set[str]:
     return {name for node in network.calls() for name in scales_of(node)}
 
 
-def scale_nodes(rounded: fx.Node) -> list[fx.Node]:
-    names = SCALES.get(rounded.target, ())
+def scale_nodes(rounded: Any) -> list[fx.Node]:
+    """The scales that a value is multiplied by after rounding, none twice; none of a number."""
+    names = SCALES.get(rounded.target, ()) if isinstance(rounded, fx.Node) else ()
     nodes = dict.fromkeys(argument(rounded, name) for name in names)
     return [node for node in nodes if isinstance(node, fx.Node) and node.op == "get_attr"]

@@ -18,7 +18,6 @@ import torch
 from torch import fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
-from penjing.network.edits.fold import pool_means
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.network import Network
 from penjing.network.graph.qparams import qparams_of
@@ -59,13 +58,10 @@ def write_as_convolutions(network: Network, kinds: Collection[Kind]) -> Network:
     The network itself, if it has nothing of that.
     """
     new = copy.deepcopy(network)
-    pooled = "pools" in kinds and pool_means(new)
-    if pooled:
-        new.compile_graph()
-    convolved = _convolve(new, kinds)
-    if convolved:
-        new.compile_graph()
-    return new if pooled or convolved else network
+    if not _convolve(new, kinds):
+        return network
+    new.compile_graph()
+    return new
 
 
 def _convolve(network: Network, kinds: Collection[Kind]) -> bool:

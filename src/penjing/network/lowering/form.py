@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 
-Kind = Literal["pools", "moves", "averages", "means", "maxima", "gates"]
-"""Means over height and width, which become pools first; slices with a stride and padded channels;
-average pools between two grids; adaptive ones among those that give 1 x 1; the padding of pools of
-maxima over values >= 0; hard sigmoids whose grid ends at 0 and 1."""
+Kind = Literal["moves", "averages", "means", "maxima", "gates"]
+"""Slices with a stride and padded channels; average pools between two grids; adaptive ones among
+those that give 1 x 1; the padding of pools of maxima over values >= 0; hard sigmoids whose grid
+ends at 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Form:
             changes no number.
         choices: whether what an operator chooses from values on several grids is rounded to one
             that reaches as far as all of theirs.
+        pools: whether means over height and width are written as pools.
         convolutions: operators of which kinds are written as convolutions, which give the same
             numbers.
     """
@@ -36,6 +37,7 @@ class Form:
     biases: bool = True
     joins: bool = True
     choices: bool = False
+    pools: bool = False
     convolutions: tuple[Kind, ...] = ()
 
     @property

@@ -148,7 +148,6 @@ def _by_sign(
     network: Network, layer: fx.Node, codes: fx.Node, names: list[str], dims: int
 ) -> fx.Node:
     """positive max(c, 0) + negative min(c, 0), which has no rounding."""
-
     scales = (network.tensor(name).detach().view(-1, *[1] * (dims - 1)) for name in names)
     positive, negative = (
         insert_tensor(network, layer, name, scale)

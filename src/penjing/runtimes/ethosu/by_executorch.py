@@ -27,8 +27,8 @@ from penjing.runtimes.executorch.session import ExecuTorchSession
 from penjing.runtimes.executorch.xnnpack import for_one_sample
 from penjing.runtimes.interface import one_sample
 
-KINDS: tuple[Kind, ...] = ("pools", "moves", "averages", "means", "maxima")
-FORM = Form(torch.int8, convolutions=KINDS)
+KINDS: tuple[Kind, ...] = ("moves", "averages", "means", "maxima")
+FORM = Form(torch.int8, pools=True, convolutions=KINDS)
 LAYER = "penjing_layer"
 """Under what a node's `custom` data, which ExecuTorch carries along, has the layer's name."""
 NOT_CODES = "what it reads or gives isn't rounded, or TOSA can't change the grid there"

@@ -44,10 +44,10 @@ def _program(network: Network) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
     written = for_xnnpack(lowered(network, FORM))
     args, kwargs = one_sample(network.example)
     exported = torch.export.export(written, args, kwargs)
-    told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
     edge = to_edge_transform_and_lower(
         exported, partitioner=[XnnpackPartitioner()], constant_methods={INTERFACE: told}
     )

@@ -15,7 +15,8 @@ from penjing.network.graph.layers import CONVOLUTIONS
 from penjing.network.lowering.form import UNSIGNED, Form
 from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet
-from penjing.runtimes.interface import Flat, input_names, structure_of
+from penjing.runtimes.flat import Flat
+from penjing.runtimes.interface import input_names, structure_of
 from penjing.runtimes.onnx.matmul_nbits import with_matmul_nbits
 from penjing.runtimes.onnx.trimming import trim
 from penjing.tasks.task import as_call, batch_dims

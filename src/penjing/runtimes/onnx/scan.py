@@ -7,7 +7,9 @@ so is one whose weights lie in other files, whatever their paths are, for loader
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penjing.errors import InputError, UnsafeError
 
@@ -27,6 +29,8 @@ PARTS: dict[str, dict[int, str]] = {
 """By kind of message, the numbers of the fields that hold others; from onnx.proto."""
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 """Fields of a tensor."""
+FIXED_SIZES = {1: 8, 5: 4}
+"""By wire type of a number whose size is given, its bytes."""
 
 
 @dataclass
@@ -58,28 +62,44 @@ def _walk(data: bytes, place: int, end: int, kind: str, depth: int, counts: _Cou
     if depth > MOST_DEPTH:
         raise UnsafeError(f"its parts are nested more than {MOST_DEPTH} deep; refused")
     _count(kind, counts)
-    parts = PARTS[kind]
-    while place < end:
+    for field in _fields(data, place, end):
         counts.fields += 1
+        if kind == TENSOR and _lies_elsewhere(field):
+            raise _elsewhere()
+        if field.part is not None and field.number in PARTS[kind]:
+            _walk(data, *field.part, PARTS[kind][field.number], depth + 1, counts)
+
+
+def _lies_elsewhere(field: _Field) -> bool:
+    """Whether a tensor's field says that its numbers are in another file."""
+    location = field.number == DATA_LOCATION and field.value != 0
+    return location or (field.number == EXTERNAL_DATA and field.part is not None)
+
+
+class _Field(NamedTuple):
+    """A field of a message: its number, and its value or where the part lies that it holds."""
+
+    number: int
+    value: int = 0
+    part: tuple[int, int] | None = None
+
+
+def _fields(data: bytes, place: int, end: int) -> Iterator[_Field]:
+    while place < end:
         key, place = _number(data, place)
-        field, wire = key >> 3, key & 7
+        number, wire = key >> 3, key & 7
         if wire == 0:
             value, place = _number(data, place)
-            if kind == TENSOR and field == DATA_LOCATION and value:
-                raise _elsewhere()
-        elif wire == 1:
-            place += 8
-        elif wire == 5:
-            place += 4
+            yield _Field(number, value)
         elif wire == 2:
             size, place = _number(data, place)
             if place + size > end:
                 raise ValueError("a part that is longer than the whole")
-            if kind == TENSOR and field == EXTERNAL_DATA:
-                raise _elsewhere()
-            if field in parts:
-                _walk(data, place, place + size, parts[field], depth + 1, counts)
+            yield _Field(number, part=(place, place + size))
             place += size
+        elif wire in FIXED_SIZES:
+            yield _Field(number)
+            place += FIXED_SIZES[wire]
         else:
             raise ValueError("a field of no known kind")
     if place != end:

@@ -22,8 +22,8 @@ from penjing.network.lowering.form import Form, Kind
 from penjing.network.lowering.integers import ROUNDING
 from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet_below
+from penjing.runtimes.flat import Flat
 from penjing.runtimes.interface import (
-    Flat,
     input_names,
     not_by_sample,
     not_in_eight_bits,
@@ -35,8 +35,8 @@ from penjing.runtimes.tflite import weights as tflite_weights
 from penjing.tasks.task import as_call, batch_dims
 
 aten = torch.ops.aten
-KINDS: tuple[Kind, ...] = ("pools", "moves", "averages", "maxima", "gates")
-FORM = Form(torch.int8, codes=False, choices=True, convolutions=KINDS)
+KINDS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
+FORM = Form(torch.int8, codes=False, choices=True, pools=True, convolutions=KINDS)
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
 KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 
@@ -56,17 +56,18 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
     if stands_against := problems(network):
         raise InputError(stands_against[0])
     args, kwargs = as_call(network.example)
+    rounded, real_values = _is_rounded(network), not _rounds_values(network)
     with network.evaluating():
         known = _known(network, network(*args, **kwargs))
         plain = lowered(network, FORM)
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
         layers = [node for node in plain.calls() if node.target in LAYERS]
-        content = _convert(Flat(plain), sample, _is_rounded(network))
+        content = _convert(Flat(plain), sample, rounded)
     model = tflite_file.read(content)
     _put_in_order(model)
     owners = _owners(model, layers, shapes(plain))
     _name(model, owners)
-    if _is_rounded(network) and not _rounds_values(network):
+    if rounded and real_values:
         _round_weights(model, network, owners)
     if floats == "float16":
         tflite_weights.halve(model)

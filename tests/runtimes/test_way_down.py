@@ -1,0 +1,61 @@
+"""The way down: `lower` hands a network from room to room, and through the lowering once a file."""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import penjing
+from penjing.network import Network
+from penjing.runtimes.contract import Runtime
+from penjing.runtimes.registry import ENTRIES, find_runtime
+from tests.runtime_networks import network_of
+
+SOURCE = f"{Path(penjing.__file__).parent}/"
+GRAPH, EDITS, LOWERING = "network/graph/", "network/edits/", "network/lowering/"
+TWO_FILES = {"executorch-ethosu"}  # one for the NPU, one of the same integers for here
+
+
+def _way(runtime: Runtime, network: Network, path: Path) -> list[str]:
+    """The files of penjing that a network is handed to, each function at its first call alone.
+
+    The graph's own room is left out: a network that is asked what it holds goes nowhere.
+    """
+    called: dict[tuple[str, str], None] = {}
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        file = code.co_filename.removeprefix(SOURCE)
+        inside = file != code.co_filename and not file.startswith(GRAPH)
+        inside = inside and event == "call" and not code.co_name.startswith("<")
+        if inside and any(isinstance(frame.f_locals.get(name), Network) for name in names):
+            called.setdefault((file, code.co_qualname))
+
+    sys.setprofile(look)
+    try:
+        runtime.lower(network, path)
+    finally:
+        sys.setprofile(None)
+    return [file for file, _ in groupby(file for file, _ in called)]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_network_goes_through_the_lowering_once(name: str, tmp_path: Path) -> None:
+    if absent := ENTRIES[name].absent:
+        pytest.skip(absent)
+    runtime = find_runtime(name)
+    network, _ = network_of("small", True, **runtime.constraints)
+    way = _way(runtime, network, tmp_path / f"model{runtime.ending}")
+    returns = len(way) - len(set(way))
+    print(f"{name}: {len(way)} files, {returns} returns: {' > '.join(way)}")
+    lowers = (file.startswith(LOWERING) for file in way if not file.startswith(EDITS))
+    assert [room for room, _ in groupby(lowers)].count(True) == 1
+    assert returns <= (3 if name in TWO_FILES else 2)
+    if name.startswith(("onnxruntime", "openvino")):
+        assert not returns
