@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network.graph.arguments import argument, read_by, set_argument
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.network import Network
 from penjing.network.graph.qparams import qparams_of, scale_nodes
 from penjing.network.graph.surgery import divert, insert_after, insert_before, replace
@@ -61,9 +61,8 @@ def fake_quantize(
         scale = f"{layer.weight_name}_scale"
         set_parameter(network, scale, _with_room_for_bias(network, layer, scales))
         set_argument(layer.node, "weight", _round(layer.weight, scale, 0, qparams))
-    for node in network.calls():
-        if node.target in LAYERS:
-            _round_bias(Layer(node))
+    for node in layers_of(network):
+        _round_bias(Layer(node))
 
 
 def give_bias(network: Network, layers: Sequence[str]) -> None:

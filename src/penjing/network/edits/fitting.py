@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from penjing.network.edits.scaling import RELU6, Reach, reaches
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import LAYERS, Layer, layers_of
 from penjing.network.graph.network import Network
 from penjing.network.graph.qparams import qparams_of
 from penjing.network.graph.shapes import values
@@ -141,7 +141,7 @@ nothing aren't here, nor is `shrink`, which looks for its axes itself."""
 def unknown_part(network: Network, parts: Iterable[Sequence[str]]) -> str:
     """Which of a plan's parts isn't in the network; empty if all are."""
     order = {node.name: place for place, node in enumerate(network.graph.nodes)}
-    layers = {node.name for node in network.calls() if node.target in LAYERS}
+    layers = {node.name for node in layers_of(network)}
     for part in parts:
         for name in part:
             if name not in (layers if len(part) == 1 else order):

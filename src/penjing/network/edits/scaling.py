@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network.graph.arguments import argument, read_by
-from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer, layers_of
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import shapes
 from penjing.network.graph.surgery import become
@@ -63,7 +63,7 @@ class Reach:
 def reaches(network: Network) -> dict[fx.Node, Reach | str]:
     """Of every layer, in order, where its channels reach; or why they can't be scaled."""
     known = shapes(network)
-    layers = [node for node in network.calls() if node.target in LAYERS]
+    layers = layers_of(network)
     return {node: _own_weight(node) or _reach(node, known) for node in layers}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from penjing.arith.binary import BINARIZE, SIGN
 from penjing.arith.ternary import TERNARIZE, ternary_codes, ternary_scales
 from penjing.network.graph.arguments import read_by, set_argument
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import shapes
 from penjing.network.graph.surgery import (
@@ -139,7 +139,7 @@ def _sign(
 def _learned_relu(network: Network, clamp: fx.Node, shape: tuple[int, ...]) -> fx.Node:
     """prelu(x - a) + b with a, b and the slope for each channel."""
     spatial = max(0, len(shape) - 2)
-    layers = [Layer(node) for node in network.calls() if node.target in LAYERS]
+    layers = [Layer(node) for node in layers_of(network)]
     if len(shape) == 3 and not any(layer.dimensions == 1 for layer in layers):
         spatial = 0  # tokens: channels come last
     channels = shape[1] if spatial else shape[-1]

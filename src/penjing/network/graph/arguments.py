@@ -41,6 +41,12 @@ def set_argument(node: fx.Node, name: str, value: Any) -> None:
         node.args = (*node.args, value)
 
 
+def place_of(node: fx.Node, name: str) -> int | str:
+    """Where a node gives an argument: in which place, or by its name."""
+    place = _signature(node)[name]
+    return place if place < len(node.args) else name
+
+
 def read_by(node: fx.Node) -> fx.Node:
     """The value that an operator works on: its first argument."""
     source = node.args[0]

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from penjing.network.graph.arguments import argument
+from penjing.network.graph.network import Network
 
 aten = torch.ops.aten
 DIMENSIONS: dict[Any, int] = {
@@ -23,6 +24,11 @@ TRANSPOSED: dict[Any, int] = {
 """Transposed ones likewise. They are no `LAYERS`: no pass works on them yet."""
 CONVOLUTIONS = set(DIMENSIONS)
 LAYERS = CONVOLUTIONS | {aten.linear.default}
+
+
+def layers_of(network: Network) -> list[fx.Node]:
+    """The nodes of all layers, in order."""
+    return [node for node in network.calls() if node.target in LAYERS]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from penjing.arith.binary import BINARIZE
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.arith.ternary import TERNARIZE
 from penjing.network.graph.arguments import argument, read_by
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.network import Network
 
 SCALES: Mapping[Any, tuple[str, ...]] = {
@@ -72,7 +72,7 @@ def qparams_in(network: Network) -> Iterator[QParams]:
 
 def weight_qparams(network: Network) -> dict[fx.Node, QParams]:
     """Of each layer whose weight is rounded, in order, the weight's quantization parameters."""
-    layers = [node for node in network.calls() if node.target in LAYERS]
+    layers = layers_of(network)
     by_layer = {node: qparams_of(Layer(node).weight) for node in layers}
     return {
         node: qparams

@@ -15,7 +15,7 @@ from penjing.arith.quantizer import quantized, quantized_bias
 from penjing.arith.ternary import TERNARIZE, ternary_codes
 from penjing.network.edits.fold import fold_batch_norm
 from penjing.network.graph.arguments import argument, read_by, set_argument
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.network import Network
 from penjing.network.graph.qparams import QParams, qparams_in, qparams_of, scales_of, weight_qparams
 from penjing.network.graph.surgery import erase, insert_before, replace
@@ -43,7 +43,7 @@ def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
         fold_batch_norm(new)
     scales = {qparams.node: new.tensor(qparams.scale).detach().cpu() for qparams in qparams_in(new)}
     of_weights = weight_qparams(new)
-    for layer in [node for node in new.calls() if node.target in LAYERS]:
+    for layer in layers_of(new):
         data, bias = qparams_of(Layer(layer).data), Layer(layer).bias
         if layer in of_weights:
             qparams = of_weights[layer]

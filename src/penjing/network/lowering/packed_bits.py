@@ -27,7 +27,7 @@ from penjing.arith.binary import BINARIZE, SIGN, signs
 from penjing.arith.packing import Integers, Planes, binary_matmul, bit_planes
 from penjing.errors import InputError
 from penjing.network.graph.arguments import argument, read_by
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import LAYERS, Layer, layers_of
 from penjing.network.graph.network import Network
 
 aten = torch.ops.aten
@@ -109,7 +109,7 @@ def packed_bits(network: Network) -> PackedNetwork:
         InputError: a layer isn't linear, or isn't binary in weights and inputs; something else
             than scales, shifts and batch norms stands between a layer and the next sign.
     """
-    nodes = [node for node in network.calls() if node.target in LAYERS]
+    nodes = layers_of(network)
     if not nodes:
         raise InputError("there is no layer to put on bits")
     layers = []

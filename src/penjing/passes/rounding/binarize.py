@@ -14,7 +14,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.arguments import argument, read_by
-from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer, layers_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
@@ -119,7 +119,7 @@ class Binarize(Pass):
 
 def _require_channels(network: Network, chosen: Choice) -> None:
     """One channel and one bit leave a first layer next to nothing to sum."""
-    first = next(node for node in network.calls() if node.target in LAYERS)
+    first = layers_of(network)[0]
     sizes = shapes(network)
     shape = sizes[Layer(first).weight]
     if first in chosen.few and shape[1] == 1 and sizes[Layer(first).data][1] == 1:

@@ -19,7 +19,7 @@ from penjing.arith.quantizer import (
 from penjing.contract import LeftAlone, Plan, some_of
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in
 from penjing.network.study.saturation import fix_overflow, saturating
 from penjing.passes.conditions import Condition
@@ -56,7 +56,7 @@ class Calibration:
         """The `activations` of the edit `fake_quantize`, for what `layers` read and give."""
         rounded, roots = values_to_round(network, layers, self.outputs, self.elementwise)
         values = _collect(network, task, self.samples, set(roots.values()))
-        all_layers = [node for node in network.calls() if node.target in LAYERS]
+        all_layers = layers_of(network)
         read: dict[fx.Node, int] = {}
         for node in rounded:
             readers = {user for user in node.users if user in layers and Layer(user).data is node}
@@ -172,7 +172,7 @@ class Choice:
 
 def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: bool) -> Choice:
     """All layers but those in `skip`; the first and the last apart, unless they are alike."""
-    nodes = [node for node in network.calls() if node.target in LAYERS]
+    nodes = layers_of(network)
     names = [str(node.meta["layer"]) for node in nodes]
     require_layers("skip", skip, names)
     choice = Choice([], [], [])

@@ -13,6 +13,7 @@ from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network
 from penjing.network.edits.fake_quantize import unrounded
+from penjing.network.graph.arguments import argument
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS
 from penjing.network.graph.qparams import own_bias, weight_qparams
 from penjing.network.study.activation_cache import ActivationCache
@@ -64,7 +65,7 @@ class CorrectBias(InTurn):
             if node.target not in LAYERS:
                 continue
             why = "" if node in rounded else "its weight is not rounded"
-            given = len(node.args) > 2 and node.args[2] is not None
+            given = argument(node, "bias") is not None
             if not why and given and own_bias(node) is None:
                 why = "its bias is computed or shared"
             if why:

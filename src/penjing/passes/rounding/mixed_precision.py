@@ -15,7 +15,7 @@ from penjing.arith.quantizer import RangeMethod, quantized, weight_ends, weight_
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
 from penjing.passes.rounding.calibration import (
@@ -186,7 +186,7 @@ class _Table:
 
     def uniform_bytes(self, bits: int) -> int:
         """Of all layers with the same bits, but the first and the last."""
-        edges = ends([node for node in self.network.calls() if node.target in LAYERS])
+        edges = ends(layers_of(self.network))
         total = 0
         for layer in self.layers:
             weight, width = self._weight(layer), max(bits, EDGE_BITS) if layer in edges else bits

@@ -12,7 +12,7 @@ from penjing.arith.quantizer import RangeMethod, weight_ends, weight_scales
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
 from penjing.passes.rounding.calibration import (
@@ -151,7 +151,7 @@ class Quantize(Pass):
 
     def _widths(self, network: Network) -> tuple[dict[fx.Node, int], list[LeftAlone]]:
         """Bits of each layer's weights, and what stays in float."""
-        nodes = [node for node in network.calls() if node.target in LAYERS]
+        nodes = layers_of(network)
         names = [str(node.meta["layer"]) for node in nodes]
         require_layers("skip", self.skip, names)
         require_layers("layers", tuple(self.layers), names)

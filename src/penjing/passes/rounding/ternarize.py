@@ -9,7 +9,7 @@ from typing import Any, Literal
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in, scales_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
@@ -96,7 +96,7 @@ class Ternarize(Pass):
             edits.append({"edit": "ternarize", **parameters})
         staged = carry_out(network, self._plan(edits))
         wide = {node.name for node in chosen.wide}
-        nodes = [node for node in staged.calls() if node.target in LAYERS]
+        nodes = layers_of(staged)
         ends = by_channel(staged, [node for node in nodes if node.name in wide], self.ends or 8)
         if rounds and self.activations is not None:
             layers = [node for node in nodes if node.name in wide or scales_of(Layer(node).weight)]

@@ -12,6 +12,7 @@ from penjing.arith.least_squares import NormalEquations
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
+from penjing.network.graph.arguments import argument
 from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.graph.layers import Layer
 from penjing.network.study.activation_cache import ActivationCache
@@ -165,7 +166,7 @@ class _Solve:
         total = _sole_user(end, SUMS)
         dim = -1 if self.node.target is aten.linear.default else 1
         keep = torch.tensor(self.left[str(cast(fx.Node, self.node.args[1]).target)][0])
-        if total is not None and total.kwargs.get("alpha", 1) == 1:
+        if total is not None and argument(total, "alpha", 1) == 1:
             other = next((operand for operand in total.args if operand is not end), None)
             if isinstance(other, fx.Node) and not self.student.depends(other, self.node):
                 sums = self.teacher.value_of(total.name)

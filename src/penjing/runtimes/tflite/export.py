@@ -15,7 +15,7 @@ import torch
 
 from penjing.errors import InputError, first_line
 from penjing.network import Network
-from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.network.graph.qparams import weight_qparams
 from penjing.network.graph.shapes import shapes
 from penjing.network.lowering.form import Form, Kind
@@ -61,7 +61,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
         known = _known(network, network(*args, **kwargs))
         plain = lowered(network, FORM)
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
-        layers = [node for node in plain.calls() if node.target in LAYERS]
+        layers = layers_of(plain)
         content = _convert(Flat(plain), sample, rounded)
     model = tflite_file.read(content)
     _put_in_order(model)

@@ -8,7 +8,7 @@ from typing import Any
 
 from penjing.contract import Artifact, Latency
 from penjing.network import Network
-from penjing.network.graph.layers import LAYERS
+from penjing.network.graph.layers import layers_of
 from penjing.runtimes.contract import Runtime
 from penjing.trials.evaluation.instruments import Instruments
 
@@ -48,7 +48,7 @@ def slower_layers(
     if profiles is None:
         return None
     mine, theirs = profiles
-    layers = [str(node.meta["layer"]) for node in network.calls() if node.target in LAYERS]
+    layers = [str(node.meta["layer"]) for node in layers_of(network)]
     return clearly_slower(mine, theirs, layers)
 
 

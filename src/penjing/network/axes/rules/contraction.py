@@ -7,14 +7,14 @@ from torch import fx
 from penjing.network.axes.algebra import Axis, Expression, Product, size
 from penjing.network.axes.rules.window import slide
 from penjing.network.axes.trace import Dims, Trace
+from penjing.network.graph.arguments import argument, place_of
 
 
 def linear(trace: Trace, node: fx.Node) -> Dims:
     """x_..I, w_OI, b_O -> y_..O."""
     x, weight = trace.of(node.args[0]), trace.of(node.args[1])
     trace.join(node, x[-1], weight[1])
-    if len(node.args) > 2 and node.args[2] is not None:
-        trace.join(node, trace.of(node.args[2])[0], weight[0])
+    _join_bias(trace, node, weight[0])
     return (*x[:-1], weight[0])
 
 
@@ -24,8 +24,7 @@ def convolution(trace: Trace, node: fx.Node) -> Dims:
     A depthwise convolution is the case I = 1: its groups are the channels, and shrink with them.
     """
     x, weight = trace.of(node.args[0]), trace.of(node.args[1])
-    position = 6
-    groups = node.args[position] if len(node.args) > position else node.kwargs.get("groups", 1)
+    groups = argument(node, "groups")
     spatial = len(weight) - 2
     channels = x[-spatial - 1]
     for extent in weight[2:]:
@@ -34,11 +33,10 @@ def convolution(trace: Trace, node: fx.Node) -> Dims:
         group = Axis(groups if isinstance(groups, int) else size(channels) // size(weight[1]))
         trace.join(node, channels, Product((group, weight[1])))
         trace.join(node, weight[0], Product((group, Axis(size(weight[0]) // group.size))))
-        trace.spell(node, (position,) if len(node.args) > position else ("groups",), group)
+        trace.spell(node, (place_of(node, "groups"),), group)
     else:
         trace.join(node, channels, weight[1])
-    if len(node.args) > 2 and node.args[2] is not None:
-        trace.join(node, trace.of(node.args[2])[0], weight[0])
+    _join_bias(trace, node, weight[0])
     extents = slide(trace, node, x[-spatial:], trace.shape(node)[-spatial:])
     return (*x[: -spatial - 1], weight[0], *extents)
 
@@ -46,7 +44,7 @@ def convolution(trace: Trace, node: fx.Node) -> Dims:
 def transposed_convolution(trace: Trace, node: fx.Node) -> Dims:
     """x_NCs.., w_COk.., b -> y_NDt..: C is groups x width, D is groups x O."""
     x, weight = trace.of(node.args[0]), trace.of(node.args[1])
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    groups = argument(node, "groups")
     assert isinstance(groups, int)
     spatial = len(weight) - 2
     trace.pin(node, weight[2:], "a kernel's extent")
@@ -55,10 +53,9 @@ def transposed_convolution(trace: Trace, node: fx.Node) -> Dims:
     if groups > 1:
         group = Axis(groups)
         trace.join(node, weight[0], Product((group, Axis(size(weight[0]) // groups))))
-        trace.spell(node, (6,) if len(node.args) > 6 else ("groups",), group)
+        trace.spell(node, (place_of(node, "groups"),), group)
         outputs = Product((group, weight[1]))
-    if len(node.args) > 2 and node.args[2] is not None:
-        trace.join(node, trace.of(node.args[2])[0], outputs)
+    _join_bias(trace, node, outputs)
     trace.pin(node, x[-spatial:], "a spatial extent")
     extents = trace.fixed(node, "a spatial extent", trace.shape(node)[-spatial:])
     return (*x[: -spatial - 1], outputs, *extents)
@@ -105,8 +102,7 @@ def bilinear(trace: Trace, node: fx.Node) -> Dims:
     x, z, weight = (trace.of(operand) for operand in node.args[:3])
     trace.join(node, x[-1], weight[1])
     trace.join(node, z[-1], weight[2])
-    if len(node.args) > 3 and node.args[3] is not None:
-        trace.join(node, trace.of(node.args[3])[0], weight[0])
+    _join_bias(trace, node, weight[0])
     return (*broadcast(trace, node, x[:-1], z[:-1]), weight[0])
 
 
@@ -124,7 +120,7 @@ def attention(trace: Trace, node: fx.Node) -> Dims:
     trace.join(node, q[-1], k[-1])
     trace.join(node, k[-2], v[-2])
     trace.pin(node, (k[-2],), "softmax normalises over it")
-    if node.kwargs.get("enable_gqa") and size(q[-3]) > size(k[-3]):  # several heads share a key
+    if argument(node, "enable_gqa") and size(q[-3]) > size(k[-3]):  # several heads share a key
         shared = size(q[-3]) // size(k[-3])
         trace.join(node, k[-3], v[-3])
         trace.join(node, q[-3], Product((k[-3], Axis(shared))))
@@ -132,7 +128,7 @@ def attention(trace: Trace, node: fx.Node) -> Dims:
         lead = (*lead, q[-3])
     else:
         lead = broadcast(trace, node, broadcast(trace, node, q[:-2], k[:-2]), v[:-2])
-    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    mask = argument(node, "attn_mask")
     if isinstance(mask, fx.Node):
         broadcast(trace, node, (*lead, q[-2], k[-2]), trace.of(mask))
     return (*lead, q[-2], v[-1])
@@ -156,3 +152,10 @@ def broadcast(trace: Trace, node: fx.Node, a: Dims, b: Dims) -> Dims:
         elif size(dim) == 1:
             lead[-position] = other
     return tuple(lead)
+
+
+def _join_bias(trace: Trace, node: fx.Node, outputs: Expression) -> None:
+    """A bias has an entry for each output, if there is one."""
+    bias = argument(node, "bias")
+    if isinstance(bias, fx.Node):
+        trace.join(node, trace.of(bias)[0], outputs)

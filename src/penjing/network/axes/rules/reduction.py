@@ -22,7 +22,7 @@ def statistic(trace: Trace, node: fx.Node) -> Dims:
 def statistic_with_indices(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     """As `statistic`, once for each output."""
     dims = trace.of(node.args[0])
-    axis = _axes(node.args[1] if len(node.args) > 1 else -1, len(dims))
+    axis = _axes(argument(node, "dim"), len(dims))
     over = tuple(dims[index] for index in axis)
     if any(user.args[1] == 1 and user.users for user in node.users):
         trace.pin(node, over, f"{node.name} gives positions in it")
@@ -50,8 +50,7 @@ def position(trace: Trace, node: fx.Node) -> Dims:
 def along(trace: Trace, node: fx.Node) -> Dims:
     """As the input; a softmax or a running sum along the dimension changes when it shrinks."""
     dims = trace.of(node.args[0])
-    chosen = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", -1)
-    for axis in _axes(chosen, len(dims)):
+    for axis in _axes(argument(node, "dim"), len(dims)):
         trace.mix(node, (dims[axis],), f"{node.name} is computed along it")
     return dims
 

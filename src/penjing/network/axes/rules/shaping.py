@@ -11,6 +11,7 @@ from torch import fx
 from penjing.network.axes.algebra import Axis, Concat, Expression, Product, resolve, size, split
 from penjing.network.axes.rules.creation import spelled
 from penjing.network.axes.trace import Dims, Trace
+from penjing.network.graph.arguments import argument
 
 
 def reshape(trace: Trace, node: fx.Node) -> Dims:
@@ -119,7 +120,7 @@ def repeat_interleave(trace: Trace, node: fx.Node) -> Dims:
     """Each index several times in a row: a dimension becomes (dimension x copies)."""
     dims = list(trace.of(node.args[0]))
     count = node.args[1]
-    axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
+    axis = argument(node, "dim")
     if not isinstance(count, int) or not isinstance(axis, int):
         trace.pin(node, tuple(dims), "repeated in a flat order")
         return trace.fixed(node, "repeated")
@@ -130,7 +131,7 @@ def repeat_interleave(trace: Trace, node: fx.Node) -> Dims:
 def stack(trace: Trace, node: fx.Node) -> Dims:
     """Side by side along a new dimension; all others are one."""
     inputs = [trace.of(part) for part in node.args[0]]  # type: ignore[union-attr]
-    axis = _axis(node, 1, len(inputs[0]) + 1)
+    axis = _axis(node, len(inputs[0]) + 1)
     for dims in inputs[1:]:
         for dim, other in zip(inputs[0], dims, strict=True):
             trace.join(node, dim, other)
@@ -141,7 +142,7 @@ def stack(trace: Trace, node: fx.Node) -> Dims:
 def halves(trace: Trace, node: fx.Node) -> Dims:
     """GLU: the dimension is two halves, one gates the other."""
     dims = list(trace.of(node.args[0]))
-    axis = node.args[1] if len(node.args) > 1 else -1
+    axis = argument(node, "dim")
     assert isinstance(axis, int)
     half = Axis(size(dims[axis]) // 2)
     two = trace.fixed(node, "the two halves of a gate", (2,))
@@ -201,7 +202,7 @@ def cat(trace: Trace, node: fx.Node) -> Dims:
     """Side by side along one dimension; the others are one."""
     inputs = [trace.of(part) for part in node.args[0]]  # type: ignore[union-attr]
     inputs = [dims for dims in inputs if dims]
-    axis = _axis(node, 1, len(inputs[0]))
+    axis = _axis(node, len(inputs[0]))
     for dims in inputs[1:]:
         for position, (dim, other) in enumerate(zip(inputs[0], dims, strict=True)):
             if position != axis:
@@ -214,7 +215,7 @@ def cat(trace: Trace, node: fx.Node) -> Dims:
 def split_apart(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     """A concatenation taken apart; the sizes of the pieces are spelled."""
     dims = trace.of(node.args[0])
-    axis = _axis(node, 2, len(dims))
+    axis = _axis(node, len(dims))
     pieces = [Axis(shape[axis]) for shape in trace.shapes[node]]
     trace.join(node, dims[axis], Concat(tuple(pieces)))
     for position, piece in enumerate(pieces):
@@ -225,7 +226,7 @@ def split_apart(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
 def unbind(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     """A dimension taken apart into single indices keeps its size and vanishes."""
     dims = trace.of(node.args[0])
-    axis = _axis(node, 1, len(dims))
+    axis = _axis(node, len(dims))
     trace.pin(node, (dims[axis],), "taken apart by unbind")
     left = (*dims[:axis], *dims[axis + 1 :])
     return tuple(left for _ in trace.shapes[node])
@@ -234,7 +235,7 @@ def unbind(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
 def select(trace: Trace, node: fx.Node) -> Dims:
     """One index of a dimension, which keeps its size and vanishes."""
     dims = trace.of(node.args[0])
-    axis = _axis(node, 1, len(dims))
+    axis = _axis(node, len(dims))
     trace.pin(node, (dims[axis],), "one index is selected from it")
     return (*dims[:axis], *dims[axis + 1 :])
 
@@ -278,7 +279,7 @@ def pad(trace: Trace, node: fx.Node) -> Dims:
     """New indices on both sides of a dimension; as axes of their own they can go again."""
     dims, amounts = list(trace.of(node.args[0])), node.args[1]
     assert isinstance(amounts, list | tuple)
-    mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+    mode = argument(node, "mode", "constant")
     constant = node.target is torch.ops.aten.constant_pad_nd.default or mode == "constant"
     for pair in range(len(amounts) // 2):
         axis = len(dims) - 1 - pair
@@ -311,7 +312,7 @@ def getitem(trace: Trace, node: fx.Node) -> Dims:
     return dims
 
 
-def _axis(node: fx.Node, position: int, rank: int) -> int:
-    given = node.args[position] if len(node.args) > position else node.kwargs.get("dim", 0)
+def _axis(node: fx.Node, rank: int) -> int:
+    given = argument(node, "dim")
     assert isinstance(given, int)
     return given % rank
