@@ -35,7 +35,7 @@ from penjing.measure.scores import greatest_loss
 from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.choice import choose
-from penjing.trials.judgement.promise import MOST_LOOKS, TEST, VALIDATION, Promise, promise
+from penjing.trials.judgement.promise import MOST_LOOKS, TEST, VALIDATION, Promise, promise_of
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -311,7 +311,7 @@ def cell(kind: Scores, case: str, sizes: tuple[int, int], fits: int, seed: int) 
     """One row: a metric, a case and the numbers of samples."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{kind.name} {case} {sizes}".encode())])
     scores = np.repeat(kind.original, np.maximum(1, np.round(sizes[0] * kind.shares).astype(int)))
-    made = promise(BUDGET, CONFIDENCE, *sizes, greatest_loss(scores, scores))
+    made = promise_of(BUDGET, CONFIDENCE, *sizes, greatest_loss(scores, scores))
     row: dict[str, Any] = {
         "scores": kind.name, "case": case, "validation": sizes[0], "test": sizes[1],
         "certified by": made.certified_by, "fits": fits,

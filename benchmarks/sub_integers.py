@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from penjing.measure.scores import drop
 from penjing.network import Network, capture, restore, save
+from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.graph.layers import LAYERS
 from penjing.network.lowering.packed_bits import packed_bits
-from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes import Binarize, Ternarize, Tune
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays

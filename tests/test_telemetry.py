@@ -18,11 +18,11 @@ USE = """
 import penjing, sys
 from pathlib import Path
 from penjing.device.here import run_here
-from penjing.device.protocol import artifact_parcel
+from penjing.device.protocol import parcel_of
 from penjing.runtimes.registry import find_runtime
 name, path, sha256 = sys.argv[1:]
 find_runtime(name).load(penjing.Artifact(Path(path), name, 0, sha256))
-run_here(artifact_parcel(Path(path), name), {"inputs": {"zeros": None}})
+run_here(parcel_of(Path(path), name), {"inputs": {"zeros": None}})
 """
 
 

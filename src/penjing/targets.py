@@ -186,7 +186,7 @@ def find_target(name: str) -> Target:
 
 
 def require_local(target: Target) -> None:
-    """Raise InputError if figures can't be measured on it from here."""
+    """Raise InputError unless the target is this machine, so that files can be timed on it."""
     if not target.local:
         here, there = "`target='cpu'`", "`target='ssh://user@host'`, its address"
         raise InputError(

@@ -15,7 +15,7 @@ import pytest
 from penjing.contract import Artifact
 from penjing.device import agent, runner
 from penjing.device.here import run_here
-from penjing.device.protocol import AGENT, RUNNER, Parcel, artifact_parcel
+from penjing.device.protocol import AGENT, RUNNER, Parcel, parcel_of
 from penjing.errors import MachineError
 from penjing.files import sha256
 from penjing.measure.memory import peak_process_bytes
@@ -41,7 +41,7 @@ def test_the_runner_draws_what_we_draw_and_gives_the_outputs(
     artifact: Artifact, tmp_path: Path
 ) -> None:
     path = tmp_path / "outputs.npz"
-    found = measured(artifact_parcel(artifact.path, "onnxruntime"), outputs=str(path))
+    found = measured(parcel_of(artifact.path, "onnxruntime"), outputs=str(path))
     assert found["device"]["machine"]
     (x,) = random_inputs([SimpleNamespace(shape=(1, 16), dtype="float32")])  # type: ignore[list-item]
     with np.load(path) as outputs:
@@ -51,7 +51,7 @@ def test_the_runner_draws_what_we_draw_and_gives_the_outputs(
 def test_given_inputs_are_taken_only_with_their_hash(artifact: Artifact, tmp_path: Path) -> None:
     path, x = tmp_path / "inputs.npz", drawn(1)
     np.savez(path, x=x)
-    parcel = artifact_parcel(artifact.path, "onnxruntime")
+    parcel = parcel_of(artifact.path, "onnxruntime")
     inputs = {"file": str(path), "sha256": sha256(path)}
     outputs = tmp_path / "outputs.npz"
     measured(parcel, inputs=inputs, outputs=str(outputs))
@@ -71,7 +71,7 @@ def test_given_inputs_are_taken_only_with_their_hash(artifact: Artifact, tmp_pat
 def test_what_the_runner_refuses(
     sha256: str | None, runtime: str, text: str, artifact: Artifact
 ) -> None:
-    good = artifact_parcel(artifact.path, "onnxruntime")
+    good = parcel_of(artifact.path, "onnxruntime")
     with pytest.raises(MachineError, match=text):
         measured(Parcel(good.paths, good.names, sha256 or good.sha256, runtime))
 
@@ -110,7 +110,7 @@ def test_openvino_in_the_runner_gives_the_same(artifact: Artifact, tmp_path: Pat
     x = np.concatenate([drawn(1), drawn(2)])
     np.savez(tmp_path / "inputs.npz", x=x)
     given = {"file": str(tmp_path / "inputs.npz"), "sha256": sha256(tmp_path / "inputs.npz")}
-    measured(artifact_parcel(path, "openvino"), inputs=given, outputs=str(outputs))
+    measured(parcel_of(path, "openvino"), inputs=given, outputs=str(outputs))
     with np.load(outputs) as found:
         np.testing.assert_allclose(found["0.0"], expected(artifact, x), rtol=1e-5, atol=1e-5)
 

@@ -121,7 +121,7 @@ def _kinds(kind: type[object]) -> set[type[object]]:
 
 
 def test_every_pass_is_in_the_table() -> None:
-    for module in pkgutil.iter_modules(passes.__path__, "penjing.passes."):
+    for module in pkgutil.walk_packages(passes.__path__, "penjing.passes."):
         importlib.import_module(module.name)
     assert set(PASSES.values()) == _kinds(Pass)
     assert list(PASSES) == [kind.__name__ for kind in PASSES.values()]

@@ -62,7 +62,7 @@ class Fit:
 def fit(asked: Fit) -> None:
     """Make candidates, measure each on its file, choose the best that keeps the budget."""
     try:
-        result = _run(asked)
+        result = _fitted(asked)
     except KeyboardInterrupt:
         print(f"penjing: interrupted before {what_is_there(asked.out)}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -74,7 +74,8 @@ def fit(asked: Fit) -> None:
         raise typer.Exit(130)
 
 
-def _run(asked: Fit) -> Result:
+def _fitted(asked: Fit) -> Result:
+    """`penjing.fit` by flags; imported here, so that no other command waits for it."""
     from penjing.report.markdown import write_report
     from penjing.report.progress import display
     from penjing.search.fit import fit

@@ -84,8 +84,8 @@ def runtime_for(path: Path) -> str:
     raise InputError(f"no runtime on a device loads {path}; the ending must be one of {known}")
 
 
-def artifact_parcel(path: Path, runtime: str) -> Parcel:
-    """The files of the artifact whose first lies at `path`.
+def parcel_of(path: Path, runtime: str) -> Parcel:
+    """What would go to a device of the artifact whose first file lies at `path`; nothing is sent.
 
     Raises:
         InputError: one of them isn't there.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from penjing.device.here import run_here
-from penjing.device.protocol import artifact_parcel
+from penjing.device.protocol import parcel_of
 
 
 def peak_process_bytes(path: Path, inputs: Any, runtime: str = "onnxruntime") -> int | None:
@@ -24,7 +24,7 @@ def peak_process_bytes(path: Path, inputs: Any, runtime: str = "onnxruntime") ->
     values = inputs.values() if isinstance(inputs, dict) else inputs
     values = [values] if isinstance(values, np.ndarray) else list(values)
     zeros = [[list(value.shape), str(value.dtype)] for value in values]
-    peak: int | None = run_here(artifact_parcel(path, runtime), {"inputs": {"zeros": zeros}})[
+    peak: int | None = run_here(parcel_of(path, runtime), {"inputs": {"zeros": zeros}})[
         "peak_process_bytes"
     ]
     return peak

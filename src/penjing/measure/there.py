@@ -16,7 +16,7 @@ import numpy as np
 from penjing.contract import Array, Artifact, Latency, Measurement
 from penjing.device.address import Device
 from penjing.device.job import Done, run_job
-from penjing.device.protocol import Parcel, artifact_parcel
+from penjing.device.protocol import Parcel, parcel_of
 from penjing.device.runner import RUNTIMES
 from penjing.errors import InputError, RemoteError, RemoteFileError, UnsafeError
 from penjing.files import sha256
@@ -160,7 +160,7 @@ def measure_there(
 def _parcel(artifact: Artifact | Parcel) -> Parcel:
     if isinstance(artifact, Parcel):
         return artifact
-    parcel = artifact_parcel(artifact.path, artifact.runtime)
+    parcel = parcel_of(artifact.path, artifact.runtime)
     if parcel.sha256 != artifact.sha256:
         raise UnsafeError(
             f"{artifact.path} has changed: sha256 {parcel.sha256[:12]}, wanted "

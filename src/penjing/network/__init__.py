@@ -2,8 +2,8 @@
 
 from penjing.network.axes.groups import Axes, Group, find_axes
 from penjing.network.capture.capture import capture
+from penjing.network.edits.carry_out import carry_out
 from penjing.network.edits.shrink import mask
-from penjing.network.edits.table import carry_out
 from penjing.network.graph.network import Network
 from penjing.network.save import restore, save
 

@@ -21,9 +21,9 @@ from penjing.errors import InputError, UnsafeError, first_line
 from penjing.files import read_regular, require_writable_folder, sha256_of, write_atomically
 from penjing.network.capture.capture import capture
 from penjing.network.edits.allowed import plans_from
-from penjing.network.edits.table import carry_out
+from penjing.network.edits.carry_out import carry_out
 from penjing.network.graph.network import Network
-from penjing.network.graph.shapes import values
+from penjing.network.graph.shapes import fake_values
 from penjing.strict_json import parse
 
 FORMAT, OLDEST = 4, 3
@@ -119,7 +119,7 @@ def _replayed(folder: Path, network: Network, plans: tuple[Plan, ...]) -> Networ
     except (InputError, UnsafeError) as error:
         raise UnsafeError(f"{folder / 'network.json'}: {error}") from error
     try:
-        values(network)
+        fake_values(network)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UnsafeError(
             f"{folder / 'network.json'} makes a network that can't run: {first_line(error)}"

@@ -28,7 +28,7 @@ class Condition(Enum):
     LABELS = "a label for each training sample"
     GRADIENTS = "a loss with gradients"
     FLOAT = "weights and values that aren't rounded"
-    REMOVED = "removed channels"
+    REMOVED = "removed channels"  # by the edit `shrink`
     SOLVED = "layers solved by least squares"
     TRAINED = "trained weights"
     ROUNDED = "weights on grids of integers"

@@ -12,7 +12,7 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network, carry_out
-from penjing.network.study.activation_cache import ActivationCache
+from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.passes.contract import Pass, Progress
 from penjing.tasks.data import calibration
 from penjing.tasks.task import Task

@@ -12,8 +12,8 @@ from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256, sha256_of
 from penjing.measure.footprint import footprint
 from penjing.network import Network
+from penjing.network.edits.overflow import without_overflow
 from penjing.network.graph.qparams import qparams_in
-from penjing.network.study.saturation import without_overflow
 from penjing.targets import Target
 
 

@@ -15,11 +15,11 @@ from penjing.network import Network, capture
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
-from penjing.search.folder import Folder, claimed
+from penjing.search.folder import Folder, hold
 from penjing.search.identity import identity
 from penjing.search.interrupt import Interrupt
 from penjing.search.options import FitOptions, Report
-from penjing.search.preflight import distillable, ready, require_same_run
+from penjing.search.preflight import distillable, prepare, require_same_run
 from penjing.search.run import Run
 from penjing.search.schedule import Schedule
 from penjing.search.study import Study
@@ -52,7 +52,7 @@ def fit(
     candidates are tested, from the safest to the preferred one, as long as each one's bound there
     keeps the budget, and the last that did is the answer, else the original. So of all fits at most
     1 - confidence deliver a file whose true drop is over the budget. See `certify.prove` for what
-    is done where no bound on validation keeps it, and `promise.promise` for few samples.
+    is done where no bound on validation keeps it, and `promise_of` for few samples.
 
     Args:
         task: a `Task`, or the words that name one, as for the command line.
@@ -80,10 +80,8 @@ def fit(
             require_local(where)
         given = Given(task, where, device, first_runtime(where), max_drop, schedule, options)
         report = options.report is not None
-        with claimed(
-            Path(out), options.overwrite, options.resume, _endings(where), report
-        ) as folder:
-            return _fitted(given, folder, interrupt.check)
+        with hold(Path(out), options.overwrite, options.resume, _endings(where), report) as folder:
+            return _fit(given, folder, interrupt.check)
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,12 @@ class Given:
     options: FitOptions
 
 
-def _fitted(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
+def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
     """Run the fit in its folder."""
     options = given.options
     task = find_task(given.task) if isinstance(given.task, str) else given.task
-    task, network, result = _begun(task, given, folder.notes)
-    ledger = _ledger(folder, result, options)
+    task, network, result = _begin(task, given, folder.notes)
+    ledger = _open_ledger(folder, result, options)
     try:
         if ledger.result.finished:
             return _finished_before(folder, ledger, options.report)
@@ -119,7 +117,7 @@ def _fitted(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
         ways = Ways.on(given.target, given.runtime)
         study = Study(given.target, ways, given.schedule, training, ledger, evaluator)
         assert task.validation is not None
-        _run(Run(study, options, task.validation, check))
+        _run_or_say_how_to_go_on(Run(study, options, task.validation, check))
         if options.report is not None:
             ledger.own(REPORT)
             options.report(ledger.result, folder.path)
@@ -128,7 +126,8 @@ def _fitted(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
         ledger.close()
 
 
-def _run(run: Run) -> None:
+def _run_or_say_how_to_go_on(run: Run) -> None:
+    """Run it; where a device is lost on the way, say that what was finished is kept."""
     try:
         run.run()
     except RemoteError as error:
@@ -138,7 +137,7 @@ def _run(run: Run) -> None:
         raise RemoteError(f"{error}; {kept}") from error
 
 
-def _ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
+def _open_ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
     """The ledger of an interrupted fit that is the same one, or a new one."""
     ledger = Ledger.resumed(folder.path) if options.resume else None
     if ledger is not None:
@@ -157,9 +156,9 @@ def _ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
     return Ledger.begin(folder.path, result)
 
 
-def _begun(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task, Network, Result]:
+def _begin(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task, Network, Result]:
     """The task with validation data, its network, and the result before anything is measured."""
-    task, more = ready(given_task, given.max_drop)
+    task, more = prepare(given_task, given.max_drop)
     network = capture(task.model, task.example, source=task.source)
     for problem in given.runtime.problems(network, given.target):
         raise InputError(problem)

@@ -52,7 +52,7 @@ TREES = (CANDIDATES, NETWORKS)
 
 @dataclass
 class Folder:
-    """A folder that a fit holds, see `claimed`.
+    """A folder that a fit holds, see `hold`.
 
     Attributes:
         path: absolute, so that a task file may change the working folder.
@@ -150,7 +150,7 @@ class Folder:
 
 
 @contextmanager
-def claimed(
+def hold(
     out: Path, overwrite: bool, resume: bool, endings: Iterable[str], report: bool
 ) -> Iterator[Folder]:
     """Hold the folder for one fit: no other one is in it, it can be written, and what lies there is

@@ -21,7 +21,7 @@ SMALLEST_BUDGET = 0.05
 """Points; whoever asks for less may have meant hundredths."""
 
 
-def ready(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
+def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
     """The task with validation data and all of it checked, and what to know of it, a line each.
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from penjing.contract import Latency
 from penjing.device.address import Device
-from penjing.device.protocol import artifact_parcel, runtime_for
+from penjing.device.protocol import parcel_of, runtime_for
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256
 from penjing.measure.latency import compare
@@ -103,7 +103,7 @@ def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: i
         name = os.fsencode(path).decode(errors="backslashreplace")
         while name in parcels:
             name += " (again)"
-        parcels[name] = artifact_parcel(path, runtime_for(path))
+        parcels[name] = parcel_of(path, runtime_for(path))
     return measure_there(device, parcels, options=JobOptions(seconds, seed))
 
 

@@ -35,7 +35,7 @@ class Result:
             original is the answer.
         test_looks: how many candidates were tested, see `certify.prove`.
         certified_by: the data whose bound decides that a file may be delivered, `"test"` or
-            `"validation"`, see `promise.promise`.
+            `"validation"`, see `promise_of`.
         identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
     """

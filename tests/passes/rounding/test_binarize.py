@@ -17,9 +17,9 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import Network, capture, carry_out, restore, save
+from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.graph.layers import LAYERS
 from penjing.network.lowering.packed_bits import packed_bits
-from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes import Binarize, Tune
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.task import Task

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture, restore, save
+from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.qparams import weight_qparams
-from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes import CorrectBias, Equalize, Quantize
 from penjing.tasks.task import Task
 

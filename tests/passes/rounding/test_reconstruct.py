@@ -10,8 +10,8 @@ from torch import nn
 
 from penjing.errors import InputError
 from penjing.network import Network, capture
+from penjing.network.analysis.segments import between, bottlenecks
 from penjing.network.graph.qparams import weight_qparams
-from penjing.network.study.segments import between, bottlenecks
 from penjing.passes import Quantize, Reconstruct
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task

@@ -11,8 +11,8 @@ from penjing.arith.elimination import combinations, eliminated
 from penjing.errors import InputError
 from penjing.measure.costs import costs
 from penjing.network import capture, carry_out, find_axes
+from penjing.network.analysis.passage import passage
 from penjing.network.edits.merge import read_by_index
-from penjing.network.study.passage import passage
 from penjing.passes import Merge, PruneChannels
 from penjing.passes.structure.expectation import Known, written
 from penjing.tasks.task import Task

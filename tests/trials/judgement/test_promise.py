@@ -25,7 +25,7 @@ from penjing.trials.judgement.promise import (
     TEST,
     VALIDATION,
     Promise,
-    promise,
+    promise_of,
 )
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
@@ -88,7 +88,7 @@ def _proven(result: Result, wrong: dict[str, int], samples: int = 1000) -> tuple
 def test_who_certifies_follows_from_the_sizes(
     validation: int, test: int, certified_by: str, by_bound: bool, said: str
 ) -> None:
-    made = promise(1.0, 0.95, validation, test)
+    made = promise_of(1.0, 0.95, validation, test)
     assert (made.certified_by, made.by_bound) == (certified_by, by_bound)
     assert said in made.note
     assert bool(said) == bool(made.note)
@@ -97,9 +97,11 @@ def test_who_certifies_follows_from_the_sizes(
 
 
 def test_a_smaller_loss_at_most_needs_fewer_samples_and_no_budget_cant_be_certified() -> None:
-    assert promise(1.0, 0.95, 450, 150, greatest=0.5).note == ""
-    assert "no number of samples can certify a budget of 0 points" in promise(0, 0.9, 99, 99).note
-    assert promise(100.0, 0.95, 1, 1).note == ""
+    assert promise_of(1.0, 0.95, 450, 150, greatest=0.5).note == ""
+    assert (
+        "no number of samples can certify a budget of 0 points" in promise_of(0, 0.9, 99, 99).note
+    )
+    assert promise_of(100.0, 0.95, 1, 1).note == ""
 
 
 def _evaluator(original_scores: Array) -> FileEvaluator:
@@ -120,15 +122,15 @@ def test_the_evaluator_bounds_as_the_promise_wants_once_the_original_is_measured
     evaluator = _evaluator(np.full(5000, 0.4))
     assert evaluator.settle(1.0).certified_by == TEST  # 119 samples of which none loses over 0.4
     assert evaluator.confidence == 0.95
-    assert evaluator.promise == promise(1.0, 0.95, 5000, 130, 0.4)
+    assert evaluator.promise == promise_of(1.0, 0.95, 5000, 130, 0.4)
     resumed = _evaluator(np.full(5000, 0.4))
-    resumed.hold_to(promise(1.0, 0.95, 10_000, 200))
+    resumed.hold_to(promise_of(1.0, 0.95, 10_000, 200))
     assert resumed.promise.certified_by == VALIDATION
     assert resumed.confidence == 1 - 0.05 / MOST_CANDIDATES
 
 
 def test_the_ledger_says_what_certifies_and_what_to_know_of_it(tmp_path: Path) -> None:
-    ledger, made = Ledger.begin(tmp_path, _chosen()), promise(1.0, 0.95, 10_000, 200)
+    ledger, made = Ledger.begin(tmp_path, _chosen()), promise_of(1.0, 0.95, 10_000, 200)
     ledger.record(ORIGINAL)
     ledger.promise(made)
     ledger.publish()

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from penjing.network.edits.scaling import RELU6, Reach, reaches
-from penjing.network.graph.layers import LAYERS, Layer, layers_of
+from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.qparams import qparams_of
-from penjing.network.graph.shapes import values
+from penjing.network.graph.shapes import fake_values
 
 Nodes = Mapping[str, fx.Node]
 
 
-def _fake_quantize(
+def fake_quantize(
     network: Network,
     nodes: Nodes,
     activations: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    known = values(network) if activations else {}
+    """Values of real numbers with a root among them, and bare layers with a scale a channel."""
+    known = fake_values(network) if activations else {}
     for name, qparams in activations.items():
         root = qparams["root"]
         if name not in nodes or nodes[name].op not in ("call_function", "placeholder"):
@@ -46,17 +47,19 @@ def _fake_quantize(
     return ""
 
 
-def _ternarize(
+def ternarize(
     network: Network, nodes: Nodes, layers: Sequence[str], scales: str, threshold: float
 ) -> str:
+    """Bare layers."""
     return _bare_layers(nodes, layers)
 
 
-def _binarize(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
+def binarize(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
+    """Bare layers."""
     return _bare_layers(nodes, layers)
 
 
-def _sign_inputs(
+def sign_inputs(
     network: Network,
     nodes: Nodes,
     layers: Mapping[str, str],
@@ -64,7 +67,8 @@ def _sign_inputs(
     learned: bool,
     shortcuts: Sequence[str],
 ) -> str:
-    known = values(network)
+    """Layers and what they read, and functions of each number alone."""
+    known = fake_values(network)
     shapes = {node: value.shape for node, value in known.items() if _is_real(value)}
     for name in dropped:
         node = nodes.get(name)
@@ -93,7 +97,8 @@ def _not_read(nodes: Nodes, name: str, read: str, shapes: Mapping[fx.Node, Any])
     return "" if nodes[read] in shapes else f"{read!r} gives no tensor of real numbers"
 
 
-def _give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
+def give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
+    """Layers without a bias, whose weights are stored."""
     for name in layers:
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
@@ -106,14 +111,16 @@ def _give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
     return ""
 
 
-def _lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
+def lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
+    """ReLU6."""
     for name in nodes:
         if name not in known or known[name].target not in RELU6:
             return f"there is no ReLU6 {name!r}"
     return ""
 
 
-def _scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequence[float]]) -> str:
+def scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequence[float]]) -> str:
+    """Layers whose channels can be scaled, and a factor for each channel."""
     by_name = {node.name: reach for node, reach in reaches(network).items()}
     for name, factors in scales.items():
         reach = by_name.get(name, "there is no such layer")
@@ -122,32 +129,6 @@ def _scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequenc
         weight = network.tensor(Layer(nodes[name]).weight_name)
         if len(factors) != len(weight):
             return f"{len(factors)} scales for the {len(weight)} output channels of {name!r}"
-    return ""
-
-
-FITS: dict[str, Callable[..., str]] = {
-    "fake_quantize": _fake_quantize,
-    "ternarize": _ternarize,
-    "sign_inputs": _sign_inputs,
-    "binarize": _binarize,
-    "give_bias": _give_bias,
-    "lift_bounds": _lift_bounds,
-    "scale_channels": _scale_channels,
-}
-"""By edit, what is wrong with its parameters in a network; empty if nothing. Edits that name
-nothing aren't here, nor is `shrink`, which looks for its axes itself."""
-
-
-def unknown_part(network: Network, parts: Iterable[Sequence[str]]) -> str:
-    """Which of a plan's parts isn't in the network; empty if all are."""
-    order = {node.name: place for place, node in enumerate(network.graph.nodes)}
-    layers = {node.name for node in layers_of(network)}
-    for part in parts:
-        for name in part:
-            if name not in (layers if len(part) == 1 else order):
-                return f"there is no {'layer' if len(part) == 1 else 'value'} {name!r}"
-        if order[part[0]] > order[part[-1]]:
-            return f"{part[0]!r} comes after {part[-1]!r}"
     return ""
 
 

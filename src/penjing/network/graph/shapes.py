@@ -32,7 +32,7 @@ class _Recorder(fx.Interpreter):
         return self.values[n]
 
 
-def values(network: Network) -> dict[fx.Node, Any]:
+def fake_values(network: Network) -> dict[fx.Node, Any]:
     """What each node gives for `network.example`: fake tensors (shape, dtype) and plain numbers."""
     args, kwargs = as_call(network.example)
     mode = FakeTensorMode()
@@ -50,7 +50,7 @@ def shapes(network: Network) -> dict[fx.Node, Any]:
     The batch is as large as the example's; nodes that give no tensor are left out.
     """
     by_node: dict[fx.Node, Any] = {}
-    for node, value in values(network).items():
+    for node, value in fake_values(network).items():
         if isinstance(value, torch.Tensor):
             by_node[node] = tuple(value.shape)
         elif isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):

@@ -19,7 +19,7 @@ Target = Callable[..., Any] | str
 def insert_before(
     place: fx.Node, target: Target, /, *args: Any, like: fx.Node | None = None, **kwargs: Any
 ) -> fx.Node:
-    """A new node in front of another."""
+    """A new node in front of another; nothing reads it yet."""
     with place.graph.inserting_before(place):
         return _made(like or place, target, args, kwargs)
 
@@ -27,7 +27,8 @@ def insert_before(
 def insert_after(
     place: fx.Node, target: Target, /, *args: Any, like: fx.Node | None = None, **kwargs: Any
 ) -> fx.Node:
-    """A new node behind another; what was inserted there before it comes behind it."""
+    """A new node behind another; what was inserted there before it comes behind it. What reads the
+    other goes on doing so (see `divert`)."""
     with place.graph.inserting_after(place):
         return _made(like or place, target, args, kwargs)
 

@@ -59,7 +59,11 @@ def free_name(network: Network, name: str) -> str:
 
 
 def drop_unused(network: Network) -> None:
-    """Remove parameters and nodes that nothing reads any more, but not the inputs."""
+    """Remove parameters and buffers that no node reads any more.
+
+    A call that nothing reads still reads its weights: `penjing.network.graph.surgery.erase` it
+    first.
+    """
     for node in reversed(list(network.graph.nodes)):
         if node.op == "get_attr" and not node.users:
             network.graph.erase_node(node)

@@ -21,7 +21,7 @@ from torch import fx
 from penjing.errors import InputError
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.network import Network
-from penjing.network.graph.shapes import values
+from penjing.network.graph.shapes import fake_values
 from penjing.network.graph.surgery import insert_before
 from penjing.network.graph.tensors import insert_tensor
 
@@ -52,7 +52,7 @@ def without_complex(network: Network) -> Network:
     Raises:
         InputError: an operator of complex numbers that this can't write; the message names it.
     """
-    known = values(network)
+    known = fake_values(network)
     complex_ones = {node.name: value for node, value in known.items() if _is_complex(value)}
     if not complex_ones:
         return network

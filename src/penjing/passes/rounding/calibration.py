@@ -19,9 +19,10 @@ from penjing.arith.quantizer import (
 from penjing.contract import LeftAlone, Plan, some_of
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
+from penjing.network.analysis.saturation import saturating
+from penjing.network.edits.overflow import fix_overflow
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in
-from penjing.network.study.saturation import fix_overflow, saturating
 from penjing.passes.conditions import Condition
 from penjing.passes.rounding.places import BOUNDED, share_when_joined, values_to_round
 from penjing.passes.structure.widths import is_in

@@ -12,11 +12,11 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.network import Network
+from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.arguments import argument
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS
 from penjing.network.graph.qparams import own_bias, weight_qparams
-from penjing.network.study.activation_cache import ActivationCache
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task

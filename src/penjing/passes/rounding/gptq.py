@@ -13,10 +13,10 @@ from penjing.arith.rounding import rounded_in_turn
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
+from penjing.network.analysis.activation_cache import ActivationCache
+from penjing.network.analysis.rows import rows_read, why_not_solved
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.qparams import QParams, own_bias, weight_qparams
-from penjing.network.study.activation_cache import ActivationCache
-from penjing.network.study.rows import rows_read, why_not_solved
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task

@@ -15,10 +15,10 @@ from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
+from penjing.network.analysis.activation_cache import ActivationCache
+from penjing.network.analysis.segments import Segment, between, bottlenecks
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.qparams import QParams, qparams_in, weight_qparams
-from penjing.network.study.activation_cache import ActivationCache
-from penjing.network.study.segments import Segment, between, bottlenecks
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task

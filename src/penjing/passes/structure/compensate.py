@@ -12,17 +12,17 @@ from penjing.arith.least_squares import NormalEquations
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.network.graph.arguments import argument
-from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
-from penjing.network.graph.layers import Layer
-from penjing.network.study.activation_cache import ActivationCache
-from penjing.network.study.lineage import Indices, surviving
-from penjing.network.study.rows import (
+from penjing.network.analysis.activation_cache import ActivationCache
+from penjing.network.analysis.lineage import Indices, surviving
+from penjing.network.analysis.rows import (
     READ_AS_ROWS,
     rows_given,
     rows_read,
     why_not_solved,
 )
+from penjing.network.graph.arguments import argument
+from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
+from penjing.network.graph.layers import Layer
 from penjing.passes.conditions import Condition
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task

@@ -17,10 +17,10 @@ from torch import Tensor, fx
 
 from penjing.arith.gaussian import moments_through
 from penjing.network import Network
+from penjing.network.analysis.passage import UNCHANGED, Passage
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.batch_norm import batch_norm_of
 from penjing.network.graph.layers import Layer
-from penjing.network.study.passage import UNCHANGED, Passage
 
 aten = torch.ops.aten
 CORRELATION_LENGTH = 2.0

@@ -14,9 +14,9 @@ from penjing.arith.elimination import combinations, eliminated, nearest
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Axes, Group, Network, carry_out, find_axes
+from penjing.network.analysis.passage import Passage, passage
 from penjing.network.axes.groups import Site
 from penjing.network.edits.merge import Combination, merge, read_by_index, takes_shift
-from penjing.network.study.passage import Passage, passage
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.structure.budget import Budget, counts_that_stay

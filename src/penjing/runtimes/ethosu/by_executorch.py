@@ -20,7 +20,7 @@ from penjing.network.lowering.form import Form, Kind
 from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE
 from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet_below
-from penjing.runtimes.ethosu.tosa_form import CODES, computes_codes, for_tosa
+from penjing.runtimes.ethosu.tosa_form import CODES, for_tosa, may_run_on_npu
 from penjing.runtimes.ethosu.vela import CONFIG, ByVela
 from penjing.runtimes.executorch.file import FORWARD, bytes_of_weights
 from penjing.runtimes.executorch.session import ExecuTorchSession
@@ -92,7 +92,7 @@ class ExecuTorchEthosU(ByVela):
         form = for_tosa(lowered(network, FORM))
         args, kwargs = one_sample(network.example)
         exported = torch.export.export(form, args, kwargs)
-        for node in filter(computes_codes, exported.graph.nodes):
+        for node in filter(may_run_on_npu, exported.graph.nodes):
             mark = {ArmAnnotationInfo.CUSTOM_META_KEY: ArmAnnotationInfo(quantized=True)}
             node.meta.setdefault("custom", {}).update(mark)
         for node, layer in zip(_layers(exported.graph), _layers(form.graph), strict=True):
@@ -183,7 +183,7 @@ def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node,
 
 def _reason(told: str | None) -> str:
     """Why an operator is the CPU's; ExecuTorch doesn't tell of a quantize or dequantize, and calls
-    not marked what `computes_codes` isn't true of."""
+    not marked what `may_run_on_npu` isn't true of."""
     if told is None:
         return BETWEEN
     return NOT_CODES if "not marked as quantized" in told else told

@@ -76,10 +76,10 @@ def _leave_out_dropouts(network: Network) -> None:
     drop_unused(network)
 
 
-def computes_codes(node: fx.Node) -> bool:
-    """Whether TOSA computes an operator on codes as the network does: it reads rounded values, what
-    it gives is rounded, and it is one that may change the grid or doesn't. An activation counts as
-    a part of its layer."""
+def may_run_on_npu(node: fx.Node) -> bool:
+    """Whether an operator may be offered to the NPU, which then computes what the network does: it
+    reads rounded values, what it gives is rounded too, and where the grids of both differ it is one
+    that TOSA rescales. An activation counts as a part of its layer."""
     if node.op != "call_function":
         return False
     inputs, qparams = node.all_input_nodes, qparams_behind(node)

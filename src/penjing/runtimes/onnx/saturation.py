@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from penjing.arith.saturation import saturates
 from penjing.contract import Array, Saturating
-from penjing.network.study.saturation import is_depthwise
+from penjing.network.analysis.saturation import is_depthwise
 
 OPERATORS = {
     "QLinearConv": 3, "ConvInteger": 1, "QLinearMatMul": 3, "MatMulInteger": 1, "QGemm": 3,

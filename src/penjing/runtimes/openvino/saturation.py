@@ -14,7 +14,7 @@ import torch
 
 from penjing.arith.saturation import saturates
 from penjing.contract import Array, Saturating
-from penjing.network.study.saturation import is_depthwise
+from penjing.network.analysis.saturation import is_depthwise
 
 LARGEST = 255
 """Of values in eight bits; signed ones are moved up by 128 before they are multiplied."""

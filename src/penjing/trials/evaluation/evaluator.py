@@ -37,7 +37,7 @@ from penjing.trials.evaluation.networks import Networks
 from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
 from penjing.trials.evaluation.saturation import as_json
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Here, OnDevice, Timing
-from penjing.trials.judgement.promise import MOST_LOOKS, Promise, promise
+from penjing.trials.judgement.promise import MOST_LOOKS, Promise, promise_of
 from penjing.trials.recipe import from_json
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
@@ -103,7 +103,7 @@ class FileEvaluator:
         original = self.original_scores()
         samples = number_of_samples(self.task.test)
         greatest = scores.greatest_loss(original, original)
-        made = promise(max_drop, self.confidence, len(original), samples, greatest)
+        made = promise_of(max_drop, self.confidence, len(original), samples, greatest)
         self.hold_to(made)
         return made
 

@@ -16,7 +16,7 @@ MOST_LOOKS = 3
 
 @dataclass(frozen=True)
 class Promise:
-    """What a file is held to, see `promise`.
+    """What a file is held to: the budget, and the data whose bound decides that it is kept.
 
     Attributes:
         max_drop: budget in points.
@@ -41,7 +41,7 @@ class Promise:
         return "over budget", f"{what} {figure:.2f} points, budget {self.max_drop:g}"
 
 
-def promise(
+def promise_of(
     max_drop: float, confidence: float, validation: int, test: int, greatest: float = 1.0
 ) -> Promise:
     """Which of the two certifies, by their numbers of samples alone.

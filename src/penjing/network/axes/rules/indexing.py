@@ -79,7 +79,8 @@ def bag(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
 
 
 def put(trace: Trace, node: fx.Node) -> Dims:
-    """x[i, :, j] = values: indexed dimensions keep their sizes, the others are the values' own."""
+    """x[i, :, j] = values: a dimension that is indexed keeps its size, any other is one with the
+    dimension of the values that goes there."""
     given, left = _indexed(trace, node, "written to by index")
     values = trace.of(node.args[2])
     masks = any(len(indices) > 1 for indices in given.values())  # they cover several dimensions

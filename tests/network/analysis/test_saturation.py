@@ -17,8 +17,9 @@ from penjing.arith.quantizer import quantized, weight_scales
 from penjing.arith.saturation import most_in_a_pair, pair_sums, saturates, scales_that_fit, trimmed
 from penjing.measure.parity import departs, parity
 from penjing.network import Network, capture
+from penjing.network.analysis.saturation import saturating
+from penjing.network.edits.overflow import fix_overflow, without_overflow
 from penjing.network.graph.qparams import weight_qparams
-from penjing.network.study.saturation import fix_overflow, saturating, without_overflow
 from penjing.passes import CorrectBias, Gptq, MixedPrecision, Quantize, Reconstruct, Ternarize
 from penjing.processor import Processor
 from penjing.runtimes.onnx.runtime import OnnxRuntime

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from penjing.contract import Plan
 from penjing.network.axes.algebra import kept
 from penjing.network.axes.groups import find_axes
-from penjing.network.edits.table import carry_out
+from penjing.network.edits.carry_out import carry_out
 from penjing.network.graph.network import Network
 
 Indices = dict[str, list[list[int]]]

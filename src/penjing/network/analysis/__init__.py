@@ -1,0 +1,1 @@
+"""Analysis: what is found out about a network, which stays as it is."""

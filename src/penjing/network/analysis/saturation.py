@@ -1,0 +1,58 @@
+"""Which of a network's integer layers may leave 16 bits on x86 processors without VNNI.
+
+See `penjing.arith.saturation`; `penjing.network.edits.overflow` mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, fx
+
+from penjing.arith.quantizer import quantized
+from penjing.arith.saturation import saturates
+from penjing.contract import Saturating
+from penjing.network.graph.layers import Layer
+from penjing.network.graph.network import Network
+from penjing.network.graph.qparams import QParams, qparams_of, weight_qparams
+
+
+def saturating(network: Network) -> list[Saturating]:
+    """The layers that may leave 16 bits, in order; empty if none can, which is a proof."""
+    layers = []
+    for layer, qparams, top in integer_layers(network):
+        over = saturates(_codes(network, qparams), top)
+        if bool(over.any()):
+            layers.append(Saturating(str(layer.meta["layer"]), int(over.sum()), len(over)))
+    return layers
+
+
+def is_depthwise(channels: int, groups: int, inputs_a_group: int) -> bool:
+    """Whether each output of a convolution reads an input of its own.
+
+    Its products are added along a window, not along channels; ONNX Runtime's and OpenVINO's kernels
+    do that in 32 bits on every x86 processor (`tests/network/analysis/test_saturation.py` runs them
+    on one without VNNI).
+    """
+    return groups == channels and inputs_a_group == 1 and groups > 1
+
+
+def integer_layers(network: Network) -> Iterator[tuple[fx.Node, QParams, int]]:
+    """Each layer that is computed on integers, with its weight's grid and the largest integer that
+    it reads."""
+    for layer, qparams in weight_qparams(network).items():
+        data = qparams_of(Layer(layer).data)
+        shape = network.tensor(qparams.source_name).shape
+        scales = network.tensor(qparams.scale)
+        if data is None or scales.dim() > 1 or len(shape) < 2:
+            continue
+        if len(shape) > 2 and is_depthwise(shape[0], Layer(layer).groups, shape[1]):
+            continue
+        yield layer, qparams, data.high
+
+
+def _codes(network: Network, qparams: QParams) -> Tensor:
+    weight = network.tensor(qparams.source_name).detach().cpu()
+    return quantized(
+        weight, network.tensor(qparams.scale).detach().cpu(), qparams.low, qparams.high
+    )

@@ -1,0 +1,140 @@
+"""The form of an edit's parameters: what a value from a file that somebody else wrote may be.
+
+Each check gives what the value should be, in words, if it isn't that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from penjing.arith.quantizer import weight_ends
+
+LARGEST, SMALLEST = 3.4e38, 1e-45
+"""Of the magnitudes that float32 tells from infinity and from zero."""
+INT32 = 2**31 - 1
+EIGHT_BITS = 255
+"""The largest integer of a grid, and how far its ends are apart: runtimes have no wider ones."""
+WEIGHT_ENDS = {weight_ends(bits) for bits in range(1, 9)}
+Check = Callable[[Any], str]
+"""What a value should be, in words, if it isn't that; empty if it is."""
+
+
+def names(value: Any) -> str:
+    """A list of names."""
+    good = is_list(value) and all(isinstance(name, str) for name in value)
+    good = good and len(set(value)) == len(value)
+    return "" if good else "a list of names, none twice"
+
+
+def names_by_name(value: Any) -> str:
+    """A mapping of names."""
+    good = is_object(value) and all(isinstance(name, str) for name in value.values())
+    return "" if good else "an object of names"
+
+
+def flag(value: Any) -> str:
+    """True or false."""
+    return "" if isinstance(value, bool) else "true or false"
+
+
+def scales_of_signs(value: Any) -> str:
+    """How many scales ternary weights have."""
+    return "" if isinstance(value, str) and value in ("one", "two") else '"one" or "two"'
+
+
+def threshold(value: Any) -> str:
+    """The share of a row's mean below which a ternary weight is zero."""
+    return "" if is_real(value) and 0 <= value < 2 else "a number of at least 0, below 2"
+
+
+def axes(value: Any) -> str:
+    """By axis, the indices that stay."""
+    good = is_object(value) and all(
+        is_list(indices) and indices and all(is_integer(index, 0, INT32) for index in indices)
+        for indices in value.values()
+    )
+    return "" if good else "by axis, the indices that stay"
+
+
+def value_qparams(value: Any) -> str:
+    """By node, the quantization parameters of a value."""
+    keys = {"scale", "zero_point", "low", "high", "root"}
+    good = is_object(value) and all(
+        is_object(qparams)
+        and set(qparams) == keys
+        and _are_qparams(qparams, qparams["zero_point"])
+        and is_scale(qparams["scale"])
+        and qparams["scale"] > 0
+        and isinstance(qparams["root"], str)
+        for qparams in value.values()
+    )
+    words = "by node, a scale over 0, low <= zero_point <= high in eight bits, a root"
+    return "" if good else words
+
+
+def weight_qparams(value: Any) -> str:
+    """By node, the quantization parameters of a weight."""
+    good = is_object(value) and all(
+        is_object(qparams)
+        and set(qparams) == {"scales", "low", "high"}
+        and _are_qparams(qparams, 0)
+        and (qparams["low"], qparams["high"]) in WEIGHT_ENDS
+        and is_scales(qparams["scales"])
+        for qparams in value.values()
+    )
+    return "" if good else "by node, scales that aren't 0, and the ends of 1 to 8 bits"
+
+
+def factors(value: Any) -> str:
+    """By node, what its channels are multiplied by."""
+    good = is_object(value) and all(
+        is_list(factors) and factors and all(is_scale(factor) and factor > 0 for factor in factors)
+        for factors in value.values()
+    )
+    return "" if good else "by node, a list of numbers over 0"
+
+
+def is_object(value: Any) -> bool:
+    """Whether it is a mapping with names for keys."""
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def is_list(value: Any) -> bool:
+    """Whether it is a list."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def is_integer(value: Any, low: int, high: int) -> bool:
+    """Whether it is a whole number in that range."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a number that float32 can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST and math.isfinite(value)
+
+
+def is_scale(value: Any) -> bool:
+    """Whether float32 tells it from zero."""
+    return is_real(value) and abs(value) >= SMALLEST
+
+
+def is_scales(value: Any) -> bool:
+    """Whether it is a list of scales, or one of such lists, all as long."""
+    if not is_list(value) or not value:
+        return False
+    if not is_list(value[0]):
+        return all(map(is_scale, value))
+    return all(
+        is_list(row) and row and len(row) == len(value[0]) and all(map(is_scale, row))
+        for row in value
+    )
+
+
+def _are_qparams(qparams: Mapping[str, Any], zero: Any) -> bool:
+    ends = (qparams["low"], zero, qparams["high"])
+    known = all(is_integer(end, -EIGHT_BITS, EIGHT_BITS) for end in ends)
+    return known and ends[0] <= zero <= ends[2] and 0 < ends[2] - ends[0] <= EIGHT_BITS

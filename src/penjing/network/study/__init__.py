@@ -1,1 +1,0 @@
-"""Study: what is found out about a network without changing it."""
