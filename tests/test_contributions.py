@@ -17,18 +17,36 @@ PASS = '''"""Halve: the weights of a layer, halved."""
 
 from dataclasses import dataclass
 
-from penjing.contract import LeftAlone, Plan
+from penjing.contract import Plan
 from penjing.network import Network
+from penjing.network.graph.layers import layers_of
 from penjing.passes.contract import Pass
 from penjing.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Halve(Pass):
-    """Does nothing yet."""
+    """For a test."""
 
     def decide(self, network: Network, task: Task) -> Plan:
-        return self._plan(left_alone=(LeftAlone("all of it", "for a test"),))
+        names = [node.name for node in layers_of(network)]
+        return self._plan(({"edit": "halve", "layers": names},), "all weights halved")
+'''
+EDIT = '''"""Halve: half of each weight."""
+
+from penjing.network.graph.layers import Layer, layers_of
+
+
+def halve(network, layers):
+    """Halve the weights of the named layers, in place."""
+    for node in layers_of(network):
+        if node.name in layers:
+            network.tensor(Layer(node).weight_name).data.mul_(0.5)
+
+
+def misfit(network, nodes, layers):
+    """Which of the layers isn't there."""
+    return "".join(f"there is no layer {name!r}" for name in layers if name not in nodes)
 '''
 RUNTIME = '''"""Other: ONNX Runtime under another name."""
 
@@ -83,7 +101,9 @@ import torch
 from torch import nn
 
 import penjing
-from penjing.network import capture, find_axes
+from penjing.contract import Plan
+from penjing.errors import UnsafeError
+from penjing.network import capture, carry_out, find_axes
 from penjing.passes import PruneChannels
 from penjing.passes.structure.importance import importances
 from penjing.runtimes.registry import find_runtime
@@ -96,7 +116,13 @@ assert Path(penjing.__file__).is_relative_to(folder), penjing.__file__
 model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
 network = capture(model, torch.ones(2, 8))
 (step,) = from_json([{"method": "Halve"}])
-assert step.plan(network, None).left_alone
+halved = step(network, None).state_dict()
+assert all(torch.equal(2 * halved[f"{k}.weight"], model[k].weight) for k in (0, 2))
+try:
+    carry_out(network, Plan("Halve", {}, ({"edit": "halve", "layers": ["nobody"]},)))
+    raise AssertionError("it was let through")
+except UnsafeError as error:
+    assert "there is no layer 'nobody'" in str(error)
 runtime = find_runtime("other")
 artifact = runtime.lower(network, folder / "model.other")
 assert runtime.load(artifact).run(torch.ones(2, 8).numpy()).shape == (2, 4)
@@ -136,6 +162,16 @@ def _add_pass(copy: Path, folder: Path) -> None:
     _insert(table, '    "Merge": Merge,', '    "Halve": Halve,\n')
 
 
+def _add_edit(copy: Path, folder: Path) -> None:
+    (copy / "network" / "edits" / "halve.py").write_text(EDIT)
+    table = copy / "network" / "edits" / "table.py"
+    _insert(
+        table, "from penjing.network.edits.overflow", "from penjing.network.edits import halve\n"
+    )
+    row = '    "halve": Edit(halve.halve, {"layers": forms.names}, halve.misfit),\n'
+    _insert(table, '    "shrink": Edit(', row)
+
+
 def _add_runtime(copy: Path, folder: Path) -> None:
     (copy / "runtimes" / "other.py").write_text(RUNTIME)
     entry = (
@@ -163,6 +199,7 @@ def _add_strategy(copy: Path, folder: Path) -> None:
 
 KINDS = {
     "a pass": _add_pass,
+    "an edit of its own": _add_edit,
     "a runtime": _add_runtime,
     "a criterion of importance": _add_criterion,
     "a target": _add_target,
@@ -173,7 +210,7 @@ KINDS = {
 def test_one_of_each_touches_as_many_files_as_is_said_and_works(tmp_path: Path) -> None:
     copy = tmp_path / "penjing"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    said = re.findall(r"^\| (a [a-z ]+) \| (\d):", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    said = re.findall(r"^\| (an? [a-z ]+) \| (\d):", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
     assert [kind for kind, _ in said] == list(KINDS)
     for kind, count in said:
         before = _changed(copy) | {path.name for path in tmp_path.glob("*.py")}
