@@ -168,7 +168,7 @@ def _add_edit(copy: Path, folder: Path) -> None:
     _insert(
         table, "from penjing.network.edits.overflow", "from penjing.network.edits import halve\n"
     )
-    row = '    "halve": Edit(halve.halve, {"layers": forms.names}, halve.misfit),\n'
+    row = '    "halve": Edit(halve.halve, {"layers": checks.names}, halve.misfit),\n'
     _insert(table, '    "shrink": Edit(', row)
 
 

@@ -6,6 +6,8 @@ import contextlib
 import doctest
 import importlib
 import re
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -26,14 +28,18 @@ def test_examples_in_docstrings_run(path: Path) -> None:
     assert not failed
 
 
-FILES = [path for path in ROOT.rglob("*.py") if not any(part[0] == "." for part in path.parts[1:])]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *FILES]
+FOLDERS = ("src", "tests", "benchmarks", "examples")
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+OF_FORMER_DAYS = ("CHANGELOG.md", "results.md")
+PAGES = [
+    path
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *FILES)
+    if path.name not in OF_FORMER_DAYS
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_modules_that_are_named_are_there(page: Path) -> None:
-    if page.name in ("CHANGELOG.md", "results.md"):  # they speak of former days too
-        return
     text = page.read_text()
     named = re.findall(r"`([a-z_0-9/]+\.py)", text)
     assert not [name for name in named if not any(f"/{name}" in str(path) for path in FILES)]
@@ -50,3 +56,11 @@ def _is_there(name: str) -> bool:
                 found = getattr(found, part, None)
             return found is not None
     return False
+
+
+def test_no_benchmark_hides_an_installed_module() -> None:
+    """The tests' path has the benchmarks' folder in front."""
+    places = [place for place in sys.path if Path(place or ".").resolve() != ROOT / "benchmarks"]
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        assert path.stem not in sys.stdlib_module_names
+        assert PathFinder.find_spec(path.stem, places) is None, path

@@ -128,7 +128,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "model.py", "model.onnx\n", "", 3])
-def test_the_keeper_takes_no_name_but_its_own(name: object, store: Path) -> None:
+def test_the_agent_takes_no_name_but_its_own(name: object, store: Path) -> None:
     with pytest.raises(agent.Refused, match="not a name that the agent takes"):
         agent.put({"artifacts": [{"names": [name], "sizes": [0], "sha256": "0" * 64}]})
     with pytest.raises(agent.Refused, match="not a name that the agent takes"):

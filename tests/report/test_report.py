@@ -64,16 +64,18 @@ def test_each_row_holds_the_figures_of_its_trial_and_no_others(seed: int) -> Non
     assert table[0][0] == "original"
     for row in table:
         figures = _of(result, row[0]).measurement
-        told = {name: _cell(row, result, name) for name in ("top-1", "ms", "ratio", "kB")}
         wanted = {
             "top-1": None if figures.score is None else 100 * figures.score,
             "ms": figures.latency.latency_ms if figures.latency else None,
             "ratio": figures.latency.ratio if figures.latency else None,
             "kB": None if figures.file_bytes is None else figures.file_bytes / 1000,
+            "drop": figures.drop.drop if figures.drop and row[0] != "original" else None,
+            "bound": figures.drop.bound if figures.drop and row[0] != "original" else None,
         }
         for name, figure in wanted.items():
-            assert (told[name] == "") == (figure is None)
-            assert figure is None or abs(float(told[name]) - figure) <= 0.051
+            cell = _cell(row, result, name)
+            assert (cell == "") == (figure is None)
+            assert figure is None or abs(float(cell) - figure) <= 0.051
         disturbed = figures.latency is not None and figures.latency.disturbed
         assert _cell(row, result, "verdict").endswith(", disturbed") == disturbed
 

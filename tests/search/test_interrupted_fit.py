@@ -159,7 +159,7 @@ def test_an_interrupt_that_is_swallowed_before_the_first_figure_is_remembered(
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupt_before_the_first_figure_sayswhat_is_there(tmp_path: Path, name: str) -> None:
+def test_an_interrupt_before_the_first_figure_says_what_is_there(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     process = _start(out)
     _wait(process, lambda: (out / "result.json").exists())

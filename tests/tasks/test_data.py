@@ -340,3 +340,29 @@ def test_a_reading_has_a_length_only_if_the_data_has() -> None:
     found = Reading([(pair, torch.zeros(4))], "test", Wanted(dict(zip("ab", pair, strict=True))))
     with pytest.raises(InputError, match=r"2 input\(s\), the example is a dict of a, b"):
         list(found)
+
+
+class _Counting(Arrays):
+    """Arrays whose constructor takes something else."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__(np.zeros((samples, 2), np.float32), np.arange(samples) % 2, batch_size=4)
+        self.asked = 0
+
+    @property
+    def samples(self) -> int:
+        self.asked += 1
+        return super().samples
+
+
+def test_arrays_of_a_class_of_ones_own_are_cut_and_put_in_order() -> None:
+    mine = _Counting(9)
+    some = mine.subset([1, 3, 5], batch_size=2)
+    assert [len(targets) for _, targets in some] == [3]  # a last batch of one joins the one before
+    still = _Counting(9)
+    still.shuffle = True
+    ordered = still.in_order()
+    assert isinstance(ordered, _Counting)
+    assert not ordered.shuffle
+    assert still.shuffle
+    assert ordered.x is still.x

@@ -1,4 +1,5 @@
-"""How commands print: on a terminal that obeys nothing of what others named, and in flags."""
+"""How commands print: names that come from files are shown and never obeyed as control codes, and
+options are called by their flags."""
 
 from __future__ import annotations
 

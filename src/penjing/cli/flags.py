@@ -25,7 +25,7 @@ def by_field(command: Callable[[Any], None]) -> Callable[..., None]:
     """A command whose arguments and options are the fields of the dataclass that it takes.
 
     Typer reads a function's signature, so the command gets one of the fields' names, types and
-    defaults.
+    defaults. A field's default must be a value, not a `default_factory`.
 
     >>> from dataclasses import dataclass
     >>> @dataclass
@@ -42,6 +42,7 @@ def by_field(command: Callable[[Any], None]) -> Callable[..., None]:
     """
     (taken,) = (hint for name, hint in get_type_hints(command).items() if name != "return")
     hints = get_type_hints(taken, include_extras=True)
+    assert all(field.default_factory is MISSING for field in fields(taken))
 
     @wraps(command)
     def called(**given: Any) -> None:

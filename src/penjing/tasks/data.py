@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,14 @@ class Arrays:
         """The samples at `index`, with any of the constructor's options changed."""
         where = torch.as_tensor(index)
         x = torch.utils._pytree.tree_map(lambda tensor: tensor[where], self.x)
-        return replace(self, x=x, y=self.y[where], **changes)
+        options = {name: getattr(self, name) for name in OPTIONS}
+        return Arrays(x, self.y[where], **options | changes)
 
     def in_order(self) -> Arrays:
         """The same samples, neither shuffled nor augmented; nothing is copied."""
-        return replace(self, shuffle=False, augment=None)
+        still = copy.copy(self)
+        still.shuffle, still.augment = False, None
+        return still
 
     def __len__(self) -> int:
         return len(self._starts())
@@ -115,6 +119,9 @@ class Arrays:
         if self.augment and x.dim() == 4:
             x = _shifted(x, draw, mirror=self.augment == "flip-crop")
         return x
+
+
+OPTIONS = tuple(field.name for field in fields(Arrays) if field.kw_only)
 
 
 def _shifted(x: Tensor, draw: torch.Generator, mirror: bool, by: int = 4) -> Tensor:

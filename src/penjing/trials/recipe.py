@@ -12,7 +12,7 @@ from penjing.passes import PASSES, Pass, Quantize
 from penjing.tune.options import TuneOptions
 
 Recipe = tuple[Pass, ...]
-DEMANDS = ("outputs", "elementwise", "split_silu", "symmetric", "overflow_fix")
+CONSTRAINED = ("outputs", "elementwise", "split_silu", "symmetric", "overflow_fix")
 """Options of `Quantize` that a runtime may need (`Runtime.constraints`)."""
 
 
@@ -59,4 +59,4 @@ def constrained(recipe: Sequence[Pass], constraints: Mapping[str, Any]) -> Recip
 
 def unconstrained(recipe: Sequence[Json]) -> list[Json]:
     """A recipe as JSON without what only its runtime needs."""
-    return [{key: step[key] for key in step if key not in DEMANDS} for step in recipe]
+    return [{key: step[key] for key in step if key not in CONSTRAINED} for step in recipe]

@@ -1,4 +1,4 @@
-"""Workers: several processes that train one network, where `torchrun` has started them.
+"""Data parallel: several processes that train one network, where `torchrun` has started them.
 
 Each takes its share of the batches, all step by the mean of their gradients, and the first one's
 word counts. Without a process group, or with one of a single process, everything here does

@@ -91,8 +91,8 @@ def test_json_is_read_as_penjing_writes_it() -> None:
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_every_edit_has_a_form_for_all_that_it_takes(name: str) -> None:
+def test_every_edit_has_a_check_for_all_that_it_takes(name: str) -> None:
     edit = EDITS[name]
-    assert list(edit.form) == list(inspect.signature(edit.make).parameters)[1:]
+    assert list(edit.checks) == list(inspect.signature(edit.make).parameters)[1:]
     if edit.misfit is not None:
-        assert list(edit.form) == list(inspect.signature(edit.misfit).parameters)[2:]
+        assert list(edit.checks) == list(inspect.signature(edit.misfit).parameters)[2:]

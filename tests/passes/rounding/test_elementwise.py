@@ -19,7 +19,7 @@ from tests.reference_networks import NETWORKS, build
 from tests.runtime_networks import Gated
 
 aten = torch.ops.aten
-DEMANDS = {"outputs": True, "elementwise": True}
+CONSTRAINTS = {"outputs": True, "elementwise": True}
 
 
 def _task(model: nn.Module, x: Tensor) -> Task:
@@ -30,7 +30,7 @@ def _task(model: nn.Module, x: Tensor) -> Task:
 def _rounded(model: nn.Module, x: Tensor, **options: bool) -> Network:
     torch.manual_seed(0)
     task = _task(model, x)
-    return Quantize(samples=32, **(DEMANDS | options))(capture(task.model, task.example), task)  # type: ignore[arg-type]
+    return Quantize(samples=32, **(CONSTRAINTS | options))(capture(task.model, task.example), task)  # type: ignore[arg-type]
 
 
 def _reads_integers(node: fx.Node) -> bool:
@@ -63,7 +63,7 @@ def test_networks_stay_near(name: str) -> None:
 
 def test_what_is_bounded_has_the_grid_of_its_kernels() -> None:
     network = _rounded(Gated(), torch.zeros(2, 3, 8, 8), split_silu=True)
-    gates = [one for one in qparams_in(network) if "sigmoid" in one.source_name]
+    gates = [one for one in qparams_in(network) if "sigmoid" in str(one.source.target)]
     found = {(one.source.target, network.tensor(one.scale).item(), one.zero_point) for one in gates}
     steps = torch.tensor(1 / 256), torch.tensor(1 / 255)
     sigmoid, hard = aten.sigmoid.default, aten.hardsigmoid.default

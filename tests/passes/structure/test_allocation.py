@@ -1,4 +1,4 @@
-"""Allocation: cost models are what is counted after the cut, and budgets are kept, tightly."""
+"""Allocation: a cost model gives what is counted after the cut, and budgets are kept, tightly."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _by_hand(first: Mapping[int, float]) -> LatencyTable:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_cost_models_are_what_is_counted_after_the_cut(name: str) -> None:
+def test_a_cost_model_gives_what_is_counted_after_the_cut(name: str) -> None:
     model, x = build(name)
     network = capture(model, x[:2])
     axes = find_axes(network)

@@ -107,7 +107,7 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     assert Result.load(tmp_path / "out") == result
 
 
-def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_demands(
+def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Another, "constraints", {"symmetric": True})
@@ -122,9 +122,9 @@ def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_demands(
     ]  # fmt: skip
     assert both.candidate.recipe[-1]["symmetric"]
     assert not result.find("int8").candidate.recipe[-1]["symmetric"]
-    qparams_in = value_qparams(Direct.networks[str(both.sha256)])
-    assert qparams_in
-    assert all(qparams.zero_point == 128 for qparams in qparams_in)
+    values = value_qparams(Direct.networks[str(both.sha256)])
+    assert values
+    assert all(qparams.zero_point == 128 for qparams in values)
     plain = result.find("prune 25 %")  # which gains nothing in another
     assert plain.candidate.recipe == both.candidate.recipe[:-1]
 

@@ -15,7 +15,7 @@ from torch import fx
 
 from penjing.contract import LeftAlone, Plan, parts_from
 from penjing.errors import UnsafeError
-from penjing.network.edits.forms import is_list, is_object, names
+from penjing.network.edits.checks import is_list, is_object, names
 from penjing.network.edits.table import EDITS
 from penjing.network.graph.layers import layers_of
 from penjing.network.graph.network import Network
@@ -59,13 +59,13 @@ def _plan(data: Any, what: str) -> Plan:
         parts_from(data.get("parts")),
     )  # fmt: skip
     try:
-        require_form(plan)
+        require_known(plan)
     except UnsafeError as error:
         raise UnsafeError(f"{what}: {error}") from error
     return plan
 
 
-def require_form(plan: Plan) -> None:
+def require_known(plan: Plan) -> None:
     """Check that each edit is a known one whose parameters are all there, in type and range.
 
     Raises:
@@ -77,7 +77,7 @@ def require_form(plan: Plan) -> None:
         name = edit.get("edit")
         if not isinstance(name, str) or name not in EDITS:
             raise UnsafeError(f"no edit {_shown(name)}; there are {', '.join(EDITS)}")
-        wanted = EDITS[name].form
+        wanted = EDITS[name].checks
         if set(edit) - {"edit"} != set(wanted):
             has = ", ".join(sorted(map(_shown, set(edit) - {"edit"}))) or "none"
             raise UnsafeError(f"edit {name} takes {', '.join(wanted) or 'nothing'}; found {has}")

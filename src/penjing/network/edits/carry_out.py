@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from penjing.contract import Plan
-from penjing.network.edits.allowed import require_fit, require_form, require_parts
+from penjing.network.edits.allowed import require_fit, require_known, require_parts
 from penjing.network.edits.table import EDITS
 from penjing.network.graph.network import Network
 
@@ -21,7 +21,7 @@ def carry_out(network: Network, plan: Plan) -> Network:
             (`penjing.network.edits.allowed`).
         InputError: an axis to shrink isn't there, or can't shrink.
     """
-    require_form(plan)
+    require_known(plan)
     new = copy.deepcopy(network)
     for edit in plan.edits:
         require_fit(new, edit)

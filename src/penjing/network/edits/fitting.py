@@ -23,7 +23,7 @@ def fake_quantize(
     activations: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """Values of real numbers with a root among them, and bare layers with a scale a channel."""
+    """Which value or layer isn't there or can't be rounded, or has another number of scales."""
     known = fake_values(network) if activations else {}
     for name, qparams in activations.items():
         root = qparams["root"]
@@ -50,12 +50,12 @@ def fake_quantize(
 def ternarize(
     network: Network, nodes: Nodes, layers: Sequence[str], scales: str, threshold: float
 ) -> str:
-    """Bare layers."""
+    """Which layer isn't there, or has a weight that is computed or rounded already."""
     return _bare_layers(nodes, layers)
 
 
 def binarize(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
-    """Bare layers."""
+    """Which layer isn't there, or has a weight that is computed or rounded already."""
     return _bare_layers(nodes, layers)
 
 
@@ -67,7 +67,7 @@ def sign_inputs(
     learned: bool,
     shortcuts: Sequence[str],
 ) -> str:
-    """Layers and what they read, and functions of each number alone."""
+    """Which layer doesn't read what is said of it, or what can't be left out before signs."""
     known = fake_values(network)
     shapes = {node: value.shape for node, value in known.items() if _is_real(value)}
     for name in dropped:
@@ -98,7 +98,7 @@ def _not_read(nodes: Nodes, name: str, read: str, shapes: Mapping[fx.Node, Any])
 
 
 def give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
-    """Layers without a bias, whose weights are stored."""
+    """Which layer isn't there, has a bias, or has a weight that is computed."""
     for name in layers:
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
@@ -112,7 +112,7 @@ def give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
 
 
 def lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
-    """ReLU6."""
+    """Which ReLU6 isn't there."""
     for name in nodes:
         if name not in known or known[name].target not in RELU6:
             return f"there is no ReLU6 {name!r}"
@@ -120,7 +120,7 @@ def lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
 
 
 def scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequence[float]]) -> str:
-    """Layers whose channels can be scaled, and a factor for each channel."""
+    """Which layer can't be scaled, or has another number of channels."""
     by_name = {node.name: reach for node, reach in reaches(network).items()}
     for name, factors in scales.items():
         reach = by_name.get(name, "there is no such layer")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from penjing.network.edits import fitting, forms
+from penjing.network.edits import checks, fitting
 from penjing.network.edits.fake_quantize import fake_quantize, give_bias
 from penjing.network.edits.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.edits.overflow import fix_overflow
@@ -23,45 +23,45 @@ class Edit:
 
     Attributes:
         make: changes a network in place: (network, **parameters).
-        form: its parameters, all of which must be there, and what each must be.
+        checks: its parameters, all of which must be there, and what each must be.
         misfit: what of its parameters is of another network, in words: (network, nodes by name,
             **parameters). None where nothing is named, or where `make` looks for it itself.
     """
 
     make: Callable[..., None]
-    form: Mapping[str, forms.Check] = field(default_factory=dict)
+    checks: Mapping[str, checks.Check] = field(default_factory=dict)
     misfit: Callable[..., str] | None = None
 
 
 EDITS: dict[str, Edit] = {
-    "shrink": Edit(shrink, {"axes": forms.axes}),
+    "shrink": Edit(shrink, {"axes": checks.axes}),
     "fold_batch_norm": Edit(fold_batch_norm),
     "pool_means": Edit(pool_means),
     "split_silu": Edit(split_silu),
     "fake_quantize": Edit(
         fake_quantize,
-        {"activations": forms.value_qparams, "weights": forms.weight_qparams},
+        {"activations": checks.value_qparams, "weights": checks.weight_qparams},
         fitting.fake_quantize,
     ),
     "fix_overflow": Edit(fix_overflow),
     "ternarize": Edit(
         ternarize,
-        {"layers": forms.names, "scales": forms.scales_of_signs, "threshold": forms.threshold},
+        {"layers": checks.names, "scales": checks.scales_of_signs, "threshold": checks.threshold},
         fitting.ternarize,
     ),
     "sign_inputs": Edit(
         sign_inputs,
         {
-            "layers": forms.names_by_name,
-            "dropped": forms.names,
-            "learned": forms.flag,
-            "shortcuts": forms.names,
+            "layers": checks.names_by_name,
+            "dropped": checks.names,
+            "learned": checks.flag,
+            "shortcuts": checks.names,
         },
         fitting.sign_inputs,
     ),
-    "binarize": Edit(binarize, {"layers": forms.names}, fitting.binarize),
-    "give_bias": Edit(give_bias, {"layers": forms.names}, fitting.give_bias),
-    "lift_bounds": Edit(lift_bounds, {"nodes": forms.names}, fitting.lift_bounds),
-    "scale_channels": Edit(scale_channels, {"scales": forms.factors}, fitting.scale_channels),
+    "binarize": Edit(binarize, {"layers": checks.names}, fitting.binarize),
+    "give_bias": Edit(give_bias, {"layers": checks.names}, fitting.give_bias),
+    "lift_bounds": Edit(lift_bounds, {"nodes": checks.names}, fitting.lift_bounds),
+    "scale_channels": Edit(scale_channels, {"scales": checks.factors}, fitting.scale_channels),
 }
 """By name."""

@@ -35,8 +35,7 @@ def round_choices(network: Network, form: Form) -> None:
     """Round what an operator chooses from values on several grids to one that reaches as far as all
     of theirs, in place, where it isn't rounded already.
 
-    LiteRT's converter computes it on integers whatever the network says, by the grid of one of
-    them.
+    A converter may compute it on integers whatever the network says, by the grid of one of them.
 
     Raises:
         InputError: it is a stack, behind which the converter doesn't see a rounding.
@@ -50,7 +49,7 @@ def round_choices(network: Network, form: Form) -> None:
             continue
         if node.target is aten.stack.default:
             raise InputError(
-                f"the LiteRT converter would round all that is stacked at {node.name} to the grid "
+                f"the converter would round all that is stacked at {node.name} to the grid "
                 "of the first; use torch.cat, or leave layers before it in float (Quantize skip)"
             )
         ends = [scale * (end - zero) for scale, zero, *both, _ in grids for end in both]  # type: ignore[misc]
@@ -61,7 +60,7 @@ def round_choices(network: Network, form: Form) -> None:
 
 
 def _qparams_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
-    """On which a value is rounded, behind whatever only moves it; None if it isn't."""
+    """The grid on which a value is rounded, behind whatever only moves it; None if it isn't."""
     while node.target in MOVES:
         node = read_by(node)
     return qparams_arguments(node) if node.target is DEQUANTIZE else None

@@ -166,15 +166,15 @@ def _compare(node: fx.Node) -> None:
     replace(node, insert_before(node, aten.where.Scalar, condition, 1.0, -1.0))
 
 
-def _bias(network: Network, layer: fx.Node, rounded: fx.Node, qparams: Tensor, form: Form) -> None:
+def _bias(network: Network, layer: fx.Node, rounded: fx.Node, scales: Tensor, form: Form) -> None:
     source = read_by(rounded)
     name = str(source.target)
-    codes = quantized_bias(network.tensor(name).detach().cpu(), qparams)
+    codes = quantized_bias(network.tensor(name).detach().cpu(), scales)
     if form.codes and form.biases:
-        _dequantized(network, layer, "bias", name, codes, qparams)
+        _dequantized(network, layer, "bias", name, codes, scales)
     else:
         set_argument(layer, "bias", source)
-        set_tensor(network, name, _times(codes, qparams).to(network.device))
+        set_tensor(network, name, _times(codes, scales).to(network.device))
     erase(rounded)
 
 

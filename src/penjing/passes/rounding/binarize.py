@@ -18,7 +18,7 @@ from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer, layers_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.rounding.calibration import Choice, by_channel, choose, rounding
+from penjing.passes.rounding.weights import Choice, by_channel, choose, rounding
 from penjing.tasks.task import Task
 
 aten = torch.ops.aten

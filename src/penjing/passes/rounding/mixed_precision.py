@@ -18,14 +18,9 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.rounding.calibration import (
-    Calibration,
-    choose,
-    ends,
-    rounding,
-    with_overflow_fix,
-)
+from penjing.passes.rounding.calibration import Calibration
 from penjing.passes.rounding.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
+from penjing.passes.rounding.weights import choose, ends, rounding, with_overflow_fix
 from penjing.tasks.task import Task
 
 BYTES_A_CHANNEL = 5  # its scale and its zero point

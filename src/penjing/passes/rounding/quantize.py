@@ -15,9 +15,8 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.rounding.calibration import (
-    Calibration,
-    calibrated,
+from penjing.passes.rounding.calibration import Calibration, calibrated
+from penjing.passes.rounding.weights import (
     ends,
     require_layers,
     rounding,

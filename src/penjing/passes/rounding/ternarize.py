@@ -13,14 +13,8 @@ from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in, scales_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
-from penjing.passes.rounding.calibration import (
-    Calibration,
-    by_channel,
-    calibrated,
-    choose,
-    rounding,
-    with_overflow_fix,
-)
+from penjing.passes.rounding.calibration import Calibration, calibrated
+from penjing.passes.rounding.weights import by_channel, choose, rounding, with_overflow_fix
 from penjing.tasks.task import Task
 
 

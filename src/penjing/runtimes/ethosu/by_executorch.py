@@ -89,13 +89,13 @@ class ExecuTorchEthosU(ByVela):
         from executorch.exir import to_edge_transform_and_lower
         from executorch.exir.passes.quantize_io_pass import QuantizeInputs, QuantizeOutputs
 
-        form = for_tosa(lowered(network, FORM))
+        written = for_tosa(lowered(network, FORM))
         args, kwargs = one_sample(network.example)
-        exported = torch.export.export(form, args, kwargs)
+        exported = torch.export.export(written, args, kwargs)
         for node in filter(may_run_on_npu, exported.graph.nodes):
             mark = {ArmAnnotationInfo.CUSTOM_META_KEY: ArmAnnotationInfo(quantized=True)}
             node.meta.setdefault("custom", {}).update(mark)
-        for node, layer in zip(_layers(exported.graph), _layers(form.graph), strict=True):
+        for node, layer in zip(_layers(exported.graph), _layers(written.graph), strict=True):
             node.meta.setdefault("custom", {})[LAYER] = str(layer.meta["layer"])
         spec = EthosUCompileSpec(self.accelerator, self._system, self.memory, config_ini=CONFIG)
         spec.dump_intermediate_artifacts_to(str(folder))

@@ -1,7 +1,7 @@
 """ONNX Runtime's other execution providers: one ONNX file on GPUs, NPUs and others' kernels.
 
 A provider takes the operators that it can, and ONNX Runtime's CPU kernels the rest; the placement
-says which. Where a provider demands its own kind of integers, the file is another one.
+says which. Where a provider needs its own kind of integers, the file is another one.
 """
 
 from __future__ import annotations

@@ -31,18 +31,16 @@ def agreement(
     session = SessionThere(device, file, file.session.inputs)
     samples = [(cut(inputs, SAMPLES_THERE), targets) for inputs, targets in batches]
     try:
-        agreement = parity(network, session, samples, SAMPLES_THERE)
+        measured = parity(network, session, samples, SAMPLES_THERE)
     except (PenjingError, ValueError) as error:  # what is proven here doesn't hang on it
         return f"{trial.title} couldn't be compared on the device: {error}"
     text = (
         f"on the device {trial.title} differs from its network by at most "
-        f"{agreement.max_difference:.2g}"
+        f"{measured.max_difference:.2g}"
     )
-    if agreement.same_decisions is not None:
-        text += (
-            f", and {agreement.same_decisions:.2%} of {agreement.samples} decisions are the same"
-        )
-    if why := departs(agreement, trial.candidate.floats):
+    if measured.same_decisions is not None:
+        text += f", and {measured.same_decisions:.2%} of {measured.samples} decisions are the same"
+    if why := departs(measured, trial.candidate.floats):
         text += f": it computes something else there, for {why}"
     return text
 

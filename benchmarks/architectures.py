@@ -1,9 +1,9 @@
 """Which architectures can be pruned, how much of each, and does what is left run and train.
 
-    python benchmarks/coverage.py --list FILE.json [--json ROWS.json] [--peer torch-pruning]
-    python benchmarks/coverage.py --torchvision classification segmentation video
-    python benchmarks/coverage.py --models resnet18 vit_tiny_patch16_224
-    python benchmarks/coverage.py --kinds                  (small networks of many other kinds)
+    python benchmarks/architectures.py --list FILE.json [--json ROWS.json] [--peer torch-pruning]
+    python benchmarks/architectures.py --torchvision classification segmentation video
+    python benchmarks/architectures.py --models resnet18 vit_tiny_patch16_224
+    python benchmarks/architectures.py --kinds                  (small networks of many other kinds)
 
 Needs timm (and torchvision): pip install timm torchvision. Every network gets a process of its own
 and a time limit; a row that is in ROWS.json already isn't measured again. Weights are random: the
