@@ -67,7 +67,7 @@ def test_names_in_tables_are_shown(command: str, tmp_path: Path) -> None:
     assert not RAW & set(found.stdout)
     name = "evil\\x1b[2J" if command == "bench" else "[red]node\\x1b[2J"
     assert name in found.stdout
-    plain = json.loads(CliRunner().invoke(app, [command, str(path), "--json"]).stdout)
+    plain = json.loads(CliRunner().invoke(app, [command, str(path), *options, "--json"]).stdout)
     assert str(path) in plain if command == "bench" else "\x1b" in plain["nodes"][0]["node"]
 
 
