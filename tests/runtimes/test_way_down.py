@@ -62,3 +62,20 @@ def test_a_network_goes_down_once_for_each_file(name: str, tmp_path: Path) -> No
     assert returns <= (3 if name in TWO_FILES else 2), way
     if name.startswith(("onnxruntime", "openvino")):
         assert not returns, way
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_bug_on_the_way_is_no_line_about_the_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if absent := ENTRIES[name].absent:
+        pytest.skip(absent)
+
+    def broken(*_: object) -> Network:
+        raise ZeroDivisionError
+
+    runtime = find_runtime(name)
+    network, _ = network_of("small", True, **runtime.constraints)
+    monkeypatch.setattr("penjing.network.lowering.lower.with_integers", broken)
+    with pytest.raises(ZeroDivisionError):
+        runtime.lower(network, tmp_path / f"model{runtime.ending}")

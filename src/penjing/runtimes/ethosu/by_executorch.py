@@ -20,6 +20,7 @@ from penjing.network.lowering.form import Form, Kind
 from penjing.network.lowering.integers import DEQUANTIZE, QUANTIZE
 from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet_below
+from penjing.runtimes.converters import converting
 from penjing.runtimes.ethosu.tosa_form import CODES, for_tosa, may_run_on_npu
 from penjing.runtimes.ethosu.vela import CONFIG, ByVela
 from penjing.runtimes.executorch.file import FORWARD, bytes_of_weights
@@ -53,19 +54,13 @@ class ExecuTorchEthosU(ByVela):
                 computes nothing of it.
         """
         self._require_integers(network, floats)
-        try:
-            with network.evaluating(), quiet_below(), tempfile.TemporaryDirectory() as folder:
-                reference = for_one_sample(network)
-                content, operators = self._program(network, Path(folder))
-                parts = sorted(Path(folder).glob("*_tag*.tosa"))
-                if not parts:
-                    raise InputError(f"{self.accelerator} takes nothing of this network")
-                rows = [self.run_vela(part.read_bytes(), ".tosa").summary for part in parts]
-        except InputError:
-            raise
-        except Exception as error:
-            why = first_line(_first_cause(error))
-            raise InputError(f"ExecuTorch can't take this network: {why}") from error
+        with network.evaluating(), quiet_below(), tempfile.TemporaryDirectory() as folder:
+            reference = for_one_sample(network)
+            content, operators = self._program(network, Path(folder))
+            parts = sorted(Path(folder).glob("*_tag*.tosa"))
+            if not parts:
+                raise InputError(f"{self.accelerator} takes nothing of this network")
+            rows = [self.run_vela(part.read_bytes(), ".tosa").summary for part in parts]
         return self._write(path, content, reference, rows, operators)
 
     def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
@@ -91,7 +86,8 @@ class ExecuTorchEthosU(ByVela):
 
         written = for_tosa(lowered(network, FORM))
         args, kwargs = one_sample(network.example)
-        exported = torch.export.export(written, args, kwargs)
+        with converting("ExecuTorch", _first_cause):
+            exported = torch.export.export(written, args, kwargs)
         for node in filter(may_run_on_npu, exported.graph.nodes):
             mark = {ArmAnnotationInfo.CUSTOM_META_KEY: ArmAnnotationInfo(quantized=True)}
             node.meta.setdefault("custom", {}).update(mark)
@@ -100,23 +96,26 @@ class ExecuTorchEthosU(ByVela):
         spec = EthosUCompileSpec(self.accelerator, self._system, self.memory, config_ini=CONFIG)
         spec.dump_intermediate_artifacts_to(str(folder))
         partitioner = _partitioner(spec)
-        edge = to_edge_transform_and_lower(exported, partitioner=[partitioner])
+        with converting("ExecuTorch", _first_cause):
+            edge = to_edge_transform_and_lower(exported, partitioner=[partitioner])
         inputs, outputs = _rounded_ends(edge.exported_program())
-        edge = edge.transform([QuantizeInputs(edge, inputs), QuantizeOutputs(edge, outputs)])
+        with converting("ExecuTorch", _first_cause):
+            edge = edge.transform([QuantizeInputs(edge, inputs), QuantizeOutputs(edge, outputs)])
         program = edge.exported_program().graph_module
         operators = [_place(*placed) for placed in _placed(program, partitioner.reasons)]
-        return bytes(edge.to_executorch().buffer), operators
+        with converting("ExecuTorch", _first_cause):
+            return bytes(edge.to_executorch().buffer), operators
 
 
 def _layers(graph: fx.Graph) -> list[fx.Node]:
     return [node for node in graph.nodes if node.target in LAYERS]
 
 
-def _first_cause(error: Exception) -> Exception:
-    """The error behind an error behind an error: ExecuTorch's passes wrap each other's."""
+def _first_cause(error: Exception) -> str:
+    """What the error behind all others says, for ExecuTorch's passes wrap each other's."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    return error
+    return first_line(error)
 
 
 def _partitioner(spec: Any) -> Any:

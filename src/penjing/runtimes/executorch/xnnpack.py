@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from penjing.device.runner import ExecuTorchFile
-from penjing.errors import InputError, first_line
 from penjing.network import Network
 from penjing.network.lowering.form import Form
 from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet
+from penjing.runtimes.converters import converting
 from penjing.runtimes.executorch.session import INTERFACE
 from penjing.runtimes.executorch.xnnpack_form import for_xnnpack
 from penjing.runtimes.interface import input_names, one_sample, structure_of
@@ -31,27 +31,21 @@ def for_one_sample(network: Network) -> bytes:
         InputError: an operator that ExecuTorch lacks, which the message names; or the file can't be
             loaded, for XNNPACK checks only then what it took.
     """
-    try:
-        with network.evaluating(), quiet():
-            content = _program(network)
+    with network.evaluating(), quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
+        written = for_xnnpack(lowered(network, FORM))
+        args, kwargs = one_sample(network.example)
+        with converting("ExecuTorch"):
+            exported = torch.export.export(written, args, kwargs)
+            edge = to_edge_transform_and_lower(
+                exported, partitioner=[XnnpackPartitioner()], constant_methods={INTERFACE: told}
+            )
+            content = bytes(edge.to_executorch().buffer)
             ExecuTorchFile([content])
-    except Exception as error:
-        raise InputError(f"ExecuTorch can't take this network: {first_line(error)}") from error
     return content
-
-
-def _program(network: Network) -> bytes:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
-    written = for_xnnpack(lowered(network, FORM))
-    args, kwargs = one_sample(network.example)
-    exported = torch.export.export(written, args, kwargs)
-    edge = to_edge_transform_and_lower(
-        exported, partitioner=[XnnpackPartitioner()], constant_methods={INTERFACE: told}
-    )
-    return bytes(edge.to_executorch().buffer)
 
 
 def _interface(network: Network) -> dict[str, Any]:

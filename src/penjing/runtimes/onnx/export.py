@@ -9,12 +9,13 @@ from typing import Any
 import onnx
 import torch
 
-from penjing.errors import InputError, first_line
+from penjing.errors import first_line
 from penjing.network import Network
 from penjing.network.graph.layers import CONVOLUTIONS
 from penjing.network.lowering.form import UNSIGNED, Form
 from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet
+from penjing.runtimes.converters import converting
 from penjing.runtimes.flat import Flat
 from penjing.runtimes.interface import input_names, structure_of
 from penjing.runtimes.onnx.matmul_nbits import with_matmul_nbits
@@ -57,14 +58,12 @@ def to_onnx(network: Network, form: Form = UNSIGNED) -> onnx.ModelProto:
         kind: [str(node.meta["layer"]) for node in network.calls() if node.target in targets]
         for kind, targets in KERNELS.items()
     }
-    try:
-        with network.evaluating(), quiet():
-            outputs = network(*args, **kwargs)
-            flat = Flat(with_matmul_nbits(lowered(network, form)))
+    with network.evaluating(), quiet():
+        outputs = network(*args, **kwargs)
+        flat = Flat(with_matmul_nbits(lowered(network, form)))
+        with converting("the ONNX exporter", _why):
             program = torch.export.export(flat, leaves, dynamic_shapes=free)
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
-    except Exception as error:
-        raise InputError(f"the ONNX exporter can't take this network: {_why(error)}") from error
     assert exported is not None
     model = _named(exported.model_proto, list(kwargs), outputs, kernels)
     trim(model)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from penjing.errors import InputError, first_line
+from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.network.graph.qparams import weight_qparams
@@ -22,6 +22,7 @@ from penjing.network.lowering.form import Form, Kind
 from penjing.network.lowering.integers import ROUNDING
 from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet_below
+from penjing.runtimes.converters import converting
 from penjing.runtimes.flat import Flat
 from penjing.runtimes.interface import (
     input_names,
@@ -112,14 +113,9 @@ def _convert(flat: Flat, sample: tuple[torch.Tensor, ...], rounded: bool) -> byt
             quantizer = pt2e_quantizer.PT2EQuantizer()
             static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
             config = QuantConfig(pt2e_quantizer=quantizer.set_global(static))
-        try:
-            with torch.no_grad():
-                made = litert_torch.convert(flat, sample, quant_config=config)
-                content: bytes = made.model_content()
-        except Exception as error:
-            raise InputError(
-                f"the LiteRT converter can't take this network: {first_line(error)}"
-            ) from error
+        with converting("the LiteRT converter"), torch.no_grad():
+            made = litert_torch.convert(flat, sample, quant_config=config)
+            content: bytes = made.model_content()
     return content
 
 
