@@ -21,5 +21,6 @@ def console(**options: Any) -> Console:
 
 def print_lines(lines: Iterable[str], indent: str = "") -> None:
     """Print each line as it is, however narrow the terminal."""
+    terminal = console()
     for line in lines:
-        console().print(f"{indent}{line}", highlight=False, markup=False, soft_wrap=True)
+        terminal.print(f"{indent}{line}", highlight=False, markup=False, soft_wrap=True)

@@ -194,20 +194,26 @@ def mixed() -> tuple[Network, Task]:
     return capture(task.model, task.example), task
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_file_decides_alike_without_vnni(
-    mixed: tuple[Network, Task], name: str, tmp_path: Path
-) -> None:
-    """On such a processor, or one that is emulated; the file without the fix shows that it is."""
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def emulated(request: pytest.FixtureRequest) -> str:
+    """The name of a runtime that is here, where a processor without VNNI is or can be emulated."""
+    name = str(request.param)
     if processor() is None:
         pytest.skip("this processor has VNNI, and qemu-x86_64-static isn't installed")
     if ENTRIES[name].missing:
         pytest.skip(f"{name} isn't installed")
+    return name
+
+
+def test_a_file_decides_alike_without_vnni(
+    mixed: tuple[Network, Task], emulated: str, tmp_path: Path
+) -> None:
+    """On such a processor, or one that is emulated; the file without the fix shows that it is."""
     network, task = mixed
     x = torch.cat([inputs for inputs, _ in task.train])
     apart = {}
     for fix in (True, False):
-        maker = find_runtime(name)
+        maker = find_runtime(emulated)
         maker.overflows = fix  # type: ignore[misc]
         quantized = Quantize(outputs=True, overflow_fix=fix)(network, task)
         path = maker.lower(quantized, tmp_path / f"{fix}{maker.ending}").path
@@ -221,23 +227,18 @@ def test_a_file_decides_alike_without_vnni(
     assert apart[False] > 5 * apart[True]
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_what_was_trimmed_decides_alike_without_vnni(
-    mixed: tuple[Network, Task], name: str, tmp_path: Path
+    mixed: tuple[Network, Task], emulated: str, tmp_path: Path
 ) -> None:
-    if processor() is None:
-        pytest.skip("this processor has VNNI, and qemu-x86_64-static isn't installed")
-    if ENTRIES[name].missing:
-        pytest.skip(f"{name} isn't installed")
     network, task = mixed
     refined = Gptq()(Quantize(outputs=True)(network, task), task)
     with torch.no_grad():  # as training may leave it, far beyond 16 bits
         for qparams in weight_qparams(refined).values():
             refined.tensor(qparams.scale).div_(1.5)
-    runtime = find_runtime(name)
+    runtime = find_runtime(emulated)
     path = runtime.lower(refined, tmp_path / f"refined{runtime.ending}").path
     x = torch.cat([inputs for inputs, _ in task.train]).numpy()
-    ((there,),) = run([path], name, {"0": x})
+    ((there,),) = run([path], emulated, {"0": x})
     here = runtime.load(runtime.artifact(path)).run(x)
     np.testing.assert_allclose(there, here, atol=1e-6 * float(np.abs(here).max()))
 

@@ -61,18 +61,18 @@ class ActivationCache:
 
     def changed(self, node: fx.Node) -> None:
         """Forget what was worked out with the node's old weights."""
-        for candidate in list(self.known):
-            if self.order[candidate] >= self.order[node] and self.depends(candidate, node):
-                del self.known[candidate]
+        for cached in list(self.known):
+            if self.order[cached] >= self.order[node] and self.depends(cached, node):
+                del self.known[cached]
 
     def forget_before(self, node: fx.Node) -> None:
         """Drop values that nothing from `node` on will read."""
         place = self.order[self.nodes[node.name]]
-        for candidate in list(self.known):
-            if candidate.op != "placeholder" and all(
-                self.order[user] < place for user in candidate.users
+        for cached in list(self.known):
+            if cached.op != "placeholder" and all(
+                self.order[user] < place for user in cached.users
             ):
-                del self.known[candidate]
+                del self.known[cached]
 
     def _run(self, node: fx.Node) -> list[Any]:
         results = []
