@@ -1,4 +1,4 @@
-"""Targets: devices as data (`devices.toml`), each figure with its source, and what fits on them."""
+"""Targets: devices as data (`devices.toml`), each figure with its source, and what fits on each."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ REMOTE = "ssh://"
 GPU = "gpu"
 REACH = {
     "here": "measured here",
-    "ssh": "fit or bench with `target='ssh://user@host'`",
-    "adb": "a phone on a cable; penjing doesn't go there yet",
-    "board": "flashed by its vendor's tools; figures are the compiler's",
+    "ssh": "measured over SSH, by fit and bench with `target='ssh://user@host'`",
+    "adb": "on a cable, where penjing can't measure yet",
+    "board": "flashed with its vendor's tools; penjing gives the compiler's estimates",
 }
-"""What `Target.reach` may be, in words."""
+"""What `Target.reach` may be, and what it means."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Target:
 
     Attributes:
         isa: instruction set, with the extensions that matter to integer arithmetic.
-        memory_bytes, flash_bytes: None where it isn't known or doesn't limit. With a flash, weights
-            stay there while the file runs, and the memory holds the values alone.
+        memory_bytes, flash_bytes: None where it is unknown or no limit. On a device with flash, the
+            weights stay there while the file runs, and the memory holds only the values.
         runtimes: names of runtimes that run there.
-        precisions: number formats that its arithmetic units take.
-        channel_multiple: widths that are a multiple of this use the units fully.
-        npu: its configuration: Vela's accelerator, such as `"ethos-u55-128"`, or the generation as
-            its own compiler calls it; None without one.
-        reach: how to get figures from there, a key of `REACH`.
+        precisions: number formats that its arithmetic units compute in.
+        channel_multiple: layers use the units fully if their widths are multiples of this.
+        npu: its configuration: Vela's name for the accelerator, such as `"ethos-u55-128"`, or its
+            own compiler's name for the generation; None without an NPU.
+        reach: how figures are measured there, a key of `REACH`.
         sources: by field, the title of the document that its figure is from.
     """
 
@@ -64,7 +64,7 @@ class Target:
         return self.reach == "here"
 
     def shortages(self, stored_bytes: int, value_bytes: int, basis: str) -> list[str]:
-        """What doesn't fit on this device, one line each with both numbers; empty if all does.
+        """What doesn't fit on this device, one line each with both numbers; empty if all fits.
 
         Args:
             stored_bytes: the weights, or the file that holds them.
@@ -94,7 +94,7 @@ def in_words(size: int) -> str:
 
 
 def this_machine() -> Target:
-    """The machine that penjing runs on, found out from the operating system."""
+    """The machine that penjing runs on, as its operating system describes it."""
     processor, flags = this_processor(), processor_flags()
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -110,14 +110,14 @@ def this_machine() -> Target:
         runtimes=("onnxruntime", "openvino", "executorch", "litert"),
         precisions=("float32", "int8", *(["bfloat16"] if flags & BFLOAT16_FLAGS else [])),
         channel_multiple=16 if "avx512f" in processor.instructions else 8,
-        sources=dict.fromkeys(figures, "found out on this machine")
+        sources=dict.fromkeys(figures, "this machine itself")
         | {"runtimes": "penjing runtimes lists which of them are installed"},
     )
 
 
 @cache
 def this_gpu() -> Target | None:
-    """The first of this machine's NVIDIA GPUs, as its driver tells; None if it tells of none."""
+    """This machine's first NVIDIA GPU, as its driver describes it; None if there is none."""
     driver = shutil.which("nvidia-smi")
     if driver is None:
         return None
@@ -139,7 +139,7 @@ def this_gpu() -> Target | None:
         runtimes=("onnxruntime-cuda", "onnxruntime-tensorrt"),
         precisions=("float32", "float16", "bfloat16", "int8"),
         channel_multiple=16,
-        sources=dict.fromkeys(figures, "found out on this machine")
+        sources=dict.fromkeys(figures, "this machine itself")
         | {
             "runtimes": "penjing runtimes lists which of them are installed",
             "channel_multiple": "NVIDIA Deep Learning Performance Documentation (16 for int8)",
@@ -172,14 +172,14 @@ def find_target(name: str) -> Target:
     """
     if name.startswith(REMOTE):
         raise InputError(
-            f"target {name} is an address, which `penjing fit` and `penjing bench` take; here a "
-            "name is wanted, such as cpu (penjing targets lists them)"
+            f"target {name} is an address, which `penjing fit` and `penjing bench` take; give a "
+            "name here, such as cpu (penjing targets lists them)"
         )
     targets = all_targets()
     if name in targets:
         return targets[name]
     if name == GPU:
-        raise InputError("no NVIDIA driver tells of a GPU here; use `target='cpu'`")
+        raise InputError("no NVIDIA driver reports a GPU here; use `target='cpu'`")
     near = difflib.get_close_matches(name, targets, 1, 0.4)
     guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(targets)}"
     raise InputError(f"no target {name!r}; {guess} (penjing targets lists them)")
@@ -190,6 +190,6 @@ def require_local(target: Target) -> None:
     if not target.local:
         here, there = "`target='cpu'`", "`target='ssh://user@host'`, its address"
         raise InputError(
-            f"target {target.name!r} is described but not reachable from here, so nothing could be "
+            f"target {target.name!r} is described but not reachable from here, so nothing can be "
             f"measured on it; use {there if target.reach == 'ssh' else here}"
         )

@@ -1,4 +1,4 @@
-"""Study: what a strategy sees of a fit, and what it may ask."""
+"""Study: what a strategy sees of a fit, and what it can ask for."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class Study:
         goal: `"latency"` or `"size"`.
         max_drop: the budget in points.
         training: how networks are trained, but for how long.
-        watch: to whom progress is said; raises KeyboardInterrupt to end the run.
+        watch: receives the progress; raises KeyboardInterrupt to end the run.
+        rounds: about how many times the strategy will propose, as it expects.
+        must: how many of these rounds are taken however little time there is.
     """
 
     target: Target
@@ -53,6 +55,8 @@ class Study:
     ledger: Ledger
     evaluator: Evaluator
     watch: Watch = field(default_factory=Watch)
+    rounds: int = 8
+    must: int = 0
 
     @property
     def result(self) -> Result:
@@ -81,8 +85,17 @@ class Study:
         trial = self.ledger.trial((way or self.ways.usual).candidate().key)
         return None if trial is None or trial.status == Status.FAILED else trial
 
+    def expect(self, rounds: int, must: int = 0) -> None:
+        """Say about how many times the strategy will propose, for the progress that is shown.
+
+        Args:
+            rounds: in all.
+            must: of these, the first ones, which are taken however little time there is.
+        """
+        self.rounds, self.must = rounds, must
+
     def say(self, text: str) -> None:
-        """Show what the fit is at."""
+        """Show what the fit is doing."""
         self.watch.say(text)
 
     def note(self, text: str, aloud: bool = False) -> None:
@@ -125,13 +138,13 @@ class Study:
         return self.evaluator.changes(to_json(passes), self.watch)
 
     def time_again(self) -> None:
-        """Time all whose figures other load disturbed, in one sitting, before they decide."""
+        """Time all candidates whose timing is unreliable once more, in one sitting."""
         every = [(trial, trial.latency) for trial in self.result.trials]
         disturbed = [trial for trial, times in every if times is not None and times.disturbed]
         if disturbed and self.schedule.left() > 0:
-            self.say("timing again what other load disturbed")
+            self.say("timing again what other programs disturbed")
             self.ledger.set_latencies(self.evaluator.time(disturbed, 2 * LATENCY_SECONDS).times)
 
     def only_speed(self, proposal: Proposal) -> Proposal:
-        """The proposal of which nothing but its speed is wanted."""
+        """The proposal, of which only the speed is wanted."""
         return replace(proposal, extent=Extent.SPEED)

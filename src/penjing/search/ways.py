@@ -59,10 +59,10 @@ class Ways:
         return [way for way in self.every if way.floats == self.usual.floats]
 
     def title(self, base: str, way: Way) -> str:
-        """What `base` made in a way is called."""
+        """What `base` made in a way is called; with the runtime, if there are several."""
         precision = "" if way.floats == self.usual.floats else f" in {way.floats}"
-        there = "" if way.runtime is self.usual.runtime else f" in {way.runtime.name}"
-        return f"{base}{precision}{there}"
+        runtimes = {each.runtime.name for each in self.every}
+        return f"{base}{precision}{f' in {way.runtime.name}' if len(runtimes) > 1 else ''}"
 
 
 def _forms(runtime: Runtime, target: Target) -> tuple[str, ...]:

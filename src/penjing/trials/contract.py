@@ -36,16 +36,24 @@ class StoppedError(Exception):
     """What a `Watch` raises to end an evaluation that nobody waits for any more."""
 
 
+class Say(Protocol):
+    """Shows people what is being done."""
+
+    def __call__(self, line: str, share: float = 0.0, /) -> None:
+        """Show a line; `share`, 0 to 1, is how much of this step is done."""
+        ...
+
+
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on while a candidate is evaluated.
+    """What an evaluator reports to while it evaluates a candidate.
 
     Attributes:
-        say: called with a line for people, often; it raises KeyboardInterrupt to end the run.
+        say: called often with a line for people; it raises KeyboardInterrupt to end the run.
         check: called often while a candidate is scored; raises StoppedError to end that.
     """
 
-    say: Callable[[str], None] = lambda _: None
+    say: Say = lambda *_: None
     check: Callable[[], None] = lambda: None
 
 

@@ -14,7 +14,7 @@ ORIGINAL = "original"
 
 
 class Status(StrEnum):
-    """How far a candidate came."""
+    """How far a candidate came. The values are what files hold; `words` is for people."""
 
     BASELINE = "baseline"
     KEPT = "kept"  # within the budget
@@ -23,6 +23,26 @@ class Status(StrEnum):
     NOT_TUNED = "not tuned"  # its file was timed, and it went no further
     NOT_TRIED = "not tried"  # there was no time for it
     FAILED = "failed"
+
+    @property
+    def words(self) -> str:
+        """What is said of a candidate, behind its title.
+
+        >>> Status.OVER_BUDGET.words
+        'is over the budget'
+        """
+        return _WORDS[self]
+
+
+_WORDS = {
+    Status.BASELINE: "is the original",
+    Status.KEPT: "keeps the budget",
+    Status.OVER_BUDGET: "is over the budget",
+    Status.OVER_ON_TEST: "is not confirmed by the test data",
+    Status.NOT_TUNED: "was only timed",
+    Status.NOT_TRIED: "was not tried",
+    Status.FAILED: "failed",
+}
 
 
 class Extent(Enum):
@@ -63,7 +83,8 @@ class Trial:
 
     Attributes:
         title: for people; never taken apart, and nothing is found by it.
-        reason: why it isn't kept, or how its time compares, in one line.
+        reason: why it isn't kept, or how its time compares; it continues a sentence that begins
+            with the title.
         artifact: path of its file within the result's folder; None if there is none.
         sha256: of its file, or of all its files one behind the other.
         seconds: how long it took to make and measure.

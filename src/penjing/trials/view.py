@@ -14,10 +14,10 @@ from penjing.trials.judgement.verdicts import verdicts
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
-PROVEN = ("best", "reason", "test_score", "test_baseline", "test_looks", "notes")
+PROVEN = ("best", "reason", "test_score", "test_baseline", "test_evaluations", "notes")
 """Of a result, what the test data decides."""
 INTERRUPTED = (
-    "interrupted: what was finished by then is measured, the test data decided nothing; `resume` "
+    "interrupted: all that was finished by then is kept, and the test data was not used; `resume` "
     "goes on"
 )
 
@@ -74,6 +74,8 @@ class View:
         return replace(result, verdicts=verdicts(result))
 
     def _with_proof(self, result: Result, proven: Mapping[str, Json]) -> Result:
+        if "test_looks" in proven:  # the name in an earlier penjing's ledger
+            proven = {**proven, "test_evaluations": proven["test_looks"]}
         told = {name: proven[name] for name in PROVEN} | {"notes": tuple(proven["notes"])}
         rows = [(trial, proven["rows"].get(trial.key)) for trial in result.trials]
         trials = tuple(
@@ -89,7 +91,7 @@ class View:
         """A trial that went no further, with the reason if nobody gave another."""
         if trial.status != Status.NOT_TUNED or trial.reason:
             return trial
-        why = "interrupted before it" if self.interrupted else "no time was left for it"
+        why = "the fit was interrupted before" if self.interrupted else "no time was left for more"
         return replace(trial, reason=why)
 
     def take(self, kind: str, data: Any) -> None:

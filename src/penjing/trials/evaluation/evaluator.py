@@ -37,11 +37,14 @@ from penjing.trials.evaluation.networks import Networks
 from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
 from penjing.trials.evaluation.saturation import as_json
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Here, OnDevice, Timing
-from penjing.trials.judgement.promise import MOST_LOOKS, Promise, promise_of
+from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, Promise, promise_of
 from penjing.trials.recipe import from_json
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import step_seconds
+
+MAKING = 0.7
+"""Share of a candidate's time, about, that its network takes; the rest is measuring."""
 
 
 @dataclass
@@ -139,11 +142,11 @@ class FileEvaluator:
         begin = self.instruments.clock()
         watch.say(proposal.title)
         trial = self._made(proposal, watch)
-        watch.say(proposal.title)
+        watch.say(proposal.title, MAKING)
         if proposal.extent == Extent.SPEED:
             return trial
         trial = self._measured(trial, begin, watch)
-        watch.say(proposal.title)
+        watch.say(proposal.title, 1.0)
         assert trial.drop is not None
         status, reason = self.promise.judge(trial.drop)
         return replace(trial, status=Status(status), reason=reason)
@@ -155,7 +158,9 @@ class FileEvaluator:
         runtime = self.files.runtime_of(candidate)
         begin = self.instruments.clock()
         network = self.networks.made(
-            candidate.recipe, lambda line: watch.say(f"{title}: {line}"), proposal.seconds
+            candidate.recipe,
+            lambda line, share=0.0: watch.say(f"{title}: {line}", MAKING * share),
+            proposal.seconds,
         )
         making = self.instruments.clock() - begin
         for problem in runtime.problems(network, self.target, candidate.floats):
@@ -320,7 +325,7 @@ class FileEvaluator:
         both = self.task.test, self.validation
         known = all(isinstance(split, Sized) for split in both)
         share = len(both[0]) / max(1, len(both[1])) if known else 1.0  # type: ignore[arg-type]
-        return (1 + MOST_LOOKS) * share * self.scoring_seconds
+        return (1 + MOST_TEST_EVALUATIONS) * share * self.scoring_seconds
 
     def notes(self, trial: Trial) -> tuple[str, ...]:
         """See `Evaluator.notes`."""

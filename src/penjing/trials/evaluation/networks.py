@@ -14,14 +14,33 @@ from penjing.network import Network, restore, save
 from penjing.passes import Tune
 from penjing.tasks.task import Task
 from penjing.trials.candidate import hash_of
+from penjing.trials.contract import Say
 from penjing.trials.evaluation.instruments import Clock
 from penjing.trials.recipe import from_json
 
 NETWORKS = "networks"
 MOST_IN_MEMORY = 4
 
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 """Called with a line for people."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The progress of one of several passes, as a share of all.
+
+    Attributes:
+        number: how many passes came before.
+        of: how many there are.
+    """
+
+    say: Say
+    number: int
+    of: int
+
+    def __call__(self, line: str, share: float) -> None:
+        """Show what the pass does; `share` is how much of it is done."""
+        self.say(line, (self.number + share) / self.of)
 
 
 @dataclass
@@ -42,7 +61,7 @@ class Networks:
     original: Network
     folder: Path
     clock: Clock = time.monotonic
-    damaged: Say = lambda _: None
+    damaged: Note = lambda _: None
     recent: OrderedDict[str, Network] = field(default_factory=OrderedDict)
 
     @property
@@ -59,7 +78,7 @@ class Networks:
         return (self.place(recipe) / "network.json").exists()
 
     def made(
-        self, recipe: Sequence[Json], say: Say = lambda _: None, limit: float | None = None
+        self, recipe: Sequence[Json], say: Say = lambda *_: None, limit: float | None = None
     ) -> Network:
         """The network that the recipe makes; its passes are applied behind the longest part of it
         that was made before.
@@ -73,17 +92,18 @@ class Networks:
         steps = list(recipe)
         known, network = self._longest(steps)
         for count, step in enumerate(from_json(steps[known:]), start=known + 1):
+            part = Part(say, count - known - 1, len(steps) - known)
             if isinstance(step, Tune):
-                network = self._trained(step, network, say, limit)
+                network = self._trained(step, network, part, limit)
                 save(network, self.place(steps[:count]))
             else:
-                network = step(network, self.blind, lambda line, _: say(line))
+                network = step(network, self.blind, part)
             self._hold(steps[:count], network)
         return network
 
-    def _trained(self, step: Tune, network: Network, say: Say, limit: float | None) -> Network:
+    def _trained(self, step: Tune, network: Network, part: Part, limit: float | None) -> Network:
         plan = step.plan(network, self.blind)
-        return step.apply(network, plan, self.blind, lambda line, _: say(line), self.clock, limit)
+        return step.apply(network, plan, self.blind, part, self.clock, limit)
 
     def _longest(self, steps: list[Json]) -> tuple[int, Network]:
         for count in range(len(steps), 0, -1):
