@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from penjing.layout import folded, wrapped
+
 Array = NDArray[Any]
 Json = Any
 """A value that `json.dumps` takes and `json.loads` gives back unchanged."""
@@ -20,7 +22,12 @@ Json = Any
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """A part of the network that a pass did not touch, and why."""
+    """A part of the network that a pass did not touch, and why.
+
+    Attributes:
+        what: an axis or a layer, by name.
+        why: the reason, in words.
+    """
 
     what: str
     why: str
@@ -29,6 +36,13 @@ class LeftAlone:
 @dataclass(frozen=True)
 class Plan:
     """What a pass decided, before anything is changed.
+
+    Printing it shows the summary, the notes, and what was left alone, a line for each reason.
+
+    >>> alone = tuple(LeftAlone(f"conv{n}", "named in skip") for n in range(87))
+    >>> print(Plan("PruneChannels", {}, summary="12 axes cut", left_alone=alone))
+    PruneChannels: 12 axes cut
+      left alone: 87 parts: named in skip (conv0, conv1, … and 85 more)
 
     Attributes:
         method: the pass's name, such as `"PruneChannels"`.
@@ -77,10 +91,23 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.method}: {self.summary or 'nothing to do'}"]
-        lines += [f"  {note}" for note in self.notes]
-        lines += [f"  left alone: {left.what}: {left.why}" for left in self.left_alone]
+        lines = wrapped(f"{self.method}: {self.summary or 'nothing to do'}", rest="  ")
+        for text in (*self.notes, *_folded(self.left_alone)):
+            lines += wrapped(text, first="  ", rest="    ")
         return "\n".join(lines)
+
+
+def _folded(left_alone: Sequence[LeftAlone]) -> list[str]:
+    """A line for each reason, with what was left alone for it."""
+    reasons: dict[str, list[str]] = {}
+    for left in left_alone:
+        reasons.setdefault(left.why, []).append(left.what)
+    return [
+        f"left alone: {names[0]}: {why}"
+        if len(names) == 1
+        else f"left alone: {len(names)} parts: {why} ({folded(names)})"
+        for why, names in reasons.items()
+    ]
 
 
 def parts_from(data: Json) -> tuple[tuple[str, ...], ...] | None:
@@ -110,7 +137,7 @@ class Placement:
     """Where one operator of an artifact runs.
 
     Attributes:
-        name: of the operator in the file, as the runtime knows it.
+        name: of the operator in the file, as the runtime knows it; empty if the file keeps none.
         operator: its kind, such as `"QLinearConv"`.
         unit: what runs it, such as `"cpu"`, `"xnnpack"`, `"gpu"` or `"npu"`.
         why: why it fell back to a lesser unit than the runtime is there for; empty if it didn't.

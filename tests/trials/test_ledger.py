@@ -118,7 +118,7 @@ def test_what_is_trained_takes_the_row_of_what_was_timed_in_its_stead(tmp_path: 
     with closing(_ledger(tmp_path)) as ledger:
         probe = replace(A, status=Status.NOT_TUNED)
         ledger.record(ORIGINAL, probe, B)
-        assert ledger.result.find("a").reason == "no time was left for it"
+        assert ledger.result.find("a").reason == "no time was left for more"
         tuned = replace(_trial("tuned", 0.3), replaces=probe.key)
         ledger.record(tuned)
         assert _titles(_on_disk(tmp_path)) == ["tuned", "b"]
@@ -130,7 +130,7 @@ def test_a_fit_that_goes_on_forgets_what_the_test_data_said(tmp_path: Path) -> N
         ledger.record(ORIGINAL, A)
         rejected = replace(A, status=Status.OVER_ON_TEST, reason="lost 3.00 points on test")
         proven = replace(
-            ledger.result, trials=(rejected,), best=ORIGINAL.key, reason="test", test_looks=1,
+            ledger.result, trials=(rejected,), best=ORIGINAL.key, reason="test", test_evaluations=1,
             test_score=0.9, test_baseline=0.9,
         )  # fmt: skip
         ledger.finish(proven)

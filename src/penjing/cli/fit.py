@@ -193,7 +193,7 @@ def what_is_there(out: Path) -> str:
         return f"anything was finished; nothing was written to {out}"
     if finished:
         return f"its end; {out} holds a finished result"
-    return f"anything more was finished; in {out} --resume goes on, --overwrite begins anew"
+    return f"anything more was finished; in {out} --resume continues, --overwrite starts again"
 
 
 def print_result(result: Result, out: Path, task: str = "TASK", everything: bool = False) -> None:

@@ -44,7 +44,7 @@ def plot(result: Result) -> bytes:
         if trial.key in numbers
     ]
     figure = Figure(figsize=(SIZE[0], SIZE[1] + _list_inches(listed)), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_axes(_place(figure, listed))
     budget = _frame(axes, result, shown)
     spots = [_spot(axes, trial, result, trial.key in matter) for trial in shown]

@@ -177,7 +177,7 @@ def proof_lines(proof: Proof) -> list[str]:
     lines.append(told or f"saturates: {proof.saturates}, judged on {here}")
     units = ", ".join(f"{count} on {unit}" for unit, count in proof.placement.items())
     lines.append(f"operators: {units}")
-    lines += [f"fell back: {fallback}" for fallback in proof.fallbacks]
+    lines += proof.fallbacks
     if proof.estimate is not None:
         lines.append(_estimated(proof.estimate))
     if proof.diverges:

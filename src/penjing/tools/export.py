@@ -41,6 +41,7 @@ from penjing.tasks.task import Task, as_call
 from penjing.tools.quarantine import admitted
 from penjing.tools.record import RECORD, differences, recorded
 from penjing.trials.evaluation.divergence import require_parity
+from penjing.trials.evaluation.fallbacks import fallbacks
 from penjing.trials.evaluation.saturation import as_json, judged_on
 
 PRECISIONS = ("float32", "float16", "int8", "int8-weights")
@@ -60,7 +61,7 @@ class Proof:
         to_original: parity to the original float network.
         parity: to the network that it was lowered from; None for a file that is only verified.
         placement: how many operators ran on which unit.
-        fallbacks: operators that fell back to a lesser unit, and why.
+        fallbacks: operators that fell back to a lesser unit, by kind, and why; a line each.
         constraints: what the runtime needs of the integers, options of `Quantize`.
         notes: what to know of the task, and what rounding changed, such as scales that grew so
             that no sum overflows; a line each.
@@ -242,11 +243,7 @@ def _prove(
         parity(original, session, task.test),
         None,
         dict(Counter(place.unit for place in places)),
-        tuple(
-            f"{place.name} ({place.operator}) on {place.unit}: {place.why}"
-            for place in places
-            if place.why
-        ),
+        tuple(fallbacks(places)),
         saturates=as_json(runtime.saturating(artifact)),
         judged_on=judged_on(this_processor()),
         estimate=runtime.estimate(artifact),

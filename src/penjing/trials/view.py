@@ -18,7 +18,7 @@ PROVEN = ("best", "reason", "test_score", "test_baseline", "test_evaluations", "
 """Of a result, what the test data decides."""
 INTERRUPTED = (
     "interrupted: all that was finished by then is kept, and the test data was not used; `resume` "
-    "goes on"
+    "continues"
 )
 
 
