@@ -121,6 +121,11 @@ class Column:
     fit: str = ""
     mark: int = 0
 
+    @property
+    def hanging(self) -> int:
+        """By how much further lines of a cell are indented."""
+        return self.mark + 2 if self.mark else 0
+
 
 @dataclass(frozen=True)
 class Laid:
@@ -149,8 +154,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int =
     columns, rows = [columns[at] for at in used], [[row[at] for at in used] for row in rows]
     headings = [column.heading.split("\n") for column in columns]
     natural = [
-        max([*map(cell_len, heading), *(cell_len(row[at]) for row in rows)])
-        for at, heading in enumerate(headings)
+        max([*map(cell_len, heading), *(_natural(column, row[at]) for row in rows)])
+        for at, (column, heading) in enumerate(zip(columns, headings, strict=True))
     ]
     widths = _narrowed(columns, natural, headings, width - len(GAP) * (len(columns) - 1))
     height = max((len(heading) for heading in headings), default=0)
@@ -159,6 +164,12 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int =
              for at, column in enumerate(columns)]  # fmt: skip
     laid = [_row(columns, widths, [cell[number] for cell in cells]) for number in range(len(rows))]
     return Laid(_row(columns, widths, tops), laid)
+
+
+def _natural(column: Column, cell: str) -> int:
+    """The width that a cell has in one line, and that its longest word has in another one."""
+    words = (cell_len(word) for word in cell.split())
+    return max(cell_len(cell), column.hanging + max(words, default=0) if column.mark else 0)
 
 
 def _narrowed(
@@ -181,7 +192,7 @@ def _narrowed(
 def _fitted(column: Column, cells: Sequence[str], width: int) -> list[list[str]]:
     """The lines of each cell of a column."""
     if column.fit == "wrap":
-        hanging = " " * (column.mark + 2) if column.mark else ""
+        hanging = " " * column.hanging
         words = list(dict.fromkeys(word for cell in cells for word in cell[column.mark :].split()))
         short = dict(zip(words, told_apart(words, width - len(hanging)), strict=True))
         texts = [" ".join(short[word] for word in cell[column.mark :].split()) for cell in cells]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,9 +201,12 @@ def print_result(result: Result, out: Path, task: str = "TASK", everything: bool
     """Print the answer with its reasons, the candidates, the files, and what to do next."""
     from penjing.report.screen import Screen
 
-    loading = ""
+    check = loading = ""
     if result.artifact:
-        runtime = result.answer.runtime
+        path, runtime = out / result.artifact, result.answer.runtime
+        check = f"penjing verify {shlex.quote(str(path))} --task {shlex.quote(task)}"
         load = LOAD if runtime == "onnxruntime" else LOAD_OTHERS
-        loading = load.format(path=out / result.artifact, runtime=runtime)
-    print_lines(Screen(result, out, task, loading, everything, width(), as_flags).lines())
+        loading = load.format(path=path, runtime=runtime)
+    all_of_it = f"penjing report {shlex.quote(str(out))} --all"
+    screen = Screen(result, out, everything, all_of_it, check, loading, width(), as_flags)
+    print_lines(screen.lines())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +22,20 @@ class Screen:
 
     Attributes:
         folder: of the result.
-        task: what names the task on the command line.
-        loading: Python that loads the answer's file; empty if there is none to show.
         everything: whether all candidates are shown, with reasons, or only those that matter.
+        all_of_it: the command line that shows all candidates.
+        check: the command line that checks the answer's file again.
+        loading: Python that loads the answer's file; empty if there is none to show.
         width: of the terminal.
         spelled: how a text is written here that names options as Python does.
     """
 
     result: Result
     folder: Path
-    task: str = "TASK"
-    loading: str = ""
     everything: bool = False
+    all_of_it: str = ""
+    check: str = ""
+    loading: str = ""
     width: int = WIDTH
     spelled: Callable[[str], str] = str
 
@@ -63,7 +64,7 @@ class Screen:
                 "Shown are the candidates that no other one beats in loss, time and size together. "
                 f"To see the {counted(more, 'other')}, with reasons:"
             )
-            yield f"  penjing report {shlex.quote(str(self.folder))} --all", ""
+            yield f"  {in_a_line(self.all_of_it)}", ""
 
     def _details(self) -> Iterator[Line]:
         if not self.everything:
@@ -104,9 +105,9 @@ class Screen:
     def _next(self) -> Iterator[Line]:
         if self.result.artifact is None or not self.result.finished:
             return
-        path = shlex.quote(str(self.folder / self.result.artifact))
-        yield "To check the file again on the test data:", "bold"
-        yield f"  penjing verify {in_a_line(path)} --task {shlex.quote(self.task)}", ""
+        if self.check:
+            yield "To check the file again on the test data:", "bold"
+            yield f"  {in_a_line(self.check)}", ""
         if self.loading:
             yield "To run it in Python:", "bold"
             for line in self.loading.strip().splitlines():
