@@ -1,4 +1,4 @@
-"""Profile: where parameters, MACs, memory and time go, by layer; or by node, of a file alone."""
+"""Profile: where parameters, MACs, memory and time go, by layer; or by node, for a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One layer; operators without weights are gathered under their name.
+    """One layer. Operators without weights are summed up by kind.
 
     Attributes:
         latency_ms: its share of the measured latency, by the runtime's own profiler; None if the
@@ -45,11 +45,11 @@ class NodeProfile:
     """One node of an ONNX file as it is run.
 
     Attributes:
-        node: its name in the file, or the runtime's for one that it added.
-        operator: as it is run, such as QLinearConv.
-        latency_ms: its share of the measured latency, by the runtime's own profiler; None for the
-            nodes together that were fused away and have weights, such as scales.
-        weight_bytes: of its weights, as they are in the file.
+        node: its name in the file, or the runtime's name for a node that it added.
+        operator: its kind as it is run, such as QLinearConv.
+        latency_ms: its share of the measured latency, by the runtime's own profiler; None in the
+            one row for all nodes that have weights, such as scales, and were fused away.
+        weight_bytes: of its weights, as the file holds them.
     """
 
     node: str
@@ -134,7 +134,7 @@ def profile_file(
 
 
 def _rows(network: Network) -> list[LayerProfile]:
-    """One row for each layer with weights and for each kind of operator without, untimed."""
+    """A row without times for each layer with weights, and for each kind of operator without."""
     rows: dict[str, LayerProfile] = {}
     for cost in costs(network):
         key = cost.layer if cost.params > 0 and cost.layer else cost.operator
@@ -149,7 +149,7 @@ def _rows(network: Network) -> list[LayerProfile]:
 
 
 def _match(row: LayerProfile, times: Mapping[str, float]) -> str | None:
-    """The runtime's word for a row: its layer, or an operator whose name means the same."""
+    """The runtime's name for a row: its layer, or an operator whose name means the same."""
     if row.layer in times:
         return row.layer
     mine = _plain(row.layer)

@@ -1,4 +1,4 @@
-"""Certify: what the test data says of the candidates that validation selected."""
+"""Certify: test the candidates that validation selected, on the test data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from penjing.trials.trial import Status, Trial
 
 
 def prove(result: Result, score: Callable[[Trial], Array]) -> Result:
-    """The result with the best candidate that the test data certifies; the original if none.
+    """The result with the best candidate that the test data certifies, or else the original.
 
-    Candidates are tested one after the other along `way_to_chosen`, which validation fixed, as
-    long as each one's bound on test keeps the budget; the last that did is the answer. To deliver
-    a file whose true drop is over the budget, the first such file on the way has to pass, and its
-    bound is wrong in at most 1 - confidence of all fits. So several evaluations on the test data
-    need no correction, and the number of candidates doesn't matter.
+    Candidates are tested one after the other, in the order of `way_to_chosen`, which validation
+    fixed. Testing stops at the first one whose bound on the test data breaks the budget, and the
+    last one before it is the answer. A file whose true drop is over the budget can only be
+    delivered if the first such file passes, and its bound is wrong in at most 1 - confidence of
+    all fits. So several evaluations on the test data need no correction, and the number of
+    candidates doesn't matter.
 
-    Where no bound on validation leaves anything to choose, what has a drop within the budget there
-    is selected: the test data decides, and it alone. Where the validation data certifies, the
-    chosen one stays, and test only reports.
+    If no bound on validation keeps the budget, candidates whose drop on validation is within the
+    budget are selected, and the test data alone decides. If the validation data certifies, the
+    chosen candidate stays, and the test data is only reported.
 
     Source: W. Maurer, L. A. Hothorn and W. Lehmacher, "Multiple comparisons in drug clinical trials
     and preclinical assays: a-priori ordered hypotheses", 1995; A. N. Angelopoulos et al., "Learn
@@ -59,7 +60,7 @@ def _has_answer(result: Result) -> bool:
 
 
 def _selected_by_drop(result: Result) -> Result:
-    """The result with the choice among trials whose drop on validation is within the budget."""
+    """The result with a choice among the trials whose drop on validation is within the budget."""
 
     def selected(trial: Trial) -> Trial:
         over = trial.status == Status.OVER_BUDGET and trial.drop is not None
@@ -77,7 +78,7 @@ def _selected_by_drop(result: Result) -> Result:
 
 
 def _with(result: Result, trial: Trial) -> Result:
-    """The result with this trial in the place of the other one of its candidate."""
+    """The result with this trial instead of the one of the same candidate."""
     rows = (trial if row.key == trial.key else row for row in result.trials)
     return replace(result, trials=tuple(rows))
 
@@ -87,9 +88,9 @@ def way_to_chosen(result: Result) -> tuple[Trial, ...]:
 
     There are at most `MOST_TEST_EVALUATIONS`.
 
-    The chosen one comes last. Before it comes what would be chosen among those whose bound is
-    smaller, where a gain counts as none, and so on down to the smallest; of more than three the
-    first, the middle and the last are taken.
+    The chosen one comes last. Before it comes the one that would be chosen among those with a
+    smaller bound, and so on down to the smallest bound. A gain on validation counts as no change.
+    If there are more than three, the first, the middle and the last are taken.
     """
     way: list[Trial] = [result.answer]
     while way[-1].key != result.baseline.key:
@@ -102,8 +103,11 @@ def way_to_chosen(result: Result) -> tuple[Trial, ...]:
 
 
 def _risk(trial: Trial) -> float:
-    """The bound on validation, with a gain there counted as none: it is luck more often than not,
-    and what changes no answer is safer than what changes many and gained by it."""
+    """The bound on validation, with a gain counted as no change.
+
+    A gain is luck more often than not, and a candidate that changes no answer is safer than one
+    that changes many and gains.
+    """
     return float("inf") if trial.drop is None else trial.drop.bound - min(trial.drop.drop, 0.0)
 
 
@@ -117,7 +121,7 @@ def _reported(result: Result, original: Array, score: Callable[[Trial], Array]) 
 
 
 def _stopped(result: Result, way: tuple[Trial, ...], passed: Trial, lost: Drop) -> Result:
-    """The result whose answer is the last that passed, as the next one failed."""
+    """The result with the last candidate that passed as the answer, because the next one failed."""
     budget, failed = result.max_drop, way[result.test_evaluations - 1]
     if lost.drop > budget:
         figures = f"loses {lost.drop:.2f} points on the test data, and the budget is {budget:g}"

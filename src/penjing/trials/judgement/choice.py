@@ -11,7 +11,7 @@ from penjing.trials.trial import Status, Trial
 
 
 def is_faster(mine: Trial, theirs: Trial) -> bool:
-    """Whether the one is faster than the other beyond doubt; both are timed."""
+    """Whether `mine` is faster than `theirs` beyond doubt; both are timed."""
     assert mine.latency is not None
     assert theirs.latency is not None
     return compared(mine.latency, theirs.latency).faster
@@ -28,16 +28,17 @@ def betters(trial: Trial, baseline: Trial, goal: str) -> bool:
 
 def eligible(trial: Trial, baseline: Trial, goal: str) -> bool:
     """Whether the trial may be the answer: it keeps the budget by the bound of its drop, and
-    betters the original. Only what is eligible can be a reason to refuse something else."""
+    betters the original. Only an eligible trial can be a reason to refuse another one."""
     return trial.status == Status.KEPT and betters(trial, baseline, goal)
 
 
 def choose(
     baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float
 ) -> tuple[Trial, str]:
-    """The best of those that are eligible, and why; the baseline if there is none.
+    """The best eligible trial, and why; the baseline if none is eligible.
 
-    Trials whose time can't be told from the fastest one's tie, and the smaller file wins.
+    Trials whose times can't be told apart from the fastest one's tie with it, and the smallest
+    file of them wins.
     """
     able = [trial for trial in trials if eligible(trial, baseline, goal)]
     if not able:

@@ -1,4 +1,4 @@
-"""Promise: which data certifies that a file keeps the budget, fixed before a candidate is made."""
+"""Promise: which data certifies that a file keeps the budget, fixed before candidates are made."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from penjing.trials.judgement.wording import confident, points
 
 TEST, VALIDATION = "test", "validation"
 MOST_CANDIDATES = 64
-"""For so many the bounds on validation are corrected where validation certifies."""
+"""If validation certifies, its bounds are corrected for so many candidates."""
 MOST_TEST_EVALUATIONS = 3
 """How many candidates are evaluated on the test data at most."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a file is held to: the budget, and the data whose bound decides that it is kept.
+    """The budget that a file must keep, and the data whose bound decides that it does.
 
     Attributes:
         max_drop: budget in points.
         certified_by: `TEST` or `VALIDATION`.
         confidence: of the bounds on validation.
         by_bound: whether validation selects by the bound of a drop, or by the drop itself.
-        note: what the user should know of it before hours are spent; empty if nothing.
+        note: what the user should know before hours are spent; empty if nothing.
     """
 
     max_drop: float = 0.0
@@ -47,11 +47,12 @@ class Promise:
 def promise_of(
     max_drop: float, confidence: float, validation: int, test: int, greatest: float = 1.0
 ) -> Promise:
-    """Which of the two certifies, by their numbers of samples alone.
+    """Which of the two splits certifies, by their numbers of samples alone.
 
-    The test data certifies, unless it is too small to certify even a candidate that changes no
-    answer, and the validation data is large enough to do it for `MOST_CANDIDATES` candidates at
-    once (Bonferroni). Validation that is too small to bound one drop selects by the drop itself.
+    As a rule the test data certifies. The validation data does if the test data is too small to
+    certify even a candidate that changes no answer, and the validation data is large enough to
+    certify `MOST_CANDIDATES` candidates at once (Bonferroni). If validation is too small to bound
+    a single drop, candidates are selected by the drop itself.
 
     Args:
         greatest: the most that a sample can lose, see `measure.scores.greatest_loss`.
