@@ -31,17 +31,19 @@ if TYPE_CHECKING:
     from penjing.trials.result import Result
 
 LOAD = """
+# batch: float32, prepared as for training
 import onnxruntime
 session = onnxruntime.InferenceSession("{path}")
 name = session.get_inputs()[0].name
-outputs = session.run(None, {{name: batch}})[0]  # batch: float32, prepared as for training
+outputs = session.run(None, {{name: batch}})[0]
 """
 LOAD_OTHERS = """
+# batch: float32, prepared as for training
 from pathlib import Path
 from penjing.runtimes.registry import find_runtime
 runtime = find_runtime("{runtime}")
 artifact = runtime.artifact(Path("{path}"))
-outputs = runtime.load(artifact).run(batch)  # batch: float32, prepared as for training
+outputs = runtime.load(artifact).run(batch)
 """
 
 

@@ -207,7 +207,9 @@ class Run:
         an interrupted fit has learnt nothing from them, and one that is resumed tests again."""
 
         def score(trial: Trial) -> Array:
-            self._say(f"evaluating {trial.title} on the test data")
+            is_original = trial.key == self.result.baseline.key
+            name = f"the {trial.title}" if is_original else trial.title
+            self._say(f"evaluating {name} on the test data")
             return self.evaluator.test(trial)
 
         result = prove(_explained(self.result), score)
