@@ -64,7 +64,7 @@ def test_ranges_become_equal(name: str) -> None:
 def test_depthwise_layers_take_part_on_both_sides() -> None:
     model, x = build("mobilenet_v1")
     plan = Equalize().plan(capture(model, x[:2]), task_of(model, x))
-    assert plan.summary == "channels of 9 layers scaled, 9 ReLU6 made ReLU"
+    assert plan.summary == "scales the channels of 9 layers and replaces 9 ReLU6 by ReLU"
     assert [one.what for one in plan.left_alone] == ["head"]
 
 
