@@ -208,7 +208,7 @@ def test_data_that_cannot_be_used_is_refused_before_any_work(step: Pass) -> None
 def test_whatever_is_required_of_a_task_says_that_there_is_no_data() -> None:
     task, network = _task(train=[])
     for condition in OF_TASK:
-        with pytest.raises(InputError, match=r"needs training data, and there is|has 0 sample"):
+        with pytest.raises(InputError, match=r"needs training data, but there is|has 0 sample"):
             require_of_task("Tune", frozenset({condition}), network, task)
 
 

@@ -227,7 +227,7 @@ def test_widths_respect_multiple_and_keep() -> None:
 
 def test_bad_options_are_refused() -> None:
     task, network = _task("plain_cnn")
-    with pytest.raises(InputError, match=r"ratio is the share .* must be in \[0, 1\); found 1.5"):
+    with pytest.raises(InputError, match=r"ratio must be in \[0, 1\).*found 1.5"):
         PruneChannels(1.5)
     with pytest.raises(InputError, match=r"importance must be one of l1, l2.*'l7'"):
         PruneChannels(importance="l7")  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ def test_input_untouched_and_the_plan_survives_json() -> None:
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
 
 
-def test_the_whole_ladder_survives_the_disk(tmp_path: Path) -> None:
+def test_several_passes_survive_the_disk(tmp_path: Path) -> None:
     _, task = quantized(bias=False)
     network = capture(task.model, task.example)
     for one in (Equalize(), Quantize(scales="tensor", samples=48), CorrectBias(samples=48)):
@@ -107,7 +107,7 @@ def test_what_is_not_rounded_is_named() -> None:
     assert not plan.edits
     some = Quantize(skip=("deep",), samples=48)(floating, task)
     left = CorrectBias().plan(some, task).left_alone
-    assert [(one.what, one.why) for one in left] == [("deep", "its weight is not rounded")]
+    assert [(one.what, one.why) for one in left] == [("deep", "its weight isn't quantized")]
 
 
 def test_one_sample_is_refused() -> None:

@@ -94,7 +94,7 @@ class MixedPrecision(Pass):
             )
         if self.bytes is not None and not 0 < self.bytes <= 1:
             raise InputError(
-                f"bytes is a share of the weights' bytes in float32 and must be in (0, 1]; found "
+                f"bytes must be in (0, 1], as a share of the weights' bytes in float32; found "
                 f"{self.bytes}"
             )
         given = (*self.widths, *(bits for bits in (self.uniform, self.activations) if bits))

@@ -82,7 +82,7 @@ class Ternarize(Pass):
             raise InputError(f"scales must be 'one' or 'two'; found {self.scales!r}")
         if not 0 <= self.threshold < 2:
             raise InputError(
-                "threshold is a share of the mean magnitude and must be in [0, 2), usually 0.7; "
+                "threshold must be in [0, 2), as a share of the mean magnitude (usually 0.7); "
                 f"found {self.threshold}"
             )
         for name in ("ends", "activations"):

@@ -50,7 +50,7 @@ class Budget:
             raise InputError(f"a budget must limit one of {', '.join(WHATS)}; found {self.what!r}")
         if not 0 < self.share <= 1:
             raise InputError(
-                f"a budget's share is what may remain and must be in (0, 1]; found {self.share}"
+                f"share must be in (0, 1], as what may remain of the cost; found {self.share}"
             )
         if isinstance(self.table, Mapping):
             object.__setattr__(self, "table", LatencyTable(**self.table))

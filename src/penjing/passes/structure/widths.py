@@ -27,9 +27,7 @@ class Widths:
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < 1:
-            raise InputError(
-                f"ratio is the share to remove and must be in [0, 1); found {self.ratio}"
-            )
+            raise InputError(f"ratio must be in [0, 1), as the share to remove; found {self.ratio}")
         if self.ranking not in RANKINGS:
             raise InputError(
                 f"ranking must be one of {', '.join(RANKINGS)}; found {self.ranking!r}"
