@@ -118,7 +118,7 @@ class _Collector(fx.Interpreter):
     def __init__(self, network: Network, wanted: set[fx.Node]) -> None:
         super().__init__(network, graph=network.graph)
         self.network = network
-        self.found: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
+        self.values: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
         self.draw = torch.Generator().manual_seed(0)
 
     def fetch_attr(self, target: str) -> Any:
@@ -126,12 +126,12 @@ class _Collector(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n in self.found:
+        if n in self.values:
             flat = value.flatten()
             ends = torch.stack([flat.min(), flat.max()])
             if len(flat) > VALUES_PER_BATCH:
                 flat = flat[torch.randint(len(flat), (VALUES_PER_BATCH,), generator=self.draw)]
-            self.found[n].append(torch.cat([flat, ends]))
+            self.values[n].append(torch.cat([flat, ends]))
         return value
 
 
@@ -144,4 +144,4 @@ def _collect(
             args, kwargs = as_call(inputs)
             leaves = torch.utils._pytree.tree_leaves((args, kwargs))
             collector.run(*leaves, enable_io_processing=False)
-    return {node: torch.cat(parts) for node, parts in collector.found.items()}
+    return {node: torch.cat(parts) for node, parts in collector.values.items()}
