@@ -113,7 +113,7 @@ def test_slopes_groups_and_several_readers() -> None:
     assert set(plan.edits[-1]["scales"]) == {"conv2d", "conv2d_1", "linear"}
     why = {one.what: one.why for one in plan.left_alone}
     assert why["three"] == "add.Tensor stands between it and the layers that read it"
-    assert why["six"] == "it is an output of the network"
+    assert why["six"] == "its result is an output of the network"
 
 
 def test_keep_leaves_relu6_alone() -> None:

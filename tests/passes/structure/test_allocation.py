@@ -200,11 +200,11 @@ def test_a_table_by_hand_gives_the_best_choice_by_hand() -> None:
 
 
 def test_times_are_interpolated_between_measured_widths() -> None:
-    grid = torch.tensor([[i, o, i * o / 16.0] for i in (8, 16) for o in (8, 16)]).double().numpy()
-    assert interpolated(grid, 8, 16) == 8.0
-    assert interpolated(grid, 12, 12) == pytest.approx(9.0, rel=1e-3)
-    assert interpolated(grid, 8, 12) == pytest.approx(6.0, rel=1e-2)
-    assert interpolated(grid[:1], 3, 3) == 4.0
+    points = torch.tensor([[i, o, i * o / 16.0] for i in (8, 16) for o in (8, 16)]).double().numpy()
+    assert interpolated(points, 8, 16) == 8.0
+    assert interpolated(points, 12, 12) == pytest.approx(9.0, rel=1e-3)
+    assert interpolated(points, 8, 12) == pytest.approx(6.0, rel=1e-2)
+    assert interpolated(points[:1], 3, 3) == 4.0
 
 
 def test_a_table_that_does_not_add_up_is_refused() -> None:

@@ -131,7 +131,7 @@ def _reach(layer: fx.Node, known: Mapping[fx.Node, Any]) -> Reach | str:
     while waiting:
         node, source, (dim, each) = waiting.pop()
         if node.op == "output":
-            return "it is an output of the network"
+            return "its result is an output of the network"
         if node.target in LAYERS:
             place = 1 if node.target in CONVOLUTIONS else len(known[source]) - 1
             if _own_weight(node) or Layer(node).data is not source or place != dim:

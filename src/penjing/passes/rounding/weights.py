@@ -44,7 +44,7 @@ def why_not(layer: fx.Node) -> str:
     """Why the layer's weight can't be quantized; empty if it can."""
     weight = Layer(layer).weight
     if weight.op != "get_attr":
-        return "its weight is computed"
+        return "its weight is computed or quantized already"
     return "it shares its weight with another layer" if len(weight.users) > 1 else ""
 
 
