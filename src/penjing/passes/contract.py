@@ -87,11 +87,32 @@ class Pass(ABC):
         """Carry out `plan` on a copy of `network` and return the copy.
 
         Most passes only edit the graph. Passes that train or solve override this method.
+
+        Args:
+            network: the network for which the plan was made.
+            plan: what `plan` returned.
+            task: its data and its loss; most passes use neither here.
+            progress: called while the pass works, with a line of text and the share that is done.
+
+        Raises:
+            UnsafeError: the plan doesn't fit the network.
         """
         return carry_out(network, plan)
 
     def __call__(self, network: Network, task: Task, progress: Progress | None = None) -> Network:
-        """Plan and apply, then check that the input network is unchanged."""
+        """Plan and apply, then check that the input network is unchanged.
+
+        Args:
+            network: what `penjing.capture` or an earlier pass returned.
+            task: its data and its loss; many passes use neither.
+            progress: called while the pass works, with a line of text and the share that is done.
+
+        Returns:
+            A new network in evaluation mode, whose `history` ends with the plan.
+
+        Raises:
+            InputError: as for `plan`.
+        """
         before = _fingerprint(network)
         result = self.apply(network, self.plan(network, task), task, progress)
         if _fingerprint(network) != before:

@@ -92,7 +92,16 @@ class Tune(Pass):
         clock: Clock = time.monotonic,
         seconds: float | None = None,
     ) -> Network:
-        """Train a copy, for at most `seconds` as measured by `clock`."""
+        """Train a copy of `network`.
+
+        Args:
+            network: the network, which stays unchanged.
+            plan: what `plan` returned.
+            task: its data and its loss.
+            progress: called after each step with a line of text and the share that is done.
+            clock: returns seconds since some moment.
+            seconds: end the training after so many seconds of that clock; None for no limit.
+        """
         if self.recalibration_samples:
             network = recalibrate(network, first(task.train, self.recalibration_samples))
         tuned = train(network, task, self.options, progress, clock, seconds)
