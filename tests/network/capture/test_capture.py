@@ -115,7 +115,7 @@ def test_what_cannot_be_captured_is_said_in_one_line() -> None:
     assert "\n" not in str(e.value)
     with pytest.raises(CaptureError, match="fixes the batch size"):
         capture(FixedBatch(), torch.randn(2, 3, 4))
-    with pytest.raises(InputError, match="1 sample"):
+    with pytest.raises(InputError, match="batch size of 1"):
         capture(nn.Linear(3, 3), x[:1])
     with pytest.raises(InputError, match="no parameters"):
         capture(nn.ReLU(), x)
