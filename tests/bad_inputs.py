@@ -206,10 +206,10 @@ SSH, FAULTS = "tests/device/test_ssh.py", "tests/device/test_ssh_faults.py"
 FOLDER = "tests/search/test_folder.py"
 ROWS = [
     Row(1, "NaN weight",
-        "penjing: error: weight conv.weight holds 1 NaN or infinite value(s) of 216; repair the "
+        "penjing: error: weight conv.weight has NaN or infinite values (1 of 216); repair the "
         "checkpoint", provoke=task("nan_weight")),
     Row(2, "infinite weight",
-        "penjing: error: weight head.bias holds 1 NaN or infinite value(s) of 4; repair the "
+        "penjing: error: weight head.bias has NaN or infinite values (1 of 4); repair the "
         "checkpoint", provoke=task("infinite_weight")),
     Row(3, "negative variance of a batch norm",
         "penjing: error: weight norm.running_var holds a negative variance; repair the checkpoint",
@@ -248,8 +248,8 @@ ROWS = [
         "penjing: error: weight conv.weight is torch.float16; wanted float32: model.float(), with "
         "an example of float32", provoke=task("half_weights")),
     Row(15, "sparse tensor among the weights",
-        "penjing: error: weight mask is torch.sparse_coo; wanted a dense tensor of float32: "
-        "to_dense() makes it one", provoke=task("sparse_buffer")),
+        "penjing: error: weight mask is a torch.sparse_coo tensor; convert it to dense float32 "
+        "with to_dense()", provoke=task("sparse_buffer")),
     Row(16, "keys missing in a state dict",
         "penjing: error: tests.bad_tasks:missing_keys raised RuntimeError at bad_tasks.py:...: "
         "Error(s) in loading state_dict for Small: Missing key(s) in state_dict: "
@@ -270,8 +270,8 @@ ROWS = [
     Row(21, "pruned by masks before: taken as it is", "decisions: 100.00% the same...", 0,
         task("pruned_before")),
     Row(21, "quantized before",
-        "penjing: error: weight codes is quantized; wanted a dense tensor of float32: dequantize() "
-        "makes it one", provoke=task("quantized_before")),
+        "penjing: error: weight codes is a quantized tensor; convert it to dense float32 with "
+        "dequantize()", provoke=task("quantized_before")),
     Row(22, "beyond the 2 GiB of one ONNX file", "bytes of weights exceed the ... of one ONNX file",
         test="tests/test_bad_inputs.py::test_weights_beyond_one_file_are_refused"),
     Row(23, "empty data set",

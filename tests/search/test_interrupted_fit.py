@@ -98,7 +98,7 @@ def test_an_interrupted_fit_keeps_what_was_finished_and_can_be_resumed(tmp_path:
     process = _start(out, "--resume")
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    assert "prune 25 %, tuned before" in errors
+    assert "prune 25 %, tuned in an earlier run" in errors
     result = _require_whole(out)
     assert result.finished
     assert result.find("prune 25 %").status == "kept"

@@ -294,5 +294,5 @@ def test_what_is_chosen_from_several_grids_is_not_cut_off(
 
 def test_a_stack_of_several_grids_is_refused(tmp_path: Path) -> None:
     network, _ = _choosing("stack", True)
-    with pytest.raises(InputError, match="would round all that is stacked at stack"):
+    with pytest.raises(InputError, match="would quantize everything that is stacked at test_lit"):
         LiteRt().lower(network, tmp_path / "a.tflite")
