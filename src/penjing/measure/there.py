@@ -65,7 +65,7 @@ def look_at(device: Device) -> Target:
     """
     part = {"artifacts": [], "inputs": {}, "threads": 1, "seconds": 0, "outputs": False}
     try:
-        told = run_job(device, (), {"the first look": part}, LOADING_SECONDS).parts[0]
+        told = run_job(device, (), {"the first request": part}, LOADING_SECONDS).parts[0]
     except RemoteFileError as error:  # there is no file
         raise RemoteError(str(error)) from error
     try:

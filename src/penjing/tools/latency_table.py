@@ -77,11 +77,12 @@ def latency_table(
     axes = find_axes(network)
     chosen, _ = allowed(axes, skip, False)
     widths = Widths(0.0, multiple=multiple or max(1, target.channel_multiple // 2))
-    grid, held = _grid(axes, chosen, widths), _held_out(chosen, widths)
-    tried = _measured(network, [*grid, *held], finish, seconds)
-    table = _fitted(axes, tried[: len(grid)], target.description)
+    choices, held = _choices(axes, chosen, widths), _held_out(chosen, widths)
+    tried = _measured(network, [*choices, *held], finish, seconds)
+    table = _fitted(axes, tried[: len(choices)], target.description)
     predicted = table.cost_model(axes).total
-    names = {0: UNCUT} | {len(grid) + k: f"network {k + 1} cut at random" for k in range(len(held))}
+    cut = {len(choices) + k: f"network {k + 1} cut at random" for k in range(len(held))}
+    names = {0: UNCUT} | cut
     require_additive(
         {name: (predicted(tried[k].counts), tried[k].latency_ms) for k, name in names.items()}
     )
@@ -129,7 +130,7 @@ class _Tried:
     latency_ms: float
 
 
-def _grid(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
+def _choices(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
     """The choices of widths to measure, the uncut network first."""
     colours = _colours(axes, chosen)
     levels = LEVELS[len(set(colours.values())) or 1]
@@ -180,7 +181,7 @@ def _measured(
         artifacts = []
         for position, counts in enumerate(choices):
             keep = {name: list(range(count)) for name, count in counts.items()}
-            cut = carry_out(network, Plan("grid", {}, ({"edit": "shrink", "axes": keep},)))
+            cut = carry_out(network, Plan("latency table", {}, ({"edit": "shrink", "axes": keep},)))
             path = Path(folder) / f"{position}{runtime.ending}"
             artifacts.append(runtime.lower(finish(cut) if finish else cut, path))
         profiles = [

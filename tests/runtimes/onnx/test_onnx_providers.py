@@ -93,7 +93,7 @@ def test_what_falls_back_is_named(tmp_path: Path) -> None:
     assert all("doesn't support it" in one.why for one in fallen)
 
 
-def test_tensorrt_gets_grids_without_a_zero_point(tmp_path: Path) -> None:
+def test_tensorrt_gets_no_zero_points(tmp_path: Path) -> None:
     """Lowered here, where no GPU is needed: every zero point is 0, every integer signed."""
     runtime, target = OnTensorRt(), find_target("jetson-orin-nano")
     uneven, _ = network_of("small", True)
