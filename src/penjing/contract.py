@@ -106,13 +106,15 @@ def parts_from(data: Json) -> tuple[tuple[str, ...], ...] | None:
 class Artifact:
     """A file that a runtime loads, or several files that belong together.
 
-    >>> import penjing, tempfile, torch
+    `Runtime.lower` writes one, and `Runtime.artifact` describes a file that exists already:
+
+    >>> import tempfile
     >>> from penjing.runtimes.onnx.runtime import OnnxRuntime
-    >>> network = penjing.capture(torch.nn.Linear(4, 3), torch.zeros(2, 4))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     artifact = OnnxRuntime().lower(network, Path(folder, "model.onnx"))
-    >>> artifact.path.name, artifact.runtime
-    ('model.onnx', 'onnxruntime')
+    ...     size = Path(folder, "model.onnx").write_bytes(b"not a model yet")
+    ...     artifact = OnnxRuntime().artifact(Path(folder, "model.onnx"))
+    >>> artifact.runtime, artifact.file_bytes
+    ('onnxruntime', 15)
 
     Attributes:
         path: the file, or the first of several.

@@ -117,6 +117,9 @@ class OnProvider(OfOnnx):
 class OnCuda(OnProvider):
     """NVIDIA's GPUs by CUDA and cuDNN. It computes convolutions and products only on floats.
 
+    >>> OnCuda().provider.name, OnCuda().unit
+    ('CUDAExecutionProvider', 'gpu')
+
     A float32 file is computed in float32, not in TF32 as the provider would choose by default. TF32
     has only ten bits of precision; if that is enough, use float16.
     """
@@ -130,7 +133,11 @@ class OnCuda(OnProvider):
 
 
 class OnTensorRt(OnProvider):
-    """NVIDIA's GPUs by TensorRT, which supports no zero points."""
+    """NVIDIA's GPUs by TensorRT, which supports no zero points.
+
+    >>> OnTensorRt().constraints["symmetric"]
+    True
+    """
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
     half_values: ClassVar[bool] = True
@@ -160,7 +167,11 @@ class OnTensorRt(OnProvider):
 
 
 class OnOpenVino(OnProvider):
-    """Intel's CPUs by OpenVINO, as a provider of ONNX Runtime."""
+    """Intel's CPUs by OpenVINO, as a provider of ONNX Runtime.
+
+    >>> OnOpenVino().provider.name
+    'OpenVINOExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-openvino"
     provider = Provider("OpenVINOExecutionProvider", {"device_type": "CPU"}, one_by_one=True)
@@ -178,6 +189,9 @@ class OnQnn(OnProvider):
 
     On x86-64 the same library simulates the NPU. Its outputs and its placement are those that it
     predicts for the device, but its times mean nothing.
+
+    >>> OnQnn.of("hexagon-v79").provider.settings["htp_arch"]
+    '79'
 
     Attributes:
         provider: the provider. Its settings name the NPU's generation and the chip.
@@ -202,7 +216,11 @@ class OnQnn(OnProvider):
 
 
 class OnCoreMl(OnProvider):
-    """Apple's CPUs, GPUs and Neural Engine by Core ML."""
+    """Apple's CPUs, GPUs and Neural Engine by Core ML.
+
+    >>> OnCoreMl().provider.name
+    'CoreMLExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-coreml"
     provider = Provider("CoreMLExecutionProvider", one_by_one=True)
@@ -210,7 +228,11 @@ class OnCoreMl(OnProvider):
 
 
 class OnNnapi(OnProvider):
-    """Android's accelerators by its Neural Networks API."""
+    """Android's accelerators by its Neural Networks API.
+
+    >>> OnNnapi().provider.name
+    'NnapiExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-nnapi"
     provider = Provider("NnapiExecutionProvider", one_by_one=True)
@@ -218,7 +240,11 @@ class OnNnapi(OnProvider):
 
 
 class OnXnnpack(OnProvider):
-    """Arm and x86 CPUs by XNNPACK, as a provider of ONNX Runtime."""
+    """Arm and x86 CPUs by XNNPACK, as a provider of ONNX Runtime.
+
+    >>> OnXnnpack().provider.name
+    'XnnpackExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-xnnpack"
     provider = Provider("XnnpackExecutionProvider", one_by_one=True)

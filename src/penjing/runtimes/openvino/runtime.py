@@ -126,14 +126,22 @@ class OpenVino(Runtime):
 
 
 class OnGpu(OpenVino):
-    """Intel's GPUs."""
+    """Intel's GPUs, by OpenVINO.
+
+    >>> OnGpu().device
+    'GPU'
+    """
 
     name: ClassVar[str] = "openvino-gpu"
     device: ClassVar[str] = "GPU"
 
 
 class OnNpu(OpenVino):
-    """Intel's NPUs."""
+    """Intel's NPUs, by OpenVINO.
+
+    >>> OnNpu().device
+    'NPU'
+    """
 
     name: ClassVar[str] = "openvino-npu"
     device: ClassVar[str] = "NPU"
