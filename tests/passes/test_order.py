@@ -199,7 +199,7 @@ def test_data_that_cannot_be_used_is_refused_before_any_work(step: Pass) -> None
     for train, words in [
         ([], "has 0 sample"),
         (iter([(torch.zeros(2, 3, 32, 32), torch.zeros(2).long())]), "is a generator"),
-        (Arrays(x, np.zeros(4, np.int64)), r"samples of shape \(3, 16, 16\), the example has"),
+        (Arrays(x, np.zeros(4, np.int64)), r"have shape \(3, 16, 16\), but the example has"),
     ]:
         with pytest.raises(InputError, match=words):
             step.plan(network, _task(train=train)[0])

@@ -148,13 +148,14 @@ def test_what_a_file_gives_otherwise_than_its_record_says_is_said(tmp_path: Path
     kept["judged_on"]["instructions"] = ["avx2"]
     record.write_text(json.dumps(kept))
     lines = verify(tmp_path / "model.onnx", task).differs
-    assert lines[0] == f"score {100 * proof.score:.2f}, recorded {100 * proof.score - 25:.2f}"
+    recorded, same = 100 * proof.score - 25, kept["to_original"]["same_decisions"]
+    assert lines[0] == f"score {100 * proof.score:.2f}, but the record says {recorded:.2f}"
     assert [line.split(" ", 1)[1] for line in lines[1:2]] == [
-        f"of the original's decisions kept, recorded {kept['to_original']['same_decisions']:.2%}"
+        f"of decisions agree with the original's, but the record says {same:.2%}"
     ]
     assert lines[2].startswith("outputs ")
-    assert lines[3] == "saturates: never, recorded ['conv1']"
-    assert lines[4].endswith(", recorded 0.1")
+    assert lines[3] == "layers that saturate: never, but the record says ['conv1']"
+    assert lines[4].endswith(", but the record is from 0.1")
     assert lines[5].endswith(" (avx2)")
 
 
