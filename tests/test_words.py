@@ -109,7 +109,7 @@ def test_a_variable_is_called_after_what_it_holds(path: Path) -> None:
         elif isinstance(node, ast.arg):
             name = node.arg
         if name in NAMES:
-            lines.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name!r}")
+            lines.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {name!r}")
     assert not lines, "\n".join(lines)
 
 
