@@ -396,7 +396,7 @@ def test_the_command_holds_nothing_of_the_user() -> None:
     ("arguments", "code", "text"),
     [
         (("--target", "ssh://a b"), 2, "isn't the address of a device"),
-        (("--target", "raspberry-pi-5"), 2, "only by name, so it can't measure there"),
+        (("--target", "raspberry-pi-5"), 2, "only a description of target 'raspberry-pi-5'"),
         (("--target", "ssh://pi@device", "--ssh-config", "absent"), 2, "absent doesn't exist"),
     ],
 )
