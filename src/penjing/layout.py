@@ -48,6 +48,21 @@ def wrapped(text: str, width: int = WIDTH, first: str = "", rest: str | None = N
     return [made.replace(GLUE, " ") for made in (*lines, line.rstrip())]
 
 
+def in_columns(rows: Sequence[tuple[str, str]], width: int = WIDTH) -> list[str]:
+    """A word, and a text that is wrapped beside it. A word that comes again isn't repeated.
+
+    >>> in_columns([("file", "model.onnx"), ("note", "one thing"), ("note", "another")])
+    ['file  model.onnx', 'note  one thing', '      another']
+    """
+    margin = max((cell_len(word) for word, _ in rows), default=0) + len(GAP)
+    lines, before = [], ""
+    for word, text in rows:
+        head = "" if word == before else word
+        lines += wrapped(text, width, head + " " * (margin - cell_len(head)), " " * margin)
+        before = word
+    return lines
+
+
 def shortened(name: str, width: int) -> str:
     """The name, or as much of its end as fits, behind an ellipsis.
 

@@ -13,26 +13,27 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Array, Artifact, Parity
+from penjing.contract import Array, Artifact, Estimate, Parity, Placement
 from penjing.errors import DivergenceError, InputError, UnsafeError
 from penjing.measure.parity import departs, parity, wilson
 from penjing.network import Network, capture
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.layers import LAYERS
-from penjing.passes import Quantize
+from penjing.passes import Compensate, CorrectBias, Pass, PruneChannels, Quantize
 from penjing.runtimes.onnx.runtime import OnnxRuntime
-from penjing.targets import this_machine
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
-from penjing.tools.export import export, verify
+from penjing.tools.export import ExportOptions, export, export_model, verify
 from penjing.trials.evaluation.divergence import first_divergence
+from penjing.trials.evaluation.fallbacks import fallbacks
+from penjing.trials.recipe import Recipe
 from tests.reference_networks import self_taught
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_an_exported_file_proves_itself_and_is_verified(tmp_path: Path, precision: str) -> None:
     task = self_taught()
-    proof = export(task, "onnxruntime", tmp_path, this_machine(), precision)
+    proof = export_model(task, "onnxruntime", precision, tmp_path)
     assert proof.score == 1.0 if precision == "float32" else proof.score > 0.8
     assert proof.drop.drop == pytest.approx(100 * (1 - proof.score))
     assert set(proof.placement) == {"cpu"}
@@ -44,14 +45,14 @@ def test_an_exported_file_proves_itself_and_is_verified(tmp_path: Path, precisio
 
 def test_a_file_without_a_record_is_verified_without_its_hash(tmp_path: Path) -> None:
     task = self_taught()
-    export(task, "onnxruntime", tmp_path, this_machine())
+    export_model(task, "onnxruntime", "float32", tmp_path)
     (tmp_path / "export.json").unlink()
     assert verify(tmp_path / "model.onnx", task).sha256 is None
 
 
 def test_a_file_is_verified_in_the_runtime_that_its_record_names(tmp_path: Path) -> None:
     task, record = self_taught(), tmp_path / "export.json"
-    export(task, "onnxruntime", tmp_path, this_machine())
+    export_model(task, "onnxruntime", "float32", tmp_path)
     record.write_text(json.dumps(json.loads(record.read_text()) | {"runtime": "elsewhere"}))
     with pytest.raises(InputError, match="no runtime 'elsewhere'"):
         verify(tmp_path / "model.onnx", task)
@@ -62,7 +63,7 @@ def test_changed_bytes_are_refused_before_they_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = self_taught()
-    export(task, "onnxruntime", tmp_path, this_machine())
+    export_model(task, "onnxruntime", "float32", tmp_path)
     path, draw = tmp_path / "model.onnx", random.Random(0)
     good = path.read_bytes()
 
@@ -125,9 +126,11 @@ def test_a_file_that_departs_from_its_network_is_not_written(
     monkeypatch.setattr(_Astray, "layer", "conv2")
     monkeypatch.setattr("penjing.tools.export.find_runtime", lambda _: _Astray())
     with pytest.raises(DivergenceError, match="the first layer astray is conv2; likely cause"):
-        export(task, "onnxruntime", tmp_path, this_machine(), precision)
+        export_model(task, "onnxruntime", precision, tmp_path)
     assert not list(tmp_path.iterdir())
-    proof = export(task, "onnxruntime", tmp_path, this_machine(), precision, True)
+    proof = export_model(
+        task, "onnxruntime", precision, tmp_path, ExportOptions(accept_divergence=True)
+    )
     assert proof.diverges is not None
     assert proof.parity is not None
     assert proof.parity.departure > 1
@@ -136,7 +139,7 @@ def test_a_file_that_departs_from_its_network_is_not_written(
 
 def test_what_a_file_gives_otherwise_than_its_record_says_is_said(tmp_path: Path) -> None:
     task, record = self_taught(), tmp_path / "export.json"
-    proof = export(task, "onnxruntime", tmp_path, this_machine(), "int8")
+    proof = export_model(task, "onnxruntime", "int8", tmp_path)
     assert verify(tmp_path / "model.onnx", task).differs == ()
     kept = json.loads(record.read_text())
     kept["score"] -= 0.25
@@ -146,13 +149,14 @@ def test_what_a_file_gives_otherwise_than_its_record_says_is_said(tmp_path: Path
     kept["judged_on"]["instructions"] = ["avx2"]
     record.write_text(json.dumps(kept))
     lines = verify(tmp_path / "model.onnx", task).differs
-    assert lines[0] == f"score {100 * proof.score:.2f}, recorded {100 * proof.score - 25:.2f}"
+    recorded, same = 100 * proof.score - 25, kept["to_original"]["same_decisions"]
+    assert lines[0] == f"score {100 * proof.score:.2f}, but the record says {recorded:.2f}"
     assert [line.split(" ", 1)[1] for line in lines[1:2]] == [
-        f"of the original's decisions kept, recorded {kept['to_original']['same_decisions']:.2%}"
+        f"of decisions agree with the original's, but the record says {same:.2%}"
     ]
     assert lines[2].startswith("outputs ")
-    assert lines[3] == "saturates: never, recorded ['conv1']"
-    assert lines[4].endswith(", recorded 0.1")
+    assert lines[3] == "layers that saturate: never, but the record says ['conv1']"
+    assert lines[4].endswith(", but the record is from 0.1")
     assert lines[5].endswith(" (avx2)")
 
 
@@ -194,10 +198,10 @@ def test_decisions_depart_where_rounding_keeps_more_beyond_doubt(
 
 def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None:
     task = self_taught()
-    with pytest.raises(InputError, match="precision must be one of float32, float16, int8, "):
-        export(task, "onnxruntime", tmp_path, this_machine(), "int3")
+    with pytest.raises(InputError, match="`precision` must be one of float32, float16, int8, "):
+        export_model(task, "onnxruntime", "int3", tmp_path)
     with pytest.raises(InputError, match="did you mean 'onnxruntime'"):
-        export(task, "onnxruntim", tmp_path, this_machine())
+        export_model(task, "onnxruntim", "float32", tmp_path)
     with pytest.raises(InputError, match=r"no file .*nothing\.onnx"):
         verify(tmp_path / "nothing.onnx", task)
 
@@ -220,6 +224,74 @@ def test_a_network_with_several_outputs_is_proven_too(tmp_path: Path) -> None:
     x = torch.randn(32, 8)
     data = Arrays(x, torch.arange(32) % 4, batch_size=8)
     task = Task(_Two().eval(), x[:2], data, data, data)
-    proof = export(task, "onnxruntime", tmp_path, this_machine())
+    proof = export_model(task, "onnxruntime", "float32", tmp_path)
     assert proof.parity is not None
     assert proof.parity.max_difference < 1e-5
+
+
+def _composed(*passes: Pass) -> tuple[Network, Task]:
+    task = self_taught()
+    return Recipe(passes)(capture(task.model, task.example), task), task
+
+
+def test_a_network_that_was_composed_by_hand_is_written_and_proven(tmp_path: Path) -> None:
+    network, task = _composed(PruneChannels(0.5), Compensate(samples=64), Quantize(samples=64))
+    proof = export(network, task, out=tmp_path)
+    assert proof.parity is not None
+    assert proof.parity.departure <= 1
+    assert proof.score < 1  # the network's accuracy, not that of the task's model
+    assert proof.file_bytes < export_model(task, "onnxruntime", "int8", tmp_path / "b").file_bytes
+    assert verify(proof.path, task).score == proof.score
+
+
+def test_a_network_gets_the_integers_that_its_runtime_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is quantized, and after: then it is quantized again, unless it was refined."""
+    needs = {"outputs": True, "overflow_fix": False}
+    monkeypatch.setattr(OnnxRuntime, "constraints", needs)
+    monkeypatch.setattr(OnnxRuntime, "overflows", False)
+    network, task = _composed(PruneChannels(0.5))
+    first = export(network, task, precision="int8", out=tmp_path / "first")
+    assert first.constraints == ("outputs",)
+    quantized = Quantize()(network, task)
+    again = export(quantized, task, out=tmp_path / "again")
+    assert "quantized again for onnxruntime, with outputs=True" in again.notes[0]
+    assert again.sha256 == first.sha256
+    assert [plan.method for plan in quantized.history] == ["PruneChannels", "Quantize"]
+    recipe = Recipe([PruneChannels(0.5), Quantize()]).for_runtime("onnxruntime")
+    made = recipe(capture(task.model, task.example), task)
+    assert export(made, task, out=tmp_path / "asked").sha256 == first.sha256
+    refined = CorrectBias(samples=64)(quantized, task)
+    with pytest.raises(InputError, match=r"needs Quantize\(outputs=True.*for_runtime"):
+        export(refined, task, out=tmp_path / "refined")
+
+
+def test_a_network_keeps_its_own_precision(tmp_path: Path) -> None:
+    network, task = _composed(Quantize())
+    assert export(network, task, precision="int8", out=tmp_path / "a").parity is not None
+    with pytest.raises(InputError, match="precision is 'float32', but the network is quantized"):
+        export(network, task, precision="float32", out=tmp_path / "b")
+
+
+def test_what_is_no_network_of_the_task_is_refused(tmp_path: Path) -> None:
+    task = self_taught()
+    with pytest.raises(InputError, match=r"takes a Network; found PlainCnn; penjing.capture"):
+        export(task.model, task, out=tmp_path)  # type: ignore[arg-type]
+    other = capture(nn.Linear(3, 2), torch.zeros(2, 3))
+    with pytest.raises(InputError, match=r"takes float32 \[3\] for each sample, but the example"):
+        export(other, task, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_proof_prints_all_that_it_knows_in_eighty_columns(tmp_path: Path) -> None:
+    task = self_taught()
+    proof = export_model(task, "onnxruntime", "int8", tmp_path)
+    kept = Placement(f"{'layer.' * 20}conv", "CONV", "cpu", "the NPU has none")
+    fallen = tuple(fallbacks([kept] * 64))
+    estimate = Estimate("estimated by a tool", "a machine", 1.5, 3000, sram_bytes=4096)
+    proof = replace(proof, fallbacks=fallen, estimate=estimate, path=Path("model.onnx"))
+    text = str(proof)
+    words = ("64 operators fell", "64 CONV", "3,000 cycles", "x: float32 [batch, 3, 32, 32]")
+    assert all(word in text for word in (*words, str(proof.sha256)))
+    assert max(map(len, text.splitlines())) <= 80

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penjing.cli.app import as_flags
 from penjing.cli.console import doing, print_lines, print_prose, width
 from penjing.cli.flags import (
     DEVICE,
@@ -17,6 +18,7 @@ from penjing.cli.flags import (
     AsJson,
     Python,
     SshConfig,
+    TaskArguments,
     TaskName,
     by_field,
     names_of_runtimes,
@@ -24,10 +26,12 @@ from penjing.cli.flags import (
     precisions,
 )
 from penjing.errors import InputError
+from penjing.layout import in_columns
+from penjing.printable import in_a_line
 
 if TYPE_CHECKING:
     from penjing.contract import Latency
-    from penjing.tools.export import Proof
+    from penjing.tools.proof import Proof
 
 MEASUREMENT, FILE = "Measurement", "File"
 """Groups of options, beside those that several commands have."""
@@ -40,11 +44,12 @@ def profile(
             metavar="TASK|FILE.onnx", help="As for penjing fit; or any ONNX file, node by node."
         ),
     ],
+    task_arg: TaskArguments = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where weights, operations, memory and measured time go, layer by layer."""
     from penjing.report.timings import nodes_lines, profile_lines
-    from penjing.tasks.reference import find_task
+    from penjing.tasks.reference import find_task, with_arguments
     from penjing.tools.profile import profile as run
     from penjing.tools.profile import profile_file
 
@@ -53,7 +58,8 @@ def profile(
             nodes, whole = profile_file(Path(task), say=say)
             lines, rows = nodes_lines(nodes, whole, width()), {"nodes": list(map(asdict, nodes))}
         else:
-            layers, whole = run(find_task(task), say=say)
+            named = find_task(with_arguments(task, task_arg or ()))
+            layers, whole = run(named, say=say)
             lines = profile_lines(layers, whole, width())
             rows = {"layers": list(map(asdict, layers))}
     if as_json:
@@ -194,22 +200,21 @@ class Export:
             rich_help_panel=OUTPUT,
         ),
     ] = Path("exported")
+    task_arg: TaskArguments = None
     as_json: AsJson = False
 
 
 @by_field
 def export(asked: Export) -> None:
     """Write the network as a runtime's file, and check it on the test data."""
-    from penjing.targets import find_target
-    from penjing.tasks.reference import find_task
-    from penjing.tools.export import export as run
+    from penjing.tasks.reference import find_task, with_arguments
+    from penjing.tools.export import ExportOptions, export_model
 
-    target = find_target(asked.target)
-    name = asked.runtime or target.runtimes[0]
+    options = ExportOptions(asked.target, asked.accept_divergence)
     with doing(f"reading {asked.task}") as say:
-        task, divergence = find_task(asked.task), asked.accept_divergence
-        say(f"writing the file for {name}, and measuring it on the test data")
-        proof = run(task, name, asked.out, target, asked.precision, divergence)
+        task = find_task(with_arguments(asked.task, asked.task_arg or ()))
+        say(f"writing the file for {asked.runtime or asked.target}, and measuring it")
+        proof = export_model(task, asked.runtime, asked.precision, asked.out, options)
     _print_proof(proof, asked.as_json)
 
 
@@ -232,23 +237,27 @@ def verify(
             autocompletion=names_of_runtimes,
         ),
     ] = None,
+    task_arg: TaskArguments = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a file's bytes against the record beside it, and run it on the test data."""
-    from penjing.tasks.reference import find_task
+    from penjing.tasks.reference import find_task, with_arguments
     from penjing.tools.export import verify as run
 
     with doing(f"reading {task}") as say:
-        judged = find_task(task)
+        judged = find_task(with_arguments(task, task_arg or ()))
         say(f"checking {file}, and running it on the test data")
         proof = run(file, judged, runtime)
     _print_proof(proof, as_json)
 
 
 def _print_proof(proof: Proof, as_json: bool) -> None:
-    from penjing.report.table import proof_lines
-
     if as_json:
         print(json.dumps(proof.to_json()))
     else:
-        print_prose(proof_lines(proof))
+        rows = [
+            (in_a_line(as_flags(word)), in_a_line(as_flags(text))) for word, text in proof.rows()
+        ]
+        print_lines(in_columns(rows, width()))
+        print_lines(["", "To run it without penjing:"])
+        print_lines(f"  {in_a_line(line)}" for line in proof.loading.splitlines())

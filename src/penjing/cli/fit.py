@@ -22,6 +22,7 @@ from penjing.cli.flags import (
     AsJson,
     Python,
     SshConfig,
+    TaskArguments,
     TaskName,
     by_field,
 )
@@ -29,22 +30,6 @@ from penjing.errors import InputError
 
 if TYPE_CHECKING:
     from penjing.trials.result import Result
-
-LOAD = """
-# batch: float32, prepared as for training
-import onnxruntime
-session = onnxruntime.InferenceSession("{path}")
-name = session.get_inputs()[0].name
-outputs = session.run(None, {{name: batch}})[0]
-"""
-LOAD_OTHERS = """
-# batch: float32, prepared as for training
-from pathlib import Path
-from penjing.runtimes.registry import find_runtime
-runtime = find_runtime("{runtime}")
-artifact = runtime.artifact(Path("{path}"))
-outputs = runtime.load(artifact).run(batch)
-"""
 
 
 @dataclass(frozen=True)
@@ -137,6 +122,7 @@ class Fit:
     ] = False
     all: AllCandidates = False
     as_json: AsJson = False
+    task_arg: TaskArguments = None
 
 
 @by_field
@@ -146,20 +132,23 @@ def fit(asked: Fit) -> None:
     It makes many candidates (several runtimes, 8-bit integers, pruned and trained networks),
     measures each on the file itself, and chooses the best one that keeps the budget.
     """
+    from penjing.tasks.reference import with_arguments
+
+    task = with_arguments(asked.task, asked.task_arg or ())
     try:
-        result = _fitted(asked)
+        result = _fitted(asked, task)
     except KeyboardInterrupt:
         print(f"penjing: interrupted before {what_is_there(asked.out)}", file=sys.stderr)
         raise typer.Exit(130) from None
     if asked.as_json:
         print(json.dumps(result.to_json()))
     else:
-        print_result(result, asked.out, asked.task, asked.all)
+        print_result(result, asked.out, task, asked.all)
     if not result.finished:
         raise typer.Exit(130)
 
 
-def _fitted(asked: Fit) -> Result:
+def _fitted(asked: Fit, task: str) -> Result:
     """`penjing.fit` by flags; imported here, so that no other command waits for it."""
     from penjing.report.markdown import write_report
     from penjing.report.progress import display
@@ -181,7 +170,7 @@ def _fitted(asked: Fit) -> Result:
             progress=progress,
             report=write_report,
         )
-        return fit(asked.task, asked.target, asked.max_drop, asked.minutes, asked.out, options)
+        return fit(task, asked.target, asked.max_drop, asked.minutes, asked.out, options)
 
 
 def what_is_there(out: Path) -> str:
@@ -202,13 +191,13 @@ def what_is_there(out: Path) -> str:
 def print_result(result: Result, out: Path, task: str = "TASK", everything: bool = False) -> None:
     """Print the answer with its reasons, the candidates, the files, and what to do next."""
     from penjing.report.screen import Screen
+    from penjing.tools.export import loading_of
 
     check = loading = ""
     if result.artifact:
         path, runtime = out / result.artifact, result.answer.runtime
         check = f"penjing verify {shlex.quote(str(path))} --task {shlex.quote(task)}"
-        load = LOAD if runtime == "onnxruntime" else LOAD_OTHERS
-        loading = load.format(path=path, runtime=runtime)
+        loading = loading_of(path, runtime)
     all_of_it = f"penjing report {shlex.quote(str(out))} --all"
     screen = Screen(result, out, everything, all_of_it, check, loading, width(), as_flags)
     print_lines(screen.lines())

@@ -31,7 +31,7 @@ def names_of_runtimes(incomplete: str) -> list[str]:
 
 def precisions(incomplete: str) -> list[str]:
     """The precisions of an export that begin so, for the shell's completion."""
-    from penjing.tools.export import PRECISIONS
+    from penjing.tools.precision import PRECISIONS
 
     return [name for name in PRECISIONS if name.startswith(incomplete)]
 
@@ -40,8 +40,16 @@ TaskName = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="What to work on: digits (built in), a file such as mytask.py, or "
-        "package.module:name.",
+        help="What to work on: digits (built in), a file such as mytask.py or "
+        "mytask.py:name, or package.module:name.",
+    ),
+]
+TaskArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task-arg",
+        metavar="KEY=VALUE",
+        help="An argument of the task's function; may be given several times.",
     ),
 ]
 Python = Annotated[

@@ -1,6 +1,7 @@
-"""What ONNX Runtime's runtimes have in common, whichever provider computes: their file.
+"""The ONNX file, which all runtimes of ONNX Runtime share, whichever execution provider computes.
 
-Integers are Q/DQ pairs that it fuses; weights lie within the file.
+Integers are written as pairs of QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses. The
+weights are in the file itself.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx.export import to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx.fold_weights import fold_when_loaded
 from penjing.runtimes.onnx.half import halve
+from penjing.runtimes.onnx.loading import loading
 from penjing.runtimes.onnx.packing import pack_weights
 from penjing.runtimes.onnx.profile import weight_bytes
 from penjing.runtimes.onnx.saturation import saturating
 from penjing.runtimes.onnx.scan import require_plain
+from penjing.runtimes.onnx.session import CPU, Provider
+from penjing.runtimes.signature import Signature, TensorSpec
 from penjing.targets import Target
 
 
@@ -29,23 +33,25 @@ class OfOnnx(Runtime):
     """A runtime whose artifact is one `.onnx` file.
 
     Attributes:
-        form: how its kernels want integers.
+        provider: what computes, and how a session is handed to it.
+        form: how its kernels expect integers.
     """
 
     ending: ClassVar[str] = ".onnx"
+    provider: Provider = CPU
     form: ClassVar[Form] = UNSIGNED
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     overflows: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
+        """See `Runtime.problems`. Also: weights beyond the 2 GiB that a protobuf can hold."""
         return super().problems(network, target, floats) + too_large_for_onnx(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
-        """Export with a free batch size; weights lie within the file.
+        """Export with a free batch size. The weights are in the file itself.
 
         Raises:
-            InputError: the exporter can't express an operator, or float16 a weight; the message
+            InputError: ONNX can't express an operator, or float16 can't hold a weight. The message
                 names it.
         """
         self.require(floats)
@@ -57,15 +63,31 @@ class OfOnnx(Runtime):
         write_atomically(path, model.SerializeToString())
         return self.artifact(path)
 
+    def signature(self, artifact: Artifact) -> Signature:
+        """See `Runtime.signature`."""
+        graph = onnx.load(artifact.path, load_external_data=False).graph
+        return Signature(*(tuple(map(_spec, values)) for values in (graph.input, graph.output)))
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        """See `Runtime.loading`."""
+        return loading(path, signature, self.provider)
+
     def saturating(self, artifact: Artifact) -> list[Saturating]:
         """See `Runtime.saturating`."""
         model = onnx.load(artifact.path, load_external_data=False)
         return saturating(model) if self.overflows else []
 
     def look_over(self, contents: list[bytes]) -> None:
-        """See `Runtime.look_over`: its weights lie within, and its parts can be counted."""
+        """See `Runtime.look_over`. Its weights must be in the file, and its parts are counted."""
         require_plain(contents[0])
 
     def weight_bytes(self, artifact: Artifact) -> int:
-        """See `Runtime.weight_bytes`: packed where they are packed."""
+        """See `Runtime.weight_bytes`. Packed weights count with their packed size."""
         return weight_bytes(artifact.path)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    shape = tuple(size.dim_param or size.dim_value for size in kind.shape.dim)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    return TensorSpec(value.name, shape, dtype)
