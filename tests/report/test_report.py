@@ -206,6 +206,17 @@ def test_what_matters_is_shown_with_the_number_of_the_others(seed: int) -> None:
     assert all(verdict not in text for verdict in result.verdicts)
 
 
+def test_all_of_it_has_every_row_reason_verdict_and_note() -> None:
+    result = _of_many(4)
+    lines = _shown(result)
+    for cells in rows(result):
+        figures = [cell for cell in cells[1:] if cell]
+        assert [line for line in lines if line.split()[-len(figures) :] == figures]
+    text = " ".join(" ".join(lines).split())
+    for said in (*reasons(result), *result.verdicts, *result.notes):
+        assert " ".join(said.split()) in text
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_the_answer_says_what_the_result_does(seed: int) -> None:
     result = _of_many(seed)

@@ -82,7 +82,8 @@ def certified(result: Result) -> str:
         f"original's is {original:.2f} %."
     )
     if result.certified_by == VALIDATION:
-        return f"{_by_validation(result)} {scores} This only reports; {_most(drop)} there."
+        small = f"The test data is too small to certify it: {_most(drop)} there."
+        return f"{_by_validation(result)} {scores} {small}"
     budget = f"the budget is {points(result.max_drop)}"
     return f"{scores} {_most(drop).capitalize()}, and {budget}."
 

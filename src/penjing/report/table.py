@@ -84,12 +84,10 @@ def kilobytes(size: int) -> str:
 
 def that_matter(result: Result) -> list[Trial]:
     """The original, the answer, and every candidate that no other one beats in all of loss, time
-    and size."""
-    return [
-        trial
-        for trial in result.everything
-        if trial.pareto or trial.key in (result.baseline.key, result.answer.key)
-    ]
+    and size. If none is left beside the original, all are shown."""
+    keys = (result.baseline.key, result.answer.key)
+    shown = [trial for trial in result.everything if trial.pareto or trial.key in keys]
+    return shown if len(shown) > 1 else list(result.everything)
 
 
 def candidates_table(

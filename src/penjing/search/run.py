@@ -57,17 +57,17 @@ class Run:
 
     @property
     def ledger(self) -> Ledger:
-        """Of the fit."""
+        """The fit's ledger."""
         return self.study.ledger
 
     @property
     def evaluator(self) -> Evaluator:
-        """That measures."""
+        """The fit's evaluator."""
         return self.study.evaluator
 
     @property
     def schedule(self) -> Schedule:
-        """Of the fit."""
+        """The fit's schedule."""
         return self.study.schedule
 
     @property

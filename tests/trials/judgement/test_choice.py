@@ -216,8 +216,8 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
         assert _bytes(best) <= _least_bytes(ties)
     elif match := re.fullmatch(
         r"no candidate that keeps the budget is (?:clearly )?(faster|smaller) than the original"
-        r"(?:; the timing of (\d+) of these (\d+) is unreliable, because other programs were "
-        r"running)?",
+        r"(?:; (?:its timing|the timing of (?:all|(\d+) of these) (\d+)) is unreliable, because "
+        r"other programs were running)?",
         reason,
     ):
         assert kept
@@ -225,7 +225,8 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
         assert not able
         if result.goal == "latency":
             disturbed = sum(times is not None and times.disturbed for times in timed)
-            assert int(match[2] or 0) == disturbed
+            every = len(kept) if "unreliable" in reason else 0
+            assert int(match[2] or every) == disturbed
             assert int(match[3] or len(kept)) == len(kept)
     elif match := re.fullmatch(
         r"no candidate keeps the budget of [\d.]+ points?; the nearest is (.+), which on (\d+) "

@@ -87,10 +87,9 @@ def _none_eligible(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop
     disturbed = sum(trial.latency is not None and trial.latency.disturbed for trial in kept)
     if goal == "latency" and disturbed:
         why = why.replace(" is ", " is clearly ")
-        why += (
-            f"; the timing of {disturbed} of these {len(kept)} is unreliable, because other "
-            "programs were running"
-        )
+        of = "all" if disturbed == len(kept) else f"{disturbed} of these"
+        whose = "its timing" if len(kept) == 1 else f"the timing of {of} {len(kept)}"
+        why += f"; {whose} is unreliable, because other programs were running"
     return why
 
 
