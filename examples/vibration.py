@@ -18,14 +18,15 @@ STATES = ("off", "good", "unbalanced", "worn")
 class VibrationNet(nn.Module):
     """Three convolutions over time and a linear layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
+        half = width // 2
         self.features = nn.Sequential(
-            nn.Conv1d(3, 32, 7, stride=2, padding=3), nn.BatchNorm1d(32), nn.ReLU(),
-            nn.Conv1d(32, 64, 5, stride=2, padding=2), nn.BatchNorm1d(64), nn.ReLU(),
-            nn.Conv1d(64, 64, 3, padding=1), nn.BatchNorm1d(64), nn.ReLU(),
+            nn.Conv1d(3, half, 7, stride=2, padding=3), nn.BatchNorm1d(half), nn.ReLU(),
+            nn.Conv1d(half, width, 5, stride=2, padding=2), nn.BatchNorm1d(width), nn.ReLU(),
+            nn.Conv1d(width, width, 3, padding=1), nn.BatchNorm1d(width), nn.ReLU(),
         )  # fmt: skip
-        self.head = nn.Linear(64, len(STATES))
+        self.head = nn.Linear(width, len(STATES))
 
     def forward(self, x: Tensor) -> Tensor:
         """x_N3T (128 values) -> y_NK, a score for each state."""
@@ -46,10 +47,10 @@ def windows(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return clean + 1.1 * torch.randn(count, 3, 128, generator=draw), states
 
 
-def trained(data: penjing.Arrays) -> VibrationNet:
+def trained(width: int, data: penjing.Arrays) -> VibrationNet:
     """The network after four passes over the data; load a checkpoint here instead."""
     torch.manual_seed(0)
-    model = VibrationNet()
+    model = VibrationNet(width)
     optimizer, loss = torch.optim.Adam(model.parameters(), lr=2e-3), nn.CrossEntropyLoss()
     for _ in range(4):
         for x, y in data:
@@ -59,13 +60,13 @@ def trained(data: penjing.Arrays) -> VibrationNet:
     return model.eval()
 
 
-def task() -> penjing.Task:
+def task(width: int = 64) -> penjing.Task:
     """What penjing needs to know: the trained model, an example of its inputs, and the data."""
     train = penjing.Arrays(*windows(4000, seed=1), batch_size=64, shuffle=True)
     validation = penjing.Arrays(*windows(1000, seed=2))
     test = penjing.Arrays(*windows(2000, seed=3))
     return penjing.Task(
-        model=trained(train),
+        model=trained(width, train),
         example=test.x[:2],
         train=train,
         validation=validation,
