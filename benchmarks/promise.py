@@ -4,15 +4,15 @@
 
 Whole fits on scores that are drawn: a budget of 1 point at 95 %, candidates that truly lose 1.05
 points ("all over"; "alike": they do the same on 70 % of the samples; "half over": 32 of 64, the
-faster ones, the others lose 0.3), and data of many sizes. Bounds, the choice, who certifies and the
-looks at test are the package's own functions; nothing is trained or timed.
+faster ones, the others lose 0.3), and data of many sizes. Bounds, the choice, who certifies and
+the evaluations on the test data are the package's own functions; nothing is trained or timed.
 
 `old` and `now` are the share of fits, in percent, that deliver a file over the budget, for so many
 candidates; `highest` is the 95 % interval of the largest of `now`. `old` is the rule before: a
 bound by Tango's interval or the normal approximation on validation, not corrected for the number of
-candidates, and the drop itself on test, three looks at most, the fastest candidate first. `good,
-delivered`: how often a fit whose one candidate truly loses 0, and 0.3, delivers it; where half are
-over, how often a good one is delivered.
+candidates, and the drop itself on test, three evaluations at most, the fastest candidate first.
+`good, delivered`: how often a fit whose one candidate truly loses 0, and 0.3, delivers it; where
+half are over, how often a good one is delivered.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ from penjing.measure.scores import greatest_loss
 from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.choice import choose
-from penjing.trials.judgement.promise import MOST_LOOKS, TEST, VALIDATION, Promise, promise_of
+from penjing.trials.judgement.promise import (
+    MOST_TEST_EVALUATIONS,
+    TEST,
+    VALIDATION,
+    Promise,
+    promise_of,
+)
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -258,7 +264,7 @@ def old_fits(validation: list[Group], test: list[Group], number: int) -> Array:
     bounds = np.concatenate([old_bounds(one) for one in validation], axis=1)[:, :number]
     lost = np.concatenate([one.drops for one in test], axis=1)[:, :number]
     kept = bounds <= BUDGET
-    passes = kept & (kept.cumsum(axis=1) <= MOST_LOOKS) & (lost <= BUDGET)
+    passes = kept & (kept.cumsum(axis=1) <= MOST_TEST_EVALUATIONS) & (lost <= BUDGET)
     found: Array = np.where(passes.any(axis=1), passes.argmax(axis=1), -1)
     return found
 

@@ -194,7 +194,7 @@ class Fit:
     def errors(self) -> str:
         """What it printed to stderr, but for its progress."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(one for one in lines if not one.startswith("["))
+        return "\n".join(one for one in lines if not one.startswith(("[", "  ")))
 
 
 def _prepare() -> tuple[bytes, float]:

@@ -62,7 +62,7 @@ def test_a_bad_input_is_one_line(row: Row, tmp_path: Path, monkeypatch: pytest.M
     assert code == row.code, wrong or said
     if code:
         *progress, line = wrong.strip().splitlines()
-        assert all(one.startswith("[") for one in progress)
+        assert all(one.startswith(("[", "  ")) for one in progress)
         assert _matches(row.line, line), line
         assert not said
     else:

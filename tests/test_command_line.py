@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import penjing
 from penjing.cli.app import app
+from penjing.cli.commands import main
+from penjing.contract import Measurement
 from penjing.runtimes.registry import ENTRIES
+from penjing.targets import all_targets
+from penjing.trials.result import Result
+from tests.fits import trial
 
 ROOT = Path(__file__).parents[1]
 GOOD = "tests.bad_tasks:good"
 
 
-def _printed(*arguments: str) -> str:
-    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "300"})
+def _printed(*arguments: str, columns: int = 300) -> str:
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": str(columns)})
     assert done.exit_code == 0, done.exception
     return done.stdout
 
@@ -66,9 +74,10 @@ def test_runtimes_lists_all_with_what_installs_them() -> None:
     found = json.loads(_printed("runtimes", "--json"))
     assert set(found) == set(ENTRIES)
     assert found["onnxruntime"]["missing"] == []
-    table = _printed("runtimes")
+    table = _printed("runtimes", columns=80)
     assert all(name in table for name in ENTRIES)
-    assert all(one.install in table for one in ENTRIES.values() if one.missing)
+    missing = [one.install for one in ENTRIES.values() if one.missing]
+    assert all(line.partition(", and ")[0] in table for line in missing)
 
 
 def test_profile_of_a_task_gives_its_layers() -> None:
@@ -76,3 +85,130 @@ def test_profile_of_a_task_gives_its_layers() -> None:
     assert found["latency_ms"] > 0
     assert {"conv", "head"} <= {one["layer"] for one in found["layers"]}
     assert "conv" in _printed("profile", GOOD)
+
+
+# ---- help, completion, and what fits a terminal
+
+COMMANDS = ("fit", "report", "export", "verify", "profile", "bench", "targets", "runtimes")
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of the whole command line."""
+    monkeypatch.setattr(sys, "argv", ["penjing", *arguments])
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_the_program_alone_says_where_to_begin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch) == 2
+    said = capsys.readouterr()
+    assert "  penjing fit digits --minutes 2 --out fitted" in said.out.splitlines()
+    assert all(f"  {command} " in said.out for command in COMMANDS)
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_each_option_in_80_columns_with_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch, command, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert not set("│╭╰─┏┃\x1b") & set("".join(lines))
+    assert lines[0].startswith(f"Usage: penjing {command}")
+    options = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    for option in options:
+        if option.opts[0].startswith("--"):
+            assert any(line.startswith(f"  {option.opts[0]}") for line in lines), option.opts
+            assert option.help
+    assert lines[-1].startswith(f"  penjing {command}")
+
+
+def test_python_m_penjing_is_penjing() -> None:
+    command = [sys.executable, "-m", "penjing", "fit", "--max-drp", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("penjing: error: no such option: --max-drp")
+    assert done.stderr.endswith("(penjing fit --help)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("penjing", ""), set(COMMANDS)),
+        (("penjing", "fit", "--max"), {"--max-drop"}),
+        (("penjing", "targets", "rasp"), {"raspberry-pi-4", "raspberry-pi-5"}),
+        (("penjing", "export", "digits", "--runtime", "lit"), {"litert"}),
+        (("penjing", "export", "digits", "--precision", "int8"), {"int8", "int8-weights"}),
+    ],
+)
+def test_the_shell_completes_commands_options_and_names(
+    words: tuple[str, ...],
+    wanted: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("_PENJING_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    assert _run(monkeypatch) == 0
+    assert set(capsys.readouterr().out.split()) == wanted
+
+
+def test_the_completion_calls_the_program_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert _run(monkeypatch, "--show-completion", "bash") in (0, 2)  # by what the shell is told
+    said = capsys.readouterr()
+    assert "_PENJING_COMPLETE" in said.out or "--show-completion" in said.err
+
+
+@pytest.mark.parametrize("arguments", [("targets",), ("runtimes",), ("targets", "nxp-imx93")])
+def test_lists_fit_80_columns_and_break_no_shell_line(arguments: tuple[str, ...]) -> None:
+    lines = _printed(*arguments, columns=80).splitlines()
+    wide = [line for line in lines if len(line) > 80]
+    assert all(line.startswith("    pip install") for line in wide)
+    assert not set("│╭╰─┏┃") & set("".join(lines))
+
+
+def test_every_target_is_listed_and_described_with_its_sources() -> None:
+    listed = _printed("targets", columns=80)
+    for name, target in all_targets().items():
+        assert f"\n{name} " in listed
+        told = " ".join(_printed("targets", name, columns=80).split())
+        assert target.isa in told
+        assert all(source in told for source in target.sources.values())
+    assert set(json.loads(_printed("targets", "nxp-imx93", "--json"))) == {"nxp-imx93"}
+
+
+@pytest.mark.parametrize("command", ["export", "profile"])
+def test_what_is_printed_of_a_task_fits_80_columns(command: str, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path)] if command == "export" else []
+    lines = _printed(command, GOOD, *out, columns=80).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_result_is_reported_again_and_a_folder_without_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = trial("original", (), "baseline", measurement=Measurement(score=0.9))
+    result = Result(
+        "task", "cpu", "m", "latency", 1.0, 0.95, 0, {}, original,
+        reason="no candidate was finished", verdicts=("A verdict.",),
+    )  # fmt: skip
+    result.save(tmp_path)
+    assert _run(monkeypatch, "report", str(tmp_path)) == 0
+    short = capsys.readouterr().out
+    assert "The test data has not been used" in short
+    assert "A verdict." not in short
+    assert _run(monkeypatch, "report", str(tmp_path), "--all") == 0
+    assert "- A verdict." in capsys.readouterr().out
+    assert _run(monkeypatch, "report", str(tmp_path), "--json") == 0
+    assert Result.from_json(json.loads(capsys.readouterr().out)) == result
+    assert _run(monkeypatch, "report", str(tmp_path / "nowhere")) == 2
+    assert "no result.json in" in capsys.readouterr().err

@@ -16,8 +16,8 @@ from penjing.runtimes.registry import ENTRIES
 
 SOURCE = Path(penjing.__file__).parent
 FLOORS = {
-    "errors": 1, "files": 1, "printable": 1, "processor": 1, "quiet": 1, "strict_json": 1,
-    "telemetry": 1, "version": 1, "wrapped": 1,
+    "errors": 1, "files": 1, "layout": 1, "printable": 1, "processor": 1, "quiet": 1,
+    "strict_json": 1, "telemetry": 1, "version": 1,
     "contract": 2, "tasks": 2, "targets": 2,
     "arith": 3, "device": 3,
     "network": 4,

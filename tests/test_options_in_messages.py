@@ -90,6 +90,6 @@ def test_a_result_names_parameters_and_is_printed_with_flags(
     result.save(tmp_path)
     assert "`resume` goes on" in (tmp_path / "result.json").read_text()
     print_result(result, tmp_path)
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "interrupted; --resume goes on" in printed
     assert "a lower --confidence would decide it" in printed

@@ -157,4 +157,4 @@ def test_targets_on_the_command_line() -> None:
     table = CliRunner().invoke(app, ["targets"], env={"COLUMNS": "300"}).stdout
     assert "ethos-u85-256" in table
     assert "2097 kB" in table
-    assert "fit or bench with --target ssh://user@host" in table
+    assert "by fit and bench with --target ssh://user@host" in table

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from penjing.layout import folded, wrapped
+
 Array = NDArray[Any]
 Json = Any
 """A value that `json.dumps` accepts and `json.loads` returns unchanged."""
@@ -43,6 +45,13 @@ class Plan:
       left alone: head: its outputs are the network's outputs
     >>> penjing.Plan.from_json(plan.to_json()) == plan
     True
+
+    Printing it shows the summary, the notes, and what was left alone, a line for each reason.
+
+    >>> alone = tuple(LeftAlone(f"conv{n}", "named in skip") for n in range(87))
+    >>> print(Plan("PruneChannels", {}, summary="12 axes cut", left_alone=alone))
+    PruneChannels: 12 axes cut
+      left alone: 87 parts: named in skip (conv0, conv1, … and 85 more)
 
     Attributes:
         method: the name of the pass, such as `"PruneChannels"`.
@@ -91,10 +100,23 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.method}: {self.summary or 'nothing to do'}"]
-        lines += [f"  {note}" for note in self.notes]
-        lines += [f"  left alone: {left.what}: {left.why}" for left in self.left_alone]
+        lines = wrapped(f"{self.method}: {self.summary or 'nothing to do'}", rest="  ")
+        for text in (*self.notes, *_folded(self.left_alone)):
+            lines += wrapped(text, first="  ", rest="    ")
         return "\n".join(lines)
+
+
+def _folded(left_alone: Sequence[LeftAlone]) -> list[str]:
+    """A line for each reason, with what was left alone for it."""
+    reasons: dict[str, list[str]] = {}
+    for left in left_alone:
+        reasons.setdefault(left.why, []).append(left.what)
+    return [
+        f"left alone: {names[0]}: {why}"
+        if len(names) == 1
+        else f"left alone: {len(names)} parts: {why} ({folded(names)})"
+        for why, names in reasons.items()
+    ]
 
 
 def parts_from(data: Json) -> tuple[tuple[str, ...], ...] | None:
@@ -134,7 +156,8 @@ class Placement:
     """Where one operator of an artifact runs.
 
     Attributes:
-        name: the name of the operator in the file, as the runtime knows it.
+        name: the name of the operator in the file, as the runtime knows it; empty if the file
+            keeps none.
         operator: its kind, such as `"QLinearConv"`.
         unit: the unit that runs it, such as `"cpu"`, `"xnnpack"`, `"gpu"` or `"npu"`.
         why: why it fell back from the runtime's own unit to another one. Empty if it didn't.

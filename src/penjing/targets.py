@@ -1,4 +1,4 @@
-"""Targets: devices as data (`devices.toml`), each figure with its source."""
+"""Targets: devices as data (`devices.toml`), each figure with its source, and what fits on each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 REMOTE = "ssh://"
 GPU = "gpu"
 REACH = {
-    "here": "measured on this machine",
-    "ssh": "fit or bench with `target='ssh://user@host'`",
-    "adb": "a phone on a USB cable, which penjing can't reach yet",
-    "board": "flashed with its vendor's tools; figures are the compiler's estimates",
+    "here": "measured here",
+    "ssh": "measured over SSH, by fit and bench with `target='ssh://user@host'`",
+    "adb": "on a cable, where penjing can't measure yet",
+    "board": "flashed with its vendor's tools; penjing gives the compiler's estimates",
 }
-"""What the values of `Target.reach` mean."""
+"""What `Target.reach` may be, and what it means."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,6 @@ def require_local(target: Target) -> None:
     if not target.local:
         here, there = "`target='cpu'`", "its address, `target='ssh://user@host'`"
         raise InputError(
-            f"penjing knows target {target.name!r} only by name, so it can't measure there; use "
-            f"{there if target.reach == 'ssh' else here}"
+            f"penjing has only a description of target {target.name!r}, so it can't measure there; "
+            f"use {there if target.reach == 'ssh' else here}"
         )

@@ -1,4 +1,5 @@
-"""Reports: every candidate has its row, each cell is its trial's figure, and none is made up."""
+"""Reports: every candidate has its row, each cell is its trial's figure, and none is made up; and
+whatever is printed fits the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +11,18 @@ import pytest
 from PIL import Image
 
 from penjing.contract import Drop, Latency, Measurement
+from penjing.report.answer import answer, certified
 from penjing.report.markdown import page, write_report
-from penjing.report.table import candidates_table, headings, rows
+from penjing.report.plot import Labels, plot
+from penjing.report.screen import Screen
+from penjing.report.table import GROUPS, candidates_table, headings, reasons, rows, that_matter
+from penjing.trials.judgement.choice import choose, with_pareto
+from penjing.trials.judgement.verdicts import verdicts
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 from tests.fits import trial
+
+RUNTIMES = ("onnxruntime", "openvino", "litert", "executorch")
 
 
 def _measurement(draw: random.Random) -> Measurement:
@@ -44,12 +52,45 @@ def _result(seed: int) -> Result:
     best = draw.choice([original, *trials])
     return Result(
         "task", "cpu", "machine", "latency", 1.0, 0.95, 0, {"torch": "2.11"}, original, trials,
-        best=best.key, reason="it is the best", notes=("a note",), verdicts=("a verdict",),
+        best=best.key, reason="it is the best", notes=("a note",), verdicts=("A verdict.",),
     )  # fmt: skip
 
 
+def _of_many(seed: int, name: str = "") -> Result:
+    """A finished fit of 16 candidates in four runtimes, chosen and judged as a real one is."""
+    draw = random.Random(seed)
+
+    def measured(ratio: float, lost: float) -> Measurement:
+        low, high = (ratio, ratio) if ratio == 1 else (0.97 * ratio, 1.03 * ratio)
+        times = Latency(4 * ratio, 5 * ratio, ratio, low, high, 20, draw.random() < 0.1)
+        drop = Drop(lost, lost + draw.uniform(0.1, 0.9), 0.95, 1000)
+        return Measurement(
+            score=0.98 - lost / 100, latency=times, drop=drop, file_bytes=draw.randrange(10**6)
+        )
+
+    original = trial("original", (), "baseline", measurement=measured(1.0, 0.0))
+    trials = []
+    for k in range(16):
+        figures = measured(draw.choice([0.3, 0.31, 0.5, 1.1]), draw.choice([0.0, 0.1, 1.5, 60.0]))
+        assert figures.drop is not None
+        status = "kept" if figures.drop.bound <= 1 else "over budget"
+        title = f"prune {k} % + int8 {name}in {RUNTIMES[k % 4]}"
+        recipe = ({"method": f"Pass{name}{k}"},)
+        trials.append(
+            trial(title, recipe, status, f"reason {k // 3}", figures, runtime=RUNTIMES[k % 4])
+        )
+    baseline, *marked = with_pareto([original, *trials])
+    best, why = choose(baseline, marked, "latency", 1.0)
+    result = Result(
+        "task", "cpu", "this machine", "latency", 1.0, 0.95, 0, {"torch": "2"}, baseline,
+        tuple(marked), best.key, why, f"model{name}.onnx", 0.981, 0.984, Drop(0.3, 0.6, 0.95, 500),
+        finished=True, files=("report.md", "plot.png"), notes=(f"{name * 3} is a note",),
+    )  # fmt: skip
+    return Result.from_json({**result.to_json(), "verdicts": list(verdicts(result))})
+
+
 def _cell(row: tuple[str, ...], result: Result, heading: str) -> str:
-    return row[headings(result).index(heading)]
+    return row[[name.split("\n")[0] for name in headings(result)].index(heading)]
 
 
 def _of(result: Result, title: str) -> Trial:
@@ -66,27 +107,31 @@ def test_each_row_holds_the_figures_of_its_trial_and_no_others(seed: int) -> Non
         figures = _of(result, row[0]).measurement
         wanted = {
             "top-1": None if figures.score is None else 100 * figures.score,
-            "ms": figures.latency.latency_ms if figures.latency else None,
-            "ratio": figures.latency.ratio if figures.latency else None,
-            "kB": None if figures.file_bytes is None else figures.file_bytes / 1000,
-            "drop": figures.drop.drop if figures.drop and row[0] != "original" else None,
-            "bound": figures.drop.bound if figures.drop and row[0] != "original" else None,
+            "time": figures.latency.latency_ms if figures.latency else None,
+            "time vs.": figures.latency.ratio if figures.latency else None,
+            "file": None if figures.file_bytes is None else figures.file_bytes / 1000,
+            "lost": figures.drop.drop if figures.drop and row[0] != "original" else None,
+            "at most": figures.drop.bound if figures.drop and row[0] != "original" else None,
         }
         for name, figure in wanted.items():
-            cell = _cell(row, result, name)
+            cell = _cell(row, result, name).removesuffix("?")
             assert (cell == "") == (figure is None)
             assert figure is None or abs(float(cell) - figure) <= 0.051
         disturbed = figures.latency is not None and figures.latency.disturbed
-        assert _cell(row, result, "verdict").endswith(", disturbed") == disturbed
+        assert _cell(row, result, "time vs.").endswith("?") == disturbed
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_was_timed_is_in_the_order_of_its_time(seed: int) -> None:
+def test_candidates_stand_in_groups_and_there_in_the_order_of_their_time(seed: int) -> None:
     result = _result(seed)
-    ratios = [_cell(row, result, "ratio") for row in rows(result)[1:]]
-    timed = [float(ratio) for ratio in ratios if ratio]
-    assert timed == sorted(timed)
-    assert ratios == [ratio for ratio in ratios if ratio] + [""] * ratios.count("")
+    trials = [_of(result, row[0]) for row in rows(result)]
+    groups = [list(GROUPS).index(trial.status) for trial in trials]
+    assert groups == sorted(groups)
+    for status in GROUPS:
+        mine = [trial for trial in trials if trial.status == status]
+        ratios = [trial.latency.ratio for trial in mine if trial.latency]
+        assert ratios == sorted(ratios)
+        assert all(trial.latency for trial in mine[: len(ratios)])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -95,19 +140,131 @@ def test_the_page_tells_all_and_the_plot_is_a_picture(seed: int, tmp_path: Path)
     assert write_report(result, tmp_path) == tmp_path / "report.md"
     text = (tmp_path / "report.md").read_text()
     assert text == page(result)
-    assert f"Chosen: **{result.chosen}**, it is the best." in text
+    assert f"**{answer(result)}**" in text
     for one in result.trials:
         assert f"- {one.title}: {one.reason}\n" in text
-    for line in ("- a note\n", "- a verdict\n", "torch 2.11"):
+        assert one.status.words in text
+    for line in ("- a note\n", "- A verdict.\n", "torch 2.11"):
         assert line in text
     picture = Image.open(io.BytesIO((tmp_path / "plot.png").read_bytes()))
-    assert picture.size == (960, 540)
+    assert picture.size[0] == 960
 
 
 def test_the_chosen_row_alone_is_marked() -> None:
     result = _result(3)
-    table = candidates_table(result)
-    marked = [row.style for row in table.rows]
-    chosen = [row[0] == result.chosen for row in rows(result)]
-    assert marked == ["bold green" if mark else None for mark in chosen]
-    assert marked.count("bold green") == 1
+    lines = candidates_table(result)[3:]
+    marked = [line for line, style in lines if style == "bold"]
+    assert marked == [line for line, _ in lines if line.startswith("* ")]
+    (line,) = marked
+    assert line.startswith(f"* {result.chosen}")
+
+
+# ---- what a terminal shows
+
+LONG = "x" * 100 + " "
+
+
+def _shown(result: Result, everything: bool = True) -> list[str]:
+    whole, check = "penjing report fitted --all", "penjing verify fitted/model.onnx"
+    screen = Screen(result, Path("fitted"), everything, whole, check, "import x")
+    return [line for line, _ in screen.lines()]
+
+
+@pytest.mark.parametrize("name", ["", LONG, "words and words and " * 5])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_line_is_wider_than_the_terminal_but_for_paths(seed: int, name: str) -> None:
+    for everything in (False, True):
+        wide = [line for line in _shown(_of_many(seed, name), everything) if len(line) > 80]
+        assert all("fitted/model" in line or line.startswith("  model") for line in wide)
+
+
+@pytest.mark.parametrize("name", ["", LONG])
+@pytest.mark.parametrize("seed", range(10))
+def test_every_candidate_has_its_row_and_no_two_are_alike(seed: int, name: str) -> None:
+    result = _of_many(seed, name)
+    lines = [line for line, _ in candidates_table(result)]
+    for cells in rows(result)[1:]:
+        (line,) = [line for line in lines if line.split()[-6:] == list(cells[1:])]
+        assert line[2:].startswith(cells[0].split(name or "+")[0].strip()[:20])
+    below = lines[3:]
+    starts = [at for at, line in enumerate(below) if len(line.split()) > 6]
+    ends = [*starts[1:], len(below)]
+    blocks = {"".join(below[a:b]) for a, b in zip(starts, ends, strict=True)}
+    assert len(blocks) == 16
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_matters_is_shown_with_the_number_of_the_others(seed: int) -> None:
+    result = _of_many(seed)
+    shown = {trial.key for trial in that_matter(result)}
+    assert {result.baseline.key, result.answer.key} <= shown
+    assert {trial.key for trial in result.trials if trial.pareto} <= shown
+    text = " ".join(_shown(result, everything=False))
+    others = 17 - len(shown)
+    assert (f"{others} other" in text) == bool(others)
+    assert ("penjing report fitted --all" in text) == bool(others)
+    assert all(verdict not in text for verdict in result.verdicts)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_answer_says_what_the_result_does(seed: int) -> None:
+    result = _of_many(seed)
+    said = " ".join(_shown(result))
+    latency, mine = result.answer.latency, result.answer.measurement
+    assert latency is not None
+    assert mine.file_bytes is not None
+    assert f"{result.chosen} is the answer: {result.reason}." in said
+    assert f"takes {latency.ratio:.2f} of the original's time" in said
+    times = result.baseline.measurement.file_bytes / mine.file_bytes  # type: ignore[operator]
+    assert times < 2 or f"its file is {times:.1f} times smaller" in said
+    assert "On 500 test samples its accuracy is 98.10 %, and the original's is 98.40 %." in said
+    assert "With 95 % confidence it loses at most 0.60 points, and the budget is 1 point." in said
+
+
+def _changed(result: Result, **changes: object) -> Result:
+    return Result.from_json({**result.to_json(), **changes})
+
+
+def test_each_way_to_end_has_its_sentence() -> None:
+    result = _of_many(1)
+    interrupted = _changed(result, finished=False, test_score=None, test_drop=None)
+    assert answer(interrupted).startswith(
+        f"The fit was interrupted. So far {result.chosen} is the best: {result.reason}."
+    )
+    assert certified(interrupted).endswith("so nothing is certified yet.")
+    assert "penjing verify" not in " ".join(_shown(interrupted))
+    original = _changed(result, best=result.baseline.key, test_drop=None)
+    assert answer(original) == (f"The original in onnxruntime is the answer: {result.reason}.")
+    assert certified(original) == "On the test data the original's accuracy is 98.40 %."
+    validated = certified(_changed(result, certified_by="validation"))
+    assert validated.startswith("The validation data certifies it: on 1000 samples with 95 %")
+    assert "On 500 test samples its accuracy is 98.10 %" in validated
+
+
+def test_the_same_reason_is_said_once_for_all_who_have_it() -> None:
+    result = _of_many(2)
+    lines = reasons(result)
+    assert len(lines) == len({trial.reason for trial in result.trials})
+    for one in result.trials:
+        (line,) = [line for line in lines if line.endswith(f": {one.reason}")]
+        assert one.title in line
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_texts_in_the_plot_never_overlap(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Labels] = []
+    whole = Labels.__init__
+
+    def remembered(self: Labels, *args: object) -> None:
+        whole(self, *args)  # type: ignore[arg-type]
+        made.append(self)
+
+    monkeypatch.setattr(Labels, "__init__", remembered)
+    plot(_of_many(seed))
+    (labels,) = made
+    assert len(labels.taken) == 18  # with the budget's
+    boxes = labels.taken
+    for at, box in enumerate(boxes):
+        for other in boxes[:at]:
+            apart = box[2] < other[0] or other[2] < box[0] or box[3] < other[1] or other[3] < box[1]
+            assert apart, (box, other)

@@ -46,6 +46,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout) == json.loads((out / "result.json").read_text())
+    assert "measuring the original" in done.stderr  # the progress, beside the JSON
     return out
 
 
@@ -65,7 +66,7 @@ def test_a_result_survives_json_and_the_report_is_there(fitted: Path) -> None:
     assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result
     page = (fitted / "report.md").read_text()
     assert result.chosen in page
-    assert result.verdicts[0].startswith("int8 against original: ")
+    assert result.verdicts[0].startswith("int8, compared with the original: ")
     assert all(line in page for line in result.verdicts)
     assert (fitted / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert all((fitted / str(one.artifact)).exists() for one in result.everything if one.artifact)

@@ -328,7 +328,7 @@ def test_what_an_interrupt_says_of_the_folder_is_so(tmp_path: Path) -> None:
     result = _fit(out)
     assert what_is_there(out) == f"its end; {out} holds a finished result"
     replace(result, finished=False).save(out)
-    assert "--resume goes on, --overwrite begins anew" in what_is_there(out)
+    assert "--resume continues, --overwrite starts again" in what_is_there(out)
     (out / "result.json").write_text("{}")
     assert what_is_there(out) == "anything was finished"
 
@@ -681,7 +681,9 @@ def test_a_trained_network_that_is_damaged_is_made_again(tmp_path: Path) -> None
     assert networks.is_saved(recipe)
     networks.made(recipe)
     assert len(told) == 1
-    assert told[0].startswith("a network is trained anew, for what an earlier run left is bad: ")
+    assert told[0].startswith(
+        "a network is trained again, because the one that an earlier run saved is damaged: "
+    )
     assert "network.json" in told[0]
     again = Networks(task, networks.original, tmp_path, damaged=told.append)
     assert [plan.method for plan in again.made(recipe).history] == ["Tune"]
@@ -741,7 +743,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 def test_a_result_of_a_newer_penjing_is_refused(tmp_path: Path) -> None:
     _fit(tmp_path / "out")
     path = tmp_path / "out" / "result.json"
-    path.write_text(path.read_text().replace('"format": 3', '"format": 4'))
+    path.write_text(path.read_text().replace('"format": 4', '"format": 5'))
     for option in ("resume", "overwrite"):
-        with pytest.raises(InputError, match="format 4, this penjing reads 3: upgrade it"):
+        with pytest.raises(InputError, match="format 5, this penjing reads 4: upgrade it"):
             _fit(tmp_path / "out", **{option: True})

@@ -81,7 +81,7 @@ def _interrupted(out: Path, by: signal.Signals) -> Result:
     process.send_signal(by)
     printed, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
-    assert "--resume goes on" in printed
+    assert "--resume continues" in printed
     return _require_whole(out)
 
 
@@ -92,7 +92,7 @@ def test_an_interrupted_fit_keeps_what_was_finished_and_can_be_resumed(tmp_path:
     assert result.artifact == "model.direct"
     assert result.test_score is None
     assert result.find("int8").status == "kept"
-    assert result.find("prune 75 %").reason == "interrupted before it"
+    assert result.find("prune 75 %").reason == "the fit was interrupted before"
     assert result.chosen in (out / "report.md").read_text()
 
     process = _start(out, "--resume")
@@ -171,7 +171,7 @@ def test_an_interrupt_before_the_first_figure_says_what_is_there(tmp_path: Path,
     if result.baseline.artifact is None:  # else the machine was quicker than this test
         assert errors.splitlines()[-1] == (
             "penjing: interrupted before anything more was finished; "
-            f"in {out} --resume goes on, --overwrite begins anew"
+            f"in {out} --resume continues, --overwrite starts again"
         )
         assert printed == ""
 
@@ -193,15 +193,15 @@ def test_an_interrupt_while_a_task_is_made_leaves_nothing_and_says_so(
     assert not out.parent.exists()
 
 
-def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tells_nothing(
+def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_tests_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[str] = []
+    tested: list[str] = []
     stop_at = "first"
 
     def test(evaluator: FileEvaluator, trial: Trial) -> Array:
-        looks.append(trial.title)
-        if len(looks) == 2 and stop_at == "first":
+        tested.append(trial.title)
+        if len(tested) == 2 and stop_at == "first":
             raise KeyboardInterrupt
         return np.repeat([1.0, 0.0], [1000, 0] if trial.title == "original" else [700, 300])
 
@@ -224,17 +224,17 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_looks_tel
     assert not first.finished
     assert first == _require_whole(out)
     safest = way_to_chosen(first)[0].title
-    assert looks == ["original", safest]
-    assert (first.test_looks, first.test_score) == (0, None)
-    assert "the test data decided nothing" in first.notes[-1]
+    assert tested == ["original", safest]
+    assert (first.test_evaluations, first.test_score) == (0, None)
+    assert "the test data was not used" in first.notes[-1]
 
-    looks.clear()
+    tested.clear()
     stop_at = "the end"
     result = fit(small_task(), resume=True, **options)
     assert result.finished
     assert result == _require_whole(out)
-    assert looks == ["original", safest]
-    assert (result.chosen, result.test_looks, result.test_drop) == ("original", 1, None)
+    assert tested == ["original", safest]
+    assert (result.chosen, result.test_evaluations, result.test_drop) == ("original", 1, None)
     assert result.find(safest).status == Status.OVER_ON_TEST
-    assert f"{safest} was selected on validation but lost 30.00" in result.reason
-    assert result.notes[-1].startswith("looks at the test data: 1,")
+    assert f"{safest} was selected on validation, but loses 30.00" in result.reason
+    assert result.notes[-1].startswith("1 candidate was evaluated on the test data")

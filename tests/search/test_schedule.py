@@ -18,12 +18,13 @@ from penjing.search.schedule import Schedule
 from penjing.tasks.task import Task
 from penjing.trials.evaluation.evaluator import FileEvaluator
 from penjing.trials.judgement.choice import is_faster
+from penjing.trials.judgement.comparison import DISTURBED
 from penjing.trials.result import Result
 from penjing.trials.trial import Trial
 from tests.fits import fit
 from tests.instruments import Another, Direct, Slowly, Told, only, small_task
 
-EVERYWHERE = ["original", "original in another", "int8", "int8 in another"]
+EVERYWHERE = ["original", "original in another", "int8 in direct", "int8 in another"]
 
 
 def _cut(name: str) -> float:
@@ -62,11 +63,13 @@ def test_the_original_and_int8_are_tried_in_every_runtime_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, Direct, Another)
-    _losing(monkeypatch, lambda name: 30 if name == "int8" or name.startswith("prune") else 0)
-    times = {"int8": 0.7, "int8 in another": 0.6, "original in another": 0.65}
+    _losing(
+        monkeypatch, lambda name: 30 if name == "int8 in direct" or name.startswith("prune") else 0
+    )
+    times = {"int8 in direct": 0.7, "int8 in another": 0.6, "original in another": 0.65}
     result = _fit(tmp_path, Told(lambda name: times.get(name, _cut(name))))
     assert _in_order(result)[:4] == EVERYWHERE
-    assert result.find("int8").status == "over budget"
+    assert result.find("int8 in direct").status == "over budget"
     assert result.chosen == "int8 in another"
     assert not [name for name in _in_order(result) if "percentile" in name or "equal" in name]
     assert "prune 50 % + int8 in another" in _in_order(result)  # the way that goes on
@@ -76,7 +79,7 @@ def test_they_are_tried_even_when_there_is_no_time_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, Direct, Another)
-    _losing(monkeypatch, lambda name: 30 if name == "int8" else 0)
+    _losing(monkeypatch, lambda name: 30 if name == "int8 in direct" else 0)
     told = Told(lambda name: 0.5 if name == "int8 in another" else _cut(name))
     result = _fit(tmp_path, told, epochs=None, minutes=0.01)
     measured = [one.title for one in result.everything if one.measurement.drop]
@@ -85,10 +88,11 @@ def test_they_are_tried_even_when_there_is_no_time_at_all(
     assert any(one.startswith("0.01 minutes allow hardly any tuning") for one in result.notes)
     assert {one.status for one in result.trials if "prune" in one.title} == {"not tried"}
     assert all(one.measurement.latency is None for one in result.trials if "prune" in one.title)
-    late = [line for line in result.notes if line.startswith("took ")]
+    late = [line for line in result.notes if line.startswith("the fit took ")]
     assert len(late) == 1
     assert re.fullmatch(
-        r"took 0\.\d minutes instead of 0\.01; the longest of it: .+ 0\.\d, .+ 0\.\d, .+ 0\.\d",
+        r"the fit took 0\.\d minutes instead of 0\.01; its longest stages were .+ \(0\.\d\), "
+        r".+ \(0\.\d\), .+ \(0\.\d\)",
         late[0],
     )
 
@@ -97,11 +101,19 @@ def test_they_are_tried_even_when_there_is_no_time_at_all(
     ("times", "tried", "chosen"),
     [
         # int8 keeps the budget in another, and there it is fast: nothing else is needed
-        ({"int8": 0.7, "int8 in another": 0.6}, [], "int8 in another"),
+        ({"int8 in direct": 0.7, "int8 in another": 0.6}, [], "int8 in another"),
         # in the first runtime it would be faster still, if only it kept the budget
-        ({"int8": 0.5, "int8 in another": 0.8}, ["int8 by percentile"], "int8 by percentile"),
+        (
+            {"int8 in direct": 0.5, "int8 in another": 0.8},
+            ["int8 by percentile in direct"],
+            "int8 by percentile in direct",
+        ),
         # it keeps the budget in another, but gains nothing there
-        ({"int8": 0.7, "int8 in another": 1.2}, ["int8 by percentile"], "int8 by percentile"),
+        (
+            {"int8 in direct": 0.7, "int8 in another": 1.2},
+            ["int8 by percentile in direct"],
+            "int8 by percentile in direct",
+        ),
     ],
 )
 def test_the_climb_comes_after_int8_was_tried_everywhere_and_where_it_can_win(
@@ -112,8 +124,8 @@ def test_the_climb_comes_after_int8_was_tried_everywhere_and_where_it_can_win(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     only(monkeypatch, Direct, Another)
-    _losing(monkeypatch, lambda name: 30 if name == "int8" or "prune" in name else 0)
-    times["int8 by percentile"] = times["int8"]
+    _losing(monkeypatch, lambda name: 30 if name == "int8 in direct" or "prune" in name else 0)
+    times["int8 by percentile in direct"] = times["int8 in direct"]
     result = _fit(tmp_path, Told(lambda name: times.get(name, _cut(name))))
     names = _in_order(result)
     assert names[:4] == EVERYWHERE
@@ -168,7 +180,7 @@ def test_a_figure_that_stays_disturbed_is_taken_twice_and_never_chosen(
     assert result.chosen == "prune 75 %"
     found = result.find("prune 75 % + int8")
     assert found.status == "kept"
-    assert found.reason.startswith("disturbed by other load")
+    assert found.reason == DISTURBED
     last = told.sittings[-1]
     assert len(last) == 8
     assert told.sittings[-2] == last  # once more
@@ -180,11 +192,11 @@ def test_a_disturbed_figure_is_taken_again_before_it_decides(
     """int8 in another is disturbed while it is measured, and good when it is timed again."""
     only(monkeypatch, Direct, Another)
     _losing(monkeypatch, lambda name: 30 if "prune" in name else 0)
-    times = {"int8": 0.7, "int8 in another": 0.6}
+    times = {"int8 in direct": 0.7, "int8 in another": 0.6}
     told = Told(lambda name: times.get(name, _cut(name)), disturbed=["int8 in another"])
 
     def progress(stage: str, *_: Any) -> None:
-        if stage == "timing again what other load disturbed":
+        if stage == "timing again what other programs disturbed":
             told.disturbed = ()
 
     result = _fit(tmp_path, told, progress=progress)
@@ -270,7 +282,7 @@ def test_the_end_is_kept_when_steps_take_what_they_took_at_first(
     told = Told(_cut)
     result = _fit(tmp_path, told, task=_timed_task(told, 1.0), epochs=None, minutes=8.0)
     assert 0.8 * 480 < told.now <= 1.1 * 480
-    assert not [line for line in result.notes if line.startswith("took ")]
+    assert not [line for line in result.notes if line.startswith("the fit took ")]
 
 
 def test_the_clock_ends_a_training_whose_steps_become_slower(
@@ -283,7 +295,7 @@ def test_the_clock_ends_a_training_whose_steps_become_slower(
     task = _timed_task(told, 0.5, later=5.0, after=60)
     result = _fit(tmp_path, told, task=task, epochs=None, minutes=4.0)
     assert told.now <= 1.1 * 240
-    assert not [line for line in result.notes if line.startswith("took ")]
+    assert not [line for line in result.notes if line.startswith("the fit took ")]
     assert result.finished
 
 
@@ -320,8 +332,8 @@ def test_what_took_longer_than_it_may_is_said_with_what_took_longest() -> None:
     assert schedule.overrun() == ""
     now[0] += 120.0
     assert schedule.overrun() == (
-        "took 5.2 minutes instead of 3; the longest of it: cutting 2.2, int8 in litert 2.0, "
-        "int8 1.0"
+        "the fit took 5.2 minutes instead of 3; its longest stages were cutting (2.2), int8 in "
+        "litert (2.0), int8 (1.0)"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penjing.errors import InputError
-from penjing.tasks.reference import find_task
+from penjing.tasks.reference import find_task, with_arguments
 
 FILE = """
 import torch
@@ -33,14 +33,14 @@ def file(tmp_path: Path) -> str:
 def test_a_name_in_a_file_and_its_arguments(file: str) -> None:
     assert find_task(file).name == "plain 7 1"
     assert find_task(f"{file}:small").name == "plain 4 1"
-    task = find_task(f"{file}:small", ["width=16", "kind=wide one", "depth=2"])
+    task = find_task(f"{file}:small", width=16, kind="wide one", depth=2)
     assert task.name == "wide one 16 2"
-    assert find_task(f"{file}:small(width=16, kind='wide one')", ["depth=2"]).name == task.name
+    assert find_task(f"{file}:small(width=16, kind='wide one')", depth=2).name == task.name
 
 
 def test_what_a_task_came_from_finds_it_again(file: str) -> None:
-    for text, arguments in ((file, []), (f"{file}:small", []), (f"{file}:small", ["width=9"])):
-        task = find_task(text, arguments)
+    for text in (file, f"{file}:small", with_arguments(f"{file}:small", ["width=9"])):
+        task = find_task(text)
         assert task.source is not None
         assert find_task(task.source).name == task.name
 
@@ -57,13 +57,14 @@ def test_what_a_task_came_from_finds_it_again(file: str) -> None:
 )
 def test_what_is_wrong_is_one_line(file: str, behind: str, arguments: list[str], line: str) -> None:
     with pytest.raises(InputError, match=line):
-        find_task(file + behind, arguments)
+        find_task(with_arguments(file + behind, arguments))
 
 
 def test_a_value_that_is_no_literal_is_a_text(file: str) -> None:
-    assert find_task(f"{file}:small", ["width=[1,2", "kind=a=b"]).name == "a=b [1,2 1"
+    text = with_arguments(f"{file}:small", ["width=[1,2", "kind=a=b"])
+    assert find_task(text).name == "a=b [1,2 1"
 
 
 def test_digits_takes_no_arguments() -> None:
     with pytest.raises(InputError, match="digits takes no arguments; found size"):
-        find_task("digits", ["size=3"])
+        find_task(with_arguments("digits", ["size=3"]))

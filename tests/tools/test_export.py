@@ -25,6 +25,7 @@ from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tools.export import ExportOptions, export, export_model, verify
 from penjing.trials.evaluation.divergence import first_divergence
+from penjing.trials.evaluation.fallbacks import fallbacks
 from penjing.trials.recipe import Recipe
 from tests.reference_networks import self_taught
 
@@ -287,10 +288,10 @@ def test_a_proof_prints_all_that_it_knows_in_eighty_columns(tmp_path: Path) -> N
     task = self_taught()
     proof = export_model(task, "onnxruntime", "int8", tmp_path)
     kept = Placement(f"{'layer.' * 20}conv", "CONV", "cpu", "the NPU has none")
+    fallen = tuple(fallbacks([kept] * 64))
     estimate = Estimate("estimated by a tool", "a machine", 1.5, 3000, sram_bytes=4096)
-    proof = replace(proof, fallbacks=(kept,) * 64, estimate=estimate, path=Path("model.onnx"))
+    proof = replace(proof, fallbacks=fallen, estimate=estimate, path=Path("model.onnx"))
     text = str(proof)
-    words = ("64 operators on cpu", "64 CONV", "3,000 cycles", "x: float32 [batch, 3, 32, 32]")
+    words = ("64 operators fell", "64 CONV", "3,000 cycles", "x: float32 [batch, 3, 32, 32]")
     assert all(word in text for word in (*words, str(proof.sha256)))
-    long = [line for line in text.splitlines() if len(line) > 80]
-    assert all(kept.name in line for line in long)
+    assert max(map(len, text.splitlines())) <= 80

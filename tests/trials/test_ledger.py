@@ -118,7 +118,7 @@ def test_what_is_trained_takes_the_row_of_what_was_timed_in_its_stead(tmp_path: 
     with closing(_ledger(tmp_path)) as ledger:
         probe = replace(A, status=Status.NOT_TUNED)
         ledger.record(ORIGINAL, probe, B)
-        assert ledger.result.find("a").reason == "no time was left for it"
+        assert ledger.result.find("a").reason == "no time was left for more"
         tuned = replace(_trial("tuned", 0.3), replaces=probe.key)
         ledger.record(tuned)
         assert _titles(_on_disk(tmp_path)) == ["tuned", "b"]
@@ -130,7 +130,7 @@ def test_a_fit_that_goes_on_forgets_what_the_test_data_said(tmp_path: Path) -> N
         ledger.record(ORIGINAL, A)
         rejected = replace(A, status=Status.OVER_ON_TEST, reason="lost 3.00 points on test")
         proven = replace(
-            ledger.result, trials=(rejected,), best=ORIGINAL.key, reason="test", test_looks=1,
+            ledger.result, trials=(rejected,), best=ORIGINAL.key, reason="test", test_evaluations=1,
             test_score=0.9, test_baseline=0.9,
         )  # fmt: skip
         ledger.finish(proven)
@@ -140,6 +140,25 @@ def test_a_fit_that_goes_on_forgets_what_the_test_data_said(tmp_path: Path) -> N
         result = _on_disk(tmp_path)
         assert (result.chosen, result.finished, result.test_score) == ("b", False, None)
         assert result.find("a").status == Status.KEPT
+
+
+def test_what_earlier_penjings_wrote_is_read(tmp_path: Path) -> None:
+    """Before format 4 the test-set evaluations had another name, in results and in ledgers."""
+    with closing(_ledger(tmp_path)) as ledger:
+        ledger.record(ORIGINAL, A)
+        ledger.finish(replace(ledger.result, test_evaluations=2, test_score=0.9, test_baseline=0.9))
+        new = ledger.result.to_json()
+    assert (new["format"], new["test_evaluations"]) == (4, 2)
+    old = {name: value for name, value in new.items() if name != "test_evaluations"}
+    old |= {"format": 3, "test_looks": 2}
+    assert Result.from_json(old) == Result.from_json(new)
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as connection, connection:
+        connection.execute(
+            "UPDATE events SET data = replace(data, 'test_evaluations', 'test_looks')"
+        )
+    again = _on_disk(tmp_path)
+    assert (again.test_evaluations, again.finished) == (2, True)
+    assert again == Result.from_json(new)
 
 
 def test_an_interruption_is_said_until_the_fit_goes_on_and_a_note_once(tmp_path: Path) -> None:
@@ -163,5 +182,7 @@ def test_a_folder_without_a_fit_that_was_begun_has_no_ledger(tmp_path: Path) -> 
 
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text("not SQLite" * 100)
-    with pytest.raises(InputError, match=r"can't be read: .*file is not a database; .* anew"):
+    with pytest.raises(
+        InputError, match=r"can't be read: .*file is not a database; .* starts again"
+    ):
         Ledger.resumed(tmp_path)

@@ -3,40 +3,67 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from penjing.cli.help import Command, Group
 from penjing.printable import with_flags
 from penjing.version import __version__
 
+NAME = "penjing"
 DEBUG = "--debug"
 app = typer.Typer(
-    name="penjing",
+    name=NAME,
+    cls=Group,
     help="From a trained PyTorch network to the smaller file that runs best on a device.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog="""
+        A first try, with a small task that comes with penjing:
+          penjing fit digits --minutes 2 --out fitted
+        With a task of your own:
+          penjing fit mytask.py --target cpu --max-drop 1.0 --minutes 10 --out fitted
+        """,
+    invoke_without_command=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
+def command(function: Any, example: str) -> None:
+    """Add a command to the program.
+
+    Args:
+        example: command lines, each under a line that ends in a colon and says what it is for.
+    """
+    app.command(cls=Command, epilog=example)(function)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"penjing {__version__}")
+        print(f"{NAME} {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _all_commands(
+    context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print it.", callback=_print_version, is_eager=True),
+        typer.Option(
+            "--version", help="Print the version, and exit.", callback=_print_version, is_eager=True
+        ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option(DEBUG, help="Print an error's traceback too; anywhere in the line.")
+        bool,
+        typer.Option(
+            DEBUG, help="With an error, print its traceback too; anywhere in the command line."
+        ),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        assert isinstance(context.command, Group)
+        typer.echo(context.command.overview(context), nl=False)
+        raise typer.Exit(2)
 
 
 def as_flags(text: str) -> str:

@@ -1,12 +1,15 @@
-"""How commands print: names that come from files are shown and never obeyed as control codes, and
-options are called by their flags."""
+"""How commands print: prose wraps at words, names that come from files are shown and never obeyed
+as control codes, and options are called by their flags."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penjing.cli.app import as_flags
+from penjing.layout import wrapped
+from penjing.printable import in_a_line
 
 if TYPE_CHECKING:
     from penjing.report.terminal import Console
@@ -19,8 +22,37 @@ def console(**options: Any) -> Console:
     return Console(as_flags, **options)
 
 
-def print_lines(lines: Iterable[str], indent: str = "") -> None:
-    """Print each line as it is, however narrow the terminal."""
+def width() -> int:
+    """The columns of the terminal; of a pipe, 80."""
+    return console().width
+
+
+def print_lines(lines: Iterable[str | tuple[str, str]]) -> None:
+    """Print lines as they are, unbroken; each may come with a style."""
     terminal = console()
     for line in lines:
-        terminal.print(f"{indent}{line}", highlight=False, markup=False, soft_wrap=True)
+        text, style = (line, "") if isinstance(line, str) else line
+        terminal.print(text, style=style or None, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_prose(texts: Iterable[str], first: str = "") -> None:
+    """Print each text wrapped at words, its further lines indented behind `first`."""
+    for text in texts:
+        print_lines(wrapped(in_a_line(as_flags(text)), width(), first, " " * max(2, len(first))))
+
+
+@contextmanager
+def doing(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what takes a while, if that is a terminal; it goes once that is done.
+
+    Yields:
+        What shows something else instead.
+    """
+    terminal = console(stderr=True)
+    if not terminal.is_terminal:
+        yield lambda _: None
+        return
+    from rich.text import Text
+
+    with terminal.status(Text(what)) as status:
+        yield lambda stage: status.update(Text(in_a_line(stage)))

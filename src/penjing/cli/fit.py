@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,71 +11,144 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penjing.cli.console import console, print_lines
-from penjing.cli.flags import AsJson, Python, SshConfig, TaskName, by_field
+from penjing.cli.app import as_flags
+from penjing.cli.console import console, print_lines, width
+from penjing.cli.flags import (
+    BUDGET,
+    DEVICE,
+    OUTPUT,
+    SEARCH,
+    AllCandidates,
+    AsJson,
+    Python,
+    SshConfig,
+    TaskArguments,
+    TaskName,
+    by_field,
+)
 from penjing.errors import InputError
 
 if TYPE_CHECKING:
     from penjing.trials.result import Result
 
-LOAD = """
-import onnxruntime
-session = onnxruntime.InferenceSession("{path}")
-name = session.get_inputs()[0].name
-outputs = session.run(None, {{name: batch}})[0]  # batch: float32, prepared as for training
-"""
-LOAD_OTHERS = """
-from pathlib import Path
-from penjing.runtimes.registry import find_runtime
-runtime = find_runtime("{runtime}")
-outputs = runtime.load(runtime.artifact(Path("{path}"))).run(batch)
-"""
-
 
 @dataclass(frozen=True)
 class Fit:
-    """What `penjing fit` is told."""
+    """What `penjing fit` is given."""
 
     task: TaskName
-    target: Annotated[
-        str, typer.Option(help="cpu, gpu, or ssh://user@host[:port]: measured there.")
-    ] = "cpu"
-    max_drop: Annotated[float, typer.Option(help="Budget in points, such as 1.0.")] = 1.0
-    minutes: Annotated[float, typer.Option(help="About how long to take.")] = 10.0
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            metavar="POINTS",
+            help="How much the metric may fall; 1 point of accuracy is 1 %.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = 1.0
+    confidence: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="How certain it must be that the loss is within the budget, from 0.5 to below 1.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = 0.95
+    goal: Annotated[
+        str,
+        typer.Option(
+            metavar="GOAL",
+            help="What to make as small as possible: latency, or size (of the file).",
+            rich_help_panel=BUDGET,
+        ),
+    ] = "latency"
+    minutes: Annotated[
+        float,
+        typer.Option(metavar="MINUTES", help="About how long to search.", rich_help_panel=SEARCH),
+    ] = 10.0
     epochs: Annotated[
-        float | None, typer.Option(help="Of each training, instead of --minutes.")
+        float | None,
+        typer.Option(
+            metavar="EPOCHS",
+            help="Train each pruned network for so many epochs, however long that takes, instead "
+            "of --minutes.",
+            rich_help_panel=SEARCH,
+        ),
     ] = None
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("fitted")
-    goal: Annotated[str, typer.Option(help="latency or size.")] = "latency"
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0
-    confidence: Annotated[float, typer.Option(help="Of the bound on the drop.")] = 0.95
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What proposes the candidates: quick, a file such as mystrategy.py, or "
+            "package.module:name.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = "quick"
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER", help="Of everything that is random.", rich_help_panel=SEARCH
+        ),
+    ] = 0
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE",
+            help="Where files are timed: cpu or gpu of this machine, or a device as "
+            "ssh://user@host[:port].",
+            rich_help_panel=DEVICE,
+        ),
+    ] = "cpu"
     python: Python = "python3"
     ssh_config: SshConfig = None
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False
-    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False
-    strategy: Annotated[str, typer.Option(help="quick, mystrategy.py, or package.module:name.")] = (
-        "quick"
-    )
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the answer, the report and all candidates are written.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = Path("fitted")
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace an earlier result in --out.", rich_help_panel=OUTPUT
+        ),
+    ] = False
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Continue an interrupted fit in --out.", rich_help_panel=OUTPUT
+        ),
+    ] = False
+    all: AllCandidates = False
     as_json: AsJson = False
+    task_arg: TaskArguments = None
 
 
 @by_field
 def fit(asked: Fit) -> None:
-    """Make candidates, measure each on its file, choose the best that keeps the budget."""
+    """Find the file that runs best on a device within an accuracy budget.
+
+    It makes many candidates (several runtimes, 8-bit integers, pruned and trained networks),
+    measures each on the file itself, and chooses the best one that keeps the budget.
+    """
+    from penjing.tasks.reference import with_arguments
+
+    task = with_arguments(asked.task, asked.task_arg or ())
     try:
-        result = _fitted(asked)
+        result = _fitted(asked, task)
     except KeyboardInterrupt:
         print(f"penjing: interrupted before {what_is_there(asked.out)}", file=sys.stderr)
         raise typer.Exit(130) from None
     if asked.as_json:
         print(json.dumps(result.to_json()))
     else:
-        print_result(result, asked.out)
+        print_result(result, asked.out, task, asked.all)
     if not result.finished:
         raise typer.Exit(130)
 
 
-def _fitted(asked: Fit) -> Result:
+def _fitted(asked: Fit, task: str) -> Result:
     """`penjing.fit` by flags; imported here, so that no other command waits for it."""
     from penjing.report.markdown import write_report
     from penjing.report.progress import display
@@ -82,7 +156,7 @@ def _fitted(asked: Fit) -> Result:
     from penjing.search.options import FitOptions
     from penjing.search.strategies import find_strategy
 
-    with display(console(stderr=True), asked.as_json) as progress:
+    with display(console(stderr=True)) as progress:
         options = FitOptions(
             goal=asked.goal,
             seed=asked.seed,
@@ -96,7 +170,7 @@ def _fitted(asked: Fit) -> Result:
             progress=progress,
             report=write_report,
         )
-        return fit(asked.task, asked.target, asked.max_drop, asked.minutes, asked.out, options)
+        return fit(task, asked.target, asked.max_drop, asked.minutes, asked.out, options)
 
 
 def what_is_there(out: Path) -> str:
@@ -111,25 +185,19 @@ def what_is_there(out: Path) -> str:
         return f"anything was finished; nothing was written to {out}"
     if finished:
         return f"its end; {out} holds a finished result"
-    return f"anything more was finished; in {out} --resume goes on, --overwrite begins anew"
+    return f"anything more was finished; in {out} --resume continues, --overwrite starts again"
 
 
-def print_result(result: Result, out: Path) -> None:
-    """Print all candidates, the choice with its reason, and how to load the file."""
-    from rich.markup import escape
+def print_result(result: Result, out: Path, task: str = "TASK", everything: bool = False) -> None:
+    """Print the answer with its reasons, the candidates, the files, and what to do next."""
+    from penjing.report.screen import Screen
+    from penjing.tools.export import loading_of
 
-    from penjing.report.markdown import test_line
-    from penjing.report.table import candidates_table, reasons
-
-    wide = console(width=max(console().width, 120))
-    wide.print(candidates_table(result))
-    print_lines((*reasons(result), *result.notes, *result.verdicts), indent="  ")
-    choice = f"chosen: [bold]{escape(result.chosen)}[/], {escape(result.reason)}"
-    for line in (choice, test_line(result)):
-        wide.print(line, highlight=False, soft_wrap=True)
+    check = loading = ""
     if result.artifact:
-        path = out / result.artifact
-        wide.print(escape(f"file:   {path}   report: {out / 'report.md'}"), highlight=False)
-        runtime = result.answer.runtime
-        load = LOAD if runtime == "onnxruntime" else LOAD_OTHERS
-        print_lines([load.format(path=path, runtime=runtime)])
+        path, runtime = out / result.artifact, result.answer.runtime
+        check = f"penjing verify {shlex.quote(str(path))} --task {shlex.quote(task)}"
+        loading = loading_of(path, runtime)
+    all_of_it = f"penjing report {shlex.quote(str(out))} --all"
+    screen = Screen(result, out, everything, all_of_it, check, loading, width(), as_flags)
+    print_lines(screen.lines())

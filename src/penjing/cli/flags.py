@@ -11,14 +11,75 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+BUDGET, SEARCH, DEVICE, OUTPUT = "Budget", "Search", "Device", "Output"
+"""The groups in which help shows options."""
+
+
+def names_of_targets(incomplete: str) -> list[str]:
+    """The targets that begin so, for the shell's completion."""
+    from penjing.targets import all_targets
+
+    return [name for name in all_targets() if name.startswith(incomplete)]
+
+
+def names_of_runtimes(incomplete: str) -> list[str]:
+    """The runtimes that begin so, for the shell's completion."""
+    from penjing.runtimes.registry import ENTRIES
+
+    return [name for name in ENTRIES if name.startswith(incomplete)]
+
+
+def precisions(incomplete: str) -> list[str]:
+    """The precisions of an export that begin so, for the shell's completion."""
+    from penjing.tools.precision import PRECISIONS
+
+    return [name for name in PRECISIONS if name.startswith(incomplete)]
+
+
 TaskName = Annotated[
-    str, typer.Argument(metavar="TASK", help="'digits', mytask.py, or package.module:name")
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="What to work on: digits (built in), a file such as mytask.py or "
+        "mytask.py:name, or package.module:name.",
+    ),
 ]
-Python = Annotated[str, typer.Option(help="Of a device: its interpreter that has the runtimes.")]
+TaskArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task-arg",
+        metavar="KEY=VALUE",
+        help="An argument of the task's function; may be given several times.",
+    ),
+]
+Python = Annotated[
+    str,
+    typer.Option(
+        metavar="COMMAND",
+        help="On an ssh:// device, the Python that has the runtimes.",
+        rich_help_panel=DEVICE,
+    ),
+]
 SshConfig = Annotated[
-    Path | None, typer.Option(help="Of a device: OpenSSH's configuration to use.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="For an ssh:// device, the OpenSSH configuration to use.",
+        rich_help_panel=DEVICE,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON, and nothing else, to stdout.", rich_help_panel=OUTPUT),
+]
+AllCandidates = Annotated[
+    bool,
+    typer.Option(
+        "--all",
+        help="Show all candidates, with reasons, and not only those that matter.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 def by_field(command: Callable[[Any], None]) -> Callable[..., None]:

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Annotated
 
-from penjing.cli.console import console
-from penjing.cli.flags import AsJson
+import typer
+
+from penjing.cli.console import print_lines, width
+from penjing.cli.flags import AsJson, names_of_targets
 
 
-def targets(as_json: AsJson = False) -> None:
-    """List the devices that penjing knows, each with the source of its figures."""
-    from penjing.report.table import targets_table
-    from penjing.targets import all_targets
+def targets(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One of them, to be told all that is known of it, with sources.",
+            autocompletion=names_of_targets,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the devices that penjing knows, or describe one of them."""
+    from penjing.report.lists import target_lines, targets_lines
+    from penjing.targets import all_targets, find_target
 
-    known = all_targets()
+    known = {name: find_target(name)} if name else all_targets()
     if as_json:
         print(json.dumps({name: asdict(target) for name, target in known.items()}))
+    elif name:
+        print_lines(target_lines(known[name], width()))
     else:
-        table = targets_table(known)
-        table.caption_justify = "left"
-        table.caption = "sources of all figures: penjing targets --json"
-        console().print(table)
+        print_lines(targets_lines(known, width()))
 
 
 def runtimes(as_json: AsJson = False) -> None:
-    """List the runtimes that penjing lowers to, and the line that installs one that is missing."""
-    from penjing.report.table import runtimes_table
+    """List the runtimes that penjing writes files for, and how to install missing ones."""
+    from penjing.report.lists import runtimes_lines
     from penjing.runtimes.registry import ENTRIES
 
     if as_json:
@@ -36,4 +48,4 @@ def runtimes(as_json: AsJson = False) -> None:
         }
         print(json.dumps(rows))
     else:
-        console().print(runtimes_table(ENTRIES))
+        print_lines(runtimes_lines(ENTRIES, width()))

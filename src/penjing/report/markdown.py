@@ -1,13 +1,14 @@
-"""The report: a Markdown page with the table and the plot."""
+"""The report: a Markdown page with the answer, all candidates and the plot."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from penjing.files import write_atomically
+from penjing.report.answer import answer, certified, how_measured
 from penjing.report.plot import plot
-from penjing.report.table import headings, reasons, rows
-from penjing.trials.judgement.promise import TEST
+from penjing.report.table import headings, in_order, legend, reasons, rows
+from penjing.trials.judgement.wording import confident, points
 from penjing.trials.result import Result
 
 
@@ -23,50 +24,53 @@ def page(result: Result) -> str:
     lines = [
         f"# {result.task} on {result.target}",
         "",
-        f"Chosen: **{result.chosen}**, {result.reason}.",
+        f"**{answer(result)}**",
         "",
-        test_line(result),
+        certified(result),
         "",
-        f"Machine: {result.machine}. Budget {result.max_drop:g} points at "
-        f"{100 * result.confidence:g}% confidence, to be certified by the {result.certified_by} "
-        f"data, goal {result.goal}, seed {result.seed}. "
-        f"Versions: {', '.join(f'{k} {v}' for k, v in result.versions.items())}.",
+        "## Candidates",
         "",
-        "| " + " | ".join(headings(result)) + " |",
-        "|" + "---|" * len(headings(result)),
-        *("| " + " | ".join(row) + " |" for row in rows(result)),
+        *_table(result),
         "",
-        f"The {result.baseline.measurement.metric} (times 100), drop and bound are on validation "
-        "data, latency is batch 1 on one thread, inputs and outputs in the processor's memory, and "
-        "each figure was measured on the exported file, in "
-        f"{result.baseline.runtime} where nothing else is said. A ratio is to the original in the "
-        "same windows.",
+        how_measured(result),
+        *legend(result, result.everything),
         "",
-        "![drop against latency](plot.png)",
+        "![loss against time](plot.png)",
         "",
-        *(f"- {line}" for line in (*reasons(result), *result.notes)),
-        "",
-        "What each method gave, points on validation data:",
-        "",
-        *(f"- {line}" for line in result.verdicts),
+        *_section("About the candidates", reasons(result)),
+        *_section("What each method gave, on the validation data", result.verdicts),
+        *_section("Notes", result.notes),
+        *_section("How it was made", _made(result)),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
-def test_line(result: Result) -> str:
-    """What the test data said, in one sentence."""
-    if result.test_score is None or result.test_baseline is None:
-        why = "the run did not finish"
-        decides = result.certified_by == TEST
-        return f"Nothing is certified: {why}." if decides else f"Test reports nothing: {why}."
-    drop = result.test_drop
-    if drop is None:
-        said = "certifies nothing: " if result.test_looks else ""
-        return f"Test: {said}the original, {100 * result.test_baseline:.2f}, is the answer."
-    certifies = result.certified_by == TEST
-    return (
-        f"Test ({drop.samples} samples) {'certifies it' if certifies else 'only reports'}: "
-        f"original {100 * result.test_baseline:.2f}, chosen {100 * result.test_score:.2f}; drop "
-        f"{drop.drop:.2f} points, {100 * drop.confidence:.4g}% bound {drop.bound:.2f}"
-        + (f" of {result.max_drop:g}." if certifies else "; the validation data certified it.")
-    )
+def _table(result: Result) -> list[str]:
+    """All candidates, each with how far it came; the answer in bold."""
+    titles = [heading.replace("\n", " ") for heading in headings(result)]
+    titles = [*titles, "status"]
+    lines = [_row(titles), "|" + "---|" * len(titles)]
+    for trial, row in zip(in_order(result), rows(result), strict=True):
+        cells = [*row, trial.status.words]
+        is_answer = trial.key == result.answer.key
+        lines.append(_row([f"**{cell}**" if is_answer and cell else cell for cell in cells]))
+    return lines
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _section(title: str, texts: tuple[str, ...] | list[str]) -> list[str]:
+    """A heading with a list under it; nothing if the list is empty."""
+    return [f"## {title}", "", *(f"- {text}" for text in texts), ""] if texts else []
+
+
+def _made(result: Result) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return [
+        f"Budget: {points(result.max_drop)}, with {confident(result.confidence)}, certified by the "
+        f"{result.certified_by} data.",
+        f"Goal: {result.goal}. Seed: {result.seed}.",
+        f"Versions: {versions}.",
+    ]

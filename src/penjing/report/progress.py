@@ -1,40 +1,106 @@
-"""How far a fit is, while it runs: stage, best so far, time left."""
+"""How far a fit is, while it runs: stage, share, time left, best candidate so far."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.text import Text
 
+from penjing.layout import shortened, wrapped
+from penjing.printable import in_a_line
 from penjing.report.terminal import Console
+
+BAR = 24
+EARLY = 0.02  # a share, before which the time left can't be told
+Show = Callable[[str, float, str], None]
 
 
 @contextmanager
-def display(console: Console, silent: bool) -> Iterator[Any]:
-    """What a fit calls with its stage, the share done and the best so far; plain lines into a pipe.
+def display(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Show]:
+    """Shows the progress of a fit: a few lines that change on a terminal, plain lines in a pipe.
 
-    Args:
-        silent: whether nothing is to be shown.
+    Yields:
+        What the fit calls with its stage, the share done and the best candidate so far.
     """
-    if silent or not console.is_terminal:
-        last = ""
-
-        def say(stage: str, share: float, best: str) -> None:
-            nonlocal last
-            head = stage.split(":")[0]
-            if not silent and head != last:
-                console.print(
-                    f"[{share:4.0%}] {head}; best so far: {best}", markup=False, soft_wrap=True
-                )
-                last = head
-
-        yield say
+    if not console.is_terminal:
+        yield Plain(console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        item = bar.add_task("starting", total=1.0)
-        yield lambda stage, share, best: bar.update(
-            item, completed=share, description=f"{stage}  [dim]best so far: {best}[/]"
-        )
+    state = State(console, clock)
+    with Live(state, console=console, transient=True, refresh_per_second=4):
+        yield state
+
+
+@dataclass
+class Plain:
+    """One line for each stage, with the best candidate where that has changed."""
+
+    console: Console
+    stage: str = ""
+    best: str = ""
+
+    def __call__(self, stage: str, share: float, best: str) -> None:
+        """Show a stage, unless it is the one before."""
+        stage = stage.split(":")[0]
+        if stage == self.stage:
+            return
+        news = f" (best so far: {best})" if best != self.best else ""
+        self.stage, self.best = stage, best
+        text = in_a_line(self.console.spelled(f"{stage}{news}"))
+        for line in wrapped(text, self.console.width, f"[{share:4.0%}] "):
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass
+class State:
+    """The lines on a terminal: a bar with the time left, the stage, and the best so far."""
+
+    console: Console
+    clock: Callable[[], float]
+    stage: str = "starting"
+    share: float = 0.0
+    best: str = ""
+    begin: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin = self.clock()
+
+    def __call__(self, stage: str, share: float, best: str) -> None:
+        """Show another stage."""
+        self.stage, self.share, self.best = stage, share, best
+
+    def __rich__(self) -> Text:
+        return Text("\n".join(self.lines()), no_wrap=True, overflow="ellipsis")
+
+    def lines(self) -> list[str]:
+        """As they are shown now."""
+        full = round(BAR * self.share)
+        bar = "█" * full + "░" * (BAR - full)
+        room = self.console.width
+        texts = [self.stage, f"best so far: {self.best}" if self.best else ""]
+        spelled = [in_a_line(self.console.spelled(text)) for text in texts]
+        return [f"{bar} {self.share:4.0%}  {self._left()}".rstrip(),
+                *(shortened(text, room) for text in spelled)]  # fmt: skip
+
+    def _left(self) -> str:
+        spent = self.clock() - self.begin
+        if self.share < EARLY or self.share >= 1:
+            return ""
+        left = spent * (1 - self.share) / self.share
+        return f"about {time_in_words(left)} left"
+
+
+def time_in_words(seconds: float) -> str:
+    """A time for people.
+
+    >>> time_in_words(42), time_in_words(200), time_in_words(4000)
+    ('45 s', '3 min', '1 h 7 min')
+    """
+    if seconds < 90:
+        return f"{5 * math.ceil(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,171 +1,150 @@
-"""Tables for the terminal."""
+"""Tables of results: the candidates of a fit, and what a file is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from rich.markup import escape
-from rich.table import Table
-
-from penjing.contract import Latency
+from penjing.layout import WIDTH, Column, Laid, shortened, table
 from penjing.printable import in_a_line
-from penjing.runtimes.registry import Entry
-from penjing.targets import REACH, Target, in_words
-from penjing.tools.profile import LayerProfile, NodeProfile
+from penjing.report.answer import milliseconds
 from penjing.trials.evaluation.saturation import processor_of, warning
+from penjing.trials.judgement.comparison import is_disturbed
+from penjing.trials.judgement.wording import UNRELIABLE, points, ratio
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
+CHOSEN, UNSURE = "* ", "?"
+"""What is put before the title of the answer, and behind a time that is unreliable."""
+GROUPS = {
+    Status.BASELINE: "",
+    Status.KEPT: "Within the budget",
+    Status.OVER_BUDGET: "Over the budget",
+    Status.OVER_ON_TEST: "Not confirmed by the test data",
+    Status.NOT_TUNED: "Only timed",
+    Status.NOT_TRIED: "Not tried",
+    Status.FAILED: "Failed",
+}
+"""By status, in order, what stands over the candidates that came so far."""
+
 
 def headings(result: Result) -> tuple[str, ...]:
-    """Of the candidates' table; the score goes by the metric's own name."""
-    metric = result.baseline.measurement.metric
-    return ("candidate", metric, "drop", "bound", "ms", "ratio", "kB", "verdict")
-
-
-def rows(result: Result) -> list[tuple[str, ...]]:
-    """The cells of the candidates' table, the baseline first, then by latency."""
-
-    def order(trial: Trial) -> float:
-        return trial.measurement.latency.ratio if trial.measurement.latency else float("inf")
-
-    return [_row(trial) for trial in (result.baseline, *sorted(result.trials, key=order))]
-
-
-def _row(trial: Trial) -> tuple[str, ...]:
-    m = trial.measurement
-    times, drop = m.latency, m.drop
+    """Of the candidates' table, with units; the score goes by the metric's own name."""
+    words = in_a_line(result.baseline.measurement.metric).split()
+    metric = "\n".join(shortened(word, 14) for word in words)
     return (
-        trial.title,
+        "candidate", f"{metric}\n%", "lost\npoints", "at most\npoints", "time\nms",
+        "time vs.\noriginal", "file\nkB",
+    )  # fmt: skip
+
+
+def rows(result: Result, trials: Sequence[Trial] | None = None) -> list[tuple[str, ...]]:
+    """The cells of the candidates' table: the original first, then by group and time.
+
+    Args:
+        trials: those to show; by default all.
+    """
+    return [_row(trial, result) for trial in in_order(result, trials)]
+
+
+def in_order(result: Result, trials: Sequence[Trial] | None = None) -> list[Trial]:
+    """Trials as the table has them: by how far they came, then the fastest first."""
+    groups = list(GROUPS)
+
+    def order(trial: Trial) -> tuple[int, float]:
+        time = trial.latency.ratio if trial.latency else float("inf")
+        return groups.index(trial.status), time
+
+    return sorted(result.everything if trials is None else trials, key=order)
+
+
+def _row(trial: Trial, result: Result) -> tuple[str, ...]:
+    m = trial.measurement
+    times, drop = m.latency, None if trial.status == Status.BASELINE else m.drop
+    unsure = UNSURE if times is not None and is_disturbed(times) else ""
+    return (
+        in_a_line(result.named(trial)),
         "" if m.score is None else f"{100 * m.score:.2f}",
-        "" if drop is None or trial.status == Status.BASELINE else f"{drop.drop:+.2f}",
-        "" if drop is None or trial.status == Status.BASELINE else f"{drop.bound:.2f}",
-        "" if times is None else f"{times.latency_ms:.3f}",
-        "" if times is None else f"{times.ratio:.3f}",
-        "" if m.file_bytes is None else f"{m.file_bytes / 1000:.1f}",
-        trial.status + (", disturbed" if times is not None and times.disturbed else ""),
+        "" if drop is None else f"{drop.drop:.2f}",
+        "" if drop is None else f"{drop.bound:.2f}",
+        "" if times is None else milliseconds(times.latency_ms),
+        "" if times is None else ratio(times.ratio) + unsure,
+        "" if m.file_bytes is None else kilobytes(m.file_bytes),
     )
 
 
-def reasons(result: Result) -> list[str]:
-    """One line for each candidate: what it gained, or why it failed; and one for each whose file
-    other processors decide otherwise."""
-    lines = [f"{trial.title}: {trial.reason}" for trial in result.trials if trial.reason]
-    if result.judged_on:
-        here = processor_of(result.judged_on)
-        told = (
-            warning(trial.title, trial.measurement.saturates, here) for trial in result.everything
-        )
-        lines += [line for line in told if line]
+def kilobytes(size: int) -> str:
+    """A size with one decimal, or none if it is large.
+
+    >>> kilobytes(18_612), kilobytes(97_532_112)
+    ('18.6', '97,532')
+    """
+    return f"{size / 1000:.1f}" if size < 10**6 else f"{size / 1000:,.0f}"
+
+
+def that_matter(result: Result) -> list[Trial]:
+    """The original, the answer, and every candidate that no other one beats in all of loss, time
+    and size."""
+    return [
+        trial
+        for trial in result.everything
+        if trial.pareto or trial.key in (result.baseline.key, result.answer.key)
+    ]
+
+
+def candidates_table(
+    result: Result, trials: Sequence[Trial] | None = None, width: int = WIDTH
+) -> list[tuple[str, str]]:
+    """The lines of the candidates' table, each with its style; the answer is in bold.
+
+    Args:
+        trials: those to show; by default all.
+    """
+    shown = in_order(result, trials)
+    cells = [
+        (CHOSEN + row[0] if trial.key == result.answer.key else f"  {row[0]}", *row[1:])
+        for trial, row in zip(shown, rows(result, shown), strict=True)
+    ]
+    laid = _laid(result, cells, width)
+    lines, group = [(line, "bold") for line in laid.head], ""
+    for trial, row in zip(shown, laid.rows, strict=True):
+        if GROUPS[trial.status] != group:
+            group = GROUPS[trial.status]
+            of = f" of {points(result.max_drop)}" if trial.status == Status.KEPT else ""
+            lines.append((f"{group}{of}", "italic"))
+        lines += [(line, "bold" if trial.key == result.answer.key else "") for line in row]
     return lines
 
 
-def candidates_table(result: Result) -> Table:
-    """Every candidate; the chosen one in bold."""
-    table = Table(title=_name(f"{result.task} on {result.machine}"), title_justify="left")
-    for heading in headings(result):
-        left = heading in ("candidate", "verdict")
-        table.add_column(escape(heading), justify="left" if left else "right", no_wrap=True)
-    for row in rows(result):
-        table.add_row(*row, style="bold green" if row[0] == result.chosen else None)
-    return table
+def _laid(result: Result, cells: Sequence[Sequence[str]], width: int) -> Laid:
+    first, *rest = headings(result)
+    columns = [
+        Column(f"  {first}", fit="wrap", mark=len(CHOSEN)),
+        *(Column(heading, right=True) for heading in rest),
+    ]
+    return table(columns, cells, width)
 
 
-def profile_table(layers: Sequence[LayerProfile], whole: float) -> Table:
-    """Layers, the slowest first, and totals."""
-    table = Table(title=f"{whole:.3f} ms in all, batch 1, one thread", title_justify="left")
-    for heading in ("layer", "operator", "params", "MACs", "activation bytes", "ms", "share"):
-        table.add_column(heading, justify="left" if heading in ("layer", "operator") else "right")
-    for profile in layers:
-        ms = "fused" if profile.latency_ms is None else f"{profile.latency_ms:.4f}"
-        share = "" if profile.latency_ms is None else f"{profile.latency_ms / whole:.1%}"
-        numbers = (f"{n:,}" for n in (profile.params, profile.macs, profile.activation_bytes))
-        table.add_row(_name(profile.layer), _name(profile.operator), *numbers, ms, share)
-    sums = (
-        f"{sum(getattr(profile, name) for profile in layers):,}"
-        for name in ("params", "macs", "activation_bytes")
-    )
-    table.add_section()
-    table.add_row("total", "", *sums, f"{whole:.4f}", "100.0%")
-    return table
+def legend(result: Result, trials: Sequence[Trial]) -> list[str]:
+    """What the marks in the table mean."""
+    unsure = any(trial.latency is not None and is_disturbed(trial.latency) for trial in trials)
+    return [f"{UNSURE} The {UNRELIABLE}."] if unsure else []
 
 
-def nodes_table(nodes: Sequence[NodeProfile], whole: float) -> Table:
-    """Nodes of a file, the slowest first, and totals."""
-    table = Table(title=f"{whole:.3f} ms in all, batch 1, one thread", title_justify="left")
-    for heading in ("node", "operator", "ms", "share", "weight bytes"):
-        table.add_column(heading, justify="left" if heading in ("node", "operator") else "right")
-    for profile in nodes:
-        ms = "fused" if profile.latency_ms is None else f"{profile.latency_ms:.4f}"
-        share = "" if profile.share is None else f"{profile.share:.1%}"
-        table.add_row(
-            _name(profile.node), _name(profile.operator), ms, share, f"{profile.weight_bytes:,}"
-        )
-    table.add_section()
-    weights = sum(profile.weight_bytes for profile in nodes)
-    table.add_row("total", "", f"{whole:.4f}", "100.0%", f"{weights:,}")
-    return table
+def reasons(result: Result) -> list[str]:
+    """Why each candidate came no further, or how its time compares; those with the same reason
+    together. And one line for each file that other processors may answer differently."""
+    by_reason: dict[str, list[str]] = {}
+    for trial in in_order(result):
+        if trial.reason and trial.key != result.baseline.key:
+            by_reason.setdefault(trial.reason, []).append(result.named(trial))
+    lines = [f"{', '.join(titles)}: {reason}" for reason, titles in by_reason.items()]
+    return lines + [line for trial in result.everything for line in saturation(result, trial)]
 
 
-def bench_table(
-    times: Mapping[str, Latency],
-    where: str = "this machine",
-    peaks: Mapping[str, int | None] | None = None,
-) -> Table:
-    """Files against the first one; with the peaks of memory, where those were measured."""
-    title = f"batch 1, one thread, interleaved, on {escape(where)}"
-    table = Table(title=title, title_justify="left")
-    headings = ["file", "latency ms", "p90 ms", "ratio", "interval (99 %)", "verdict"]
-    for heading in headings + (["peak memory"] if peaks else []):
-        table.add_column(heading, justify="left" if heading in ("file", "verdict") else "right")
-    for number, (name, latency) in enumerate(times.items()):
-        verdict = latency.verdict + (" (disturbed)" if latency.disturbed else "")
-        peak = (peaks or {}).get(name)
-        table.add_row(
-            _name(name),
-            f"{latency.latency_ms:.4f}",
-            f"{latency.p90_ms:.4f}",
-            f"{latency.ratio:.3f}",
-            f"{latency.ratio_low:.3f} - {latency.ratio_high:.3f}" if number else "",
-            verdict if number else "the measure",
-            *(["unknown" if peak is None else in_words(peak)] if peaks else []),
-        )
-    return table
-
-
-def targets_table(targets: Mapping[str, Target]) -> Table:
-    """The devices that penjing knows."""
-    table = Table()
-    headings = (
-        "target", "what", "ISA", "cores", "memory", "flash", "NPU", "precisions", "runtimes",
-        "multiple", "how to reach it",
-    )  # fmt: skip
-    for heading in headings:
-        table.add_column(heading)
-    for target in targets.values():
-        memory = "unknown" if target.memory_bytes is None else in_words(target.memory_bytes)
-        flash = "" if target.flash_bytes is None else in_words(target.flash_bytes)
-        table.add_row(
-            target.name, target.description, target.isa, str(target.cores), memory, flash,
-            target.npu or "", ", ".join(target.precisions), ", ".join(target.runtimes),
-            str(target.channel_multiple), REACH[target.reach],
-        )  # fmt: skip
-    return table
-
-
-def runtimes_table(entries: Mapping[str, Entry]) -> Table:
-    """The runtimes that penjing lowers to."""
-    table = Table()
-    table.add_column("runtime", no_wrap=True)
-    for heading in ("what", "file", "runs here", "to install"):
-        table.add_column(heading, overflow="fold")
-    for name, entry in entries.items():
-        absent = entry.absent
-        here, install = ("no", entry.install) if absent else (entry.version, "")
-        table.add_row(name, entry.about, entry.ending, here, escape(install))
-    return table
-
-
-def _name(text: str) -> str:
-    """What others named, in a cell: on one line, and no markup."""
-    return escape(in_a_line(text))
+def saturation(result: Result, trial: Trial) -> list[str]:
+    """One line if processors without VNNI may answer differently than the file did here."""
+    if not result.judged_on:
+        return []
+    here = processor_of(result.judged_on)
+    told = warning(result.named(trial), trial.measurement.saturates, here)
+    return [told] if told else []

@@ -1,4 +1,4 @@
-"""Run: one fit, from the original's figures to the delivered answer."""
+"""Run: one fit, from the original's measurement to the delivered answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from penjing.contract import Array
 from penjing.engines.local import Engine, Local
 from penjing.search.options import FitOptions
 from penjing.search.preflight import require_better_than_chance
+from penjing.search.progress import Progress
 from penjing.search.schedule import NoTimeError, Schedule
 from penjing.search.study import Study
 from penjing.tasks.task import Batches
@@ -16,22 +17,23 @@ from penjing.trials.contract import Evaluator, Sitting, Watch
 from penjing.trials.evaluation.timing import LATENCY_SECONDS
 from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.comparison import DISTURBED, is_disturbed, told
+from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS
+from penjing.trials.judgement.wording import size_beside
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
 from penjing.trials.trial import Extent, Proposal, Status, Trial
 
-OFTEN_DISTURBED = 1.5  # times what timing was meant to take; then the last one is taken twice
+OFTEN_DISTURBED = 1.5  # times what timing was meant to take; then the last sitting takes two
 SPARE_SHARE = 0.02  # of all time, for what takes longer than planned
 TOO_LATE = "the time was over before it was measured"
-STEPS = 5  # about, that lie ahead of a fit whose time isn't planned
 
 
 @dataclass
 class Run:
-    """A fit, step by step: the original, what the strategy proposes, all that keep the budget side
-    by side, and the test data at last.
+    """A fit, step by step: measure the original, try what the strategy proposes, time all that keep
+    the budget side by side, and use the test data at the end.
 
-    Every step leaves its trials in the ledger. What the ledger has already, from a run that was
+    Every step leaves its trials in the ledger. What the ledger holds already, from a run that was
     interrupted, isn't done again.
 
     Attributes:
@@ -42,11 +44,15 @@ class Run:
     options: FitOptions
     validation: Batches
     check: Callable[[], None]
-    step: int = 0
     engine: Engine = field(init=False)
+    progress: Progress = field(init=False)
+    _finished: float = 0.0  # rounds; the part of one is of the proposals that it holds
+    _part: float = 1.0  # of a round, that the current step is
+    _steps: int | None = None  # at the end; None before that
 
     def __post_init__(self) -> None:
         self.engine = Local(self.evaluator)
+        self.progress = Progress(self.schedule)
         self.study.watch = Watch(self._say)
 
     @property
@@ -81,10 +87,16 @@ class Run:
                 self.ledger.interrupted()
                 self.ledger.deliver()
 
-    def _say(self, stage: str) -> None:
+    def _say(self, stage: str, within: float = 0.0) -> None:
+        """Show what the fit is doing, and how much of this step is done."""
         self.check()
         self.schedule.enter(stage.partition(":")[0])
-        share = self.schedule.share(self.step, self.step + STEPS)
+        if self._steps is None:
+            finished, study = self._finished + within * self._part, self.study
+            share = self.progress.in_search(finished, 1 + study.rounds, 1 + study.must)
+        else:
+            self._steps += 1
+            share = self.progress.at_end(self._steps, 2 + MOST_TEST_EVALUATIONS)
         self.options.progress(stage, share, self.result.chosen)
 
     def _measure_original(self) -> None:
@@ -105,28 +117,33 @@ class Run:
         promise = self.evaluator.settle(self.result.max_drop)
         self.ledger.promise(promise)
         if promise.note:
-            self._say(promise.note)
+            self._say(promise.note, 1.0)
 
     def _ending(self) -> float:
-        """Seconds that the last comparison and the test will take, and some to spare."""
+        """Seconds that the last comparison and the test will take, with some to spare."""
         sittings = 2 if self.evaluator.stretch > OFTEN_DISTURBED else 1
         timing = 2 * sittings * self.evaluator.timing_seconds
         return timing + self.evaluator.testing_seconds() + SPARE_SHARE * self.schedule.seconds
 
     def _try_all(self) -> None:
-        """What the strategy proposes, until there is no more."""
-        proposals = self.options.strategy.propose(self.study)
+        """Try what the strategy proposes, until it has no more."""
+        proposals, rounds = self.options.strategy.propose(self.study), 1
         try:
+            self._finished = rounds
             wanted = next(proposals)
             while True:
-                self.step += 1
-                wanted = proposals.send(self._trials(wanted))
+                trials = self._trials(wanted)
+                rounds += 1
+                self._finished, self._part = rounds, 0.0
+                wanted = proposals.send(trials)
         except StopIteration:
             return
 
     def _trials(self, wanted: Sequence[Proposal]) -> list[Trial]:
         """The trials of these proposals: measured now, or found in the ledger."""
-        for proposal in wanted:
+        before, self._part = self._finished, 1 / max(1, len(wanted))
+        for number, proposal in enumerate(wanted):
+            self._finished = before + number * self._part
             if not self._is_known(proposal):
                 self._evaluate(proposal)
         self._time([proposal for proposal in wanted if proposal.extent == Extent.SPEED])
@@ -164,7 +181,7 @@ class Run:
         made = [trial for trial in made if trial.status == Status.NOT_TUNED and not trial.latency]
         if not made:
             return
-        self._say("timing what was cut")
+        self._say("timing the pruned files", 1.0)
         answer = self.result.answer
         best = [] if answer.key == self.result.baseline.key else [answer]
         self._take(self.evaluator.time([*best, *made], 2 * LATENCY_SECONDS))
@@ -177,19 +194,22 @@ class Run:
             self.ledger.amend(trial, Status.FAILED, why)
 
     def _time_side_by_side(self) -> None:
-        """The last word on latency: everything that keeps the budget, in one sitting."""
+        """Time everything that keeps the budget in one sitting, which decides."""
+        self._steps = 0
         kept = [trial for trial in self.result.trials if trial.status == Status.KEPT]
         if not kept:
             return
-        self._say("timing all that keep the budget side by side")
+        self._say("timing all files that keep the budget side by side")
         self._take(self.evaluator.time(kept, 2 * LATENCY_SECONDS))
 
     def _prove_on_test(self) -> None:
-        """Look at the test data, at last. The ledger hears of it once all looks are taken: an
-        interrupted fit has learnt nothing from them, and one that is resumed begins anew."""
+        """Use the test data, once, at the end. The ledger hears of it after the last evaluation:
+        an interrupted fit has learnt nothing from them, and one that is resumed tests again."""
 
         def score(trial: Trial) -> Array:
-            self._say(f"testing {trial.title}")
+            is_original = trial.key == self.result.baseline.key
+            name = f"the {trial.title}" if is_original else trial.title
+            self._say(f"evaluating {name} on the test data")
             return self.evaluator.test(trial)
 
         result = prove(_explained(self.result), score)
@@ -201,7 +221,7 @@ class Run:
 
 
 def _explained(result: Result) -> Result:
-    """The result with what is true of each that keeps the budget beside the best one."""
+    """The result, with how each candidate that keeps the budget compares with the best one."""
     best = result.answer
 
     def explained(trial: Trial) -> Trial:
@@ -214,12 +234,13 @@ def _explained(result: Result) -> Result:
 
 
 def _beside(trial: Trial, best: Trial, goal: str) -> str:
-    """What is true of a trial beside the best one; empty if nothing can be said."""
+    """How a trial compares with the best one; empty if nothing can be said."""
     mine, theirs = trial.measurement, best.measurement
     if mine.latency is not None and is_disturbed(mine.latency):
         return DISTURBED
     if goal == "latency" and mine.latency is not None and theirs.latency is not None:
         return told(mine.latency, theirs.latency, best.title)
     if mine.file_bytes and theirs.file_bytes:
-        return f"{mine.file_bytes / theirs.file_bytes:.3f} of the bytes of {best.title}"
+        size = size_beside(mine.file_bytes / theirs.file_bytes)
+        return f"{size}, compared with {best.title}"
     return ""

@@ -1,4 +1,4 @@
-"""Schedule: the time that a fit has, by a clock; or none at all, and so many epochs a training."""
+"""Schedule: the time that a fit has, by a clock; or a number of epochs for each training."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from penjing.trials.contract import StoppedError
 from penjing.trials.evaluation.instruments import Clock
 
-LATE = 1.1  # times what was allowed; more is said
-LONGEST = 3  # stages, that are named then
+LATE = 1.1  # times the time allowed; a fit that took longer says so
+LONGEST = 3  # stages that it names then
 
 
 class NoTimeError(StoppedError):
-    """The end is past, and what was begun isn't needed for an answer."""
+    """The time is over, and what was begun isn't needed for an answer."""
 
 
 @dataclass
 class Schedule:
-    """What is left of the time, and what took it.
+    """How much time is left, and what took the rest.
 
     Attributes:
         seconds: that the fit may take; infinite where `epochs` are given.
-        epochs: of each training, however long they take. Then nothing depends on the clock: there
-            always is time, and everything is tried.
-        ending: gives the seconds that the end will take: the last comparison and the test.
+        epochs: of each training, however long they take. Then nothing depends on the clock: time
+            never runs out, and everything is tried.
+        ending: gives the seconds that the last comparison and the test will take.
         took: seconds by stage.
     """
 
@@ -47,7 +47,7 @@ class Schedule:
         return self.clock() - self.begin
 
     def left(self) -> float:
-        """Seconds until the end has to begin; negative once that is past."""
+        """Seconds until the last comparison has to begin; negative once that time is past."""
         return self.seconds - self.spent() - self.ending()
 
     def affords(self, seconds: float, share: float = 1.0) -> bool:
@@ -60,24 +60,19 @@ class Schedule:
             raise NoTimeError
 
     def enter(self, stage: str) -> None:
-        """Say what the time goes to from now on."""
+        """Count the time from now on for that stage."""
         now = self.clock()
         self.took[self._stage] = self.took.get(self._stage, 0.0) + now - self._entered
         self._stage, self._entered = stage, now
 
-    def share(self, step: int, steps: int) -> float:
-        """How much of it is done, 0..1: of the time, or of the steps where that isn't planned."""
-        done = self.spent() / self.seconds if self.epochs is None else step / steps
-        return min(done, 0.99)
-
     def overrun(self) -> str:
-        """One line if the end is well past, with what took longest; else empty."""
+        """One line if the fit took much longer than allowed, with what took longest; else empty."""
         if self.spent() <= LATE * self.seconds:
             return ""
         self.enter("")
         longest = sorted(self.took, key=lambda stage: -self.took[stage])[:LONGEST]
-        parts = ", ".join(f"{stage} {self.took[stage] / 60:.1f}" for stage in longest)
+        parts = ", ".join(f"{stage} ({self.took[stage] / 60:.1f})" for stage in longest)
         return (
-            f"took {self.spent() / 60:.1f} minutes instead of {self.seconds / 60:g}; the longest "
-            f"of it: {parts}"
+            f"the fit took {self.spent() / 60:.1f} minutes instead of {self.seconds / 60:g}; its "
+            f"longest stages were {parts}"
         )

@@ -1,4 +1,4 @@
-"""Study: what a strategy sees of a fit, and what it may ask."""
+"""Study: what a strategy sees of a fit, and what it can ask for."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from penjing.trials.trial import Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 
 Proposals = Generator[Sequence[Proposal], Sequence[Trial], None]
-"""Yields what is to be tried next, and is sent the trials of it, in the same order."""
+"""Yields what to try next, and receives the trials of it in the same order."""
 
 
 class Strategy(Protocol):
     """Proposes candidates from the trials so far.
 
-    It has no clock but the study's schedule and measures nothing itself. A fit that is resumed
-    begins it anew: what it proposed before is answered from the ledger.
+    It measures nothing itself, and its only clock is the study's schedule. A resumed fit starts the
+    strategy from the beginning; proposals that were tried before are answered from the ledger.
     """
 
     def propose(self, study: Study) -> Proposals:
-        """The candidates, a few at a time; the fit ends when there are no more."""
+        """Propose candidates, a few at a time; the fit ends when there are no more."""
         ...
 
 
@@ -42,8 +42,10 @@ class Study:
         ways: the runtimes and precisions in which files can be made.
         goal: `"latency"` or `"size"`.
         max_drop: the budget in points.
-        training: how networks are trained, but for how long.
-        watch: to whom progress is said; raises KeyboardInterrupt to end the run.
+        training: how networks are trained; each training sets its own length.
+        watch: receives the progress; raises KeyboardInterrupt to end the run.
+        rounds: about how many times the strategy will propose, as it expects.
+        must: how many of these rounds are taken however little time there is.
     """
 
     target: Target
@@ -53,6 +55,8 @@ class Study:
     ledger: Ledger
     evaluator: Evaluator
     watch: Watch = field(default_factory=Watch)
+    rounds: int = 8
+    must: int = 0
 
     @property
     def result(self) -> Result:
@@ -72,31 +76,40 @@ class Study:
     def proposal(
         self, title: str, *passes: Pass, way: Way | None = None, must: bool = False
     ) -> Proposal:
-        """A candidate of these passes, made in a way, by default the usual one."""
+        """A candidate that these passes make in a way, by default the usual one."""
         way = way or self.ways.usual
         return Proposal(way.candidate(*passes), self.ways.title(title, way), must=must)
 
     def original(self, way: Way | None = None) -> Trial | None:
-        """The original's trial in a way; None if it wasn't tried there, or failed."""
+        """The original's trial in a way; None if it failed or was not tried."""
         trial = self.ledger.trial((way or self.ways.usual).candidate().key)
         return None if trial is None or trial.status == Status.FAILED else trial
 
+    def expect(self, rounds: int, must: int = 0) -> None:
+        """Say about how many times the strategy will propose, for the progress that is shown.
+
+        Args:
+            rounds: in all.
+            must: of these, the first ones, which are taken however little time there is.
+        """
+        self.rounds, self.must = rounds, must
+
     def say(self, text: str) -> None:
-        """Show what the fit is at."""
+        """Show what the fit is doing."""
         self.watch.say(text)
 
     def note(self, text: str, aloud: bool = False) -> None:
-        """A line that the user should read; `aloud` at once, and not only in the end."""
+        """Add a line that the user should read; `aloud` also shows it at once."""
         self.ledger.note(text)
         if aloud:
             self.say(text)
 
     def remark(self, trial: Trial, reason: str) -> None:
-        """Give the reason why a trial ended as it did."""
+        """Change the reason why a trial ended as it did."""
         self.ledger.amend(trial, reason=reason)
 
     def leave_out(self, proposal: Proposal, reason: str, status: Status = Status.NOT_TRIED) -> None:
-        """Say of a candidate that it isn't tried, and why."""
+        """Record that a candidate is not tried, and why."""
         self.ledger.record(Trial(proposal.candidate, proposal.title, status, reason))
 
     def affords(self, seconds: float, share: float = 1.0) -> bool:
@@ -104,7 +117,7 @@ class Study:
         return self.schedule.affords(seconds, share)
 
     def pace(self, *passes: Pass) -> Pace:
-        """How fast the network that these passes make trains, by a few real steps.
+        """How fast the network that these passes make trains, measured on a few real steps.
 
         Raises:
             PenjingError: it can't be trained.
@@ -112,26 +125,26 @@ class Study:
         return self.evaluator.pace(to_json(passes), self.training, self.watch)
 
     def tuning(self, epochs: float) -> Tune:
-        """Training for so long, after a cut whose layers, batch norms among them, have been solved
-        anew."""
+        """Training for so many epochs, after a cut whose layers and batch norms `Compensate` has
+        adjusted."""
         return Tune(replace(self.training, epochs=epochs), recalibration_samples=0)
 
     def is_trained(self, *passes: Pass) -> bool:
-        """Whether the network that these passes make, the last of them a training, is there."""
+        """Whether the network that these passes make was trained and saved before."""
         return self.evaluator.is_trained(to_json(passes))
 
     def changes(self, *passes: Pass) -> bool:
-        """Whether the last of these passes finds anything to do."""
+        """Whether the last of these passes has anything to do."""
         return self.evaluator.changes(to_json(passes), self.watch)
 
     def time_again(self) -> None:
-        """Time all whose figures other load disturbed, in one sitting, before they decide."""
+        """Time all candidates whose timing is unreliable once more, in one sitting."""
         every = [(trial, trial.latency) for trial in self.result.trials]
         disturbed = [trial for trial, times in every if times is not None and times.disturbed]
         if disturbed and self.schedule.left() > 0:
-            self.say("timing again what other load disturbed")
+            self.say("timing again what other programs disturbed")
             self.ledger.set_latencies(self.evaluator.time(disturbed, 2 * LATENCY_SECONDS).times)
 
     def only_speed(self, proposal: Proposal) -> Proposal:
-        """The proposal of which nothing but its speed is wanted."""
+        """The proposal, of which only the speed is wanted."""
         return replace(proposal, extent=Extent.SPEED)

@@ -1,4 +1,4 @@
-"""Ways: in how many forms one and the same network can be made into a file of the target."""
+"""Ways: the runtimes and number formats in which a network can become a file for the target."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from penjing.trials.recipe import constrained
 
 @dataclass(frozen=True)
 class Way:
-    """A runtime, and how its files hold real numbers, see `Runtime.lower`."""
+    """A runtime, and the format in which its files hold real numbers, see `Runtime.lower`."""
 
     runtime: Runtime
     floats: str = "float32"
 
     def candidate(self, *passes: Pass) -> Candidate:
-        """What these passes make in this way, with the integers that the runtime needs."""
+        """The candidate that these passes make in this way, with what the runtime needs of
+        `Quantize`."""
         recipe = constrained(passes, self.runtime.constraints)
         return Candidate.of(recipe, self.runtime.name, self.floats)
 
@@ -32,8 +33,8 @@ class Ways:
 
     Attributes:
         usual: the target's first runtime, and float32.
-        others: runtimes that are installed and that the target has, and float16 in each that
-            computes in it.
+        others: the other runtimes that are installed here and that the target has, and float16 in
+            each runtime that computes in it.
     """
 
     usual: Way
@@ -41,7 +42,7 @@ class Ways:
 
     @classmethod
     def on(cls, target: Target, first: Runtime) -> Ways:
-        """All that can be tried on the target."""
+        """All ways that can be tried on the target."""
         names = [name for name in installed() if name in target.runtimes and name != first.name]
         runtimes = [first, *(find_runtime(name) for name in names)]
         usual = Way(first)
@@ -50,22 +51,22 @@ class Ways:
 
     @property
     def every(self) -> Sequence[Way]:
-        """The usual way first."""
+        """All ways, the usual one first."""
         return (self.usual, *self.others)
 
     @property
     def integer(self) -> Sequence[Way]:
-        """The ways for a network of integers, which isn't made in half precision."""
+        """The ways for a quantized network, which is never made in half precision."""
         return [way for way in self.every if way.floats == self.usual.floats]
 
     def title(self, base: str, way: Way) -> str:
-        """What `base` made in a way is called."""
+        """What `base` made in a way is called; with the runtime, if there are several."""
         precision = "" if way.floats == self.usual.floats else f" in {way.floats}"
-        there = "" if way.runtime is self.usual.runtime else f" in {way.runtime.name}"
-        return f"{base}{precision}{there}"
+        runtimes = {each.runtime.name for each in self.every}
+        return f"{base}{precision}{f' in {way.runtime.name}' if len(runtimes) > 1 else ''}"
 
 
 def _forms(runtime: Runtime, target: Target) -> tuple[str, ...]:
-    """The forms of real numbers that both compute in."""
+    """The formats of real numbers in which both compute."""
     halves = runtime.half_values and "float16" in target.precisions
     return ("float32", "float16") if halves else ("float32",)

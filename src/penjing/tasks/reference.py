@@ -18,30 +18,30 @@ from typing import Any
 from penjing.errors import InputError, PenjingError
 from penjing.tasks.task import Task
 
-CALL = re.compile(r"(.*?(?:\.py|:\w+))\((.*)\)")
+CALL = re.compile(r"(.*?(?:\.py|:\w+)|digits)\((.*)\)")
 """A file or a name in one, and in parentheses what a function is called with."""
 OURS = str(Path(__file__).parent)
 
 
-def find_task(text: str, arguments: Sequence[str] = ()) -> Task:
-    """The task that `text` names.
+def find_task(text: str, **arguments: Any) -> Task:
+    """The task that a text names.
 
     Args:
         text: `"digits"` (built in); a Python file with a `task`, which is a `Task` or a function
             that returns one; or such a thing of another name, as `"mytask.py:small"` or
-            `"package.module:name"`. What a function is to be called with may stand behind, as in
+            `"package.module:name"`. The arguments of a function may be part of the text, as in
             `"mytask.py:small(width=16)"`.
-        arguments: what a function is called with, each as `"width=16"`. A value that Python reads
-            as a number, a text in quotes, a list or the like is that; anything else is a text.
+        arguments: the arguments of a function.
 
     Raises:
-        InputError: nothing of that name; the file raises, with the line where it did; or the
-            function takes no such argument.
+        InputError: there is no such task; the file raises an exception, with the line where it
+            did; or the function takes no such argument.
 
     >>> find_task("digits").name
     'digits'
     """
-    place, given = _place_and_arguments(text, arguments)
+    place, given = _place_and_arguments(text)
+    given |= arguments
     if place == "digits":
         from penjing.tasks.digits import digits
 
@@ -50,10 +50,9 @@ def find_task(text: str, arguments: Sequence[str] = ()) -> Task:
         return digits()
     wanted = "a penjing.Task or a function that returns one"
     name, task = named(place, "task", wanted, "'digits', a file such as mytask.py")
-    source = place
     if given:
         _require_arguments(place, name, task, given)
-        source = f"{place}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+    source = _in_words(place, given)
     if callable(task):
         function = task
         task = guarded(source, lambda: function(**given))
@@ -62,27 +61,50 @@ def find_task(text: str, arguments: Sequence[str] = ()) -> Task:
     return dataclasses.replace(task, source=task.source or source)
 
 
-def _place_and_arguments(text: str, arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Where the task is, and what its function is called with."""
-    place, given = text, {}
-    if call_in_words := CALL.fullmatch(text):
-        place, inside = call_in_words.groups()
-        try:
-            call = ast.parse(f"f({inside})", mode="eval").body
-            assert isinstance(call, ast.Call)
-            if call.args or any(keyword.arg is None for keyword in call.keywords):
-                raise ValueError("wanted names, as width=16")
-            given = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-        except (SyntaxError, ValueError) as error:
-            raise InputError(
-                f"the arguments of {place} can't be read: ({inside}); write them as (width=16)"
-            ) from error
+def with_arguments(text: str, arguments: Sequence[str]) -> str:
+    """The text that names a task with these arguments, as `find_task` reads it.
+
+    Args:
+        arguments: each as `"width=16"`. Values that Python can read as a number, a string in
+            quotes, a list and so on are read so; every other value is a string.
+
+    Raises:
+        InputError: an argument has another form.
+
+    >>> with_arguments("mytask.py:small", ["width=16", "kind=plain"])
+    "mytask.py:small(width=16, kind='plain')"
+    """
+    place, given = _place_and_arguments(text)
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key.isidentifier():
             raise InputError(f"`task_arg` must be key=value, such as width=16; found {argument!r}")
         given[key] = _value(value)
-    return place, given
+    return _in_words(place, given)
+
+
+def _in_words(place: str, given: Mapping[str, Any]) -> str:
+    """The inverse of `_place_and_arguments`."""
+    inside = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    return f"{place}({inside})" if given else place
+
+
+def _place_and_arguments(text: str) -> tuple[str, dict[str, Any]]:
+    """Where the task is, and what its function is called with."""
+    call_in_words = CALL.fullmatch(text)
+    if call_in_words is None:
+        return text, {}
+    place, inside = call_in_words.groups()
+    try:
+        call = ast.parse(f"f({inside})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("wanted names, as width=16")
+        return place, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise InputError(
+            f"the arguments of {place} can't be read: ({inside}); write them as (width=16)"
+        ) from error
 
 
 def _value(text: str) -> Any:

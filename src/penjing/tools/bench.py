@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from penjing.device.address import Device
 from penjing.device.protocol import parcel_of, runtime_for
 from penjing.errors import InputError, UnsafeError
 from penjing.files import sha256
+from penjing.layout import counted
 from penjing.measure.latency import compare
 from penjing.measure.there import JobOptions, There, measure_there
 from penjing.processor import this_processor
@@ -24,18 +25,27 @@ from penjing.trials.evaluation.saturation import as_json, warning
 
 
 def bench(
-    paths: list[Path], seconds: float = 5.0, seed: int = 0, runtimes: Sequence[str] = ()
+    paths: list[Path],
+    seconds: float = 5.0,
+    seed: int = 0,
+    runtimes: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Latency]:
     """Time files against the first one, batch 1, one thread, on seeded random inputs.
 
     Args:
-        runtimes: by name, one for all files or one for each; else what each one's ending tells.
+        paths: of files that take the same inputs.
+        seconds: how long to measure, in all.
+        seed: of the inputs and of the order in which files take turns.
+        runtimes: by name, one for all files or one for each; without them, the files' endings
+            decide.
+        say: called with what is being done.
 
     Raises:
-        InputError: a file is missing, can't be loaded or fails, or inputs differ; another number
-            of runtimes than of files; no time to measure.
+        InputError: a file is missing, can't be loaded, or fails; the files' inputs differ; the
+            number of runtimes isn't that of the files; there is no time to measure.
         UnsafeError: a file is of others, and refused; see `penjing.tools.inputs.opened`.
-        MachineError: this machine hasn't what a runtime runs on.
+        MachineError: this machine lacks what a runtime needs.
     """
     require_time(seconds)
     sessions, shapes = {}, {}
@@ -43,6 +53,7 @@ def bench(
         name = f"{path} in {runtime}" if runtime else str(path)
         while name in sessions:
             name += " (again)"
+        say(f"loading {name}")
         sessions[name] = open_file(path, runtime)
         shapes[name] = [replace(wanted, name="") for wanted in sessions[name].inputs]
     first = next(iter(sessions))
@@ -50,17 +61,21 @@ def bench(
         if shape != shapes[first]:
             raise InputError(
                 f"inputs differ: {first} takes {spelled(shapes[first])}, {name} takes "
-                f"{spelled(shape)}"
+                f"{spelled(shape)}; give files that take the same inputs"
             )
     inputs = random_inputs(shapes[first], seed)
     for name, session in sessions.items():
         require_runs(name, session, inputs)
+    say(f"timing {counted(len(sessions), 'file')} for {seconds:g} s")
     return compare(sessions, inputs, first, seconds, seed)
 
 
 def warnings(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[str]:
-    """A line for each file whose layers may leave 16 bits on x86 processors without VNNI, and so
-    decide otherwise there; `runtimes` as for `bench`, by which the files were loaded before."""
+    """A line for each file that may answer differently on x86 processors without VNNI.
+
+    Args:
+        runtimes: as for `bench`, by which the files were loaded before.
+    """
     lines = []
     for path, name in zip(paths, _one_for_each(runtimes, paths), strict=True):
         runtime = runtime_of(path, name)
@@ -71,14 +86,15 @@ def warnings(paths: Sequence[Path], runtimes: Sequence[str] = ()) -> list[str]:
 
 
 def _one_for_each(runtimes: Sequence[str], paths: Sequence[Path]) -> list[str | None]:
-    """The runtime of each file by name; None where its ending tells.
+    """The runtime of each file by name; None where its ending decides.
 
     Raises:
         InputError: another number of runtimes than of files.
     """
     if len(runtimes) not in (0, 1, len(paths)):
         raise InputError(
-            f"{len(runtimes)} runtimes for {len(paths)} files; give one for all, or one for each"
+            f"found {len(runtimes)} runtimes for {len(paths)} files; give one for all files, or "
+            "one for each"
         )
     if not runtimes:
         return [None] * len(paths)
@@ -88,7 +104,7 @@ def _one_for_each(runtimes: Sequence[str], paths: Sequence[Path]) -> list[str | 
 def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: int = 0) -> There:
     """Time files on a device against the first one, batch 1, one thread, on the same inputs.
 
-    Nothing but the device has to have their runtimes.
+    Only the device needs their runtimes.
 
     Raises:
         InputError: a file is missing, or no runtime takes it; no time to measure.
@@ -108,8 +124,8 @@ def bench_there(device: Device, paths: list[Path], seconds: float = 5.0, seed: i
 
 
 def _look_over(path: Path) -> None:
-    """What can be seen of an ONNX file of others before it goes to a device, where it is run in a
-    process of its own."""
+    """Check an ONNX file of others before it goes to a device, which runs it in a process of its
+    own."""
     try:
         require_plain(path.read_bytes())
     except (InputError, UnsafeError) as error:
@@ -117,6 +133,6 @@ def _look_over(path: Path) -> None:
 
 
 def require_time(seconds: float) -> None:
-    """Raise InputError unless it is a time to measure for."""
+    """Raise InputError unless one can measure for so long."""
     if not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"`seconds` must be a positive number; found {seconds}")

@@ -33,6 +33,7 @@ from penjing.tools.proof import Proof
 from penjing.tools.quarantine import admitted
 from penjing.tools.record import RECORD, differences, recorded
 from penjing.trials.evaluation.divergence import require_parity
+from penjing.trials.evaluation.fallbacks import fallbacks
 from penjing.trials.evaluation.saturation import as_json, judged_on
 
 
@@ -249,6 +250,15 @@ def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Pro
     return replace(proof, differs=differences(record, proof.to_json()))
 
 
+def loading_of(path: Path, runtime_name: str) -> str:
+    """Code that loads and runs the answer of a fit without penjing; empty where its runtime can't
+    be asked here, as for a file that was made on another machine."""
+    if ENTRIES[runtime_name].missing or not path.is_file():
+        return ""
+    runtime = ENTRIES[runtime_name].kind()()
+    return runtime.loading(path, runtime.signature(runtime.artifact(path)))
+
+
 def _prove(
     artifact: Artifact, session: Session, runtime: Runtime, task: Task, original: Network
 ) -> Proof:
@@ -270,7 +280,7 @@ def _prove(
         signature=runtime.signature(artifact),
         loading="",
         placement=dict(Counter(place.unit for place in places)),
-        fallbacks=tuple(place for place in places if place.why),
+        fallbacks=tuple(fallbacks(places)),
         saturates=as_json(runtime.saturating(artifact)),
         judged_on=judged_on(this_processor()),
         estimate=runtime.estimate(artifact),

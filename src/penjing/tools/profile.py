@@ -1,9 +1,9 @@
-"""Profile: where parameters, MACs, memory and time go, by layer; or by node, of a file alone."""
+"""Profile: where parameters, MACs, memory and time go, by layer; or by node, for a file."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,13 @@ from penjing.tasks.checks import check
 from penjing.tasks.task import Task
 from penjing.tools.inputs import opened, random_inputs, require_runs
 
+Say = Callable[[str], None]
+"""Called with a line for people: what is being done."""
+
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One layer; operators without weights are gathered under their name.
+    """One layer. Operators without weights are summed up by kind.
 
     Attributes:
         latency_ms: its share of the measured latency, by the runtime's own profiler; None if the
@@ -42,11 +45,11 @@ class NodeProfile:
     """One node of an ONNX file as it is run.
 
     Attributes:
-        node: its name in the file, or the runtime's for one that it added.
-        operator: as it is run, such as QLinearConv.
-        latency_ms: its share of the measured latency, by the runtime's own profiler; None for the
-            nodes together that were fused away and have weights, such as scales.
-        weight_bytes: of its weights, as they are in the file.
+        node: its name in the file, or the runtime's name for a node that it added.
+        operator: its kind as it is run, such as QLinearConv.
+        latency_ms: its share of the measured latency, by the runtime's own profiler; None in the
+            one row for all nodes that have weights, such as scales, and were fused away.
+        weight_bytes: of its weights, as the file holds them.
     """
 
     node: str
@@ -56,19 +59,28 @@ class NodeProfile:
     weight_bytes: int
 
 
-def profile(task: Task, seconds: float = 3.0) -> tuple[list[LayerProfile], float]:
+def profile(
+    task: Task, seconds: float = 3.0, say: Say = lambda _: None
+) -> tuple[list[LayerProfile], float]:
     """Layers, the slowest first, and the whole network's latency in milliseconds.
 
     Batch 1, one thread, ONNX Runtime. The profiler's figures are scaled so that they sum up to the
     latency that was measured without it.
+
+    Args:
+        seconds: how long to measure that latency.
+        say: called with what is being done.
     """
+    say("checking the task")
     task, _ = check(task)
+    say("capturing the network")
     network = capture(task.model, task.example, source=task.source)
     sample = torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(task.example))
     with tempfile.TemporaryDirectory() as folder:
         runtime = OnnxRuntime()
         artifact = runtime.lower(network, Path(folder) / "model.onnx")
         session = runtime.load(artifact)
+        say(f"timing the network for {seconds:g} s, then each layer")
         whole = compare({"it": session}, sample, "it", seconds)["it"].latency_ms
         times = seconds_by_layer(artifact.path, sample)
     scale = whole / max(sum(times.values()), 1e-12)
@@ -82,18 +94,26 @@ def profile(task: Task, seconds: float = 3.0) -> tuple[list[LayerProfile], float
     return sorted(rows, key=lambda row: (-(row.latency_ms or 0), -row.macs)), whole
 
 
-def profile_file(path: Path, seconds: float = 3.0) -> tuple[list[NodeProfile], float]:
+def profile_file(
+    path: Path, seconds: float = 3.0, say: Say = lambda _: None
+) -> tuple[list[NodeProfile], float]:
     """Nodes of an ONNX file, the slowest first, and its latency in milliseconds.
 
     Batch 1, one thread, random inputs, ONNX Runtime; scaled as for `profile`.
+
+    Args:
+        seconds: how long to measure that latency.
+        say: called with what is being done.
 
     Raises:
         InputError: the file is missing, is no ONNX model or fails on random inputs.
         UnsafeError: it is of others, and refused; see `penjing.tools.inputs.opened`.
     """
+    say(f"loading {path}")
     with opened(path, whole=True) as (session, artifact):
         inputs = random_inputs(session.inputs)
         require_runs(str(path), session, inputs)
+        say(f"timing the file for {seconds:g} s, then each node")
         whole = compare({"it": session}, inputs, "it", seconds)["it"].latency_ms
         times, sizes = node_times(artifact.path, inputs), bytes_by_node(artifact.path)
     total = max(sum(node.seconds for node in times), 1e-12)
@@ -114,7 +134,7 @@ def profile_file(path: Path, seconds: float = 3.0) -> tuple[list[NodeProfile], f
 
 
 def _rows(network: Network) -> list[LayerProfile]:
-    """One row for each layer with weights and for each kind of operator without, untimed."""
+    """A row without times for each layer with weights, and for each kind of operator without."""
     rows: dict[str, LayerProfile] = {}
     for cost in costs(network):
         key = cost.layer if cost.params > 0 and cost.layer else cost.operator
@@ -129,7 +149,7 @@ def _rows(network: Network) -> list[LayerProfile]:
 
 
 def _match(row: LayerProfile, times: Mapping[str, float]) -> str | None:
-    """The runtime's word for a row: its layer, or an operator whose name means the same."""
+    """The runtime's name for a row: its layer, or an operator whose name means the same."""
     if row.layer in times:
         return row.layer
     mine = _plain(row.layer)

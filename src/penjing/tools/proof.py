@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from penjing.contract import Drop, Estimate, Json, Parity, Placement
+from penjing.contract import Drop, Estimate, Json, Parity
+from penjing.layout import in_columns
 from penjing.printable import printable
 from penjing.runtimes.signature import Signature
 from penjing.trials.evaluation.saturation import processor_of, warning
-from penjing.wrapped import in_columns
-
-SHOWN = 3
-"""How many names stand for a group of operators."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Proof:
         signature: its inputs and outputs.
         loading: code that loads and runs it without penjing.
         placement: how many operators ran on which unit.
-        fallbacks: operators that fell back to a lesser unit.
+        fallbacks: operators that fell back to a lesser unit, by kind, and why; a line each.
         constraints: the options of `Quantize` that the runtime needs.
         notes: what to know of the task and of what quantization changed, a line each.
         saturates: `"never"`, or the layers whose sums may leave 16 bits on x86 processors without
@@ -61,7 +57,7 @@ class Proof:
     signature: Signature
     loading: str
     placement: dict[str, int]
-    fallbacks: tuple[Placement, ...] = ()
+    fallbacks: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     saturates: Json = "never"
@@ -82,7 +78,7 @@ class Proof:
         return {"file": self.path.name, **plain, "signature": self.signature.to_json()}
 
     def __str__(self) -> str:
-        return printable(in_columns(self.rows()))
+        return printable("\n".join(in_columns(self.rows())))
 
     def rows(self) -> list[tuple[str, str]]:
         """What is known of the file: the question in a word or two, and the answer."""
@@ -108,7 +104,7 @@ class Proof:
         rows.append(
             ("operators", ", ".join(f"{n} on {unit}" for unit, n in self.placement.items()))
         )
-        rows += [("fallback", line) for line in folded(self.fallbacks)]
+        rows += [("fallback", line) for line in self.fallbacks]
         if self.estimate is not None:
             rows.append(("estimate", _estimated(self.estimate)))
         if self.diverges:
@@ -141,28 +137,6 @@ class Proof:
             )
             rows.append(("decisions", kept))
         return rows
-
-
-def folded(fallbacks: Sequence[Placement]) -> list[str]:
-    """A line for each reason why operators fell back, with their kinds and counts.
-
-    >>> kept = Placement("head/SOFTMAX", "SOFTMAX", "cpu", "the NPU has none")
-    >>> folded([kept, kept])
-    ['2 operators on cpu, because the NPU has none: 2 SOFTMAX (head/SOFTMAX)']
-    """
-    groups: dict[tuple[str, str], list[Placement]] = {}
-    for placed in fallbacks:
-        groups.setdefault((placed.unit, placed.why), []).append(placed)
-    lines = []
-    for (unit, why), members in groups.items():
-        kinds = Counter(placed.operator for placed in members)
-        counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        names = list(dict.fromkeys(placed.name for placed in members if placed.name))
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        named = f" ({', '.join(names[:SHOWN])}{more})" if names else ""
-        what = "1 operator" if len(members) == 1 else f"{len(members)} operators"
-        lines.append(f"{what} on {unit}, because {why}: {counted}{named}")
-    return lines
 
 
 def _estimated(estimate: Estimate) -> str:

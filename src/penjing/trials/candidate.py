@@ -13,12 +13,12 @@ from penjing.passes import Pass
 from penjing.trials.recipe import from_json, to_json
 
 DIGITS = 12
-"""Of the hexadecimal hash that names a candidate, or a network."""
+"""Digits of the hexadecimal hash that names a candidate or a network."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a file is made of; two that are equal give the same bytes.
+    """What a file is made from; equal candidates give the same bytes.
 
     >>> from penjing.passes import Quantize
     >>> Candidate.of([Quantize()], "litert") == Candidate.of([Quantize()], "litert")
@@ -26,7 +26,7 @@ class Candidate:
 
     Attributes:
         recipe: the passes with their options, in order, as JSON.
-        runtime: for which the file is made, by name.
+        runtime: the name of the runtime that the file is for.
         floats: how the file holds real numbers, see `Runtime.lower`.
     """
 
@@ -41,7 +41,7 @@ class Candidate:
 
     @cached_property
     def key(self) -> str:
-        """Its identity: what its folder and its rows in the ledger are called."""
+        """Its identity, which names its folder and its rows in the ledger."""
         return hash_of(self.to_json())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The contract of an evaluator: what turns candidates into trials."""
+"""The contract of an evaluator, which turns candidates into trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penjing.trials.judgement.promise import Promise
 from penjing.trials.trial import Proposal, Trial
 from penjing.tune.options import TuneOptions
 
-LEAST_EPOCHS, LEAST_STEPS = 0.5, 100  # the shorter of both; less training isn't worth a cut
+LEAST_EPOCHS, LEAST_STEPS = 0.5, 100  # the shorter of both; a cut needs as much training
 
 
 @dataclass(frozen=True)
@@ -23,29 +23,37 @@ class Pace:
 
     @property
     def epoch(self) -> float:
-        """Seconds; never quite nothing, so that it divides."""
+        """Seconds of an epoch; never zero, so that one can divide by it."""
         return max(self.step * self.steps, 1e-9)
 
     @property
     def least(self) -> float:
-        """Seconds of the shortest training that is worth its cut."""
+        """Seconds of the shortest training that makes a cut worthwhile."""
         return self.step * min(LEAST_EPOCHS * self.steps, LEAST_STEPS)
 
 
 class StoppedError(Exception):
-    """What a `Watch` raises to end an evaluation that nobody waits for any more."""
+    """What a `Watch` raises to end an evaluation that is no longer needed."""
+
+
+class Say(Protocol):
+    """Shows people what is being done."""
+
+    def __call__(self, line: str, share: float = 0.0, /) -> None:
+        """Show a line; `share`, 0 to 1, is how much of this step is done."""
+        ...
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who looks on while a candidate is evaluated.
+    """What an evaluator reports to while it evaluates a candidate.
 
     Attributes:
-        say: called with a line for people, often; it raises KeyboardInterrupt to end the run.
+        say: called often with a line for people; it raises KeyboardInterrupt to end the run.
         check: called often while a candidate is scored; raises StoppedError to end that.
     """
 
-    say: Callable[[str], None] = lambda _: None
+    say: Say = lambda *_: None
     check: Callable[[], None] = lambda: None
 
 
@@ -55,7 +63,7 @@ class Sitting:
 
     Attributes:
         times: by the candidate's key.
-        refused: why a device couldn't load or run a file, by the candidate's key.
+        refused: by the candidate's key, why a device couldn't load or run its file.
     """
 
     times: Mapping[str, Latency] = field(default_factory=dict)
@@ -63,10 +71,10 @@ class Sitting:
 
 
 class Evaluator(Protocol):
-    """Makes candidates into files and measures these; the same here and elsewhere.
+    """Makes candidates into files and measures the files, here or on a device.
 
-    It holds nothing between candidates but caches. What passes and runtimes are documented to raise
-    is a failed trial; anything else is a bug and ends the run.
+    Between candidates it keeps nothing but caches. An exception that passes and runtimes are
+    documented to raise makes a failed trial; any other one is a bug and ends the run.
     """
 
     @property
@@ -86,7 +94,7 @@ class Evaluator(Protocol):
 
     @property
     def stretch(self) -> float:
-        """How many times longer than it was meant to a sitting took, at worst."""
+        """How many times longer than planned a sitting took, at worst."""
         ...
 
     def testing_seconds(self) -> float:
@@ -94,10 +102,10 @@ class Evaluator(Protocol):
         ...
 
     def baseline(self, watch: Watch) -> Trial:
-        """The original, made and measured.
+        """Make and measure the original.
 
         Raises:
-            PenjingError: it can't be.
+            PenjingError: that failed.
         """
         ...
 
@@ -106,25 +114,26 @@ class Evaluator(Protocol):
         ...
 
     def settle(self, max_drop: float) -> Promise:
-        """What certifies that a file keeps the budget; trials are judged by it from now on."""
+        """Decide which data certifies that a file keeps the budget, and judge trials by it from now
+        on."""
         ...
 
     def hold_to(self, promise: Promise) -> None:
-        """Judge trials by a promise that was settled before."""
+        """Judge trials by a promise that an earlier run settled."""
         ...
 
     def evaluate(self, proposal: Proposal, watch: Watch) -> Trial:
-        """A candidate's trial: its file and all figures of it, or the file alone if only its speed
-        is wanted, which `time` tells."""
+        """A candidate's trial: its file with all figures, or the file alone if only its speed is
+        wanted, which `time` measures."""
         ...
 
     def has(self, trial: Trial) -> bool:
-        """Whether the trial's file lies there as it was measured."""
+        """Whether the trial's file is still the one that was measured."""
         ...
 
     def time(self, trials: Sequence[Trial], seconds: float) -> Sitting:
-        """Latencies of trials that have a file, in the same windows as the original's; taken once
-        more if other load disturbed them."""
+        """Latencies of trials that have a file, in the same windows as the original's. They are
+        measured once more if other programs disturbed them."""
         ...
 
     def compare(self, trial: Trial, rival: Trial) -> Latency:
@@ -132,24 +141,24 @@ class Evaluator(Protocol):
         ...
 
     def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
-        """The layers that a file computes more slowly than another one does; None if that can't be
-        told."""
+        """The layers that a file computes more slowly than another one does; None if nothing can
+        time layers."""
         ...
 
     def profiler(self, trial: Trial) -> str:
-        """Who would have to tell what a file's layers take."""
+        """The name of what would have to time a file's layers."""
         ...
 
     def changes(self, recipe: Sequence[Json], watch: Watch) -> bool:
-        """Whether the recipe's last pass finds anything to do."""
+        """Whether the recipe's last pass has anything to do."""
         ...
 
     def pace(self, recipe: Sequence[Json], training: TuneOptions, watch: Watch) -> Pace:
-        """How fast the network that a recipe makes trains in that way, by a few real steps."""
+        """How fast the network that a recipe makes trains, measured on a few real steps."""
         ...
 
     def is_trained(self, recipe: Sequence[Json]) -> bool:
-        """Whether a network that this recipe makes is there already, trained."""
+        """Whether the network that this recipe makes was trained and saved before."""
         ...
 
     def test(self, trial: Trial) -> Array:
@@ -157,5 +166,5 @@ class Evaluator(Protocol):
         ...
 
     def notes(self, trial: Trial) -> tuple[str, ...]:
-        """What to know of where the trial was measured."""
+        """What users should know about the place where the trial was measured."""
         ...

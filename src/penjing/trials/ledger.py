@@ -1,7 +1,8 @@
-"""Ledger: all that a fit has found, on disk and append-only. A `Result` is a view of it.
+"""Ledger: everything that a fit has measured, on disk and append-only. A `Result` is a view of it.
 
-One SQLite file in which each event is a row, written whole or not at all; so a kill at any moment
-loses at most the trial in flight. `result.json` is written from it for people and other programs.
+It is one SQLite file. Each event is a row, written whole or not at all, so a kill at any moment
+loses at most the trial that was being made. `result.json` is written from it for people and other
+programs.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ CREATE VIEW trials AS
 class Ledger:
     """The events of one fit, and the result that they amount to.
 
-    Until the end the result's `artifact` is the chosen candidate's own file; `deliver` copies that
-    beside `result.json`. Nothing is written there before `result.json` calls it penjing's.
+    Until the end the result's `artifact` is the chosen candidate's own file; `deliver` copies it
+    beside `result.json`. No file is written there before `result.json` lists it as penjing's.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
@@ -50,7 +51,7 @@ class Ledger:
 
     @classmethod
     def begin(cls, folder: Path, result: Result) -> Ledger:
-        """A new ledger in the folder, which has none, of a fit that has measured nothing yet.
+        """Begin a ledger in a folder without one, for a fit that has measured nothing yet.
 
         Raises:
             DiskError: it can't be written.
@@ -63,10 +64,10 @@ class Ledger:
 
     @classmethod
     def resumed(cls, folder: Path) -> Ledger | None:
-        """The ledger that lies in the folder; None if there is none with a fit that was begun.
+        """The ledger in the folder; None if there is none, or no fit was begun in it.
 
         Raises:
-            InputError: what lies there is no ledger of penjing's.
+            InputError: the file there is no ledger of penjing's.
         """
         path = folder / LEDGER
         if not path.is_file() or path.is_symlink():
@@ -84,23 +85,23 @@ class Ledger:
             if connection is not None:
                 connection.close()
             raise InputError(
-                f"{path} can't be read: {in_one_line(error)}; `overwrite` begins anew"
+                f"{path} can't be read: {in_one_line(error)}; `overwrite` starts again"
             ) from error
         connection.close()
         return None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     @property
     def result(self) -> Result:
-        """All events taken together, with the choice, the marks and the verdicts that follow."""
+        """What all events amount to, with the choice, the marks and the verdicts that follow."""
         return self._seen.result
 
     @property
     def promised(self) -> Promise | None:
-        """What was said to certify; None if that wasn't settled yet."""
+        """Which data certifies; None if that isn't settled yet."""
         return self._seen.promise
 
     def trial(self, key: str) -> Trial | None:
@@ -115,11 +116,11 @@ class Ledger:
 
     @property
     def proposed(self) -> Sequence[Candidate]:
-        """All candidates that were begun, whether a trial came of them or not."""
+        """All candidates that were begun, with or without a trial."""
         return self._seen.proposed
 
     def propose(self, candidate: Candidate) -> None:
-        """A candidate is begun."""
+        """Record that a candidate is begun."""
         if candidate not in self.proposed:
             self._append("proposed", candidate.to_json())
 
@@ -129,14 +130,14 @@ class Ledger:
             self._append("trial", trial.to_json())
 
     def amend(self, trial: Trial, status: Status | None = None, reason: str | None = None) -> None:
-        """Say otherwise of a trial how far it came, and why."""
+        """Change a trial's status, its reason, or both."""
         changes = {"status": status, "reason": reason}
         known = {name: value for name, value in changes.items() if value is not None}
         self._append("amended", {"key": trial.key, **known})
 
     def set_latencies(self, times: Mapping[str, Latency]) -> None:
-        """Take new latencies, by the candidates' keys; one that other load disturbed never takes
-        the place of one that was good."""
+        """Take new latencies, by the candidates' keys. An unreliable one never replaces a reliable
+        one."""
         self._append("timed", {key: asdict(latency) for key, latency in times.items()})
 
     def note(self, text: str) -> None:
@@ -144,19 +145,19 @@ class Ledger:
         self._append("note", {"text": text})
 
     def promise(self, made: Promise) -> None:
-        """Say what certifies, and what the user should know of it."""
+        """Record which data certifies, with the note that users should read about it."""
         self._append("promise", asdict(made))
 
     def interrupted(self) -> None:
-        """The fit was stopped before its end."""
+        """Record that the fit was stopped before its end."""
         self._append("interrupted", {})
 
     def go_on(self) -> None:
-        """The fit is resumed."""
+        """Record that the fit is resumed."""
         self._append("resumed", {})
 
     def finish(self, result: Result) -> None:
-        """Take over what the test data said, and deliver the answer.
+        """Record what the test data said, and deliver the answer.
 
         Args:
             result: this ledger's own, as `certify.prove` leaves it.
@@ -172,7 +173,7 @@ class Ledger:
         self.result.save(self.folder)
 
     def deliver(self) -> None:
-        """Copy the chosen candidate's files beside `result.json`, in the place of those that an
+        """Copy the chosen candidate's files beside `result.json`, in place of those that an
         interrupted fit had chosen."""
         answer, before = self.result.answer, self.result.files
         sources: tuple[Path, ...] = ()
@@ -188,7 +189,7 @@ class Ledger:
         self.publish()
 
     def own(self, names: Sequence[str]) -> None:
-        """Call files penjing's, which are about to be written beside `result.json`."""
+        """List files as penjing's that are about to be written beside `result.json`."""
         self._append("files", {"files": list(dict.fromkeys((*self.result.files, *names)))})
         self.publish()
 
@@ -207,7 +208,7 @@ class Ledger:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    """Written ahead of the file itself, and known to the disk after each event."""
+    """A connection with write-ahead logging, whose every event is on disk before the next."""
     with _writing(path.parent):
         connection = sqlite3.connect(path)
         try:
@@ -222,7 +223,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Raise DiskError for what SQLite says of the disk."""
+    """Turn SQLite's errors about the disk into DiskError."""
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -14,7 +14,7 @@ from penjing.files import read_regular, write_atomically
 from penjing.strict_json import parse
 from penjing.trials.trial import Trial
 
-FORMAT = 3
+FORMAT = 4
 RECORD = "result.json"
 REPORT = ("report.md", "plot.png")
 
@@ -28,12 +28,13 @@ class Result:
         trials: of all other candidates, a row for each.
         best: the key of the answer; the baseline's if nothing better keeps the budget.
         judged_on: the processor on which accuracies were found, and its instructions.
-        verdicts: whether each method pays on this target, a line each, from measured figures.
-        reason: why it is the answer.
+        verdicts: whether each method is worth it on this target, a line each, from measured
+            figures.
+        reason: why it is the answer, as it continues "... is the answer:".
         artifact: path of its file within the result's folder.
         test_score, test_baseline, test_drop: on the test data, at the end; no drop where the
             original is the answer.
-        test_looks: how many candidates were tested, see `certify.prove`.
+        test_evaluations: how many candidates were tested, see `certify.prove`.
         certified_by: the data whose bound decides that a file may be delivered, `"test"` or
             `"validation"`, see `promise_of`.
         identity: hashes of what it was begun with, see `penjing.search.identity`.
@@ -56,7 +57,7 @@ class Result:
     test_score: float | None = None
     test_baseline: float | None = None
     test_drop: Drop | None = None
-    test_looks: int = 0
+    test_evaluations: int = 0
     notes: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
     judged_on: Mapping[str, Json] = field(default_factory=dict)
@@ -79,6 +80,13 @@ class Result:
     def chosen(self) -> str:
         """The title of the answer, `"original"` if nothing better keeps the budget."""
         return self.answer.title
+
+    def named(self, trial: Trial) -> str:
+        """The title of a trial; the baseline's with its runtime, if several were tried."""
+        several = len({other.runtime for other in self.everything}) > 1
+        if several and trial.key == self.baseline.key:
+            return f"{trial.title} in {trial.runtime}"
+        return trial.title
 
     def trial(self, key: str) -> Trial | None:
         """The trial of the candidate with that key; None if there is none yet."""
@@ -112,6 +120,8 @@ class Result:
         plain = {name: data[name] for name in _PLAIN if name in data}
         plain |= {name: tuple(data[name]) for name in _LISTS if name in data}
         plain |= {name: dict(data[name]) for name in _MAPPINGS if name in data}
+        if "test_looks" in data:  # the name before format 4
+            plain["test_evaluations"] = data["test_looks"]
         if "files" not in data:  # of format 1, which didn't tell
             plain["files"] = (*REPORT, data["artifact"])
         trials = tuple(Trial.from_json(row) for row in data["candidates"])
@@ -147,7 +157,7 @@ class Result:
 
 _PLAIN = (
     "task", "target", "machine", "goal", "max_drop", "confidence", "seed", "best", "reason",
-    "artifact", "test_score", "test_baseline", "test_looks", "finished", "certified_by",
+    "artifact", "test_score", "test_baseline", "test_evaluations", "finished", "certified_by",
 )  # fmt: skip
 _LISTS = ("notes", "verdicts", "files")
 _MAPPINGS = ("versions", "judged_on", "identity")

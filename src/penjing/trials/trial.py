@@ -1,4 +1,4 @@
-"""Trial: one candidate and what its file measured, or why there is none."""
+"""Trial: one candidate with what was measured on its file, or the reason why nothing was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ORIGINAL = "original"
 
 
 class Status(StrEnum):
-    """How far a candidate came."""
+    """How far a candidate came. The values are what files hold; `words` is for people."""
 
     BASELINE = "baseline"
     KEPT = "kept"  # within the budget
@@ -24,12 +24,32 @@ class Status(StrEnum):
     NOT_TRIED = "not tried"  # there was no time for it
     FAILED = "failed"
 
+    @property
+    def words(self) -> str:
+        """What is said of a candidate, behind its title.
+
+        >>> Status.OVER_BUDGET.words
+        'is over the budget'
+        """
+        return _WORDS[self]
+
+
+_WORDS = {
+    Status.BASELINE: "is the original",
+    Status.KEPT: "keeps the budget",
+    Status.OVER_BUDGET: "is over the budget",
+    Status.OVER_ON_TEST: "is not confirmed by the test data",
+    Status.NOT_TUNED: "was only timed",
+    Status.NOT_TRIED: "was not tried",
+    Status.FAILED: "failed",
+}
+
 
 class Extent(Enum):
-    """What of a candidate is wanted."""
+    """How much of a candidate is measured."""
 
     EVERYTHING = "everything"
-    SPEED = "speed"  # what its file takes; its weights are not those that will be judged
+    SPEED = "speed"  # its file is only timed; its weights are not the final ones
 
 
 @dataclass(frozen=True)
@@ -38,9 +58,9 @@ class Proposal:
 
     Attributes:
         title: of its row, for people.
-        extent: what of it is wanted.
-        must: it is tried even if the end of the time is past.
-        replaces: the key of the candidate whose row it takes, which was timed in its stead.
+        extent: how much of it is measured.
+        must: whether it is tried even if the time is over.
+        replaces: the key of the candidate whose row it takes, which was timed in its place.
         seconds: after which a training ends, should its steps become slower on the way.
     """
 
@@ -62,10 +82,11 @@ class Trial:
     """One candidate and its figures.
 
     Attributes:
-        title: for people; never taken apart, and nothing is found by it.
-        reason: why it isn't kept, or how its time compares, in one line.
+        title: for people only; no code takes it apart or looks a trial up by it.
+        reason: why it isn't kept, or how its time compares; it continues a sentence that begins
+            with the title.
         artifact: path of its file within the result's folder; None if there is none.
-        sha256: of its file, or of all its files one behind the other.
+        sha256: of its file, or of all its files, concatenated.
         seconds: how long it took to make and measure.
         making_seconds: of these, how long its network took.
         pareto: no other candidate is better in drop, latency and bytes at once.
@@ -117,7 +138,7 @@ class Trial:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Trial:
-        """Read what `to_json` wrote, or a row of an older result, whose titles were names."""
+        """Read what `to_json` wrote, or a row of an older result, which called the title a name."""
         own = {name: data[name] for name in _PLAIN if name in data}
         own |= {"title": data.get("title", data.get("name")), "status": Status(data["status"])}
         figures = Measurement.from_json(data["measurement"])

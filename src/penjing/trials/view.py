@@ -14,25 +14,25 @@ from penjing.trials.judgement.verdicts import verdicts
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
-PROVEN = ("best", "reason", "test_score", "test_baseline", "test_looks", "notes")
-"""Of a result, what the test data decides."""
+PROVEN = ("best", "reason", "test_score", "test_baseline", "test_evaluations", "notes")
+"""The fields of a result that the test data decides."""
 INTERRUPTED = (
-    "interrupted: what was finished by then is measured, the test data decided nothing; `resume` "
-    "goes on"
+    "interrupted: all that was finished by then is kept, and the test data was not used; `resume` "
+    "continues"
 )
 
 
 @dataclass
 class View:
-    """A result that grows by one event after the other.
+    """A result that grows with each event.
 
     Attributes:
         begun: the result before anything was measured.
         known: the newest trial of each candidate, by key, in the order of the rows.
         proposed: all candidates that were begun.
-        replaced: the keys of those whose row another one has taken.
-        proven: what the test data said; None until then.
-        delivered: whether the answer's file lies beside `result.json`, as `artifact`.
+        replaced: the keys of those whose row another trial has taken.
+        proven: what the test data said; None before it was used.
+        delivered: whether the answer's file, `artifact`, lies beside `result.json`.
     """
 
     begun: Result
@@ -74,6 +74,8 @@ class View:
         return replace(result, verdicts=verdicts(result))
 
     def _with_proof(self, result: Result, proven: Mapping[str, Json]) -> Result:
+        if "test_looks" in proven:  # the name in an earlier penjing's ledger
+            proven = {**proven, "test_evaluations": proven["test_looks"]}
         told = {name: proven[name] for name in PROVEN} | {"notes": tuple(proven["notes"])}
         rows = [(trial, proven["rows"].get(trial.key)) for trial in result.trials]
         trials = tuple(
@@ -86,14 +88,14 @@ class View:
         return replace(result, artifact=artifact, finished=self.delivered)
 
     def _explained(self, trial: Trial) -> Trial:
-        """A trial that went no further, with the reason if nobody gave another."""
+        """A trial that went no further, with a reason if it has none."""
         if trial.status != Status.NOT_TUNED or trial.reason:
             return trial
-        why = "interrupted before it" if self.interrupted else "no time was left for it"
+        why = "the fit was interrupted before" if self.interrupted else "no time was left for more"
         return replace(trial, reason=why)
 
     def take(self, kind: str, data: Any) -> None:
-        """One event more. After some, what was decided on the trials before counts no longer."""
+        """Take one more event. Some events undo what was decided on the trials before."""
         if kind in UNDECIDED:
             self.interrupted, self.proven = False, None
             self.delivered, self.artifact = False, None
@@ -101,7 +103,7 @@ class View:
         self._result = None
 
     def add(self, data: Mapping[str, Json]) -> None:
-        """A trial, in the place of an earlier one of its candidate, or of what it replaces."""
+        """Add a trial. It replaces an earlier one of its candidate, or the one that it names."""
         trial = Trial.from_json(data)
         place = trial.key if trial.key in self.known else trial.replaces
         if place in self.known and place != trial.key:
@@ -113,14 +115,14 @@ class View:
             self.known[trial.key] = trial
 
     def amend(self, data: Mapping[str, Json]) -> None:
-        """Another status or reason."""
+        """Change a status or a reason."""
         changes = {name: data[name] for name in ("status", "reason") if name in data}
         if "status" in changes:
             changes["status"] = Status(changes["status"])
         self.known[data["key"]] = replace(self.known[data["key"]], **changes)
 
     def time(self, data: Mapping[str, Json]) -> None:
-        """New latencies; one that was disturbed never takes the place of one that was good."""
+        """Take new latencies. An unreliable one never replaces a reliable one."""
         for key, figures in data.items():
             trial, latency = self.known[key], Latency(**figures)
             if latency.disturbed and not (trial.latency or latency).disturbed:
@@ -129,12 +131,12 @@ class View:
             self.known[key] = replace(trial, measurement=measured)
 
     def say(self, text: str) -> None:
-        """A note, unless it was said before."""
+        """Add a note, unless it is there already."""
         if text and text not in self.notes:
             self.notes.append(text)
 
     def promised(self, data: Mapping[str, Json]) -> None:
-        """What certifies."""
+        """Take which data certifies."""
         self.promise = Promise(**data)
         self.say(self.promise.note)
 
@@ -156,11 +158,11 @@ class View:
         self.proposed.append(Candidate.from_json(data))
 
     def own(self, data: Mapping[str, Json]) -> None:
-        """The names of what is penjing's beside the result."""
+        """Take the names of penjing's files beside the result."""
         self.files = tuple(data["files"])
 
     def note(self, data: Mapping[str, Json]) -> None:
-        """A line that the user should read."""
+        """Add a line that the user should read."""
         self.say(data["text"])
 
     def go_on(self, _: Mapping[str, Json]) -> None:
@@ -181,11 +183,11 @@ EVENTS: Mapping[str, Callable[[View, Any], None]] = {
     "trial": View.add,
 }
 UNDECIDED = ("amended", "resumed", "timed", "trial")
-"""Events after which other trials may come."""
+"""Events that undo an earlier decision, since other trials may follow."""
 
 
 def view_of(events: Iterable[tuple[str, Any]]) -> View:
-    """What these events, the first of which began the fit, amount to."""
+    """The view of these events, the first of which began the fit."""
     view: View | None = None
     for kind, data in events:
         if view is None:

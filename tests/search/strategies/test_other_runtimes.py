@@ -90,7 +90,8 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
     result = _fit(tmp_path / "out")
     found = {one.title: one for one in result.trials}
     for base in ("original", "int8"):
-        mine, usual = found[f"{base} in twin"], result.find(base)
+        titled = base if base == "original" else f"{base} in onnxruntime"
+        mine, usual = found[f"{base} in twin"], result.find(titled)
         assert mine.runtime == "twin"
         rounding = constraints if base == "int8" else {}
         steps = [{**step, **rounding} for step in usual.candidate.recipe]
@@ -98,7 +99,10 @@ def test_a_fit_tries_the_original_and_int8_in_every_runtime(
         if not rounding:  # else it is another file
             assert mine.measurement.score == usual.measurement.score
         assert mine.measurement.latency is not None
-        assert any(line.startswith(f"{mine.title} against {base}: ") for line in result.verdicts)
+        beside = f"{'the ' if base == 'original' else ''}{result.named(usual)}"
+        assert any(
+            line.startswith(f"{mine.title}, compared with {beside}: ") for line in result.verdicts
+        )
     chosen = result.find(result.chosen)
     ending = ".twin" if chosen.runtime == "twin" else ".onnx"
     assert result.artifact == f"model{ending}"
@@ -121,11 +125,11 @@ def test_what_is_cut_and_rounded_is_rounded_as_its_runtime_needs(
         "PruneChannels", "Compensate", "Tune", "Quantize",
     ]  # fmt: skip
     assert both.candidate.recipe[-1]["symmetric"]
-    assert not result.find("int8").candidate.recipe[-1]["symmetric"]
+    assert not result.find("int8 in direct").candidate.recipe[-1]["symmetric"]
     values = value_qparams(Direct.networks[str(both.sha256)])
     assert values
     assert all(qparams.zero_point == 128 for qparams in values)
-    plain = result.find("prune 25 %")  # which gains nothing in another
+    plain = result.find("prune 25 % in direct")  # which gains nothing in another
     assert plain.candidate.recipe == both.candidate.recipe[:-1]
 
 
@@ -168,7 +172,7 @@ def test_the_way_that_goes_on_is_the_fastest_in_which_the_budget_is_kept(
             trials = [trial]
     assert rounding.way.runtime.name == goes_on
     assert rounding.trial is not None
-    assert rounding.trial.title == ("int8" if goes_on == "onnxruntime" else "int8 in twin")
+    assert rounding.trial.title == f"int8 in {goes_on}"
 
 
 def test_what_is_rounded_is_not_made_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +183,8 @@ def test_what_is_rounded_is_not_made_in_half_precision(monkeypatch: pytest.Monke
     every = Ways(Way(usual), ways)
     assert every.integer == [Way(usual), Way(twin)]
     assert [every.title("original", way) for way in (Way(usual), *ways)] == [
-        "original", "original in float16", "original in twin", "original in float16 in twin",
+        "original in onnxruntime", "original in float16 in onnxruntime", "original in twin",
+        "original in float16 in twin",
     ]  # fmt: skip
 
 
@@ -201,7 +206,9 @@ def test_a_fit_tries_float16_where_the_runtime_computes_in_it(
         assert its is not None
         assert mine < 0.6 * its
         assert any(
-            line.startswith(f"{one.title} against {usual.title}: ") for line in result.verdicts
+            line.startswith(f"{one.title}, compared with {'the ' * (usual.title == 'original')}")
+            and f"{usual.title}: " in line
+            for line in result.verdicts
         )
     assert Result.load(tmp_path / "out") == result
 

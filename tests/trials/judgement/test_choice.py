@@ -49,15 +49,16 @@ def _measured(
     [
         ([], "latency", "original", "no candidate was finished"),
         ([_measured("a", 0.5, 3.0, status="over budget")], "latency", "original",
-         "nearest is a: drop 3.00, bound 3.20"),
+         "nearest is a, which on 1000 validation samples loses 3.00 points, and with 95 % "
+         "confidence at most 3.20"),
         ([_measured("a", 0.5, 0.9, status="over budget")], "latency", "original",
          "more validation data"),
         ([_measured("a", 0.99)], "latency", "original", "is faster than the original"),
         ([_measured("a", 0.5), _measured("b", 0.6)], "latency", "a", "fastest of 2"),
         ([_measured("a", 0.5), _measured("b", 0.4, status="over budget")], "latency", "a",
-         "fastest of 1"),
+         "only candidate that keeps the budget"),
         ([_measured("a", 0.5), _measured("b", 0.505, kb=50)], "latency", "b",
-         "can't be told from the fastest"),
+         "that are equally fast"),
         ([_measured("a", 0.5, kb=90), _measured("b", 0.9, kb=50)], "size", "b", "smallest of 2"),
         ([_measured("a", 0.5, kb=2000)], "size", "original", "is smaller than the original"),
     ],
@@ -132,7 +133,7 @@ def _drawn(draw: random.Random, plain: Trial, max_drop: float) -> Trial:
         return replace(plain, status=Status.NOT_TUNED, reason=why, measurement=figures)
     status, why = Promise(max_drop).judge(lost)
     if status == "kept" and what < 0.2:
-        status, why = "over on test", f"lost 3.00 points on test, budget {max_drop:g}"
+        status, why = "over on test", f"loses 3.00 points on test, and the budget is {max_drop:g}"
     if what > 0.95:
         figures = replace(figures, latency=None)
     return replace(plain, status=Status(status), reason=why, measurement=figures)
@@ -183,28 +184,40 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
     """What is said of the choice holds in the table."""
     kept = [trial for trial in result.trials if trial.status == "kept"]
     timed = [trial.latency for trial in kept]
-    if match := re.fullmatch(r"the (fastest|smallest) of (\d+) that keep the budget", reason):
-        assert int(match[2]) == len(kept)
+    if reason == "it is the only candidate that keeps the budget":
+        assert kept == able == [best]
+    elif match := re.fullmatch(
+        r"it is the (fastest|smallest) of (\d+) candidates that keep the budget", reason
+    ):
+        assert int(match[2]) == len(kept) > 1
         if match[1] == "smallest":
             assert _bytes(best) <= _least_bytes(kept)
         else:
             assert all(times and not times.disturbed for times in timed)
             assert all(_latency(best).ratio <= _latency(trial).ratio for trial in kept)
-    elif match := re.fullmatch(
-        r"the fastest of (\d+) that keep the budget and gain time beyond doubt", reason
+    elif reason == (
+        "it is the only candidate that keeps the budget and is clearly faster than the original"
     ):
-        assert int(match[1]) == len(able)
+        assert able == [best]
+        assert len(kept) > 1
+    elif match := re.fullmatch(
+        r"it is the fastest of (\d+) candidates that keep the budget and are clearly faster than "
+        r"the original",
+        reason,
+    ):
+        assert int(match[1]) == len(able) > 1
         assert all(_latency(best).ratio <= _latency(trial).ratio for trial in able)
     elif match := re.fullmatch(
-        r"the smallest of (\d+) whose latency can't be told from the fastest", reason
+        r"it is the smallest of (\d+) candidates that are equally fast", reason
     ):
         fastest = min(able, key=lambda trial: _latency(trial).ratio)
         ties = [trial for trial in able if trial is fastest or _is_tie(trial, fastest)]
         assert int(match[1]) == len(ties)
         assert _bytes(best) <= _least_bytes(ties)
     elif match := re.fullmatch(
-        r"no candidate that keeps the budget is (faster|smaller) than the original"
-        r"(?: beyond doubt; (\d+) of (\d+) were disturbed while they were timed)?",
+        r"no candidate that keeps the budget is (?:clearly )?(faster|smaller) than the original"
+        r"(?:; the timing of (\d+) of these (\d+) is unreliable, because other programs were "
+        r"running)?",
         reason,
     ):
         assert kept
@@ -215,14 +228,14 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
             assert int(match[2] or 0) == disturbed
             assert int(match[3] or len(kept)) == len(kept)
     elif match := re.fullmatch(
-        r"nothing keeps the budget of ([\d.]+) points; nearest is (.+): drop (-?[\d.]+), bound "
-        r"(-?[\d.]+) on (\d+) validation samples(; more validation data.*)?",
+        r"no candidate keeps the budget of [\d.]+ points?; the nearest is (.+), which on (\d+) "
+        r"validation samples (.*?)(; more validation data.*)?",
         reason,
     ):
         assert not kept
-        nearest = result.find(match[2])
+        nearest = result.find(match[1])
         drop = _drop(nearest)
-        assert (match[3], match[4]) == (f"{drop.drop:.2f}", f"{drop.bound:.2f}")
+        assert (int(match[2]), match[3]) == (drop.samples, _lost(drop))
         over = [trial for trial in result.trials if trial.status == "over budget"]
         assert all(drop.bound <= _drop(trial).bound for trial in over)
         m = nearest.measurement
@@ -231,35 +244,60 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
             if result.goal == "size"
             else m.latency and m.latency.ratio_high < 1 and not m.latency.disturbed
         )
-        assert bool(match[6]) == bool(by_data_alone)
+        assert bool(match[4]) == bool(by_data_alone)
     else:
-        assert reason in ("no candidate was finished", "nothing else keeps the budget")
+        assert reason in ("no candidate was finished", "no other candidate keeps the budget")
         statuses = {trial.status for trial in result.trials}
         assert not statuses & {"kept", "over budget"}
-        assert ("over on test" in statuses) == (reason == "nothing else keeps the budget")
+        assert ("over on test" in statuses) == (reason == "no other candidate keeps the budget")
 
 
-FIGURES = r"([\d.]+) of the time \(([\d.]+) - ([\d.]+)(, disturbed)?\)"
+def _lost(drop: Drop) -> str:
+    """A drop in words, by the definition."""
+    if drop.bound < 0:
+        return f"gains {-drop.drop:.2f} points, and with 95 % confidence at least {-drop.bound:.2f}"
+    lost = f"with 95 % confidence {'loses ' if drop.drop < 0 else ''}at most {drop.bound:.2f}"
+    return f"{'gains' if drop.drop < 0 else 'loses'} {abs(drop.drop):.2f} points, and {lost}"
+
+
+TIME = r"takes ([\d.]+) (of the time|times as long)(?: (?:of|as) (.+?))? \(([\d.]+) to ([\d.]+)\)"
+SIZE = (
+    r"is ([\d.]+) times smaller|is ([\d.]+) times as large|is ([\d.]+) % (smaller|larger)"
+    r"|has .*size"
+)
 
 
 def _require_true_verdict(line: str, result: Result) -> None:
     if match := re.fullmatch(
-        r"(.+) against (.+): ([-+][\d.]+) points(?: \(bound ([-+][\d.]+)\))?, " + FIGURES
-        + r", ([\d.]+) of the bytes: (.+)",
+        rf"(?P<trial>.+), compared with (?:the )?(?P<rival>.+): (?:(?P<time>{TIME}), )?"
+        rf"(?P<size>{SIZE}) and (?P<score>(?:has|loses|gains) .+?accuracy)"
+        r"(?P<bound> \((?:and loses )?at most [\d.]+(?: points)?\))?\."
+        r"(?P<unsure> The timing is unreliable, because other programs were running\.)?"
+        r" (?P<end>.+)\.",
         line,
     ):  # fmt: skip
-        trial, rival = result.find(match[1]), result.find(match[2])
-        faster, slower = _require_figures(match.groups()[4:8], trial, rival)
-        assert match[3] == f"{_drop(rival).drop - _drop(trial).drop:+.2f}"
-        assert match[9] == f"{_bytes(trial) / _bytes(rival):.3f}"
-        _require_true_conclusion(match[10], trial, rival, faster, slower)
+        title = match["rival"].removesuffix(" in onnxruntime")
+        trial = result.find(match["trial"])
+        rival = ORIGINAL if title == "original" else result.find(match["rival"])
+        faster, slower, disturbed = _beside(trial, rival)
+        assert (match["time"] is None) == disturbed == (match["unsure"] is not None)
+        if match["time"]:
+            _require_time(match["time"], trial, rival)
+        _require_size(match["size"], _bytes(trial) / _bytes(rival))
+        gain = _drop(rival).drop - _drop(trial).drop
+        _require_score(match["score"], gain)
+        if match["bound"]:
+            assert rival is ORIGINAL
+            assert f"{_drop(trial).bound:.2f}" in match["bound"]
+        _require_true_conclusion(match["end"], trial, rival, (faster, slower, disturbed))
     elif match := re.fullmatch(
-        r"(.+), the fastest integer file that keeps the budget, takes " + FIGURES
-        + r" of (.+), the fastest float file: integers (gain little here|pay)",
+        r"Integers (gain little|are worth it) here: (.+), the fastest integer file that keeps the "
+        r"budget, (takes .+?\)), compared with (.+), the fastest float file\.",
         line,
-    ):  # fmt: skip
-        trial, rival = result.find(match[1]), result.find(match[6])
-        faster, _ = _require_figures(match.groups()[1:5], trial, rival)
+    ):
+        trial = result.find(match[2])
+        rival = ORIGINAL if match[4].startswith("original in onnx") else result.find(match[4])
+        _require_time(match[3], trial, rival)
         able = [
             other for other in result.everything
             if other.status in ("kept", "baseline") and (times := other.latency)
@@ -271,58 +309,96 @@ def _require_true_verdict(line: str, result: Result) -> None:
             least = min(_latency(other).ratio for other in same)
             assert _latency(file).ratio == least
         ratio = _latency(trial).ratio / _latency(rival).ratio
-        assert (match[7] == "pay") == (faster and ratio <= 0.9)
+        assert (match[1] == "are worth it") == (_beside(trial, rival)[0] and ratio <= 0.9)
     else:
-        match = re.fullmatch(r"(\w+): no verdict; (.+?): (.+)", line)
+        match = re.fullmatch(r"Nothing can be said about \w+: (.+)\.", line)
         assert match, line
-        named = result.find(match[2])
-        assert match[3] == (named.reason or named.status)
+        assert match[1] in {
+            f"{trial.title} {trial.status.words}{f' ({trial.reason})' if trial.reason else ''}"
+            for trial in result.trials
+        }
 
 
-def _require_figures(
-    told_figures: Sequence[str | None], trial: Trial, rival: Trial
-) -> tuple[bool, bool]:
-    """The figures are these two files'; whether the one is faster, or slower, beyond doubt."""
+def _beside(trial: Trial, rival: Trial) -> tuple[bool, bool, bool]:
+    """Whether the one is faster beyond doubt, or slower; and whether that can't be told."""
+    low, high = _interval(trial, rival)
+    disturbed = _latency(trial).disturbed or _latency(rival).disturbed
+    return high < 1 and not disturbed, low > 1 and not disturbed, disturbed
+
+
+def _interval(trial: Trial, rival: Trial) -> tuple[float, float]:
     a, b = _latency(trial), _latency(rival)
-    low, high = a.ratio_low / b.ratio_high, a.ratio_high / b.ratio_low
-    wanted = (f"{a.ratio / b.ratio:.3f}", f"{low:.3f}", f"{high:.3f}")
-    assert tuple(told_figures[:3]) == wanted
-    disturbed = a.disturbed or b.disturbed
-    assert bool(told_figures[3]) == disturbed
-    return high < 1 and not disturbed, low > 1 and not disturbed
+    return a.ratio_low / b.ratio_high, a.ratio_high / b.ratio_low
+
+
+def _require_time(text: str, trial: Trial, rival: Trial) -> None:
+    """The figures are these two files'."""
+    match = re.fullmatch(TIME, text)
+    assert match, text
+    ratio = _latency(trial).ratio / _latency(rival).ratio
+    for said, figure in zip(match.group(1, 4, 5), (ratio, *_interval(trial, rival)), strict=True):
+        assert float(said) == pytest.approx(figure, abs=0.0051)
+    assert (match[2] == "of the time") == (ratio < 1)
+
+
+def _require_size(text: str, ratio: float) -> None:
+    match = re.fullmatch(SIZE, text)
+    assert match, text
+    if match[1]:
+        assert 1 / float(match[1]) == pytest.approx(ratio, rel=0.05)
+        assert ratio <= 0.5
+    elif match[2]:
+        assert float(match[2]) == pytest.approx(ratio, abs=0.051)
+    elif match[3]:
+        percent = float(match[3]) * (1 if match[4] == "larger" else -1)
+        assert percent == pytest.approx(100 * (ratio - 1), abs=0.051)
+    else:
+        assert ratio == pytest.approx(1, abs=0.0006)
+
+
+def _require_score(text: str, gain: float) -> None:
+    if text == "has the same accuracy":
+        assert abs(gain) < 0.0051
+    else:
+        verb, figure = text.split()[:2]
+        assert text == f"{verb} {figure} points of accuracy"
+        assert float(figure) == pytest.approx(abs(gain), abs=0.0051)
+        assert (verb == "gains") == (gain > 0)
 
 
 def _require_true_conclusion(
-    text: str, trial: Trial, rival: Trial, faster: bool, slower: bool
+    text: str, trial: Trial, rival: Trial, times: tuple[bool, bool, bool]
 ) -> None:
+    faster, slower, disturbed = times
     smaller = _bytes(trial) < _bytes(rival)
-    disturbed = _latency(trial).disturbed or _latency(rival).disturbed
     kept = trial.status == "kept"
-    if match := re.fullmatch(r"(faster|smaller|no gain), but (.+) is (.+) already", text):
-        assert (match[2], match[3]) == (rival.title, rival.status)
+    if match := re.fullmatch(r"It (is faster|is smaller|gains nothing), but (.+) already", text):
+        assert match[2] == f"{rival.title} {rival.status.words}"
         assert trial.status == rival.status != "kept"
-        assert {"faster": faster, "smaller": smaller, "no gain": not faster and not smaller}[
-            match[1]
-        ]
-    elif text.startswith("not worth it: neither"):
+        assert {
+            "is faster": faster, "is smaller": smaller, "gains nothing": not faster and not smaller,
+        }[match[1]]  # fmt: skip
+    elif text == "Not worth it: it is neither faster nor smaller":
         assert kept
         assert not faster
         assert not smaller
-    elif text.startswith("not worth it"):
-        assert text == f"not worth it: {trial.status}"
+    elif text.startswith("Not worth it"):
+        assert text == f"Not worth it: it {trial.status.words}"
         assert not kept
-    elif text == "pays: faster, and keeps the budget":
+    elif text == "Worth it: it is faster and keeps the budget":
         assert kept
         assert faster
-    elif match := re.fullmatch(r"(not smaller|smaller); whether it is faster, other load.*", text):
+    elif match := re.fullmatch(
+        r"It is (not smaller|smaller); whether it is faster is unknown", text
+    ):
         assert disturbed
         assert smaller == (match[1] == "smaller")
     else:
-        match = re.fullmatch(r"smaller but not faster(, it is slower)?", text)
+        match = re.fullmatch(r"It is smaller but (not faster|slower)", text)
         assert match, text
         assert smaller
         assert not faster
-        assert bool(match[1]) == slower
+        assert (match[1] == "slower") == slower
 
 
 def _require_true_reason(text: str, trial: Trial, rival: Trial) -> None:
@@ -332,17 +408,13 @@ def _require_true_reason(text: str, trial: Trial, rival: Trial) -> None:
         assert text == DISTURBED
         return
     if b.disturbed:
-        assert text == f"not compared with {rival.title}, which was disturbed by other load"
+        assert text == f"can't be compared with {rival.title}, whose timing is unreliable"
         return
-    match = re.fullmatch(
-        rf"(.+) than {re.escape(rival.title)}(| beyond doubt): ([\d.]+) of its time "
-        r"\(([\d.]+) - ([\d.]+)\)",
-        text,
-    )
-    assert match, text
-    faster, slower = _require_figures([*match.groups()[2:], None], trial, rival)
-    wanted = "faster" if faster else "slower" if slower else "neither faster nor slower"
-    assert match[1] == wanted
+    faster, slower, _ = _beside(trial, rival)
+    unclear = f"is neither clearly faster nor clearly slower than {rival.title}: it "
+    assert text.startswith(unclear) == (not faster and not slower)
+    _require_time(text.removeprefix(unclear), trial, rival)
+    assert f" {rival.title} (" in text or text.startswith(unclear)
 
 
 @pytest.mark.parametrize("start", range(0, TABLES, TABLES // 10))
@@ -359,14 +431,14 @@ def test_what_is_chosen_may_be_and_every_sentence_is_true(start: int) -> None:
                 _require_true_reason(text, trial, rival)
 
 
-def test_a_row_says_that_its_figure_is_disturbed_and_it_is_on_no_front() -> None:
+def test_a_row_says_that_its_timing_is_unreliable_and_it_is_on_no_front() -> None:
     for seed in range(200):
         result = _table(seed)
         disturbed = {
             trial.title for trial in result.everything
             if trial.latency and trial.latency.disturbed
         }  # fmt: skip
-        assert {row[0] for row in rows(result) if row[-1].endswith(", disturbed")} == disturbed
+        assert {row[0] for row in rows(result) if any("?" in cell for cell in row)} == disturbed
         front = {trial.title for trial in with_pareto(result.everything) if trial.pareto}
         assert not front & disturbed
 
@@ -383,7 +455,7 @@ def _by_the_fastest_ones_interval(
     limit = _latency(min(fast, key=lambda trial: _latency(trial).ratio)).ratio_high
     ties = [trial for trial in fast if _latency(trial).ratio <= limit]
     best = min(ties, key=_bytes)
-    return best, f"the smallest of {len(ties)} whose latency can't be told from the fastest"
+    return best, f"it is the smallest of {len(ties)} candidates that are equally fast"
 
 
 def test_these_tables_tell_a_wrong_rule() -> None:

@@ -12,7 +12,8 @@ import torch
 from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.scores import drop
 from penjing.network import capture
-from penjing.report.markdown import page, test_line
+from penjing.report.answer import answer, certified
+from penjing.report.markdown import page
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import all_targets
 from penjing.tasks.task import Task
@@ -21,7 +22,7 @@ from penjing.trials.judgement.certify import prove, way_to_chosen
 from penjing.trials.judgement.choice import choose
 from penjing.trials.judgement.promise import (
     MOST_CANDIDATES,
-    MOST_LOOKS,
+    MOST_TEST_EVALUATIONS,
     TEST,
     VALIDATION,
     Promise,
@@ -31,8 +32,6 @@ from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 from tests import fits
-
-test_line.__test__ = False  # type: ignore[attr-defined]
 
 
 def _trial(title: str, ratio: float, bound: float, kb: float = 100) -> Trial:
@@ -81,7 +80,7 @@ def _proven(result: Result, wrong: dict[str, int], samples: int = 1000) -> tuple
         (10_000, 300, TEST, True, ""),
         (10_000, 299, VALIDATION, True, "299 test samples can't certify"),
         (700, 100, TEST, True, "neither 100 test samples nor 700 validation samples can certify"),
-        (100, 100, TEST, False, "give 300 for test, or a larger budget"),
+        (100, 100, TEST, False, "give 300 test samples, or a larger budget"),
         (100, 3000, TEST, False, "100 validation samples are too few to bound"),
     ],
 )
@@ -136,7 +135,7 @@ def test_the_ledger_says_what_certifies_and_what_to_know_of_it(tmp_path: Path) -
     ledger.publish()
     kept = Result.load(tmp_path)
     assert kept.certified_by == VALIDATION
-    assert kept.notes[-1].startswith("200 test samples can't certify a budget of 1 points at 95%")
+    assert kept.notes[-1].startswith("200 test samples can't certify a budget of 1 point with 95 %")
     ledger.close()
     resumed = Ledger.resumed(tmp_path)
     assert resumed is not None
@@ -148,10 +147,10 @@ def test_validation_judges_by_the_bound_and_where_it_is_too_small_by_the_drop() 
     lost = Drop(0.4, 1.3, 0.95, 200)
     assert Promise(1.0).judge(lost) == (
         "over budget",
-        "bound of the drop 1.30 points, budget 1",
+        "may lose 1.30 points, with 95 % confidence, and the budget is 1",
     )
     assert Promise(1.0, by_bound=False).judge(lost) == ("kept", "")
-    over = ("over budget", "drop 1.40 points, budget 1")
+    over = ("over budget", "loses 1.40 points, and the budget is 1")
     assert Promise(1.0, by_bound=False).judge(replace(lost, drop=1.4)) == over
 
 
@@ -164,44 +163,53 @@ def test_the_way_leads_from_the_safest_to_the_chosen_one() -> None:
     assert _way(_chosen(FAST, no_gain)) == ["fast"]
     many = [_trial(str(n), 0.9 - 0.08 * n, 0.2 + 0.09 * n) for n in range(9)]
     assert _way(_chosen(*many)) == ["0", "4", "8"]
-    assert MOST_LOOKS == 3
+    assert MOST_TEST_EVALUATIONS == 3
 
 
 def test_all_that_pass_on_the_way_make_the_chosen_one_the_answer() -> None:
     result, asked = _proven(_chosen(FAST, SAFE, MIDDLE), {"safe": 1, "middle": 2, "fast": 3})
     assert asked == ["original", "safe", "middle", "fast"]
-    assert (result.chosen, result.test_looks, result.notes) == ("fast", 3, ())
-    assert result.reason == "the fastest of 3 that keep the budget"
+    assert (result.chosen, result.test_evaluations, result.notes) == ("fast", 3, ())
+    assert result.reason == "it is the fastest of 3 candidates that keep the budget"
     assert result.test_drop == drop(_right(0), _right(3), 0.95)
     assert (result.test_baseline, result.test_score) == (1.0, 0.997)
-    assert "Test (1000 samples) certifies it: original 100.00, chosen 99.70" in page(result)
+    assert "On 1000 test samples its accuracy is 99.70 %, and the original's is 100.00 %." in page(
+        result
+    )
 
 
-def test_the_bound_on_test_decides_and_what_lies_behind_is_not_looked_at() -> None:
+def test_the_bound_on_test_decides_and_what_lies_behind_is_not_tested() -> None:
     result, asked = _proven(_chosen(FAST, SAFE, MIDDLE), {"safe": 1, "middle": 6, "fast": 0})
     assert asked == ["original", "safe", "middle"]
     bound = drop(_right(0), _right(6)).bound
-    figures = f"drop 0.60, bound {bound:.2f} of 1, 1000 samples"
-    assert (result.chosen, result.test_looks, result.test_score) == ("safe", 2, 0.999)
+    figures = (
+        f"keeps the budget: on 1000 test samples it loses 0.60 points, and with 95 % confidence at "
+        f"most {bound:.2f}, and the budget is 1"
+    )
+    assert (result.chosen, result.test_evaluations, result.test_score) == ("safe", 2, 0.999)
     assert result.test_drop == drop(_right(0), _right(1), 0.95)
     assert result.reason == (
-        "the last that the test data certifies on the way to fast; "
-        f"test can't show that middle keeps the budget: {figures}"
+        "it is the best candidate that the test data confirms; the test data can't confirm that "
+        f"middle {figures}"
     )
     assert result.find("middle").status == Status.OVER_ON_TEST
-    assert result.find("middle").reason == f"test can't show that it keeps the budget: {figures}"
+    assert result.find("middle").reason == (
+        f"is not confirmed: the test data can't show that it {figures}"
+    )
     assert result.find("fast").status == "kept"
-    assert "not tested: middle, whose bound on validation is smaller" in result.find("fast").reason
-    assert result.notes == ("looks at the test data: 2, the safest candidate first",)
+    untested = "was not tested, because middle, which is safer, failed on the test data"
+    assert result.find("fast").reason == untested
+    assert result.notes == ("2 candidates were evaluated on the test data, the safest first",)
 
 
 @pytest.mark.parametrize(
     ("trials", "wrong", "why"),
     [
         ([], 0, "no candidate was finished"),
-        ([FAST], 23, "the test data certifies nothing; fast was selected on validation but lost "
-         "2.30 points on test"),
-        ([SAFE, FAST], 6, "the test data certifies nothing; test can't show that safe keeps"),
+        ([FAST], 23, "the test data confirms no candidate; fast was selected on validation, but "
+         "loses 2.30 points on the test data"),
+        ([SAFE, FAST], 6,
+         "the test data confirms no candidate; the test data can't confirm that safe keeps"),
     ],
 )  # fmt: skip
 def test_where_the_safest_fails_on_test_the_original_is_the_answer(
@@ -211,8 +219,8 @@ def test_where_the_safest_fails_on_test_the_original_is_the_answer(
     assert len(asked) == 1 + bool(trials)
     assert (result.chosen, result.test_score, result.test_drop) == ("original", 1.0, None)
     assert result.reason.startswith(why)
-    assert "the original, 100.00, is the answer" in test_line(result)
-    assert ("certifies nothing" in test_line(result)) == bool(trials)
+    assert certified(result) == "On the test data the original's accuracy is 100.00 %."
+    assert answer(replace(result, finished=True)).startswith(f"The original is the answer: {why}")
 
 
 def _over(trial: Trial) -> Trial:
@@ -220,7 +228,7 @@ def _over(trial: Trial) -> Trial:
     assert trial.drop is not None
     lost = Drop(0.5, trial.drop.bound + 1, 0.95, 1000)
     figures = replace(trial.measurement, drop=lost)
-    return replace(trial, status=Status.OVER_BUDGET, reason="bound of", measurement=figures)
+    return replace(trial, status=Status.OVER_BUDGET, reason="may lose more", measurement=figures)
 
 
 def test_what_no_bound_on_validation_decides_the_test_data_does() -> None:
@@ -230,17 +238,19 @@ def test_what_no_bound_on_validation_decides_the_test_data_does() -> None:
     result, asked = _proven(_chosen(*some), {"safe": 1, "fast": 2, "lost": 0})
     assert asked == ["original", "safe", "fast"]
     assert result.chosen == "fast"
-    assert "by the drop alone, and the test data certifies it" in result.reason
+    assert "judged on validation by the measured loss alone; the test data" in result.reason
     assert result.find("fast").status == "kept"
-    assert result.find("fast").reason == "selected by its drop alone: bound of"
+    assert result.find("fast").reason == (
+        "was selected by its measured loss alone, because it may lose more"
+    )
     assert result.find("lost") == lost
 
     result, asked = _proven(_chosen(*some), {"safe": 6, "fast": 0})
     assert asked == ["original", "safe"]
     assert result.chosen == "original"
     assert result.reason.startswith(
-        "nothing that betters the original keeps the budget by its bound; the test data certifies "
-        "nothing; test can't show that safe keeps the budget: drop 0.60, bound"
+        "no candidate that betters the original keeps the budget by its bound; the test data "
+        "confirms no candidate; the test data can't confirm that safe keeps the budget: on 1000"
     )
     assert [trial.status for trial in result.trials] == ["over budget"] * 2 + [Status.OVER_ON_TEST]
 
@@ -256,8 +266,9 @@ def test_where_validation_certifies_test_only_reports() -> None:
     assert asked == ["original", "fast"]
     assert (result.chosen, result.reason) == ("fast", chosen.reason)
     assert result.test_drop == drop(_right(0, 100), _right(7, 100), 0.95)
-    assert test_line(result).startswith("Test (100 samples) only reports: original 100.00, chosen")
-    assert test_line(result).endswith("; the validation data certified it.")
+    said = certified(result)
+    assert said.startswith("The validation data certifies it: on 1000 samples with 95 % confidence")
+    assert "On 100 test samples its accuracy is 93.00 %, and the original's is 100.00 %." in said
     alone, asked = _proven(replace(_chosen(), certified_by=VALIDATION), {})
     assert (alone.chosen, asked, alone.test_drop) == ("original", ["original"], None)
 

@@ -77,8 +77,9 @@ def _result(*trials: Trial) -> Result:
 def test_one_method_is_held_against_the_original() -> None:
     (line,) = verdicts(_result(INTEGERS))
     assert line == (
-        "int8 against original: -0.30 points (bound -0.50), 0.500 of the time (0.490 - 0.510), "
-        "0.300 of the bytes: pays: faster, and keeps the budget"
+        "int8, compared with the original: takes 0.50 of the time (0.49 to 0.51), is 3.3 times "
+        "smaller and loses 0.30 points of accuracy (at most 0.50). Worth it: it is faster and "
+        "keeps the budget."
     )
 
 
@@ -86,32 +87,35 @@ def test_two_methods_are_held_against_each_alone() -> None:
     both = _trial("prune + int8", (*CUT, Quantize()), _figures(0.45, 0.9, 160))
     lines = verdicts(_result(INTEGERS, PRUNED, both))
     assert [line.split(":")[0] for line in lines] == [
-        "int8 against original",
-        "prune against original",
-        "prune + int8 against int8",
-        "prune + int8 against prune",
+        "int8, compared with the original",
+        "prune, compared with the original",
+        "prune + int8, compared with int8",
+        "prune + int8, compared with prune",
     ]
-    assert "-0.60 points, 0.900 of the time (0.865 - 0.937), 0.533 of the bytes: pays" in lines[2]
-    assert "-0.40 points, 0.562 of the time" in lines[3]
+    assert (
+        "takes 0.90 of the time (0.86 to 0.94), is 46.7 % smaller and loses 0.60 points of accuracy"
+        ". Worth it: " in lines[2]
+    )
+    assert "takes 0.56 of the time (0.54 to 0.59)" in lines[3]
     longer = _trial("longer + int8", (*CUT, Tune(), Quantize()), _figures(0.45, 0.9, 160))
-    assert "longer + int8 against prune + int8" in verdicts(_result(both, longer))[1]
+    assert "longer + int8, compared with prune + int8" in verdicts(_result(both, longer))[1]
 
 
 def test_what_adds_to_a_failure_is_not_blamed_for_it() -> None:
     worse = replace(PRUNED, status=Status.OVER_BUDGET)
     both = _trial("prune + int8", (*CUT, Quantize()), _figures(0.45, 2.0, 160), "over budget")
     lines = verdicts(_result(INTEGERS, worse, both))
-    assert lines[2].endswith("of the bytes: not worth it: over budget")
-    assert lines[3].endswith("of the bytes: faster, but prune is over budget already")
+    assert lines[2].endswith("of accuracy. Not worth it: it is over the budget.")
+    assert lines[3].endswith("It is faster, but prune is over the budget already.")
 
 
 @pytest.mark.parametrize(
     ("ratio", "kb", "status", "end"),
     [
-        (0.5, 300, "over budget", "not worth it: over budget"),
-        (1.0, 300, "kept", "bytes: smaller but not faster"),
-        (1.2, 300, "kept", "smaller but not faster, it is slower"),
-        (1.0, 1000, "kept", "not worth it: neither faster nor smaller"),
+        (0.5, 300, "over budget", "Not worth it: it is over the budget."),
+        (1.0, 300, "kept", "It is smaller but not faster."),
+        (1.2, 300, "kept", "It is smaller but slower."),
+        (1.0, 1000, "kept", "Not worth it: it is neither faster nor smaller."),
     ],
 )
 def test_what_does_not_pay_is_said(ratio: float, kb: int, status: str, end: str) -> None:
@@ -127,12 +131,13 @@ def test_the_best_integer_file_is_held_against_the_best_float_file_of_any_runtim
     slow = _trial("int8", (Quantize(),), _figures(0.78, 0.3, 300))
     lines = verdicts(_result(litert, int8, slow))
     assert lines[-1] == (
-        "int8 in litert, the fastest integer file that keeps the budget, takes 0.935 of the time "
-        "(0.898 - 0.973) of original in litert, the fastest float file: integers gain little here"
+        "Integers gain little here: int8 in litert, the fastest integer file that keeps the "
+        "budget, takes 0.94 of the time (0.90 to 0.97), compared with original in litert, the "
+        "fastest float file."
     )
     broken = replace(int8, status=Status.OVER_BUDGET)
-    assert "int8, the fastest integer file that" in verdicts(_result(litert, broken, slow))[-1]
-    assert "integers pay" in verdicts(_result(int8, slow))[-1]
+    assert "here: int8, the fastest integer file" in verdicts(_result(litert, broken, slow))[-1]
+    assert "Integers are worth it" in verdicts(_result(int8, slow))[-1]
     assert len(verdicts(_result(slow))) == 1  # it is held against the original already
 
 
@@ -140,7 +145,9 @@ def test_what_was_not_measured_has_no_verdict_and_says_why() -> None:
     waiting = fits.trial("prune", tuple(to_json(CUT)), "not tuned", "no faster than int8")
     lines = verdicts(_result(INTEGERS, waiting))
     assert len(lines) == 3
-    assert lines[1] == "PruneChannels: no verdict; prune: no faster than int8"
+    assert lines[1] == (
+        "Nothing can be said about PruneChannels: prune was only timed (no faster than int8)."
+    )
 
 
 def test_a_ledger_keeps_verdicts_and_the_report_shows_them(tmp_path: Path) -> None:

@@ -13,30 +13,28 @@ from penjing.contract import Placement
 FORWARD = "forward"
 """Name of the method that a network becomes."""
 DELEGATE = "XnnpackBackend"
-LEFT = "XNNPACK didn't take it; ExecuTorch's portable kernel runs it"
+LEFT = "XNNPACK doesn't take them, so ExecuTorch's portable kernels run them"
 TYPES = "xnn_datatype_"
 
 
 def placements(content: bytes, method: str) -> list[Placement]:
     """The operators of a method, in order; those of XNNPACK with the type of what they give.
 
-    The file keeps no names: an operator's is where it stands, such as `xnnpack0/3` for the fourth
-    of the first part that XNNPACK runs.
+    The file keeps no names of layers. An operator of XNNPACK is called after its place, such as
+    `xnnpack0/3` for the fourth in the first part that XNNPACK runs; the others have no name.
     """
     program = _read(content).program
     plan = next(plan for plan in program.execution_plan if plan.name == method)
     placed: list[Placement] = []
     for instruction in (step.instr_args for chain in plan.chains for step in chain.instructions):
-        kind, place = type(instruction).__name__, len(placed)
+        kind = type(instruction).__name__
         if kind == "DelegateCall":
             delegate = plan.delegates[instruction.delegate_index]
             data = bytes(program.backend_delegate_data[delegate.processed.index].data)
             placed += _delegated(delegate.id, data, instruction.delegate_index)
         elif kind == "KernelCall":
             operator = plan.operators[instruction.op_index]
-            placed.append(
-                Placement(f"kernel{place}", f"{operator.name}.{operator.overload}", "cpu", LEFT)
-            )
+            placed.append(Placement("", f"{operator.name}.{operator.overload}", "cpu", LEFT))
     return placed
 
 

@@ -33,6 +33,8 @@ class Quick:
 
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
+        must = len(study.ways.others) + len(study.ways.integer)
+        study.expect(must + 2 + 2 * len(CUTS), must)
         pace, rounding = _look_ahead(study), Rounding(study)
         for way in study.ways.others:
             yield [study.proposal(ORIGINAL, way=way, must=True)]

@@ -1,1 +1,1 @@
-"""Evaluation: candidates made into files, and what is measured on them."""
+"""Evaluation: makes candidates into files, and measures the files."""

@@ -1,5 +1,5 @@
 """Divergence: whether a file computes something else than its network, from which layer on, and
-why."""
+the likely cause."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def require_parity(
     processor, layers = this_processor(), runtime.saturating(artifact)
     if layers and processor.adds_in_16_bits:
         cause = (
-            f"products of neighbours leave 16 bits in {some_of(layers)} on {processor}, which has "
-            "no VNNI; Quantize(overflow_fix=True) prevents that"
+            f"{processor} has no VNNI, so sums of two products overflow 16 bits in "
+            f"{some_of(layers)}; Quantize(overflow_fix=True) prevents that"
         )
     else:
-        cause = f"{runtime.name} computes it otherwise on {processor}"
-    where = f"the first layer astray is {layer}" if layer else "no layer alone goes astray"
+        cause = f"{runtime.name} computes it differently on {processor}"
+    where = f"the first layer that differs is {layer}" if layer else "no layer differs by itself"
     raise DivergenceError(
-        f"{artifact.path.name} computes something else than its network: {why}; {where}; likely "
-        f"cause: {cause}"
+        f"{artifact.path.name} computes something else than its network: {why}; {where}; the "
+        f"likely cause: {cause}"
     )
 
 
@@ -63,12 +63,12 @@ def first_divergence(
     """The first layer whose value in the runtime is further from the network's than rounding
     explains (`penjing.measure.parity`); None if there is none.
 
-    The graph is cut behind a layer and that part is lowered (`floats` as `Runtime.lower` takes it)
-    and run, for half of the layers that are left each time: it is assumed that what has gone astray
-    stays so.
+    A bisection: the graph is cut behind a layer, and that part is lowered (`floats` as
+    `Runtime.lower` takes it) and run. It assumes that all layers behind the first that differs
+    differ too.
 
     Args:
-        inputs: of one batch; the more samples, the smaller a difference is found.
+        inputs: of one batch; with more samples, smaller differences show.
     """
     layers = [node.name for node in network.graph.nodes if node.target in LAYERS]
     low, high = 0, len(layers)
@@ -86,8 +86,8 @@ def first_divergence(
 
 
 def up_to(network: Network, name: str) -> Network:
-    """The part of the network that works out what the node of that name gives, or the ReLU or
-    rounding that alone reads it."""
+    """The part of the network that computes the node of that name, or the ReLU or rounding behind
+    it if nothing else reads the node."""
     new = copy.deepcopy(network)
     node = next(node for node in new.graph.nodes if node.name == name)
     while len(node.users) == 1:

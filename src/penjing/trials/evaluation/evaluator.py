@@ -1,4 +1,4 @@
-"""FileEvaluator: candidates as files, and every figure that is measured on them."""
+"""FileEvaluator: makes candidates into files, and measures every figure on the file."""
 
 from __future__ import annotations
 
@@ -37,11 +37,14 @@ from penjing.trials.evaluation.networks import Networks
 from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
 from penjing.trials.evaluation.saturation import as_json
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Here, OnDevice, Timing
-from penjing.trials.judgement.promise import MOST_LOOKS, Promise, promise_of
+from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, Promise, promise_of
 from penjing.trials.recipe import from_json
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import step_seconds
+
+MAKING = 0.7
+"""Share of a candidate's time, about, that its network takes; the rest is measuring."""
 
 
 @dataclass
@@ -50,9 +53,9 @@ class FileEvaluator:
 
     Attributes:
         out: the result's folder; each candidate gets a folder of its own in `candidates/`.
-        runtime: of the original.
+        runtime: the original's.
         confidence: of bounds on validation data.
-        device: where time and memory are measured, if not here. Accuracy always is measured here,
+        device: where time and memory are measured, if not here. Accuracy is always measured here,
             on the same file.
         timing: of files, here or on the device.
         scoring_seconds: how long the original took on the validation data.
@@ -86,7 +89,7 @@ class FileEvaluator:
 
     @property
     def validation(self) -> Batches:
-        """The held-out data that the search looks at."""
+        """The held-out data on which candidates are judged."""
         assert self.task.validation is not None
         return self.task.validation
 
@@ -115,9 +118,9 @@ class FileEvaluator:
         """See `Evaluator.evaluate`.
 
         Raises:
-            BugError: what nobody is documented to raise; its traceback lies in the candidate's
-                folder.
-            PenjingError: no candidate is to blame for it, and it ends the run.
+            BugError: an exception that nothing is documented to raise; its traceback lies in the
+                candidate's folder.
+            PenjingError: an error that is not the candidate's, and so ends the run.
         """
         try:
             return self._evaluated(proposal, watch)
@@ -139,23 +142,25 @@ class FileEvaluator:
         begin = self.instruments.clock()
         watch.say(proposal.title)
         trial = self._made(proposal, watch)
-        watch.say(proposal.title)
+        watch.say(proposal.title, MAKING)
         if proposal.extent == Extent.SPEED:
             return trial
         trial = self._measured(trial, begin, watch)
-        watch.say(proposal.title)
+        watch.say(proposal.title, 1.0)
         assert trial.drop is not None
         status, reason = self.promise.judge(trial.drop)
         return replace(trial, status=Status(status), reason=reason)
 
     def _made(self, proposal: Proposal, watch: Watch) -> Trial:
-        """The candidate's file, and what is known of it before it has run."""
+        """The candidate's file, with what is known of it before it runs."""
         candidate, title = proposal.candidate, proposal.title
         require_legal(candidate.passes)
         runtime = self.files.runtime_of(candidate)
         begin = self.instruments.clock()
         network = self.networks.made(
-            candidate.recipe, lambda line: watch.say(f"{title}: {line}"), proposal.seconds
+            candidate.recipe,
+            lambda line, share=0.0: watch.say(f"{title}: {line}", MAKING * share),
+            proposal.seconds,
         )
         making = self.instruments.clock() - begin
         for problem in runtime.problems(network, self.target, candidate.floats):
@@ -178,7 +183,8 @@ class FileEvaluator:
         )  # fmt: skip
 
     def _measured(self, trial: Trial, begin: float, watch: Watch) -> Trial:
-        """The trial with everything that its file gives: score, drop, parity, memory, latency.
+        """The trial with everything that is measured on its file: score, drop, parity, memory and
+        latency.
 
         Raises:
             InputError: its outputs aren't finite, or the metric can't score them.
@@ -204,7 +210,7 @@ class FileEvaluator:
         return replace(trial, measurement=figures, seconds=self.instruments.clock() - begin)
 
     def _require_parity(self, trial: Trial, file: Loaded) -> Parity:
-        """How far the file is from what its network is in that runtime; raises as `_measured`."""
+        """How far the file's outputs are from its network's; raises as `_measured` does."""
         runtime, floats = self.files.runtime_of(trial.candidate), trial.candidate.floats
         network = runtime.as_computed(self.networks.made(trial.candidate.recipe))
         agreement = parity(network, file.session, self.validation, floats=floats)
@@ -215,7 +221,7 @@ class FileEvaluator:
         return agreement
 
     def original_scores(self) -> Array:
-        """The original's score on every validation sample; taken anew if another run took it."""
+        """The original's score on every validation sample; computed again in a resumed run."""
         if self._original_scores is None:
             start = self.instruments.clock()
             session = self.files.loaded_original().session
@@ -320,7 +326,7 @@ class FileEvaluator:
         both = self.task.test, self.validation
         known = all(isinstance(split, Sized) for split in both)
         share = len(both[0]) / max(1, len(both[1])) if known else 1.0  # type: ignore[arg-type]
-        return (1 + MOST_LOOKS) * share * self.scoring_seconds
+        return (1 + MOST_TEST_EVALUATIONS) * share * self.scoring_seconds
 
     def notes(self, trial: Trial) -> tuple[str, ...]:
         """See `Evaluator.notes`."""

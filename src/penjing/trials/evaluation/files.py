@@ -16,7 +16,7 @@ from penjing.trials.trial import ORIGINAL, Trial
 
 CANDIDATES = "candidates"
 STEM, TRACEBACK = "model", "traceback.txt"
-"""What the file of a candidate is called, before the ending; and what a bug in it leaves."""
+"""The name of a candidate's file, without the ending, and of the traceback that a bug leaves."""
 MOST_LOADED = 8
 
 
@@ -26,7 +26,7 @@ class Loaded:
 
     Attributes:
         key: the candidate's.
-        title: what the file is called in messages; of no other file in the same sitting.
+        title: what the file is called in messages; unique in a sitting.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Files:
 
     @property
     def original(self) -> Candidate:
-        """The candidate that the others are measured beside."""
+        """The candidate with which all others are compared."""
         return Candidate((), self.runtime.name)
 
     def runtime_of(self, candidate: Candidate) -> Runtime:
@@ -60,13 +60,13 @@ class Files:
         return find_runtime(candidate.runtime)
 
     def folder(self, key: str) -> Path:
-        """Where the files of a candidate lie; made if it isn't there."""
+        """The folder of a candidate's files; created if it doesn't exist."""
         folder = self.out / CANDIDATES / key
         require_writable_folder(folder)
         return folder
 
     def make(self, candidate: Candidate, title: str, network: Network) -> Loaded:
-        """Write the network as the candidate's file, and load that.
+        """Write the network as the candidate's file, and load it.
 
         Raises:
             InputError: the runtime can't take the network.
@@ -86,7 +86,7 @@ class Files:
         return self.recent[key]
 
     def loaded(self, trial: Trial) -> Loaded:
-        """The trial's file, loaded again if it was let go.
+        """The trial's file, loaded again if it was released.
 
         Raises:
             UnsafeError: it isn't the one that was measured.
@@ -100,7 +100,7 @@ class Files:
         return self._hold(Loaded(trial.key, trial.title, artifact, runtime.load(artifact)))
 
     def has(self, trial: Trial) -> bool:
-        """Whether the trial's file lies there as it was measured."""
+        """Whether the trial's file is still the one that was measured."""
         if trial.artifact is None:
             return False
         paths = self.runtime_of(trial.candidate).files(self.out / trial.artifact)

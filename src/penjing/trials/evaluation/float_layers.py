@@ -1,4 +1,4 @@
-"""Float layers: what a quantized file runs slower than the original does, from measurement."""
+"""Float layers: the layers that a quantized file runs more slowly than the original does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS_A_REPEAT = 0.1
 RUNS = (8, 60)
 
 Seconds = Mapping[str, Sequence[float]]
-"""Of each layer, what it took in each repeat."""
+"""By layer, the time in each repeat."""
 
 
 def slower_layers(
@@ -29,18 +29,18 @@ def slower_layers(
     inputs: Any,
     instruments: Instruments,
 ) -> list[str] | None:
-    """The network's layers that the first of two files runs slower than the second does.
+    """The network's layers that the first of two files runs more slowly than the second does.
 
-    Both files are profiled in turn, several times. Layers that a runtime fuses are compared with
-    all that is fused into them, which can't be helped: whether a file without them is faster has
-    to be measured.
+    Both files are profiled in turn, several times. A layer is compared with everything that the
+    runtime fuses into it, so the figures are hints only: whether a file with these layers in float
+    is faster has to be measured.
 
     Args:
         files: a candidate's, and the original's as the candidate's runtime has it.
-        latency: of the candidate; tells how often a profile may run it.
+        latency: the candidate's; decides how many runs a profile takes.
 
     Returns:
-        Their names; None if the runtime tells no layer's time.
+        Their names; None if the runtime can't time layers.
     """
     runs = int(SECONDS_A_REPEAT / max(latency.latency_ms / 1e3, 1e-6))
     runs = min(max(runs, RUNS[0]), RUNS[1])
@@ -53,8 +53,8 @@ def slower_layers(
 
 
 def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> list[str]:
-    """The layers that were slower in every repeat and by a margin; none, if all that they could
-    save is too little to matter.
+    """The layers that were slower in every repeat and by a margin; none if all of them together
+    could save too little to matter.
 
     >>> clearly_slower({"a": [3, 3], "b": [4, 9]}, {"a": [1, 2], "b": [5, 5]}, ["a", "b"])
     ['a']
@@ -74,7 +74,7 @@ def clearly_slower(mine: Seconds, theirs: Seconds, layers: Sequence[str]) -> lis
 def _profiles(
     files: Sequence[tuple[Runtime, Artifact]], inputs: Any, runs: int, instruments: Instruments
 ) -> list[dict[str, list[float]]] | None:
-    """The layers of each file, profiled in turn; None if they can't be."""
+    """The layers of each file, profiled in turn; None if a file can't be profiled."""
     profiles: list[dict[str, list[float]]] = [{} for _ in files]
     for _ in range(REPEATS):
         for (runtime, artifact), profile in zip(files, profiles, strict=True):

@@ -1,4 +1,4 @@
-"""Instruments: with what a fit tells the time and measures on this machine."""
+"""Instruments: the clock and the measuring tools of a fit on this machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from penjing.measure import latency, memory
 from penjing.runtimes.contract import Runtime
 
 Clock = Callable[[], float]
-"""Seconds since some moment, never running backwards."""
+"""Gives the seconds since some moment; never runs backwards."""
 
 
 class Timer(Protocol):
-    """Times sessions side by side; `penjing.measure.latency.compare` is one."""
+    """Times sessions side by side, as `penjing.measure.latency.compare` does."""
 
     def __call__(
         self, sessions: Mapping[str, Session], inputs: Any, baseline: str, seconds: float, seed: int
@@ -29,22 +29,22 @@ class Timer(Protocol):
 def layer_seconds(
     runtime: Runtime, artifact: Artifact, inputs: Any, runs: int
 ) -> Mapping[str, float] | None:
-    """What each layer of the file takes, by the runtime's own profiler; None if it has none."""
+    """The time of each layer of the file, by the runtime's own profiler; None if it has none."""
     return runtime.seconds_by_layer(artifact, inputs, runs)
 
 
 @dataclass(frozen=True)
 class Instruments:
-    """All by which a fit learns what depends on the hour or on this machine's speed.
+    """Everything by which a fit learns the time or this machine's speed.
 
-    Those that a fit is given by default are real. A test hands it others, and then the same fit
-    ends alike everywhere.
+    By default these are real. A test passes others, so that a fit gives the same result on every
+    machine.
 
     Attributes:
-        clock: what the time is planned by.
-        timer: of files on this machine, side by side.
-        peak: the peak of the memory of a process that runs a file: path, inputs, runtime's name.
-        profile: seconds by layer: runtime, artifact, inputs, runs; None where it can't be told.
+        clock: gives the seconds by which the time is planned.
+        timer: times files on this machine, side by side.
+        peak: gives the peak memory of a process that runs a file: path, inputs, runtime's name.
+        profile: gives seconds by layer: runtime, artifact, inputs, runs; None without a profiler.
     """
 
     clock: Clock = time.monotonic

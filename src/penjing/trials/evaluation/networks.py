@@ -1,4 +1,4 @@
-"""Networks: what recipes make of the original, each begun from the longest part that is known."""
+"""Networks: what recipes make of the original, each from the longest part that was made before."""
 
 from __future__ import annotations
 
@@ -14,40 +14,59 @@ from penjing.network import Network, restore, save
 from penjing.passes import Tune
 from penjing.tasks.task import Task
 from penjing.trials.candidate import hash_of
+from penjing.trials.contract import Say
 from penjing.trials.evaluation.instruments import Clock
 from penjing.trials.recipe import from_json
 
 NETWORKS = "networks"
 MOST_IN_MEMORY = 4
 
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 """Called with a line for people."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The progress of one of several passes, as a share of all.
+
+    Attributes:
+        number: how many passes came before.
+        of: how many there are.
+    """
+
+    say: Say
+    number: int
+    of: int
+
+    def __call__(self, line: str, share: float) -> None:
+        """Show what the pass does; `share` is how much of it is done."""
+        self.say(line, (self.number + share) / self.of)
 
 
 @dataclass
 class Networks:
     """The networks of one fit, by the hash of the recipe that made them.
 
-    Passes see no validation data, by which candidates are judged: the epoch that was lucky there
-    would be chosen. What was trained is saved, so that no other run trains it again; the last few
-    of all are held in memory.
+    Passes see no validation data, because candidates are judged on it: a pass would choose the
+    epoch that was lucky there. Trained networks are saved, so that no other run trains them again;
+    the last few networks are held in memory.
 
     Attributes:
         folder: where `networks/` lies.
         clock: by which a training's time is counted.
-        damaged: called with a line if a saved network is bad, so that it is made again.
+        damaged: called with a line if a saved network is damaged, and so is made again.
     """
 
     task: Task
     original: Network
     folder: Path
     clock: Clock = time.monotonic
-    damaged: Say = lambda _: None
+    damaged: Note = lambda _: None
     recent: OrderedDict[str, Network] = field(default_factory=OrderedDict)
 
     @property
     def blind(self) -> Task:
-        """The task without the data that judges."""
+        """The task without the data on which candidates are judged."""
         return replace(self.task, validation=None)
 
     def place(self, recipe: Sequence[Json]) -> Path:
@@ -55,16 +74,17 @@ class Networks:
         return self.folder / NETWORKS / hash_of(list(recipe))
 
     def is_saved(self, recipe: Sequence[Json]) -> bool:
-        """Whether the network that the recipe makes lies on disk, to all appearances."""
+        """Whether the network that the recipe makes seems to lie on disk."""
         return (self.place(recipe) / "network.json").exists()
 
     def made(
-        self, recipe: Sequence[Json], say: Say = lambda _: None, limit: float | None = None
+        self, recipe: Sequence[Json], say: Say = lambda *_: None, limit: float | None = None
     ) -> Network:
-        """The network that the recipe makes; its passes are applied behind the longest part of it
-        that was made before.
+        """The network that the recipe makes; only the passes behind the longest part that was made
+        before are applied.
 
         Args:
+            say: called with what the current pass does, and how much of all passes is done.
             limit: seconds after which a training ends, should its steps become slower on the way.
 
         Raises:
@@ -73,17 +93,18 @@ class Networks:
         steps = list(recipe)
         known, network = self._longest(steps)
         for count, step in enumerate(from_json(steps[known:]), start=known + 1):
+            part = Part(say, count - known - 1, len(steps) - known)
             if isinstance(step, Tune):
-                network = self._trained(step, network, say, limit)
+                network = self._trained(step, network, part, limit)
                 save(network, self.place(steps[:count]))
             else:
-                network = step(network, self.blind, lambda line, _: say(line))
+                network = step(network, self.blind, part)
             self._hold(steps[:count], network)
         return network
 
-    def _trained(self, step: Tune, network: Network, say: Say, limit: float | None) -> Network:
+    def _trained(self, step: Tune, network: Network, part: Part, limit: float | None) -> Network:
         plan = step.plan(network, self.blind)
-        return step.apply(network, plan, self.blind, lambda line, _: say(line), self.clock, limit)
+        return step.apply(network, plan, self.blind, part, self.clock, limit)
 
     def _longest(self, steps: list[Json]) -> tuple[int, Network]:
         for count in range(len(steps), 0, -1):
@@ -99,7 +120,10 @@ class Networks:
         try:
             return restore(self.place(steps), self.task.model, self.task.example)
         except (InputError, UnsafeError) as error:
-            self.damaged(f"a network is trained anew, for what an earlier run left is bad: {error}")
+            self.damaged(
+                "a network is trained again, because the one that an earlier run saved is damaged: "
+                f"{error}"
+            )
             return None
 
     def _hold(self, steps: list[Json], network: Network) -> None:

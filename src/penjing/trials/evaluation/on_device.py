@@ -1,4 +1,4 @@
-"""On device: whether a file that was judged here computes the same there."""
+"""On device: whether a file that was judged here computes the same on the device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def agreement(
     samples = [(cut(inputs, SAMPLES_THERE), targets) for inputs, targets in batches]
     try:
         measured = parity(network, session, samples, SAMPLES_THERE)
-    except (PenjingError, ValueError) as error:  # what is proven here doesn't hang on it
+    except (PenjingError, ValueError) as error:  # what is proven here doesn't depend on it
         return f"{trial.title} couldn't be compared on the device: {error}"
     text = (
         f"on the device {trial.title} differs from its network by at most "
@@ -41,7 +41,7 @@ def agreement(
     if measured.same_decisions is not None:
         text += f", and {measured.same_decisions:.2%} of {measured.samples} decisions are the same"
     if why := departs(measured, trial.candidate.floats):
-        text += f": it computes something else there, for {why}"
+        text += f"; it computes something else there: {why}"
     return text
 
 

@@ -1,4 +1,4 @@
-"""What to say of files that may decide otherwise on x86 processors without VNNI."""
+"""What to say of files that may answer differently on x86 processors without VNNI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penjing.processor import Processor
 
 
 def warning(name: str, saturates: Json, here: Processor) -> str:
-    """One line about a file whose layers may leave 16 bits; empty if none can.
+    """One line about a file in whose layers sums may overflow 16 bits; empty if none can.
 
     Args:
         saturates: what `as_json` gave.
@@ -20,19 +20,25 @@ def warning(name: str, saturates: Json, here: Processor) -> str:
     """
     if not isinstance(saturates, list | tuple):
         return ""
-    what = f"{name}: sums of two products may leave 16 bits in {some_of(list(saturates))}"
+    sums = f"sums of two products in {some_of(list(saturates))} can overflow 16 bits"
     if here.adds_in_16_bits:
-        return f"{what}; {here} has no VNNI and cuts them off, so other processors decide otherwise"
-    return f"{what}; x86 processors without VNNI cut them off and may decide otherwise than {here}"
+        return (
+            f"{name}: {here} has no VNNI, so {sums} and are cut off; other processors may answer "
+            "differently"
+        )
+    return (
+        f"{name}: on x86 processors without VNNI, {sums} and are cut off, so it may answer "
+        f"differently there than on {here}"
+    )
 
 
 def as_json(layers: Sequence[Saturating]) -> Json:
-    """`"never"`, or the names of the layers that may."""
+    """`"never"`, or the names of the layers in which sums may overflow."""
     return [layer.layer for layer in layers] or "never"
 
 
 def judged_on(here: Processor) -> dict[str, Any]:
-    """The processor as a record keeps it."""
+    """The processor, as a record keeps it."""
     return {
         "processor": here.name,
         "architecture": here.architecture,

@@ -1,4 +1,4 @@
-"""Timing: files side by side, on this machine or on a device."""
+"""Timing: measures files side by side, on this machine or on a device."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Timing(ABC):
 
     Attributes:
         inputs: a single sample.
-        stretch: how many times longer than it was meant to the timing took, at worst.
-        travel_seconds: what the last sitting took for each file beside the timing.
-        notes: what to know of the place's state during the last sitting.
+        stretch: how many times longer than planned the timing took, at worst.
+        travel_seconds: how long each file took in the last sitting, beside the timing itself.
+        notes: what users should know about the device's state during the last sitting.
     """
 
     inputs: Any
@@ -38,12 +38,14 @@ class Timing(ABC):
 
     @abstractmethod
     def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
-        """All files in the same windows, by key; the first one's ratio is 1."""
+        """The latencies of all files, in the same windows, by key; the first one's ratio is 1."""
 
     @abstractmethod
     def latency_and_peak(self, baseline: Loaded, file: Loaded) -> tuple[Latency, int | None]:
-        """The latency beside the baseline, and the peak of the memory of a process that runs the
-        file alone; None if only penjing can load it."""
+        """The latency beside the baseline, and the peak memory of a process that runs the file.
+
+        The peak is None if only penjing can load the file.
+        """
 
 
 class Here(Timing):
@@ -102,5 +104,5 @@ class OnDevice(Timing):
 
 
 def _apart(baseline: Loaded, file: Loaded) -> Sequence[Loaded]:
-    """Both, or the baseline alone if the file is its own."""
+    """Both files, or only one if the file is the baseline's."""
     return [baseline] if file.key == baseline.key else [baseline, file]

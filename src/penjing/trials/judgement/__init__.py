@@ -1,1 +1,1 @@
-"""Judgement: which trials keep the budget, which is the answer, and what can be said of each."""
+"""Judgement: which trials keep the budget, which one is the answer, and how they compare."""

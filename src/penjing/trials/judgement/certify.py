@@ -1,4 +1,4 @@
-"""Certify: what the test data says of the candidates that validation selected."""
+"""Certify: test the candidates that validation selected, on the test data."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from penjing.contract import Array, Drop
+from penjing.layout import counted
 from penjing.measure.scores import drop
 from penjing.trials.judgement.choice import choose
-from penjing.trials.judgement.promise import MOST_LOOKS, VALIDATION
+from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, VALIDATION
+from penjing.trials.judgement.wording import lost_at_most
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
 
 def prove(result: Result, score: Callable[[Trial], Array]) -> Result:
-    """The result with the best candidate that the test data certifies; the original if none.
+    """The result with the best candidate that the test data certifies, or else the original.
 
-    Candidates are tested one after the other along `way_to_chosen`, which validation fixed, as
-    long as each one's bound on test keeps the budget; the last that did is the answer. To deliver
-    a file whose true drop is over the budget, the first such file on the way has to pass, and its
-    bound is wrong in at most 1 - confidence of all fits. So several looks need no correction, and
-    the number of candidates doesn't matter.
+    Candidates are tested one after the other, in the order of `way_to_chosen`, which validation
+    fixed. Testing stops at the first one whose bound on the test data breaks the budget, and the
+    last one before it is the answer. A file whose true drop is over the budget can only be
+    delivered if the first such file passes, and its bound is wrong in at most 1 - confidence of
+    all fits. So several evaluations on the test data need no correction, and the number of
+    candidates doesn't matter.
 
-    Where no bound on validation leaves anything to choose, what has a drop within the budget there
-    is selected: the test data decides, and it alone. Where the validation data certifies, the
-    chosen one stays, and test only reports.
+    If no bound on validation keeps the budget, candidates whose drop on validation is within the
+    budget are selected, and the test data alone decides. If the validation data certifies, the
+    chosen candidate stays, and the test data is only reported.
 
     Source: W. Maurer, L. A. Hothorn and W. Lehmacher, "Multiple comparisons in drug clinical trials
     and preclinical assays: a-priori ordered hypotheses", 1995; A. N. Angelopoulos et al., "Learn
@@ -40,10 +43,10 @@ def prove(result: Result, score: Callable[[Trial], Array]) -> Result:
         return _reported(result, original, score)
     selected = result if _has_answer(result) else _selected_by_drop(result)
     way, passed = way_to_chosen(selected), result.baseline
-    for looks, trial in enumerate(way, start=1):
+    for evaluations, trial in enumerate(way, start=1):
         scores = score(trial)
         lost = drop(original, scores, result.confidence)
-        result = replace(_with(result, trial), test_looks=looks)
+        result = replace(_with(result, trial), test_evaluations=evaluations)
         if lost.bound > result.max_drop:
             return _stopped(result, way, passed, lost)
         passed = trial
@@ -57,49 +60,54 @@ def _has_answer(result: Result) -> bool:
 
 
 def _selected_by_drop(result: Result) -> Result:
-    """The result with the choice among trials whose drop on validation is within the budget."""
+    """The result with a choice among the trials whose drop on validation is within the budget."""
 
     def selected(trial: Trial) -> Trial:
         over = trial.status == Status.OVER_BUDGET and trial.drop is not None
         if not over or trial.drop.drop > result.max_drop:  # type: ignore[union-attr]
             return trial
-        reason = f"selected by its drop alone: {trial.reason}"
+        reason = f"was selected by its measured loss alone, because it {trial.reason}"
         return replace(trial, status=Status.KEPT, reason=reason)
 
     trials = tuple(map(selected, result.trials))
     best, why = choose(result.baseline, trials, result.goal, result.max_drop)
     if best.key == result.baseline.key:
         return result
-    why += ": on validation by the drop alone, and the test data certifies it by its bound"
+    why += ", judged on validation by the measured loss alone; the test data certifies it"
     return replace(result, trials=trials, best=best.key, reason=why)
 
 
 def _with(result: Result, trial: Trial) -> Result:
-    """The result with this trial in the place of the other one of its candidate."""
+    """The result with this trial instead of the one of the same candidate."""
     rows = (trial if row.key == trial.key else row for row in result.trials)
     return replace(result, trials=tuple(rows))
 
 
 def way_to_chosen(result: Result) -> tuple[Trial, ...]:
-    """At most `MOST_LOOKS` trials from the safest to the chosen one, by validation alone.
+    """The trials to test, from the safest to the chosen one, by validation alone.
 
-    The chosen one comes last. Before it comes what would be chosen among those whose bound is
-    smaller, where a gain counts as none, and so on down to the smallest; of more than three the
-    first, the middle and the last are taken.
+    There are at most `MOST_TEST_EVALUATIONS`.
+
+    The chosen one comes last. Before it comes the one that would be chosen among those with a
+    smaller bound, and so on down to the smallest bound. A gain on validation counts as no change.
+    If there are more than three, the first, the middle and the last are taken.
     """
     way: list[Trial] = [result.answer]
     while way[-1].key != result.baseline.key:
         safer = [trial for trial in result.trials if _risk(trial) < _risk(way[-1])]
         way.append(choose(result.baseline, safer, result.goal, result.max_drop)[0])
     trials = way[-2::-1]
-    if len(trials) > MOST_LOOKS:
+    if len(trials) > MOST_TEST_EVALUATIONS:
         trials = [trials[0], trials[len(trials) // 2], trials[-1]]
     return tuple(trials)
 
 
 def _risk(trial: Trial) -> float:
-    """The bound on validation, with a gain there counted as none: it is luck more often than not,
-    and what changes no answer is safer than what changes many and gained by it."""
+    """The bound on validation, with a gain counted as no change.
+
+    A gain is luck more often than not, and a candidate that changes no answer is safer than one
+    that changes many and gains.
+    """
     return float("inf") if trial.drop is None else trial.drop.bound - min(trial.drop.drop, 0.0)
 
 
@@ -109,23 +117,26 @@ def _reported(result: Result, original: Array, score: Callable[[Trial], Array]) 
         return result
     scores = score(result.answer)
     lost = drop(original, scores, result.confidence)
-    return replace(result, test_looks=1, test_score=float(scores.mean()), test_drop=lost)
+    return replace(result, test_evaluations=1, test_score=float(scores.mean()), test_drop=lost)
 
 
 def _stopped(result: Result, way: tuple[Trial, ...], passed: Trial, lost: Drop) -> Result:
-    """The result whose answer is the last that passed, as the next one failed."""
-    budget, failed = result.max_drop, way[result.test_looks - 1]
+    """The result with the last candidate that passed as the answer, because the next one failed."""
+    budget, failed = result.max_drop, way[result.test_evaluations - 1]
     if lost.drop > budget:
-        reason = f"lost {lost.drop:.2f} points on test, budget {budget:g}"
-        story = f"{failed.title} was selected on validation but lost {lost.drop:.2f} points on test"
+        figures = f"loses {lost.drop:.2f} points on the test data, and the budget is {budget:g}"
+        story = f"{failed.title} was selected on validation, but {figures}"
+        reason = figures
     else:
+        lost_there = lost_at_most(lost.drop, lost.bound, lost.confidence)
         figures = (
-            f"drop {lost.drop:.2f}, bound {lost.bound:.2f} of {budget:g}, {lost.samples} samples"
+            f"keeps the budget: on {lost.samples} test samples it {lost_there}, and the "
+            f"budget is {budget:g}"
         )
-        reason = f"test can't show that it keeps the budget: {figures}"
-        story = f"test can't show that {failed.title} keeps the budget: {figures}"
-    untested = f"not tested: {failed.title}, whose bound on validation is smaller, failed there"
-    reasons = dict.fromkeys((trial.key for trial in way[result.test_looks :]), untested)
+        story = f"the test data can't confirm that {failed.title} {figures}"
+        reason = f"is not confirmed: the test data can't show that it {figures}"
+    untested = f"was not tested, because {failed.title}, which is safer, failed on the test data"
+    reasons = dict.fromkeys((trial.key for trial in way[result.test_evaluations :]), untested)
     reasons[failed.key] = reason
     trials = tuple(
         replace(
@@ -135,10 +146,12 @@ def _stopped(result: Result, way: tuple[Trial, ...], passed: Trial, lost: Drop) 
         )
         for trial in result.trials
     )
-    why = f"the test data certifies nothing; {story}"
+    why = f"the test data confirms no candidate; {story}"
     if not _has_answer(result):
-        why = f"nothing that betters the original keeps the budget by its bound; {why}"
+        why = f"no candidate that betters the original keeps the budget by its bound; {why}"
     if passed.key != result.baseline.key:
-        why = f"the last that the test data certifies on the way to {way[-1].title}; {story}"
-    note = f"looks at the test data: {result.test_looks}, the safest candidate first"
+        why = f"it is the best candidate that the test data confirms; {story}"
+    tested = counted(result.test_evaluations, "candidate")
+    verb = "was" if result.test_evaluations == 1 else "were"
+    note = f"{tested} {verb} evaluated on the test data, the safest first"
     return replace(result, trials=trials, best=passed.key, reason=why, notes=(*result.notes, note))

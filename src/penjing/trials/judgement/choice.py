@@ -1,4 +1,4 @@
-"""Choice: which trial is the answer, and why."""
+"""Choice: which trial is the answer, and why. The reason continues "... is the answer:"."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from penjing.trials.judgement.comparison import compared, tie
+from penjing.trials.judgement.wording import lost_at_most, points
 from penjing.trials.trial import Status, Trial
 
 
 def is_faster(mine: Trial, theirs: Trial) -> bool:
-    """Whether the one is faster than the other beyond doubt; both are timed."""
+    """Whether `mine` is faster than `theirs` beyond doubt; both are timed."""
     assert mine.latency is not None
     assert theirs.latency is not None
     return compared(mine.latency, theirs.latency).faster
@@ -27,16 +28,17 @@ def betters(trial: Trial, baseline: Trial, goal: str) -> bool:
 
 def eligible(trial: Trial, baseline: Trial, goal: str) -> bool:
     """Whether the trial may be the answer: it keeps the budget by the bound of its drop, and
-    betters the original. Only what is eligible can be a reason to refuse something else."""
+    betters the original. Only an eligible trial can be a reason to refuse another one."""
     return trial.status == Status.KEPT and betters(trial, baseline, goal)
 
 
 def choose(
     baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float
 ) -> tuple[Trial, str]:
-    """The best of those that are eligible, and why; the baseline if there is none.
+    """The best eligible trial, and why; the baseline if none is eligible.
 
-    Trials whose time can't be told from the fastest one's tie, and the smaller file wins.
+    Trials whose times can't be told apart from the fastest one's tie with it, and the smallest
+    file of them wins.
     """
     able = [trial for trial in trials if eligible(trial, baseline, goal)]
     if not able:
@@ -44,16 +46,22 @@ def choose(
     kept = [trial for trial in trials if trial.status == Status.KEPT]
     if goal == "size":
         best = min(able, key=lambda trial: (_bytes(trial), _ratio(trial)))
-        return best, f"the smallest of {len(kept)} that keep the budget"
+        return best, _first_of("smallest", len(kept))
     fastest = min(able, key=_ratio)
     ties = [trial for trial in able if trial is fastest or _tie(trial, fastest)]
     best = min(ties, key=lambda trial: (_bytes(trial), _ratio(trial)))
     if len(ties) > 1:
-        return best, f"the smallest of {len(ties)} whose latency can't be told from the fastest"
+        return best, f"it is the smallest of {len(ties)} candidates that are equally fast"
     times = [trial.latency for trial in kept]
     if all(known and not known.disturbed and known.ratio >= _ratio(best) for known in times):
-        return best, f"the fastest of {len(kept)} that keep the budget"
-    return best, f"the fastest of {len(able)} that keep the budget and gain time beyond doubt"
+        return best, _first_of("fastest", len(kept))
+    return best, _first_of("fastest", len(able), " and are clearly faster than the original")
+
+
+def _first_of(what: str, number: int, more: str = "") -> str:
+    if number == 1:
+        return f"it is the only candidate that keeps the budget{more.replace(' are ', ' is ')}"
+    return f"it is the {what} of {number} candidates that keep the budget{more}"
 
 
 def _tie(trial: Trial, other: Trial) -> bool:
@@ -78,7 +86,11 @@ def _none_eligible(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop
     why = f"no candidate that keeps the budget is {better} than the original"
     disturbed = sum(trial.latency is not None and trial.latency.disturbed for trial in kept)
     if goal == "latency" and disturbed:
-        why += f" beyond doubt; {disturbed} of {len(kept)} were disturbed while they were timed"
+        why = why.replace(" is ", " is clearly ")
+        why += (
+            f"; the timing of {disturbed} of these {len(kept)} is unreliable, because other "
+            "programs were running"
+        )
     return why
 
 
@@ -87,11 +99,12 @@ def _nothing_kept(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop:
     known = [(drop, trial) for drop, trial in over if drop is not None]
     if not known:
         tested = any(trial.status == Status.OVER_ON_TEST for trial in trials)
-        return "nothing else keeps the budget" if tested else "no candidate was finished"
+        return "no other candidate keeps the budget" if tested else "no candidate was finished"
     drop, nearest = min(known, key=lambda pair: pair[0].bound)
+    lost = lost_at_most(drop.drop, drop.bound, drop.confidence)
     why = (
-        f"nothing keeps the budget of {max_drop:g} points; nearest is {nearest.title}: drop "
-        f"{drop.drop:.2f}, bound {drop.bound:.2f} on {drop.samples} validation samples"
+        f"no candidate keeps the budget of {points(max_drop)}; the nearest is {nearest.title}, "
+        f"which on {drop.samples} validation samples {lost}"
     )
     if drop.drop <= max_drop < drop.bound and betters(nearest, baseline, goal):
         why += "; more validation data, or a lower `confidence`, would decide it"

@@ -1,12 +1,13 @@
-"""Comparison: what can be said of two files' times, each known as a ratio to the original's."""
+"""Comparison: how two files' times compare, each known as a ratio to the original's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from penjing.contract import Latency
+from penjing.trials.judgement.wording import UNRELIABLE, time_taken
 
-DISTURBED = "disturbed by other load while it was timed, so that its time counts for nothing"
+DISTURBED = f"its {UNRELIABLE}"
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Comparison:
     Attributes:
         ratio: of the two.
         low, high: the widest interval that both files' own intervals allow.
-        disturbed: whether either figure can't be trusted; then nothing follows from it.
+        disturbed: whether either timing is unreliable; then nothing follows from it.
     """
 
     ratio: float
@@ -74,14 +75,14 @@ def told(mine: Latency, theirs: Latency, rival: str) -> str:
     """One line: what is true of a file's time beside its rival's.
 
     >>> told(Latency(1, 1, 1.5, 1.4, 1.6, 20), Latency(1, 1, 1.0, 1.0, 1.0, 20), "int8")
-    'slower than int8: 1.500 of its time (1.400 - 1.600)'
+    'takes 1.50 times as long as int8 (1.40 to 1.60)'
     """
     if is_disturbed(mine):
         return DISTURBED
     comparison = compared(mine, theirs)
     if comparison.disturbed:
-        return f"not compared with {rival}, which was disturbed by other load"
-    figures = f"{comparison.ratio:.3f} of its time ({comparison.low:.3f} - {comparison.high:.3f})"
+        return f"can't be compared with {rival}, whose timing is unreliable"
+    figures = comparison.ratio, comparison.low, comparison.high
     if comparison.faster or comparison.slower:
-        return f"{'faster' if comparison.faster else 'slower'} than {rival}: {figures}"
-    return f"neither faster nor slower than {rival} beyond doubt: {figures}"
+        return time_taken(*figures, rival)
+    return f"is neither clearly faster nor clearly slower than {rival}: it {time_taken(*figures)}"

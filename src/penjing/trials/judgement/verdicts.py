@@ -1,4 +1,7 @@
-"""Verdicts: what each method gave on this target, from the figures of the candidates' files."""
+"""Verdicts: what each method gave on this target, from the figures of the candidates' files.
+
+Each verdict is a sentence or two that can be read aloud.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,31 @@ from collections.abc import Sequence
 
 from penjing.contract import Json, Latency, Measurement
 from penjing.trials.judgement.comparison import Comparison, compared
+from penjing.trials.judgement.wording import (
+    UNRELIABLE,
+    listed,
+    score_beside,
+    size_beside,
+    time_taken,
+)
 from penjing.trials.recipe import unconstrained
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
-PAYS = "pays: faster, and keeps the budget"
-SMALLER = "smaller but not faster"
-NOTHING = "not worth it: neither faster nor smaller"
-UNKNOWN = "whether it is faster, other load kept from being told"
 ROUNDING = ("Binarize", "MixedPrecision", "Quantize", "Ternarize")
 """The passes that make integers."""
 LITTLE = 0.9  # of the fastest float file's time; what takes more has gained little
 
 
 def verdicts(result: Result) -> tuple[str, ...]:
-    """A line for each candidate that was measured, against what it was made from.
+    """A line for each candidate that was measured, compared with what it was made from.
 
-    That is the original, the same recipe in the original's runtime and precision where the
-    candidate's are others, or the candidates whose recipe lacks something of its own: what was
-    pruned and quantized is held against what was only pruned and against what was only quantized,
-    so that the lines say which of them paid. A method without any measured candidate gets a line
-    that says why.
+    A candidate in another runtime or precision than the original's is compared with the same
+    recipe in those. Any other one is compared with the candidates whose recipe lacks something of
+    its own: what was pruned and quantized is compared with what was only pruned and with what was
+    only quantized, so that the lines say which of the two was worth it. Where there is no such
+    candidate, it is compared with the original. A method without any measured candidate gets a
+    line that says why.
     """
     judged = [trial for trial in result.trials if _is_measured(trial)]
     if not _is_measured(result.baseline):
@@ -43,7 +50,10 @@ def verdicts(result: Result) -> tuple[str, ...]:
         for name in trial.methods:
             if name not in known:
                 known.add(name)
-                lines.append(f"{name}: no verdict; {trial.title}: {trial.reason or trial.status}")
+                why = f" ({trial.reason})" if trial.reason else ""
+                lines.append(
+                    f"Nothing can be said about {name}: {trial.title} {trial.status.words}{why}."
+                )
     return tuple(lines)
 
 
@@ -87,44 +97,52 @@ def _is_part(some: Sequence[Json], more: Sequence[Json]) -> bool:
 
 
 def _line(trial: Trial, rival: Trial, result: Result) -> str:
-    mine, theirs = trial.measurement, rival.measurement
-    assert mine.drop is not None
-    assert theirs.drop is not None
-    alone = rival is result.baseline
-    points = (0.0 if alone else theirs.drop.drop) - mine.drop.drop
-    bound = f" (bound {0.0 - mine.drop.bound:+.2f})" if alone else ""
     times = _compared(trial, rival)
-    size = _bytes(mine) / max(_bytes(theirs), 1)
+    size = _bytes(trial.measurement) / max(_bytes(rival.measurement), 1)
+    is_baseline = rival is result.baseline
+    said = [size_beside(size), _score(trial, rival, is_baseline)]
+    if not times.disturbed:
+        said.insert(0, time_taken(times.ratio, times.low, times.high))
+    about_time = f" The {UNRELIABLE}." if times.disturbed else ""
+    other = f"the {result.named(rival)}" if is_baseline else rival.title
     return (
-        f"{trial.title} against {rival.title}: {points:+.2f} points{bound}, {_figures(times)}, "
-        f"{size:.3f} of the bytes: {_conclusion(trial, rival, times, size)}"
+        f"{trial.title}, compared with {other}: "
+        f"{listed(said)}.{about_time} {_conclusion(trial, rival, times, size)}."
     )
 
 
-def _figures(times: Comparison) -> str:
-    mark = ", disturbed" if times.disturbed else ""
-    return f"{times.ratio:.3f} of the time ({times.low:.3f} - {times.high:.3f}{mark})"
+def _score(trial: Trial, rival: Trial, is_baseline: bool) -> str:
+    """How the scores compare; with the bound, which is against the original."""
+    assert trial.drop is not None
+    assert rival.drop is not None
+    before = 0.0 if is_baseline else rival.drop.drop
+    said = score_beside(before - trial.drop.drop, trial.measurement.metric)
+    if not is_baseline or trial.drop.bound < 0:
+        return said
+    if said.startswith("loses"):
+        return f"{said} (at most {trial.drop.bound:.2f})"
+    return f"{said} (and loses at most {trial.drop.bound:.2f} points)"
 
 
 def _conclusion(trial: Trial, rival: Trial, times: Comparison, size: float) -> str:
     if trial.status == rival.status != Status.KEPT:  # what it added isn't to blame
-        gain = "faster" if times.faster else "smaller" if size < 1 else "no gain"
-        return f"{gain}, but {rival.title} is {rival.status} already"
+        gain = "is faster" if times.faster else "is smaller" if size < 1 else "gains nothing"
+        return f"It {gain}, but {rival.title} {rival.status.words} already"
     if trial.status != Status.KEPT:
-        return f"not worth it: {trial.status}"
+        return f"Not worth it: it {trial.status.words}"
     if times.faster:
-        return PAYS
+        return "Worth it: it is faster and keeps the budget"
     if times.disturbed:
-        return f"{'smaller' if size < 1 else 'not smaller'}; {UNKNOWN}"
+        return f"It is {'smaller' if size < 1 else 'not smaller'}; whether it is faster is unknown"
     if size < 1:
-        return f"{SMALLER}, it is slower" if times.slower else SMALLER
-    return NOTHING
+        return f"It is smaller but {'slower' if times.slower else 'not faster'}"
+    return "Not worth it: it is neither faster nor smaller"
 
 
 def _integers_against_floats(result: Result, judged: Sequence[Trial]) -> str:
     """How the fastest integer file of any runtime compares with the fastest float file of any:
-    the original's runtime may be slow with one of them. Empty if there aren't both, or if the one
-    is held against the other already."""
+    the original's runtime may be slow with one of them. Empty if there aren't both, or if the two
+    were compared already."""
     fits = (Status.KEPT, Status.BASELINE)
     able = [trial for trial in (result.baseline, *judged) if trial.status in fits]
     able = [trial for trial in able if not _latency(trial).disturbed or trial is result.baseline]
@@ -139,9 +157,9 @@ def _integers_against_floats(result: Result, judged: Sequence[Trial]) -> str:
     times = _compared(mine, theirs)
     little = times.ratio > LITTLE or not times.faster
     return (
-        f"{mine.title}, the fastest integer file that keeps the budget, takes {_figures(times)} "
-        f"of {theirs.title}, the fastest float file: integers "
-        f"{'gain little here' if little else 'pay'}"
+        f"Integers {'gain little' if little else 'are worth it'} here: {mine.title}, the fastest "
+        f"integer file that keeps the budget, {time_taken(times.ratio, times.low, times.high)}, "
+        f"compared with {result.named(theirs)}, the fastest float file."
     )
 
 
