@@ -48,11 +48,11 @@ def windows(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def trained(width: int, data: penjing.Arrays) -> VibrationNet:
-    """The network after four passes over the data; load a checkpoint here instead."""
+    """The network after two passes over the data; load a checkpoint here instead."""
     torch.manual_seed(0)
     model = VibrationNet(width)
-    optimizer, loss = torch.optim.Adam(model.parameters(), lr=2e-3), nn.CrossEntropyLoss()
-    for _ in range(4):
+    optimizer, loss = torch.optim.Adam(model.parameters(), lr=3e-3), nn.CrossEntropyLoss()
+    for _ in range(2):
         for x, y in data:
             optimizer.zero_grad()
             loss(model(x), y).backward()
