@@ -69,7 +69,8 @@ def test_blocks_of_a_page_share_names_and_a_folder(
 ) -> None:
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     text = (
-        "---\nslow: true\n---\n# Title\n\n```python\nx = 1\n```\n\n```python\n>>> x += 1; x\n2\n```\n"
+        "---\nslow: true\n---\n# Title\n\n```python\nx = 1\n```\n"
+        "\n```python\n>>> x += 1; x\n2\n```\n"
         "\n```console\n$ echo 2 > file\nsome output\n$ exit 3\n[exit 3]\n```\n\n    indented\n\n"
         "```python\nfrom pathlib import Path\n\nassert x == int(Path('file').read_text())\n```\n"
     )
