@@ -25,6 +25,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 default_role = "name"
+smartquotes = False  # flags and quotes stay as they are written
 
 html_theme = "furo"
 html_title = f"penjing {__version__}"

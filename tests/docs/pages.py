@@ -31,6 +31,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,8 +157,7 @@ def run(page: Page, folder: Path) -> None:
             elif block.kind == "python" and ">>> " in block.text:
                 _run_examples(page, block, names)
             elif block.kind == "python":
-                text = "\n" * (block.line - 1) + with_few_minutes(block.text)
-                exec(compile(text, page.path, "exec"), names)
+                _run_python(page, block, names)
 
 
 def with_few_minutes(text: str) -> str:
@@ -167,6 +167,16 @@ def with_few_minutes(text: str) -> str:
     'penjing fit digits --minutes 0.2; fit(task, minutes=0.2)'
     """
     return re.sub(r"(--minutes |\bminutes=)[\d.]+", rf"\g<1>{MINUTES}", text)
+
+
+def _run_python(page: Page, block: Block, names: dict[str, Any]) -> None:
+    text = "\n" * (block.line - 1) + with_few_minutes(block.text)
+    try:
+        exec(compile(text, page.name, "exec"), names)
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__, 2)]
+        told = "".join(traceback.format_exception(error)[-8:])
+        raise AssertionError(f"{page.name}, line {lines[-1]}:\n{told}") from None
 
 
 def _run_examples(page: Page, block: Block, names: dict[str, Any]) -> None:
