@@ -22,6 +22,7 @@ from penjing.network.graph.qparams import qparams_in
 from penjing.runtimes import registry
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import Entry
+from penjing.runtimes.signature import Signature
 from penjing.search import folder
 from penjing.targets import Target, this_machine
 from penjing.tasks.data import Arrays
@@ -117,6 +118,12 @@ class Direct(Runtime):
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         return []
+
+    def signature(self, artifact: Artifact) -> Signature:
+        return Signature((), ())
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        return ""
 
 
 class Another(Direct):

@@ -12,9 +12,9 @@ from penjing.network import capture
 from penjing.passes import Quantize, Tune
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES, find_runtime
-from penjing.targets import find_target, this_gpu
+from penjing.targets import this_gpu
 from penjing.tools.bench import bench
-from penjing.tools.export import export, verify
+from penjing.tools.export import ExportOptions, export_model, verify
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train, validate
 from tests.fits import fit
@@ -61,7 +61,7 @@ def test_a_file_runs_on_the_gpu_and_is_measured_beside_the_cpu(
 ) -> None:
     _skip_without(name)
     task = self_taught()
-    proof = export(task, name, tmp_path, find_target("gpu"), precision)
+    proof = export_model(task, name, precision, tmp_path, ExportOptions(target="gpu"))
     assert proof.placement["gpu"] > proof.placement.get("cpu", 0)
     assert proof.parity is not None
     assert proof.parity.same_decisions is not None

@@ -21,7 +21,7 @@ from penjing.device.here import run_here
 from penjing.device.protocol import parcel_of
 from penjing.runtimes.registry import find_runtime
 name, path, sha256 = sys.argv[1:]
-find_runtime(name).load(penjing.Artifact(Path(path), name, 0, sha256))
+find_runtime(name).load(penjing.contract.Artifact(Path(path), name, 0, sha256))
 run_here(parcel_of(Path(path), name), {"inputs": {"zeros": None}})
 """
 

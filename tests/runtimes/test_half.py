@@ -29,7 +29,7 @@ from penjing.runtimes.registry import find_runtime, installed
 from penjing.targets import find_target, this_machine
 from penjing.tasks.task import Task
 from penjing.tools import export as exporting
-from penjing.tools.export import export
+from penjing.tools.export import ExportOptions, export_model
 from penjing.trials.evaluation.divergence import first_divergence
 from tests.reference_networks import build, self_taught
 from tests.runtime_networks import NETWORKS, gap, like
@@ -122,7 +122,7 @@ def test_integer_weights_take_a_quarter_and_are_the_networks_own(
 def test_an_export_keeps_its_decisions(runtime: str, precision: str, tmp_path: Path) -> None:
     if runtime not in installed():
         pytest.skip(f"needs {runtime}")
-    proof = export(self_taught(), runtime, tmp_path, this_machine(), precision)
+    proof = export_model(self_taught(), runtime, precision, tmp_path)
     assert proof.score >= 63 / 64
     assert proof.parity is not None
     assert proof.parity.same_decisions is not None
@@ -143,7 +143,7 @@ def test_what_a_runtimes_files_cannot_hold_is_one_line_before_any_work(
     monkeypatch.setattr(exporting, "capture", work)
     target = find_target("arm-corstone-300") if runtime == "ethosu" else this_machine()
     with pytest.raises(InputError, match=rf"{runtime} has no files of {precision}; it has.*int8"):
-        export(self_taught(), runtime, tmp_path, target, precision)
+        export_model(self_taught(), runtime, precision, tmp_path, ExportOptions(target=target))
     with pytest.raises(InputError, match=r"float16|Ethos-U computes on int8"):
         find_runtime(runtime).lower(_task("small")[1], tmp_path / "a", "float16")
 

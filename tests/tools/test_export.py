@@ -21,10 +21,9 @@ from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.layers import LAYERS
 from penjing.passes import Quantize
 from penjing.runtimes.onnx.runtime import OnnxRuntime
-from penjing.targets import this_machine
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
-from penjing.tools.export import export, verify
+from penjing.tools.export import ExportOptions, export_model, verify
 from penjing.trials.evaluation.divergence import first_divergence
 from tests.reference_networks import self_taught
 
@@ -32,7 +31,7 @@ from tests.reference_networks import self_taught
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_an_exported_file_proves_itself_and_is_verified(tmp_path: Path, precision: str) -> None:
     task = self_taught()
-    proof = export(task, "onnxruntime", tmp_path, this_machine(), precision)
+    proof = export_model(task, "onnxruntime", precision, tmp_path)
     assert proof.score == 1.0 if precision == "float32" else proof.score > 0.8
     assert proof.drop.drop == pytest.approx(100 * (1 - proof.score))
     assert set(proof.placement) == {"cpu"}
@@ -44,14 +43,14 @@ def test_an_exported_file_proves_itself_and_is_verified(tmp_path: Path, precisio
 
 def test_a_file_without_a_record_is_verified_without_its_hash(tmp_path: Path) -> None:
     task = self_taught()
-    export(task, "onnxruntime", tmp_path, this_machine())
+    export_model(task, "onnxruntime", "float32", tmp_path)
     (tmp_path / "export.json").unlink()
     assert verify(tmp_path / "model.onnx", task).sha256 is None
 
 
 def test_a_file_is_verified_in_the_runtime_that_its_record_names(tmp_path: Path) -> None:
     task, record = self_taught(), tmp_path / "export.json"
-    export(task, "onnxruntime", tmp_path, this_machine())
+    export_model(task, "onnxruntime", "float32", tmp_path)
     record.write_text(json.dumps(json.loads(record.read_text()) | {"runtime": "elsewhere"}))
     with pytest.raises(InputError, match="no runtime 'elsewhere'"):
         verify(tmp_path / "model.onnx", task)
@@ -62,7 +61,7 @@ def test_changed_bytes_are_refused_before_they_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = self_taught()
-    export(task, "onnxruntime", tmp_path, this_machine())
+    export_model(task, "onnxruntime", "float32", tmp_path)
     path, draw = tmp_path / "model.onnx", random.Random(0)
     good = path.read_bytes()
 
@@ -125,9 +124,11 @@ def test_a_file_that_departs_from_its_network_is_not_written(
     monkeypatch.setattr(_Astray, "layer", "conv2")
     monkeypatch.setattr("penjing.tools.export.find_runtime", lambda _: _Astray())
     with pytest.raises(DivergenceError, match="the first layer astray is conv2; likely cause"):
-        export(task, "onnxruntime", tmp_path, this_machine(), precision)
+        export_model(task, "onnxruntime", precision, tmp_path)
     assert not list(tmp_path.iterdir())
-    proof = export(task, "onnxruntime", tmp_path, this_machine(), precision, True)
+    proof = export_model(
+        task, "onnxruntime", precision, tmp_path, ExportOptions(accept_divergence=True)
+    )
     assert proof.diverges is not None
     assert proof.parity is not None
     assert proof.parity.departure > 1
@@ -136,7 +137,7 @@ def test_a_file_that_departs_from_its_network_is_not_written(
 
 def test_what_a_file_gives_otherwise_than_its_record_says_is_said(tmp_path: Path) -> None:
     task, record = self_taught(), tmp_path / "export.json"
-    proof = export(task, "onnxruntime", tmp_path, this_machine(), "int8")
+    proof = export_model(task, "onnxruntime", "int8", tmp_path)
     assert verify(tmp_path / "model.onnx", task).differs == ()
     kept = json.loads(record.read_text())
     kept["score"] -= 0.25
@@ -194,10 +195,10 @@ def test_decisions_depart_where_rounding_keeps_more_beyond_doubt(
 
 def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None:
     task = self_taught()
-    with pytest.raises(InputError, match="precision must be one of float32, float16, int8, "):
-        export(task, "onnxruntime", tmp_path, this_machine(), "int3")
+    with pytest.raises(InputError, match="`precision` must be one of float32, float16, int8, "):
+        export_model(task, "onnxruntime", "int3", tmp_path)
     with pytest.raises(InputError, match="did you mean 'onnxruntime'"):
-        export(task, "onnxruntim", tmp_path, this_machine())
+        export_model(task, "onnxruntim", "float32", tmp_path)
     with pytest.raises(InputError, match=r"no file .*nothing\.onnx"):
         verify(tmp_path / "nothing.onnx", task)
 
@@ -220,6 +221,6 @@ def test_a_network_with_several_outputs_is_proven_too(tmp_path: Path) -> None:
     x = torch.randn(32, 8)
     data = Arrays(x, torch.arange(32) % 4, batch_size=8)
     task = Task(_Two().eval(), x[:2], data, data, data)
-    proof = export(task, "onnxruntime", tmp_path, this_machine())
+    proof = export_model(task, "onnxruntime", "float32", tmp_path)
     assert proof.parity is not None
     assert proof.parity.max_difference < 1e-5

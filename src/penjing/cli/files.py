@@ -15,7 +15,7 @@ from penjing.errors import InputError
 
 if TYPE_CHECKING:
     from penjing.contract import Latency
-    from penjing.tools.export import Proof
+    from penjing.tools.proof import Proof
 
 
 def profile(
@@ -130,14 +130,13 @@ class Export:
 @by_field
 def export(asked: Export) -> None:
     """Write the network as a runtime's file, and prove it on the test data."""
-    from penjing.targets import find_target
     from penjing.tasks.reference import find_task
-    from penjing.tools.export import export as run
+    from penjing.tools.export import ExportOptions, export_model
 
-    target = find_target(asked.target)
-    name = asked.runtime or target.runtimes[0]
-    task, divergence = find_task(asked.task), asked.accept_divergence
-    _print_proof(run(task, name, asked.out, target, asked.precision, divergence), asked.as_json)
+    options = ExportOptions(asked.target, asked.accept_divergence)
+    task = find_task(asked.task)
+    proof = export_model(task, asked.runtime, asked.precision, asked.out, options)
+    _print_proof(proof, asked.as_json)
 
 
 def verify(
@@ -156,9 +155,10 @@ def verify(
 
 
 def _print_proof(proof: Proof, as_json: bool) -> None:
-    from penjing.report.table import proof_lines
+    from penjing.wrapped import in_columns
 
     if as_json:
         print(json.dumps(proof.to_json()))
     else:
-        print_lines(proof_lines(proof))
+        rows = in_columns(proof.rows(), max(console().width, 80))
+        print_lines([*rows.splitlines(), "", proof.loading])

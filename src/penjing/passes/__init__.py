@@ -13,6 +13,7 @@ from penjing.passes.structure.compensate import Compensate
 from penjing.passes.structure.merge import Merge
 from penjing.passes.structure.prune import PruneChannels
 from penjing.passes.training.tune import Tune
+from penjing.tune.options import TuneOptions
 
 PASSES: dict[str, type[Pass]] = {
     "Binarize": Binarize,
@@ -45,4 +46,5 @@ __all__ = [
     "Reconstruct",
     "Ternarize",
     "Tune",
+    "TuneOptions",
 ]

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from penjing.contract import Estimate, Latency
+from penjing.contract import Latency
 from penjing.printable import in_a_line
 from penjing.runtimes.registry import Entry
 from penjing.targets import REACH, Target, in_words
-from penjing.tools.export import Proof
 from penjing.tools.profile import LayerProfile, NodeProfile
 from penjing.trials.evaluation.saturation import processor_of, warning
 from penjing.trials.result import Result
@@ -170,52 +169,3 @@ def runtimes_table(entries: Mapping[str, Entry]) -> Table:
 def _name(text: str) -> str:
     """What others named, in a cell: on one line, and no markup."""
     return escape(in_a_line(text))
-
-
-def proof_lines(proof: Proof) -> list[str]:
-    """What a file is and gives, a line for each question."""
-    lost, same = proof.drop, proof.parity or proof.to_original
-    whose = "the network's" if proof.parity else "the original's"
-    lines = [
-        f"{proof.file}: {proof.file_bytes} bytes, {proof.runtime} {proof.version}, "
-        + (f"sha256 {proof.sha256}" if proof.sha256 else "no record of its hash beside it"),
-        f"score {100 * proof.score:.2f}, drop {lost.drop:+.2f} points against the original, "
-        f"{100 * lost.confidence:.4g}% bound {lost.bound:+.2f}, {lost.samples} samples",
-        f"outputs: at most {same.max_difference:.3g} from {whose}, "
-        f"{same.mean_difference:.3g} on average, {same.samples} samples",
-    ]
-    if same.same_decisions is not None and same.same_decisions_bound is not None:
-        lines.append(
-            f"decisions: {100 * same.same_decisions:.2f}% the same, at least "
-            f"{100 * same.same_decisions_bound:.2f}%"
-        )
-    if proof.constraints:
-        lines.append(f"integers as {proof.runtime} needs them: {', '.join(proof.constraints)}")
-    lines += [f"note: {note}" for note in proof.notes]
-    here = processor_of(proof.judged_on)
-    told = warning(proof.file, proof.saturates, here)
-    lines.append(told or f"saturates: {proof.saturates}, judged on {here}")
-    units = ", ".join(f"{count} on {unit}" for unit, count in proof.placement.items())
-    lines.append(f"operators: {units}")
-    lines += [f"fell back: {fallback}" for fallback in proof.fallbacks]
-    if proof.estimate is not None:
-        lines.append(_estimated(proof.estimate))
-    if proof.diverges:
-        lines.append(f"accepted all the same: {proof.diverges}")
-    return lines + [f"differs from its record: {difference}" for difference in proof.differs]
-
-
-def _estimated(estimate: Estimate) -> str:
-    figures = {
-        "cycles": estimate.cycles,
-        "ms": estimate.latency_ms,
-        "bytes of SRAM": estimate.sram_bytes,
-        "bytes of DRAM": estimate.dram_bytes,
-        "bytes of flash": estimate.flash_bytes,
-    }
-    known = [
-        f"{figure:,.6g} {what}" if what == "ms" else f"{figure:,} {what}"
-        for what, figure in figures.items()
-        if figure
-    ]
-    return f"{estimate.source}, {estimate.machine}: {', '.join(known)}"

@@ -14,6 +14,7 @@ from penjing.measure.footprint import footprint
 from penjing.network import Network
 from penjing.network.edits.overflow import without_overflow
 from penjing.network.graph.qparams import qparams_in
+from penjing.runtimes.signature import Signature
 from penjing.targets import Target
 
 
@@ -156,6 +157,20 @@ class Runtime(ABC):
 
         Raises:
             InputError: the runtime can't load them.
+        """
+
+    @abstractmethod
+    def signature(self, artifact: Artifact) -> Signature:
+        """The names, types, shapes and scales of what the file takes and gives, as it tells."""
+
+    @abstractmethod
+    def loading(self, path: Path, signature: Signature) -> str:
+        """A piece of code that loads the file at `path` and runs it, without penjing.
+
+        It is Python, or where no Python runs on the device, C++.
+
+        Args:
+            signature: of the file.
         """
 
     def saturating(self, artifact: Artifact) -> list[Saturating]:

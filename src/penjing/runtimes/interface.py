@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,9 +64,22 @@ def not_in_eight_bits(network: Network, runtime: str) -> list[str]:
     return problems
 
 
-def input_names(keywords: Iterable[str], count: int) -> list[str]:
-    """What the inputs are called: by the model's keywords, or by number."""
-    return list(keywords) or [f"input{k or ''}" for k in range(count)]
+def numbered(what: str, count: int) -> list[str]:
+    """Names for inputs or outputs that have none.
+
+    >>> numbered("output", 3)
+    ['output', 'output1', 'output2']
+    """
+    return [f"{what}{place or ''}" for place in range(count)]
+
+
+def output_names(structure: Any, count: int) -> list[str]:
+    """What the outputs are called: the keys of the dict that the model returns, or numbers.
+
+    Args:
+        structure: as `structure_of` tells it.
+    """
+    return structure if isinstance(structure, list) else numbered("output", count)
 
 
 def structure_of(outputs: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,45 +20,115 @@ from penjing.tasks.task import Task
 OURS = str(Path(__file__).parent)
 
 
-def find_task(text: str) -> Task:
+def find_task(text: str, arguments: Sequence[str] = ()) -> Task:
     """The task that `text` names.
 
     Args:
-        text: `"digits"` (built in), a Python file with a `task` or a function `task()`, or
-            `"package.module:name"`.
+        text: `"digits"` (built in); a Python file with a `task`, which is a `Task` or a function
+            that returns one; or such a thing of another name, as `"mytask.py:small"` or
+            `"package.module:name"`. What a function is to be called with may stand behind, as in
+            `"mytask.py:small(width=16)"`.
+        arguments: what a function is called with, each as `"width=16"`. A value that Python reads
+            as a number, a text in quotes, a list or the like is that; anything else is a text.
 
     Raises:
-        InputError: nothing of that name, or the file raises; with the line where it did.
+        InputError: nothing of that name; the file raises, with the line where it did; or the
+            function takes no such argument.
+
+    >>> find_task("digits").name
+    'digits'
     """
-    if text == "digits":
+    place, given = _place_and_arguments(text, arguments)
+    if place == "digits":
         from penjing.tasks.digits import digits
 
+        if given:
+            raise InputError(f"the task digits takes no arguments; found {', '.join(given)}")
         return digits()
-    wanted = "a penjing.Task or a function returning one"
-    name, task = named(text, "task", wanted, "'digits', a file such as mytask.py")
+    wanted = "a penjing.Task or a function that returns one"
+    name, task = named(place, "task", wanted, "'digits', a file such as mytask.py")
+    source = place
+    if given:
+        _require_arguments(place, name, task, given)
+        source = f"{place}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     if callable(task):
-        task = guarded(text, task)
+        function = task
+        task = guarded(source, lambda: function(**given))
     if not isinstance(task, Task):
-        raise InputError(f"{name!r} in {text} is a {type(task).__name__}; wanted a penjing.Task")
-    return dataclasses.replace(task, source=task.source or text)
+        raise InputError(f"{name!r} in {place} is a {type(task).__name__}; wanted a penjing.Task")
+    return dataclasses.replace(task, source=task.source or source)
+
+
+def _place_and_arguments(text: str, arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Where the task is, and what its function is called with."""
+    place, given = text, {}
+    head, parenthesis, inside = text.removesuffix(")").partition("(")
+    if text.endswith(")") and parenthesis and (head.endswith(".py") or ":" in head):
+        place = head
+        try:
+            call = ast.parse(f"f({inside})", mode="eval").body
+            assert isinstance(call, ast.Call)
+            if call.args or any(keyword.arg is None for keyword in call.keywords):
+                raise ValueError("wanted names, as width=16")
+            given = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        except (SyntaxError, ValueError) as error:
+            raise InputError(
+                f"the arguments of {place} can't be read: ({inside}); write them as (width=16)"
+            ) from error
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key.isidentifier():
+            raise InputError(f"`task_arg` must be key=value, such as width=16; found {argument!r}")
+        given[key] = _value(value)
+    return place, given
+
+
+def _value(text: str) -> Any:
+    """A literal of Python's, or the text itself.
+
+    >>> _value("16"), _value("small")
+    (16, 'small')
+    """
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def _require_arguments(place: str, name: str, task: Any, given: Mapping[str, Any]) -> None:
+    """Raise InputError for arguments that a task doesn't take."""
+    if not callable(task):
+        raise InputError(
+            f"{name!r} in {place} is not a function, so it takes no arguments; found "
+            f"{', '.join(given)}"
+        )
+    takes = inspect.signature(task).parameters
+    if any(known.kind is inspect.Parameter.VAR_KEYWORD for known in takes.values()):
+        return
+    for key in given:
+        if key not in takes:
+            known = ", ".join(takes) or "none"
+            raise InputError(f"{name}() in {place} has no argument {key!r}; it has {known}")
 
 
 def named(text: str, name: str, wanted: str, known: str) -> tuple[str, Any]:
     """What `text` names in a Python file or a module of the user's, and how that is called there.
 
     Args:
-        text: a Python file, in which it has this `name`, or `"package.module:name"`.
+        text: a Python file, in which it has this `name`; `"file.py:name"`; or
+            `"package.module:name"`.
         wanted: what it should be, for the message.
         known: what else `text` may be, for the message.
 
     Raises:
         InputError: there is none, or the file raises; with the line where it did.
     """
-    if text.endswith(".py"):
-        path = Path(text)
+    file, _, other = text.rpartition(":") if ".py:" in text else (text, "", "")
+    if file.endswith(".py"):
+        path, name = Path(file), other or name
         if not path.is_file():
-            raise InputError(f"{name} file {text} doesn't exist; give a .py file or {known}")
-        value = getattr(guarded(text, lambda: _load(path)), name, None)
+            raise InputError(f"{name} file {file} doesn't exist; give a .py file or {known}")
+        value = getattr(guarded(file, lambda: _load(path)), name, None)
     elif ":" in text:
         module, _, name = text.partition(":")
         sys.path.insert(0, "")

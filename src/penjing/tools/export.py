@@ -1,174 +1,198 @@
-"""Export a task's network to a runtime's file, and verify such a file: every figure on the file."""
+"""Export a network to a runtime's file, and verify such a file: every figure on the file."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
-from penjing.contract import (
-    Array,
-    Artifact,
-    Drop,
-    Estimate,
-    Input,
-    Json,
-    Parity,
-    Session,
-    as_arrays,
-)
+from penjing.contract import Array, Artifact, Input, Parity, Session, as_arrays
 from penjing.errors import DivergenceError, InputError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.measure.parity import parity
 from penjing.measure.scores import drop, score
 from penjing.network import Network, capture
-from penjing.passes import Quantize
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime, runtime_of
-from penjing.targets import Target
+from penjing.targets import Target, find_target
 from penjing.tasks.checks import check, require_scores
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.task import Task, as_call
+from penjing.tools.precision import PRECISIONS, in_precision
+from penjing.tools.proof import Proof
 from penjing.tools.quarantine import admitted
 from penjing.tools.record import RECORD, differences, recorded
 from penjing.trials.evaluation.divergence import require_parity
 from penjing.trials.evaluation.saturation import as_json, judged_on
 
-PRECISIONS = ("float32", "float16", "int8", "int8-weights")
-
 
 @dataclass(frozen=True)
-class Proof:
-    """What a file is, and how what it gives compares with the network that it was made from.
+class ExportOptions:
+    """What an export may be told beside its network, task, runtime, precision and folder.
+
+    >>> ExportOptions(target="arm-corstone-300").target
+    'arm-corstone-300'
 
     Attributes:
-        file: its name.
-        runtime, version: what ran it.
-        sha256: of its bytes; None if no record beside the file says what it should be.
-        file_bytes: of all its files.
-        score: of the file on the test data.
-        drop: paired, to the original float network in PyTorch on the same samples.
-        to_original: parity to the original float network.
-        parity: to the network that it was lowered from; None for a file that is only verified.
-        placement: how many operators ran on which unit.
-        fallbacks: operators that fell back to a lesser unit, and why.
-        constraints: what the runtime needs of the integers, options of `Quantize`.
-        notes: what to know of the task, and what rounding changed, such as scales that grew so
-            that no sum overflows; a line each.
-        saturates: `"never"`, or the layers that may leave 16 bits on x86 processors without VNNI.
-        judged_on: the processor that ran it, and those of its instructions that matter.
-        diverges: why it computes something else than its network, where that was accepted.
-        differs: what the record beside a verified file says otherwise, a line each.
-        estimate: of a device that isn't here, by its vendor's tool; None where there is none.
+        target: the device, by name (`penjing targets`) or as a `Target`. The network is refused if
+            it can't fit there.
+        accept_divergence: write the file even if it computes something else than its network.
     """
 
-    file: str
-    runtime: str
-    version: str
-    sha256: str | None
-    file_bytes: int
-    score: float
-    drop: Drop
-    to_original: Parity
-    parity: Parity | None
-    placement: dict[str, int]
-    fallbacks: tuple[str, ...] = ()
-    constraints: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    saturates: Json = "never"
-    judged_on: Mapping[str, Json] = field(default_factory=dict)
-    diverges: str | None = None
-    differs: tuple[str, ...] = ()
-    estimate: Estimate | None = None
-
-    def to_json(self) -> dict[str, Json]:
-        """Plain data."""
-        names = ("fallbacks", "constraints", "notes", "differs")
-        return asdict(self) | {name: list(getattr(self, name)) for name in names}
+    target: Target | str = "cpu"
+    accept_divergence: bool = False
 
 
 def export(
+    network: Network,
     task: Task,
-    runtime: str,
-    out: Path,
-    target: Target,
-    precision: str = "float32",
-    accept_divergence: bool = False,
+    runtime: str | None = None,
+    precision: str | None = None,
+    out: Path | str = "exported",
+    options: ExportOptions | None = None,
 ) -> Proof:
-    """Write the task's network as the runtime's file, and prove it on the test data.
+    """Write a network as a runtime's file, and prove the file on the task's test data.
 
-    The file is `model` with the runtime's ending in `out`, with its record `export.json`. It is
-    put there once it is proven.
+    The file is called `model`, with the runtime's ending. Beside it lies its record, `export.json`.
+    Both are written once the file is proven: it computes what the network does, and its accuracy is
+    known. Print the proof to see it, and `proof.loading` for code that runs the file.
 
     Args:
-        precision: `"float32"`; `"float16"`, real numbers in half the bytes; `"int8"`; or
-            `"int8-weights"`, integer weights and all values in float. Inputs and outputs are
-            float32 in any of them; the runtime's docstring says what it computes in.
-        accept_divergence: write the file even if it computes something else than its network.
+        network: what `penjing.capture` or a recipe gave.
+        task: the task of the network, whose test data and metric judge the file. Its own model is
+            the original that the file is compared with.
+        runtime: by name, see `penjing runtimes`; the first of the target's if None.
+        precision: `"float32"`; `"float16"`, which halves the bytes of real numbers; `"int8"`, which
+            quantizes a network that isn't quantized yet, as the runtime needs it; or
+            `"int8-weights"`, integer weights and all values in float. None keeps the network's own.
+        out: the folder for the file and its record.
+        options: all else.
 
     Raises:
-        InputError: there is no such runtime or precision, the runtime's files can't hold it, a
-            weight is beyond float16's range, or the runtime or the target can't take the network;
-            the message names what stands against it. Or something is wrong with the task.
-        DivergenceError: the file computes something else here than its network, by more than
-            rounding explains; the message names the first layer and the likely cause.
+        InputError: there is no such runtime or precision, the runtime can't hold the network, or
+            something is wrong with the task; the message says what to do.
+        DivergenceError: the file computes something else than its network, by more than rounding
+            explains; the message names the first layer and the likely cause.
         MachineError: `out` can't be written.
+
+    >>> import tempfile
+    >>> from penjing.tasks.digits import digits  # doctest: +SKIP
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; found {precision!r}")
-    chosen = find_runtime(runtime).on(target)
-    chosen.require(precision)
-    require_writable_folder(out)
+    if not isinstance(network, Network):
+        raise InputError(
+            f"export takes a Network; found {type(network).__name__}; penjing.capture(model, "
+            "example) makes one"
+        )
+    writing = _Writing.of(runtime, precision, Path(out), options)
     task, notes = check(task)
-    require_scores(task, task.test)
-    if precision == "int8":
-        notes += require_apart(task)
-    original = capture(task.model, task.example, source=task.source)
-    network = _in_precision(original, task, chosen, precision)
-    floats = precision if precision in chosen.floats else "float32"
-    for problem in chosen.problems(network, target, floats):
-        raise InputError(problem)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
-        artifact = chosen.lower(network, Path(folder) / f"model{chosen.ending}", floats)
-        for problem in chosen.too_large(network, target, artifact):
+    _require_same_inputs(network, task)
+    return writing.write(network, task, notes)
+
+
+def export_model(
+    task: Task,
+    runtime: str | None = None,
+    precision: str = "float32",
+    out: Path | str = "exported",
+    options: ExportOptions | None = None,
+) -> Proof:
+    """As `export`, of the task's own model as it is."""
+    writing = _Writing.of(runtime, precision, Path(out), options)
+    task, notes = check(task)
+    network = capture(task.model, task.example, source=task.source)
+    return writing.write(network, task, notes)
+
+
+def _require_same_inputs(network: Network, task: Task) -> None:
+    """Raise InputError if the network was captured with other inputs than the task has."""
+
+    def described(example: Any) -> list[str]:
+        leaves = pytree.tree_leaves(as_call(example))
+        return [f"{leaf.dtype} {list(leaf.shape[1:])}".removeprefix("torch.") for leaf in leaves]
+
+    takes, given = described(network.example), described(task.example)
+    if takes != given:
+        raise InputError(
+            f"the network takes {', '.join(takes)} for each sample, but the example of the task "
+            f"has {', '.join(given)}; give the task that the network was captured for"
+        )
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """One export, once its runtime is known and its folder can be written."""
+
+    runtime: Runtime
+    target: Target
+    precision: str | None
+    out: Path
+    accept_divergence: bool
+
+    @classmethod
+    def of(
+        cls, runtime: str | None, precision: str | None, out: Path, options: ExportOptions | None
+    ) -> _Writing:
+        """Look everything up before any work."""
+        options = options or ExportOptions()
+        target = options.target
+        if isinstance(target, str):
+            target = find_target(target)
+        chosen = find_runtime(runtime or target.runtimes[0]).on(target)
+        if precision not in (None, *PRECISIONS):
+            known = ", ".join(PRECISIONS)
+            raise InputError(f"`precision` must be one of {known}; found {precision!r}")
+        if precision is not None:
+            chosen.require(precision)
+        require_writable_folder(out)
+        return cls(chosen, target, precision, out, options.accept_divergence)
+
+    def write(self, given: Network, task: Task, notes: tuple[str, ...]) -> Proof:
+        """Lower the network, prove the file, and put both into the folder."""
+        runtime, target = self.runtime, self.target
+        require_scores(task, task.test)
+        if self.precision == "int8":
+            notes += require_apart(task)
+        written = in_precision(given, task, runtime, self.precision)
+        network, floats = written.network, written.floats
+        for problem in runtime.problems(network, target, floats):
             raise InputError(problem)
-        proof = _prove(artifact, chosen.load(artifact), chosen, task, original, artifact.sha256)
-        proof = replace(proof, **_of_lowering(network, chosen, precision))
-        proof = replace(proof, notes=(*notes, *proof.notes))
-        measured = parity(network, chosen.load(artifact), task.test, floats=floats)
-        why = _divergence(measured, network, chosen, artifact, task, floats)
-        if why and not accept_divergence:
-            raise DivergenceError(f"{why}; `accept_divergence` writes it all the same")
-        proof = replace(proof, parity=measured, diverges=why)
-        for file in reversed(chosen.files(artifact.path)):
-            write_atomically(out / file.name, file.read_bytes())
-    write_atomically(out / RECORD, json.dumps(proof.to_json(), indent=1, allow_nan=False))
-    return proof
-
-
-def _of_lowering(network: Network, runtime: Runtime, precision: str) -> dict[str, Any]:
-    """What of a proof was known before there was a file."""
-    constraints = runtime.constraints.items() if precision == "int8" else ()
-    notes = network.history[-1].notes if network.history else ()
-    return {"constraints": tuple(name for name, on in constraints if on), "notes": notes}
-
-
-def _in_precision(original: Network, task: Task, runtime: Runtime, precision: str) -> Network:
-    """The network whose file is wanted."""
-    if precision == "int8":
-        return Quantize(**runtime.constraints)(original, task)
-    if precision == "int8-weights":
-        return Quantize(activations=None)(original, task)
-    return original
+        with tempfile.TemporaryDirectory(dir=self.out, prefix=".export-") as folder:
+            place = Path(folder) / f"model{runtime.ending}"
+            artifact = runtime.lower(network, place, floats)
+            for problem in runtime.too_large(network, target, artifact):
+                raise InputError(problem)
+            session = runtime.load(artifact)
+            original = capture(task.model, task.example, source=task.source)
+            proof = _prove(artifact, session, runtime, task, original)
+            measured = parity(network, session, task.test, floats=floats)
+            why = _divergence(measured, network, runtime, artifact, task, floats)
+            if why and not self.accept_divergence:
+                raise DivergenceError(f"{why}; `accept_divergence` writes it all the same")
+            for file in reversed(runtime.files(artifact.path)):
+                write_atomically(self.out / file.name, file.read_bytes())
+        path = self.out / place.name
+        proof = replace(
+            proof,
+            path=path,
+            sha256=artifact.sha256,
+            parity=measured,
+            loading=runtime.loading(path, proof.signature),
+            constraints=written.constraints,
+            notes=(*notes, *written.notes),
+            diverges=why,
+        )
+        write_atomically(self.out / RECORD, json.dumps(proof.to_json(), indent=1, allow_nan=False))
+        return proof
 
 
 def _divergence(
@@ -188,12 +212,14 @@ def _divergence(
     return None
 
 
-def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
+def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Proof:
     """Check a file against the record beside it, then run it on the test data.
 
     Its figures are held against the record's, and what differs is said.
 
     Args:
+        path: a file that `fit` or `export` wrote, or any file of a runtime.
+        task: whose test data it is run on.
         runtime_name: which to run it in; else the one that its record tells, or its ending.
 
     Raises:
@@ -202,6 +228,7 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
         InputError: there is no such file, or no runtime for it.
         MachineError: this machine hasn't what the runtime runs on.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"no file {path}")
     record = recorded(path)
@@ -216,37 +243,34 @@ def verify(path: Path, task: Task, runtime_name: str | None = None) -> Proof:
         task, notes = check(task)
         require_scores(task, task.test)
         network = capture(task.model, task.example, source=task.source)
-        proof = _prove(artifact, session, runtime, task, network, wanted)
-    return replace(proof, notes=notes, differs=differences(record, proof.to_json()))
+        proof = _prove(artifact, session, runtime, task, network)
+    loading = runtime.loading(path, proof.signature)
+    proof = replace(proof, path=path, sha256=wanted, loading=loading, notes=notes)
+    return replace(proof, differs=differences(record, proof.to_json()))
 
 
 def _prove(
-    artifact: Artifact,
-    session: Session,
-    runtime: Runtime,
-    task: Task,
-    original: Network,
-    sha256: str | None,
+    artifact: Artifact, session: Session, runtime: Runtime, task: Task, original: Network
 ) -> Proof:
+    """What the file itself tells and gives."""
     scores = score(session, task.test, task.metric)
     usual = score(_InPyTorch(original), task.test, task.metric)
     places = runtime.placement(artifact)
     return Proof(
-        artifact.path.name,
-        runtime.name,
-        ENTRIES[runtime.name].version or "",
-        sha256,
-        artifact.file_bytes,
-        float(scores.mean()),
-        drop(usual, scores),
-        parity(original, session, task.test),
-        None,
-        dict(Counter(place.unit for place in places)),
-        tuple(
-            f"{place.name} ({place.operator}) on {place.unit}: {place.why}"
-            for place in places
-            if place.why
-        ),
+        path=artifact.path,
+        runtime=runtime.name,
+        version=ENTRIES[runtime.name].version or "",
+        sha256=None,
+        file_bytes=artifact.file_bytes,
+        metric=task.metric.name,
+        score=float(scores.mean()),
+        drop=drop(usual, scores),
+        to_original=parity(original, session, task.test),
+        parity=None,
+        signature=runtime.signature(artifact),
+        loading="",
+        placement=dict(Counter(place.unit for place in places)),
+        fallbacks=tuple(place for place in places if place.why),
         saturates=as_json(runtime.saturating(artifact)),
         judged_on=judged_on(this_processor()),
         estimate=runtime.estimate(artifact),
@@ -263,8 +287,8 @@ class _InPyTorch:
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
-        args, kwargs = as_call(torch.utils._pytree.tree_map(torch.from_numpy, inputs))
+        args, kwargs = as_call(pytree.tree_map(torch.from_numpy, inputs))
         with torch.no_grad():
             outputs = self.network(*args, **kwargs)
-        arrays: Array | Any = torch.utils._pytree.tree_map(np.asarray, as_arrays(outputs))
+        arrays: Array | Any = pytree.tree_map(np.asarray, as_arrays(outputs))
         return arrays

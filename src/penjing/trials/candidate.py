@@ -10,7 +10,7 @@ from functools import cached_property
 
 from penjing.contract import Json
 from penjing.passes import Pass
-from penjing.trials.recipe import Recipe, from_json, to_json
+from penjing.trials.recipe import from_json, to_json
 
 DIGITS = 12
 """Of the hexadecimal hash that names a candidate, or a network."""
@@ -45,7 +45,7 @@ class Candidate:
         return hash_of(self.to_json())
 
     @cached_property
-    def passes(self) -> Recipe:
+    def passes(self) -> tuple[Pass, ...]:
         """The passes themselves.
 
         Raises:

@@ -76,7 +76,10 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
     program = _export(model, *as_call(example))
     break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
     _spell_out(program)
-    network = copy.deepcopy(Network(program, program.graph, example=example, source=source))
+    names = _input_names(model, *as_call(example))
+    network = copy.deepcopy(
+        Network(program, program.graph, example=example, input_names=names, source=source)
+    )
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = _dense(tensor.data)
     return network
@@ -143,6 +146,27 @@ def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch
     given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
     free = batch_dims((args, kwargs), batch)
     return pytree.tree_map(lambda leaf: free[id(leaf)], given)
+
+
+def _input_names(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, ...]:
+    """What `forward` calls each input tensor; a tensor within an argument gets its place behind
+    the argument's name, as in `features_0`."""
+    signature = inspect.signature(model.forward)
+    given = signature.bind(*args, **kwargs).arguments
+    names: dict[int, list[str]] = {}
+    taken: set[str] = set()
+    for (argument_key, *place), leaf in pytree.tree_leaves_with_path(dict(given)):
+        argument_name = str(getattr(argument_key, "key", argument_key))
+        is_open = signature.parameters[argument_name].kind is inspect.Parameter.VAR_KEYWORD
+        parts = [str(getattr(key, "key", getattr(key, "idx", key))) for key in place]
+        name = "_".join(parts if is_open else [argument_name, *parts])
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.setdefault(id(leaf), []).append(name)
+    return tuple(names[id(leaf)].pop(0) for leaf in pytree.tree_leaves((args, kwargs)))
 
 
 def _batch_is_free(program: torch.export.ExportedProgram) -> bool:

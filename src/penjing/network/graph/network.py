@@ -45,7 +45,7 @@ class Network(nn.Module):
         graph: the program; each node's `meta` holds `layer` (module path) and `source` (file:line).
         history: the plans carried out so far, in order.
         example: inputs of one batch, as the task gave them.
-        output_names: one name per output tensor.
+        input_names: what the model's `forward` calls each input tensor, in the order of `example`.
         source: how to find the task that this was captured from, or None.
     """
 
@@ -55,6 +55,7 @@ class Network(nn.Module):
         graph: fx.Graph,
         *,
         example: Any,
+        input_names: tuple[str, ...],
         source: str | None = None,
         history: tuple[Plan, ...] = (),
     ) -> None:
@@ -75,10 +76,12 @@ class Network(nn.Module):
                 node.target = names.get(id(self.attribute(node.target)), node.target)
         self.graph: fx.Graph
         self.example: Any
+        self.input_names: tuple[str, ...]
         self.source: str | None
         self.history: tuple[Plan, ...]
         self._run: Callable[..., Any]
-        vars(self).update(graph=graph, example=example, source=source, history=history)
+        vars(self).update(graph=graph, example=example, input_names=input_names)
+        vars(self).update(source=source, history=history)
         self.compile_graph()
         self.train(False)
 
@@ -166,6 +169,7 @@ class Network(nn.Module):
             root,
             _copy_graph(self.graph),
             example=self.example,
+            input_names=self.input_names,
             source=self.source,
             history=self.history,
         )

@@ -25,8 +25,10 @@ from penjing.runtimes.ethosu.tosa_form import CODES, for_tosa, may_run_on_npu
 from penjing.runtimes.ethosu.vela import CONFIG, ByVela
 from penjing.runtimes.executorch.file import FORWARD, bytes_of_weights
 from penjing.runtimes.executorch.session import ExecuTorchSession
-from penjing.runtimes.executorch.xnnpack import for_one_sample
+from penjing.runtimes.executorch.signature import signature
+from penjing.runtimes.executorch.xnnpack import for_one_sample, interface
 from penjing.runtimes.interface import one_sample
+from penjing.runtimes.signature import Signature
 
 KINDS: tuple[Kind, ...] = ("moves", "averages", "means", "maxima")
 FORM = Form(torch.int8, pools=True, convolutions=KINDS)
@@ -34,6 +36,12 @@ LAYER = "penjing_layer"
 """Under what a node's `custom` data, which ExecuTorch carries along, has the layer's name."""
 NOT_CODES = "what it reads or gives isn't rounded, or TOSA can't change the grid there"
 BETWEEN = "it stands between what the NPU computes and what it doesn't"
+
+
+LOADING = """\
+// In a program linked with ExecuTorch's runtime and its Ethos-U backend.
+executorch::extension::Module module("{path}");
+auto results = module.forward(tensor);  // the integers that the signature tells of"""
 
 
 class ExecuTorchEthosU(ByVela):
@@ -67,6 +75,14 @@ class ExecuTorchEthosU(ByVela):
         """See `Runtime.open`: XNNPACK's file of the same integers, on this machine's CPU."""
         return ExecuTorchSession(contents[1], threads)
 
+    def signature(self, artifact: Artifact) -> Signature:
+        """See `Runtime.signature`: of the file for the NPU."""
+        return signature(artifact.path.read_bytes())
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        """See `Runtime.loading`: C++, by ExecuTorch's `Module` or on a microcontroller."""
+        return LOADING.format(path=path)
+
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `Runtime.weight_bytes`: as Vela packed them, and those that the CPU needs."""
         left = bytes_of_weights(artifact.path.read_bytes(), FORWARD)
@@ -97,7 +113,9 @@ class ExecuTorchEthosU(ByVela):
         spec.dump_intermediate_artifacts_to(str(folder))
         partitioner = _partitioner(spec)
         with converting("ExecuTorch", _first_cause):
-            edge = to_edge_transform_and_lower(exported, partitioner=[partitioner])
+            edge = to_edge_transform_and_lower(
+                exported, partitioner=[partitioner], constant_methods=interface(network)
+            )
         inputs, outputs = _rounded_ends(edge.exported_program())
         with converting("ExecuTorch", _first_cause):
             edge = edge.transform([QuantizeInputs(edge, inputs), QuantizeOutputs(edge, outputs)])

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from penjing.contract import Artifact
 from penjing.network import Network
 from penjing.runtimes.ethosu.vela import ByVela
+from penjing.runtimes.signature import Signature
 from penjing.runtimes.tflite import export as tflite_export
 from penjing.runtimes.tflite import file as tflite_file
 from penjing.runtimes.tflite.session import LiteRtSession
@@ -19,6 +20,19 @@ REASON = re.compile(
     r"operator: (?P<kind>[^,\n]+), ofm: '(?P<name>[^'\n]*)'\s*\nReason: (?P<why>.+)"
 )
 """How Vela says why it leaves an operator to the CPU."""
+
+
+LOADING = """\
+// The array `model`: xxd -i -n model {path} > model.cc
+// Link LiteRT for Microcontrollers and Arm's driver for Ethos-U.
+// `arena` is an array of uint8_t, at least as large as the SRAM of the estimate.
+tflite::MicroMutableOpResolver<1> resolver;
+resolver.AddEthosU();  // and what was left to the CPU
+tflite::MicroInterpreter interpreter(tflite::GetModel(model), resolver, arena, sizeof arena);
+interpreter.AllocateTensors();
+int8_t* input = interpreter.input(0)->data.int8;  // round(value / scale) + zero point
+interpreter.Invoke();
+int8_t* output = interpreter.output(0)->data.int8;"""
 
 
 class EthosU(ByVela):
@@ -54,6 +68,14 @@ class EthosU(ByVela):
     def open(self, contents: list[bytes], threads: int = 1) -> LiteRtSession:
         """See `Runtime.open`: the file that was compiled, in LiteRT on this machine's CPU."""
         return LiteRtSession(contents[1], threads)
+
+    def signature(self, artifact: Artifact) -> Signature:
+        """See `Runtime.signature`: of the compiled file."""
+        return tflite_file.signature(tflite_file.read(artifact.path.read_bytes()))
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        """See `Runtime.loading`: C++, by LiteRT for Microcontrollers."""
+        return LOADING.format(path=path)
 
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `Runtime.weight_bytes`: as Vela packed them, and those that the CPU needs."""

@@ -50,6 +50,12 @@ def bytes_of_weights(content: bytes, method: str) -> int:
     return own + sum(len(getattr(entry, "buffer", entry)) for entry in named)
 
 
+def plans(content: bytes) -> tuple[dict[str, Any], Any]:
+    """The methods of a file by name, in ExecuTorch's own form, and the program that has them."""
+    program = _read(content).program
+    return {plan.name: plan for plan in program.execution_plan}, program
+
+
 def _read(content: bytes) -> Any:
     from executorch.exir._serialize._program import deserialize_pte_binary
 

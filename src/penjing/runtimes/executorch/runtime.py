@@ -15,8 +15,10 @@ from penjing.network import Network
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.executorch.file import FORWARD, bytes_of_weights, placements
 from penjing.runtimes.executorch.session import ExecuTorchSession
+from penjing.runtimes.executorch.signature import signature
 from penjing.runtimes.executorch.xnnpack import for_one_sample
 from penjing.runtimes.interface import not_by_sample
+from penjing.runtimes.signature import Signature, snippet
 from penjing.targets import Target
 
 
@@ -50,6 +52,23 @@ class ExecuTorch(Runtime):
     def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
         """See `Runtime.open`; all sessions of a process share one pool of threads."""
         return ExecuTorchSession(contents[0], threads)
+
+    def signature(self, artifact: Artifact) -> Signature:
+        """See `Runtime.signature`."""
+        return signature(artifact.path.read_bytes())
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        """See `Runtime.loading`."""
+        names, results = signature.variables
+        tensors = ", ".join(f"torch.from_numpy({name})" for name in names)
+        return snippet(
+            ["import numpy", "import torch", "from executorch.runtime import Runtime"],
+            [f'program = Runtime.get().load_program("{path}")'],
+            [f'model = program.load_method("{FORWARD}")'],
+            signature.arrays(),
+            [f"results = model.execute([{tensors}])"],
+            [f"{name} = results[{place}].numpy()" for place, name in enumerate(results)],
+        )
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: as the file says, with the type of what each operator gives."""

@@ -12,7 +12,7 @@ from penjing.device.runner import ExecuTorchFile
 from penjing.errors import InputError, first_line
 from penjing.quiet import quiet, quiet_below
 from penjing.runtimes import notes
-from penjing.runtimes.interface import by_sample, handed_back, in_order, input_names
+from penjing.runtimes.interface import by_sample, handed_back, in_order, numbered
 from penjing.strict_json import parse
 
 INTERFACE = "penjing_interface"
@@ -77,7 +77,7 @@ def _use_threads(threads: int) -> None:
 
 def _of_unknown_origin(takes: Sequence[Any], gives: int) -> dict[str, Any]:
     """As the interface, from what every file tells: inputs without names, outputs in a tuple."""
-    names = input_names((), len(takes))
+    names = numbered("input", len(takes))
     inputs = [(name, shape, kind) for name, (_, shape, kind) in zip(names, takes, strict=True)]
     structure = "tensor" if gives == 1 else "tuple"
     return {"inputs": inputs, "by_sample": [True] * len(inputs), "outputs": structure}

@@ -18,7 +18,7 @@ from penjing.quiet import quiet
 from penjing.runtimes.converters import converting
 from penjing.runtimes.executorch.session import INTERFACE
 from penjing.runtimes.executorch.xnnpack_form import for_xnnpack
-from penjing.runtimes.interface import input_names, one_sample, structure_of
+from penjing.runtimes.interface import one_sample, structure_of
 from penjing.tasks.task import as_call, batch_dims
 
 FORM = Form(torch.int8, convolutions=("moves",))
@@ -35,31 +35,32 @@ def for_one_sample(network: Network) -> bytes:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        told = torch.tensor(list(json.dumps(_interface(network)).encode()), dtype=torch.uint8)
         written = for_xnnpack(lowered(network, FORM))
         args, kwargs = one_sample(network.example)
         with converting("ExecuTorch"):
             exported = torch.export.export(written, args, kwargs)
             edge = to_edge_transform_and_lower(
-                exported, partitioner=[XnnpackPartitioner()], constant_methods={INTERFACE: told}
+                exported, partitioner=[XnnpackPartitioner()], constant_methods=interface(network)
             )
             content = bytes(edge.to_executorch().buffer)
             ExecuTorchFile([content])
     return content
 
 
-def _interface(network: Network) -> dict[str, Any]:
-    """Names, shapes and types of the inputs of one sample; how outputs are handed back."""
+def interface(network: Network) -> dict[str, Any]:
+    """The method of a file that tells, as bytes of JSON, the names, shapes and types of the inputs
+    of one sample, and how outputs are handed back."""
     args, kwargs = as_call(network.example)
     dims = batch_dims((args, kwargs), 0)
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-    names = input_names(kwargs, len(leaves))
     inputs = [
         (name, [1, *leaf.shape[1:]] if dims[id(leaf)] else list(leaf.shape), str(leaf.dtype)[6:])
-        for name, leaf in zip(names, leaves, strict=True)
+        for name, leaf in zip(network.input_names, leaves, strict=True)
     ]
     by_sample = [dims[id(leaf)] is not None for leaf in leaves]
-    return {"inputs": inputs, "by_sample": by_sample, "outputs": structure_of(_outputs(network))}
+    outputs = structure_of(_outputs(network))
+    told = json.dumps({"inputs": inputs, "by_sample": by_sample, "outputs": outputs})
+    return {INTERFACE: torch.tensor(list(told.encode()), dtype=torch.uint8)}
 
 
 def _outputs(network: Network) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -17,7 +18,7 @@ from penjing.network.lowering.lower import lowered
 from penjing.quiet import quiet
 from penjing.runtimes.converters import converting
 from penjing.runtimes.flat import Flat
-from penjing.runtimes.interface import input_names, structure_of
+from penjing.runtimes.interface import output_names, structure_of
 from penjing.runtimes.onnx.matmul_nbits import with_matmul_nbits
 from penjing.runtimes.onnx.trimming import trim
 from penjing.tasks.task import as_call, batch_dims
@@ -65,7 +66,7 @@ def to_onnx(network: Network, form: Form = UNSIGNED) -> onnx.ModelProto:
             program = torch.export.export(flat, leaves, dynamic_shapes=free)
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     assert exported is not None
-    model = _named(exported.model_proto, list(kwargs), outputs, kernels)
+    model = _named(exported.model_proto, network.input_names, outputs, kernels)
     trim(model)
     return model
 
@@ -83,17 +84,36 @@ def _why(error: BaseException) -> str:
     )
 
 
+def _new_names(
+    graph: onnx.GraphProto, inputs: Sequence[str], outputs: Sequence[str]
+) -> dict[str, str]:
+    """What to call the exporter's values: inputs and outputs as the model does.
+
+    An ONNX graph has one namespace. An output that is called like an input gets `_out` behind its
+    name, and any other value that is called like one of them gets `_inner`.
+    """
+    new = dict(zip([value.name for value in graph.input], inputs, strict=True))
+    for value, name in zip(graph.output, outputs, strict=True):
+        new[value.name] = f"{name}_out" if name in inputs else name
+    inner = [constant.name for constant in graph.initializer]
+    inner += [name for node in graph.node for name in node.output]
+    taken = {*new.values(), *inner}
+    for name in inner:
+        if name in new.values() and name not in new:
+            other = f"{name}_inner"
+            while other in taken:
+                other += "_"
+            taken.add(other)
+            new[name] = other
+    return new
+
+
 def _named(
-    model: onnx.ModelProto, keywords: list[str], outputs: Any, kernels: dict[str, list[str]]
+    model: onnx.ModelProto, inputs: Sequence[str], outputs: Any, kernels: dict[str, list[str]]
 ) -> onnx.ModelProto:
     """Names that people can read: inputs, outputs, and nodes by the layer whose weight they use."""
     graph, structure = model.graph, structure_of(outputs)
-    names = structure
-    if not isinstance(structure, list):
-        names = [f"output{i or ''}" for i in range(len(graph.output))]
-    inputs = input_names(keywords, len(graph.input))
-    new = dict(zip([value.name for value in graph.input], inputs, strict=True))
-    new |= dict(zip([value.name for value in graph.output], names, strict=True))
+    new = _new_names(graph, inputs, output_names(structure, len(graph.output)))
     sizes = []
     for value in (*graph.input, *graph.output):
         value.name = new[value.name]
@@ -115,6 +135,8 @@ def _named(
         if len(nodes) == len(names_of_kind):  # folding renames weights, but keeps the order
             pairs = zip(nodes, names_of_kind, strict=True)
             layers |= {node.input[1]: layer for node, layer in pairs if layer}
+    for constant in graph.initializer:
+        constant.name = new.get(constant.name, constant.name)
     used: set[str] = set()
     for position, node in enumerate(graph.node):
         weights = [layers[name] for name in node.input if layers.get(name)]

@@ -18,10 +18,13 @@ from penjing.runtimes.contract import Runtime
 from penjing.runtimes.onnx.export import to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx.fold_weights import fold_when_loaded
 from penjing.runtimes.onnx.half import halve
+from penjing.runtimes.onnx.loading import loading
 from penjing.runtimes.onnx.packing import pack_weights
 from penjing.runtimes.onnx.profile import weight_bytes
 from penjing.runtimes.onnx.saturation import saturating
 from penjing.runtimes.onnx.scan import require_plain
+from penjing.runtimes.onnx.session import CPU, Provider
+from penjing.runtimes.signature import Signature, TensorSpec
 from penjing.targets import Target
 
 
@@ -29,10 +32,12 @@ class OfOnnx(Runtime):
     """A runtime whose artifact is one `.onnx` file.
 
     Attributes:
+        provider: what computes, and how a session is handed to it.
         form: how its kernels want integers.
     """
 
     ending: ClassVar[str] = ".onnx"
+    provider: Provider = CPU
     form: ClassVar[Form] = UNSIGNED
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     overflows: ClassVar[bool] = True
@@ -57,6 +62,15 @@ class OfOnnx(Runtime):
         write_atomically(path, model.SerializeToString())
         return self.artifact(path)
 
+    def signature(self, artifact: Artifact) -> Signature:
+        """See `Runtime.signature`."""
+        graph = onnx.load(artifact.path, load_external_data=False).graph
+        return Signature(*(tuple(map(_spec, values)) for values in (graph.input, graph.output)))
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        """See `Runtime.loading`."""
+        return loading(path, signature, self.provider)
+
     def saturating(self, artifact: Artifact) -> list[Saturating]:
         """See `Runtime.saturating`."""
         model = onnx.load(artifact.path, load_external_data=False)
@@ -69,3 +83,10 @@ class OfOnnx(Runtime):
     def weight_bytes(self, artifact: Artifact) -> int:
         """See `Runtime.weight_bytes`: packed where they are packed."""
         return weight_bytes(artifact.path)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    shape = tuple(size.dim_param or size.dim_value for size in kind.shape.dim)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    return TensorSpec(value.name, shape, dtype)

@@ -17,7 +17,7 @@ import openvino
 from openvino._offline_transformations import apply_moc_transformations
 
 from penjing.contract import Array, Artifact, Input, Placement, Saturating
-from penjing.device.runner import OpenVinoFile
+from penjing.device.runner import OPENVINO_ON_CPU, OpenVinoFile
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
@@ -25,9 +25,10 @@ from penjing.network.lowering.form import Form
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import handed_back, in_order
 from penjing.runtimes.notes import read_structure
-from penjing.runtimes.onnx.export import OUTPUTS_KEY, to_onnx, too_large_for_onnx
+from penjing.runtimes.onnx.export import BATCH, OUTPUTS_KEY, to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx.half import require_halves
 from penjing.runtimes.openvino.saturation import saturating
+from penjing.runtimes.signature import Signature, TensorSpec, settings_of, snippet
 from penjing.targets import Target
 
 OUTPUTS_PLACE = ["penjing", "outputs"]
@@ -103,6 +104,27 @@ class OpenVino(Runtime):
     def open(self, contents: list[bytes], threads: int = 1) -> OpenVinoSession:
         """See `Runtime.open`."""
         return OpenVinoSession(contents, threads, self.device)
+
+    def signature(self, artifact: Artifact) -> Signature:
+        """See `Runtime.signature`."""
+        model = _opened([file.read_bytes() for file in self.files(artifact.path)]).model
+        return Signature(*(tuple(map(_spec, ports)) for ports in (model.inputs, model.outputs)))
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        """See `Runtime.loading`: compiled for the size of the batch, as `OpenVinoSession` does."""
+        device, settings = (self.device, OTHERS.get(self.device, OPENVINO_ON_CPU))
+        names = zip(signature.inputs, signature.variables[0], strict=True)
+        shapes = ", ".join(f'"{spec.name}": {name}.shape' for spec, name in names)
+        return snippet(
+            ["import numpy", "import openvino"],
+            ["core = openvino.Core()", f'model = core.read_model("{path}")'],
+            signature.arrays(),
+            [f"model.reshape({{{shapes}}})"],
+            settings_of(settings),
+            [f'run = core.compile_model(model, "{device}", settings)'],
+            [f"results = run({signature.fed()})"],
+            signature.taken("results"),
+        )
 
     def saturating(self, artifact: Artifact) -> list[Saturating]:
         """See `Runtime.saturating`."""
@@ -185,6 +207,12 @@ class OpenVinoSession:
             return self.file.request(shapes)
         except RuntimeError as error:
             raise _cannot_run(shapes, error) from error
+
+
+def _spec(port: Any) -> TensorSpec:
+    sizes = port.get_partial_shape()
+    shape = tuple(size.get_length() if size.is_static else BATCH for size in sizes)
+    return TensorSpec(port.get_any_name(), shape, str(port.get_element_type().to_dtype()))
 
 
 def _converted(model: onnx.ModelProto) -> openvino.Model:

@@ -25,10 +25,10 @@ from penjing.quiet import quiet_below
 from penjing.runtimes.converters import converting
 from penjing.runtimes.flat import Flat
 from penjing.runtimes.interface import (
-    input_names,
     not_by_sample,
     not_in_eight_bits,
     one_sample,
+    output_names,
     structure_of,
 )
 from penjing.runtimes.tflite import file as tflite_file
@@ -66,6 +66,8 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
         content = _convert(Flat(plain), sample, rounded)
     model = tflite_file.read(content)
     _put_in_order(model)
+    gives = output_names(known["outputs"], len(model.signatureDefs[0].outputs))
+    tflite_file.name_ends(model, network.input_names, gives)
     owners = _owners(model, layers, shapes(plain))
     _name(model, owners)
     if rounded and real_values:
@@ -90,14 +92,13 @@ def _known(network: Network, outputs: Any) -> dict[str, Any]:
     args, kwargs = as_call(network.example)
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
     dims = batch_dims(leaves, True)
-    names = input_names(kwargs, len(leaves))
     inputs = [
         {
             "name": name,
             "dtype": str(leaf.dtype).removeprefix("torch."),
             "batched": bool(dims[id(leaf)]),
         }
-        for name, leaf in zip(names, leaves, strict=True)
+        for name, leaf in zip(network.input_names, leaves, strict=True)
     ]
     return {"inputs": inputs, "outputs": structure_of(outputs)}
 

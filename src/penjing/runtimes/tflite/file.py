@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from penjing.contract import Json
 from penjing.errors import InputError
+from penjing.runtimes.signature import Signature, TensorSpec
 from penjing.strict_json import parse
 
 KEY = "penjing"
@@ -22,6 +23,9 @@ ALIGNMENT = 16
 KINDS = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")
 }
+
+
+TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,43 @@ def _weights(model: Any) -> Iterator[Any]:
             floats = tensor.type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
             if data is not None and len(data) and (floats or scales is not None):
                 yield tensor
+
+
+def name_ends(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Call what the file takes and gives as the model does, in its signature and its graph."""
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    for entries, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
+        for entry, name in zip(entries, names, strict=True):
+            entry.name = name
+    taken = {text(tensor.name) for tensor in graph.tensors}
+    for entry in signature.inputs:
+        if entry.name not in taken:
+            graph.tensors[entry.tensorIndex].name = entry.name
+
+
+def signature(model: Any) -> Signature:
+    """What the file takes and gives, by the names of its signature where it has one."""
+    graph = model.subgraphs[0]
+    named = model.signatureDefs[0] if model.signatureDefs else None
+    ends = []
+    for places, entries in (
+        (graph.inputs, named.inputs if named else ()),
+        (graph.outputs, named.outputs if named else ()),
+    ):
+        names = {int(entry.tensorIndex): text(entry.name) for entry in entries}
+        ends.append(tuple(_spec(graph.tensors[int(k)], names.get(int(k))) for k in places))
+    return Signature(*ends)
+
+
+def _spec(tensor: Any, name: str | None) -> TensorSpec:
+    kind = TYPES[tensor.type].lower()
+    shape = tuple(map(int, tensor.shape))
+    name = name or text(tensor.name)
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or len(quantization.scale) != 1:
+        return TensorSpec(name, shape, kind)
+    scale, zero = float(quantization.scale[0]), int(quantization.zeroPoint[0])
+    return TensorSpec(name, shape, kind, scale, zero)
 
 
 def note(model: Any, known: Json) -> None:

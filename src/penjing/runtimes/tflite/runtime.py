@@ -10,6 +10,7 @@ from penjing.contract import Artifact, Placement
 from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.signature import Signature, snippet
 from penjing.runtimes.tflite import export as tflite_export
 from penjing.runtimes.tflite import file as tflite_file
 from penjing.runtimes.tflite.session import LiteRtSession, delegated
@@ -48,6 +49,22 @@ class LiteRt(Runtime):
     def open(self, contents: list[bytes], threads: int = 1) -> LiteRtSession:
         """See `Runtime.open`."""
         return LiteRtSession(contents[0], threads)
+
+    def signature(self, artifact: Artifact) -> Signature:
+        """See `Runtime.signature`."""
+        return tflite_file.signature(tflite_file.read(artifact.path.read_bytes()))
+
+    def loading(self, path: Path, signature: Signature) -> str:
+        """See `Runtime.loading`."""
+        return snippet(
+            ["import numpy", "from ai_edge_litert.interpreter import Interpreter"],
+            [f'run = Interpreter("{path}").get_signature_runner()'],
+            signature.arrays(),
+            signature.rounded(),
+            [f"results = run(**{signature.fed()})"],
+            signature.taken("results"),
+            signature.real(),
+        )
 
     def placement(self, artifact: Artifact) -> list[Placement]:
         """See `Runtime.placement`: what the interpreter gave to XNNPACK, and what it kept."""

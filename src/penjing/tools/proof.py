@@ -1,0 +1,181 @@
+"""Proof: what a file is, what it takes and gives, and how it compares with the trained model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from penjing.contract import Drop, Estimate, Json, Parity, Placement
+from penjing.printable import printable
+from penjing.runtimes.signature import Signature
+from penjing.trials.evaluation.saturation import processor_of, warning
+from penjing.wrapped import in_columns
+
+SHOWN = 3
+"""How many names stand for a group of operators."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a file is, and how what it computes compares with the model that it was made from.
+
+    Printing it gives a line for each question that a user may have.
+
+    Attributes:
+        path: the file; of several that belong together, the first.
+        runtime, version: what ran it.
+        sha256: of its bytes; None if no record beside the file says what it should be.
+        file_bytes: of all its files.
+        metric: what `score` is called.
+        score: of the file on the test data.
+        drop: how much it loses against the original model in PyTorch on the same samples.
+        to_original: how close its outputs are to the original model's.
+        parity: how close they are to those of the network that was written; None for a file that
+            is only verified.
+        signature: its inputs and outputs.
+        loading: code that loads and runs it without penjing.
+        placement: how many operators ran on which unit.
+        fallbacks: operators that fell back to a lesser unit.
+        constraints: the options of `Quantize` that the runtime needs.
+        notes: what to know of the task and of what quantization changed, a line each.
+        saturates: `"never"`, or the layers whose sums may leave 16 bits on x86 processors without
+            VNNI.
+        judged_on: the processor that ran it, and those of its instructions that matter.
+        diverges: why it computes something else than its network, where that was accepted.
+        differs: which figures differ from the record beside a verified file, a line each.
+        estimate: what an inference costs on a device that isn't here, by its vendor's tool.
+    """
+
+    path: Path
+    runtime: str
+    version: str
+    sha256: str | None
+    file_bytes: int
+    metric: str
+    score: float
+    drop: Drop
+    to_original: Parity
+    parity: Parity | None
+    signature: Signature
+    loading: str
+    placement: dict[str, int]
+    fallbacks: tuple[Placement, ...] = ()
+    constraints: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    saturates: Json = "never"
+    judged_on: Mapping[str, Json] = field(default_factory=dict)
+    diverges: str | None = None
+    differs: tuple[str, ...] = ()
+    estimate: Estimate | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data: what `export.json` holds, and `--json` prints.
+
+        Where the file lies isn't part of it, for a record travels with its file.
+        """
+        plain = asdict(self)
+        del plain["path"], plain["loading"]
+        for name in ("fallbacks", "constraints", "notes", "differs"):
+            plain[name] = list(plain[name])
+        return {"file": self.path.name, **plain, "signature": self.signature.to_json()}
+
+    def __str__(self) -> str:
+        return printable(in_columns(self.rows()))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What is known of the file: the question in a word or two, and the answer."""
+        hashed = self.sha256 or "unknown: there is no record beside the file"
+        rows = [
+            ("file", f"{self.path}, {self.file_bytes:,} bytes"),
+            ("sha256", hashed),
+            ("runtime", f"{self.runtime} {self.version}"),
+            *(("input", str(spec)) for spec in self.signature.inputs),
+            *(("output", str(spec)) for spec in self.signature.outputs),
+            (self.metric, self._in_words()),
+            *self._likeness(),
+        ]
+        if self.constraints:
+            needed = ", ".join(self.constraints)
+            rows.append(("integers", f"{self.runtime} needs these options of Quantize: {needed}"))
+        rows += [("note", note) for note in self.notes]
+        here = processor_of(self.judged_on)
+        told = warning(self.path.name, self.saturates, here)
+        same = "no sum of integers can overflow, so every processor gives the same answers"
+        rows.append(("overflow", told or same))
+        rows.append(("judged on", str(here)))
+        rows.append(
+            ("operators", ", ".join(f"{n} on {unit}" for unit, n in self.placement.items()))
+        )
+        rows += [("fallback", line) for line in folded(self.fallbacks)]
+        if self.estimate is not None:
+            rows.append(("estimate", _estimated(self.estimate)))
+        if self.diverges:
+            rows.append(("diverges", f"accepted: {self.diverges}"))
+        return rows + [("changed", f"not as recorded: {line}") for line in self.differs]
+
+    def _in_words(self) -> str:
+        """The score beside the original's."""
+        lost = self.drop
+        original = 100 * self.score + lost.drop
+        return (
+            f"{100 * self.score:.2f} on {lost.samples} test samples; the original model has "
+            f"{original:.2f}. The drop is {lost.drop:.2f} points, at most {lost.bound:.2f} with "
+            f"{100 * lost.confidence:.4g} % confidence"
+        )
+
+    def _likeness(self) -> list[tuple[str, str]]:
+        """How close its answers are to the network's, or to the original model's."""
+        same = self.parity or self.to_original
+        whose = "network's" if self.parity else "original model's"
+        apart = (
+            f"differ from the {whose} by {same.mean_difference:.3g} on average, by "
+            f"{same.max_difference:.3g} at most"
+        )
+        rows = [("values", apart)]
+        if same.same_decisions is not None and same.same_decisions_bound is not None:
+            kept = (
+                f"{100 * same.same_decisions:.2f} % are the same as the {whose}, at least "
+                f"{100 * same.same_decisions_bound:.2f} % with 95 % confidence"
+            )
+            rows.append(("decisions", kept))
+        return rows
+
+
+def folded(fallbacks: Sequence[Placement]) -> list[str]:
+    """A line for each reason why operators fell back, with their kinds and counts.
+
+    >>> kept = Placement("head/SOFTMAX", "SOFTMAX", "cpu", "the NPU has none")
+    >>> folded([kept, kept])
+    ['2 operators on cpu, because the NPU has none: 2 SOFTMAX (head/SOFTMAX)']
+    """
+    groups: dict[tuple[str, str], list[Placement]] = {}
+    for placed in fallbacks:
+        groups.setdefault((placed.unit, placed.why), []).append(placed)
+    lines = []
+    for (unit, why), members in groups.items():
+        kinds = Counter(placed.operator for placed in members)
+        counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        names = list(dict.fromkeys(placed.name for placed in members if placed.name))
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        named = f" ({', '.join(names[:SHOWN])}{more})" if names else ""
+        what = "1 operator" if len(members) == 1 else f"{len(members)} operators"
+        lines.append(f"{what} on {unit}, because {why}: {counted}{named}")
+    return lines
+
+
+def _estimated(estimate: Estimate) -> str:
+    figures = {
+        "cycles": estimate.cycles,
+        "ms": estimate.latency_ms,
+        "bytes of SRAM": estimate.sram_bytes,
+        "bytes of DRAM": estimate.dram_bytes,
+        "bytes of flash": estimate.flash_bytes,
+    }
+    known = [
+        f"{figure:,.6g} {what}" if what == "ms" else f"{figure:,} {what}"
+        for what, figure in figures.items()
+        if figure
+    ]
+    return f"{estimate.source}, {estimate.machine}: {', '.join(known)}"
