@@ -85,8 +85,10 @@ class Signature:
             if spec.scale is not None:
                 low, high = LIMITS[spec.dtype]
                 shift = _shift(spec.zero_point or 0)
-                steps = f"numpy.rint({name} / {spec.scale:.9g}){shift}"
-                lines.append(f'{name} = numpy.clip({steps}, {low}, {high}).astype("{spec.dtype}")')
+                lines += [
+                    f"{name} = numpy.rint({name} / {spec.scale:.9g}){shift}",
+                    f'{name} = numpy.clip({name}, {low}, {high}).astype("{spec.dtype}")',
+                ]
         return lines
 
     def real(self) -> list[str]:
@@ -98,10 +100,10 @@ class Signature:
                 lines.append(f'{name} = ({name}.astype("float32"){shift}) * {spec.scale:.9g}')
         return lines
 
-    def fed(self) -> str:
-        """A dict in Python from each input's name to its variable."""
+    def fed(self) -> list[str]:
+        """Lines of Python that call a dict of all inputs `inputs`."""
         pairs = zip(self.inputs, self.variables[0], strict=True)
-        return "{" + ", ".join(f'"{spec.name}": {name}' for spec, name in pairs) + "}"
+        return ["inputs = {", *(f'    "{spec.name}": {name},' for spec, name in pairs), "}"]
 
     def taken(self, results: str, keys: Sequence[str] | None = None) -> list[str]:
         """Lines of Python that take each output out of the mapping called `results`.
@@ -151,5 +153,9 @@ def _variable(name: str, taken: set[str]) -> str:
     return made
 
 
-RESERVED = {"numpy", "onnxruntime", "openvino", "torch", "session", "model", "run", "results"}
+RESERVED = {
+    "numpy", "onnxruntime", "onnxruntime_qnn", "openvino", "torch", "Interpreter", "Runtime",
+    "core", "devices", "inputs", "model", "options", "program", "providers", "results", "run",
+    "library", "name", "path", "session", "settings", "tensors", "value",
+}  # fmt: skip
 """What the snippets call their own things."""

@@ -59,14 +59,15 @@ class ExecuTorch(Runtime):
 
     def loading(self, path: Path, signature: Signature) -> str:
         """See `Runtime.loading`."""
-        names, results = signature.variables
-        tensors = ", ".join(f"torch.from_numpy({name})" for name in names)
+        _, results = signature.variables
         return snippet(
             ["import numpy", "import torch", "from executorch.runtime import Runtime"],
             [f'program = Runtime.get().load_program("{path}")'],
             [f'model = program.load_method("{FORWARD}")'],
             signature.arrays(),
-            [f"results = model.execute([{tensors}])"],
+            signature.fed(),
+            ["tensors = [torch.from_numpy(value) for value in inputs.values()]"],
+            ["results = model.execute(tensors)"],
             [f"{name} = results[{place}].numpy()" for place, name in enumerate(results)],
         )
 

@@ -19,21 +19,26 @@ def loading(path: Path, signature: Signature, provider: Provider = CPU) -> str:
     import onnxruntime
     <BLANKLINE>
     providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession("model.onnx", providers=providers)
+    path = "model.onnx"
+    session = onnxruntime.InferenceSession(path, providers=providers)
     image = numpy.zeros((1, 3, 8, 8), "float32")
-    results = session.run(None, {"image": image})
+    inputs = {
+        "image": image,
+    }
+    results = session.run(None, inputs)
     y = results[0]
     """
     opened = [
         f'providers = ["{CPU.name}"]',
-        f'session = onnxruntime.InferenceSession("{path}", providers=providers)',
+        f'path = "{path}"',
+        "session = onnxruntime.InferenceSession(path, providers=providers)",
     ]
     imports = ["import numpy", "import onnxruntime"]
     if provider != CPU:
         opened = _by_provider(path, provider)
     if provider.plugin:
         imports.append(f"import {provider.plugin}")
-    run = [f"results = session.run(None, {signature.fed()})"]
+    run = [*signature.fed(), "results = session.run(None, inputs)"]
     places = [str(place) for place in range(len(signature.outputs))]
     return snippet(imports, opened, signature.arrays(), run, signature.taken("results", places))
 
@@ -46,19 +51,19 @@ def _by_provider(path: Path, provider: Provider) -> list[str]:
     if provider.one_by_one:
         lines.append(f'options.add_free_dimension_override_by_name("{BATCH}", 1)')
     lines += settings_of(provider.settings)
+    lines += [f'path, name = "{path}", "{provider.name}"']
     if provider.plugin:
         return [
             *lines,
-            "onnxruntime.register_execution_provider_library(",
-            f'    "{provider.name}", {provider.plugin}.get_library_path()',
-            ")",
+            f"library = {provider.plugin}.get_library_path()",
+            "onnxruntime.register_execution_provider_library(name, library)",
             "devices = onnxruntime.get_ep_devices()",
-            f'devices = [device for device in devices if device.ep_name == "{provider.name}"]',
+            "devices = [device for device in devices if device.ep_name == name]",
             "options.add_provider_for_devices(devices, settings)",
-            f'session = onnxruntime.InferenceSession("{path}", options)',
+            "session = onnxruntime.InferenceSession(path, options)",
         ]
     return [
         *lines,
-        f'providers = [("{provider.name}", settings), "{CPU.name}"]',
-        f'session = onnxruntime.InferenceSession("{path}", options, providers=providers)',
+        f'providers = [(name, settings), "{CPU.name}"]',
+        "session = onnxruntime.InferenceSession(path, options, providers=providers)",
     ]

@@ -113,16 +113,15 @@ class OpenVino(Runtime):
     def loading(self, path: Path, signature: Signature) -> str:
         """See `Runtime.loading`: compiled for the size of the batch, as `OpenVinoSession` does."""
         device, settings = (self.device, OTHERS.get(self.device, OPENVINO_ON_CPU))
-        names = zip(signature.inputs, signature.variables[0], strict=True)
-        shapes = ", ".join(f'"{spec.name}": {name}.shape' for spec, name in names)
         return snippet(
             ["import numpy", "import openvino"],
             ["core = openvino.Core()", f'model = core.read_model("{path}")'],
             signature.arrays(),
-            [f"model.reshape({{{shapes}}})"],
+            signature.fed(),
+            ["model.reshape({name: value.shape for name, value in inputs.items()})"],
             settings_of(settings),
             [f'run = core.compile_model(model, "{device}", settings)'],
-            [f"results = run({signature.fed()})"],
+            ["results = run(inputs)"],
             signature.taken("results"),
         )
 

@@ -61,7 +61,8 @@ class LiteRt(Runtime):
             [f'run = Interpreter("{path}").get_signature_runner()'],
             signature.arrays(),
             signature.rounded(),
-            [f"results = run(**{signature.fed()})"],
+            signature.fed(),
+            ["results = run(**inputs)"],
             signature.taken("results"),
             signature.real(),
         )
