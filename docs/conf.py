@@ -55,4 +55,5 @@ nitpick_ignore = [
     ("py:class", "penjing.trials.evaluation.instruments.Instruments"),  # tests alone give them
     ("py:class", "penjing.network.axes.groups.Site"),  # inside of what a user reads
     ("py:class", "penjing.trials.contract.Watch"),
+    ("py:class", "penjing.runtimes.onnx.session.Provider"),
 ]

@@ -4,6 +4,8 @@ How a block is fenced says what becomes of it:
 
     python              run, in order, with the names of the page's blocks before it; if it has
                         `>>>`, by doctest
+    python printed      the same, and the last command of the console block before printed it, but
+                        for its numbers
     console             each line after `$ ` is run by bash, in one temporary folder for the page;
                         all else is output. A command ends well, or its output ends with a line
                         such as `[exit 2]`. A line after `> ` goes on with the command
@@ -19,6 +21,8 @@ what it needs beside penjing itself, and whether it takes long:
     ---
 
 A fit that is shown with minutes is run with fewer (`MINUTES`), so that it ends soon.
+
+`tests/docs/outputs.py` writes what the commands print now into the pages.
 """
 
 from __future__ import annotations
@@ -58,6 +62,7 @@ MODULES = {
     "qnn": "onnxruntime_qnn",
 }
 """By extra of penjing's, a module that it installs."""
+PRINTED = " printed"
 MINUTES = "0.2"
 SECONDS = 300
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.S | re.M)
@@ -71,11 +76,13 @@ class Block:
     Attributes:
         kind: what stands behind its fence; `"indented"` if it has none.
         line: of the page, on which its text begins.
+        was_printed: whether a command before it printed it.
     """
 
     kind: str
     text: str
     line: int
+    was_printed: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,9 +105,10 @@ class Page:
         tokens = MarkdownIt("commonmark").parse("".join(text.splitlines(True)[skipped:]))
         return [
             Block(
-                token.info.strip() if token.type == "fence" else "indented",
+                token.info.strip().removesuffix(PRINTED) if token.type == "fence" else "indented",
                 token.content,
                 skipped + token.map[0] + (2 if token.type == "fence" else 1),
+                token.info.strip().endswith(PRINTED),
             )
             for token in tokens
             if token.type in ("fence", "code_block") and token.map is not None
@@ -142,22 +150,39 @@ def _is_here(name: str) -> bool:
     return importlib.util.find_spec(MODULES[name]) is not None
 
 
-def run(page: Page, folder: Path) -> None:
+def run(page: Page, folder: Path, as_printed: bool = True) -> dict[int, list[str]]:
     """Run the page's blocks in order, in `folder`.
+
+    Args:
+        as_printed: hold what a page says that a command printed against what it did print.
+
+    Returns:
+        What each command of a console block printed, by the block's line.
 
     Raises:
         AssertionError: one ends otherwise than the page says.
     """
+    printed: dict[int, list[str]] = {}
+    last = ""
     names: dict[str, Any] = {"__name__": "__main__"}
     with contextlib.chdir(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for block in page.blocks:
             if block.kind == "console":
-                _run_console(page, block, folder)
-            elif block.kind == "python" and ">>> " in block.text:
+                printed[block.line] = [*_run_console(page, block, folder)]
+                last = printed[block.line][-1]
+            if block.was_printed and as_printed:
+                where = f"{page.name}, line {block.line}: the command before printed something else"
+                assert _without_figures(block.text) in _without_figures(last), where
+            if block.kind == "python" and ">>> " in block.text:
                 _run_examples(page, block, names)
             elif block.kind == "python":
                 _run_python(page, block, names)
+    return printed
+
+
+def _without_figures(text: str) -> str:
+    return re.sub(r"\d[\d.e-]*", "0", text.strip())
 
 
 def with_few_minutes(text: str) -> str:
@@ -208,20 +233,22 @@ def commands(text: str) -> Iterator[tuple[str, int]]:
         yield command, int(said[1]) if said else 0
 
 
-def _run_console(page: Page, block: Block, folder: Path) -> None:
+def _run_console(page: Page, block: Block, folder: Path) -> Iterator[str]:
+    """What each command prints."""
     binaries = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
-        "COLUMNS": "120",
-        "PENJING": str(ROOT),
+        "COLUMNS": "100",
     }
     for command, code in commands(block.text):
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", with_few_minutes(command)],
-            capture_output=True, text=True, cwd=folder, env=environment, timeout=SECONDS,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=folder, env=environment, timeout=SECONDS,
         )  # fmt: skip
-        output = textwrap.indent(done.stdout[-2000:] + done.stderr[-2000:], "    ")
+        output = textwrap.indent(done.stdout[-4000:], "    ")
         where = f"{page.name}, line {block.line}: {command}"
         assert done.returncode == code, f"{where}\nended with {done.returncode}:\n{output}"
+        yield done.stdout

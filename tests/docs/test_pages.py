@@ -6,10 +6,11 @@ import doctest
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tests.docs import pages
+from tests.docs import outputs, pages
 from tests.docs.pages import DIRECTIVES, OUTPUT, RUN, Page, all_pages, run
 
 PAGES = all_pages()
@@ -34,8 +35,9 @@ def test_every_block_runs(page: Page, tmp_path: Path) -> None:
     run(page, tmp_path)
 
 
-def test_the_examples_of_how_blocks_are_read_hold() -> None:
-    failed, tried = doctest.testmod(pages)
+@pytest.mark.parametrize("module", [outputs, pages], ids=lambda module: module.__name__)
+def test_the_examples_of_how_blocks_are_read_hold(module: ModuleType) -> None:
+    failed, tried = doctest.testmod(module)
     assert tried
     assert not failed
 
@@ -83,3 +85,16 @@ def test_blocks_of_a_page_share_names_and_a_folder(
     assert page.slow
     assert page.runs
     run(page, tmp_path)
+
+
+def test_outputs_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    text = (
+        "# Title\n\n```console\n$ echo 1; echo 2\nold\n$ echo hidden\n$ exit 3\n[exit 3]\n```\n\n"
+        "Between.\n\n```console\n$ echo \\\n    3\nold\nolder\n$ echo 4\nfirst\n...\nlast\n"
+        "$ printf '5\\n\\n6'\nold five\n...\n```\n"
+    )
+    page = _page(tmp_path, text)
+    outputs.refresh(page, tmp_path)
+    wanted = text.replace("\nold\n$ echo h", "\n1\n2\n$ echo h").replace("old\nolder", "3")
+    assert page.path.read_text() == wanted.replace("old five", "5")
