@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import penjing
+from tests.test_floors import FLOORS
 
 SOURCE = Path(penjing.__file__).parent
 ROOT = Path(__file__).parents[1]
@@ -75,3 +76,15 @@ def test_no_benchmark_hides_an_installed_module() -> None:
     for path in (ROOT / "benchmarks").glob("*.py"):
         assert path.stem not in sys.stdlib_module_names
         assert PathFinder.find_spec(path.stem, places) is None, path
+
+
+def test_the_map_has_every_room() -> None:
+    """And names no other: `tests/test_floors.py` holds the same table."""
+    told = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", told, re.M)
+    rooms = {
+        room.rstrip("/").removesuffix(".py"): int(floor)
+        for floor, names in rows
+        for room in re.findall(r"`([a-z_.]+/?)`", names)
+    }
+    assert rooms == {room: floor for room, floor in FLOORS.items() if "__" not in room}
