@@ -1,6 +1,6 @@
-"""ResNet-20 on CIFAR-10: `PENJING_DATA=folder penjing fit examples/cifar10_resnet20.py`.
+"""ResNet-20 on CIFAR-10. Run `PENJING_DATA=FOLDER penjing fit examples/cifar10_resnet20.py`.
 
-The folder holds data/cifar10-jpeg.tar.xz and models/resnet20_cifar10_jpeg.safetensors.
+FOLDER must contain data/cifar10-jpeg.tar.xz and models/resnet20_cifar10_jpeg.safetensors.
 """
 
 import io
@@ -25,7 +25,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut without parameters (He et al. 2015, option A)."""
+    """Two 3x3 convolutions and a shortcut without parameters (He et al., 2015, option A)."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x_NCHW -> y_NKHW, with half the height and width where channels are added."""
+        """Map x_NCHW to y_NKHW. Height and width are halved if channels are added."""
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         if self.grown:
             x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, *[self.grown // 2] * 2))
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """Nine blocks in three stages of 16, 32 and 64 channels (He et al., 2015)."""
+    """Nine blocks in three stages with 16, 32 and 64 channels (He et al., 2015)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,19 +55,19 @@ class ResNet20(nn.Module):
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x_N3HW (32 x 32) -> y_NK, the logits of ten classes."""
+        """Map images x_N3HW (32 x 32) to y_NK, the logits of ten classes."""
         x = self.bn1(self.conv1(x)).relu()
         return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
 
 
 def pixels(archive: Path) -> dict[str, np.ndarray]:
-    """All images as uint8, decoded once and kept in a cache that knows the archive's version."""
+    """All images as uint8. They are decoded once, and cached by the archive's size and date."""
     stat, home = archive.stat(), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(home) / "penjing" / f"cifar10-jpeg-{stat.st_size}-{int(stat.st_mtime)}.npz"
     if cache.is_file():
         with np.load(cache) as file:
             return dict(file)
-    print(f"decoding {archive.name} once, about 10 s", file=sys.stderr, flush=True)
+    print(f"decoding {archive.name} once, which takes about 10 s", file=sys.stderr, flush=True)
     with tarfile.open(archive) as tar, ThreadPoolExecutor() as pool:
         found = {
             one.name: file.read()
@@ -92,15 +92,18 @@ def pixels(archive: Path) -> dict[str, np.ndarray]:
 
 
 def task() -> Task:
-    """The trained network and its data, from the folder that `PENJING_DATA` names."""
+    """The trained network and its data, from the folder in the variable `PENJING_DATA`."""
     folder = os.environ.get("PENJING_DATA")
     if not folder:
-        raise InputError("PENJING_DATA isn't set: export PENJING_DATA=FOLDER with data/, models/")
+        raise InputError(
+            "PENJING_DATA isn't set; run export PENJING_DATA=FOLDER, where FOLDER contains data/ "
+            "and models/"
+        )
     archive = Path(folder, "data", "cifar10-jpeg.tar.xz")
     weights = Path(folder, "models", "resnet20_cifar10_jpeg.safetensors")
     for path in (archive, weights):
         if not path.is_file():
-            raise InputError(f"{path} is missing; PENJING_DATA must hold data/ and models/")
+            raise InputError(f"{path} is missing; PENJING_DATA must contain data/ and models/")
     model, data = ResNet20().eval(), pixels(archive)
     model.load_state_dict(load_file(weights))
     test = Arrays(data["test_x"], data["test_y"], mean=MEAN, std=STD)

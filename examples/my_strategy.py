@@ -1,8 +1,9 @@
-"""A search of your own: `penjing fit digits --strategy examples/my_strategy.py`.
+"""Write your own search. Run `penjing fit digits --strategy examples/my_strategy.py`.
 
-A strategy proposes candidates, a few at a time, and is sent the trial of each: what its file
-measured. It needs no clock, no runtime and no file; whatever it proposes is made, measured, judged
-and recorded as everything else is. This one looks for the fewest bits, by bisection.
+A strategy proposes a few candidates at a time. For each it receives a trial, which has the figures
+that were measured on the candidate's file. penjing makes, measures, judges and records whatever the
+strategy proposes, so the strategy needs no clock, runtime or file. This one finds the fewest bits
+for the weights by bisection.
 """
 
 from penjing.passes import Gptq, Quantize
@@ -11,10 +12,10 @@ from penjing.trials.trial import Status
 
 
 class FewestBits:
-    """Bisects between 2 and 8 bits for the fewest in which the weights keep the budget."""
+    """Find the fewest bits, between 2 and 8, with which the network keeps the budget."""
 
     def propose(self, study: Study) -> Proposals:
-        """Yield lists of proposals; what comes back is the list of their trials."""
+        """Yield lists of proposals. Each yield returns the list of their trials."""
         fewest, most = 2, 8
         while fewest <= most:
             bits = (fewest + most) // 2
@@ -28,5 +29,5 @@ class FewestBits:
 
 
 def strategy() -> FewestBits:
-    """What `--strategy` looks for in a file."""
+    """The function that `--strategy` calls in a file."""
     return FewestBits()

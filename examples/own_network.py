@@ -1,7 +1,8 @@
-"""Bring your own network: `penjing fit examples/own_network.py`.
+"""Compress your own network. Run `penjing fit examples/own_network.py`.
 
-A task is a trained model, an example of its inputs, and data. Here a plain CNN learns in seconds
-to tell ten noisy patterns apart; put your own model and arrays (or DataLoaders) in their place.
+A task is a trained model, an example of its inputs, and its data. Here a small CNN learns in a few
+seconds to classify ten noisy patterns. Replace it and the data by your own model and arrays (or
+DataLoaders).
 """
 
 import torch
@@ -23,14 +24,14 @@ class PlainCnn(nn.Module):
         self.fc2 = nn.Linear(128, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x_N3HW -> y_NK, the logits of ten patterns."""
+        """Map images x_N3HW to y_NK, the logits of ten patterns."""
         x = functional.max_pool2d(self.conv1(x).relu(), 2)
         x = functional.max_pool2d(self.conv2(x).relu(), 2)
         return self.fc2(self.fc1(x.view(-1, 32 * 8 * 8)).relu())
 
 
 def samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Ten fixed patterns of 3 x 32 x 32 under noise of eight times their size."""
+    """Ten fixed patterns of 3 x 32 x 32, with noise that is eight times as strong."""
     patterns = torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(seed)
     labels = torch.randint(10, (count,), generator=draw)
@@ -39,7 +40,7 @@ def samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def task() -> Task:
-    """Train for a few seconds; the model with its data, as `penjing fit` takes it."""
+    """Train the model for a few seconds, and return it with its data for `penjing fit`."""
     train = Arrays(*samples(2000, seed=1), batch_size=64, shuffle=True)
     test = Arrays(*samples(1000, seed=2))
     torch.manual_seed(0)

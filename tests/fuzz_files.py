@@ -86,7 +86,7 @@ def outcome(runtime: Runtime, path: Path, contents: list[bytes]) -> str:
     else:
         return "ran"
     assert str(path) in str(why)
-    died = "died" if "the runtime died" in str(why) else ""
+    died = "died" if "the runtime crashed" in str(why) else ""
     return died or f"refused with {why.exit_code}"
 
 

@@ -145,7 +145,7 @@ def pair(folder: Path, after: float, tally: Tally) -> None:
         tally.count(tally.pairs, "one finished, one refused", f"exit codes and lines: {found}")
         return
     lines = codes[4].errors.splitlines()
-    named = len(lines) == 1 and f"is taken by process {codes[0].process} on" in lines[0]
+    named = len(lines) == 1 and f"is in use by process {codes[0].process} on" in lines[0]
     tally.count(tally.pairs, "the refusal names the other", "" if named else str(lines))
     tally.count(tally.pairs, "one finished, one refused", _wrong_in(out, finished=True))
     shutil.rmtree(folder)

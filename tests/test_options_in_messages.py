@@ -74,7 +74,7 @@ def test_an_error_names_the_parameter_and_on_the_command_line_the_flag(
         main()
     line = "penjing: error: --max-drop must be points between 0 and 100"
     assert capsys.readouterr().err.startswith(line)
-    with pytest.raises(InputError, match=r"use `target='ssh://user@host'`, its address$"):
+    with pytest.raises(InputError, match=r"use its address, `target='ssh://user@host'`$"):
         require_local(find_target("raspberry-pi-5"))
 
 

@@ -72,7 +72,7 @@ def test_a_gpu_is_described_as_its_driver_tells(
 
 
 def test_an_address_is_no_name_of_a_target() -> None:
-    with pytest.raises(InputError, match="ssh://pi@device is an address, which `penjing fit`"):
+    with pytest.raises(InputError, match="ssh://pi@device is an address, which only `penjing fit`"):
         find_target("ssh://pi@device")
 
 
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused_before_lowering_and_after(tmp_path: Path) 
     assert runtime.problems(network, fits) == []
     (line,) = runtime.problems(network, replace(fits, flash_bytes=256_000))
     assert line == (
-        f"needs {in_words(weights)} of flash (an estimate before lowering), the target "
+        f"the network needs {in_words(weights)} of flash (an estimate before lowering), but target "
         "nucleo-h743zi has 256 kB; make the network smaller or choose a target with more flash"
     )
     assert runtime.problems(network, replace(fits, flash_bytes=weights // 2), "float16") == []

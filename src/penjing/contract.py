@@ -1,6 +1,6 @@
-"""The plain data that floors hand to each other: plans, artifacts, measurements, sessions.
+"""The plain data that the parts of penjing exchange: plans, artifacts, measurements, sessions.
 
-Everything here is frozen, prints, and goes to JSON and back; `None` means "not measured".
+All of it is frozen and printable. `None` means "not measured".
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Json = Any
-"""A value that `json.dumps` takes and `json.loads` gives back unchanged."""
+"""A value that `json.dumps` accepts and `json.loads` returns unchanged."""
 
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """A part of the network that a pass did not touch, and why."""
+    """A part of the network that a pass doesn't touch, and why.
+
+    Attributes:
+        what: the part, such as the name of a layer.
+        why: the reason.
+    """
 
     what: str
     why: str
@@ -28,19 +33,28 @@ class LeftAlone:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pass decided, before anything is changed.
+    """What a pass will do to a network, decided before anything is changed.
+
+    >>> import penjing
+    >>> plan = penjing.Plan("PruneChannels", {"amount": 0.5}, summary="keep 16 of 32 channels",
+    ...     left_alone=(LeftAlone("head", "its outputs are the network's outputs"),))
+    >>> print(plan)
+    PruneChannels: keep 16 of 32 channels
+      left alone: head: its outputs are the network's outputs
+    >>> penjing.Plan.from_json(plan.to_json()) == plan
+    True
 
     Attributes:
-        method: the pass's name, such as `"PruneChannels"`.
+        method: the name of the pass, such as `"PruneChannels"`.
         options: the fields of the pass.
-        edits: what will be done to the graph, in order; each is a mapping with the key `"edit"`
-            that names an entry of `penjing.network.edits.table.EDITS`. Empty means nothing to do.
+        edits: the edits of the graph, in order. Each is a mapping whose key `"edit"` names an entry
+            of `penjing.network.edits.table.EDITS`. Empty means that there is nothing to do.
         summary: one line for people.
-        left_alone: what was looked at and not touched, with the reason.
-        notes: why what was chosen was chosen, a line each.
-        parts: what the pass works on beside the edits, in order: a layer, by its node's name, or
-            the two nodes that a part of the graph begins behind and ends with. None in a plan of
-            an earlier penjing, which didn't tell.
+        left_alone: what the pass considered but doesn't touch, with reasons.
+        notes: the reasons for the decisions, one line each.
+        parts: what the pass works on besides the edits, in order. Each part is a layer, given by
+            the name of its node, or a section of the graph, given by the node before it and its
+            last node. None in a plan of an older penjing, which didn't record it.
     """
 
     method: str
@@ -52,7 +66,7 @@ class Plan:
     parts: tuple[tuple[str, ...], ...] | None = ()
 
     def to_json(self) -> dict[str, Json]:
-        """This plan as plain data, the inverse of `from_json`."""
+        """This plan as plain data. `from_json` reads it."""
         return {
             "method": self.method,
             "options": dict(self.options),
@@ -84,19 +98,29 @@ class Plan:
 
 
 def parts_from(data: Json) -> tuple[tuple[str, ...], ...] | None:
-    """A plan's parts as JSON gives them."""
+    """The parts of a plan from JSON."""
     return None if data is None else tuple(tuple(part) for part in data)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a device's runtime loads, or the first of several that belong together.
+    """A file that a runtime loads, or several files that belong together.
+
+    `Runtime.lower` writes one, and `Runtime.artifact` describes a file that exists already:
+
+    >>> import tempfile
+    >>> from penjing.runtimes.onnx.runtime import OnnxRuntime
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = Path(folder, "model.onnx").write_bytes(b"not a model yet")
+    ...     artifact = OnnxRuntime().artifact(Path(folder, "model.onnx"))
+    >>> artifact.runtime, artifact.file_bytes
+    ('onnxruntime', 15)
 
     Attributes:
-        path: where it lies.
+        path: the file, or the first of several.
         runtime: the name of the runtime that loads it, such as `"onnxruntime"`.
-        file_bytes: the size on disk, of all its files.
-        sha256: of the bytes of all its files; checked before they are loaded.
+        file_bytes: the size of all its files on disk.
+        sha256: the hash of the bytes of all its files. It is checked before they are loaded.
     """
 
     path: Path
@@ -110,10 +134,10 @@ class Placement:
     """Where one operator of an artifact runs.
 
     Attributes:
-        name: of the operator in the file, as the runtime knows it.
+        name: the name of the operator in the file, as the runtime knows it.
         operator: its kind, such as `"QLinearConv"`.
-        unit: what runs it, such as `"cpu"`, `"xnnpack"`, `"gpu"` or `"npu"`.
-        why: why it fell back to a lesser unit than the runtime is there for; empty if it didn't.
+        unit: the unit that runs it, such as `"cpu"`, `"xnnpack"`, `"gpu"` or `"npu"`.
+        why: why it fell back from the runtime's own unit to another one. Empty if it didn't.
     """
 
     name: str
@@ -124,12 +148,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Saturating:
-    """A layer of an artifact whose sums may leave 16 bits on x86 processors without VNNI.
+    """A layer of an artifact whose 16-bit sums may saturate on x86 processors without VNNI.
 
     Attributes:
-        layer: its name.
-        channels: how many of its output channels may.
-        of: how many it has.
+        layer: the name of the layer.
+        channels: the number of output channels that may saturate.
+        of: the number of all its output channels.
     """
 
     layer: str
@@ -141,7 +165,7 @@ class Saturating:
 
 
 def some_of(layers: Sequence[Saturating] | Sequence[str], shown: int = 3) -> str:
-    """The first layers by name, and how many more there are."""
+    """The first few layers by name, and how many more there are."""
     more = len(layers) - shown
     names = ", ".join(map(str, layers[:shown]))
     return names + (f" and {more} more" if more > 0 else "")
@@ -149,17 +173,19 @@ def some_of(layers: Sequence[Saturating] | Sequence[str], shown: int = 3) -> str
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one inference costs on a device that isn't here, as a vendor's tool estimates.
+    """What one inference costs on a device that isn't connected, as a vendor's tool estimates it.
 
-    It is never ranked beside what was measured.
+    Estimates are never ranked together with measurements.
 
     Attributes:
         source: whose figures these are, such as `"estimated by Vela 5.2.0"`.
         machine: the accelerator, its clock and its memories, as the tool calls them.
-        latency_ms: time of one inference.
-        cycles: of the accelerator; less than the sum of the parts, which overlap.
-        cycles_npu, cycles_sram, cycles_dram, cycles_flash: of arithmetic, and of access to each.
-        sram_bytes, dram_bytes, flash_bytes: how much of each it takes.
+        latency_ms: the time of one inference.
+        cycles: the accelerator's cycles. Less than the sum of the parts below, because they
+            overlap.
+        cycles_npu, cycles_sram, cycles_dram, cycles_flash: the cycles of arithmetic, and of access
+            to each memory.
+        sram_bytes, dram_bytes, flash_bytes: how much of each memory is used.
         macs: multiply-accumulates.
     """
 
@@ -179,29 +205,43 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Input:
-    """What a session takes: a name, a shape with 1 for every size that is free, a NumPy type."""
+    """An input of a session.
+
+    >>> Input("image", (1, 3), "float32").zeros()
+    array([[0., 0., 0.]], dtype=float32)
+
+    Attributes:
+        name: its name.
+        shape: its shape, with 1 for each free size.
+        dtype: the name of its NumPy type.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
 
     def zeros(self) -> Array:
-        """An array of that shape and type."""
+        """An array of zeros with that shape and type."""
         return np.zeros(self.shape, self.dtype)
 
 
 class Session(Protocol):
-    """An artifact loaded in its runtime, ready to run."""
+    """An artifact that is loaded in its runtime and ready to run."""
 
     @property
     def inputs(self) -> Sequence[Input]:
-        """What it takes, in the order of the model's own arguments."""
+        """Its inputs, in the order of the model's arguments."""
         ...
 
     def run(self, inputs: Any) -> Any:
-        """Outputs for one batch: a NumPy array, or a tuple or dict of them, as the model returns.
+        """Run one batch.
 
-        `inputs` is one array, a tuple of arrays or a dict of arrays by name, batch first.
+        Args:
+            inputs: one NumPy array, a tuple of arrays, or a dict of arrays by name. The batch is
+                the first dimension.
+
+        Returns:
+            The outputs as the model returns them: an array, or a tuple or dict of arrays.
         """
         ...
 
@@ -211,15 +251,17 @@ class Parity:
     """How far an artifact's outputs are from the network's, on the same samples.
 
     Attributes:
-        samples: how many were compared.
-        max_difference: largest absolute difference of any output; NaN anywhere makes it infinite.
-        mean_difference: mean absolute difference.
-        same_decisions: share (0..1) of samples with the same argmax; None if outputs aren't scores.
-        same_decisions_bound: its lower confidence bound at 95 % (Wilson); None as well.
-        departure: root mean square of the difference over what rounding explains, of the output
-            where that is most; beyond 1 the artifact computes something else than the network.
-        rounded_decisions: share (0..1) of samples whose argmax the network's rounding itself keeps;
-            None if it has none, or outputs aren't scores.
+        samples: the number of samples that were compared.
+        max_difference: the largest absolute difference of any output. Infinite if there is a NaN.
+        mean_difference: the mean absolute difference.
+        same_decisions: the share (0..1) of samples with the same argmax. None if the outputs aren't
+            scores of classes.
+        same_decisions_bound: the lower 95 % confidence bound of `same_decisions` (Wilson), or None.
+        departure: the root mean square of the difference, divided by what rounding explains. The
+            output with the largest value counts. Above 1, the artifact doesn't compute what the
+            network computes.
+        rounded_decisions: the share (0..1) of samples whose argmax the network's own quantization
+            keeps. None if the network isn't quantized, or the outputs aren't scores of classes.
     """
 
     samples: int
@@ -233,15 +275,15 @@ class Parity:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one inference of one artifact, beside the baseline in the same windows.
+    """The time of one inference of an artifact, measured in the same windows as the baseline.
 
     Attributes:
-        latency_ms: median over all undisturbed runs.
+        latency_ms: the median over all undisturbed runs.
         p90_ms: the 90th percentile.
-        ratio: median over windows of (this / baseline); 1.0 for the baseline itself.
-        ratio_low, ratio_high: confidence interval of `ratio`.
-        windows: how many windows counted.
-        disturbed: True when other load kept disturbing the windows; then don't trust the figure.
+        ratio: the median over windows of (this / baseline). 1.0 for the baseline itself.
+        ratio_low, ratio_high: the confidence interval of `ratio`.
+        windows: the number of windows that counted.
+        disturbed: whether other load disturbed too many windows. Then don't trust the figures.
     """
 
     latency_ms: float
@@ -254,7 +296,7 @@ class Latency:
 
     @property
     def verdict(self) -> str:
-        """`"faster"`, `"slower"` or `"no difference"` against the baseline."""
+        """`"faster"`, `"slower"` or `"no difference"`, compared with the baseline."""
         if self.ratio_high < 1.0:
             return "faster"
         return "slower" if self.ratio_low > 1.0 else "no difference"
@@ -262,13 +304,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class Drop:
-    """A paired difference of scores to the original, in points (hundredths), on one data split.
+    """How much a candidate scores below the original on the same samples, in points (hundredths).
 
     Attributes:
-        drop: original minus candidate; negative is a gain.
-        bound: one-sided upper confidence bound of `drop`.
-        confidence: of the bound, such as 0.95.
-        samples: how many pairs.
+        drop: the original's mean score minus the candidate's. Negative if the candidate is better.
+        bound: the one-sided upper confidence bound of `drop`.
+        confidence: the confidence of the bound, such as 0.95.
+        samples: the number of samples.
     """
 
     drop: float
@@ -279,10 +321,30 @@ class Drop:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures of one artifact on one target; `None` is "not measured".
+    """The figures of one artifact on one target. `None` means "not measured".
+
+    >>> import penjing
+    >>> measurement = penjing.Measurement(file_bytes=112_640, score=0.978)
+    >>> measurement.latency is None
+    True
+    >>> penjing.Measurement.from_json(measurement.to_json()) == measurement
+    True
 
     Attributes:
-        saturates: `"never"`, or the layers that may leave 16 bits on x86 processors without VNNI.
+        file_bytes: the size of the artifact's files.
+        weight_bytes: the size of the weights in them.
+        peak_activation_bytes: the most bytes of values that are alive at once, for one sample in
+            float32.
+        peak_process_bytes: the peak memory of a process that loads the artifact and runs it once.
+        macs: multiply-accumulates for one sample.
+        params: the number of parameters.
+        score: the mean of the metric.
+        metric: the name of the metric.
+        latency: the time of one inference.
+        drop: the drop of the score compared with the original.
+        parity: how far the outputs are from the network's.
+        saturates: `"never"`, or the layers that may saturate on x86 processors without VNNI.
+        notes: what to know about the figures, one line each.
     """
 
     file_bytes: int | None = None
@@ -300,7 +362,7 @@ class Measurement:
     notes: Sequence[str] = field(default=())
 
     def to_json(self) -> dict[str, Json]:
-        """This measurement as plain data; `from_json` reads it."""
+        """This measurement as plain data. `from_json` reads it."""
         return asdict(self) | {"notes": list(self.notes)}
 
     @classmethod
@@ -315,7 +377,7 @@ class Measurement:
 
 
 def as_arrays(inputs: Any) -> Any:
-    """A batch's inputs with every tensor as a NumPy array, in the same structure."""
+    """The inputs of a batch with each tensor as a NumPy array, in the same structure."""
     if isinstance(inputs, dict):
         return {name: as_arrays(value) for name, value in inputs.items()}
     if isinstance(inputs, list | tuple):

@@ -1,18 +1,19 @@
-"""Everything penjing raises on purpose.
+"""The exceptions that penjing raises on purpose, with the exit code of the command line.
 
-    PenjingError                     one line for the user; `exit_code` is the process's
+    PenjingError                     the base class of all of them
     ├── InputError          (2)      your input: the model, the data, the budget, the options
-    │   └── CaptureError    (2)      the model can't be captured by torch.export
+    │   └── CaptureError    (2)      torch.export can't capture the model
     ├── UnsafeError         (3)      refused: it could run code, corrupt memory or never end
-    ├── MachineError        (4)      this machine: disk, memory, permission
-    │   ├── DivergenceError (4)      a file computes something else here than its network does
+    ├── MachineError        (4)      this machine: disk, memory, permissions
+    │   ├── DivergenceError (4)      a file doesn't compute what its network computes
     │   └── DiskError       (4)      a file can't be written, which ends the run
     ├── RemoteError         (5)      the remote device
-    │   └── RemoteFileError (5)      it is there, but can't load or run a file
-    └── BugError            (1)      a bug of penjing's; where its traceback lies
+    │   └── RemoteFileError (5)      the device works, but can't load or run a file
+    └── BugError            (1)      a bug in penjing; the message says where its traceback is
 
-A message is one line: what, where, found, wanted, next step. Like the notes of a result, it names
-an option as Python does, in backticks (`max_drop`, `target='cpu'`); the command line prints flags.
+A message is one line: what is wrong, where, what was found, what was expected, and what to do next.
+Messages and the notes of a result name options as Python does, in backticks (`max_drop`,
+`target='cpu'`). The command line prints them as flags.
 """
 
 from __future__ import annotations
@@ -22,13 +23,30 @@ from typing import ClassVar
 
 
 class PenjingError(Exception):
-    """The root of the tree; never raised itself."""
+    """The base class of penjing's exceptions. Catch it to catch them all.
+
+    >>> import penjing
+    >>> try:
+    ...     penjing.fit("digits", max_drop=-1.0)
+    ... except penjing.PenjingError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    InputError 2
+
+    Attributes:
+        exit_code: the exit code of the command line for this kind of error.
+    """
 
     exit_code: ClassVar[int] = 1
 
 
 class InputError(PenjingError):
-    """What the user gave can't be used."""
+    """Something that the user gave can't be used.
+
+    >>> import penjing
+    >>> penjing.Arrays([[0.0], [1.0]], [0, 1], batch_size=0)
+    Traceback (most recent call last):
+    penjing.errors.InputError: batch_size must be 1 or more; found 0
+    """
 
     exit_code = 2
 
@@ -38,36 +56,57 @@ class CaptureError(InputError):
 
 
 class UnsafeError(PenjingError):
-    """To use this could run code, corrupt memory or never end."""
+    """Using a file or folder could run code, corrupt memory or never end, so penjing refuses it.
+
+    >>> from penjing.strict_json import parse
+    >>> parse('{"score": NaN}', "result.json")
+    Traceback (most recent call last):
+    penjing.errors.UnsafeError: result.json is not valid JSON: NaN is not a number
+    """
 
     exit_code = 3
 
 
 class MachineError(PenjingError):
-    """This machine lacks disk, memory or a permission."""
+    """This machine lacks something: disk space, memory, a permission, or a device.
+
+    >>> from pathlib import Path
+    >>> from penjing.files import write_atomically
+    >>> write_atomically(Path("/nowhere/model.onnx"), b"")
+    Traceback (most recent call last):
+    penjing.errors.DiskError: /nowhere/model.onnx can't be written: No such file or directory; ...
+    """
 
     exit_code = 4
 
 
 class DivergenceError(MachineError):
-    """A file computes something else on this machine than the network that it was made from."""
+    """On this machine, a file doesn't compute what the network computes that it was made from.
+
+    >>> issubclass(DivergenceError, MachineError)
+    True
+    """
 
 
 class DiskError(MachineError):
-    """A file or folder can't be written, so that no candidate is to blame."""
+    """A file or folder can't be written. No candidate is to blame for that, so it ends the run."""
 
 
 class RemoteError(PenjingError):
-    """The remote device failed or could not be reached."""
+    """The remote device failed, or couldn't be reached.
+
+    >>> RemoteError("ssh://pi@device: can't be reached").exit_code
+    5
+    """
 
     exit_code = 5
 
 
 class RemoteFileError(RemoteError):
-    """The remote device can be used, but can't load or run a file.
+    """The remote device works, but can't load or run a file.
 
     Attributes:
-        file: what the file is called.
+        file: the name of the file.
     """
 
     def __init__(self, message: str, file: str) -> None:
@@ -76,49 +115,52 @@ class RemoteFileError(RemoteError):
 
 
 class BugError(PenjingError):
-    """A bug of penjing's, met while a candidate was evaluated; raised from the bug itself.
+    """A bug in penjing, met while a candidate was evaluated. Its cause is the original exception.
 
     Attributes:
-        traceback: the file in which its traceback lies.
+        traceback: the file that holds the traceback.
     """
 
     def __init__(self, title: str, error: Exception, traceback: Path) -> None:
         super().__init__(
-            f"{title}: {in_one_line(error)}; this is a bug in penjing, and its traceback is in "
-            f"{traceback}; what was finished is kept"
+            f"{title}: {in_one_line(error)}; this is a bug in penjing, please report it with the "
+            f"traceback in {traceback}; finished work is kept"
         )
         self.traceback = traceback
 
 
 def ends_the_run(error: Exception) -> bool:
-    """Whether no candidate is to blame, and the next one would fare alike: the device is lost, or
-    the disk full."""
+    """Whether an error would also hit the next candidate: the device is lost, the disk is full, or
+    penjing has a bug."""
     lost = isinstance(error, RemoteError) and not isinstance(error, RemoteFileError)
     return lost or isinstance(error, DiskError | BugError)
 
 
 def is_one_candidates(error: Exception) -> bool:
-    """Whether it is what passes and runtimes are documented to raise, or memory that ran out; then
-    the candidate has failed, and the next one may fare better."""
+    """Whether an error concerns only the current candidate, so that the next one may still work.
+
+    Such errors are those that passes and runtimes are documented to raise, and running out of
+    memory.
+    """
     if isinstance(error, PenjingError):
         return not ends_the_run(error)
     return is_out_of_memory(error)
 
 
 def in_one_line(error: Exception) -> str:
-    """What went wrong, for people: a PenjingError's own line, or the type and first line."""
+    """An error in one line: a PenjingError's message, or the type and first line of others."""
     if isinstance(error, PenjingError):
         return str(error)
     return f"{type(error).__name__}: {first_line(error)}"
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's exception says, in one line: its first, or its type if it says nothing."""
+    """The first line of an exception's message, or its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library says that this machine's memory, or its GPU's, didn't suffice."""
+    """Whether a library reports that the memory of this machine or of its GPU ran out."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: the one place where penjing writes what must survive a crash."""
+"""Files that are complete or absent: the only place that writes what must survive a crash."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from pathlib import Path
 from penjing.errors import DiskError, InputError, UnsafeError
 
 TEMPORARY = re.compile(r"\.penjing-[0-9a-f]{16}\.tmp")
-"""What a file is called while it is written; one that lies there later is of a killed run."""
+"""The name of a file while it is written. If one is found later, a killed run left it."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write `content` to `path` so that readers see either the old file or the complete new one.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk and renamed, and
-    the folder is flushed too. A new file's mode follows the umask; one that is replaced keeps its
-    mode.
+    The bytes go to a temporary file in the same folder, which is flushed to disk and renamed. Then
+    the folder is flushed too. A new file's mode follows the umask. A replaced file keeps its mode.
 
     Raises:
-        DiskError: the folder can't be written or the disk is full.
+        DiskError: the folder can't be written, or the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = _temporary(path.parent)
@@ -48,15 +47,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise DiskError(
-            f"{path} can't be written: {reason}; free the disk or choose another folder"
+            f"{path} can't be written: {reason}; free disk space or choose another folder"
         ) from error
 
 
 def require_writable_folder(path: Path) -> list[Path]:
-    """Create the folder `path` if need be and prove by a probe that it takes files.
+    """Create the folder `path` if needed, and check with a test file that it can be written.
 
     Returns:
-        The folders that were created, the outermost first; those are removed if the probe fails.
+        The folders that were created, the outermost first. They are removed if the check fails.
 
     Raises:
         DiskError: it can't be created or written.
@@ -80,10 +79,10 @@ def require_writable_folder(path: Path) -> list[Path]:
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files, those that are there, and have the disk know it.
+    """Remove the files that exist, and flush their folders to disk.
 
     Raises:
-        DiskError: one can't be removed.
+        DiskError: a file can't be removed.
     """
     changed = set()
     try:
@@ -94,21 +93,22 @@ def remove_files(paths: Iterable[Path]) -> None:
             sync_folder(folder)
     except OSError as error:
         raise DiskError(
-            f"{error.filename} can't be removed: {error.strerror}; choose another folder"
+            f"{error.filename} can't be removed: {error.strerror}; remove it or choose another "
+            "folder"
         ) from error
 
 
 def remove_empty(folders: list[Path]) -> None:
-    """Remove those of the folders, given from the outermost on, that hold nothing."""
+    """Remove those folders that are empty. They are given with the outermost first."""
     for folder in reversed(folders):
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk know which files the folder holds, so that a loss of power forgets none.
+    """Flush the folder's list of files to disk, so that none is lost if the power fails.
 
-    Nothing happens where it can't be done: on some file systems, and in a folder that can be
+    Nothing happens if that isn't possible: on some file systems, and in a folder that can be
     written but not read.
     """
     handle = -1
@@ -131,31 +131,33 @@ def read_regular(path: Path) -> bytes:
     """The bytes of a file that somebody else may have put there.
 
     Raises:
-        FileNotFoundError: there is none.
-        UnsafeError: it is a link to elsewhere, or no file of bytes, such as a pipe.
+        FileNotFoundError: there is no such file.
+        UnsafeError: it is a symbolic link, or not a regular file, such as a pipe.
         InputError: it can't be read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise UnsafeError(f"{path} is no regular file; refused")
+                raise UnsafeError(f"{path} isn't a regular file; refused")
             return file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         if path.is_symlink():
-            raise UnsafeError(f"{path} is a link to elsewhere; refused, copy the file") from error
+            raise UnsafeError(
+                f"{path} is a symbolic link; refused, put a copy of the file there"
+            ) from error
         raise InputError(f"{path} can't be read: {error.strerror}") from error
 
 
 def sha256(*paths: Path) -> str:
-    """The SHA-256 of the bytes of one file, or of several one behind the other, in hexadecimal."""
+    """The SHA-256 of the bytes of a file, or of several files joined, in hexadecimal."""
     return sha256_of(*(path.read_bytes() for path in paths))
 
 
 def sha256_of(*contents: bytes) -> str:
-    """The SHA-256 of bytes, one behind the other."""
+    """The SHA-256 of byte strings joined, in hexadecimal."""
     digest = hashlib.sha256()
     for content in contents:
         digest.update(content)

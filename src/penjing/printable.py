@@ -1,7 +1,7 @@
-"""Printable: names and messages of others, fit for a terminal.
+"""Printable: make names and messages from outside safe to print on a terminal.
 
-A file's name, a node's or what a runtime says may hold the bytes by which terminals are told to
-clear the screen, to rename the window or to turn the line round. They are shown, not obeyed.
+The name of a file or node, or a message of a runtime, may contain control characters that clear the
+screen, rename the window or reverse the text. They are printed as escapes instead.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import unicodedata
 from collections.abc import Mapping
 
 TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""By which a text is turned from left to right or back, whatever it says."""
+"""Characters that change the direction of text."""
 CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
-"""Categories of control characters, of halves of characters, and of ends of lines."""
+"""Unicode categories of control characters, surrogates, and line and paragraph separators."""
 OPTION = re.compile(r"`(\w+)(?:='?([^`']+)'?)?`")
-"""An option as `penjing.errors` has messages name it, with or without a value."""
+"""An option in a message (see `penjing.errors`), with or without a value."""
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    r"""The text, with an escape in place of each character that isn't there to be seen.
+    r"""Replace each invisible or control character in the text by an escape.
 
     Args:
-        keep: controls that stay.
+        text: the text.
+        keep: control characters that stay.
 
     >>> printable("\x1b[2J model\u202eexe.onnx")
     '\\x1b[2J model\\u202eexe.onnx'
@@ -33,7 +34,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 def in_a_line(text: str) -> str:
-    r"""The same of what must stay in one line, such as a name in a table.
+    r"""As `printable`, but for text that must stay in one line, such as a name in a table.
 
     >>> in_a_line("a\nb")
     'a\\nb'
@@ -42,10 +43,11 @@ def in_a_line(text: str) -> str:
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
-    """The text as the command line prints it: a flag in place of each option that it names.
+    """Replace each option in backticks by the command line's flag.
 
     Args:
-        flags: by the name of a parameter in Python; other words in backticks stay.
+        text: the text.
+        flags: the flags by the names of Python's parameters. Other words in backticks stay.
 
     >>> with_flags("take `any='thing'`, not another `forward`", {"any": "--any"})
     'take --any thing, not another `forward`'

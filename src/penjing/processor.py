@@ -1,4 +1,4 @@
-"""The processor: what it is called, and the instructions on which integer arithmetic depends."""
+"""The processor: its name, and the instructions on which integer arithmetic depends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp")
-"""Those that matter to integer arithmetic, as Linux calls them."""
+"""Instruction sets that matter for integer arithmetic, by Linux's names."""
 VNNI = {"avx512_vnni", "avx_vnni"}
 X86 = {"x86_64", "AMD64", "i686", "i386"}
 
@@ -21,9 +21,9 @@ class Processor:
     """A processor.
 
     Attributes:
-        name: as it calls itself.
+        name: its own name.
         architecture: such as `"x86_64"`.
-        instructions: of `INSTRUCTIONS`, those that it has.
+        instructions: those of `INSTRUCTIONS` that it has.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Processor:
 
     @property
     def adds_in_16_bits(self) -> bool:
-        """Whether integer kernels add neighbouring products in 16 bits here: x86 without VNNI."""
+        """Whether integer kernels add adjacent products in 16 bits, as on x86 without VNNI."""
         return self.architecture in X86 and not VNNI & set(self.instructions)
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Processor:
 
 @cache
 def this_processor() -> Processor:
-    """The processor that this process runs on, an emulated one as well."""
+    """The processor that this process runs on. It may be an emulated one."""
     flags = set(_told()) or processor_flags()
     instructions = tuple(instruction for instruction in INSTRUCTIONS if instruction in flags)
     return Processor(
@@ -50,13 +50,13 @@ def this_processor() -> Processor:
 
 
 def processor_flags() -> set[str]:
-    """All that Linux lists of the processor; of an emulated one it lists the real one's."""
+    """All processor flags that Linux lists. Under emulation, they are the real processor's."""
     info = _proc_cpuinfo()
     return set((info.get("flags") or info.get("Features") or "").split())
 
 
 def _told() -> list[str]:
-    """What the processor itself says that it has, by torch."""
+    """The instruction sets that the processor itself reports, through torch."""
     same = {"avx512_f": "avx512f"}
     return [same.get(name, name) for name, has in _capabilities().items() if has is True]
 

@@ -1,4 +1,4 @@
-"""Quiet: what the libraries below print and log while they work is not ours to show."""
+"""Quiet: hide what other libraries print and log while they work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, no log lines and no prints for the time being; exceptions pass."""
+    """Suppress warnings, log lines and prints within this context. Exceptions pass."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -29,7 +29,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_below() -> Iterator[None]:
-    """As `quiet`; libraries in C++, which write to the descriptors themselves, are silent too."""
+    """As `quiet`, but also silence C++ libraries, which write to the file descriptors directly."""
     before, nowhere = {to: os.dup(to) for to in (1, 2)}, os.open(os.devnull, os.O_WRONLY)
     try:
         for to in before:

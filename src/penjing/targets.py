@@ -1,4 +1,4 @@
-"""Targets: devices as data (`devices.toml`), each figure with its source, and what fits on them."""
+"""Targets: devices as data (`devices.toml`), each figure with its source."""
 
 from __future__ import annotations
 
@@ -20,29 +20,38 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 REMOTE = "ssh://"
 GPU = "gpu"
 REACH = {
-    "here": "measured here",
+    "here": "measured on this machine",
     "ssh": "fit or bench with `target='ssh://user@host'`",
-    "adb": "a phone on a cable; penjing doesn't go there yet",
-    "board": "flashed by its vendor's tools; figures are the compiler's",
+    "adb": "a phone on a USB cable, which penjing can't reach yet",
+    "board": "flashed with its vendor's tools; figures are the compiler's estimates",
 }
-"""What `Target.reach` may be, in words."""
+"""What the values of `Target.reach` mean."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A device.
+    """A device to compress for.
+
+    >>> board = find_target("nucleo-h743zi")
+    >>> board.flash_bytes, board.runtimes
+    (2097152, ('litert',))
+    >>> board.sources["flash_bytes"]
+    'STM32H742xI/G STM32H743xI/G Datasheet (DS12110)'
 
     Attributes:
-        isa: instruction set, with the extensions that matter to integer arithmetic.
-        memory_bytes, flash_bytes: None where it isn't known or doesn't limit. With a flash, weights
-            stay there while the file runs, and the memory holds the values alone.
-        runtimes: names of runtimes that run there.
-        precisions: number formats that its arithmetic units take.
-        channel_multiple: widths that are a multiple of this use the units fully.
-        npu: its configuration: Vela's accelerator, such as `"ethos-u55-128"`, or the generation as
-            its own compiler calls it; None without one.
-        reach: how to get figures from there, a key of `REACH`.
-        sources: by field, the title of the document that its figure is from.
+        name: the name that `find_target` knows, or the address of a device.
+        description: what the device is, for people.
+        isa: the instruction set, with the extensions that matter for integer arithmetic.
+        cores: the number of processor cores.
+        memory_bytes, flash_bytes: None if unknown, or if it isn't a limit. If there is flash, the
+            weights stay in it while the file runs, and the memory holds only values.
+        runtimes: the names of runtimes that run on the device.
+        precisions: the number formats that its arithmetic units support.
+        channel_multiple: widths that are a multiple of this make full use of the units.
+        npu: the configuration of its NPU: Vela's name of the accelerator, such as
+            `"ethos-u55-128"`, or the generation as its own compiler calls it. None without an NPU.
+        reach: how penjing can measure on the device, a key of `REACH`.
+        sources: the title of the document that each figure is from, by field.
     """
 
     name: str
@@ -60,16 +69,16 @@ class Target:
 
     @property
     def local(self) -> bool:
-        """Whether it is this machine, so that figures can be measured."""
+        """Whether the target is this machine, so that penjing can measure directly."""
         return self.reach == "here"
 
     def shortages(self, stored_bytes: int, value_bytes: int, basis: str) -> list[str]:
-        """What doesn't fit on this device, one line each with both numbers; empty if all does.
+        """What doesn't fit on this device, one line each with both numbers. Empty if all fits.
 
         Args:
-            stored_bytes: the weights, or the file that holds them.
-            value_bytes: the values that live at once.
-            basis: how the two are known, such as `"an estimate before lowering"`.
+            stored_bytes: the size of the weights, or of the file that holds them.
+            value_bytes: the size of the values that are alive at once.
+            basis: where the two numbers are from, such as `"an estimate before lowering"`.
         """
         memory = value_bytes + (0 if self.flash_bytes else stored_bytes)
         what = "values" if self.flash_bytes else "weights and values"
@@ -78,15 +87,19 @@ class Target:
             ("memory", f"memory for {what} ({basis})", memory, self.memory_bytes),
         )
         return [
-            f"needs {in_words(wanted)} of {text}, the target {self.name} has {in_words(limit)}; "
-            f"make the network smaller or choose a target with more {kind}"
+            f"the network needs {in_words(wanted)} of {text}, but target {self.name} has "
+            f"{in_words(limit)}; make the network smaller or choose a target with more {kind}"
             for kind, text, wanted, limit in needs
             if limit is not None and wanted > limit
         ]
 
 
 def in_words(size: int) -> str:
-    """Bytes as people read them, in thousands: `412 kB`, `4.3 GB`."""
+    """A number of bytes for people, in decimal units.
+
+    >>> in_words(412_300), in_words(4 * 2**30)
+    ('412 kB', '4.3 GB')
+    """
     for unit, name in ((10**9, "GB"), (10**7, "MB")):
         if size >= unit:
             return f"{size / (10**9 if name == 'GB' else 10**6):.1f} {name}"
@@ -94,7 +107,7 @@ def in_words(size: int) -> str:
 
 
 def this_machine() -> Target:
-    """The machine that penjing runs on, found out from the operating system."""
+    """The machine that penjing runs on, as the operating system describes it."""
     processor, flags = this_processor(), processor_flags()
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -110,14 +123,14 @@ def this_machine() -> Target:
         runtimes=("onnxruntime", "openvino", "executorch", "litert"),
         precisions=("float32", "int8", *(["bfloat16"] if flags & BFLOAT16_FLAGS else [])),
         channel_multiple=16 if "avx512f" in processor.instructions else 8,
-        sources=dict.fromkeys(figures, "found out on this machine")
+        sources=dict.fromkeys(figures, "read from this machine's operating system")
         | {"runtimes": "penjing runtimes lists which of them are installed"},
     )
 
 
 @cache
 def this_gpu() -> Target | None:
-    """The first of this machine's NVIDIA GPUs, as its driver tells; None if it tells of none."""
+    """The first NVIDIA GPU of this machine, as its driver describes it; None without one."""
     driver = shutil.which("nvidia-smi")
     if driver is None:
         return None
@@ -139,7 +152,7 @@ def this_gpu() -> Target | None:
         runtimes=("onnxruntime-cuda", "onnxruntime-tensorrt"),
         precisions=("float32", "float16", "bfloat16", "int8"),
         channel_multiple=16,
-        sources=dict.fromkeys(figures, "found out on this machine")
+        sources=dict.fromkeys(figures, "read from this machine's NVIDIA driver")
         | {
             "runtimes": "penjing runtimes lists which of them are installed",
             "channel_multiple": "NVIDIA Deep Learning Performance Documentation (16 for int8)",
@@ -148,7 +161,7 @@ def this_gpu() -> Target | None:
 
 
 def described() -> dict[str, Target]:
-    """The devices of `devices.toml` by name."""
+    """The devices in `devices.toml` by name."""
     table = tomllib.loads(files("penjing").joinpath("devices.toml").read_text("utf-8"))
     return {name: _target(name, row) for name, row in table.items()}
 
@@ -159,27 +172,33 @@ def _target(name: str, row: Mapping[str, Any]) -> Target:
 
 
 def all_targets() -> dict[str, Target]:
-    """Every target by name, this machine first, with its GPU if it has one."""
+    """All targets by name: this machine, its GPU if it has one, and the known devices."""
     here = [this_machine(), this_gpu()]
     return {target.name: target for target in here if target is not None} | described()
 
 
 def find_target(name: str) -> Target:
-    """The target of that name.
+    """Find a target by its name.
+
+    >>> find_target("raspberry-pi-5").isa
+    'aarch64 Armv8.2-A NEON dot product (asimddp)'
+    >>> find_target("rasberry-pi-5")
+    Traceback (most recent call last):
+    penjing.errors.InputError: no target 'rasberry-pi-5'; did you mean 'raspberry-pi-5'? ...
 
     Raises:
-        InputError: there is none; the nearest name is suggested.
+        InputError: there is no such target. The message suggests the most similar name.
     """
     if name.startswith(REMOTE):
         raise InputError(
-            f"target {name} is an address, which `penjing fit` and `penjing bench` take; here a "
-            "name is wanted, such as cpu (penjing targets lists them)"
+            f"target {name} is an address, which only `penjing fit` and `penjing bench` accept; "
+            "give the name of a target, such as cpu (penjing targets lists them)"
         )
     targets = all_targets()
     if name in targets:
         return targets[name]
     if name == GPU:
-        raise InputError("no NVIDIA driver tells of a GPU here; use `target='cpu'`")
+        raise InputError("no NVIDIA driver reports a GPU on this machine; use `target='cpu'`")
     near = difflib.get_close_matches(name, targets, 1, 0.4)
     guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(targets)}"
     raise InputError(f"no target {name!r}; {guess} (penjing targets lists them)")
@@ -188,8 +207,8 @@ def find_target(name: str) -> Target:
 def require_local(target: Target) -> None:
     """Raise InputError unless the target is this machine, so that files can be timed on it."""
     if not target.local:
-        here, there = "`target='cpu'`", "`target='ssh://user@host'`, its address"
+        here, there = "`target='cpu'`", "its address, `target='ssh://user@host'`"
         raise InputError(
-            f"target {target.name!r} is described but not reachable from here, so nothing could be "
-            f"measured on it; use {there if target.reach == 'ssh' else here}"
+            f"penjing knows target {target.name!r} only by name, so it can't measure there; use "
+            f"{there if target.reach == 'ssh' else here}"
         )

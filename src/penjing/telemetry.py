@@ -1,12 +1,13 @@
-"""Telemetry: no runtime reports to its vendor, for they are told so before they are imported.
+"""Telemetry: turned off in all runtimes, before they are imported.
 
-A network that someone compresses is theirs alone. Yet, as installed from PyPI,
+Networks may be confidential, so nothing about them should leave the machine. But two runtimes, as
+installed from PyPI, report their use:
 
-- ONNX Runtime, from 1.29 on, keeps an identifier of the machine and sends names of the models that
-  it loads to Microsoft (`Privacy.md` in its package), from a thread that is still at work when a
-  process ends. `ORT_DISABLE_TELEMETRY=0` in the environment keeps it on;
-- OpenVINO keeps an identifier and sends to Google Analytics that it was imported, by
-  `openvino_telemetry`, without which it goes on as well.
+- ONNX Runtime 1.29 and later stores an identifier of the machine, and sends the names of the models
+  that it loads to Microsoft (`Privacy.md` in its package). It does so from a thread that still runs
+  when a process ends. Set `ORT_DISABLE_TELEMETRY=0` in the environment to keep it on.
+- OpenVINO stores an identifier, and reports to Google Analytics that it was imported. It uses the
+  package `openvino_telemetry` for that, and works without it too.
 """
 
 import os
@@ -15,8 +16,8 @@ import sys
 SWITCH = "ORT_DISABLE_TELEMETRY"
 
 if SWITCH not in os.environ:
-    os.environ[SWITCH] = "1"  # for what is imported from now on, in child processes too
+    os.environ[SWITCH] = "1"  # for imports from now on, also in child processes
     if imported := sys.modules.get("onnxruntime"):
-        imported.disable_telemetry_events()  # what of it can still be stopped
+        imported.disable_telemetry_events()  # stops what can still be stopped
 if "openvino_telemetry" not in sys.modules:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # to import it fails
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes its import fail

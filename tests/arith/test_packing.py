@@ -118,10 +118,10 @@ def test_signed_products_follow_from_unsigned_ones() -> None:
         (lambda: pack(np.array([0, 1]), 1), "codes of 1 bits must be -1 or 1; found 0..1"),
         (lambda: pack(np.array([8]), 4), r"codes of 4 bits must be in -8\.\.7; found 8\.\.8"),
         (lambda: pack(np.array([0]), 9), r"bits must be in 1\.\.8; found 9"),
-        (lambda: unpack(pack(np.zeros(9), 2), 2, 8), r"planes \(2, 1\); found \(2, 2\)"),
+        (lambda: unpack(pack(np.zeros(9), 2), 2, 8), r"planes of shape \(2, 1\); found \(2, 2\)"),
         (lambda: bit_planes(np.array([4]), 2), r"0\.\.3; found 4\.\.4"),
         (lambda: ternary_planes(np.array([2, -1])), r"-1, 0 or 1; found -1\.\.2"),
-        (lambda: product(9, 8), "rows of 8 values take 1 bytes; a has 2"),
+        (lambda: product(9, 8), "rows of 8 values need 1 bytes; a has 2"),
         (lambda: product(8, 8, planes=3), r"1\.\.1 planes; found uint8 \(3, 1, 1\)"),
     ],
 )

@@ -65,7 +65,7 @@ def test_given_inputs_are_taken_only_with_their_hash(artifact: Artifact, tmp_pat
     ("sha256", "runtime", "text"),
     [
         ("0" * 64, "onnxruntime", "sha256 .*, wanted 000000000000"),
-        (None, "tensorrt", "the runner has no tensorrt"),
+        (None, "tensorrt", "the runner doesn't know tensorrt"),
     ],
 )
 def test_what_the_runner_refuses(
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_loaded_or_run_is_one_line(
     broken.write_bytes(artifact.path.read_bytes()[:100])
     with pytest.raises(MachineError, match=r"broken\.onnx .* failed: onnxruntime can't load it"):
         peak_process_bytes(broken, drawn(0))
-    with pytest.raises(MachineError, match="it can't run on these inputs") as error:
+    with pytest.raises(MachineError, match="it fails on these inputs") as error:
         peak_process_bytes(artifact.path, np.zeros((1, 3), "float32"))
     assert "\n" not in str(error.value)
 
@@ -129,11 +129,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "model.py", "model.onnx\n", "", 3])
 def test_the_agent_takes_no_name_but_its_own(name: object, store: Path) -> None:
-    with pytest.raises(agent.Refused, match="not a name that the agent takes"):
+    with pytest.raises(agent.Refused, match="the agent doesn't accept this name"):
         agent.put({"artifacts": [{"names": [name], "sizes": [0], "sha256": "0" * 64}]})
-    with pytest.raises(agent.Refused, match="not a name that the agent takes"):
+    with pytest.raises(agent.Refused, match="the agent doesn't accept this name"):
         agent.have({"artifacts": [{"names": ["model.onnx"], "sha256": name}]})
-    with pytest.raises(agent.Refused, match="not a name that the agent takes"):
+    with pytest.raises(agent.Refused, match="the agent doesn't accept this name"):
         agent.forget({"nonce": name})
 
 
@@ -141,7 +141,7 @@ def test_what_arrives_damaged_or_in_part_is_not_kept(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = {"names": ["model.onnx"], "sizes": [5], "sha256": "0" * 64}
-    for content, text in ((b"12345", "arrived damaged"), (b"123", "ended within an artifact")):
+    for content, text in ((b"12345", "arrived damaged"), (b"123", "in the middle of an artifact")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
         with pytest.raises(agent.Refused, match=text):
             agent.put({"artifacts": [one]})

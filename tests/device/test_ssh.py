@@ -148,7 +148,7 @@ def test_a_fit_for_a_device_is_timed_there(loopback: Loopback, tmp_path: Path) -
         (
             {"runtimes": dict.fromkeys(RUNTIMES)},
             InputError,
-            "python3 there has none of onnxruntime",
+            "python3 on the device has none of onnxruntime",
         ),
         ({"runtimes": {}}, RemoteError, "the result is malformed"),
         ({"cores": "many"}, RemoteError, "the result is malformed"),
@@ -195,7 +195,7 @@ def test_a_fit_whose_device_is_lost_keeps_what_it_has(
         return played(device, parcels, parts, deadline_s)
 
     monkeypatch.setattr(there, "run_job", lossy)
-    with pytest.raises(RemoteError, match="lost; what was finished is kept, and `resume` goes on"):
+    with pytest.raises(RemoteError, match="lost; finished work is kept; continue with `resume`"):
         fit(self_taught(), "ssh://pi@device", 10.0, epochs=1, out=tmp_path)
     found = Result.load(tmp_path)
     assert found.baseline.measurement.latency is not None
@@ -331,7 +331,7 @@ def test_a_device_without_python_or_with_an_old_one(
     old = tmp_path / "python"
     old.write_text("#!/bin/sh\necho it is Python 3.6 >&2\nexit 1\n")
     old.chmod(0o755)
-    with pytest.raises(RemoteError, match=r"too old there: it is Python 3\.6, wanted 3\.9"):
+    with pytest.raises(RemoteError, match=r"too old on the device: it is Python 3\.6, wanted 3\.9"):
         measure_there(loopback.device(str(old)), {"a": artifact}, options=JobOptions(seconds=0))
 
 
@@ -346,7 +346,7 @@ def test_only_the_reply_to_this_request_counts() -> None:
 @pytest.mark.parametrize(
     ("result", "text"),
     [
-        ({"nonce": "0" * 32, "ok": [{}, {}]}, "the result is another job's"),
+        ({"nonce": "0" * 32, "ok": [{}, {}]}, "the result is of another job"),
         ({"ok": [{}]}, "the result is malformed"),
         ({"ok": [{}, {"device": {}}]}, "the result is malformed"),
     ],
@@ -377,13 +377,13 @@ def test_a_file_that_has_changed_is_not_measured(artifact: Artifact) -> None:
      "ssh://host:0", "ssh://host:70000", "ssh://host\n", "ssh://", "ssh://host/path", "host"],
 )  # fmt: skip
 def test_an_address_that_cannot_be_meant(address: str) -> None:
-    with pytest.raises(InputError, match="is no address of a device; wanted ssh://user@host"):
+    with pytest.raises(InputError, match="isn't the address of a device; wanted ssh://user@host"):
         Device.at(address)
 
 
 @pytest.mark.parametrize("python", ["-c", "python3; rm", "$(x)", "", "a'b", "python3\n"])
 def test_an_interpreter_that_cannot_be_meant(python: str) -> None:
-    with pytest.raises(InputError, match="is no interpreter on a device"):
+    with pytest.raises(InputError, match="isn't the path of an interpreter"):
         Device.at("ssh://host", python)
 
 
@@ -395,9 +395,9 @@ def test_the_command_holds_nothing_of_the_user() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--target", "ssh://a b"), 2, "is no address of a device"),
-        (("--target", "raspberry-pi-5"), 2, "described but not reachable from here"),
-        (("--target", "ssh://pi@device", "--ssh-config", "absent"), 2, "no file absent"),
+        (("--target", "ssh://a b"), 2, "isn't the address of a device"),
+        (("--target", "raspberry-pi-5"), 2, "only by name, so it can't measure there"),
+        (("--target", "ssh://pi@device", "--ssh-config", "absent"), 2, "absent doesn't exist"),
     ],
 )
 def test_bad_targets_of_bench_are_one_line(
@@ -411,7 +411,7 @@ def test_bad_targets_of_bench_are_one_line(
 
 def test_files_that_no_device_takes_are_named(tmp_path: Path) -> None:
     device = Device.at("ssh://pi@device")
-    with pytest.raises(InputError, match=r"no file .*absent\.onnx"):
+    with pytest.raises(InputError, match=r"file .*absent\.onnx doesn't exist"):
         bench_there(device, [tmp_path / "absent.onnx"])
-    with pytest.raises(InputError, match=r"no runtime on a device loads .*x\.pt; the ending must"):
+    with pytest.raises(InputError, match=r"no runtime on a device loads .*x\.pt; its name"):
         bench_there(device, [tmp_path / "x.pt"])

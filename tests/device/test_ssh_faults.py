@@ -120,7 +120,7 @@ def test_the_lease_says_who_has_the_device(
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(
             RemoteError,
-            match="the device is taken by ann@desk since 10:00, until 10:05 at the latest; wait",
+            match="the device is in use by ann@desk since 10:00, until 10:05 at the latest; wait",
         ):
             measure_there(loopback.device(), {"a": artifact}, options=JobOptions(seconds=0))
     measure_there(
@@ -141,9 +141,9 @@ LACKS = "raise ImportError('no onnxruntime')\n"
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        (HANGS, "the job's deadline was over before it was done; allow more"),
+        (HANGS, "the job wasn't finished by its deadline; allow more"),
         (DIES, "ended by SIGKILL; the device's memory may have run out"),
-        (LACKS, "onnxruntime isn't usable: no onnxruntime; install it for .*/python there"),
+        (LACKS, "onnxruntime isn't usable: no onnxruntime; install it for .*/python on the device"),
     ],
 )
 def test_a_runtime_that_hangs_dies_or_lacks(

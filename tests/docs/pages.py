@@ -12,7 +12,7 @@ How a block is fenced says what becomes of it:
     text, output,       output, or an illustration
     json, toml
 
-Whatever can't run without a device, a GPU or the network is `text`. A page says in its front matter
+Commands find the repository's folder in `PENJING`. Whatever can't run without a device, a GPU or the network is `text`. A page says in its front matter
 what it needs beside penjing itself, and whether it takes long:
 
     ---
@@ -241,6 +241,7 @@ def _run_console(page: Page, block: Block, folder: Path) -> Iterator[str]:
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "COLUMNS": "100",
+        "PENJING": str(ROOT),
     }
     for command, code in commands(block.text):
         done = subprocess.run(

@@ -123,7 +123,11 @@ def test_codes_of_few_bits_shrink_and_the_plan_says_what_changes(name: str, way:
         keep = _kept(network, exact)
         assert _apart(_shrunk(network, keep), mask(network, keep), x) < 1e-8
     plan = PruneChannels(0.4).plan(network, task)
-    words = "binary weights all count alike" if "binary" in way else "the mean of a row of weights"
+    words = (
+        "binary weights all have the same magnitude"
+        if "binary" in way
+        else "the mean of a row of weights"
+    )
     assert words in plan.summary
     cut = carry_out(network, plan)
     cut.train()

@@ -32,7 +32,7 @@ from penjing.passes import (
 )
 from penjing.passes.conditions import OF_NETWORK, OF_TASK, Condition, require_of_task
 from penjing.passes.order import ENDS, SPOILS, problems, require_legal
-from penjing.search.strategies.rounding import FEWER_BITS, LADDER
+from penjing.search.strategies.rounding import FEWER_BITS, SCHEMES
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
@@ -53,33 +53,37 @@ LEGAL: list[tuple[Pass, ...]] = [
     (Binarize(weights=False), TRAIN, Binarize(), TRAIN),
     (Ternarize(), TRAIN, Ternarize(activations=8), TRAIN),
     (FLOAT_VALUES, ROUND),
-    *LADDER.values(),
+    *SCHEMES.values(),
     *FEWER_BITS.values(),
 ]
 WRONG: list[tuple[tuple[Pass, ...], str]] = [
-    ((SOLVE,), "pass 1 (Compensate) has nothing to do: nothing is cut"),
-    ((TRAIN, SOLVE, CUT), "pass 2 (Compensate) has nothing to do: nothing is cut"),
+    ((SOLVE,), "pass 1 (Compensate) has nothing to do: no channel has been removed"),
+    ((TRAIN, SOLVE, CUT), "pass 2 (Compensate) has nothing to do: no channel has been removed"),
     (
         (CUT, TRAIN, SOLVE),
-        "pass 3 (Compensate) stands behind pass 2 (Tune) and would undo that training",
+        "pass 3 (Compensate) comes after pass 2 (Tune) and would undo that training",
     ),
     (
         (CUT, ROUND, SOLVE),
-        "pass 3 (Compensate) has nothing to do behind pass 2 (Quantize): it is quantized already",
+        "pass 3 (Compensate) has nothing to do after pass 2 (Quantize): the weights or "
+        "activations are quantized already",
     ),
-    ((Gptq(), ROUND), "pass 1 (Gptq) has nothing to do: no weight is rounded; Quantize first"),
-    ((CorrectBias(),), "pass 1 (CorrectBias) has nothing to do: no weight is rounded"),
-    ((Reconstruct(),), "pass 1 (Reconstruct) has nothing to do: no weight is rounded"),
-    ((ROUND, ROUND), "pass 2 (Quantize) has nothing to do behind pass 1 (Quantize)"),
-    ((ROUND, MixedPrecision(uniform=4)), "pass 2 (MixedPrecision) has nothing to do behind"),
-    ((ROUND, Equalize()), "pass 2 (Equalize) has nothing to do behind pass 1 (Quantize)"),
-    ((ROUND, Merge(0.4)), "pass 2 (Merge) has nothing to do behind pass 1 (Quantize)"),
-    ((Ternarize(ends=None, activations=8), ROUND), "pass 2 (Quantize) has nothing to do behind"),
-    ((FLOAT_VALUES, Gptq()), "pass 2 (Gptq) has nothing to do: no weight is rounded"),
-    ((ROUND, Reconstruct(), CorrectBias()), "pass 3 (CorrectBias) stands behind pass 2 (Reconst"),
-    ((ROUND, CorrectBias(), Reconstruct()), "sees to the mean error itself"),
-    ((ROUND, CorrectBias(), Gptq()), "sees to the mean error itself"),
-    ((ROUND, Gptq(), Reconstruct()), "finds nothing left to round"),
+    (
+        (Gptq(), ROUND),
+        "pass 1 (Gptq) has nothing to do: no weight is quantized; apply Quantize first",
+    ),
+    ((CorrectBias(),), "pass 1 (CorrectBias) has nothing to do: no weight is quantized"),
+    ((Reconstruct(),), "pass 1 (Reconstruct) has nothing to do: no weight is quantized"),
+    ((ROUND, ROUND), "pass 2 (Quantize) has nothing to do after pass 1 (Quantize)"),
+    ((ROUND, MixedPrecision(uniform=4)), "pass 2 (MixedPrecision) has nothing to do after"),
+    ((ROUND, Equalize()), "pass 2 (Equalize) has nothing to do after pass 1 (Quantize)"),
+    ((ROUND, Merge(0.4)), "pass 2 (Merge) has nothing to do after pass 1 (Quantize)"),
+    ((Ternarize(ends=None, activations=8), ROUND), "pass 2 (Quantize) has nothing to do after"),
+    ((FLOAT_VALUES, Gptq()), "pass 2 (Gptq) has nothing to do: no weight is quantized"),
+    ((ROUND, Reconstruct(), CorrectBias()), "pass 3 (CorrectBias) comes after pass 2 (Reconst"),
+    ((ROUND, CorrectBias(), Reconstruct()), "corrects the mean error itself"),
+    ((ROUND, CorrectBias(), Gptq()), "corrects the mean error itself"),
+    ((ROUND, Gptq(), Reconstruct()), "has nothing left to round"),
 ]
 
 
@@ -163,9 +167,9 @@ def _raising(outputs: Tensor, targets: Tensor) -> Tensor:
 TRAINED_ON = [Tune(), PruneChannels(importance="taylor")]
 LOSSES = [
     (_raising, "needs the task's loss, which raised ValueError: no such class"),
-    (lambda y, t: 0.5, "needs a loss with gradients; the task's gave 0.5 for the first training"),
-    (lambda y, t: y.detach().mean(), "wanted one number, computed from the outputs by torch"),
-    (lambda y, t: y, r"gave a tensor of shape \(\d+, 10\) for the first training batch"),
+    (lambda y, t: 0.5, "needs a loss with gradients; the task's loss returned 0.5 for the first"),
+    (lambda y, t: y.detach().mean(), "return one number that torch computes from the outputs"),
+    (lambda y, t: y, r"returned a tensor of shape \(\d+, 10\) for the first training batch"),
 ]
 
 
@@ -195,7 +199,7 @@ def test_data_that_cannot_be_used_is_refused_before_any_work(step: Pass) -> None
     for train, words in [
         ([], "has 0 sample"),
         (iter([(torch.zeros(2, 3, 32, 32), torch.zeros(2).long())]), "is a generator"),
-        (Arrays(x, np.zeros(4, np.int64)), r"samples of shape \(3, 16, 16\), the example has"),
+        (Arrays(x, np.zeros(4, np.int64)), r"have shape \(3, 16, 16\), but the example has"),
     ]:
         with pytest.raises(InputError, match=words):
             step.plan(network, _task(train=train)[0])
@@ -204,7 +208,7 @@ def test_data_that_cannot_be_used_is_refused_before_any_work(step: Pass) -> None
 def test_whatever_is_required_of_a_task_says_that_there_is_no_data() -> None:
     task, network = _task(train=[])
     for condition in OF_TASK:
-        with pytest.raises(InputError, match=r"needs training data, and there is|has 0 sample"):
+        with pytest.raises(InputError, match=r"needs training data, but there is|has 0 sample"):
             require_of_task("Tune", frozenset({condition}), network, task)
 
 

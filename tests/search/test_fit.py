@@ -93,12 +93,15 @@ def _task(**changes: object) -> Task:
     ("changes", "text"),
     [
         ({"train": []}, "training data is empty"),
-        ({"test": [(torch.zeros(4, 8, 8, 3), torch.zeros(4))]}, "NHWC; permute"),
+        (
+            {"test": [(torch.zeros(4, 8, 8, 3), torch.zeros(4))]},
+            "convert them to NCHW",
+        ),
         (
             {"train": Arrays(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 2, 9]))},
             "0 to 9.*4 outputs",
         ),
-        ({}, "accuracy is at chance"),
+        ({}, "no better than chance"),
     ],
 )
 def test_bad_tasks_end_in_one_line(changes: dict[str, object], text: str, tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_bad_tasks_end_in_one_line(changes: dict[str, object], text: str, tmp_pa
         (("fit", "nothing.py"), 2, "nothing.py doesn't exist"),
         (("fit", "digits", "--out", "/proc/penjing"), 4, "can't be written"),
         (("fit", "digits", "--target", "rasberry-pi-5"), 2, "did you mean 'raspberry-pi-5'"),
-        (("bench", "nothing.onnx"), 2, "no file nothing.onnx"),
+        (("bench", "nothing.onnx"), 2, "file nothing.onnx doesn't exist"),
     ],
 )
 def test_bad_arguments_end_in_one_line(

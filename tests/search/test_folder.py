@@ -343,7 +343,7 @@ def test_a_second_fit_in_the_same_folder_is_told_who_holds_it(
 
     def second(folder: Path) -> None:
         for options in ({}, {"resume": True}, {"overwrite": True}):
-            with pytest.raises(MachineError, match=rf"taken by process {os.getpid()} on") as error:
+            with pytest.raises(MachineError, match=rf"in use by process {os.getpid()} on") as error:
                 _fit(folder, **options)
             refused.append(error.value.exit_code)
 
@@ -371,7 +371,7 @@ def test_a_process_that_was_forked_off_holds_no_lock(tmp_path: Path) -> None:
         os.read(hear, 1)
         os._exit(0)
     os.read(born, 1)
-    with pytest.raises(MachineError, match="taken by"):
+    with pytest.raises(MachineError, match="in use by"):
         _lock(tmp_path / LOCK, tmp_path)
     os.close(handle)  # as a kill does
     again = _lock(tmp_path / LOCK, tmp_path)
@@ -433,7 +433,7 @@ def test_a_users_file_in_the_way_is_told_before_any_work(tmp_path: Path, name: s
     before = _tree(out)
     in_the_way = name != "candidates.mine" and _could_deliver(path.name)
     if in_the_way:
-        with pytest.raises(InputError, match=f"{path.name} isn't penjing's, and the fit would"):
+        with pytest.raises(InputError, match=f"{path.name} wasn't written by penjing, and the"):
             _fit(out, overwrite=True)
         assert _tree(out) == before
     else:
@@ -451,7 +451,7 @@ def test_a_folder_that_is_not_penjings_is_refused_and_untouched(tmp_path: Path) 
     (tmp_path / "candidates" / "alice.txt").write_text("mine")
     before = _tree(tmp_path)
     for options in ({}, {"resume": True}, {"overwrite": True}):
-        with pytest.raises(InputError, match="exists and is not empty; choose another"):
+        with pytest.raises(InputError, match="is not empty, and holds no result of penjing"):
             _fit(tmp_path, **options)
     (tmp_path / "result.json").write_text('{"accuracy": 1}')
     for options in ({"resume": True}, {"overwrite": True}):
@@ -564,7 +564,7 @@ def test_resuming_a_finished_fit_gives_its_result_and_does_nothing(tmp_path: Pat
     again = _fit(tmp_path / "out", resume=True)
     assert Scripted.runs == 1
     assert replace(again, notes=()) == replace(result, notes=())
-    assert "finished before: `resume` found nothing left to do" in again.notes[-1]
+    assert "already finished, so `resume` had nothing left to do" in again.notes[-1]
     assert _tree(tmp_path / "out") == before
 
 
@@ -596,17 +596,17 @@ def _changed(value: torch.Tensor) -> torch.Tensor:
 OTHER_LABEL = torch.where(torch.arange(16) == 15, 1, Y)
 OTHER_WEIGHTS = nn.Linear(4, 3)
 INPUTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "weights": ({}, {"model": OTHER_WEIGHTS}, "another weights"),
-    "graph": ({}, {"model": nn.Sequential(nn.Linear(4, 3), nn.ReLU())}, "another graph"),
-    "example": ({}, {"example": X[:3]}, "another example"),
-    "inputs": ({}, {"train": Arrays(_changed(X), Y, batch_size=4)}, "another training data"),
-    "labels": ({}, {"test": Arrays(X, OTHER_LABEL, batch_size=4)}, "another test data"),
+    "weights": ({}, {"model": OTHER_WEIGHTS}, "weights"),
+    "graph": ({}, {"model": nn.Sequential(nn.Linear(4, 3), nn.ReLU())}, "graph"),
+    "example": ({}, {"example": X[:3]}, "example"),
+    "inputs": ({}, {"train": Arrays(_changed(X), Y, batch_size=4)}, "training data"),
+    "labels": ({}, {"test": Arrays(X, OTHER_LABEL, batch_size=4)}, "test data"),
     "order": (
-        {}, {"validation": Arrays(X, Y, batch_size=8)}, "another validation data",
+        {}, {"validation": Arrays(X, Y, batch_size=8)}, "validation data",
     ),
-    "no validation": ({}, {"validation": None}, "another validation data"),
+    "no validation": ({}, {"validation": None}, "validation data"),
     "batches": ({"train": Batches(X, Y)}, {"train": Batches(_changed(X), Y)}, "training data"),
-    "length": ({"train": Batches(X, Y)}, {"train": Batches(X, Y, 5)}, "another training data"),
+    "length": ({"train": Batches(X, Y)}, {"train": Batches(X, Y, 5)}, "training data"),
 }  # fmt: skip
 
 
@@ -619,7 +619,9 @@ def test_a_fit_is_not_resumed_with_other_inputs(
     with _disk(35, Killed), pytest.raises(Killed):
         _fit(tmp_path / "out", task=_task(**before))
     tree = _tree(tmp_path / "out")
-    with pytest.raises(InputError, match=f"was begun with .*{text}.*; take the same"):
+    with pytest.raises(
+        InputError, match=f"was started, these have changed: .*{text}.*; use the same"
+    ):
         _fit(tmp_path / "out", task=_task(**before | after), resume=True)
     assert (
         _tree(tmp_path / "out").items()
@@ -633,8 +635,8 @@ def test_all_that_changed_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         _fit(tmp_path / "out")
     monkeypatch.setattr("penjing.search.fit._versions", lambda: {"penjing": "2"})
     wanted = (
-        r"begun with max_drop 1\.0, now it is 2\.0; seed 0, now it is 3; penjing 1, now it is 2; "
-        "another training data, another test data; take"
+        r"changed: max_drop \(was 1\.0, now 2\.0\), seed \(was 0, now 3\), "
+        r"penjing \(was 1, now 2\), training data, test data; use"
     )
     other = Arrays(X, OTHER_LABEL, batch_size=4)
     with pytest.raises(InputError, match=wanted):

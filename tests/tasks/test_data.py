@@ -69,8 +69,8 @@ def test_a_tenth_is_set_aside_and_how_is_said(y: Tensor, how: str) -> None:
     whole = Arrays(x, y, batch_size=32, shuffle=True, augment="crop")
     task, note = with_validation(_task(whole))
     assert note == (
-        f"no validation data was given: {len(task.validation.y)} of 500 training samples were set "  # type: ignore[union-attr]
-        f"aside, {how}"
+        f"no validation data was given, so {len(task.validation.y)} of 500 training samples "  # type: ignore[union-attr]
+        f"were set aside, {how}"
     )
     assert isinstance(task.train, Arrays)
     assert isinstance(task.validation, Arrays)
@@ -113,7 +113,7 @@ def test_a_loader_is_split_by_index_and_goes_on_to_shuffle_and_augment() -> None
     assert len(task.train) == number_of_batches(task.train) == 17
 
     task, note = with_validation(_task(DataLoader(Counted(300, noise=True), 16)))
-    assert "the dataset draws at random" in note
+    assert "the dataset is random" in note
     assert torch.equal(_samples(task.validation), _samples(task.validation))
     assert not torch.equal(_samples(task.train), _samples(task.train))
     assert torch.equal(_samples(task.train).floor(), _samples(task.train).floor())  # not shuffled
@@ -121,7 +121,7 @@ def test_a_loader_is_split_by_index_and_goes_on_to_shuffle_and_augment() -> None
 
 def test_a_loader_whose_sampler_is_its_own_needs_validation_data() -> None:
     sampler = torch.utils.data.WeightedRandomSampler([1.0] * 300, 300)
-    with pytest.raises(InputError, match=r"a sampler of its own \(WeightedRandomSampler"):
+    with pytest.raises(InputError, match=r"a custom sampler \(WeightedRandomSampler"):
         with_validation(_task(DataLoader(Counted(300), 16, sampler=sampler)))
 
 
@@ -147,9 +147,9 @@ def test_batches_are_held_and_not_copied(kind: str, size: int) -> None:
     task, note = with_validation(_task(given))
     both = torch.cat([_samples(task.train), _samples(task.validation)])
     assert torch.equal(both.sort(0).values.flatten(), torch.arange(200.0))
-    assert ("read once and is held" in note) == (kind == "stream")
+    assert ("now kept in memory" in note) == (kind == "stream")
     if size == 10:
-        assert "20 of 200 training samples were set aside, at random, in whole batches" in note
+        assert "20 of 200 training samples were set aside, at random in whole batches" in note
         mine = {x.data_ptr() for x, _ in pairs}
         held = {x.data_ptr() for x, _ in [*task.train, *task.validation]}  # type: ignore[misc]
         assert kind != "list" or held == mine
@@ -193,9 +193,9 @@ def test_what_is_read_later_is_held_to_the_same() -> None:
     label = (torch.randn(8, 6), torch.full((8,), 4))
     three = (torch.randn(8, 6), torch.zeros(8).long(), torch.zeros(8))
     for batch, line in [
-        (nan, "the training data holds NaN or infinite values in batch 91"),
-        (label, "the training labels run from 4 to 4, but the model has 4 outputs"),
-        (three, r"the training data gives 3 things a batch; wanted \(inputs, targets\)"),
+        (nan, "the training data contains NaN or infinite values in batch 91"),
+        (label, "the training labels range from 4 to 4, but the model has 4 outputs"),
+        (three, r"training data must be a pair \(inputs, targets\); found 3 values"),
     ]:
         task, _ = check(_task(Batches(90, batch)))
         with pytest.raises(InputError, match=line):
@@ -211,14 +211,14 @@ def test_arrays_and_tensor_datasets_are_looked_at_whole() -> None:
     x, y = torch.randn(9000, 6), torch.arange(9000) % 4
     x[8765, 3] = torch.inf
     for given in (Arrays(x, y), DataLoader(TensorDataset(x, y), 8)):
-        with pytest.raises(InputError, match=r"training data holds NaN or infinite .* sample 8765"):
+        with pytest.raises(InputError, match=r"data contains NaN or infinite .* sample 8765"):
             check(_task(given))
 
 
 def test_data_that_judges_must_be_the_same_at_each_pass() -> None:
     x, y = torch.randn(64, 6), torch.arange(64) % 4
     shuffled = DataLoader(TensorDataset(x, y), 16, shuffle=True)
-    with pytest.raises(InputError, match=r"test data gives other samples at each pass; .*in order"):
+    with pytest.raises(InputError, match="test data gives different samples on each pass"):
         check(_task(Arrays(x, y), test=shuffled))
     task, _ = check(_task(shuffled, test=Arrays(x, y, shuffle=True)))
     assert torch.equal(_samples(task.test), x)
@@ -244,9 +244,9 @@ class Drawn(nn.Module):
 def test_the_mode_of_the_model_is_told_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.Dropout()).train()
     task, notes = check(_task(Arrays(torch.randn(40, 6), torch.arange(40) % 4), model=model))
-    assert notes == ("the model came in training mode; it is taken in evaluation mode",)
+    assert notes == ("the model was in training mode; penjing uses it in evaluation mode",)
     assert task.model.training
-    with pytest.raises(InputError, match="other outputs for the same inputs"):
+    with pytest.raises(InputError, match="different outputs for the same inputs"):
         check(_task([], model=Drawn()))
 
 
@@ -255,8 +255,8 @@ def test_classes_that_a_split_lacks_are_told() -> None:
     few = Arrays(x[y < 3] + 1, y[y < 3])
     _, notes = check(_task(Arrays(x, y), validation=few))
     assert notes == (
-        "the validation data has no sample of 1 of the training data's classes (3); what is lost "
-        "there isn't seen",
+        "the validation data has no samples of 1 of the training data's classes (3), so a loss of "
+        "accuracy on them goes unnoticed",
     )
 
 
@@ -267,7 +267,7 @@ def test_overlaps_are_refused_or_told() -> None:
     assert require_apart(_task(whole, validation=other)) == ()
     half = Arrays(torch.cat([x[::60], other.x[:450]]), torch.cat([y[::60], other.y[:450]]))
     (note,) = require_apart(_task(whole, validation=half))
-    assert re.match(r"(1\d|2\d|3\d)% of the validation data is in the training data", note)
+    assert re.match(r"(1\d|2\d|3\d)% of the validation data is also in the training data", note)
     loader = DataLoader(TensorDataset(x, y), 32, shuffle=True)
     as_batches = [(x[at : at + 32], y[at : at + 32]) for at in range(0, 9000, 32)]
     for split in ("validation", "test"):
@@ -278,7 +278,7 @@ def test_overlaps_are_refused_or_told() -> None:
     few = torch.randint(2, (2000, 3)).float()  # eight inputs are possible, and all are in both
     repeated = Arrays(few, few.sum(1).long())
     notes = require_apart(_task(repeated, validation=repeated.subset(torch.arange(99))))
-    assert notes == ("100% of the validation data is in the training data as well",)
+    assert notes == ("100% of the validation data is also in the training data",)
 
 
 def _numbers(outputs: int) -> tuple[Any, Any]:
@@ -318,12 +318,12 @@ def test_the_score_goes_by_the_name_of_its_metric() -> None:
 def test_the_accuracy_is_not_asked_of_what_are_no_classes() -> None:
     x = torch.randn(40, 6)
     regression = _task([(x, torch.randn(40, 4))])
-    with pytest.raises(InputError, match=r"the accuracy is of classes.* give metric=Metric"):
+    with pytest.raises(InputError, match=r"accuracy needs one integer class.*metric=Metric"):
         require_scores(regression, regression.train)
     own = dataclasses.replace(regression, metric=Metric("m", lambda out, y: -abs(out - y).mean(1)))
     require_scores(own, own.train)
     squares = dataclasses.replace(own, loss=lambda out, y: (out - y) ** 2)
-    with pytest.raises(InputError, match=r"the loss gave \[40, 4\]; wanted one finite number"):
+    with pytest.raises(InputError, match=r"the loss returned a tensor of shape \[40, 4\]; it must"):
         require_scores(squares, own.train, loss=True)
 
 
@@ -338,7 +338,9 @@ def test_a_reading_has_a_length_only_if_the_data_has() -> None:
         len(reading(DataLoader(Stream(), 8), "training"))  # type: ignore[arg-type]
     pair = (torch.zeros(4, 1), torch.zeros(4, 1))
     found = Reading([(pair, torch.zeros(4))], "test", Wanted(dict(zip("ab", pair, strict=True))))
-    with pytest.raises(InputError, match=r"2 input\(s\), the example is a dict of a, b"):
+    with pytest.raises(
+        InputError, match=r"2 input\(s\), but the example has a dict with the keys a, b"
+    ):
         list(found)
 
 

@@ -13,18 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-from penjing.contract import Array, Artifact, Parity
+from penjing.contract import Array, Artifact, Estimate, Parity, Placement
 from penjing.errors import DivergenceError, InputError, UnsafeError
 from penjing.measure.parity import departs, parity, wilson
 from penjing.network import Network, capture
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.layers import LAYERS
-from penjing.passes import Quantize
+from penjing.passes import Compensate, CorrectBias, Pass, PruneChannels, Quantize
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
-from penjing.tools.export import ExportOptions, export_model, verify
+from penjing.tools.export import ExportOptions, export, export_model, verify
 from penjing.trials.evaluation.divergence import first_divergence
+from penjing.trials.recipe import Recipe
 from tests.reference_networks import self_taught
 
 
@@ -147,13 +148,14 @@ def test_what_a_file_gives_otherwise_than_its_record_says_is_said(tmp_path: Path
     kept["judged_on"]["instructions"] = ["avx2"]
     record.write_text(json.dumps(kept))
     lines = verify(tmp_path / "model.onnx", task).differs
-    assert lines[0] == f"score {100 * proof.score:.2f}, recorded {100 * proof.score - 25:.2f}"
+    recorded, same = 100 * proof.score - 25, kept["to_original"]["same_decisions"]
+    assert lines[0] == f"score {100 * proof.score:.2f}, but the record says {recorded:.2f}"
     assert [line.split(" ", 1)[1] for line in lines[1:2]] == [
-        f"of the original's decisions kept, recorded {kept['to_original']['same_decisions']:.2%}"
+        f"of decisions agree with the original's, but the record says {same:.2%}"
     ]
     assert lines[2].startswith("outputs ")
-    assert lines[3] == "saturates: never, recorded ['conv1']"
-    assert lines[4].endswith(", recorded 0.1")
+    assert lines[3] == "layers that saturate: never, but the record says ['conv1']"
+    assert lines[4].endswith(", but the record is from 0.1")
     assert lines[5].endswith(" (avx2)")
 
 
@@ -224,3 +226,71 @@ def test_a_network_with_several_outputs_is_proven_too(tmp_path: Path) -> None:
     proof = export_model(task, "onnxruntime", "float32", tmp_path)
     assert proof.parity is not None
     assert proof.parity.max_difference < 1e-5
+
+
+def _composed(*passes: Pass) -> tuple[Network, Task]:
+    task = self_taught()
+    return Recipe(passes)(capture(task.model, task.example), task), task
+
+
+def test_a_network_that_was_composed_by_hand_is_written_and_proven(tmp_path: Path) -> None:
+    network, task = _composed(PruneChannels(0.5), Compensate(samples=64), Quantize(samples=64))
+    proof = export(network, task, out=tmp_path)
+    assert proof.parity is not None
+    assert proof.parity.departure <= 1
+    assert proof.score < 1  # the network's accuracy, not that of the task's model
+    assert proof.file_bytes < export_model(task, "onnxruntime", "int8", tmp_path / "b").file_bytes
+    assert verify(proof.path, task).score == proof.score
+
+
+def test_a_network_gets_the_integers_that_its_runtime_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is quantized, and after: then it is quantized again, unless it was refined."""
+    needs = {"outputs": True, "overflow_fix": False}
+    monkeypatch.setattr(OnnxRuntime, "constraints", needs)
+    monkeypatch.setattr(OnnxRuntime, "overflows", False)
+    network, task = _composed(PruneChannels(0.5))
+    first = export(network, task, precision="int8", out=tmp_path / "first")
+    assert first.constraints == ("outputs",)
+    quantized = Quantize()(network, task)
+    again = export(quantized, task, out=tmp_path / "again")
+    assert "quantized again for onnxruntime, with outputs=True" in again.notes[0]
+    assert again.sha256 == first.sha256
+    assert [plan.method for plan in quantized.history] == ["PruneChannels", "Quantize"]
+    recipe = Recipe([PruneChannels(0.5), Quantize()]).for_runtime("onnxruntime")
+    made = recipe(capture(task.model, task.example), task)
+    assert export(made, task, out=tmp_path / "asked").sha256 == first.sha256
+    refined = CorrectBias(samples=64)(quantized, task)
+    with pytest.raises(InputError, match=r"needs Quantize\(outputs=True.*for_runtime"):
+        export(refined, task, out=tmp_path / "refined")
+
+
+def test_a_network_keeps_its_own_precision(tmp_path: Path) -> None:
+    network, task = _composed(Quantize())
+    assert export(network, task, precision="int8", out=tmp_path / "a").parity is not None
+    with pytest.raises(InputError, match="precision is 'float32', but the network is quantized"):
+        export(network, task, precision="float32", out=tmp_path / "b")
+
+
+def test_what_is_no_network_of_the_task_is_refused(tmp_path: Path) -> None:
+    task = self_taught()
+    with pytest.raises(InputError, match=r"takes a Network; found PlainCnn; penjing.capture"):
+        export(task.model, task, out=tmp_path)  # type: ignore[arg-type]
+    other = capture(nn.Linear(3, 2), torch.zeros(2, 3))
+    with pytest.raises(InputError, match=r"takes float32 \[3\] for each sample, but the example"):
+        export(other, task, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_proof_prints_all_that_it_knows_in_eighty_columns(tmp_path: Path) -> None:
+    task = self_taught()
+    proof = export_model(task, "onnxruntime", "int8", tmp_path)
+    kept = Placement(f"{'layer.' * 20}conv", "CONV", "cpu", "the NPU has none")
+    estimate = Estimate("estimated by a tool", "a machine", 1.5, 3000, sram_bytes=4096)
+    proof = replace(proof, fallbacks=(kept,) * 64, estimate=estimate, path=Path("model.onnx"))
+    text = str(proof)
+    words = ("64 operators on cpu", "64 CONV", "3,000 cycles", "x: float32 [batch, 3, 32, 32]")
+    assert all(word in text for word in (*words, str(proof.sha256)))
+    long = [line for line in text.splitlines() if len(line) > 80]
+    assert all(kept.name in line for line in long)

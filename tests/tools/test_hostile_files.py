@@ -65,7 +65,10 @@ def test_a_hostile_file_is_refused_in_one_line(
 
 @pytest.mark.parametrize(
     ("make", "limits", "why"),
-    [(endless, SHORT, "it ran for 1 s"), (huge_value, LOW, r"it takes more than 1\.0 GiB")],
+    [
+        (endless, SHORT, "it didn't finish within 1 s"),
+        (huge_value, LOW, r"it needs more than 1\.0 GiB"),
+    ],
 )
 @pytest.mark.parametrize("use", [profile_file, lambda path: verify(path, self_taught())])
 def test_profile_and_verify_refuse_it_too(
@@ -97,7 +100,7 @@ def test_a_process_that_dies_is_told_by_its_signal(
     quarantine.close()
     start = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda _, **rest: start(dies, **rest))
-    with pytest.raises(UnsafeError, match=r"made\.onnx: the runtime died on it \(signal 6\); ref"):
+    with pytest.raises(UnsafeError, match=r"made\.onnx: the runtime crashed on it \(signal 6\)"):
         open_file(path)
     monkeypatch.undo()
     assert open_file(path).inputs[0].shape == (1, 4)
@@ -105,7 +108,7 @@ def test_a_process_that_dies_is_told_by_its_signal(
 
 def test_a_child_that_goes_on_for_ever_is_gone(folder: Path) -> None:
     with (
-        pytest.raises(UnsafeError, match="it ran for 1 s and didn't end"),
+        pytest.raises(UnsafeError, match="it didn't finish within 1 s"),
         admitted(endless(folder), OnnxRuntime(), SHORT),
     ):
         pass
@@ -204,7 +207,7 @@ def test_a_scan_counts_what_is_in_every_corner() -> None:
     for one in model(tensor):
         require_plain(one.SerializeToString())
     for one in model(outside):
-        with pytest.raises(UnsafeError, match="some of its weights lie in other files"):
+        with pytest.raises(UnsafeError, match="some of its weights are in other files"):
             require_plain(one.SerializeToString())
     crowd = [onnx.TensorProto(name="c")] * (MOST_TENSORS + 1)
     graph = helper.make_graph([], "g", [], [], crowd)
@@ -212,5 +215,5 @@ def test_a_scan_counts_what_is_in_every_corner() -> None:
         require_plain(helper.make_model(graph).SerializeToString())
     whole = model(tensor)[0].SerializeToString()
     for cut in (whole[:-1], b"\x0b", b"\x80" * 20, b"PK\x03\x04" + bytes(40)):
-        with pytest.raises(InputError, match="it is no ONNX model"):
+        with pytest.raises(InputError, match="it isn't an ONNX model"):
             require_plain(cut)

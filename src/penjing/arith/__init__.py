@@ -1,1 +1,1 @@
-"""Arithmetic: numbers and tensors alone, without a network."""
+"""Arithmetic: functions of numbers and tensors that know no networks."""

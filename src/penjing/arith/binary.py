@@ -1,7 +1,7 @@
-"""Binary weights and values: -1 and 1, where zero counts as 1, trainable.
+"""Binary weights and activations: -1 and 1, with gradients. Zero counts as 1.
 
-Operators of their own (`torch.ops.penjing.binarize`, `torch.ops.penjing.sign`), because they stand
-in graphs.
+The functions are operators (`torch.ops.penjing.binarize`, `torch.ops.penjing.sign`), so that graphs
+can contain them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from penjing.arith.ternary import per_output
 
 
 def binarize(weight: Tensor, scale: Tensor | None = None) -> Tensor:
-    """sign(w) times the scale of its output channel; 1 for the sign of 0.
+    """sign(w) times the scale of the output channel, with sign(0) = 1.
 
-    The gradient of the weight is that of the result times the scale where |w| <= 1, else 0 (the
-    straight-through estimator, clipped); the scale's is exact.
+    The gradient of the weight is that of the result times the scale where |w| <= 1, and 0 elsewhere
+    (the clipped straight-through estimator). The gradient of the scale is exact.
 
     Args:
         weight: (O, ...).
-        scale: (O,), or None: -1 and 1 as they are.
+        scale: (O,), or None for -1 and 1 without a scale.
 
     Source: M. Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary Convolutional
     Neural Networks", 2016, where the scale starts as the mean magnitude.
@@ -37,8 +37,8 @@ def binarize(weight: Tensor, scale: Tensor | None = None) -> Tensor:
 def sign(values: Tensor) -> Tensor:
     """-1 below zero, else 1; any shape.
 
-    Its gradient is that of a quadratic in two pieces: 2 + 2x in -1 <= x < 0, 2 - 2x in 0 <= x < 1,
-    else 0.
+    Its gradient is that of a piecewise quadratic: 2 + 2x for -1 <= x < 0, 2 - 2x for 0 <= x < 1,
+    and 0 elsewhere.
 
     Source: Z. Liu et al., "Bi-Real Net: Enhancing the Performance of 1-bit CNNs with Improved
     Representational Capability and Advanced Training Algorithm", 2018.
@@ -51,7 +51,7 @@ def sign(values: Tensor) -> Tensor:
 
 
 def signs(values: Tensor) -> Tensor:
-    """-1 and 1 in the values' shape and type; without gradients."""
+    """-1 and 1 in the shape and type of the values, without gradients."""
     return (values.detach() >= 0).to(values.dtype).mul_(2).sub_(1)
 
 
@@ -103,4 +103,4 @@ _binarize.register_autograd(_of_weight, setup_context=_keep_both)
 _sign.register_autograd(_of_values, setup_context=_keep)
 BINARIZE = torch.ops.penjing.binarize.default
 SIGN = torch.ops.penjing.sign.default
-"""The operators as they stand in graphs."""
+"""The operators as graphs contain them."""

@@ -1,4 +1,4 @@
-"""Of many variables, those from which the others are best had, and how."""
+"""Elimination: choose variables from which the others can best be estimated linearly."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from torch import Tensor
 
 
 def combinations(covariance: Tensor, keep: list[int], ridge: float) -> Tensor:
-    """A of shape (n, len(keep)) with z - E[z] ~ A (z_keep - E[z_keep]) of least squared error.
+    """The matrix A, (n, len(keep)), with z - E[z] ~ A (z_keep - E[z_keep]) at least squared error.
 
-    A kept variable is itself; the ridge is a share of the mean variance.
+    A kept variable is estimated by itself.
+
+    Args:
+        covariance: the covariance of z, (n, n).
+        keep: the variables that stay.
+        ridge: the regularization, as a share of the mean variance.
 
     >>> two = torch.tensor([[4.0, 2.0], [2.0, 1.0]]).double()
     >>> combinations(two, [1], 1e-9).round(decimals=3).tolist()
@@ -23,7 +28,7 @@ def combinations(covariance: Tensor, keep: list[int], ridge: float) -> Tensor:
 
 
 def nearest(covariance: Tensor, keep: list[int], ridge: float) -> Tensor:
-    """As `combinations`, but each variable is a positive multiple of one kept variable at most.
+    """As `combinations`, but each variable is a positive multiple of at most one kept variable.
 
     >>> three = torch.tensor([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).double()
     >>> nearest(three, [1, 2], 1e-9).round(decimals=3).tolist()
@@ -39,18 +44,21 @@ def nearest(covariance: Tensor, keep: list[int], ridge: float) -> Tensor:
 
 
 def eliminated(covariance: Tensor, weight: Tensor, count: int, ridge: float) -> list[int]:
-    """The `count` variables that stay when, one by one, the one that is missed least goes.
+    """The `count` variables that stay when the least needed variable is removed again and again.
 
-    Who reads z as a sum with weights w misses of z_j, once the others make up for it as well as
-    they can, the variance w_j^2 / P_jj, with P the inverse of the covariance; the others then take
-    over what it carried, and P loses it. Quadratic in n for each variable that goes.
+    A reader computes the sum of z with the weights w. Without z_j, and with the others compensating
+    as well as they can, its result lacks the variance w_j^2 / P_jj, where P is the inverse of the
+    covariance. The others then take over the weight of z_j, and P loses it. Each removal takes
+    O(n^2).
 
     Args:
-        covariance: of z, (n, n).
-        weight: w w^T summed over all readers, (n, n).
+        covariance: the covariance of z, (n, n).
+        weight: w w^T, summed over all readers, (n, n).
+        count: how many variables stay.
+        ridge: the regularization, as a share of the mean variance.
 
-    Source: the arithmetic is that of B. Hassibi, D. G. Stork, "Second Order Derivatives for Network
-    Pruning: Optimal Brain Surgeon", 1993, with variables in the place of weights.
+    Source: the formulas of B. Hassibi, D. G. Stork, "Second Order Derivatives for Network Pruning:
+    Optimal Brain Surgeon", 1993, applied to variables instead of weights.
     """
     precision = torch.linalg.inv(_ridged(covariance, ridge))
     carried = weight.clone()

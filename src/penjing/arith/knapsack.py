@@ -1,4 +1,4 @@
-"""The multiple-choice knapsack, solved exactly: an option of each item, within a budget."""
+"""Knapsack: solve the multiple-choice knapsack problem exactly."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from penjing.errors import InputError
 def choose(
     costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], budget: int
 ) -> list[int]:
-    """The option of each item, so that costs sum up to at most `budget` and losses to the least.
+    """Choose one option for each item so that the loss is least and the cost is within a budget.
 
-    Dynamic programming, item by item, over the sums that can be reached and that no other sum
-    beats in both cost and loss; so the time is bounded by the number of different costs, and short
-    where they share a divisor, as the sizes of layers do.
+    This is dynamic programming over the items. It keeps the sums that no other sum beats in both
+    cost and loss. The time is bounded by the number of different costs, and it is short if the
+    costs share a divisor, as the sizes of layers do.
 
     Args:
-        costs, losses: [item][option]; losses are finite.
+        costs: [item][option].
+        losses: [item][option], finite.
+        budget: the largest sum of costs.
 
     Returns:
-        The option's index for each item.
+        The index of the chosen option for each item.
 
     Raises:
         InputError: even the cheapest options cost more than the budget.

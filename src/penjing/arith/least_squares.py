@@ -1,4 +1,4 @@
-"""Least squares with an intercept, from rows that come in batches: only sums are kept."""
+"""Least squares: with an intercept, from rows that arrive in batches. Only sums are kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from penjing.errors import InputError
 
 
 class NormalEquations:
-    """min over W, b of sum |y - W x - b|^2 + ridge |W|^2, for rows x_N and y_M.
+    """min over W, b of mean |y - W x - b|^2 + ridge v |W|^2, for rows x_N and y_M.
 
-    Memory is N^2 + N M numbers of 64 bits, however many rows are added. The ridge is given as a
-    share of the mean variance of x, so that it means the same at any scale.
+    v is the mean variance of x, so the ridge means the same at any scale. The memory is N^2 + N M
+    numbers of 64 bits, however many rows are added.
 
     >>> system = NormalEquations(2, 1)
     >>> x = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
@@ -30,7 +30,7 @@ class NormalEquations:
         self.yx = torch.zeros(outputs, inputs, dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Take rows x of shape (rows, N) and y of shape (rows, M)."""
+        """Add rows x of shape (rows, N) and y of shape (rows, M)."""
         x, y = x.double(), y.double()
         self.rows += len(x)
         self.x += x.sum(0)
@@ -39,7 +39,7 @@ class NormalEquations:
         self.yx += y.T @ x
 
     def covariances(self) -> tuple[Tensor, Tensor]:
-        """Of x with itself, (N, N), and of y with x, (M, N)."""
+        """The covariances of x with itself, (N, N), and of y with x, (M, N)."""
         rows = max(self.rows, 1)
         mean_x, mean_y = self.x / rows, self.y / rows
         return (
@@ -48,12 +48,12 @@ class NormalEquations:
         )
 
     def solve(self, ridge: float, intercept: bool = True) -> tuple[Tensor, Tensor]:
-        """W of shape (M, N) and b of shape (M,), which is zero without an intercept.
+        """Solve for W, (M, N), and b, (M,). Without an intercept, b is zero.
 
-        Where no input varies, W is zero, as the smallest of all that are equally good.
+        If no input varies, W is zero, which is the smallest of all equally good solutions.
 
         Raises:
-            InputError: without a ridge, inputs that are constant or depend on each other.
+            InputError: there is no ridge, and inputs are constant or linearly dependent.
         """
         rows = max(self.rows, 1)
         xx, yx = self.covariances() if intercept else (self.xx / rows, self.yx / rows)
@@ -64,7 +64,7 @@ class NormalEquations:
         factor, failed = torch.linalg.cholesky_ex(xx)
         if int(failed) or not bool(torch.isfinite(factor).all()):
             raise InputError(
-                f"the inputs depend on each other ({self.rows} rows for {len(xx)} unknowns); "
+                f"the inputs are linearly dependent ({self.rows} rows for {len(xx)} unknowns); "
                 "give more samples or a larger ridge"
             )
         weight = torch.cholesky_solve(yx.T, factor).T

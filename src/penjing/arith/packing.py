@@ -1,10 +1,10 @@
-"""Bit planes: integers of few bits stored eight to a byte, and their exact products by popcount.
+"""Packing: store integers of few bits as bit planes, and multiply them exactly by popcount.
 
-A plane holds one bit of every value: bit k % 8 (the lowest first) of byte k // 8 belongs to value
-k. These functions are the definition that a compiled kernel has to equal bit for bit.
+A plane holds one bit of every value. Bit k % 8 of byte k // 8, counted from the lowest, belongs to
+value k. A compiled kernel has to match these functions bit for bit.
 
-Shapes: x_MK are codes, M rows of K; p_BMC are their planes, B bits and C = ceil(K / 8) bytes a row.
-What the K % 8 unused bits of a last byte hold never counts.
+Shapes: x_MK are codes, M rows of K values. p_BMC are their planes, with B bits and C = ceil(K / 8)
+bytes per row. The unused bits of the last byte never matter.
 
 Source: M. Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
 Networks", 2016 (binary products); F. Li et al., "Ternary Weight Networks", 2016 (ternary codes);
@@ -28,13 +28,13 @@ TRITS_A_BYTE = 5  # 3^5 = 243 codes fit
 
 
 def code_range(bits: int) -> tuple[int, int]:
-    """The lowest and the highest signed code of so many bits; one bit holds -1 and 1, and no zero.
+    """The smallest and the largest signed code of a number of bits; one bit has -1 and 1 only.
 
     >>> code_range(1), code_range(4)
     ((-1, 1), (-8, 7))
 
     Raises:
-        InputError: `bits` is not in 1..8.
+        InputError: `bits` isn't in 1..8.
     """
     if not 1 <= bits <= 8:
         raise InputError(f"bits must be in 1..8; found {bits}")
@@ -42,15 +42,15 @@ def code_range(bits: int) -> tuple[int, int]:
 
 
 def pack(codes: NDArray[Any], bits: int) -> Planes:
-    """Signed codes of any shape as planes, flattened: (bits, ceil(n / 8)).
+    """Pack signed codes of any shape into planes, (bits, ceil(n / 8)).
 
-    What is stored is u = code - low, with low = -2^(bits - 1); for one bit u = (code + 1) / 2.
+    The planes store u = code - low with low = -2^(bits - 1), or u = (code + 1) / 2 for one bit.
 
     >>> pack(np.array([-2, -1, 0, 1]), 2).tolist()  # u = 0, 1, 2, 3
     [[10], [12]]
 
     Raises:
-        InputError: a code is outside `code_range(bits)`, or zero where there is one bit.
+        InputError: a code is outside of `code_range(bits)`, or is zero with one bit.
     """
     low, high = code_range(bits)
     flat = np.asarray(codes).reshape(-1).astype(np.int64)
@@ -63,8 +63,9 @@ def pack(codes: NDArray[Any], bits: int) -> Planes:
 
 
 def stored_bytes(codes: NDArray[Any]) -> int:
-    """Bytes of int8 codes in a file that packs them: planes of the fewest bits that hold them, or
-    five ternary codes to a byte.
+    """The bytes of int8 codes in a file that packs them.
+
+    Ternary codes are packed five to a byte, and others into as few planes as possible.
 
     >>> stored_bytes(np.array([-8, 7] * 8)), stored_bytes(np.array([1, 0, -1, 0, 1]))
     (8, 1)
@@ -78,7 +79,7 @@ def stored_bytes(codes: NDArray[Any]) -> int:
 
 
 def are_ternary(codes: NDArray[Any]) -> bool:
-    """Whether no code is beyond -1, 0 and 1, and one plane of -1 and 1 wouldn't do.
+    """Whether all codes are -1, 0 or 1, and a single plane of -1 and 1 wouldn't suffice.
 
     >>> are_ternary(np.array([0, 1])), are_ternary(np.array([-1, 1]))
     (True, False)
@@ -88,7 +89,7 @@ def are_ternary(codes: NDArray[Any]) -> bool:
 
 
 def least_bits(codes: NDArray[Any]) -> int:
-    """How many planes hold signed codes of eight bits; one if they are -1 and 1.
+    """The number of planes that signed codes need; one if all of them are -1 or 1.
 
     >>> least_bits(np.array([-1, 1])), least_bits(np.array([-1, 0, 1])), least_bits(np.array([7]))
     (1, 2, 4)
@@ -101,7 +102,7 @@ def least_bits(codes: NDArray[Any]) -> int:
 
 
 def ternary_bytes(codes: NDArray[Any]) -> Planes:
-    """Codes -1, 0, 1 as base-3 digits, five to a byte, the lowest first; shape (ceil(n / 5),).
+    """Pack codes -1, 0 and 1 as base-3 digits, five to a byte, the lowest first: (ceil(n / 5),).
 
     >>> ternary_bytes(np.array([1, -1, 0, -1, -1, 1])).tolist()  # 2 + 1 * 9 + 0; 2
     [11, 2]
@@ -112,26 +113,29 @@ def ternary_bytes(codes: NDArray[Any]) -> Planes:
 
 
 def unpack(planes: Planes, bits: int, count: int, shape: Sequence[int] | None = None) -> Any:
-    """What `pack` was given: `count` codes as int8, in `shape` (default: one dimension).
+    """Unpack what `pack` has packed: `count` codes as int8, in `shape` (by default flat).
 
     >>> unpack(pack(np.array([[3, -4, 0]]), 3), 3, 3, (1, 3)).tolist()
     [[3, -4, 0]]
 
     Raises:
-        InputError: the planes are not those of `count` codes of `bits` bits.
+        InputError: the planes don't hold `count` codes of `bits` bits.
     """
     low, _ = code_range(bits)
     wanted = (bits, -(-count // 8))
     if planes.shape != wanted:
-        raise InputError(f"{count} codes of {bits} bits have planes {wanted}; found {planes.shape}")
+        raise InputError(
+            f"{count} codes of {bits} bits need planes of shape {wanted}; found {planes.shape}"
+        )
     codes = plane_values(planes, count) * (2 if bits == 1 else 1) + low
     return codes.astype(np.int8).reshape((count,) if shape is None else tuple(shape))
 
 
 def bit_planes(values: NDArray[Any], bits: int) -> Planes:
-    """Unsigned values (..., K) in 0..2^bits - 1 as planes (bits, ..., ceil(K / 8)), lowest first.
+    """Pack unsigned values (..., K) into planes (bits, ..., ceil(K / 8)), the lowest bit first.
 
-    Each row starts at a byte of its own, as the products need it; unused bits are zero.
+    Values are in 0..2^bits - 1. Each row starts at a new byte, as the products need it, and unused
+    bits are zero.
 
     >>> bit_planes(np.array([[1, 2, 3]]), 2).tolist()
     [[[5]], [[6]]]
@@ -149,7 +153,7 @@ def bit_planes(values: NDArray[Any], bits: int) -> Planes:
 
 
 def plane_values(planes: Planes, count: int) -> Integers:
-    """The values (..., K) that `bit_planes` was given, with K = `count`.
+    """Unpack what `bit_planes` has packed: values (..., K) with K = `count`.
 
     >>> plane_values(bit_planes(np.array([[1, 2, 3]]), 2), 3).tolist()
     [[1, 2, 3]]
@@ -159,13 +163,13 @@ def plane_values(planes: Planes, count: int) -> Integers:
 
 
 def ternary_planes(codes: NDArray[Any]) -> Planes:
-    """Codes (..., K) of -1, 0 and 1 as two planes: which are not zero, and which are positive.
+    """Pack codes (..., K) of -1, 0 and 1 into two planes: nonzero, and positive.
 
     >>> ternary_planes(np.array([1, 0, -1])).tolist()
     [[5], [1]]
 
     Raises:
-        InputError: there are other codes.
+        InputError: a code isn't -1, 0 or 1.
     """
     array = np.asarray(codes)
     if array.size and np.abs(array.astype(np.int64)).max() > 1:
@@ -185,7 +189,7 @@ def binary_matmul(a: Planes, w: Planes, count: int) -> Integers:
     [[1, -3]]
 
     Raises:
-        InputError: the planes don't fit each other or `count`.
+        InputError: the planes don't match each other or `count`.
     """
     _require(a, w, count, (1,), (1,))
     differ = _rows(a[0], lambda row: _popcount((row ^ w[0]) & _used(count)))
@@ -206,7 +210,7 @@ def ternary_matmul(a: Planes, w: Planes, count: int) -> Integers:
     [[2, -1]]
 
     Raises:
-        InputError: the planes don't fit each other or `count`.
+        InputError: the planes don't match each other or `count`.
     """
     _require(a, w, count, (1, 2), (1, 2))
     nonzero_a, nonzero_w = (_nonzero(planes, count) for planes in (a, w))
@@ -223,7 +227,7 @@ def planes_matmul(a: Planes, w: Planes, count: int) -> Integers:
 
         y_MN = sum over i, j of 2^(i + j) popcount(a_i & w_j)
 
-    Of signed codes c = u - z it follows, for each pair of rows, by
+    For signed codes c = u - z, the product of each pair of rows follows from
     sum c_a c_w = sum u_a u_w - z_w sum u_a - z_a sum u_w + K z_a z_w.
 
     Args:
@@ -234,7 +238,7 @@ def planes_matmul(a: Planes, w: Planes, count: int) -> Integers:
     [[5, 10]]
 
     Raises:
-        InputError: the planes don't fit each other or `count`.
+        InputError: the planes don't match each other or `count`.
     """
     _require(a, w, count, range(1, 9), range(1, 9))
     products = np.zeros((a.shape[1], w.shape[1]), np.int64)
@@ -245,7 +249,7 @@ def planes_matmul(a: Planes, w: Planes, count: int) -> Integers:
 
 
 def _require(a: Planes, w: Planes, count: int, of_a: Sequence[int], of_w: Sequence[int]) -> None:
-    """Both are planes of rows of `count` values, as many planes as the product takes."""
+    """Check that both are planes of rows with `count` values, in a number that is allowed."""
     for name, planes, allowed in (("a", a, of_a), ("w", w, of_w)):
         if planes.dtype != np.uint8 or planes.ndim != 3 or len(planes) not in allowed:
             raise InputError(
@@ -254,27 +258,27 @@ def _require(a: Planes, w: Planes, count: int, of_a: Sequence[int], of_w: Sequen
             )
         if planes.shape[2] != -(-count // 8):
             raise InputError(
-                f"rows of {count} values take {-(-count // 8)} bytes; {name} has {planes.shape[2]}"
+                f"rows of {count} values need {-(-count // 8)} bytes; {name} has {planes.shape[2]}"
             )
 
 
 def _used(count: int) -> Planes:
-    """A row whose bits are set where there is a value."""
+    """A row of bytes whose bits are set where there is a value."""
     return np.packbits(np.ones(count, np.uint8), bitorder="little")
 
 
 def _nonzero(planes: Planes, count: int) -> Planes:
-    """Which codes of ternary or binary planes are not zero; (rows, bytes)."""
+    """The bits of the nonzero codes of ternary or binary planes, (rows, bytes)."""
     plane: Planes = planes[0] if len(planes) == 2 else np.full_like(planes[0], 255)
     return np.bitwise_and(plane, _used(count), dtype=np.uint8)
 
 
 def _popcount(bits: Planes) -> Integers:
-    """Set bits along the last dimension."""
+    """The number of set bits along the last dimension."""
     counts: Integers = np.bitwise_count(bits).sum(-1, dtype=np.int64)
     return counts
 
 
 def _rows(matrix: Planes, product: Any) -> Integers:
-    """`product` of each row, one below the other: what is held at a time stays small."""
+    """The product of each row, one row at a time to save memory."""
     return np.stack([product(row) for row in matrix])

@@ -1,10 +1,10 @@
-"""Grids of integers: which range of real numbers they span. Pure arithmetic, no network.
+"""Quantizer: choose ranges, scales and zero points, and quantize weights and biases.
 
     q = clamp(round(x / scale) + zero_point, low, high)        x' = (q - zero_point) * scale
 
-Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", 2018; ranges by mean squared error as in Nagel et al., "A White
-Paper on Neural Network Quantization", 2021.
+Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", 2018; M. Nagel et al., "A White Paper on Neural Network
+Quantization", 2021, for ranges of least mean squared error.
 """
 
 from __future__ import annotations
@@ -28,16 +28,27 @@ def activation_range(
     percentile: float = 99.99,
     steps: int = 80,
 ) -> tuple[float, float]:
-    """The (low, high) that 2^bits levels should span for these values; always holds zero.
+    """The range (low, high) that 2^bits levels should cover for these values; it includes zero.
 
-    `"mse"` shrinks the full range step by step and keeps the least squared error.
+    `"mse"` shrinks the full range step by step and takes the one with the least squared error.
+    `"percentile"` cuts off the values beyond a percentile, and `"minmax"` takes the full range.
+
+    Args:
+        values: any shape.
+        method: how to choose the range.
+        bits: the number of bits.
+        percentile: the upper percentile for `"percentile"`.
+        steps: the number of ranges that `"mse"` tries.
+
+    Raises:
+        InputError: a value isn't finite.
 
     >>> activation_range(torch.tensor([0.0, 1.0, 4.0]), "minmax")
     (0.0, 4.0)
     """
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     if not (torch.isfinite(torch.tensor([low, high])).all()):
-        raise InputError(f"a range from {low} to {high} can't be quantized; check the inputs")
+        raise InputError(f"the range {low} to {high} can't be quantized; check the inputs")
     if method == "percentile":
         ends = torch.tensor([1 - percentile / 100, percentile / 100], dtype=values.dtype)
         quantiles = torch.quantile(values, ends)
@@ -56,20 +67,22 @@ def activation_range(
 
 
 def scale_and_zero_point(low: float, high: float, levels: int = 255) -> tuple[float, int]:
-    """The grid of integers from 0 to `levels` that spans low..high, with zero on a grid point.
+    """The scale and zero point with which the integers 0..`levels` cover low..high.
+
+    Zero is represented exactly.
 
     >>> scale_and_zero_point(-64.0, 63.5)
     (0.5, 128)
     """
-    # all zero: any scale does
+    # if low and high are both zero, any scale will do
     scale = max((high - low) / levels, TINY) if high > low else 1 / levels
     return scale, min(max(round(-low / scale), 0), levels)
 
 
 def weight_ends(bits: int) -> tuple[int, int]:
-    """The smallest and the largest integer of a weight.
+    """The smallest and the largest integer of a weight with so many bits.
 
-    Eight bits do without the lowest, which kernels forbid; of few, none is wasted.
+    Eight bits leave out -128, which kernels don't allow. Fewer bits use all integers.
 
     >>> weight_ends(8), weight_ends(2)
     ((-127, 127), (-2, 1))
@@ -83,15 +96,17 @@ def weight_scales(
 ) -> Tensor:
     """Symmetric scales of least squared error.
 
-    Where the grid has one integer more below zero than above, a scale may be negative, so that
-    the longer side meets the larger weights.
+    If there is one more negative than positive integer, a scale may be negative, so that the
+    longer side serves the larger weights.
 
     Args:
         weight: (O, ...).
-        group: how many weights share a scale; None for all of an output channel.
+        bits: the number of bits.
+        group: the number of weights that share a scale; None for a whole output channel.
+        steps: the number of scales to try.
 
     Returns:
-        (O,), or (O, G) by group.
+        (O,), or (O, G) for groups.
     """
     low, high = weight_ends(bits)
     rows = weight.detach().flatten(1).double()
@@ -110,13 +125,13 @@ def weight_scales(
 
 
 def quantized(weight: Tensor, scales: Tensor, low: int, high: int) -> Tensor:
-    """The integers of a weight as int8, in its shape; scales are (O,), or (O, G) by group."""
+    """The integers of a weight as int8, in its shape; scales are (O,), or (O, G) for groups."""
     rows = weight.detach().reshape(*scales.shape, -1)
     codes = (rows / scales.unsqueeze(-1)).round().clamp(low, high)
     return codes.to(torch.int8).view(weight.shape)
 
 
 def quantized_bias(bias: Tensor, scales: Tensor) -> Tensor:
-    """int32 codes of a bias on the grid of its accumulator, input scale x weight scale."""
+    """The int32 codes of a bias; its scale is input scale x weight scale, as in the accumulator."""
     top = 2.0**31 - 1
     return (bias.detach().double() / scales.double()).round().clamp(-top, top).to(torch.int32)

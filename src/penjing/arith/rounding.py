@@ -1,4 +1,4 @@
-"""Rounding one weight after the other, so that each makes up for the errors before it."""
+"""Rounding: round weights one after the other, each compensating the errors before it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from torch import Tensor
 def rounded_in_turn(
     weight: Tensor, moments: Tensor, scales: Tensor, low: int, high: int, damping: float = 0.01
 ) -> Tensor:
-    """The weight on its grid, with the least growth of E |W x - W' x|^2 at every step.
+    """Round a weight so that E |W x - W' x|^2 grows least at every step.
 
-    Columns are rounded in the order of how large their inputs are. What rounding column j costs is
-    made up for by the columns that are still to come, as well as they can: with U the upper
-    Cholesky factor of the inverse of E[x x^T], they move by -e_j U[j, later] / U[j, j].
+    Columns are rounded in the order of the magnitude of their inputs. The columns that are still to
+    come compensate the error e_j of column j as well as they can. With U the upper Cholesky factor
+    of the inverse of E[x x^T], they move by -e_j U[j, later] / U[j, j].
 
     Args:
         weight: (O, N).
-        moments: E[x x^T] of the inputs, (N, N); or their covariance, where a bias takes the mean.
-        scales: (O,) or, for groups of columns, (O, G).
+        moments: E[x x^T] of the inputs, (N, N), or their covariance if a bias takes the mean error.
+        scales: (O,), or (O, G) for groups of columns.
         low, high: the smallest and the largest integer.
         damping: what is added to the diagonal, as a share of its mean.
+
+    Returns:
+        The rounded weight, (O, N): integers times their scales.
 
     Source: E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training
     Quantization for Generative Pre-trained Transformers", 2023.
@@ -42,8 +45,8 @@ def rounded_in_turn(
     factor = torch.linalg.cholesky(inverse, upper=True)
     rest, step = weight.double()[:, order], step[:, order]
     for column in range(inputs):
-        real, grid = rest[:, column], step[:, column]
-        rounded = (real / grid).round().clamp(low, high) * grid
+        real, size_of_step = rest[:, column], step[:, column]
+        rounded = (real / size_of_step).round().clamp(low, high) * size_of_step
         error = (real - rounded) / factor[column, column]
         rest[:, column + 1 :] -= torch.outer(error, factor[column, column + 1 :])
         rest[:, column] = rounded

@@ -1,11 +1,11 @@
-"""Ternary weights: -1, 0 and 1 times a scale or two for each output channel, trainable.
+"""Ternary weights: -1, 0 and 1, times one or two scales per output channel, with gradients.
 
     t_o = threshold mean|w_o|      c = 1 where w > t, -1 where w < -t, else 0
     w' = positive_o where c is 1, -negative_o where c is -1, else 0
 
-Shapes: w_OK is a weight with all but its first dimension flattened; a scale is (O,).
+Shapes: w_OK is a weight with all dimensions flattened except the first; a scale is (O,).
 
-An operator of its own (`torch.ops.penjing.ternarize`), because it stands in graphs.
+The function is an operator (`torch.ops.penjing.ternarize`), so that graphs can contain it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 
 
 def ternarize(weight: Tensor, positive: Tensor, negative: Tensor, threshold: float) -> Tensor:
-    """The weight with three values to an output channel: -negative, 0 and positive.
+    """Round a weight to three values per output channel: -negative, 0 and positive.
 
-    With one scale (the same tensor given twice) the gradient of the weight is passed straight
-    through, as to a learned step size. With two it is multiplied by the scale of its code, and by 1
-    where that is 0. A scale gets the sum of the gradients of the weights that have it.
+    With one scale, given as both tensors, the gradient of the weight is passed straight through.
+    With two scales it is multiplied by the scale of the weight's code, or by 1 if the code is 0.
+    The gradient of a scale is the sum of the gradients of its weights.
 
     Args:
         weight: (O, ...).
-        positive, negative: (O,).
-        threshold: share of the mean magnitude up to which a weight becomes 0.
+        positive, negative: the scales, (O,).
+        threshold: the share of the mean magnitude up to which a weight becomes 0.
 
     Source: F. Li et al., "Ternary Weight Networks", 2016 (threshold 0.7, one scale); C. Zhu et
     al., "Trained Ternary Quantization", 2017 (two scales and their gradients).
@@ -50,9 +50,10 @@ def ternary_codes(weight: Tensor, threshold: float) -> Tensor:
 
 
 def ternary_scales(weight: Tensor, codes: Tensor, sign: int = 0) -> Tensor:
-    """(O,): the mean magnitude of the weights whose code isn't 0, or is `sign`.
+    """The mean magnitude of the weights whose code isn't 0, or is `sign` if that is given: (O,).
 
-    It has the least squared error. A channel without such codes gets its mean magnitude.
+    These scales have the least squared error. A channel without such codes gets the mean magnitude
+    of all its weights.
 
     >>> weight = torch.tensor([[0.1, -0.9, 0.5]])
     >>> ternary_scales(weight, ternary_codes(weight, 0.7))
@@ -65,7 +66,7 @@ def ternary_scales(weight: Tensor, codes: Tensor, sign: int = 0) -> Tensor:
 
 
 def per_output(scale: Tensor, weight: Tensor) -> Tensor:
-    """A scale (O,) in a shape that multiplies a weight (O, ...)."""
+    """A scale (O,), reshaped so that it multiplies a weight (O, ...)."""
     return scale.view(-1, *[1] * (weight.dim() - 1))
 
 
@@ -83,7 +84,7 @@ def _(weight: Tensor, positive: Tensor, negative: Tensor, threshold: float) -> T
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     weight, positive, negative, ctx.threshold = inputs
-    ctx.one = positive is negative
+    ctx.single = positive is negative
     ctx.save_for_backward(weight, positive, negative)
 
 
@@ -92,7 +93,7 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     codes = ternary_codes(weight, ctx.threshold)
     above, below = codes.clamp_min(0), codes.clamp_max(0)
     of_weight = gradient
-    if not ctx.one:
+    if not ctx.single:
         scales = above * per_output(positive, weight) - below * per_output(negative, weight)
         of_weight = gradient * torch.where(codes == 0, 1.0, scales)
     of_positive, of_negative = ((gradient * part).flatten(1).sum(1) for part in (above, below))
@@ -101,4 +102,4 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 _operator.register_autograd(_gradients, setup_context=_keep)
 TERNARIZE = torch.ops.penjing.ternarize.default
-"""The operator as it stands in graphs."""
+"""The operator as graphs contain it."""

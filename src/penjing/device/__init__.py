@@ -1,1 +1,1 @@
-"""Device: the script that measures, and the way to the device where it does."""
+"""Device: the script that measures files, and the connection to the device on which it runs."""

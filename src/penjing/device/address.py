@@ -1,4 +1,4 @@
-"""Addresses: where a device is, and how OpenSSH gets there."""
+"""Addresses: where a device is, and how OpenSSH connects to it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ OPTIONS = (
     "ServerAliveCountMax=3", "ForwardAgent=no", "ForwardX11=no", "ClearAllForwardings=yes",
     "ControlMaster=no", "PermitLocalCommand=no", "RequestTTY=no",
 )  # fmt: skip
-"""No question is asked, no unknown host is trusted, and nothing of this machine is lent."""
+"""ssh asks no questions, trusts no unknown host, and forwards nothing from this machine."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that OpenSSH's client reaches; keys, known hosts and jumps are its own affair.
+    """A device that is reached with OpenSSH's client.
+
+    Keys, known hosts and jump hosts are set in OpenSSH's own configuration.
+
+    >>> Device.at("ssh://pi@192.168.1.20").address
+    'ssh://pi@192.168.1.20'
 
     Attributes:
-        address: `ssh://[user@]host[:port]`, as `at` has checked it.
-        python: the interpreter there that has the runtime; a path with `~` or from the root, or a
-            name.
-        ssh_config: OpenSSH's configuration to use instead of the user's own (its option -F).
+        address: `ssh://[user@]host[:port]`, checked by `at`.
+        python: the interpreter on the device that has the runtimes: a name, an absolute path, or a
+            path that starts with `~`.
+        ssh_config: a configuration file for OpenSSH to use instead of the user's own (option -F).
     """
 
     address: str
@@ -42,41 +47,43 @@ class Device:
         """The device at an address.
 
         Raises:
-            InputError: the address, the interpreter or the configuration can't be meant.
+            InputError: the address, the interpreter's path or the configuration file isn't valid.
         """
         match = WANTED.fullmatch(address)
         if not match or not 0 < int(match["port"] or 22) < 65_536:
             raise InputError(
-                f"{address!r} is no address of a device; wanted ssh://user@host or "
+                f"{address!r} isn't the address of a device; wanted ssh://user@host or "
                 "ssh://user@host:port"
             )
         if not PYTHON.fullmatch(python):
             raise InputError(
-                f"{python!r} is no interpreter on a device; wanted a path of letters, digits and "
-                "./_+-, such as ~/venv/bin/python"
+                f"`python` {python!r} isn't the path of an interpreter; use only letters, digits "
+                "and ./_+-, as in ~/venv/bin/python"
             )
         if ssh_config is not None and not ssh_config.is_file():
-            raise InputError(f"no file {ssh_config}, which was to configure ssh")
+            raise InputError(
+                f"`ssh_config` {ssh_config} doesn't exist; give a configuration file for OpenSSH"
+            )
         return cls(address, python, ssh_config)
 
     @classmethod
     def of(cls, target: str, python: str, ssh_config: Path | None) -> Device | None:
-        """The device at a target's address; None if the target is a name.
+        """The device if the target is an address; None if it is the name of a target.
 
         Raises:
-            InputError: as `at`; or an option that is for a device, with a name.
+            InputError: as `at`, or the target is a name but an option for devices is given.
         """
         if target.startswith(REMOTE):
             return cls.at(target, python, ssh_config)
         if python != "python3" or ssh_config is not None:
             raise InputError(
-                f"`python` and `ssh_config` are for a device, and the target is {target}; leave "
-                "them away, or take `target='ssh://user@host'`"
+                f"`python` and `ssh_config` only apply to a remote device, but the target is "
+                f"{target}; leave them out, or use `target='ssh://user@host'`"
             )
         return None
 
     def command(self, remote: str) -> list[str]:
-        """The arguments that run a fixed line of the remote shell there."""
+        """The arguments with which to run a fixed line in the device's shell."""
         match = WANTED.fullmatch(self.address)
         assert match
         config = [] if self.ssh_config is None else ["-F", str(self.ssh_config.absolute())]

@@ -1,18 +1,19 @@
-"""The agent: takes artifacts in on a device and keeps jobs, so that they outlive a connection.
+"""The agent: receives artifacts on a device and runs jobs, so that they outlive a connection.
 
-It travels alone on every connection, so it imports nothing but Python 3.9. It reads one request, a
-line of JSON, from stdin and prints one reply, a line of JSON behind a mark and the request's nonce:
+The agent is sent alone with each connection, so it only needs Python 3.9's standard library. It
+reads one request from stdin, a line of JSON. It prints one reply: a mark, the request's nonce, and
+JSON, on one line. The requests are:
 
-    have     which of the named artifacts aren't here
-    put      artifacts, whose bytes follow the line
-    run      start a job, or find it again by its nonce, and wait a while for its result
-    forget   end a job and remove what it left
+    have     say which of the listed artifacts aren't on the device
+    put      receive artifacts, whose bytes follow the request
+    run      start a job, or find it by its nonce, and wait a while for its result
+    forget   end a job and remove its files
 
-Artifacts lie in folders that are named after their hash; they are written under another name,
-hashed, and renamed. A job has a guard: a process without a terminal that leads a group of its own.
-It holds the job's lock and the device's lease, starts the runner afresh for each measurement, and
-kills its group when all is done or the deadline is over. Locks are the kernel's, so they end with
-their holder, and a reboot leaves none.
+Artifacts are stored in folders that are named after their hash. They are written under another
+name, hashed, and renamed. Each job has a guard: a process without a terminal that leads its own
+process group. The guard holds the job's lock and the device's lease, and starts a new runner for
+each measurement. It kills its group when everything is done or the deadline has passed. The locks
+are kernel locks: they end with the process that holds them, and a reboot leaves none.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ GRACE_SECONDS = 5
 
 
 class Refused(Exception):
-    """Why it isn't done: a kind that the other side knows, and one line."""
+    """The agent refuses a request: a kind that penjing knows, and one line that says why."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -54,7 +55,7 @@ class Refused(Exception):
 
 
 def store() -> Path:
-    """The folder of this user's artifacts and jobs, for no other's eyes."""
+    """The folder of this user's artifacts and jobs, which other users can't read."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(cache) / "penjing"
     for path in (folder, folder / "files", folder / "jobs"):
@@ -64,7 +65,7 @@ def store() -> Path:
 
 def _checked(pattern: re.Pattern[str], text: object) -> str:
     if not isinstance(text, str) or not pattern.fullmatch(text):
-        raise Refused("request", f"not a name that the agent takes: {text!r}"[:200])
+        raise Refused("request", f"the agent doesn't accept this name: {text!r}"[:200])
     return text
 
 
@@ -72,7 +73,7 @@ def _checked(pattern: re.Pattern[str], text: object) -> str:
 
 
 def have(request: Mapping[str, Any]) -> Any:
-    """The hashes of those artifacts that aren't here whole; what is old is removed."""
+    """The hashes of the artifacts that aren't complete on the device. Old files are removed."""
     _tidy()
     absent = []
     for artifact in request["artifacts"]:
@@ -87,7 +88,7 @@ def have(request: Mapping[str, Any]) -> Any:
 
 
 def put(request: Mapping[str, Any]) -> Any:
-    """Take artifacts from stdin, one behind the other; each is here whole, or not at all."""
+    """Receive artifacts from stdin one by one. Each is stored completely or not at all."""
     for artifact in request["artifacts"]:
         names = [_checked(NAME, name) for name in artifact["names"]]
         folder = _folder(artifact)
@@ -97,7 +98,7 @@ def put(request: Mapping[str, Any]) -> Any:
                 _receive(new / name, size)
             if _digest([new / name for name in names]) != artifact["sha256"]:
                 raise Refused("upload", "an artifact arrived damaged")
-            with contextlib.suppress(OSError):  # another connection has brought it
+            with contextlib.suppress(OSError):  # another connection has uploaded it
                 os.rename(new, folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -113,7 +114,7 @@ def _receive(path: Path, size: int) -> None:
         while size:
             piece = sys.stdin.buffer.read(min(size, 1 << 20))
             if not piece:
-                raise Refused("upload", "the connection ended within an artifact")
+                raise Refused("upload", "the connection ended in the middle of an artifact")
             file.write(piece)
             size -= len(piece)
         file.flush()
@@ -133,7 +134,8 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def _tidy() -> None:
-    """Remove what ended an hour ago, what was left a day ago, and what nobody used in a month."""
+    """Remove jobs that ended an hour ago, unfinished things after a day, artifacts unused for a
+    month."""
     now = time.time()
     for path in (*(store() / "files").iterdir(), *(store() / "jobs").iterdir()):
         kept = DAY if path.name.startswith(".") or path.parent.name == "jobs" else MONTH
@@ -146,9 +148,9 @@ def _tidy() -> None:
 
 
 def run(request: Mapping[str, Any]) -> Any:
-    """Start the job unless it was started, and wait for its result.
+    """Start the job unless it was started before, and wait for its result.
 
-    A guard is made on each call: it goes away at once where another one has the job's lock.
+    Each call makes a guard, which ends at once if another guard has the job's lock.
     """
     folder = _job(request)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -158,7 +160,7 @@ def run(request: Mapping[str, Any]) -> Any:
             _guard(folder, request["job"])
         os._exit(0)
     connection, parent = select.poll(), os.getppid()
-    connection.register(1, 0)  # tells when nobody reads any more
+    connection.register(1, 0)  # reports when nobody reads stdout any more
     end, gone = time.monotonic() + float(request["patience"]), False
     while time.monotonic() < end and os.getppid() == parent and not connection.poll(0):
         result = _result(folder)
@@ -176,7 +178,7 @@ def _job(request: Mapping[str, Any]) -> Path:
 
 
 def _result(folder: Path) -> Any:
-    """The job's result, its outputs as base64 with it; None if there is none yet."""
+    """The job's result, with its outputs in base64. None if there is no result yet."""
     try:
         result = json.loads((folder / "result.json").read_text())
         if result.get("outputs_sha256"):
@@ -192,7 +194,7 @@ def _died(why: str) -> dict[str, Any]:
 
 
 def _lock(path: Path, wait: float) -> int | None:
-    """A descriptor that holds the lock until it is closed; None if another process holds it."""
+    """A descriptor that holds the lock until it is closed. None if another process holds it."""
     handle = _open(path)
     end = time.monotonic() + wait
     while True:
@@ -207,7 +209,7 @@ def _lock(path: Path, wait: float) -> int | None:
 
 
 def _open(path: Path) -> int:
-    """Open a file that any user of the device may lock and write; never through a link."""
+    """Open a file that any user of the device may lock and write. Links aren't followed."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     except FileExistsError:
@@ -217,7 +219,7 @@ def _open(path: Path) -> int:
 
 
 def _guard(folder: Path, job: Mapping[str, Any]) -> None:
-    """See a job through: in a session of its own, until the result lies there."""
+    """Run a job in its own session until its result is written."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
     for handle in (0, 1, 2):
@@ -228,11 +230,11 @@ def _guard(folder: Path, job: Mapping[str, Any]) -> None:
     started = folder / "started"
     try:
         if started.exists():
-            reply = _died("it had been started, and left nothing")
+            reply = _died("it was started, but left no result")
         else:
             started.write_text(str(os.getpid()))
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(int(job["deadline_s"]) + GRACE_SECONDS)  # should this process be stuck
+            signal.alarm(int(job["deadline_s"]) + GRACE_SECONDS)  # in case this process hangs
             reply = _measured(folder, job)
     except Refused as error:
         reply = {"error": {"kind": error.kind, "text": str(error)}}
@@ -267,12 +269,12 @@ def _measured(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
 def _runner(job: Mapping[str, Any]) -> Path:
     folder = store() / "files" / _checked(HASH, job["runner_sha256"])
     if _digest([folder / "runner.py"]) != job["runner_sha256"]:
-        raise Refused("hash", "the runner isn't there whole")
+        raise Refused("hash", "the runner is incomplete on the device")
     return folder / "runner.py"
 
 
 def _local(part: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A part of a job as the runner takes it: with this device's paths."""
+    """A part of a job in the form that the runner reads, with this device's paths."""
     artifacts = []
     for artifact in part["artifacts"]:
         names = [str(_folder(artifact) / _checked(NAME, name)) for name in artifact["names"]]
@@ -287,7 +289,7 @@ def _local(part: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _lease(job: Mapping[str, Any]) -> int:
-    """The right to time on this device, of all its users; what is written is for the next one."""
+    """The lock without which no user of this device may time. Its file says who holds it."""
     path = Path(tempfile.gettempdir()) / "penjing-lease.json"
     handle = _lock(path, wait=0.5)
     if handle is None:
@@ -295,8 +297,8 @@ def _lease(job: Mapping[str, Any]) -> int:
             taken = json.loads(path.read_text())
             text = f"by {taken['who']} since {taken['since']}, until {taken['until']} at the latest"
         except (OSError, ValueError, KeyError):
-            text = "by a job that just begins"
-        raise Refused("lease", f"the device is taken {text}")
+            text = "by a job that is just starting"
+        raise Refused("lease", f"the device is in use {text}")
     now = time.time()
     spelled = [
         time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
@@ -315,7 +317,7 @@ def _lease(job: Mapping[str, Any]) -> int:
 def _run_once(
     request: Mapping[str, Any], folder: Path, lease: int, runner: Path, end: float
 ) -> dict[str, Any]:
-    """One fresh process of the runner; it holds the lease too, and ends when this one does."""
+    """Run the runner once in a new process. It also holds the lease, and ends with this process."""
     threads = str(request["threads"])
     with open(folder / "log", "ab") as log, subprocess.Popen(
         [sys.executable, str(runner)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
@@ -326,7 +328,7 @@ def _run_once(
             out, _ = process.communicate(line, timeout=max(0.1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
-            raise Refused("deadline", "the job's deadline was over before it was done") from None
+            raise Refused("deadline", "the job wasn't finished by its deadline") from None
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         hint = "; the device's memory may have run out" if name == "SIGKILL" else ""
@@ -336,17 +338,17 @@ def _run_once(
         if text.startswith(head):
             reply: dict[str, Any] = json.loads(text[len(head) :])
             return reply
-    last = ((folder / "log").read_text(errors="replace").strip().splitlines() or ["silence"])[-1]
-    raise Refused("runner", f"the runner failed: {last[:300]}")
+    lines = (folder / "log").read_text(errors="replace").strip().splitlines()
+    raise Refused("runner", f"the runner failed: {lines[-1][:300] if lines else 'no message'}")
 
 
 def forget(request: Mapping[str, Any]) -> Any:
-    """End the job's guard, and with it all that it started; remove the job's folder."""
+    """End the job's guard with everything that it started, and remove the job's folder."""
     folder = _job(request)
     for _ in range(100):
         if not folder.exists() or _lock(folder / "lock", wait=0) is not None:
             break
-        with contextlib.suppress(OSError, ValueError):  # not started yet, or just gone
+        with contextlib.suppress(OSError, ValueError):  # not started yet, or just ended
             os.killpg(int((folder / "started").read_text()), signal.SIGKILL)
         time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)

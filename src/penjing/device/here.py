@@ -1,4 +1,4 @@
-"""Here: the runner in a fresh process of this machine."""
+"""Here: the runner in a new process on this machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from penjing.errors import MachineError
 
 
 def run_here(parcel: Parcel, request: dict[str, Any]) -> dict[str, Any]:
-    """What the runner measures of an artifact that lies here, by itself, one thread.
+    """Let the runner measure one artifact on this machine, alone in its process, on one thread.
 
     Args:
-        request: see `penjing.device.runner`; its artifact is the parcel.
+        parcel: the artifact.
+        request: see `penjing.device.runner`. Its list of artifacts is set to the parcel.
 
     Raises:
         MachineError: the process failed.
@@ -31,12 +32,10 @@ def run_here(parcel: Parcel, request: dict[str, Any]) -> dict[str, Any]:
     reply = reply_in(done.stdout, call)
     if reply is None:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"it ended with {done.returncode} and no word"
+        reason = lines[-1] if lines else f"it ended with exit code {done.returncode}"
     elif "error" in reply:
         reason = reply["error"]["text"]
     else:
         measured: dict[str, Any] = reply["ok"]
         return measured
-    raise MachineError(
-        f"measuring {parcel.paths[0]} in a process of its own failed: {reason[:200]}"
-    )
+    raise MachineError(f"measuring {parcel.paths[0]} in a separate process failed: {reason[:200]}")

@@ -1,9 +1,9 @@
-"""A job on a device: what it needs is brought there, it runs, and its result comes back.
+"""A job on a device: its files are uploaded, it runs, and its result is downloaded.
 
-What is there already isn't brought again, and a job that is done is removed by the agent later.
+Files that are already on the device aren't uploaded again. The agent removes finished jobs later.
 
-A connection that drops is made again, a bounded number of times; the job on the device isn't
-started twice, because it is found by its nonce.
+If the connection drops, it is made again, a limited number of times. The job isn't started twice,
+because the agent finds it by its nonce.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ TRIES = 5
 PAUSE_SECONDS = 0.5
 WAIT_SECONDS = 20.0
 OF_FILES = {"load", "run", "runtime", "died", "runner", "deadline"}
-"""Kinds of errors that speak against the files of a part, not the device."""
+"""Kinds of errors that are caused by the files of a part, not by the device."""
 SLOWEST_BYTES_PER_SECOND = 20_000
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a job gave.
+    """The result of a job.
 
     Attributes:
-        parts: of each part, what the runner replied.
-        outputs: the bytes of an .npz file, or None if none was asked for.
+        parts: the runner's reply for each part.
+        outputs: the bytes of an .npz file, or None if no outputs were asked for.
     """
 
     parts: tuple[dict[str, Any], ...]
@@ -51,16 +51,18 @@ def run_job(
     parts: Mapping[str, dict[str, Any]],
     deadline_s: float,
 ) -> Done:
-    """Bring the parcels to the device, run the parts there, each in a fresh process, and clean up.
+    """Upload the parcels, run the parts on the device, each in a new process, and clean up.
 
     Args:
-        parts: requests of the runner, with artifacts as `Parcel.described` gives them, under
-            what an error calls them.
-        deadline_s: seconds after which the device ends the job by itself.
+        device: the device.
+        parcels: the files that the parts need.
+        parts: requests for the runner, by the names that error messages use for them. Their
+            artifacts are in the form of `Parcel.described`.
+        deadline_s: seconds after which the device itself ends the job.
 
     Raises:
-        RemoteFileError: a part's files can't be loaded or run; `file` is what the part is called.
-        RemoteError: no result; one line says why.
+        RemoteFileError: the files of a part can't be loaded or run. `file` is the part's name.
+        RemoteError: there is no result for another reason.
     """
     runner = Parcel((RUNNER,), ("runner.py",), sha256(RUNNER))
     _bring(device, (runner, *parcels))
@@ -71,7 +73,7 @@ def run_job(
     try:
         reply = _result(device, job, list(parts))
     except BaseException:
-        with suppress(Dropped, RemoteError):  # else it ends by its deadline
+        with suppress(Dropped, RemoteError):  # if this fails, the job ends at its deadline
             call(device, {"do": "forget", "nonce": job["nonce"]}, patience=15)
         raise
     return Done(tuple(reply["ok"]), _outputs(device, reply))
@@ -92,7 +94,7 @@ def _bring(device: Device, parcels: Sequence[Parcel]) -> None:
 
 
 def _result(device: Device, job: dict[str, Any], titles: Sequence[str]) -> dict[str, Any]:
-    """Start the job and wait; also its last word that it died, or that its deadline is over."""
+    """Start the job, and wait for its result or for the message that it failed."""
     request = {"do": "run", "nonce": job["nonce"], "job": job, "patience": WAIT_SECONDS}
     end = time.monotonic() + job["deadline_s"] + 2 * WAIT_SECONDS
     while time.monotonic() < end:
@@ -106,9 +108,9 @@ def _result(device: Device, job: dict[str, Any], titles: Sequence[str]) -> dict[
                 raise RemoteError(f"{where}: {text}")
             raise RemoteFileError(f"{where}: {text}", titles[part])
         if reply.get("nonce") != job["nonce"] or len(reply["ok"]) != len(job["parts"]):
-            raise RemoteError(f"{device.address}: the result is another job's; measure again")
+            raise RemoteError(f"{device.address}: the result is of another job; measure again")
         return dict(reply)
-    raise RemoteError(f"{device.address}: no result until the job's deadline; measure again")
+    raise RemoteError(f"{device.address}: no result by the job's deadline; measure again")
 
 
 def _outputs(device: Device, reply: dict[str, Any]) -> bytes | None:
@@ -121,17 +123,19 @@ def _outputs(device: Device, reply: dict[str, Any]) -> bytes | None:
 
 
 def _again(device: Device, make: Callable[[], Any], unreached: int = TRIES) -> Any:
-    """Make a call, and make it again if the connection drops.
+    """Make a call, and repeat it if the connection drops.
 
     Args:
-        unreached: how often a device may be out of reach.
+        device: the device, for the message.
+        make: makes the call.
+        unreached: how many times the device may be out of reach before that is an error.
     """
     for tried in range(1, TRIES + 1):
         try:
             return make()
         except Dropped as drop:
             if tried == TRIES or (not drop.reached and tried >= unreached):
-                what = "lost" if drop.reached else "can't be reached"
+                what = "the connection was lost" if drop.reached else "can't be reached"
                 times = f" {tried} times" if tried > 1 else ""
                 raise RemoteError(
                     f"{device.address}: {what}{times}: {drop}; check it with ssh and try again"

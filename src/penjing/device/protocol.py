@@ -1,6 +1,7 @@
-"""The protocol: requests to the scripts and replies from them, and what an artifact is called.
+"""The protocol: requests to the scripts, replies from them, and the names of files on a device.
 
-A file's own name never leaves this machine: what goes to a device is called after its hash.
+A file's own name never leaves this machine. On the device, files are in folders named after their
+hash.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ AGENT = Path(__file__).with_name("agent.py")
 
 
 def nonce() -> str:
-    """A number that nobody has used before, in hexadecimal."""
+    """A random number that hasn't been used before, in hexadecimal."""
     return secrets.token_hex(16)
 
 
 def request_line(request: dict[str, Any], call: str) -> bytes:
-    """A request as the scripts read it."""
+    """A request in the form that the scripts read."""
     return json.dumps(request | {"call": call}).encode() + b"\n"
 
 
 def reply_in(output: bytes, call: str) -> dict[str, Any] | None:
-    """The reply to the request of that nonce; None where there is none, or only a part of one.
+    """The reply to the request with that nonce. None if there is none, or if it is incomplete.
 
-    What else was printed, such as a shell's greeting or the reply to an earlier request, is no
-    reply.
+    Anything else in the output is ignored, such as a shell's greeting or the reply to an earlier
+    request.
     """
     head = f"{MARK} {call} ".encode()
     for line in output.splitlines():
@@ -48,13 +49,13 @@ def reply_in(output: bytes, call: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Parcel:
-    """Files that go to a device together.
+    """Files that are uploaded to a device together.
 
     Attributes:
-        paths: where they lie here.
-        names: what they are called there, in a folder named after their hash.
-        sha256: of the bytes of all, one behind the other.
-        runtime: what loads them; empty for what isn't an artifact.
+        paths: the files on this machine.
+        names: their names on the device, in a folder that is named after their hash.
+        sha256: the hash of the bytes of all files, joined.
+        runtime: the runtime that loads them. Empty for files that aren't an artifact.
     """
 
     paths: tuple[Path, ...]
@@ -63,7 +64,7 @@ class Parcel:
     runtime: str = ""
 
     def described(self) -> dict[str, Any]:
-        """As the scripts read it."""
+        """The parcel in the form that the scripts read."""
         sizes = [path.stat().st_size for path in self.paths]
         return {
             "names": list(self.names), "sizes": sizes, "sha256": self.sha256,
@@ -72,27 +73,27 @@ class Parcel:
 
 
 def runtime_for(path: Path) -> str:
-    """The name of the runtime that the scripts load this file in.
+    """The name of the runtime in which the scripts load this file.
 
     Raises:
-        InputError: none has this ending.
+        InputError: no runtime loads files with this ending.
     """
     for name, (_, _, endings) in RUNTIMES.items():
         if path.suffix == endings[0]:
             return name
     known = ", ".join(endings[0] for _, _, endings in RUNTIMES.values())
-    raise InputError(f"no runtime on a device loads {path}; the ending must be one of {known}")
+    raise InputError(f"no runtime on a device loads {path}; its name must end in one of {known}")
 
 
 def parcel_of(path: Path, runtime: str) -> Parcel:
-    """What would go to a device of the artifact whose first file lies at `path`; nothing is sent.
+    """The parcel for the artifact whose first file is at `path`. Nothing is uploaded.
 
     Raises:
-        InputError: one of them isn't there.
+        InputError: one of its files doesn't exist.
     """
     endings = RUNTIMES[runtime][2]
     paths = (path, *(path.with_suffix(ending) for ending in endings[1:]))
     for file in paths:
         if not file.is_file():
-            raise InputError(f"no file {file}")
+            raise InputError(f"file {file} doesn't exist; check its name")
     return Parcel(paths, tuple(f"model{ending}" for ending in endings), sha256(*paths), runtime)

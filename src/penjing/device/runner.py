@@ -1,15 +1,15 @@
-"""The runner: the one script that loads, runs and times artifacts, on a device and here.
+"""The runner: the only script that loads, runs and times artifacts, on a device and locally.
 
-It travels alone, so it imports nothing of penjing: Python 3.9, NumPy and the artifact's own
-runtime. It reads one request, a line of JSON, from stdin and prints one reply, a line of JSON
-behind a mark and the request's nonce:
+It is sent alone, so it imports nothing of penjing, only Python 3.9, NumPy and the artifact's own
+runtime. It reads one request from stdin, a line of JSON, and prints one reply: a mark, the
+request's nonce, and JSON, on one line. A request is
 
     {"call": nonce, "artifacts": [{"runtime", "sha256", "files": [path, ...]}, ...],
      "inputs": {"seed": 0} or {"zeros": [[shape, type], ...] or null} or {"file": path, "sha256"},
      "threads": 1, "seconds": 0 or how long to time, "outputs": null or where to save them}
 
-Several artifacts take the same inputs and are timed in the same rounds. The peak of memory is the
-process's; what a device's program wouldn't need either is imported behind it.
+Several artifacts get the same inputs and are timed in the same rounds. The peak memory is that of
+the whole process, so modules that a device's own program wouldn't need are imported after it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ SCALARS = {
     0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32",
     7: "float64", 11: "bool",
 }  # fmt: skip
-"""What NumPy calls PyTorch's types, which ExecuTorch tells by number."""
+"""NumPy's names of PyTorch's types, which ExecuTorch gives as numbers."""
 ORT_TYPES = {f"tensor({u}int{n})": f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
 ORT_TYPES.update({"tensor(float)": "float32", "tensor(double)": "float64"})
 ORT_TYPES.update({"tensor(float16)": "float16", "tensor(bool)": "bool"})
 OPENVINO_ON_CPU = {
     "PERFORMANCE_HINT": "LATENCY",
-    "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 where the chip has it
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of int8 weights are rounded too
+    "INFERENCE_PRECISION_HINT": "f32",  # else floats become bfloat16 if the chip supports it
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of layers with int8 weights are rounded
 }
 
 
 class Refused(Exception):
-    """Why there is no result: a kind that the other side knows, and one line."""
+    """There is no result: a kind that penjing knows, and one line that says why."""
 
     def __init__(self, kind: str, text: object) -> None:
         line = (str(text).strip().splitlines() or ["no reason given"])[0]
@@ -52,13 +52,13 @@ class Refused(Exception):
         self.kind = kind
 
 
-# The runtimes' files: each has `inputs`, as (name, shape, type), and `run`, a function of arrays.
-# A device opens paths, so that no copy counts as memory; penjing's sessions the bytes they hashed.
+# A loaded file has `inputs`, a list of (name, shape, type), and `run`, a function of arrays. On a
+# device it is opened by path, so that no copy counts as memory. penjing's sessions pass the bytes.
 class OnnxFile:
-    """A file in ONNX Runtime, on the CPU or in the session that `opened` makes of it."""
+    """A file in ONNX Runtime, on the CPU or in the session that `opened` returns."""
 
     def __init__(self, files: Sequence[Any], threads: int, opened: Any = None) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as penjing.telemetry has it
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in penjing.telemetry
         ort = importlib.import_module("onnxruntime")
         on_cpu = functools.partial(ort.InferenceSession, providers=["CPUExecutionProvider"])
         options = ort.SessionOptions()
@@ -74,10 +74,10 @@ class OnnxFile:
 
 
 class OpenVinoFile:
-    """A graph, compiled for each batch size: for the CPU, or for (another device, its settings)."""
+    """A graph, compiled for each batch size, for the CPU or for `other`: (device, settings)."""
 
     def __init__(self, files: Sequence[Any], threads: int, other: Any = None) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # likewise
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as above
         self.core = importlib.import_module("openvino").Core()
         self.where = other or ("CPU", {**OPENVINO_ON_CPU, "INFERENCE_NUM_THREADS": threads})
         self.model, self.inputs = self.core.read_model(*files), []
@@ -87,7 +87,7 @@ class OpenVinoFile:
             self.inputs.append((arg.get_any_name(), sizes, str(arg.get_element_type().to_dtype())))
 
     def request(self, shapes: tuple[Any, ...]) -> Any:
-        """What runs inputs of these shapes."""
+        """A request for inputs of these shapes."""
         if shapes not in self.requests:
             fixed = self.model.clone()
             fixed.reshape({i[0]: shape for i, shape in zip(self.inputs, shapes)})
@@ -101,7 +101,7 @@ class OpenVinoFile:
 
 
 class OfOneSample:
-    """A file whose `sample` runs one sample; `run` takes a batch too."""
+    """A file whose method `sample` runs one sample. `run` also takes a batch."""
 
     inputs: list[tuple[str, tuple[int, ...], str]]
     sample: Callable[[Sequence[Any]], list[Any]]
@@ -115,11 +115,11 @@ class OfOneSample:
 
 
 class ExecuTorchFile(OfOneSample):
-    """A program; without `threads`, the process's one pool of threads stays as it is."""
+    """A program. Without `threads`, the process's shared thread pool stays as it is."""
 
     def __init__(self, files: Sequence[Any], threads: int | None = None) -> None:
         runtime = importlib.import_module("executorch.runtime")
-        if threads is not None:  # else XNNPACK takes all cores
+        if threads is not None:  # XNNPACK would use all cores
             bindings = importlib.import_module("executorch.extension.pybindings.portable_lib")
             bindings._unsafe_reset_threadpool(threads)
         check = runtime.Verification.InternalConsistency
@@ -134,13 +134,13 @@ class ExecuTorchFile(OfOneSample):
 
 
 class LiteRtFile(OfOneSample):
-    """Real numbers in and out, on the file's grid where it takes integers."""
+    """Inputs and outputs are floats. They are quantized here if the file has integer ones."""
 
     def __init__(self, files: Sequence[Any], threads: int) -> None:
         self.np = np = importlib.import_module("numpy")
         try:
             kind = importlib.import_module("ai_edge_litert.interpreter")
-        except ImportError:  # its name on older devices
+        except ImportError:  # the package's name on older devices
             kind = importlib.import_module("tflite_runtime.interpreter")
         key = "model_content" if isinstance(files[0], bytes) else "model_path"
         self.interpreter = made = kind.Interpreter(**{key: files[0]}, num_threads=threads)
@@ -171,11 +171,11 @@ RUNTIMES = {
     "executorch": (ExecuTorchFile, ("executorch",), (".pte",)),
     "litert": (LiteRtFile, ("ai-edge-litert", "tflite-runtime"), (".tflite",)),
 }
-"""By name: how to load, the packages of which one is there, the endings of an artifact's files."""
+"""By name: the class that loads, its possible packages, the endings of an artifact's files."""
 
 
 def version_of(runtime: str) -> str | None:
-    """The version of a runtime's package; None if none is here."""
+    """The version of a runtime's package; None if it isn't installed."""
     metadata = importlib.import_module("importlib.metadata")
     for package in RUNTIMES[runtime][1]:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -184,7 +184,7 @@ def version_of(runtime: str) -> str | None:
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Load artifacts, run each once, and then what is asked for: memory, outputs, time."""
+    """Load artifacts, run each once, and measure what the request asks for."""
     if "guard" in request:
         _end_with(request["guard"])
     loaded = [_load(artifact, request["threads"]) for artifact in request["artifacts"]]
@@ -196,7 +196,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         outputs = {name: list(call()) for name, call in calls.items()}
     except Exception as error:
-        raise Refused("run", f"it can't run on these inputs: {error}") from error
+        raise Refused("run", f"it fails on these inputs: {error}") from error
     measured: dict[str, Any] = {
         "peak_process_bytes": _high_water(),
         "versions": [version_of(artifact["runtime"]) for artifact in request["artifacts"]],
@@ -214,7 +214,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _end_with(guard: int) -> None:
-    """Be killed when the guard dies, and end now if it has died already."""
+    """Let this process be killed when the guard dies, and end now if it has died already."""
     if sys.platform == "linux":
         ctypes = importlib.import_module("ctypes")
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -225,9 +225,9 @@ def _end_with(guard: int) -> None:
 def _load(artifact: Mapping[str, Any], threads: int) -> Any:
     digest = _digest_apart(artifact["files"])
     if digest != artifact["sha256"]:
-        raise Refused("hash", f"sha256 {digest[:12]}, wanted {artifact['sha256'][:12]}")
+        raise Refused("hash", f"its sha256 is {digest[:12]}, wanted {artifact['sha256'][:12]}")
     if artifact["runtime"] not in RUNTIMES:
-        raise Refused("runtime", f"the runner has no {artifact['runtime']}")
+        raise Refused("runtime", f"the runner doesn't know {artifact['runtime']}")
     try:
         return RUNTIMES[artifact["runtime"]][0]([str(path) for path in artifact["files"]], threads)
     except ImportError as error:
@@ -237,7 +237,7 @@ def _load(artifact: Mapping[str, Any], threads: int) -> Any:
 
 
 def _digest_apart(files: Sequence[str]) -> str:
-    """SHA-256 of files one behind the other, by a process of its own: OpenSSL takes megabytes."""
+    """The SHA-256 of the joined files, by a child process: OpenSSL takes megabytes of memory."""
     pipe, end = os.pipe()
     child = os.fork()
     if not child:
@@ -253,11 +253,11 @@ def _digest_apart(files: Sequence[str]) -> str:
     with os.fdopen(pipe) as answer:
         text = answer.read()
     os.waitpid(child, 0)
-    return text or "of nothing: it can't be read"
+    return text or "(unreadable)"
 
 
 def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
-    """Zeros, of given shapes or the artifact's own; or arrays of an .npz file; or random ones."""
+    """Zeros of given shapes or of the artifact's own, arrays of an .npz file, or random numbers."""
     np = importlib.import_module("numpy")
     if "zeros" in wanted:
         shapes = wanted["zeros"] or [(shape, kind) for _, shape, kind in inputs]
@@ -267,7 +267,7 @@ def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
             raise Refused("hash", "the inputs have changed on the device")
         with np.load(wanted["file"], allow_pickle=False) as file:
             keys = [name for name, _, _ in inputs]
-            if set(file.files) != set(keys):  # by position, where they aren't called by name
+            if set(file.files) != set(keys):  # then they are stored by position
                 keys = [str(i) for i in range(len(file.files))]
             return [file[key] for key in keys]
     rng, arrays = np.random.default_rng(wanted["seed"]), []
@@ -278,7 +278,7 @@ def _inputs(wanted: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
 
 
 def _high_water() -> int | None:
-    """The peak of this process's resident memory in bytes; None where the system doesn't tell."""
+    """The peak of this process's resident memory in bytes; None if the system doesn't report it."""
     lines = (_read("/proc/self/status") or "").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
@@ -286,11 +286,11 @@ def _high_water() -> int | None:
 def interleave(
     calls: Mapping[str, Callable[[], Any]], seconds: float, seed: int, threads: int = 1
 ) -> tuple[dict[str, dict[str, list[float]]], bool]:
-    """Time calls in rounds: each once a round, in random order, a window of many runs each.
+    """Time calls in rounds. In a round, each call has one window of many runs, in random order.
 
-    A round from which other load took the processor is repeated, as long as patience lasts.
-    Returns by name `"windows"`, the median of each, and `"samples"`, each run, both in seconds; and
-    whether more than a quarter of the rounds were disturbed and had to be taken anyway.
+    A round in which other load took the processor is repeated, but only for a limited time.
+    Returns for each name `"windows"`, the median of each window, and `"samples"`, each run, both in
+    seconds. Also returns whether more than a quarter of the rounds counted although disturbed.
     """
     runs = {name: _runs(call) for name, call in calls.items()}
     times: dict[str, dict[str, list[float]]] = {n: {"windows": [], "samples": []} for n in calls}
@@ -305,7 +305,7 @@ def interleave(
         if any(quiet is False for _, quiet in windows.values()):
             if time.perf_counter() < patience:
                 continue
-            taken_anyway += 1  # it stays disturbed: take what comes, and say so
+            taken_anyway += 1  # other load persists: count the round all the same, and report it
         rounds += 1
         for name, (samples, _) in windows.items():
             times[name]["windows"].append(statistics.median(samples))
@@ -314,7 +314,7 @@ def interleave(
 
 
 def _runs(call: Callable[[], Any]) -> int:
-    """Warm up, and find how many runs fill a window."""
+    """Warm up, and return how many runs fill a window."""
     start = time.perf_counter()
     for _ in range(WARM_UP_RUNS):
         call()
@@ -323,7 +323,7 @@ def _runs(call: Callable[[], Any]) -> int:
 
 
 def _window(call: Callable[[], Any], runs: int, threads: int) -> tuple[list[float], bool]:
-    """Seconds of each run, and whether the processor was there all the time."""
+    """The seconds of each run, and whether this process had the processor all the time."""
     clock = time.thread_time if threads == 1 else time.process_time
     call()
     wall, own = time.perf_counter(), clock()
@@ -351,7 +351,7 @@ def _numbers(pattern: str) -> list[int]:
 
 
 def environment() -> dict[str, Any]:
-    """What changes speed, as the system tells it; None is unknown."""
+    """What affects speed, as the system reports it. None means unknown."""
     cpu = "/sys/devices/system/cpu/cpu[0-9]*/"
     frequencies = _numbers(cpu + "cpufreq/scaling_cur_freq")
     heat = _numbers("/sys/class/thermal/thermal_zone*/temp")
@@ -368,7 +368,7 @@ def environment() -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """What is timed on: for people, and to be printed beside the times."""
+    """The device, for people, to be printed beside the times."""
     lines = (_read("/proc/cpuinfo") or "").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
@@ -384,7 +384,7 @@ def device() -> dict[str, Any]:
 def main() -> None:
     """Answer one request."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a runtime prints is no reply
+    os.dup2(2, 1)  # what a runtime prints mustn't look like a reply
     request = json.loads(sys.stdin.buffer.readline())
     try:
         reply = {"ok": measure(request)}

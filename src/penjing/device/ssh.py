@@ -1,7 +1,7 @@
-"""One call over SSH: the agent goes there, a request with it, and its reply comes back.
+"""One call over SSH: it sends the agent and a request, and receives the agent's reply.
 
-The command is a fixed line: it reads the agent from stdin, checks its hash and runs it. All that
-varies is JSON on stdin behind it, so that no shell reads it.
+The command is a fixed line that reads the agent's source from stdin, checks its hash and runs it.
+Everything that varies is JSON that follows on stdin, so no shell ever interprets it.
 """
 
 from __future__ import annotations
@@ -30,27 +30,29 @@ BOOT = (
     'hashlib.sha256(s).hexdigest()==h.decode() or sys.exit("the agent arrived damaged");'
     'exec(compile(s,"agent.py","exec"),{"__name__":"__main__"})'
 )
-"""Without a single quote, a dollar or an exclamation mark: every shell takes it as it is."""
+"""It has no single quote, dollar sign or exclamation mark, so every shell passes it on unchanged.
+"""
 FINAL = (
     ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed; refused. If the device "
-     "was set up anew, remove the old key with ssh-keygen -R and look at the new one"),
-    ("Host key verification failed", "its host key isn't known; connect once with ssh and look at "
+     "was reinstalled, remove the old key with ssh-keygen -R and check the new one"),
+    ("Host key verification failed", "its host key isn't known; connect once with ssh and check "
      "it, or add it to known_hosts"),
     ("Permission denied", "it refused the key; check with: ssh -o BatchMode=yes"),
-    ("Bad configuration option", "the configuration of ssh is wrong"),
-    ("Bad owner or permissions", "the configuration of ssh can be written by others"),
+    ("Bad configuration option", "ssh's configuration has an error; correct it"),
+    ("Bad owner or permissions", "ssh's configuration can be written by other users; change its "
+     "permissions"),
 )  # fmt: skip
-"""What ssh says where another try would end the same way, and what we say."""
+"""Messages of ssh after which another try would fail the same way, and penjing's messages."""
 UNREACHABLE = (
     "Connection refused", "timed out", "No route to host", "Could not resolve", "unreachable",
 )  # fmt: skip
 
 
 class Dropped(Exception):
-    """The connection ended before a whole reply came; the same call may be made again.
+    """The connection ended before the reply was complete. The same call may be repeated.
 
     Attributes:
-        reached: whether the device had been reached.
+        reached: whether the device was reached at all.
     """
 
     def __init__(self, reason: str, reached: bool) -> None:
@@ -61,20 +63,21 @@ class Dropped(Exception):
 def call(
     device: Device, request: dict[str, Any], payload: Sequence[Path] = (), patience: float = 60.0
 ) -> Any:
-    """Make one request of the agent on the device.
+    """Send one request to the agent on the device.
 
     Args:
+        device: the device.
         request: see `penjing.device.agent`.
         payload: files whose bytes follow the request.
         patience: seconds after which the connection is given up.
 
     Returns:
-        What the agent replied to just this request.
+        The agent's reply to this request.
 
     Raises:
-        Dropped: the connection ended first.
+        Dropped: the connection ended before the reply.
         RemoteError: the device can't be used, or the agent refused.
-        MachineError: this machine has no ssh.
+        MachineError: ssh isn't installed on this machine.
     """
     mark = nonce()
     agent = AGENT.read_bytes()
@@ -93,7 +96,7 @@ def call(
 def _converse(
     command: list[str], parts: Sequence[bytes], payload: Sequence[Path], patience: float
 ) -> tuple[int, bytes, str]:
-    """Exit code, stdout and stderr of ssh; it and what it started are gone afterwards."""
+    """The exit code, stdout and stderr of ssh. Afterwards it and its child processes are gone."""
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
@@ -102,7 +105,7 @@ def _converse(
             )  # fmt: skip
         except OSError as error:
             raise MachineError(
-                f"ssh can't be started here: {error.strerror}; install OpenSSH's client"
+                f"ssh can't be started on this machine: {error.strerror}; install OpenSSH's client"
             ) from error
         assert process.stdin
         assert process.stdout
@@ -124,7 +127,7 @@ def _converse(
 
 
 def _write(stdin: IO[bytes], parts: Sequence[bytes], payload: Sequence[Path]) -> None:
-    with suppress(OSError), stdin:  # if it broke, the exit code or the agent says why
+    with suppress(OSError), stdin:  # if writing fails, the exit code or the agent says why
         for part in parts:
             stdin.write(part)
         for path in payload:
@@ -134,7 +137,7 @@ def _write(stdin: IO[bytes], parts: Sequence[bytes], payload: Sequence[Path]) ->
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End ssh and its helpers, such as a jump to another host."""
+    """End ssh and its child processes, such as a connection through a jump host."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -142,7 +145,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _failure(device: Device, code: int, errors: str) -> Exception:
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    last = lines[-1][:300] if lines else "no word from ssh"
+    last = lines[-1][:300] if lines else "no message from ssh"
     if code == LOST:
         for text, ours in FINAL:
             if text in errors:
@@ -150,29 +153,30 @@ def _failure(device: Device, code: int, errors: str) -> Exception:
         return Dropped(last, not any(text in errors for text in UNREACHABLE))
     if code in NOT_FOUND:
         return RemoteError(
-            f"{device.address}: no {device.python} there; install Python 3.9 or newer, or name the "
-            f"interpreter with `python` ({last})"
+            f"{device.address}: the device has no {device.python}; install Python 3.9 or newer, or "
+            f"name another interpreter with `python` ({last})"
         )
     if code < 0:
-        return Dropped("ssh was ended here, or took too long", True)
+        return Dropped("ssh was killed on this machine, or took too long", True)
     if code == 0:
         return Dropped("the reply was cut off", True)
     if "it is Python" in last:
         return RemoteError(
-            f"{device.address}: {device.python} is too old there: {last}, wanted 3.9 or newer; "
-            "name another with `python`"
+            f"{device.address}: {device.python} is too old on the device: {last}, wanted 3.9 or "
+            "newer; name another interpreter with `python`"
         )
-    return Dropped(f"the agent ended with {code}: {last}", True)
+    return Dropped(f"the agent ended with exit code {code}: {last}", True)
 
 
 def refused(device: Device, error: dict[str, str]) -> str:
-    """One line for what was refused there, with the next step."""
+    """One line that says why the device refused, and what to do next."""
     steps = {
-        "lease": "wait for it, or ask them",
-        "deadline": "allow more with longer `seconds`, or look at what else runs there",
-        "runtime": f"install it for {device.python} there, or name another interpreter (`python`)",
-        "disk": "make room there",
-        "died": "try a smaller file, or see the device's own log",
+        "lease": "wait until it is free, or ask its user",
+        "deadline": "allow more time with `seconds`, or check what else runs on the device",
+        "runtime": f"install it for {device.python} on the device, or name another interpreter "
+        "with `python`",
+        "disk": "free disk space on the device",
+        "died": "try a smaller file, or check the device's system log",
     }
     step = steps.get(str(error.get("kind")))
     text = " ".join(str(error.get("text")).split())[:500]

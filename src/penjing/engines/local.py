@@ -14,13 +14,13 @@ class Engine(Protocol):
     """Where evaluators run."""
 
     def run(self, proposals: Sequence[Proposal], watch: Watch) -> Iterator[Trial]:
-        """The trials of all proposals, in their order, each as soon as it is there."""
+        """Yield the trials of all proposals in order, each as soon as it is finished."""
         ...
 
 
 @dataclass(frozen=True)
 class Local:
-    """One after the other, in this process."""
+    """Runs one evaluator in this process, one proposal after the other."""
 
     evaluator: Evaluator
 

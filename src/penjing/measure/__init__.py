@@ -1,1 +1,1 @@
-"""Measuring: sizes, costs, latency, memory, accuracy, and how far files depart from networks."""
+"""Measuring: sizes, costs, latency, memory, accuracy, and how files differ from their networks."""

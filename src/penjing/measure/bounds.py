@@ -1,4 +1,4 @@
-"""Bounds: how large a mean can be, given samples of it and the largest value that there is."""
+"""Bounds: how large a mean can be, given samples and the largest possible value."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import numpy as np
 
 from penjing.contract import Array
 
-WIDEST = 25.0  # the natural logarithm of a tilt lies between this and its negative
-HALVINGS, SECANTS = 9, 5  # steps that find it
-FLAT = 1e-3  # deviations from the mean below which the tail is a half
+WIDEST = 25.0  # the natural logarithm of the tilt is between -25 and 25
+HALVINGS, SECANTS = 9, 5  # the steps that find it
+FLAT = 1e-3  # below this deviation from the mean, the tail counts as one half
 
 
 def upper_bound(values: Array, counts: Array, greatest: float, confidence: float) -> Array:
-    """Upper confidence bounds of means, of which nothing is known but the greatest value; (rows,).
+    """Upper confidence bounds of means of distributions of which only the greatest value is known.
 
-    The samples and one more, of the greatest value, get weights from a flat Dirichlet distribution
-    (gaps between uniform draws); the bound is the quantile of the weighted mean. What wasn't seen
-    is thereby accounted for, whatever the distribution: where no sample has lost anything, the
-    bound is (1 - (1 - c)^(1 / n)) * greatest. For values of 0 and 1 it is Clopper and Pearson's;
-    for many samples of a smooth distribution it is that of the normal approximation.
+    The samples, and one more with the greatest value, get random weights from a flat Dirichlet
+    distribution (the gaps between uniform draws). The bound is the quantile of the weighted mean.
+    So the bound accounts for values that no sample has shown, whatever the distribution. If no
+    sample has lost anything, the bound is (1 - (1 - c)^(1 / n)) * greatest. For values of 0 and 1
+    it equals Clopper and Pearson's bound. For many samples of a smooth distribution it approaches
+    the bound of the normal approximation.
 
-    That it holds for any distribution is a conjecture which has withstood all attempts; for values
-    of -1, 0 and 1 a test goes through all that may be drawn. The quantile is found by saddlepoint
-    (Barndorff-Nielsen's r*); for a confidence of 0.8 and more that errs on the safe side, by a few
-    hundredths of the error rate.
+    That the bound holds for every distribution is a conjecture that nobody has refuted. For values
+    of -1, 0 and 1, a test goes through all possible samples. The quantile is computed by a
+    saddlepoint approximation (Barndorff-Nielsen's r*). For a confidence of 0.8 and more it errs on
+    the safe side, by a few hundredths of the error rate.
 
     Source: N. Gaffke, "Three test statistics for a nonparametric one-sided hypothesis on the mean
     of a nonnegative variable", Mathematical Methods of Statistics, 2005; E. Learned-Miller and
@@ -37,8 +38,14 @@ def upper_bound(values: Array, counts: Array, greatest: float, confidence: float
     True
 
     Args:
-        values: that samples have, shape (values,), none above `greatest`.
-        counts: how many samples have each, shape (rows, values); each row is a set of samples.
+        values: the values that samples have, shape (values,). None is above `greatest`.
+        counts: how many samples have each value, shape (rows, values). Each row is a separate set
+            of samples.
+        greatest: the largest possible value.
+        confidence: the confidence of the bounds, such as 0.95.
+
+    Returns:
+        One bound for each set of samples, shape (rows,).
     """
     below = np.append(greatest - np.asarray(values, np.float64), 0.0)
     scale = float(below.max()) or 1.0
@@ -61,11 +68,11 @@ def upper_bound(values: Array, counts: Array, greatest: float, confidence: float
 
 
 def _tilted(below: Array, weights: Array, tilt: Array) -> tuple[Array, Array]:
-    """Of weights divided by 1 + tilt * below: the mean of `below`, and how many standard deviations
-    of a normal distribution the weighted mean is away from the flat one; each of shape (rows,).
+    """With weights divided by 1 + tilt * below: the mean of `below`, and how many standard
+    deviations of a normal distribution the weighted mean is away from the flat one.
 
-    The weighted mean exceeds m where a sum of gamma variables, each times (value - m), exceeds
-    zero. Its cumulants follow from the tilt, so that only the tilt has to be looked for.
+    Both have shape (rows,). The weighted mean exceeds m if a sum of gamma variables, each times
+    (value - m), exceeds zero. Its cumulants follow from the tilt, so only the tilt has to be found.
     """
     total = weights.sum(axis=1)
     ratio = 1 + tilt[:, None] * below
@@ -84,7 +91,7 @@ def _tilted(below: Array, weights: Array, tilt: Array) -> tuple[Array, Array]:
 
 
 def least_samples(largest: float, greatest: float, confidence: float) -> int | None:
-    """How many samples, none above zero, bring the bound down to `largest`; None if none do.
+    """How many samples, none above zero, bring the bound down to `largest`. None if no number does.
 
     >>> least_samples(0.01, 1.0, 0.95), least_samples(0.0, 1.0, 0.95), least_samples(1.0, 1.0, 0.95)
     (300, None, 1)

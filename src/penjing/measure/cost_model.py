@@ -1,8 +1,8 @@
-"""A cost model: what a network costs under any choice of widths, without cutting it.
+"""A cost model: what a network costs for any choice of widths, without cutting it.
 
-Every dimension is an expression over axes, so the MACs of an operator and the size of a weight are
-polynomials in the numbers of indices that stay: a sum for a concatenation, a product for a
-flattening. Evaluating them takes microseconds, and gives what is counted after the cut.
+Each dimension is an expression over axes. So the MACs of an operator and the size of a weight are
+polynomials in the numbers of indices that are kept: a concatenation gives a sum, a flattening gives
+a product. Evaluating them takes microseconds, and the values equal what is counted after the cut.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from penjing.network import Axes
 from penjing.network.axes.algebra import Axis, Expression, Product, resolve
 
 Counts = Mapping[str, int]
-"""How many indices of each axis stay, by the axis' name."""
+"""How many indices of each axis are kept, by the axis's name."""
 Monomial = tuple[str, ...]
 
 
 class Part(Protocol):
-    """One summand of a cost, and the axes that it depends on."""
+    """One term of a cost, and the axes on which it depends."""
 
     @property
     def axes(self) -> frozenset[str]:
-        """The names of the axes that it depends on."""
+        """The names of the axes on which it depends."""
         ...
 
     def at(self, counts: Counts) -> float:
-        """Its cost under a choice of widths."""
+        """Its cost for a choice of widths."""
         ...
 
 
 @dataclass(frozen=True)
 class Polynomial:
-    """A sum of coefficient times counts, divided by `divisor` and rounded down.
+    """A sum of coefficients times counts, divided by `divisor` and rounded down.
 
     >>> Polynomial({("a", "b"): 9, ("a",): 1}).at({"a": 4, "b": 2})
     76
@@ -55,7 +55,7 @@ class Polynomial:
         return frozenset(name for monomial in self.terms for name in monomial)
 
     def at(self, counts: Counts) -> int:
-        """Its value; every axis that it names must be in `counts`."""
+        """Its value. `counts` must have each axis in its terms."""
         total = 0
         for monomial, coefficient in self.terms.items():
             for name in monomial:
@@ -79,12 +79,13 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class CostModel:
-    """What a network costs as a function of its widths: the sum of its parts.
+    """The cost of a network as a function of its widths: the sum of its parts.
 
     Attributes:
-        unit: what is counted, for people: `"MACs"`, `"parameters"`, `"ms"`.
+        unit: what is counted, for people: `"MACs"`, `"parameters"`, `"latency"`.
+        parts: the terms of the sum.
         sizes: the widths before any cut.
-        plateaus: whether a narrower axis may cost as much as a wider one, as measured times do.
+        plateaus: whether a narrower axis may cost as much as a wider one, as with measured times.
     """
 
     unit: str
@@ -94,7 +95,7 @@ class CostModel:
 
     @cached_property
     def by_axis(self) -> Mapping[str, tuple[Part, ...]]:
-        """The parts that change with each axis."""
+        """The parts that depend on each axis."""
         by_axis: dict[str, list[Part]] = {name: [] for name in self.sizes}
         for part in self.parts:
             for name in part.axes:
@@ -103,24 +104,24 @@ class CostModel:
 
     @cached_property
     def neighbours(self) -> Mapping[str, frozenset[str]]:
-        """The axes that share a part with each axis, itself among them."""
+        """For each axis, the axes that share a part with it, including itself."""
         return {
             name: frozenset({name}).union(*(part.axes for part in parts))
             for name, parts in self.by_axis.items()
         }
 
     def total(self, counts: Counts) -> float:
-        """The cost; an axis that `counts` doesn't name is whole."""
+        """The total cost. Axes that aren't in `counts` are uncut."""
         return sum(part.at({**self.sizes, **counts}) for part in self.parts)
 
     def saved(self, counts: Counts, axis: str, count: int) -> float:
-        """How much less it costs when `axis` goes from `counts[axis]` to `count`."""
+        """How much cost is saved if `axis` is reduced from `counts[axis]` to `count`."""
         after = {**counts, axis: count}
         return sum(part.at(counts) - part.at(after) for part in self.by_axis[axis])
 
 
 def cost_in_macs(axes: Axes) -> CostModel:
-    """The MACs of one sample, as `penjing.measure.costs.costs` counts them.
+    """The MACs for one sample, as `penjing.measure.costs.costs` counts them.
 
     >>> import torch
     >>> from penjing.network import capture, find_axes
@@ -155,7 +156,7 @@ def cost_in_params(axes: Axes) -> CostModel:
 
 
 def polynomial(expression: Expression, names: Mapping[Axis, str]) -> Polynomial:
-    """How many indices an expression has, as a polynomial in the counts of the named axes.
+    """The number of indices of an expression, as a polynomial in the counts of the named axes.
 
     >>> from penjing.network.axes.algebra import Concat
     >>> heads, width = Axis(2), Axis(3)
@@ -184,8 +185,11 @@ def _product(some: Iterable[Polynomial]) -> Polynomial:
 
 
 def _cost_model(unit: str, axes: Axes, costs: list[Polynomial], divisor: int) -> CostModel:
-    """One part for each monomial of what divides evenly; the rest is rounded operator by operator,
-    as it is when it is counted."""
+    """A cost model from the cost of each operator.
+
+    Costs that are divisible by `divisor` are merged, with one part for each monomial. The others
+    are rounded operator by operator, as they are when a network's costs are counted.
+    """
     even = Polynomial({})
     parts: list[Part] = []
     for cost in costs:

@@ -1,4 +1,4 @@
-"""Costs: parameters, MACs and activation bytes of each layer, from the graph's shapes."""
+"""Costs: the parameters, MACs and activation bytes of each layer, from the graph's shapes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from penjing.network import Network
 from penjing.network.graph.arguments import read_by
 from penjing.network.graph.shapes import shapes
 
-MOST_BYTES = 3 * 2**30  # of the values that two networks hold, run side by side
+MOST_BYTES = 3 * 2**30  # for the values of two networks that run side by side
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One operator, for one sample.
+    """The cost of one operator, for one sample.
 
     Attributes:
-        layer: module path.
+        layer: the path of its module.
         operator: such as `"conv2d"`.
+        params: the number of parameters that it is the first to use.
         macs: multiply-accumulates.
-        activation_bytes: of its output, in float32.
+        activation_bytes: the size of its output in float32.
     """
 
     layer: str
@@ -37,7 +38,7 @@ class LayerCost:
 
 
 def costs(network: Network) -> list[LayerCost]:
-    """The operators in order; a weight used twice is counted at its first use."""
+    """The costs of all operators in order. A weight that is used twice counts at its first use."""
     known = shapes(network)
     batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
     layers = []
@@ -56,7 +57,8 @@ def operators(
     """The operators that count, in order, each with the weights that it is the first to use.
 
     Args:
-        known: the shape of every node that gives tensors.
+        network: the network.
+        known: the shape of each node that returns tensors.
     """
     seen: set[str] = set()
     for node in network.calls():
@@ -74,7 +76,8 @@ def operators(
 
 
 def peak_activation_bytes(network: Network) -> int:
-    """The most that lives at once along the graph's order, for one sample, in float32."""
+    """The most bytes of values that are alive at once, for one sample in float32, when the graph
+    runs in its order."""
     known = shapes(network)
     batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
     nodes = [node for node in network.graph.nodes if node.op in ("placeholder", "call_function")]
@@ -89,8 +92,8 @@ def peak_activation_bytes(network: Network) -> int:
 
 
 def samples_in_memory(network: Network, samples: int) -> int:
-    """At most so many samples, fewer where the values of two networks, this one and the one that
-    it is compared with, would take more than `MOST_BYTES`; two or more."""
+    """How many samples to run at once through this network and another one that it is compared
+    with: at most `samples`, fewer if their values would exceed `MOST_BYTES`, but at least two."""
     leaves = torch.utils._pytree.tree_leaves(network.example)
     given: int = sum(int(leaf[0].numel()) * leaf.element_size() for leaf in leaves)
     each = 2 * (peak_activation_bytes(network) + given)
@@ -104,16 +107,17 @@ def _elements(shape: Any) -> int:
 
 
 def mac_terms(node: fx.Node, dims: Callable[[fx.Node], Sequence[T]]) -> list[tuple[T, ...]]:
-    """The MACs of one operator for the whole batch: a sum of products of dimensions.
+    """The MACs of one operator for the whole batch, as a sum of products of dimensions.
 
-    Written once for sizes and for expressions over axes, so that what allocation expects of a cut
-    is what is counted after it.
+    The same code serves for sizes and for expressions over axes. So the cost that allocation
+    expects of a cut equals the cost that is counted after it.
 
     Args:
-        dims: the dimensions of a node's value, as numbers or as anything else that multiplies.
+        node: the operator.
+        dims: the dimensions of a node's value, as numbers or as any other type.
 
     Returns:
-        The factors of each summand; nothing for an operator that multiplies no weights or values.
+        The factors of each term. Empty for an operator that has no MACs.
     """
     name = str(node.target).split(".")[1] if "." in str(node.target) else ""
     inputs = [argument for argument in node.args if isinstance(argument, fx.Node)]

@@ -1,6 +1,7 @@
 """Footprint: about how many bytes a network takes on a device, before there is a file.
 
-An estimate from the graph, for refusing in time what can't fit; no figure of it reaches a result.
+This is an estimate from the graph, by which penjing refuses early what can't fit. It is never part
+of a result.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from penjing.network.graph.arguments import read_by
 from penjing.network.graph.qparams import qparams_of
 
 CODE_BITS = {TERNARIZE: 1.6, BINARIZE: 1.0}
-"""What a weight of few codes takes in a file."""
+"""The bits of a ternary or binary weight in a file."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Footprint:
     """Estimated bytes.
 
     Attributes:
-        weight_bytes: of all weights, each in the bits of its grid.
-        value_bytes: of the values that live at once for one sample: one byte each where values are
-            rounded to grids, else four.
+        weight_bytes: the size of all weights. A quantized weight counts with its bits.
+        value_bytes: the size of the values that are alive at once, for one sample. One byte each if
+            values are quantized, else four.
     """
 
     weight_bytes: int
@@ -36,10 +37,11 @@ class Footprint:
 
 
 def footprint(network: Network, halves: bool = False) -> Footprint:
-    """Estimate what `network` takes.
+    """Estimate the bytes that a network takes.
 
     Args:
-        halves: whether its real weights take two bytes each.
+        network: the network.
+        halves: whether its float weights take two bytes each.
     """
     bits: dict[str, float] = {}
     rounds_values = False

@@ -1,10 +1,10 @@
-"""Latency: candidates timed beside a baseline, in the same windows, so that ratios can be trusted.
+"""Latency: candidates timed together with a baseline, so that their ratios can be trusted.
 
-A round times every session once, in random order; a window is the median of its runs. The ratio
-of a candidate is the median over rounds of (its window / the baseline's window), with a bootstrap
-interval. A window in which the thread got less processor time than wall time was disturbed by
-other load, and its round is repeated. The rounds are made by `penjing.device.runner`, here as on a
-device.
+A round times each session once, in random order. A session's window in a round is many runs, of
+which the median counts. The ratio of a candidate is the median over rounds of (its window / the
+baseline's window), with a bootstrap interval. If a thread gets less processor time than wall time
+in a window, other load has disturbed it, and the round is repeated. `penjing.device.runner` makes
+the rounds, on this machine as on a device.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def compare(
     """Time all sessions on the same inputs, interleaved.
 
     Args:
-        sessions: by name; each should use one thread unless the target says otherwise.
+        sessions: the sessions by name. Each should use one thread.
         inputs: one batch, as the sessions take it.
-        baseline: the name whose ratio is 1.
-        seconds: how long to measure, about; at least 15 rounds are made.
-        seed: of the order within rounds and of the bootstrap.
+        baseline: the name of the session whose ratio is 1.
+        seconds: about how long to measure. There are at least 15 rounds.
+        seed: the seed of the order within rounds, and of the bootstrap.
 
     Returns:
-        A `Latency` by name; see `summaries`.
+        A `Latency` for each name, see `summaries`.
     """
     calls = {name: partial(session.run, inputs) for name, session in sessions.items()}
     times, disturbed = interleave(calls, seconds, seed)
@@ -44,10 +44,10 @@ def compare(
 def summaries(
     times: Mapping[str, Mapping[str, Sequence[float]]], baseline: str, disturbed: bool, seed: int
 ) -> dict[str, Latency]:
-    """What `interleave` timed, here or on a device, as a `Latency` by name, in milliseconds.
+    """Summarize the times from `interleave` as a `Latency` for each name, in milliseconds.
 
-    The interval of a ratio is that of 99 % confidence, widened by 1 %, within which nothing is
-    called a difference.
+    The interval of a ratio has 99 % confidence. It is widened by 1 %, because smaller differences
+    don't count as differences.
     """
     return {
         name: _summary(timed, times[baseline], name == baseline, disturbed, seed)

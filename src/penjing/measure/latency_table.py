@@ -1,8 +1,8 @@
-"""LatencyTable: what each layer of a network takes in a runtime, at several widths.
+"""LatencyTable: the time of each layer of a network in a runtime, at several widths.
 
-The times are those of layers within whole exported networks, so that what the runtime fuses and
-how it lays out memory are what they will be; between the widths that were measured they are
-interpolated. `penjing.tools.latency_table` measures one; this file reads it.
+The times are measured in whole exported networks, so that the runtime fuses operators and lays out
+memory as it will in the end. Times between the measured widths are interpolated.
+`penjing.tools.latency_table` measures a table, and this file reads it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Row = tuple[str, int, int, float]
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Milliseconds of each layer at the widths that were measured; plain data, JSON in and out.
+    """The milliseconds of each layer at the widths that were measured, as plain data.
 
     The latency of a network is the sum over its layers.
 
     Attributes:
-        runtime: which runtime took these times, such as `"onnxruntime"`.
-        machine: where, for people.
-        rows: (layer, indices of its input, indices of its output, milliseconds), where inputs and
-            outputs are the second and the first dimension of its weight (0 inputs for a vector).
-            The operators without weights that run after a layer, up to the next, are in its time.
+        runtime: the runtime that was timed, such as `"onnxruntime"`.
+        machine: the machine on which it was timed, for people.
+        rows: (layer, inputs, outputs, milliseconds). Inputs and outputs are the second and the
+            first dimension of the layer's weight (0 inputs for a vector). A layer's time includes
+            the operators without weights that run after it, up to the next layer.
     """
 
     runtime: str
@@ -44,10 +44,10 @@ class LatencyTable:
         object.__setattr__(self, "rows", rows)
 
     def cost_model(self, axes: Axes) -> CostModel:
-        """The latency of a network in milliseconds as a function of its widths.
+        """The latency of a network in milliseconds, as a function of its widths.
 
         Raises:
-            InputError: the table is of another network.
+            InputError: the table was measured for another network.
         """
         known: dict[str, list[Row]] = {}
         for row in self.rows:
@@ -57,8 +57,9 @@ class LatencyTable:
         for layer, rows in known.items():
             if layer not in sizes:
                 raise InputError(
-                    f"the latency table is of another network: it has a layer {layer!r}, this one "
-                    f"has {', '.join(sorted(sizes)[1:9])}, ..; make it from this network"
+                    f"the latency table is for another network: it has a layer {layer!r}, but this "
+                    f"network has {', '.join(sorted(sizes)[1:9])}, ...; measure a table for this "
+                    "network"
                 )
             parts.append(_Timed(*sizes[layer], tuple(rows)))
         whole = {name: group.size for name, group in axes.free.items()}
@@ -87,12 +88,12 @@ class _Timed:
 
 
 def interpolated(points: NDArray[np.float64], inputs: int, outputs: int) -> float:
-    """A time at widths that needn't be among the measured points (n, 3).
+    """The time at any widths, interpolated between the measured points (n, 3).
 
-    Points at these very widths are averaged. Else it is the value there of
-    t = a + b i + c o + d i o, fitted to the points, each weighted by the fourth power of its
-    nearness: about bilinear within a cell of a grid and linear between two points on a line, and
-    still defined for points that lie anyhow.
+    If points have exactly these widths, the result is their average. Otherwise
+    t = a + b i + c o + d i o is fitted to the points, each weighted by the inverse fourth power of
+    its distance. The result is about bilinear between four points that form a rectangle, and linear
+    between two points on a line. It is defined for any arrangement of points.
 
     >>> line = np.array([[0, 8, 1.0], [0, 16, 3.0]])
     >>> round(interpolated(line, 0, 8), 6), round(interpolated(line, 0, 12), 6)
@@ -113,7 +114,7 @@ def interpolated(points: NDArray[np.float64], inputs: int, outputs: int) -> floa
 
 
 def layer_sizes(axes: Axes) -> dict[str, tuple[Polynomial, Polynomial]]:
-    """Inputs and outputs of each layer with weights: the dimensions of its largest tensor."""
+    """The inputs and outputs of each layer with weights: the dimensions of its largest tensor."""
     network, trace = axes.trace.network, axes.trace
     names = {group.axis: name for name, group in axes.free.items()}
     largest: dict[str, str] = {}
@@ -133,20 +134,20 @@ def layer_sizes(axes: Axes) -> dict[str, tuple[Polynomial, Polynomial]]:
 
 
 def require_additive(pairs: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a table that doesn't predict whole networks.
+    """Refuse a table that doesn't predict the latency of whole networks.
 
     Args:
-        pairs: what was timed to (predicted, measured) milliseconds.
+        pairs: the (predicted, measured) milliseconds of each network that was timed.
 
     Raises:
-        InputError: one of them is off by more than 10 %; the line gives both figures.
+        InputError: a prediction is off by more than 10 %. The message gives both figures.
     """
     for what, (predicted, measured) in pairs.items():
         error = abs(predicted - measured) / measured
         if not error <= LARGEST_ERROR:
             raise InputError(
-                f"the latency table is refused: its layers add up to {predicted:.4f} ms for "
-                f"{what}, measured {measured:.4f} ms, {error:.0%} off (at most "
-                f"{LARGEST_ERROR:.0%}); close other programs and measure again, or give the "
-                "budget in macs"
+                f"the latency table isn't accurate: its layers add up to {predicted:.4f} ms for "
+                f"{what}, but {measured:.4f} ms were measured ({error:.0%} off, at most "
+                f"{LARGEST_ERROR:.0%} is allowed); close other programs and measure again, or give "
+                "the budget in macs"
             )

@@ -1,4 +1,4 @@
-"""Memory: the peak of a fresh process that loads a file and runs it once."""
+"""Memory: the peak memory of a new process that loads a file and runs it once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from penjing.device.protocol import parcel_of
 
 
 def peak_process_bytes(path: Path, inputs: Any, runtime: str = "onnxruntime") -> int | None:
-    """Peak resident memory of loading and running `path` in its runtime, one thread.
+    """The peak resident memory of loading and running `path` in its runtime, on one thread.
 
-    The interpreter and the runtime itself are included. None where the system doesn't tell.
+    It includes the Python interpreter and the runtime itself. None if the system doesn't report it.
 
     Raises:
         MachineError: the process failed.

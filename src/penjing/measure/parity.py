@@ -1,9 +1,10 @@
 """Parity: how far an artifact's outputs are from the network's, and whether rounding explains it.
 
-A file and its network round the same values in another order of additions, so that here and there a
-value falls on the next integer. How much such steps matter, the rounding itself tells: the network
-without it. Two networks that round on their own lie about sqrt(2) times as far from each other as
-each from the one without; a file that is more than twice as far away computes something else.
+A file and its network add the same values in different orders before they round, so now and then a
+value is rounded to the next integer. Penjing compares the network with and without quantization to
+see how much such steps matter. Two networks that round independently are about sqrt(2) times as far
+from each other as each is from the network without quantization. If a file is more than twice as
+far away, it doesn't compute what the network computes.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.qparams import qparams_in
 from penjing.tasks.task import Batches, as_call
 
-EXPLAINED = 2.0  # times what the rounding changes
+EXPLAINED = 2.0  # times what quantization changes
 INEXACT = {"float32": 1e-3, "float16": 2e-2}
-"""By form of real numbers, what their own inexactness explains, as a share of an output's size."""
-NOTHING = 1e-12  # of an output that is zero throughout
+"""The difference that a float type's own inexactness explains, relative to an output's size."""
+NOTHING = 1e-12  # the difference that is explained for an output that is always zero
 
 
 def parity(
@@ -35,12 +36,14 @@ def parity(
     samples: int = 1000,
     floats: str = "float32",
 ) -> Parity:
-    """Run both on the same samples and compare every output; NaN equals nothing.
+    """Run both on the same samples and compare all outputs. NaN never counts as equal.
 
     Args:
+        network: the network.
+        session: the artifact.
         batches: held-out data.
-        samples: stop once this many were compared.
-        floats: how the artifact holds real numbers.
+        samples: stop after so many samples.
+        floats: the float type of the artifact.
     """
     exact = unrounded(network) if any(True for _ in qparams_in(network)) else None
     outputs: list[_Output] = []
@@ -53,7 +56,7 @@ def parity(
         for output, *three in zip(outputs, wanted, given, without, strict=True):
             output.add(*three)
         decides = decides and given[0].ndim == 2 and given[0].shape[1] > 1
-        decides = decides and not targets.is_floating_point()  # a regression decides nothing
+        decides = decides and not targets.is_floating_point()  # a regression has no decisions
         if decides:
             choice = wanted[0].argmax(1)
             same += int((choice == given[0].argmax(1)).sum())
@@ -76,14 +79,14 @@ def parity(
 def departs(agreement: Parity, floats: str = "float32") -> str:
     """Why rounding doesn't explain how far a file is from its network; empty if it does.
 
-    Either some output is too far away, or beyond doubt more decisions differ than the rounding
+    Either an output is too far away, or significantly more decisions differ than quantization
     itself changes.
     """
     if not agreement.departure <= 1:
         return (
-            f"its outputs are {agreement.departure:.1f} times as far from its network's as "
-            f"rounding explains (at most {agreement.max_difference:.3g} apart, "
-            f"{agreement.samples} samples)"
+            f"its outputs differ from the network's by {agreement.departure:.1f} times as much as "
+            f"rounding explains (by {agreement.max_difference:.3g} at most, {agreement.samples} "
+            "samples)"
         )
     if agreement.same_decisions is None or floats != "float32":
         return ""
@@ -91,14 +94,14 @@ def departs(agreement: Parity, floats: str = "float32") -> str:
     most = 1 - wilson(round((1 - agreement.same_decisions) * agreement.samples), agreement.samples)
     if most < wilson(round(kept * agreement.samples), agreement.samples):
         return (
-            f"{agreement.same_decisions:.1%} of its decisions are its network's, where rounding "
-            f"itself keeps {kept:.1%} ({agreement.samples} samples)"
+            f"{agreement.same_decisions:.1%} of its decisions agree with the network's, but "
+            f"rounding alone keeps {kept:.1%} ({agreement.samples} samples)"
         )
     return ""
 
 
 class _Output:
-    """One output over all samples: differences, and their squares beside what explains them."""
+    """One output over all samples: its differences, and the squares of what explains them."""
 
     def __init__(self) -> None:
         self.worst, self.total, self.count = 0.0, 0.0, 0
@@ -115,7 +118,7 @@ class _Output:
         self.size += float(np.square(wanted.astype(np.float64)).sum())
 
     def departure(self, inexact: float) -> float:
-        """The root mean square of the difference over that of what rounding explains."""
+        """The root mean square of the difference, divided by that of what rounding explains."""
         share = math.sqrt(1 / max(self.count, 1))
         explained = max(
             EXPLAINED * math.sqrt(self.rounding) * share,
@@ -133,7 +136,7 @@ def _outputs(network: Network, inputs: Any) -> list[Array]:
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> float:
-    """One-sided lower bound of a share.
+    """The one-sided lower confidence bound of a share.
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
     1927.

@@ -1,4 +1,4 @@
-"""Scores: a metric sample by sample on the artifact, and paired drops with a confidence bound."""
+"""Scores: the metric of each sample on an artifact, and paired drops with a confidence bound."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ def score(
     metric: Metric,
     progress: Callable[[int], None] | None = None,
 ) -> Array:
-    """The metric's score of every sample; shape (N,).
+    """The metric's score of each sample; shape (N,).
 
     Args:
-        progress: called with the number of samples done, after each batch.
+        session: the artifact.
+        batches: the data.
+        metric: the metric.
+        progress: a function that is called after each batch with the number of samples so far.
 
     Raises:
-        InputError: the metric raises, or gives anything but one finite number per sample.
+        InputError: the metric raises, or returns anything but one finite number per sample.
     """
     parts: list[Array] = []
     done = 0
@@ -44,8 +47,8 @@ def score(
 def drop(original: Array, candidate: Array, confidence: float = 0.95) -> Drop:
     """How much the candidate scores below the original on the same samples, in points.
 
-    The bound is `upper_bound` of the differences, whose greatest value is `greatest_loss`: it takes
-    into account losses that no sample has shown.
+    The bound is the `upper_bound` of the differences, whose greatest possible value is
+    `greatest_loss`. So it accounts for losses that no sample has shown.
 
     >>> round(drop(np.ones(100), np.ones(100)).bound, 2)
     2.97
@@ -58,9 +61,10 @@ def drop(original: Array, candidate: Array, confidence: float = 0.95) -> Drop:
 
 
 def greatest_loss(original: Array, candidate: Array) -> float:
-    """The most that a sample can lose, as far as the scores tell: from the best that the original
-    has to the worst that there is. That is 0, or where scores fall below it, twice the worst seen:
-    where they have no end, nothing can be known of losses larger than any that was seen.
+    """The most that a sample can lose: from the original's best score down to the worst possible.
+
+    The worst possible score is taken to be 0. If scores are negative, it is taken to be twice the
+    worst one that occurred, because scores without a lower end allow no certain bound.
 
     >>> greatest_loss(np.array([0.0, 1.0]), np.ones(2))
     1.0
@@ -72,7 +76,7 @@ def greatest_loss(original: Array, candidate: Array) -> float:
 
 
 def chance(targets: Array) -> float:
-    """The accuracy of always answering the commonest class.
+    """The accuracy of always answering the most common class.
 
     >>> chance(np.array([0, 1, 1, 1]))
     0.75
@@ -81,6 +85,6 @@ def chance(targets: Array) -> float:
 
 
 def is_at_chance(scores: Array, targets: Array) -> bool:
-    """Whether an accuracy can't be told from chance: its lower 95 % bound doesn't exceed it."""
+    """Whether an accuracy is no better than chance: its lower 95 % bound doesn't exceed that."""
     n, mean = len(scores), float(scores.mean())
     return mean - 1.645 * math.sqrt(max(mean * (1 - mean), 1e-9) / n) <= chance(targets)

@@ -1,4 +1,4 @@
-"""There: the figures of artifacts that a device measured, over SSH."""
+"""There: the figures of artifacts, measured on a device over SSH."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ SLOWER_CLOCK = 0.9
 
 @dataclass(frozen=True)
 class There:
-    """What a device said of artifacts.
+    """What a device measured of artifacts.
 
     Attributes:
-        device: what it is, in words.
-        measurements: by name; bytes of the file, peak of the process that ran it alone, latency.
-        outputs: by name; empty if they weren't asked for.
-        notes: what to know of the device's state while it was timed.
+        device: the device in words.
+        measurements: for each name: bytes of the file, peak memory of a process that ran only it,
+            and latency.
+        outputs: the outputs by name. Empty if they weren't asked for.
+        notes: the state of the device while it was timed, one line each.
     """
 
     device: str
@@ -51,20 +52,20 @@ class There:
 
     @property
     def peaks(self) -> dict[str, int | None]:
-        """The peaks of memory by name."""
+        """The peak memory by name."""
         return {name: figures.peak_process_bytes for name, figures in self.measurements.items()}
 
 
 def look_at(device: Device) -> Target:
-    """The device as a target: its processor and memory, and the runtimes of its interpreter.
+    """The device as a target: its processor, its memory, and the runtimes of its interpreter.
 
     Raises:
-        InputError: its interpreter has none of the runtimes.
+        InputError: its interpreter has no runtime.
         RemoteError: the device can't be used.
     """
     part = {"artifacts": [], "inputs": {}, "threads": 1, "seconds": 0, "outputs": False}
     try:
-        told = run_job(device, (), {"the first look": part}, LOADING_SECONDS).parts[0]
+        told = run_job(device, (), {"the first request": part}, LOADING_SECONDS).parts[0]
     except RemoteFileError as error:  # there is no file
         raise RemoteError(str(error)) from error
     try:
@@ -76,8 +77,8 @@ def look_at(device: Device) -> Target:
         raise _malformed(device, error) from error
     if not runtimes:
         raise InputError(
-            f"{device.address}: {device.python} there has none of {', '.join(RUNTIMES)}; install "
-            "one, such as by pip install onnxruntime, or name another interpreter by `python`"
+            f"{device.address}: {device.python} on the device has none of {', '.join(RUNTIMES)}; "
+            "install one (pip install onnxruntime), or name another interpreter with `python`"
         )
     figures = ("isa", "cores", "memory_bytes", "runtimes")
     return Target(
@@ -91,7 +92,7 @@ def look_at(device: Device) -> Target:
         precisions=("float32", "int8"),
         channel_multiple=8,
         reach="ssh",
-        sources=dict.fromkeys(figures, "found out on the device"),
+        sources=dict.fromkeys(figures, "read from the device's operating system"),
     )
 
 
@@ -100,11 +101,12 @@ class JobOptions:
     """What a device does with artifacts besides loading them.
 
     Attributes:
-        seconds: how long to time; 0 doesn't.
-        seed: of inputs that are drawn there, and of the ratios' intervals.
-        outputs: whether to bring the outputs back, for parity.
-        alone: the names of those whose memory is wanted; None is all.
-        deadline_s: after which the device ends the job; None allows minutes for loading.
+        seconds: how long to time them. 0 means not at all.
+        seed: the seed of random inputs, and of the ratios' intervals.
+        outputs: whether to return the outputs, for parity.
+        alone: the names of the artifacts whose peak memory is measured. None means all.
+        deadline_s: the seconds after which the device ends the job. None allows minutes for
+            loading.
     """
 
     seconds: float = 5.0
@@ -120,18 +122,21 @@ def measure_there(
     inputs: Any = None,
     options: JobOptions = JobOptions(),
 ) -> There:
-    """Measure artifacts on a device, on one thread: each alone for its memory, then all in the same
-    rounds.
+    """Measure artifacts on a device, on one thread.
+
+    First each runs alone, for its peak memory. Then all are timed in the same rounds.
 
     Args:
-        artifacts: by name; the first is the baseline of the ratios.
-        inputs: an array, a tuple of arrays, or a dict of arrays by name, one batch; None draws
-            seeded random ones of batch 1 there.
+        device: the device.
+        artifacts: the artifacts by name. The first is the baseline of the ratios.
+        inputs: one batch: an array, a tuple of arrays, or a dict of arrays by name. None lets the
+            device draw random inputs of batch 1.
+        options: what else to do.
 
     Raises:
         UnsafeError: a file isn't the one that was lowered.
-        RemoteFileError: the device can't load or run a file; `file` is its name in `artifacts`, or
-            several where only all of them together can't run.
+        RemoteFileError: the device can't load or run a file. `file` is its name in `artifacts`, or
+            several names if the files only fail together.
         RemoteError: the device can't be used.
     """
     parcels = {name: _parcel(artifact) for name, artifact in artifacts.items()}
@@ -142,7 +147,7 @@ def measure_there(
             "threads": 1, "seed": options.seed, "seconds": 0, "outputs": False,
         }  # fmt: skip
         described = [parcel.described() for parcel in parcels.values()]
-        light = common | {"inputs": _zeros(inputs)}  # to draw or to unpack takes memory too
+        light = common | {"inputs": _zeros(inputs)}  # random or unpacked inputs take more memory
         singled = [name for name in parcels if options.alone is None or name in options.alone]
         parts = {name: light | {"artifacts": [parcels[name].described()]} for name in singled}
         last = common | {
@@ -170,7 +175,7 @@ def _parcel(artifact: Artifact | Parcel) -> Parcel:
 
 
 def _named(inputs: Any) -> dict[str, Array]:
-    """Arrays by name, or by position where they have none."""
+    """The arrays by name, or by position if they have no names."""
     values = inputs if isinstance(inputs, tuple | dict) else (inputs,)
     named = values if isinstance(values, dict) else dict(enumerate(values))
     return {str(name): np.asarray(value) for name, value in named.items()}
@@ -233,7 +238,7 @@ def _require_times(timed: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     if len(rounds) != 1 or 0 in rounds:
         raise ValueError("rounds are missing")
     if not all(math.isfinite(t) and t > 0 for t in every):
-        raise ValueError("a time isn't above zero: the device's clock is too coarse or went back")
+        raise ValueError("a time isn't above zero, so the device's clock is too coarse or wrong")
 
 
 def _unpacked(content: bytes, names: Sequence[str]) -> dict[str, tuple[Array, ...]]:
@@ -245,7 +250,7 @@ def _unpacked(content: bytes, names: Sequence[str]) -> dict[str, tuple[Array, ..
 
 
 def _state(together: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
-    """What to know of the device's state, and whether it slowed itself down."""
+    """Notes on the state of the device, and whether it was throttled."""
     if "before" not in together:
         return (), False
     before, after = together["before"], together["after"]
@@ -256,10 +261,12 @@ def _state(together: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
     throttled = bool(after["throttled_now"]) or (None not in counts and counts[1] > counts[0])
     clocks = before["mhz"], after["mhz"]
     if None not in clocks and clocks[1] < SLOWER_CLOCK * clocks[0]:
-        notes.append(f"its clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz: don't trust it")
+        notes.append(
+            f"its clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz, so don't trust the times"
+        )
         throttled = True
     elif throttled:
-        notes.append("it slowed itself down because of heat or its supply: don't trust it")
+        notes.append("it throttled because of heat or its power supply, so don't trust the times")
     elif after["throttled_now"] is None and None in counts:
         notes.append("throttling: unknown")
     return tuple(notes), throttled

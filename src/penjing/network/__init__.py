@@ -1,4 +1,4 @@
-"""The network: captured once, edited as a graph, saved without pickle."""
+"""The network: captured once with `torch.export`, edited as a graph, and saved without pickle."""
 
 from penjing.network.axes.groups import Axes, Group, find_axes
 from penjing.network.capture.capture import capture

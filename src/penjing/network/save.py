@@ -1,8 +1,9 @@
-"""A network on disk, without pickle: the plans that made it, and its weights.
+"""Save: write a network to disk without pickle, as the plans that made it and its weights.
 
-Whoever restores one may not have written it. So all of it is checked before it is used: the text is
-strict JSON, the plans are let through by `penjing.network.edits.allowed`, and the weights are those
-that the text names, finite, and of the names, shapes and types of the network that the plans give.
+The files may come from someone else, so `restore` checks everything before it uses it. The text
+must be strict JSON. The plans must pass `penjing.network.edits.allowed`. The weights must have the
+hash that the text gives, must be finite, and must match the network that the plans make in names,
+shapes and types.
 """
 
 from __future__ import annotations
@@ -27,16 +28,29 @@ from penjing.network.graph.shapes import fake_values
 from penjing.strict_json import parse
 
 FORMAT, OLDEST = 4, 3
-"""Since 4 plans tell their parts; what came before is read as well."""
+"""The formats that can be read. Since format 4, plans list their parts."""
 KEYS = {"format", "source", "plans", "weights_sha256"}
 
 
 def save(network: Network, folder: Path | str) -> None:
-    """Write `network.json` (source, plans, hash of the weights) and `weights.safetensors` into
-    `folder`.
+    """Save a network in a folder, so that `restore` can read it.
+
+    The folder gets two files. `network.json` holds the source of the task, the plans that were
+    carried out and the SHA-256 of the weights. `weights.safetensors` holds the weights. Neither
+    holds code.
+
+    Args:
+        network: the network.
+        folder: the folder; it is created if it doesn't exist.
 
     Raises:
         MachineError: the folder can't be written.
+
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> save(capture(nn.Linear(3, 2), torch.zeros(2, 3)), folder)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['network.json', 'weights.safetensors']
     """
     folder = Path(folder)
     require_writable_folder(folder)
@@ -52,16 +66,27 @@ def save(network: Network, folder: Path | str) -> None:
 
 
 def restore(folder: Path | str, model: nn.Module, example: Any) -> Network:
-    """Capture `model` again, replay the plans that `save` wrote, and load the weights.
+    """Read a network that `save` wrote.
+
+    The function captures `model`, carries out the saved plans on it and loads the saved weights.
 
     Args:
-        model: the original, of the same class and sizes; its weights don't matter.
-        example: as for `capture`.
+        folder: the folder that `save` wrote.
+        model: a model of the class and the sizes of the original; its weights don't matter.
+        example: inputs of one batch, as for `capture`.
 
     Raises:
-        InputError: files missing, or from another version of penjing.
-        UnsafeError: a file is damaged, or holds what `save` doesn't write: plans of no edit or of
-            another network, weights that are others than those saved, or not finite.
+        InputError: a file is missing, or its format is of another version of penjing.
+        UnsafeError: a file is damaged, or holds something that `save` doesn't write: an unknown
+            edit, plans for another network, or weights that weren't saved or aren't finite.
+
+    >>> import tempfile
+    >>> network = capture(nn.Linear(3, 2), torch.zeros(2, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(network, folder)
+    ...     again = restore(folder, nn.Linear(3, 2), torch.zeros(2, 3))
+    >>> torch.equal(again.get_parameter("weight"), network.get_parameter("weight"))
+    True
     """
     folder = Path(folder)
     record, weights = _read(folder)
@@ -74,7 +99,7 @@ def restore(folder: Path | str, model: nn.Module, example: Any) -> Network:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """What `network.json` holds, and the bytes of the weights."""
+    """The content of `network.json`, and the bytes of the weights."""
     try:
         text = read_regular(folder / "network.json")
         weights = read_regular(folder / "weights.safetensors")
@@ -84,20 +109,20 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     record = parse(text, what)
     version = record.get("format") if isinstance(record, dict) else None
     if type(version) is not int:
-        raise UnsafeError(f"{what} is not a network that penjing saved: it tells no format")
+        raise UnsafeError(f"{what} is not a network that penjing saved: it has no format number")
     if not OLDEST <= version <= FORMAT:
         better = "upgrade penjing" if version > FORMAT else "save the network again"
-        reads = f"{OLDEST} to {FORMAT}"
-        raise InputError(f"{folder} has format {version}; this penjing reads {reads}: {better}")
+        reads = f"formats {OLDEST} to {FORMAT}"
+        raise InputError(f"{folder} has format {version}; this penjing reads {reads}; {better}")
     if set(record) != KEYS:
-        raise UnsafeError(f"{what} must have the keys {', '.join(sorted(KEYS))}")
+        raise UnsafeError(f"{what} must have exactly the keys {', '.join(sorted(KEYS))}")
     if record["source"] is not None and not isinstance(record["source"], str):
-        raise UnsafeError(f"{what} must name its source by a string")
+        raise UnsafeError(f"{what} must give its source as a string or null")
     return record, weights
 
 
 def _tensors(folder: Path, record: dict[str, Any], weights: bytes) -> dict[str, Tensor]:
-    """The weights, if they are the ones that the record tells of."""
+    """Read the weights, after checking that they have the hash that the record gives."""
     what, digest = folder / "weights.safetensors", sha256_of(weights)
     if digest != record["weights_sha256"]:
         wanted = str(record["weights_sha256"])[:12]
@@ -112,7 +137,7 @@ def _tensors(folder: Path, record: dict[str, Any], weights: bytes) -> dict[str, 
 
 
 def _replayed(folder: Path, network: Network, plans: tuple[Plan, ...]) -> Network:
-    """The network once the plans are carried out, which can be computed from end to end."""
+    """Carry the plans out, and check that the resulting network can run."""
     try:
         for plan in plans:
             network = carry_out(network, plan)
@@ -122,7 +147,7 @@ def _replayed(folder: Path, network: Network, plans: tuple[Plan, ...]) -> Networ
         fake_values(network)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UnsafeError(
-            f"{folder / 'network.json'} makes a network that can't run: {first_line(error)}"
+            f"{folder / 'network.json'} describes a network that can't run: {first_line(error)}"
         ) from error
     return network
 
@@ -132,7 +157,7 @@ def _require_same(folder: Path, wanted: dict[str, Tensor], weights: dict[str, Te
     file = folder / "weights.safetensors"
     what = f"{file} holds another network's weights"
     for name in sorted(wanted.keys() ^ weights.keys()):
-        raise UnsafeError(f"{what}: {name!r} is {'missing' if name in wanted else 'too much'}")
+        raise UnsafeError(f"{what}: {name!r} is {'missing' if name in wanted else 'unknown'}")
     for name, tensor in weights.items():
         own = wanted[name]
         if tensor.shape != own.shape or tensor.dtype != own.dtype:
@@ -142,9 +167,9 @@ def _require_same(folder: Path, wanted: dict[str, Tensor], weights: dict[str, Te
             )
         if not tensor.is_floating_point():
             continue
-        infinite = bool((own.isinf() & (own == tensor)).any())  # as in a mask of infinities
+        infinite = bool((own.isinf() & (own == tensor)).any())  # such as a mask of -inf
         wrong = torch.isnan(tensor) if infinite else ~torch.isfinite(tensor)
         if bool(wrong.any()):
-            raise UnsafeError(f"{file}: {name!r} holds {int(wrong.sum())} NaN or infinite values")
+            raise UnsafeError(f"{file}: {name!r} has {int(wrong.sum())} NaN or infinite values")
         if name.endswith("running_var") and bool((tensor < 0).any()):
-            raise UnsafeError(f"{file}: {name!r} holds a negative variance")
+            raise UnsafeError(f"{file}: {name!r} has a negative variance")

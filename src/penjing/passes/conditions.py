@@ -1,4 +1,4 @@
-"""Conditions: what passes require of a task and a network, and what they provide for later ones."""
+"""Conditions: what passes require of a task and a network, and provide to later passes."""
 
 from __future__ import annotations
 
@@ -18,40 +18,42 @@ from penjing.tasks.batches import Wanted, refuse_generator
 from penjing.tasks.data import calibration, first
 from penjing.tasks.task import Inputs, Task, as_call
 
-SAMPLES = 64  # of the batch by which a loss is tried
+SAMPLES = 64  # in the batch on which a loss is tried
 
 
 class Condition(Enum):
-    """What may hold of a task (the first three) or of a network; the value says so in words."""
+    """A condition that a task (the first three) or a network can meet, described by its value."""
 
-    CALIBRATION = "training samples of the example's form"
+    CALIBRATION = "training samples shaped like the example"
     LABELS = "a label for each training sample"
     GRADIENTS = "a loss with gradients"
-    FLOAT = "weights and values that aren't rounded"
+    FLOAT = "no quantized weights or activations"
     REMOVED = "removed channels"  # by the edit `shrink`
     SOLVED = "layers solved by least squares"
     TRAINED = "trained weights"
-    ROUNDED = "weights on grids of integers"
-    ROUNDED_VALUES = "values on grids of integers"
-    CORRECTED = "biases without the mean error of rounding"
-    REFINED = "weights rounded so that errors make up for each other"
+    ROUNDED = "quantized weights"
+    ROUNDED_VALUES = "quantized activations"
+    CORRECTED = "biases corrected for the mean rounding error"
+    REFINED = "weights whose rounding errors compensate each other"
     LEARNED = "learned rounding"
 
 
 OF_NETWORK: dict[Condition, tuple[Callable[[Network], bool], str]] = {
-    Condition.FLOAT: (lambda network: not any(qparams_in(network)), "it is quantized already"),
-    Condition.REMOVED: (lambda network: _is_cut(network), "nothing is cut"),
+    Condition.FLOAT: (
+        lambda network: not any(qparams_in(network)),
+        "the weights or activations are quantized already",
+    ),
+    Condition.REMOVED: (lambda network: _is_cut(network), "no channel has been removed"),
     Condition.ROUNDED: (
         lambda network: bool(weight_qparams(network)),
-        "no weight is rounded; Quantize first",
+        "no weight is quantized; apply Quantize first",
     ),
 }
-"""What of a network can be seen by looking: how, and what is said of one of which it doesn't hold.
-"""
+"""The conditions that can be read off a network: how to check each, and the message if it fails."""
 
 
 def lacking(network: Network, required: frozenset[Condition]) -> LeftAlone | None:
-    """Why there is nothing to do for a pass that requires this; None if there may be something."""
+    """Why a pass with these requirements has nothing to do; None if it may have something."""
     for condition, (holds, words) in OF_NETWORK.items():
         if condition in required and not holds(network):
             return LeftAlone("the network", words)
@@ -61,12 +63,13 @@ def lacking(network: Network, required: frozenset[Condition]) -> LeftAlone | Non
 def require_of_task(
     name: str, required: frozenset[Condition], network: Network, task: Task
 ) -> None:
-    """Check by the first samples that a task brings what the pass `name` requires.
+    """Check, on the first samples of a task, that it meets the requirements of the pass `name`.
 
-    torch's random state is left as it was.
+    The check leaves torch's random state unchanged.
 
     Raises:
-        InputError: it doesn't; the line says what is wrong with its data or its loss.
+        InputError: a requirement isn't met; the message says what is wrong with the data or the
+            loss.
     """
     if required.isdisjoint(OF_TASK):
         return
@@ -97,10 +100,10 @@ def _require_gradients(name: str, network: Network, task: Task) -> None:
         outputs = student(*args, **kwargs)
         try:
             loss = task.loss(outputs, targets)
-        except Exception as error:  # the user's own
+        except Exception as error:  # raised by the user's code
             raise InputError(
                 f"{name} needs the task's loss, which raised {in_one_line(error)} on the first "
-                "training batch; it takes (outputs, targets)"
+                "training batch; a loss takes (outputs, targets)"
             ) from error
     if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
         return
@@ -108,15 +111,15 @@ def _require_gradients(name: str, network: Network, task: Task) -> None:
     if isinstance(loss, Tensor) and not loss.requires_grad:
         given += " without gradients"
     raise InputError(
-        f"{name} needs a loss with gradients; the task's gave {given[:200]} for the first training "
-        "batch; wanted one number, computed from the outputs by torch"
+        f"{name} needs a loss with gradients; the task's loss returned {given[:200]} for the first "
+        "training batch; return one number that torch computes from the outputs"
     )
 
 
 def _first_batch(name: str, task: Task) -> tuple[Inputs, Tensor]:
     batches = first(task.train, SAMPLES)
     if not batches:
-        raise InputError(f"{name} needs training data, and there is none; give at least one batch")
+        raise InputError(f"{name} needs training data, but there is none; give at least one batch")
     return batches[0]
 
 
@@ -125,7 +128,7 @@ OF_TASK: dict[Condition, Callable[[str, Network, Task], None]] = {
     Condition.LABELS: _require_labels,
     Condition.GRADIENTS: _require_gradients,
 }
-"""How a task is checked for each, by (the pass's name, the network, the task)."""
+"""How to check a task for each condition: (name of the pass, network, task)."""
 
 
 def _is_cut(network: Network) -> bool:

@@ -1,4 +1,4 @@
-"""InTurn: what the passes have in common that work on one part of a network after the other."""
+"""InTurn: the base class of passes that work through a network part by part."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from penjing.tasks.task import Task
 
 T = TypeVar("T")
 Work = Callable[..., fx.Node]
-"""Works on a part, given its nodes; gives the first node whose value is another for it."""
+"""Works on one part, given its nodes, and returns the first node whose value has changed."""
 
 
 class InTurn(Pass):
-    """A pass that works on the parts that its plan names, one after the other.
+    """A pass that works through the parts that its plan names, in the order of the graph.
 
-    Each part gets the values that it really has, now that those before it are done.
+    Each part sees the activations that it really receives, after the earlier parts have changed.
 
     Attributes:
-        samples: training samples to look at, at most.
-        doing: what is done to a part, for people.
+        samples: the number of training samples to use, at most.
+        doing: what happens to a part, for the progress line.
     """
 
     samples: int
@@ -37,31 +37,37 @@ class InTurn(Pass):
 
     @abstractmethod
     def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
-        """What works on one part after the other.
+        """Return the function that works on one part.
 
         Args:
-            network: as it came.
-            student: the values of the copy that is worked on.
-            teacher: those that they shall come near to.
+            network: the input network, unchanged.
+            student: the activations of the copy that is being changed.
+            teacher: the activations that the copy should reproduce.
         """
 
     def teacher(self, student: Network, task: Task) -> Network:
-        """The network whose values those of `student` shall come near to; unless a pass has one,
-        the same one, of which nothing is asked."""
+        """The network whose activations `student` should reproduce.
+
+        A pass that needs no such network keeps this default: `student` itself, which it then never
+        reads.
+        """
         return student
 
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
     ) -> Network:
-        """Work on one part after the other, on a copy.
+        """Work through the parts of the plan, on a copy.
 
         Raises:
-            InputError: the plan is of an earlier penjing or of another network; the calibration
-                data can't be used.
+            InputError: the plan comes from an older penjing or belongs to another network, or the
+                calibration data can't be used.
         """
         name = type(self).__name__
         if plan.parts is None:
-            raise InputError(f"this plan of {name} is an earlier penjing's; let {name} plan again")
+            raise InputError(
+                f"this plan of {name} was made by an older penjing, which didn't store the parts; "
+                f"call {name}.plan again"
+            )
         new = carry_out(network, plan).eval()
         if not plan.parts:
             return new
@@ -81,25 +87,26 @@ class InTurn(Pass):
         return new
 
     def in_memory(self, network: Network) -> int:
-        """How many samples are looked at: fewer where their values would not fit into memory."""
+        """The number of samples to use: fewer than asked for if their activations wouldn't fit
+        into memory."""
         return costs.samples_in_memory(network, self.samples)
 
     def on_samples(self, network: Network) -> str:
-        """How many that is, for a plan's summary."""
+        """The number of samples, in words for the summary of a plan."""
         samples = self.in_memory(network)
         few = "" if samples == self.samples else f" ({self.samples} would not fit into memory)"
         return f"on {samples} samples{few}"
 
     def known(self, value: T | None, part: fx.Node) -> T:
-        """What a part must have for the pass to work on it.
+        """Return `value`, which the pass needs in order to work on a part.
 
         Raises:
-            InputError: it has none, because the plan is of another network.
+            InputError: `value` is None, because the plan belongs to another network.
         """
         if value is None:
             name = type(self).__name__
             raise InputError(
-                f"the plan of {name} names {part.name}, on which it can't work in this network; "
-                f"let {name} plan again"
+                f"the plan of {name} names {part.name}, which {name} can't work on in this "
+                f"network; call {name}.plan again"
             )
         return value

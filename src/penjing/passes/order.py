@@ -1,8 +1,8 @@
-"""Order: which passes of a recipe can't stand where they do, told before any of them begins.
+"""Order: find the passes of a recipe that can't work where they stand, before any pass runs.
 
-The usual order is structure, least squares, training, rounding, rounding refined. It isn't written
-down anywhere as such: it follows from what each pass requires and provides. Every other order is
-allowed, such as training or cutting what is rounded already.
+The usual order is: change the structure, solve by least squares, train, quantize, refine the
+rounding. No list of allowed orders exists. What can't work follows from what each pass requires
+and provides. Every other order is allowed, for example pruning or training a quantized network.
 """
 
 from __future__ import annotations
@@ -20,35 +20,39 @@ ENDS: dict[Condition, frozenset[Condition]] = {
     Condition.ROUNDED: frozenset({Condition.FLOAT}),
     Condition.ROUNDED_VALUES: frozenset({Condition.FLOAT}),
 }
-"""What no longer matters, or no longer holds, once a pass has provided this."""
+"""The conditions that end once a pass has provided the condition in the key."""
 SPOILS: dict[tuple[Condition, Condition], str] = {
-    (Condition.TRAINED, Condition.SOLVED): "would undo that training; put it before",
+    (Condition.TRAINED, Condition.SOLVED): "would undo that training; move it in front",
     (Condition.CORRECTED, Condition.REFINED): (
-        "sees to the mean error itself, which would be taken back twice; leave one of them out"
+        "corrects the mean error itself, so the correction would be applied twice; leave one of "
+        "them out"
     ),
     (Condition.LEARNED, Condition.CORRECTED): (
-        "would take back a mean error that learned rounding has seen to; leave one of them out"
+        "would correct a mean error that the learned rounding already accounts for; leave one of "
+        "them out"
     ),
     (Condition.REFINED, Condition.REFINED): (
-        "finds nothing left to round, for the weights are on their grids; leave one of them out"
+        "has nothing left to round, because every weight is a whole number of steps already; "
+        "leave one of them out"
     ),
 }
-"""By what a pass before has provided and what this one provides: why that goes wrong."""
+"""(what an earlier pass provided, what this pass provides) to the reason why they don't go
+together."""
 
 
 def problems(recipe: Sequence[Pass]) -> list[str]:
-    """What is wrong with the order of a recipe, at most one line for each pass; empty if nothing.
+    """The problems with the order of a recipe: at most one line for each pass, empty if none.
 
-    It goes by what the passes require and provide, and looks at no network.
+    The check uses what the passes require and provide. It needs no network.
 
     >>> from penjing.passes import Gptq, Quantize, Tune
     >>> problems((Quantize(), Gptq(), Tune()))
     []
     >>> problems((Gptq(), Quantize()))
-    ['pass 1 (Gptq) has nothing to do: no weight is rounded; Quantize first']
+    ['pass 1 (Gptq) has nothing to do: no weight is quantized; apply Quantize first']
     """
     lines = []
-    holds: dict[Condition, str] = dict.fromkeys(AT_THE_START, "")  # and the pass that saw to it
+    holds: dict[Condition, str] = dict.fromkeys(AT_THE_START, "")  # and which pass provided it
     ended: dict[Condition, str] = {}
     for number, step in enumerate(recipe, start=1):
         name = f"pass {number} ({type(step).__name__})"
@@ -63,24 +67,24 @@ def problems(recipe: Sequence[Pass]) -> list[str]:
 
 
 def _idle(step: Pass, holds: Mapping[Condition, str], ended: Mapping[Condition, str]) -> str:
-    """Why the network that the pass gets leaves it nothing to do; empty if there is something."""
+    """Why the pass will find nothing to do; empty if it will find something."""
     for condition, (_, words) in OF_NETWORK.items():
         if condition in step.requires and condition not in holds:
-            behind = f" behind {ended[condition]}" if condition in ended else ""
-            return f"has nothing to do{behind}: {words}"
+            after = f" after {ended[condition]}" if condition in ended else ""
+            return f"has nothing to do{after}: {words}"
     return ""
 
 
 def _spoiling(step: Pass, holds: Mapping[Condition, str]) -> str:
-    """Why the pass undoes what one before it did, or does it twice; empty if it doesn't."""
+    """Why the pass undoes or repeats the work of an earlier one; empty if it doesn't."""
     for (before, after), why in SPOILS.items():
         if after in step.provides and before in holds:
-            return f"stands behind {holds[before]} and {why}"
+            return f"comes after {holds[before]} and {why}"
     return ""
 
 
 def require_legal(recipe: Sequence[Pass]) -> None:
-    """Raise InputError, with the first of its problems, for a recipe whose order can't work."""
+    """Raise InputError with the first problem of a recipe whose order can't work."""
     lines = problems(recipe)
     if lines:
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""

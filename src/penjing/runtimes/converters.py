@@ -1,4 +1,4 @@
-"""Converters that others wrote: whatever one of them raises is a line about the network."""
+"""Converters of other projects: whatever one raises becomes one line about the network."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from penjing.errors import InputError, first_line
 
 @contextmanager
 def converting(converter: str, why: Callable[[Exception], str] = first_line) -> Iterator[None]:
-    """Within it, a converter runs, which is known to raise anything.
+    """Turn any exception within this context into an InputError.
 
-    Only its own calls belong there: an error in what penjing makes for it is a bug, and has to end
-    as one.
+    Converters may raise any kind of exception. Only calls of the converter belong in the context:
+    an exception in penjing's own code is a bug, and must end as one.
 
     Args:
-        converter: its name, for the message.
-        why: what an error says of it, in one line.
+        converter: the name of the converter, for the message.
+        why: a function that puts the exception's cause into one line.
 
     Raises:
-        InputError: the converter can't take the network.
+        InputError: the converter can't convert the network.
 
     >>> with converting("the exporter"):
     ...     raise KeyError("aten.odd")
     Traceback (most recent call last):
-    penjing.errors.InputError: the exporter can't take this network: 'aten.odd'
+    penjing.errors.InputError: the exporter can't convert this network: 'aten.odd'
     """
     try:
         yield
     except Exception as error:
-        raise InputError(f"{converter} can't take this network: {why(error)}") from error
+        raise InputError(f"{converter} can't convert this network: {why(error)}") from error

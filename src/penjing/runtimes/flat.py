@@ -1,4 +1,4 @@
-"""A network as exporters want it: called with a flat list of tensors."""
+"""A network as exporters expect it: called with a flat list of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penjing.tasks.task import as_call
 
 
 class Flat(torch.nn.Module):
-    """The network with its inputs one by one and its outputs in a tuple, as exporters want it."""
+    """The network with positional tensors as inputs and a tuple of tensors as outputs."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -21,6 +21,6 @@ class Flat(torch.nn.Module):
         self.train(False)
 
     def forward(self, *leaves: Any) -> Any:
-        """All outputs as a flat tuple, of all inputs as flat arguments."""
+        """Call the network with flat arguments, and return all outputs as a flat tuple."""
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         return tuple(pytree.tree_leaves(self.network(*args, **kwargs)))

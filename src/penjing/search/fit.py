@@ -1,4 +1,4 @@
-"""Fit: make candidates, measure each on its file, choose the best that keeps the budget."""
+"""Fit: make candidates, measure each one's file, and choose the best that keeps the budget."""
 
 from __future__ import annotations
 
@@ -44,31 +44,53 @@ def fit(
     out: Path | str = "fitted",
     options: FitOptions | None = None,
 ) -> Result:
-    """Compress the task's model for the target, within an accuracy budget.
+    """Compress the task's model for a target, within an accuracy budget.
 
-    A candidate keeps the budget if the upper confidence bound of its drop on the validation data
-    is at most `max_drop`. Which candidates are tried is the strategy's affair, see
-    `penjing.search.strategies.quick.Quick`. In the end the test data certifies: at most three
-    candidates are tested, from the safest to the preferred one, as long as each one's bound there
-    keeps the budget, and the last that did is the answer, else the original. So of all fits at most
-    1 - confidence deliver a file whose true drop is over the budget. See `certify.prove` for what
-    is done where no bound on validation keeps it, and `promise_of` for few samples.
+    A fit makes candidates (smaller variants of the network), exports each to the file that the
+    target's runtime loads, and measures that file. A typical call, which takes ten minutes:
+
+        result = penjing.fit(task, target="cpu", max_drop=1.0, minutes=10, out="fitted")
+        print(result.chosen, result.reason)
+
+    The arguments, the model and the data are checked before any long work:
+
+    >>> import penjing
+    >>> penjing.fit("digits", target="raspberry-pi-6")
+    Traceback (most recent call last):
+    penjing.errors.InputError: no target 'raspberry-pi-6'; did you mean 'raspberry-pi-5'? ...
+
+    A candidate keeps the budget if the upper confidence bound of its drop on the validation data is
+    at most `max_drop`. The strategy decides which candidates are tried (see
+    `penjing.search.strategies.quick.Quick`).
+
+    At the end the test data certifies the answer. At most three candidates are tested one after the
+    other, from the safest to the preferred one, until the bound of one exceeds the budget. The last
+    one that kept it is the answer; if none did, the original is. So at most a share of
+    1 - confidence of all fits delivers a file whose true drop exceeds the budget.
+    `penjing.trials.judgement.certify.prove` says what happens if no bound on the validation data
+    keeps the budget, and `penjing.trials.judgement.promise.promise_of` treats small data sets.
 
     Args:
-        task: a `Task`, or the words that name one, as for the command line.
-        target: `"cpu"` or `"gpu"`, this machine's, or `"ssh://[user@]host[:port]"`: then time and
-            memory are that device's, and the accuracy is measured here, on the same files. The
-            original is timed in the first of the target's runtimes that is here.
-        max_drop: budget in points (hundredths of the metric), 0..100.
-        minutes: about how long to take. What a strategy must try is always tried; a note tells
-            where that, or a busy machine, took longer.
-        out: folder for `model.onnx` (or another ending), `result.json`, the ledger and every
-            candidate's file. It is held until the end, so that no other fit writes there.
-        options: all else.
+        task: a `Task`, or the name of one as on the command line.
+        target: `"cpu"` or `"gpu"` of this machine, or the address of a device,
+            `"ssh://[user@]host[:port]"`. Time and memory are then measured on the device, and
+            accuracy on this machine with the same files. The original is timed in the first of the
+            target's runtimes that is installed on this machine.
+        max_drop: the budget in percentage points (hundredths of the metric), 0 to 100.
+        minutes: about how long the fit may take. A strategy's mandatory candidates are always
+            tried. A note says if they, or a busy machine, made the fit take longer.
+        out: the folder for `model.onnx` (or another ending), `result.json`, the ledger and the
+            files of all candidates. It is locked until the end, so that no other fit writes there.
+        options: everything else.
+
+    Returns:
+        The result: the chosen trial, all others, and why it was chosen.
 
     Raises:
-        PenjingError: with one line, before any long work; a RemoteError where a device is lost
-            later, and a BugError where penjing itself is wrong, with what was finished in `out`.
+        PenjingError: something is wrong with the arguments, the model or the data; raised before
+            any long work.
+        RemoteError: the connection to the device was lost. What was finished stays in `out`.
+        BugError: penjing itself has a bug. What was finished stays in `out`.
     """
     options = options or FitOptions()
     schedule = Schedule(options.instruments.clock, 60 * minutes, options.epochs)
@@ -86,7 +108,7 @@ def fit(
 
 @dataclass(frozen=True)
 class Given:
-    """What a fit is asked for, once the target is known."""
+    """The arguments of a fit, with the target resolved."""
 
     task: Task | str
     target: Target
@@ -98,7 +120,7 @@ class Given:
 
 
 def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
-    """Run the fit in its folder."""
+    """Run the fit in its locked folder."""
     options = given.options
     task = find_task(given.task) if isinstance(given.task, str) else given.task
     task, network, result = _begin(task, given, folder.notes)
@@ -117,7 +139,7 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
         ways = Ways.on(given.target, given.runtime)
         study = Study(given.target, ways, given.schedule, training, ledger, evaluator)
         assert task.validation is not None
-        _run_or_say_how_to_go_on(Run(study, options, task.validation, check))
+        _run_or_say_how_to_continue(Run(study, options, task.validation, check))
         if options.report is not None:
             ledger.own(REPORT)
             options.report(ledger.result, folder.path)
@@ -126,19 +148,19 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
         ledger.close()
 
 
-def _run_or_say_how_to_go_on(run: Run) -> None:
-    """Run it; where a device is lost on the way, say that what was finished is kept."""
+def _run_or_say_how_to_continue(run: Run) -> None:
+    """Run it. If the device is lost on the way, say how to continue."""
     try:
         run.run()
     except RemoteError as error:
         if run.result.baseline.artifact is None:
             raise
-        kept = "what was finished is kept, and `resume` goes on"
+        kept = "finished work is kept; continue with `resume`"
         raise RemoteError(f"{error}; {kept}") from error
 
 
 def _open_ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
-    """The ledger of an interrupted fit that is the same one, or a new one."""
+    """The ledger of an interrupted fit with the same arguments, or a new one."""
     ledger = Ledger.resumed(folder.path) if options.resume else None
     if ledger is not None:
         require_same_run(folder.path, ledger.result, result)
@@ -149,15 +171,15 @@ def _open_ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
     if options.resume and folder.earlier is not None and folder.earlier.baseline.artifact:
         require_same_run(folder.path, folder.earlier, result)
         raise InputError(
-            f"{folder.path} has no ledger, which an earlier penjing didn't keep: what was measured "
-            "there can be read, but not gone on with; `overwrite` begins anew"
+            f"{folder.path} has a result of an older penjing, which kept no ledger, so it can be "
+            "read but not resumed; start a new fit with `overwrite`"
         )
     folder.begin(result)
     return Ledger.begin(folder.path, result)
 
 
 def _begin(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task, Network, Result]:
-    """The task with validation data, its network, and the result before anything is measured."""
+    """The task with validation data, its network, and the result before the first measurement."""
     task, more = prepare(given_task, given.max_drop)
     network = capture(task.model, task.example, source=task.source)
     for problem in given.runtime.problems(network, given.target):
@@ -184,16 +206,16 @@ def _begin(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task
 
 
 def _finished_before(folder: Folder, ledger: Ledger, report: Report | None) -> Result:
-    """The result that lies there, with a line that says so; a report that is missing is made."""
+    """The result in the folder, with a note that nothing was done. A missing report is written."""
     if report is not None and not all((folder.path / name).exists() for name in REPORT):
         ledger.own(REPORT)
         report(ledger.result, folder.path)
-    note = "this fit had been finished before: `resume` found nothing left to do"
+    note = "this fit was already finished, so `resume` had nothing left to do"
     return replace(ledger.result, notes=(*ledger.result.notes, note))
 
 
 def _endings(where: Target) -> list[str]:
-    """Of the files that may be delivered for the target."""
+    """The endings of the files that may be delivered for the target."""
     return [ENTRIES[name].ending for name in where.runtimes if not ENTRIES[name].missing]
 
 
@@ -206,5 +228,5 @@ def _versions() -> dict[str, str]:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # penjing itself, from a folder on the path
+    except PackageNotFoundError:  # penjing itself, if imported from a folder on the path
         return "not installed"

@@ -1,4 +1,4 @@
-"""Folder: where one fit writes. Nobody else's file in it is touched, and no other fit comes in."""
+"""Folder: where one fit writes. It touches no file of others there, and keeps other fits out."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ BESIDE = {
     "_vela.tflite": ("_vela_reference.tflite", "_vela.tflite.json"),
     "_vela.pte": ("_vela_reference.pte", "_vela.pte.json"),
 }
-"""By the ending of an artifact's first file, those of the others."""
+"""The endings of an artifact's other files, by the ending of its first file."""
 HOLDER = re.compile(r"process \d+ on [\w.-]*")
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
-_held: set[int] = set()  # a child, such as a worker that loads data, holds no lock of ours
+_held: set[int] = set()  # child processes, such as DataLoader workers, mustn't keep our locks
 os.register_at_fork(after_in_child=lambda: list(map(os.close, _held)))
 
 
 def names_of_artifacts(stem: str, endings: Iterable[str]) -> set[str]:
-    """All file names of artifacts that are called `stem`, by the endings of their first files."""
+    """All file names that artifacts named `stem` have, by the endings of their first files."""
     return {stem + suffix for ending in endings for suffix in (ending, *BESIDE.get(ending, ()))}
 
 
@@ -46,19 +46,19 @@ ENDINGS = [entry.ending for entry in ENTRIES.values()]
 DELIVERED = {*REPORT, *names_of_artifacts(STEM, ENDINGS)}
 OF_CANDIDATES = {TRACEBACK, *names_of_artifacts(STEM, ENDINGS)}
 OF_EARLIER_ONES = names_of_artifacts("untuned", ENDINGS)
-"""What a penjing before the ledger wrote into the folder of a candidate besides."""
+"""Files that versions of penjing before the ledger also wrote into the folder of a candidate."""
 TREES = (CANDIDATES, NETWORKS)
 
 
 @dataclass
 class Folder:
-    """A folder that a fit holds, see `hold`.
+    """A folder that is locked for one fit, see `hold`.
 
     Attributes:
         path: absolute, so that a task file may change the working folder.
-        earlier: the result that lies there, of a fit that was interrupted, or is finished.
-        notes: what the user should know of the folder.
-        is_new: whether the result there is this fit's, and in nobody else's place.
+        earlier: the result of an earlier fit in this folder, interrupted or finished.
+        notes: what the user should know about the folder.
+        is_new: whether this fit wrote the result, and replaced no earlier one.
     """
 
     path: Path
@@ -67,11 +67,11 @@ class Folder:
     is_new: bool = False
 
     def begin(self, result: Result) -> None:
-        """Write the first state of a fit that begins anew, and remove what an earlier one left.
+        """Write the first state of a new fit, and remove the files of an earlier one.
 
-        At any moment the folder holds one result, whose files are there, and that knows which files
-        are penjing's. So what was trained, which a resumed fit would take over, goes while the
-        earlier result still stands, and all else goes once the new one does.
+        At any moment the folder holds exactly one result, whose files exist and which lists the
+        files that are penjing's. So trained networks, which a resumed fit would reuse, are removed
+        while the earlier result is still there; everything else is removed once the new result is.
 
         Raises:
             DiskError: the folder can't be written.
@@ -87,17 +87,20 @@ class Folder:
         self.is_new = self.earlier is None
 
     def take_back(self) -> None:
-        """Remove all that a fit wrote which ended before it had a figure; the record goes last."""
+        """Remove everything that a fit wrote if it ended before its first measurement.
+
+        The record goes last.
+        """
         self._remove_candidates()
         remove_files(self.path / name for name in (*LEDGER_FILES, RECORD))
 
     def remove_temporary_files(self) -> None:
-        """Remove what a killed run was writing."""
+        """Remove the files that a killed run was writing."""
         paths = [*self.path.iterdir(), *self._of_candidates()]
         remove_files(path for path in paths if TEMPORARY.fullmatch(path.name))
 
     def strangers(self) -> list[str]:
-        """The names of all that isn't left over by a fit that was killed before its record."""
+        """The names of entries that weren't left by a fit that was killed before its record."""
         present = [
             path.name
             for path in self.path.iterdir()
@@ -110,7 +113,7 @@ class Folder:
         return [name for name in present if name not in LEDGER_FILES]
 
     def in_the_way(self, wanted: Iterable[str]) -> list[Path]:
-        """What a fit that writes files of the `wanted` names would take for its own, and isn't."""
+        """Paths that aren't penjing's, but that a fit would overwrite if it wrote these names."""
         mine = self._delivered(self.earlier) if self.earlier else []
         places = [self.path / name for name in sorted(wanted)]
         taken = [place for place in places if os.path.lexists(place) and place not in mine]
@@ -118,20 +121,22 @@ class Folder:
         return taken + [tree for tree in trees if os.path.lexists(tree) and not tree.is_dir()]
 
     def _walk(self) -> list[tuple[str, list[str]]]:
-        """The folders of candidates and networks with the names of their files, inner ones last;
-        never through a link."""
+        """The folders of candidates and networks with the names of their files.
+
+        Inner folders come last. Links aren't followed.
+        """
         trees = [self.path / name for name in TREES]
         walks = [os.walk(tree) for tree in trees if not tree.is_symlink()]
         return [(top, names) for walk in walks for top, _, names in walk]
 
     def _of_candidates(self) -> list[Path]:
-        """The files of candidates that penjing wrote, by place and name."""
+        """The files of candidates that penjing wrote, recognized by folder and name."""
         paths = []
         for top, names in self._walk():
             parts = Path(top).relative_to(self.path).parts
             own = {(CANDIDATES, 2): OF_CANDIDATES | OF_EARLIER_ONES, (NETWORKS, 2): NETWORK}
             mine: Iterable[str] = own.get((parts[0], len(parts)), ())
-            if parts[0] == CANDIDATES and parts[2:] == ("network",):  # of a penjing before
+            if parts[0] == CANDIDATES and parts[2:] == ("network",):  # of an older penjing
                 mine = NETWORK
             paths += [
                 Path(top) / name for name in names if name in mine or TEMPORARY.fullmatch(name)
@@ -139,8 +144,8 @@ class Folder:
         return paths
 
     def _delivered(self, result: Result) -> list[Path]:
-        """The files beside a result that are penjing's: it names them, and penjing could have
-        written them."""
+        """The files beside a result that are penjing's: the result lists them, and their names are
+        ones that penjing writes."""
         paths = [self.path / name for name in result.files if name in DELIVERED]
         return [path for path in paths if path.is_symlink() or not path.is_dir()]
 
@@ -153,31 +158,33 @@ class Folder:
 def hold(
     out: Path, overwrite: bool, resume: bool, endings: Iterable[str], report: bool
 ) -> Iterator[Folder]:
-    """Hold the folder for one fit: no other one is in it, it can be written, and what lies there is
-    what the options allow for. Folders that were made for it go again if nothing came of it.
+    """Lock the folder for one fit, and check that it can be written and may be used.
+
+    Folders that were created for it are removed again if they stay empty.
 
     Args:
-        endings: of the files that may be delivered into it.
+        endings: the endings of the files that may be delivered into it.
         report: whether a report will be written there too.
 
     Raises:
-        InputError: something lies there that isn't penjing's, or that needs an option.
-        MachineError: another process is at work there, or it can't be written.
+        InputError: the folder has files that aren't penjing's, or an earlier result while neither
+            `overwrite` nor `resume` is given.
+        MachineError: another process uses the folder, or it can't be written.
     """
     if overwrite and resume:
-        raise InputError("`overwrite` and `resume` exclude each other; give one of them")
+        raise InputError("`overwrite` and `resume` can't be combined; give one of them")
     _require_usable(out)
     folder = Folder(out.absolute())
     wanted = names_of_artifacts(STEM, endings) | ({*REPORT} if report else set())
     look = partial(_look, folder, out, overwrite, resume, wanted)
     if not os.path.lexists(folder.path / LOCK):
-        look()  # so that a folder that is refused isn't touched
+        look()  # before the lock is made, so that a refused folder isn't touched
     made = require_writable_folder(folder.path)
     try:
         with _locked(folder, out):
             look()
             if resume and folder.earlier is None:
-                folder.notes += (f"there was nothing to resume in {out}: begun anew",)
+                folder.notes += (f"there was nothing to resume in {out}, so a new fit was started",)
             folder.remove_temporary_files()
             try:
                 yield folder
@@ -191,7 +198,7 @@ def hold(
 
 
 def _require_usable(out: Path) -> None:
-    """Raise MachineError for a path that no file can be written to, or that no runtime takes."""
+    """Raise MachineError for a path that can't be written, or that runtimes can't open."""
     shown = os.fsencode(out).decode(errors="backslashreplace")
     shown = shown if len(shown) < 200 else f"{shown[:200]}..."
     try:
@@ -203,11 +210,13 @@ def _require_usable(out: Path) -> None:
         raise MachineError(f"`out` {shown} isn't UTF-8; choose another name") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MachineError(f"`out` {shown} can't be used: {reason}; choose another") from error
+        raise MachineError(
+            f"`out` {shown} can't be used: {reason}; choose another folder"
+        ) from error
 
 
 def _look(folder: Folder, out: Path, overwrite: bool, resume: bool, wanted: Iterable[str]) -> None:
-    """Read what lies in the folder, and refuse what the options don't allow for."""
+    """Read what is in the folder, and refuse what the options don't allow."""
     path = folder.path
     try:
         if not os.path.lexists(path):
@@ -216,31 +225,38 @@ def _look(folder: Folder, out: Path, overwrite: bool, resume: bool, wanted: Iter
             raise MachineError(f"`out` {out} is a file; choose a folder")
         if not os.path.lexists(path / RECORD):
             if folder.strangers():
-                raise InputError(f"`out` {out} exists and is not empty; choose another")
+                raise InputError(
+                    f"`out` {out} is not empty, and holds no result of penjing; choose another "
+                    "folder"
+                )
             return
     except OSError as error:
         raise MachineError(f"`out` {out} can't be read: {error.strerror}") from error
     if not (overwrite or resume):
-        hint = "`overwrite` replaces it, `resume` goes on"
-        raise InputError(f"`out` {out} exists and is not empty; {hint}")
+        raise InputError(
+            f"`out` {out} already holds a result; replace it with `overwrite`, or continue it with "
+            "`resume`"
+        )
     folder.earlier = Result.load(path)
     if resume and folder.earlier.finished:
         return
     for place in folder.in_the_way(wanted):
         raise InputError(
-            f"{place} isn't penjing's, and the fit would write there; move it or choose another "
-            "`out`"
+            f"{place} wasn't written by penjing, and the fit would overwrite it; move it or choose "
+            "another `out`"
         )
 
 
 @contextmanager
 def _locked(folder: Folder, out: Path) -> Iterator[None]:
-    """Hold the folder's lock, which is the kernel's, so that a dead holder holds nothing."""
+    """Hold the folder's lock. It is a lock of the kernel, so it ends with the process."""
     path = folder.path / LOCK
     try:
         handle = _lock(path, out)
         if handle is None:
-            folder.notes += (f"{out} is on a file system without locks: two fits there would mix",)
+            folder.notes += (
+                f"{out} is on a file system without locks: don't run two fits there at once",
+            )
     except OSError as error:
         why = f"{path} can't be locked: {error.strerror}"
         raise DiskError(f"{why}; choose another `out`") from error
@@ -257,7 +273,7 @@ def _locked(folder: Folder, out: Path) -> Iterator[None]:
 
 
 def _lock(path: Path, out: Path) -> int | None:
-    """A descriptor that holds the lock until it is closed; None if there are no locks here."""
+    """A descriptor that holds the lock until it is closed. None if there are no locks here."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -269,8 +285,8 @@ def _lock(path: Path, out: Path) -> int | None:
             holder = HOLDER.match(os.pread(handle, 100, 0).decode(errors="replace"))
             os.close(handle)
             raise MachineError(
-                f"`out` {out} is taken by {holder[0] if holder else 'another process'}; wait until "
-                "it ends, or choose another"
+                f"`out` {out} is in use by {holder[0] if holder else 'another process'}; wait "
+                "until that ends, or choose another folder"
             ) from None
         except OSError as error:
             os.close(handle)
@@ -278,11 +294,11 @@ def _lock(path: Path, out: Path) -> int | None:
                 raise
             path.unlink()
             return None
-        if here != os.fstat(handle).st_ino:  # its last holder has removed it meanwhile
+        if here != os.fstat(handle).st_ino:  # its last holder has removed it in the meantime
             os.close(handle)
             continue
         _held.add(handle)
-        with contextlib.suppress(OSError):  # the lock holds without a name
+        with contextlib.suppress(OSError):  # the lock works without its holder's name
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {platform.node()}".encode(), 0)
         return handle

@@ -1,4 +1,4 @@
-"""Identity: what a fit was begun with, in hashes, so that `resume` never joins two other runs."""
+"""Identity: hashes of what a fit was started with, so that `resume` never mixes different fits."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from penjing.tasks.data import Arrays, first
 from penjing.tasks.task import Batches, Task
 
 SAMPLES = 256
-"""Of data that isn't in memory, how many are looked at."""
+"""How many samples are hashed of data that isn't in memory."""
 
 
 def identity(task: Task, network: Network) -> dict[str, str]:
-    """Hashes of the network and of each split of the data, by what they are of.
+    """Hashes of the network and of each split of the data, by name.
 
-    In-memory data is hashed as a whole, other data by its length and its first samples, drawn with
-    the same seed. Where two such passes differ, the data draws in a way of its own, and its length
-    alone counts.
+    Data in memory is hashed whole. Other data is hashed by its length and its first samples, read
+    with a fixed seed. If two such reads differ, the data is random in some other way, and only its
+    length counts.
 
     Args:
-        task: as the user gave it.
-        network: captured from its model.
+        task: the task as the user gave it.
+        network: the network that was captured from its model.
     """
     tensors = (*network.named_parameters(), *network.named_buffers())
     hashes = {
@@ -57,7 +57,7 @@ def _of_first_samples(batches: Batches) -> str:
 
 
 def _hash(value: Any) -> str:
-    """The SHA-256 of all tensors and texts in it, with their types and shapes."""
+    """The SHA-256 of all tensors and texts in `value`, with their types and shapes."""
     digest = hashlib.sha256()
     for leaf in torch.utils._pytree.tree_leaves(value):
         if isinstance(leaf, (torch.Tensor, np.ndarray)):
@@ -71,7 +71,8 @@ def _hash(value: Any) -> str:
 
 @contextmanager
 def _same_draws() -> Iterator[None]:
-    """Within it, random numbers come from one seed; afterwards they go on as if nothing was."""
+    """Within this context, random numbers come from a fixed seed. Afterwards all random states are
+    as before."""
     state, legacy, own = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         torch.default_generator.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Interrupt: Ctrl-C and SIGTERM, remembered, because a library may swallow what they raise."""
+"""Interrupt: Ctrl-C and SIGTERM, remembered because a library may swallow their exception."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 class Interrupt:
-    """Within it, either signal raises KeyboardInterrupt at once, and again at the next `check`.
+    """Within this context, both signals raise KeyboardInterrupt at once, and again in `check`.
 
-    Only the main thread can receive signals; elsewhere nothing is changed.
+    Only the main thread can receive signals. In other threads this changes nothing.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal has come."""
+        """Raise KeyboardInterrupt if a signal has arrived."""
         if self.asked:
             raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""FitOptions: how a fit is made, as frozen data that refuses what can't work."""
+"""FitOptions: the options of a fit, as frozen data with a check of their ranges."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ MOST_SEED = 2**63
 GOALS = ("latency", "size")
 
 Progress = Callable[[str, float, str], None]
-"""Called with the stage, the share done (0..1) and the best candidate so far."""
+"""A function that is called with the stage, the share done (0..1) and the best candidate so far."""
 Report = Callable[[Result, Path], object]
-"""Called with a result and its folder."""
+"""A function that is called with a result and its folder."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What a fit may be told beside its task, target, budget, time and folder.
+    """The options of a fit besides its task, target, budget, time and folder.
 
-    >>> FitOptions(goal="size", seed=1).goal
-    'size'
+    >>> import penjing
+    >>> options = penjing.FitOptions(goal="size", seed=1)
+    >>> options.goal, options.confidence
+    ('size', 0.95)
 
     Attributes:
-        goal: `"latency"` or `"size"`.
-        seed: of everything random.
-        confidence: of the bound on the drop.
-        python: of a device, its interpreter that has the runtimes.
-        ssh_config: of a device, OpenSSH's configuration to use instead of the user's own.
-        overwrite: replace an earlier result in the folder; what penjing didn't write there stays.
-        resume: go on with an interrupted fit in the folder, of the same model, data and options;
-            what was finished there isn't done again. Of a finished one, give the result; where
-            there is none, begin.
-        epochs: of each training, however long that takes, instead of minutes: then everything
-            that can win is tried, and no decision hangs on the clock.
-        strategy: proposes the candidates.
-        instruments: the clock and all that measures on this machine.
-        progress: called often with what the fit is at.
-        report: writes `report.md` and `plot.png` about the result into the folder, at the end.
+        goal: what to minimize, `"latency"` or `"size"`.
+        seed: the seed of everything random.
+        confidence: the confidence of the bound on the drop, from 0.5 to below 1.
+        python: for a device: its Python interpreter that has the runtimes.
+        ssh_config: for a device: a configuration file of OpenSSH to use instead of the user's own.
+        overwrite: whether to replace an earlier result in the folder. Files that penjing didn't
+            write stay.
+        resume: whether to continue an interrupted fit in the folder. The model, data and options
+            must be the same; finished work isn't repeated. If that fit is finished, its result is
+            returned. If there is none, a new fit starts.
+        epochs: the length of each training in epochs, however long that takes, instead of
+            `minutes`. Then every candidate that can win is tried, and nothing depends on the clock.
+        strategy: what proposes the candidates.
+        instruments: the clock and everything that measures on this machine.
+        progress: a function that is called often with the current stage.
+        report: a function that writes `report.md` and `plot.png` into the folder at the end.
     """
 
     goal: str = "latency"
@@ -64,7 +67,7 @@ class FitOptions:
         """Raise InputError for an option that is out of range.
 
         Args:
-            max_drop, minutes: the fit's own.
+            max_drop, minutes: the arguments of the fit.
         """
         if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
             raise InputError(
@@ -78,8 +81,10 @@ class FitOptions:
         if self.goal not in GOALS:
             raise InputError(f"`goal` must be latency or size; found {self.goal!r}")
         if not 0.5 <= self.confidence < 1:
-            raise InputError(f"`confidence` must be in [0.5, 1); found {self.confidence}")
+            raise InputError(
+                f"`confidence` must be at least 0.5 and below 1; found {self.confidence}"
+            )
         if not 0 <= self.seed < MOST_SEED:
-            raise InputError(f"`seed` must be a whole number from 0 on; found {self.seed}")
+            raise InputError(f"`seed` must be an integer from 0 to 2**63 - 1; found {self.seed}")
         if self.overwrite and self.resume:
-            raise InputError("`overwrite` and `resume` exclude each other; give one of them")
+            raise InputError("`overwrite` and `resume` can't be combined; give one of them")

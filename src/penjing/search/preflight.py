@@ -1,4 +1,4 @@
-"""Preflight: what is checked of a fit's options and its task before anything else."""
+"""Preflight: checks of a fit's options and task before anything else."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.result import Result
 
 SMALLEST_BUDGET = 0.05
-"""Points; whoever asks for less may have meant hundredths."""
+"""In points. Someone who asks for less may have meant a fraction."""
 
 
 def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
-    """The task with validation data and all of it checked, and what to know of it, a line each.
+    """Check the whole task, and set validation data aside if there is none.
+
+    Returns:
+        The checked task, and notes for the user, one line each.
 
     Raises:
-        InputError: the first thing found wrong with the model, the data, the metric or the loss.
+        InputError: describes the first problem with the model, the data, the metric or the loss.
     """
     task, note = with_validation(task)
     task, notes = check(task)
@@ -34,50 +37,50 @@ def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
     notes = (*((note,) if note else ()), *notes, *require_apart(task))
     if 0 < max_drop < SMALLEST_BUDGET:
         notes += (
-            f"the budget is {max_drop:g} points, that is {max_drop:g} %; one percentage point is "
+            f"the budget is only {max_drop:g} percentage points; for one percentage point, use "
             "`max_drop=1.0`",
         )
     return task, notes
 
 
 def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:
-    """Raise InputError unless both are of the same model, data, target and options, as far as these
-    decide what comes out; the message lists what isn't the same."""
+    """Raise InputError if the two fits differ in the model, the data, the target or an option that
+    affects the result. The message lists all differences."""
     differences = []
     for name in ("task", "target", "goal", "max_drop", "confidence", "seed"):
         then, now = getattr(earlier, name), getattr(wanted, name)
         if then != now:
-            differences.append(f"{name} {then!r}, now it is {now!r}")
+            differences.append(f"{name} (was {then!r}, now {now!r})")
     for name in {**wanted.versions, **earlier.versions}:
         then, now = earlier.versions.get(name), wanted.versions.get(name)
         if then != now:
-            differences.append(f"{name} {then}, now it is {now}")
+            differences.append(f"{name} (was {then}, now {now})")
     names = {**wanted.identity, **earlier.identity}
-    others = [name for name in names if earlier.identity.get(name) != wanted.identity.get(name)]
-    if others:
-        differences.append(f"another {', another '.join(others)}")
+    differences += [
+        name for name in names if earlier.identity.get(name) != wanted.identity.get(name)
+    ]
     if differences:
         raise InputError(
-            f"`resume`: {out} was begun with {'; '.join(differences)}; take the same, or another "
-            "`out`"
+            f"`resume`: since the fit in {out} was started, these have changed: "
+            f"{', '.join(differences)}; use the same as before, or choose another `out`"
         )
 
 
 def require_better_than_chance(metric: str, original: Array, validation: Batches) -> None:
-    """Raise InputError if a classifier is no better than one that always gives the same answer."""
+    """Raise InputError if a classifier isn't better than one that always gives the same answer."""
     if metric != "accuracy":
         return
     targets = np.concatenate([as_arrays(y) for _, y in validation])
     if scores.is_at_chance(original, targets):
         raise InputError(
-            f"the model's accuracy is at chance: {original.mean():.1%} on {len(targets)} "
-            "validation samples, and always answering the commonest class gives "
+            f"the model is no better than chance: its accuracy is {original.mean():.1%} on "
+            f"{len(targets)} validation samples, and always answering the most common class gives "
             f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
         )
 
 
 def distillable(task: Task, network: Network) -> bool:
-    """Whether the targets are classes and the outputs are scores of two or more."""
+    """Whether the targets are classes, and the outputs are scores of at least two classes."""
     _, targets = next(iter(task.train))
     args, kwargs = as_call(task.example)
     with torch.no_grad():

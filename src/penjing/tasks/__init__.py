@@ -1,1 +1,1 @@
-"""Tasks: what a user brings: a model, data, a loss and a metric."""
+"""Tasks: the model, data, loss and metric that the user brings."""

@@ -1,4 +1,4 @@
-"""Batches: what any iterable of batches is held to, each time it is read."""
+"""Batches: any iterable of batches, checked each time it is read."""
 
 from __future__ import annotations
 
@@ -19,34 +19,37 @@ from penjing.errors import InputError, PenjingError, first_line
 from penjing.tasks.task import Batches, Inputs
 
 RANGES_APART = 50.0
-"""Times the example's largest number: what is beyond is another scale, not another sample."""
-LEAST_TO_COMPARE = 32  # numbers in the example, before its range says something
+"""If the largest values of the data and of the example differ by more than this factor, they were
+preprocessed differently."""
+LEAST_TO_COMPARE = 32  # numbers that the example must have for its range to mean anything
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a batch has to be.
+    """What each batch must look like.
 
     Attributes:
-        example: of the inputs; shapes, types and names are as here.
-        classes: labels are below it; 0 where the targets are no classes.
+        example: inputs that have the right shapes, types and names.
+        classes: the number of classes, which labels must be below. 0 if the targets aren't classes.
     """
 
     example: Inputs
     classes: int = 0
 
     def check(self, name: str, inputs: Inputs, targets: Tensor, where: str) -> None:
-        """Raise InputError unless the batch can be used; the line names the split and `where`."""
+        """Raise InputError if the batch can't be used; the message names the split and `where`."""
         mine, wanted = pytree.tree_leaves(inputs), pytree.tree_leaves(self.example)
         if _names(inputs) != _names(self.example) or len(mine) != len(wanted):
             raise InputError(
-                f"the {name} data gives {_spelled(inputs)}, the example is {_spelled(self.example)}"
-                "; give both the same form"
+                f"each batch of the {name} data has {_spelled(inputs)}, but the example has "
+                f"{_spelled(self.example)}; give both the same structure"
             )
         for x, like in zip(mine, wanted, strict=True):
             _check_samples(name, x, like, len(targets), where)
         if targets.is_floating_point() and not bool(torch.isfinite(targets).all()):
-            raise InputError(f"the {name} targets hold NaN or infinite values in {where}")
+            raise InputError(
+                f"the {name} targets contain NaN or infinite values in {where}; remove them"
+            )
         if self.classes:
             check_labels(name, targets, self.classes)
 
@@ -54,28 +57,36 @@ class Wanted:
 def _check_samples(name: str, x: Tensor, like: Tensor, targets: int, where: str) -> None:
     given, shape = tuple(x.shape[1:]), tuple(like.shape[1:])
     if given != shape:
-        hint = "scale or crop the images"
+        hint = "resize or crop them to match"
         if len(shape) == 3 and given == (*shape[1:], shape[0]):
-            hint = "these are NHWC; permute(0, 3, 1, 2) makes them NCHW"
+            hint = "they are NHWC, so convert them to NCHW with permute(0, 3, 1, 2)"
         raise InputError(
-            f"the {name} data has samples of shape {given}, the example has {shape}; {hint}"
+            f"samples of the {name} data have shape {given}, but the example has {shape}; {hint}"
         )
     if x.dtype is torch.uint8 and like.dtype is not torch.uint8:
-        raise InputError(f"the {name} data is uint8; divide by 255 and normalise")
+        raise InputError(
+            f"the {name} data is torch.uint8, but the example is {like.dtype}; divide by 255 and "
+            "normalize as in training"
+        )
     if x.is_floating_point() != like.is_floating_point():
-        raise InputError(f"the {name} data is {x.dtype}, the example is {like.dtype}; convert one")
+        raise InputError(
+            f"the {name} data is {x.dtype}, but the example is {like.dtype}; convert one of them"
+        )
     if x.dim() and like.dim() and len(x) != targets:
-        raise InputError(f"the {name} data has {len(x)} inputs but {targets} targets")
+        raise InputError(
+            f"the {name} data has {len(x)} inputs but {targets} targets in {where}; give one "
+            "target per sample"
+        )
     if not x.is_floating_point():
         return
     if not bool(torch.isfinite(x).all()):
-        raise InputError(f"the {name} data holds NaN or infinite values in {where}; remove them")
+        raise InputError(f"the {name} data contains NaN or infinite values in {where}; remove them")
 
 
 def check_range(name: str, inputs: Inputs, example: Inputs) -> None:
-    """Raise InputError for numbers of 0..255 beside an example of 0..1, or the other way round.
+    """Raise InputError if the data is in 0..255 and the example in 0..1, or the other way round.
 
-    An example of few numbers, or of equal ones such as `torch.zeros`, says nothing.
+    An example with few numbers, or with equal ones such as `torch.zeros`, isn't compared.
     """
     pairs = zip(pytree.tree_leaves(inputs), pytree.tree_leaves(example), strict=True)
     for x, like in pairs:
@@ -86,34 +97,34 @@ def check_range(name: str, inputs: Inputs, example: Inputs) -> None:
             continue
         if mine > RANGES_APART * wanted or RANGES_APART * mine < wanted:
             raise InputError(
-                f"the {name} data goes up to {mine:.3g}, the example to {wanted:.3g}; prepare both "
-                "as for training (divide by 255, normalise)"
+                f"values of the {name} data reach {mine:.3g}, those of the example {wanted:.3g}; "
+                "preprocess both as in training (divide by 255, normalize)"
             )
 
 
 def check_labels(name: str, labels: Tensor, classes: int) -> None:
-    """Raise InputError for a label that is no class; only whole numbers, one a sample, are."""
+    """Raise InputError if a label isn't a class. Only integers, one per sample, are checked."""
     if labels.dim() != 1 or labels.is_floating_point() or not len(labels):
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise InputError(
-            f"the {name} labels run from {low} to {high}, but the model has {classes} "
-            f"outputs (0..{classes - 1}); fix the labels or the model"
+            f"the {name} labels range from {low} to {high}, but the model has {classes} outputs, "
+            f"for classes 0 to {classes - 1}; fix the labels or the model"
         )
 
 
 class Reading:
-    """Any iterable of batches as pairs of tensors, each looked at as it is read.
+    """Any iterable of batches, as pairs of tensors that are checked as they are read.
 
-    NumPy arrays become tensors, and real inputs get the example's type. Iterating raises
-    InputError, naming the split and the batch, where the data itself raises (an image that can't
-    be read, a worker that dies) or gives what can't be used.
+    NumPy arrays become tensors, and floating-point inputs get the example's type. Iterating raises
+    InputError if the data itself raises (an image can't be read, a DataLoader worker dies) or if a
+    batch can't be used. The message names the split and the batch.
 
     Args:
-        batches: the user's.
-        name: of the split.
-        wanted: what each batch has to be; None looks at its form alone.
+        batches: the user's batches.
+        name: the name of the split.
+        wanted: what each batch must look like. None checks only that it is a pair of tensors.
     """
 
     def __init__(self, batches: Batches, name: str, wanted: Wanted | None = None) -> None:
@@ -130,14 +141,14 @@ class Reading:
 
 
 class SizedReading(Reading):
-    """The same, of data that knows how many batches it gives."""
+    """A `Reading` of data that knows its number of batches."""
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]
 
 
 def reading(batches: Batches, name: str, wanted: Wanted | None = None) -> Reading:
-    """The batches, looked at as they are read; with a length if they know theirs."""
+    """The batches, checked as they are read. The result has a length if the batches have one."""
     if isinstance(batches, Reading) and wanted is None:
         return batches
     try:
@@ -148,7 +159,7 @@ def reading(batches: Batches, name: str, wanted: Wanted | None = None) -> Readin
 
 
 def _each(batches: Batches, name: str) -> Iterator[Any]:
-    """The batches; what the user's code raises becomes one line."""
+    """The batches. An exception that the user's code raises becomes an InputError of one line."""
     walk, number = None, 0
     while True:
         try:
@@ -164,21 +175,22 @@ def _each(batches: Batches, name: str) -> Iterator[Any]:
                 _let_dying_workers_die()
             if isinstance(error, ConnectionError | EOFError) or why.startswith("DataLoader worker"):
                 raise InputError(
-                    f"a worker of the {name} data died {where} ({type(error).__name__}: {why}); "
-                    "num_workers=0 shows why"
+                    f"a DataLoader worker for the {name} data died {where} "
+                    f"({type(error).__name__}: {why}); set num_workers=0 to see the error"
                 ) from error
             raise InputError(
-                f"the {name} data raised {type(error).__name__} {where}: {why}; repair it or leave "
-                "it out"
+                f"reading the {name} data raised {type(error).__name__} {where}: {why}; repair "
+                "that sample or leave it out"
             ) from error
         number += 1
         yield batch
 
 
 def _let_dying_workers_die() -> None:
-    """PyTorch raises when one of its workers ends, wherever the program is by then; let it be here.
+    """Wait for DataLoader workers that are about to end.
 
-    A worker's connection is lost a little before the worker ends.
+    A worker's connection breaks a moment before the worker ends. When it ends, PyTorch raises an
+    exception wherever the program is by then. Waiting makes it happen here.
     """
     children = multiprocessing.active_children()
     with contextlib.suppress(RuntimeError):
@@ -189,7 +201,7 @@ def _let_dying_workers_die() -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """What an error says in one line; of one that came out of a worker, its last line."""
+    """An error's message in one line. Of an error from a DataLoader worker, its last line."""
     lines = str(error).splitlines()
     if len(lines) > 1 and "worker process" in lines[0]:
         return lines[-1][:300]
@@ -198,19 +210,22 @@ def _cause(error: BaseException) -> str:
 
 def _as_pair(batch: Any, name: str) -> tuple[Inputs, Tensor]:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
-        what = f"{len(batch)} things" if isinstance(batch, list | tuple) else type(batch).__name__
+        what = f"{len(batch)} values" if isinstance(batch, list | tuple) else type(batch).__name__
         raise InputError(
-            f"the {name} data gives {what} a batch; wanted (inputs, targets): put several inputs "
-            "in a tuple or dict of their own"
+            f"each batch of the {name} data must be a pair (inputs, targets); found {what}; put "
+            "several inputs into one tuple or dict"
         )
     inputs, targets = batch
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs
     tensors = pytree.tree_map(lambda leaf: _as_tensor(leaf, f"{name} inputs"), inputs)
     labels = _as_tensor(targets, f"{name} targets")
     if isinstance(targets, np.ndarray) and targets.dtype.kind in "iu":
-        labels = labels.long()  # as losses want classes
+        labels = labels.long()  # losses expect classes as int64
     if not labels.dim():
-        raise InputError(f"the {name} targets are a single number; wanted one for each sample")
+        raise InputError(
+            f"the targets in a batch of the {name} data are a single number; give one target per "
+            "sample"
+        )
     return tensors, labels
 
 
@@ -220,11 +235,11 @@ def _as_tensor(value: Any, what: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.tensor(value)
     kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-    raise InputError(f"the {what} hold {kind}; wanted tensors or NumPy arrays of numbers")
+    raise InputError(f"the {what} contain {kind}; wanted tensors or NumPy arrays of numbers")
 
 
 def _of_type(inputs: Inputs, example: Inputs) -> Inputs:
-    """Real numbers in the example's type; NumPy's are float64 where nobody says otherwise."""
+    """The inputs, with floating-point ones in the example's type (NumPy defaults to float64)."""
     kinds = [leaf.dtype for leaf in pytree.tree_leaves(example) if leaf.is_floating_point()]
     if not kinds:
         return inputs
@@ -239,12 +254,12 @@ def _names(inputs: Inputs) -> list[str] | None:
 
 def _spelled(inputs: Inputs) -> str:
     if isinstance(inputs, dict):
-        return f"a dict of {', '.join(map(str, inputs))}"
+        return f"a dict with the keys {', '.join(map(str, inputs))}"
     return f"{len(pytree.tree_leaves(inputs))} input(s)"
 
 
 def equal(batch: Any, other: Any) -> bool:
-    """Whether two batches hold the same numbers; NaN equals NaN."""
+    """Whether two batches hold the same numbers. NaN counts as equal to NaN."""
     pairs = zip(pytree.tree_leaves(batch), pytree.tree_leaves(other), strict=True)
     return all(
         mine.shape == its.shape and bool(((mine == its) | (mine.isnan() & its.isnan())).all())
@@ -253,7 +268,7 @@ def equal(batch: Any, other: Any) -> bool:
 
 
 def number_of_batches(batches: Batches) -> int:
-    """How many batches one pass gives; counted where the data doesn't know its length."""
+    """How many batches one pass gives. They are counted if the data doesn't know its length."""
     try:
         return len(batches)  # type: ignore[arg-type]
     except TypeError:
@@ -261,7 +276,7 @@ def number_of_batches(batches: Batches) -> int:
 
 
 def samples_told(batches: Batches) -> float:
-    """How many samples one pass gives, as far as the data tells without being read; else infinite.
+    """How many samples one pass gives, or infinity if that can't be known without reading the data.
 
     >>> samples_told([])
     0.0
@@ -280,29 +295,34 @@ def samples_told(batches: Batches) -> float:
 
 
 def number_of_samples(batches: Batches) -> int:
-    """How many samples one pass gives; counted where the data doesn't tell."""
+    """How many samples one pass gives. They are counted if the data doesn't know."""
     told = samples_told(batches)
     return int(told) if math.isfinite(told) else sum(len(targets) for _, targets in batches)
 
 
 def refuse_generator(batches: Batches, name: str) -> None:
-    """Raise InputError for data that is gone once it was read."""
+    """Raise InputError for data that can be read only once."""
     given = batches.batches if isinstance(batches, Reading) else batches
     if isinstance(given, Iterator):
-        raise InputError(f"the {name} data is a generator, gone after one pass; give a list")
+        raise InputError(
+            f"the {name} data is a generator, which can be read only once; give a list of batches "
+            "or a DataLoader"
+        )
 
 
 def require_repeatable(batches: Batches, name: str) -> tuple[Inputs, Tensor]:
-    """The first batch, once it is sure that the data isn't empty and can be iterated again.
+    """Check that the data isn't empty and can be read more than once, and return the first batch.
 
     Raises:
-        InputError: neither, or a generator, naming the split; or it can't be read.
+        InputError: the data is empty, can be read only once, or can't be read at all. The message
+            names the split.
     """
     refuse_generator(batches, name)
     given = batches.batches if isinstance(batches, Reading) else batches
     if not hasattr(given, "__iter__") and not hasattr(given, "__getitem__"):
         raise InputError(
-            f"the {name} data can't be iterated: it is a {type(given).__name__}; give batches"
+            f"the {name} data is of type {type(given).__name__}, which can't be iterated; give "
+            "batches of (inputs, targets)"
         )
     held = batches if isinstance(batches, Reading) else Reading(batches, name)
     first_batch = next(iter(held), None)

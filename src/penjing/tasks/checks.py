@@ -1,4 +1,4 @@
-"""Checks: the model and all data, looked at before any long work."""
+"""Checks of the model and the data, before any long work."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from penjing.tasks.data import Arrays
 from penjing.tasks.splits import classes
 from penjing.tasks.task import ACCURACY, Batches, Task, as_call, scored
 
-SAMPLES_LOOKED_AT = 512
-"""Of data that isn't in memory; the rest is looked at while it is read."""
-AT_A_TIME = 4096  # samples of data in memory
+SAMPLES_CHECKED = 512
+"""Of data that isn't in memory. The rest is checked while it is read."""
+AT_A_TIME = 4096  # samples of data in memory that are checked at once
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def check(task: Task) -> tuple[Task, tuple[str, ...]]:
-    """Look at the model and at each split before any long work.
+    """Check the model and each split of the data before any long work.
 
-    Data in memory is looked at whole, other data in its first 512 samples; the rest of that is
-    looked at whenever it is read, by the task that is returned, which raises the same lines.
+    Of data in memory, every sample is checked; of other data, the first 512. The returned task
+    checks the rest whenever it is read, and raises the same messages.
 
     Returns:
-        The task with its data as pairs of tensors, and what to know about it, a line each.
+        The task with its data as pairs of tensors, and notes for the user, one line each.
 
     Raises:
-        InputError: the first thing found wrong, naming the split.
+        InputError: describes the first problem and names the split.
     """
     notes: tuple[str, ...] = ()
     if any(module.training for module in task.model.modules()):
-        notes = ("the model came in training mode; it is taken in evaluation mode",)
+        notes = ("the model was in training mode; penjing uses it in evaluation mode",)
     wanted = Wanted(task.example, _classes(task))
     checked: dict[str, Batches] = {}
     labels: dict[str, Tensor | None] = {}
@@ -55,22 +55,22 @@ def check(task: Task) -> tuple[Task, tuple[str, ...]]:
 
 
 def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
-    """Try the metric, and the loss if it will be used, on the first batch.
+    """Try the metric on the first batch, and the loss too if it will be used.
 
     Raises:
-        InputError: one of them raises or gives something else than it should; or the accuracy is
-            asked of what are no classes.
+        InputError: one of them raises or returns the wrong kind of value, or the metric is accuracy
+            and the targets aren't classes.
     """
     inputs, targets = next(iter(reading(batches, "given")))
-    outputs = _run(task.model, inputs, "its first batch")
+    outputs = _run(task.model, inputs, "the first batch")
     leaf = pytree.tree_leaves(outputs)[0]
     if task.metric is ACCURACY and (
         targets.is_floating_point() or targets.dim() != 1 or leaf.dim() < 2 or leaf.shape[1] < 2
     ):
         raise InputError(
-            "the accuracy is of classes, one whole number a sample and two outputs or more; found "
-            f"targets of {targets.dtype} {list(targets.shape)} and outputs of {list(leaf.shape)}; "
-            "give metric=Metric(name, scores)"
+            "accuracy needs one integer class per sample and at least two outputs; found "
+            f"{targets.dtype} targets of shape {list(targets.shape)} and outputs of shape "
+            f"{list(leaf.shape)}; pass another metric, metric=Metric(name, scores)"
         )
     scored(task.metric, _detached(outputs), targets.numpy(force=True))
     if not loss:
@@ -79,11 +79,14 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
         value = task.loss(outputs, targets)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"the loss raised {type(error).__name__}: {first_line(error)}; give loss=..."
+            f"the loss raised {type(error).__name__}: {first_line(error)}; pass a loss that fits "
+            "the task, loss=..."
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value).all()):
-        what = list(value.shape) if isinstance(value, Tensor) and value.numel() != 1 else value
-        raise InputError(f"the loss gave {what}; wanted one finite number, as a tensor")
+        what = str(value)
+        if isinstance(value, Tensor) and value.numel() != 1:
+            what = f"a tensor of shape {list(value.shape)}"
+        raise InputError(f"the loss returned {what}; it must return a tensor of one finite number")
 
 
 def _detached(outputs: Any) -> Any:
@@ -94,11 +97,11 @@ def _detached(outputs: Any) -> Any:
 def _checked(
     batches: Batches, name: str, wanted: Wanted, judged: bool
 ) -> tuple[Batches, Tensor | None]:
-    """The batches as they are read from now on, and all labels, if all were seen."""
+    """The batches as they are read from now on, and all labels if every sample was read."""
     held: Batches = batches if isinstance(batches, Arrays) else reading(batches, name, wanted)
     once = require_repeatable(held, name)
     if isinstance(held, Arrays) and wanted.classes:
-        check_labels(name, held.y, wanted.classes)  # of all samples, for a better line
+        check_labels(name, held.y, wanted.classes)  # all at once, for a better message
     wanted.check(name, *once, "its first batch")
     check_range(name, once[0], wanted.example)
     if judged:
@@ -115,12 +118,16 @@ def _checked(
 
 
 def _read(held: Batches, whole: bool) -> Tensor | None:
-    """Look at what is in memory whole, else at the first samples; all labels, if all were read."""
+    """Read the whole split if it is in memory, else its first samples, and so check them.
+
+    Returns:
+        The labels, if every sample was read.
+    """
     labels, seen = [], 0
     for _, targets in held:
         labels.append(targets)
         seen += len(targets)
-        if seen >= SAMPLES_LOOKED_AT and not whole:
+        if seen >= SAMPLES_CHECKED and not whole:
             return None
     return torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
 
@@ -130,30 +137,30 @@ def _check_finite(tensor: Tensor, name: str) -> None:
         return
     for start in range(0, len(tensor), AT_A_TIME):
         some = tensor[start : start + AT_A_TIME]
-        if bool(torch.isfinite(some.sum())):  # as it is where all are, and much faster to tell
+        if bool(torch.isfinite(some.sum())):  # then all are finite; the sum is fast to compute
             continue
         fine = torch.isfinite(some.reshape(len(some), -1)).all(1)
-        if not bool(fine.all()):  # else the sum alone was too large
+        if not bool(fine.all()):  # else only the sum overflowed
             sample = start + int((~fine).nonzero()[0])
             raise InputError(
-                f"the {name} data holds NaN or infinite values in sample {sample}; remove them"
+                f"the {name} data contains NaN or infinite values in sample {sample}; remove them"
             )
 
 
 def _same_each_pass(held: Batches, once: Any, name: str) -> Batches:
-    """The same samples in the same order at each pass, or files can't be compared on them."""
+    """Require the same samples in the same order on each pass, so that files can be compared."""
     if isinstance(held, Arrays):
         return held.in_order()
     if not equal(once, next(iter(held))):
         raise InputError(
-            f"the {name} data gives other samples at each pass; leave it in order (shuffle=False) "
-            "and don't augment it"
+            f"the {name} data gives different samples on each pass; turn off shuffling "
+            "(shuffle=False) and augmentation"
         )
     return held
 
 
 def _missing(labels: dict[str, Tensor | None]) -> tuple[str, ...]:
-    """A line for each split that lacks classes of the training data."""
+    """One note for each split that lacks classes of the training data."""
     trained = classes(labels["training"])
     if trained is None:
         return ()
@@ -164,14 +171,14 @@ def _missing(labels: dict[str, Tensor | None]) -> tuple[str, ...]:
         if absent:
             some = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
             lines.append(
-                f"the {name} data has no sample of {len(absent)} of the training data's classes "
-                f"({some}); what is lost there isn't seen"
+                f"the {name} data has no samples of {len(absent)} of the training data's classes "
+                f"({some}), so a loss of accuracy on them goes unnoticed"
             )
     return tuple(lines)
 
 
 def _classes(task: Task) -> int:
-    """How many scores the model gives for a sample; 0 if it gives no table of scores.
+    """How many classes the model scores, or 0 if its output isn't of shape (N, classes).
 
     Raises:
         InputError: the model can't be used as it is.
@@ -181,49 +188,55 @@ def _classes(task: Task) -> int:
     leaves = pytree.tree_leaves(outputs)
     if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
         kinds = sorted({type(leaf).__name__ for leaf in leaves}) or [type(outputs).__name__]
-        raise InputError(f"the model returns {', '.join(kinds)}; wanted tensors")
+        raise InputError(
+            f"the model returns {', '.join(kinds)}; it must return a tensor, or a tuple or dict of "
+            "tensors"
+        )
     again = pytree.tree_leaves(_run(task.model, task.example, "its example inputs"))
     for leaf, repeated in zip(leaves, again, strict=True):
         alike = leaf.shape == repeated.shape
         if not (alike and bool(leaf.isclose(repeated, 1e-3, 1e-4, equal_nan=True).all())):
             raise InputError(
-                "the model gives other outputs for the same inputs: something draws at random in "
-                "evaluation mode too; take that out"
+                "the model gives different outputs for the same inputs, so something in it is "
+                "random even in evaluation mode; remove the randomness"
             )
     two = leaves[0].dim() == 2 and leaves[0].shape[1] > 1
     return int(leaves[0].shape[1]) if two else 0
 
 
 def _require_plain(model: nn.Module) -> None:
-    """Raise InputError for a model that stands for another, or whose weights aren't float32."""
+    """Raise InputError for a model that wraps another, or whose weights can't be compressed."""
     inner = {"DataParallel": "module", "DistributedDataParallel": "module"}
     inner["OptimizedModule"] = "_orig_mod"
     kind = type(model).__name__
     if kind in inner:
-        raise InputError(f"the model is wrapped in {kind}; give model.{inner[kind]}")
+        raise InputError(f"the model is wrapped in {kind}; pass model.{inner[kind]} instead")
     weights = dict(model.named_parameters())
     if not weights:
-        raise InputError(f"{kind} has no parameters; there is nothing to compress")
+        raise InputError(
+            f"the model {kind} has no parameters, so there is nothing to compress; pass the module "
+            "that has the weights"
+        )
     for name, tensor in weights.items():
         if tensor.is_meta:
             raise InputError(f"weight {name} is on the meta device; load the weights first")
         if tensor.is_floating_point() and tensor.dtype is not torch.float32:
             raise InputError(
-                f"weight {name} is {tensor.dtype}; wanted float32: model.float(), with an example "
-                "of float32"
+                f"weight {name} is {tensor.dtype}, wanted torch.float32; convert it with "
+                "model.float(), and give a float32 example"
             )
     tables = [table for table in weights.values() if table.dim() > 1]
     if tables and all(
         bool((table == table.flatten()[0]).all()) for table in tables if table.numel()
     ):
         raise InputError(
-            f"all weights of {kind} are constant ({next(iter(weights))} is one number "
-            "throughout); load the checkpoint"
+            f"all weights of {kind} are constant (all numbers in {next(iter(weights))} are "
+            "equal); load the checkpoint"
         )
 
 
 def _run(model: nn.Module, inputs: Any, what: str) -> Any:
-    """What the model gives in evaluation mode; its modes are left as they were."""
+    """Run the model in evaluation mode, and restore the mode of each module afterwards."""
     modes = {module: module.training for module in model.modules()}
     args, kwargs = as_call(inputs)
     try:
@@ -231,7 +244,7 @@ def _run(model: nn.Module, inputs: Any, what: str) -> Any:
         with torch.no_grad():
             return model(*args, **kwargs)
     except (Exception, SystemExit) as error:
-        raise InputError(f"the model can't run {what}: {first_line(error)}") from error
+        raise InputError(f"the model fails on {what}: {first_line(error)}") from error
     finally:
         for module, mode in modes.items():
             module.training = mode

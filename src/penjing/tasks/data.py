@@ -1,4 +1,4 @@
-"""Data: arrays, image folders and .npz files as batches; and the first samples of any data."""
+"""Data: arrays, image folders and .npz files as batches, and the first samples of any data."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 @dataclass(eq=False, repr=False)
 class Arrays:
-    """Samples in memory, given out in batches; may be iterated again and again.
+    """Samples in memory, served in batches of (inputs, targets). Can be iterated many times.
 
     Args:
-        x: inputs, N x ...; an array or tensor, or a tuple or dict of them; uint8 is divided by 255,
-            float64 is given out as float32.
-        y: targets: classes (integers, N), or whatever the loss takes, N x ...
-        batch_size: samples a batch; a last batch of one joins the batch before it.
-        mean, std: one figure per channel of N x C x H x W inputs, applied batch by batch.
-        augment: `"flip-crop"` (mirror, and shift by up to 4 pixels), `"crop"`, or None.
-        shuffle: a new order at each pass. Order and augmentation are drawn from torch's own random
-            state, as in a `DataLoader`.
+        x: inputs of shape (N, ...): an array or tensor, or a tuple or dict of them. uint8 is
+            divided by 255, and float64 is converted to float32.
+        y: targets of shape (N, ...): integer classes, or whatever the loss takes.
+        batch_size: samples per batch. A last batch of one sample joins the batch before it.
+        mean, std: one number per channel of (N, C, H, W) inputs, to normalize each batch with.
+        augment: `"flip-crop"` (flip horizontally and shift by up to 4 pixels), `"crop"` (shift
+            only), or None.
+        shuffle: whether each pass has a new order. Order and augmentation are drawn from torch's
+            global random state, as in a `DataLoader`.
+
+    Raises:
+        InputError: an option is out of range, or `x` and `y` differ in length.
 
     >>> batches = Arrays(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> len(batches), [len(targets) for _, targets in batches]
@@ -59,10 +63,16 @@ class Arrays:
             self.y = self.y.long()  # as losses want classes
         both = [*torch.utils._pytree.tree_leaves(self.x), self.y]
         if not all(tensor.dim() for tensor in both):
-            raise InputError("inputs and targets must have the samples first; one is a number")
+            raise InputError(
+                "inputs and targets must have the samples as their first dimension; found a single "
+                "number"
+            )
         lengths = {len(tensor) for tensor in both}
         if len(lengths) != 1:
-            raise InputError(f"inputs and targets differ in number: {sorted(lengths)}")
+            raise InputError(
+                f"inputs and targets differ in length: found {sorted(lengths)}; give one target "
+                "per sample"
+            )
 
     @property
     def samples(self) -> int:
@@ -70,14 +80,14 @@ class Arrays:
         return len(self.y)
 
     def subset(self, index: Any, **changes: Any) -> Arrays:
-        """The samples at `index`, with any of the constructor's options changed."""
+        """The samples at `index`. Keyword arguments change options of the constructor."""
         where = torch.as_tensor(index)
         x = torch.utils._pytree.tree_map(lambda tensor: tensor[where], self.x)
         options = {name: getattr(self, name) for name in OPTIONS}
         return Arrays(x, self.y[where], **options | changes)
 
     def in_order(self) -> Arrays:
-        """The same samples, neither shuffled nor augmented; nothing is copied."""
+        """The same samples without shuffling or augmentation. The data isn't copied."""
         still = copy.copy(self)
         still.shuffle, still.augment = False, None
         return still
@@ -103,10 +113,10 @@ class Arrays:
             yield x, self.y[where]
 
     def _starts(self) -> range:
-        """Where each batch starts."""
+        """The position at which each batch starts."""
         starts = range(0, self.samples, self.batch_size)
         alone = len(starts) > 1 and self.samples - starts[-1] == 1
-        return starts[:-1] if alone else starts  # batch norm can't learn from one sample
+        return starts[:-1] if alone else starts  # batch normalization can't train on one sample
 
     def _ready(self, x: Tensor, draw: torch.Generator) -> Tensor:
         if x.dtype is torch.uint8:
@@ -125,7 +135,7 @@ OPTIONS = tuple(field.name for field in fields(Arrays) if field.kw_only)
 
 
 def _shifted(x: Tensor, draw: torch.Generator, mirror: bool, by: int = 4) -> Tensor:
-    """Each image moved by up to `by` pixels each way, zeros coming in, and perhaps mirrored."""
+    """Shift each image by up to `by` pixels, pad with zeros, and flip half of them if `mirror`."""
     n, _, height, width = x.shape
     top = torch.randint(0, 2 * by + 1, (n, 1), generator=draw)
     left = torch.randint(0, 2 * by + 1, (n, 1), generator=draw)
@@ -140,37 +150,67 @@ def _shifted(x: Tensor, draw: torch.Generator, mirror: bool, by: int = 4) -> Ten
 
 
 def npz(path: Path | str, x: str = "x", y: str = "y", **options: Any) -> Arrays:
-    """The arrays named `x` and `y` of an .npz file; `options` as for `Arrays`.
+    """Read inputs and targets from an .npz file.
+
+    >>> import penjing, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/train.npz", x=np.zeros((5, 3)), y=np.arange(5))
+    ...     penjing.npz(f"{folder}/train.npz", batch_size=4).samples
+    5
+
+    Args:
+        path: the file.
+        x: the name of the array that holds the inputs.
+        y: the name of the array that holds the targets.
+        options: the options of `Arrays`, such as `batch_size`.
 
     Raises:
-        InputError: no such file or array, or an array of Python objects (never unpickled).
+        InputError: the file or an array doesn't exist, or an array holds Python objects, which
+            penjing never unpickles.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = {x, y} - set(file.files)
             if missing:
-                raise InputError(f"{path} has no array {missing.pop()!r}; there are {file.files}")
+                raise InputError(
+                    f"{path} has no array named {missing.pop()!r}; it has {', '.join(file.files)}"
+                )
             return Arrays(file[x], file[y], **options)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read as .npz: {error}") from error
 
 
 def image_folder(path: Path | str, size: tuple[int, int] | None = None, **options: Any) -> Arrays:
-    """Images in one folder per class, classes in the order of their names, as uint8 N x 3 x H x W.
+    """Read images from one folder per class, as uint8 of shape (N, 3, H, W).
+
+    The classes are numbered in the order of their folders' names.
+
+    >>> import penjing, tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("cat", "dog"):
+    ...         Path(folder, name).mkdir()
+    ...         Image.new("RGB", (8, 6)).save(f"{folder}/{name}/0.png")
+    ...     images = penjing.image_folder(folder)
+    >>> images.x.shape, images.y
+    (torch.Size([2, 3, 6, 8]), tensor([0, 1]))
 
     Args:
-        size: (height, width) to scale every image to; None wants them all alike.
-        options: as for `Arrays`.
+        path: the folder that holds the folders of classes.
+        size: (height, width) to which every image is scaled. None expects images of one size.
+        options: the options of `Arrays`, such as `batch_size`.
 
     Raises:
-        InputError: no classes, an image that can't be read, or sizes that differ.
+        InputError: there are no classes or images, an image can't be read, or the sizes differ.
     """
     from PIL import Image, UnidentifiedImageError
 
     root = Path(path)
     classes = sorted(entry for entry in root.glob("*") if entry.is_dir())
     if not classes:
-        raise InputError(f"{root} holds no class folders; wanted {root}/CLASS/IMAGE.png")
+        raise InputError(
+            f"{root} has no class folders; wanted one folder per class: {root}/CLASS/IMAGE.png"
+        )
     images, labels = [], []
     for label, folder in enumerate(classes):
         files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
@@ -181,19 +221,29 @@ def image_folder(path: Path | str, size: tuple[int, int] | None = None, **option
                     scaled = colour.resize(size[::-1]) if size else colour
                     images.append(np.asarray(scaled).transpose(2, 0, 1))
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                raise InputError(f"image {file} can't be read: {error}; remove it") from error
+                raise InputError(
+                    f"image {file} can't be read: {error}; replace it or remove it"
+                ) from error
             labels.append(label)
     shapes = {image.shape for image in images}
     if not images:
-        raise InputError(f"the class folders of {root} hold no images; wanted CLASS/IMAGE.png")
+        raise InputError(
+            f"the class folders in {root} hold no images; wanted {root}/CLASS/IMAGE.png"
+        )
     if len(shapes) != 1:
-        raise InputError(f"{root} holds images of sizes {sorted(shapes)[:3]}; give size=(H, W)")
+        sizes = ", ".join(str(shape[1:]) for shape in sorted(shapes)[:3])
+        raise InputError(
+            f"the images in {root} differ in (height, width): found {sizes}; pass "
+            "size=(height, width) to scale them"
+        )
     return Arrays(np.stack(images), np.array(labels), **options)
 
 
 def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
-    """Batches from the start until `samples` are reached; in-memory data is drawn across classes
-    and not augmented."""
+    """Batches that hold the first samples, until `samples` are reached.
+
+    Of data in memory, random samples are drawn instead, without augmentation.
+    """
     if isinstance(batches, Arrays):
         index = np.random.default_rng(0).permutation(batches.samples)[:samples]
         return list(batches.subset(index, augment=None, shuffle=False, batch_size=64))
@@ -207,11 +257,11 @@ def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
 
 
 def calibration(task: Task, samples: int) -> Iterator[Inputs]:
-    """Training inputs without their labels, batch by batch, until `samples` are reached.
+    """Training inputs for calibration, batch by batch, until `samples` are reached.
 
     Raises:
-        InputError: their shape isn't the example's, they hold NaN or infinite values, or there are
-            fewer than two.
+        InputError: their shape isn't the example's, they contain NaN or infinite values, or there
+            are fewer than two.
     """
     wanted, seen = Wanted(task.example), 0
     for number, (inputs, targets) in enumerate(first(task.train, samples), start=1):
@@ -221,10 +271,10 @@ def calibration(task: Task, samples: int) -> Iterator[Inputs]:
         yield inputs
     if seen < 2:
         raise InputError(
-            f"the calibration data has {seen} sample(s); give 2 or more, 500 or so as a rule"
+            f"the calibration data has {seen} sample(s); give at least 2 (about 500 are usual)"
         )
 
 
 def cut(inputs: Any, samples: int) -> Any:
-    """The first so many samples of a batch's inputs, in the same structure."""
+    """The first samples of a batch's inputs, in the same structure."""
     return torch.utils._pytree.tree_map(lambda x: x[:samples], inputs)

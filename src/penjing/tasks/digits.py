@@ -1,4 +1,4 @@
-"""The built-in task: scikit-learn's handwritten digits, real images that come with the package."""
+"""The built-in task: scikit-learn's handwritten digits, real images that come with that package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penjing.tasks.task import Task
 
 
 class DigitsNet(nn.Module):
-    """The "large" network: three 3x3 convolutions of 32, 64 and 64 channels, on 1 x 16 x 16."""
+    """Three 3x3 convolutions with 32, 64 and 64 channels, for images of 1 x 16 x 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class DigitsNet(nn.Module):
         self.hidden, self.head = nn.Linear(64 * 16, 128), nn.Linear(128, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x_N1HW (8 x 8) -> y_NK: the logits of ten digits."""
+        """Map images x_N1HW (16 x 16) to y_NK, the logits of ten digits."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.max_pool2d(functional.relu(self.bn2(self.conv2(x))), 2)
         x = functional.max_pool2d(functional.relu(self.bn3(self.conv3(x))), 2)
@@ -31,9 +31,10 @@ class DigitsNet(nn.Module):
 
 
 def digits(epochs: int = 6, seed: int = 0) -> Task:
-    """1,797 images of 8 x 8, doubled to 16 x 16; half to learn, a quarter each to choose and test.
+    """1,797 images of 8 x 8 pixels, enlarged to 16 x 16.
 
-    The network is trained here, in seconds, the same for the same seed.
+    Half of them are for training, a quarter each for validation and test. The function trains the
+    network, which takes seconds; the same seed gives the same network.
 
     Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
 

@@ -1,4 +1,4 @@
-"""Overlap: whether data that judges was learned from, told by the hashes of samples."""
+"""Overlap: whether validation or test samples are also in the training data, by their hashes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from penjing.tasks.data import Arrays
 from penjing.tasks.task import Batches, Task
 
 IN_MEMORY, READ = 4096, 512
-"""Samples of a split that are looked at, at most: of `Arrays`, and of what must be read."""
+"""At most so many samples of a split are compared: of `Arrays`, and of data that must be read."""
 MOST_BYTES = 256_000_000
 REFUSED, TOLD = 0.5, 0.01
-"""Shares of a split that are in another, from which on that is an error, or is said."""
+"""If a larger share of a split is also in another one, that is an error, or noted."""
 LEAST_PAIRS = 3
 LEAST_SAMPLES = 32
-"""Fewer prove nothing, whatever they were learned from."""
+"""Splits with fewer samples aren't compared: they prove nothing in any case."""
 
 
 def require_apart(task: Task) -> tuple[str, ...]:
-    """Look for samples that two splits have in common, among a bounded number of each.
+    """Look for samples that two splits share, among a bounded number of samples of each.
 
-    Samples are the same if their inputs and their targets are, to the bit. Where the training data
-    repeats itself (few inputs are possible), what it shares with the others is only told.
+    Two samples are the same if their inputs and targets are equal bit by bit. If most of the
+    training samples occur more than once (there are only few possible inputs), what the training
+    data shares with another split is noted but isn't an error.
 
     Returns:
-        A line for each pair of splits that have more than a hundredth in common.
+        One note for each pair of splits that share more than a hundredth of their samples.
 
     Raises:
         InputError: most of the validation data or of the test data is training data.
@@ -51,10 +52,10 @@ def require_apart(task: Task) -> tuple[str, ...]:
         if share > REFUSED and distinct > REFUSED and other == "training":
             raise InputError(
                 f"the {split} data is training data: {_percent(share)} of its samples are in both; "
-                "give samples that weren't learned from"
+                "give samples that the model wasn't trained on"
             )
         if share > TOLD:
-            notes.append(f"{_percent(share)} of the {split} data is in the {other} data as well")
+            notes.append(f"{_percent(share)} of the {split} data is also in the {other} data")
     return tuple(notes)
 
 
@@ -63,7 +64,7 @@ def _percent(share: float) -> str:
 
 
 def _share(mine: list[bytes], its: list[bytes], my_batches: Any, its_batches: Any) -> float:
-    """About which part of the first split is in the second, from the samples looked at."""
+    """Estimate which part of the first split is also in the second, from the compared samples."""
     if _whole(my_batches) is _whole(its_batches):
         return 1.0
     known = set(its)
@@ -71,20 +72,20 @@ def _share(mine: list[bytes], its: list[bytes], my_batches: Any, its_batches: An
     if both < min(LEAST_PAIRS, len(mine)):
         return 0.0
     looked_at = len(its) / max(samples_told(its_batches), len(its))
-    if looked_at == 0:  # its size isn't known: what was found is the least
+    if looked_at == 0:  # its size isn't known, so the result is a lower bound
         looked_at = 1.0
     return both / len(mine) / looked_at
 
 
 def _whole(batches: Any) -> Any:
-    """The user's own object behind batches; of a `DataLoader` that gives all of it, its dataset."""
+    """The user's own object behind batches. Of a `DataLoader` that reads it all, the dataset."""
     given: Any = batches.batches if isinstance(batches, Reading) else batches
     sampler = getattr(given, "sampler", None)
     return given.dataset if isinstance(sampler, RandomSampler | SequentialSampler) else given
 
 
 def _hashes(batches: Batches, seed: int) -> list[bytes]:
-    """A hash for each sample that is looked at, as it is given out but not augmented."""
+    """The hash of each compared sample: as the batches give it, but without augmentation."""
     if isinstance(batches, Arrays):
         leaves = pytree.tree_leaves(batches.x)
         size = sum(4 * leaf[:1].numel() for leaf in leaves)

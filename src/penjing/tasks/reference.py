@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from typing import Any
 from penjing.errors import InputError, PenjingError
 from penjing.tasks.task import Task
 
+CALL = re.compile(r"(.*?(?:\.py|:\w+))\((.*)\)")
+"""A file or a name in one, and in parentheses what a function is called with."""
 OURS = str(Path(__file__).parent)
 
 
@@ -62,9 +65,8 @@ def find_task(text: str, arguments: Sequence[str] = ()) -> Task:
 def _place_and_arguments(text: str, arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Where the task is, and what its function is called with."""
     place, given = text, {}
-    head, parenthesis, inside = text.removesuffix(")").partition("(")
-    if text.endswith(")") and parenthesis and (head.endswith(".py") or ":" in head):
-        place = head
+    if call_in_words := CALL.fullmatch(text):
+        place, inside = call_in_words.groups()
         try:
             call = ast.parse(f"f({inside})", mode="eval").body
             assert isinstance(call, ast.Call)

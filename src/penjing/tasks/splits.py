@@ -1,4 +1,4 @@
-"""Splits: validation data set aside from the training data, where none was given."""
+"""Splits: validation data set aside from the training data, if none was given."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ from penjing.tasks.data import Arrays
 from penjing.tasks.task import Batches, Inputs, Task
 
 WHOLE_BATCHES = 10
-"""From so many on, batches that are held in memory are set aside whole."""
-LEAST_OF_A_CLASS = 2  # samples on average, or the labels are no classes
+"""With at least this many batches in memory, whole batches are set aside."""
+LEAST_OF_A_CLASS = 2  # samples per class on average; with fewer, labels aren't taken as classes
 BY_CLASS, AT_RANDOM = "stratified by class", "at random"
 Aside = NDArray[np.bool_]
 
 
 def with_validation(task: Task, share: float = 0.1, seed: int = 0) -> tuple[Task, str]:
-    """The task with validation data, and a note if it had to be cut from the training data.
+    """The task with validation data, and a note if that was taken from the training data.
 
-    A tenth is set aside, of each class where the labels are classes that can be told without
-    reading the inputs, the same for the same seed. What is a `DataLoader` is split by index, so
-    that nothing is held in memory and training goes on to be shuffled and augmented; `Arrays` as
-    well. Of other data the batches are held. Validation data is the same at each pass: it is
-    neither shuffled nor augmented, and where a dataset draws at random it is read once and held.
+    A tenth of the training data is set aside, always the same for the same seed. The split is
+    stratified by class if the labels are classes and can be had without reading the inputs.
+
+    A `DataLoader` and `Arrays` are split by index: nothing is kept in memory, and training stays
+    shuffled and augmented. Of other data, the batches are kept in memory. The validation data is
+    the same on each pass: it is neither shuffled nor augmented, and if the dataset itself is
+    random, its batches are read once and kept in memory.
 
     Raises:
-        InputError: the training data is too small, or a `DataLoader` whose sampler is its own.
+        InputError: the training data is too small, or a `DataLoader` has a custom sampler.
     """
     if task.validation is not None:
         return task, ""
@@ -62,14 +64,15 @@ def with_validation(task: Task, share: float = 0.1, seed: int = 0) -> tuple[Task
     else:
         train, validation, aside, how = _of_batches(given, share, seed)
     note = (
-        f"no validation data was given: {aside.sum()} of {len(aside)} training samples were "
+        f"no validation data was given, so {aside.sum()} of {len(aside)} training samples were "
         f"set aside, {how}"
     )
     return dataclasses.replace(task, train=train, validation=validation), note
 
 
 def classes(labels: Tensor | None) -> NDArray[Any] | None:
-    """The labels, if they can be classes: whole numbers, one a sample, most of them shared.
+    """The labels, if they can be classes: one integer per sample, with two samples per class or
+    more on average. Else None.
 
     >>> classes(torch.tensor([0.5, 1.5])) is None, classes(torch.tensor([3, 3, 1, 1])) is None
     (True, False)
@@ -95,13 +98,13 @@ def _drawn(samples: int, labels: Tensor | None, share: float, seed: int) -> tupl
     if samples - aside.sum() < 2 or not aside.any():
         raise InputError(
             f"the training data has {samples} sample(s), too few to set some aside for "
-            "validation; give more, or validation data"
+            "validation; give more training data, or give validation data"
         )
     return aside, AT_RANDOM if known is None else BY_CLASS
 
 
 def _require_plain(loader: DataLoader[Any]) -> None:
-    """Raise InputError unless the loader goes through its dataset in order or shuffled."""
+    """Raise InputError unless the loader reads its whole dataset, in order or shuffled."""
     sampler: Any = loader.sampler
     plain = isinstance(sampler, SequentialSampler) or (
         isinstance(sampler, RandomSampler)
@@ -111,13 +114,13 @@ def _require_plain(loader: DataLoader[Any]) -> None:
     if not plain or loader.batch_size is None:
         own = sampler if loader.batch_size is not None else loader.batch_sampler
         raise InputError(
-            f"the training DataLoader has a sampler of its own ({type(own).__name__}), by which no "
-            "validation data can be set aside; give validation data"
+            f"the training DataLoader has a custom sampler ({type(own).__name__}), so penjing "
+            "can't set validation data aside; give validation data"
         )
 
 
 def _labels(dataset: Dataset[Any]) -> Tensor | None:
-    """All labels, where they can be had without reading the inputs."""
+    """All labels, if they can be had without reading the inputs."""
     if isinstance(dataset, Subset):
         whole = _labels(dataset.dataset)
         return None if whole is None else whole[torch.as_tensor(dataset.indices)]
@@ -127,7 +130,7 @@ def _labels(dataset: Dataset[Any]) -> Tensor | None:
         given = getattr(dataset, name, None)
         try:
             labels = torch.as_tensor(given) if isinstance(given, Sequence) else given
-        except (TypeError, ValueError, RuntimeError):  # a list of something else
+        except (TypeError, ValueError, RuntimeError):  # a list of something other than numbers
             continue
         labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray) else labels
         if isinstance(labels, Tensor) and labels.dim() and len(labels) == len(dataset):  # type: ignore[arg-type]
@@ -136,7 +139,7 @@ def _labels(dataset: Dataset[Any]) -> Tensor | None:
 
 
 def _loader(of: DataLoader[Any], index: NDArray[np.intp], training: bool) -> DataLoader[Any]:
-    """A loader of some of the samples, with the settings of the whole one."""
+    """A loader of some of the samples, with the settings of the given loader."""
     assert of.batch_size is not None
     alone = len(index) > of.batch_size and len(index) % of.batch_size == 1
     return DataLoader(
@@ -157,26 +160,26 @@ def _loader(of: DataLoader[Any], index: NDArray[np.intp], training: bool) -> Dat
 
 
 def _same_each_pass(loader: DataLoader[Any], how: str) -> tuple[Batches, str]:
-    """The loader; or its batches, read once, if its dataset gives others each time."""
+    """The loader, or its batches in memory if its dataset gives different ones on each pass."""
     once, again = (next(iter(Reading(loader, "validation"))) for _ in range(2))
     if equal(once, again):
         return loader, how
-    note = "; as the dataset draws at random, they were read once and are held in memory"
+    note = "; the dataset is random, so they were read once and are kept in memory"
     return list(Reading(loader, "validation")), how + note
 
 
 def _of_batches(given: Batches, share: float, seed: int) -> tuple[Batches, Batches, Aside, str]:
-    """Two lists of the batches, which are held as they are; of few ones, the samples are split."""
+    """Split the batches into two lists. If there are only a few, their samples are split."""
     held = list(Reading(given, "training"))
     if not held:
         raise InputError("the training data is empty; give at least one batch")
     owner = np.repeat(np.arange(len(held)), [len(targets) for _, targets in held])
-    once = "" if isinstance(given, list | tuple) else "; it was read once and is held in memory"
+    once = "" if isinstance(given, list | tuple) else "; the data is now kept in memory"
     if len(held) >= WHOLE_BATCHES:
         chosen, _ = _drawn(len(held), None, share, seed)
         train = [batch for batch, out in zip(held, chosen, strict=True) if not out]
         validation = [batch for batch, out in zip(held, chosen, strict=True) if out]
-        return train, validation, chosen[owner], f"{AT_RANDOM}, in whole batches{once}"
+        return train, validation, chosen[owner], f"{AT_RANDOM} in whole batches{once}"
     labels = [targets for _, targets in held]
     known = torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
     aside, how = _drawn(len(owner), known, share, seed)

@@ -1,4 +1,4 @@
-"""Task: all that a user brings. Model, example inputs, data, loss, metric."""
+"""Task: everything that the user brings. Model, example inputs, data, loss and metric."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ from penjing.contract import Array
 from penjing.errors import InputError
 
 Inputs = Any
-"""One tensor, a tuple of tensors (positional) or a dict of tensors (keywords); batch first."""
+"""One tensor, a tuple of tensors (positional) or a dict of tensors (keyword arguments). The batch
+is the first dimension."""
 Batches = Iterable[tuple[Inputs, Tensor]]
-"""Anything that can be iterated again and again into (inputs, targets)."""
+"""Anything that yields pairs of (inputs, targets) and can be iterated more than once."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit that is the mean of one score per sample; higher is better.
+    """What the accuracy budget is about: the mean of one score per sample. Higher is better.
+
+    >>> import penjing
+    >>> within_one = penjing.Metric("within one", lambda y, t: (abs(y[:, 0] - t) <= 1) * 1.0)
+    >>> within_one.scores(np.array([[3.2], [7.0]]), np.array([3, 5]))
+    array([1., 0.])
 
     Attributes:
-        name: as printed, such as `"accuracy"`.
-        scores: (outputs, targets), both NumPy, to an array of shape (N,).
+        name: the name that is printed, such as `"accuracy"`.
+        scores: a function of the outputs and targets of a batch of N samples, both as NumPy arrays.
+            It returns an array of N scores.
     """
 
     name: str
@@ -34,34 +41,37 @@ class Metric:
 
 
 def scored(metric: Metric, outputs: Any, targets: Array) -> Array:
-    """The metric's scores of a batch, once it is sure that they are such; shape (N,).
+    """Score a batch with the metric, and check the scores; shape (N,).
 
     Raises:
-        InputError: it raises, or gives anything but one finite number per sample.
+        InputError: the metric raises, or returns anything but one finite number per sample.
     """
-    wanted = f"wanted one finite score per sample, shape ({len(targets)},)"
+    wanted = f"it must return one finite score per sample, an array of shape ({len(targets)},)"
     try:
         given = metric.scores(outputs, targets)
         scores = np.asarray(given, dtype=np.float64)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}"
+            f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}; it is "
+            "called with the outputs and targets of a batch, as NumPy arrays"
         ) from error
     if given is None:
-        raise InputError(f"metric {metric.name!r} gave None; {wanted}")
+        raise InputError(f"metric {metric.name!r} returned None; {wanted}")
     if scores.shape != (len(targets),):
         raise InputError(
-            f"metric {metric.name!r} gave shape {scores.shape} for {len(targets)} samples; {wanted}"
+            f"metric {metric.name!r} returned shape {scores.shape} for {len(targets)} samples; "
+            f"{wanted}"
         )
     if not np.isfinite(scores).all():
-        raise InputError(f"metric {metric.name!r} gave NaN or infinite scores; {wanted}")
+        raise InputError(f"metric {metric.name!r} returned NaN or infinite scores; {wanted}")
     return scores
 
 
 def correct(outputs: Any, targets: Array) -> Array:
-    """1.0 where the largest score of a row is the target's, else 0.0; shape (N,).
+    """Score each sample with 1.0 if the target's class has the largest output, else 0.0.
 
-    Outputs are N x classes; of a tuple or dict the first entry counts.
+    The outputs have shape (N, classes). Of a tuple or dict, the first entry counts. The result has
+    shape (N,).
 
     >>> correct(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     array([1., 0.])
@@ -79,7 +89,7 @@ ACCURACY = Metric("accuracy", correct)
 
 
 def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the (first) output's logits."""
+    """Mean cross-entropy of the logits. Of a tuple or dict, the first entry counts."""
     if isinstance(outputs, dict):
         outputs = next(iter(outputs.values()))
     elif isinstance(outputs, tuple):
@@ -89,17 +99,26 @@ def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What the user brings.
+    """A trained model and its data: everything that penjing needs to compress the model.
+
+    >>> import penjing
+    >>> x, y = torch.randn(60, 4), torch.arange(60) % 3
+    >>> train, test = penjing.Arrays(x[:40], y[:40]), penjing.Arrays(x[40:], y[40:])
+    >>> task = penjing.Task(nn.Linear(4, 3), example=x[:2], train=train, test=test, name="demo")
+    >>> task.metric.name
+    'accuracy'
 
     Attributes:
         model: a trained `nn.Module`.
-        example: inputs of one batch, two samples or more: a tensor, a tuple or a dict.
-        train: batches to learn and calibrate from.
-        test: batches looked at in the end alone, for the original and at most three candidates.
-        validation: batches that the search looks at; None sets a tenth of `train` aside for it.
-        loss: (outputs, targets) to a scalar tensor.
-        metric: see `Metric`.
-        name: as printed.
+        example: inputs for one batch of at least two samples: a tensor, a tuple or a dict.
+        train: batches for training and calibration. Each is a pair (inputs, targets).
+        test: batches that certify the result. They are read only at the end, for the original and
+            at most three candidates.
+        validation: batches by which the search compares candidates. None sets a tenth of `train`
+            aside.
+        loss: a function of (outputs, targets) that returns a scalar tensor.
+        metric: what the accuracy budget is about, see `Metric`.
+        name: the name that is printed.
         source: how to find this task again (`"file.py"`, `"package.module:name"`, `"digits"`).
     """
 
@@ -115,7 +134,7 @@ class Task:
 
 
 def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and keyword arguments that call a model with `inputs`.
+    """The positional and keyword arguments with which to call a model on `inputs`.
 
     >>> as_call({"image": 1})
     ((), {'image': 1})
@@ -128,10 +147,10 @@ def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def batch_dims(inputs: Any, batch: Any) -> dict[int, dict[int, Any] | None]:
-    """By the identity of each tensor, `{0: batch}` where it has one entry for each sample.
+    """Map the identity of each tensor to `{0: batch}` if it has one entry per sample, else to None.
 
-    Those are the tensors whose first dimension is as large as the first tensor's; the others (a
-    step, the edges of a graph) belong to the batch as a whole.
+    A tensor has one entry per sample if its first dimension is as large as that of the first
+    tensor. The others, such as a time step or the edges of a graph, belong to the whole batch.
     """
     leaves = torch.utils._pytree.tree_leaves(inputs)
     samples = leaves[0].shape[0]
@@ -141,6 +160,6 @@ def batch_dims(inputs: Any, batch: Any) -> dict[int, dict[int, Any] | None]:
 
 
 def count(inputs: Inputs) -> int:
-    """How many samples a batch's inputs hold."""
+    """How many samples the inputs of a batch hold."""
     first: Tensor = torch.utils._pytree.tree_leaves(inputs)[0]
     return int(first.shape[0])

@@ -1,12 +1,13 @@
-"""In quarantine: the process that loads and runs files of others, so that it may die of them.
+"""In quarantine: the child process that loads and runs files that penjing didn't write.
 
-It reads requests, a line of JSON each, from stdin:
+If such a file crashes its process, only the child dies. The child reads requests from stdin, one
+line of JSON each:
 
-    {"runtime": name, "file": path, "name": what to call it, "whole": flag,
-     "memory": bytes, "seconds": of the processor}
+    {"runtime": name, "file": path, "name": name for messages, "whole": flag,
+     "memory": bytes, "seconds": processor time}
 
-To each it gives two lines: `{"ready": true}` once the runtime is imported, then `{"ok": true}`, or
-`{"error": [kind, text]}`. It ends with its input, so it doesn't outlive who started it.
+It answers each with two lines: `{"ready": true}` once the runtime is imported, then `{"ok": true}`
+or `{"error": [kind, text]}`. It ends when its input ends, so it doesn't outlive its parent.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ NO_MEMORY = (
     "bad_alloc", "bad allocation", "Failed to allocate", "allocate memory", "out of memory",
 )  # fmt: skip
 NO_GRAPH = ("INVALID_GRAPH", "is an invalid model", "Invalid model")
-"""Words of runtimes' about memory that they don't get, and about a graph that is none."""
+"""Words with which runtimes report that memory ran out, and that a graph is invalid."""
 
 
 def try_out(request: dict[str, Any], runtime: Runtime) -> None:
-    """Load the file and run it once on random inputs; of a `whole` file, ask where it runs too.
+    """Load the file and run it once on random inputs. For `whole`, also ask where it runs.
 
     Raises:
-        UnsafeError: it needs more memory than it may have, or is no sound file.
-        InputError: the runtime doesn't take it.
+        UnsafeError: the file needs more memory than allowed, or is malformed.
+        InputError: the runtime doesn't accept it.
     """
     path = Path(request["file"])
     _limit(request["memory"], request["seconds"], ENTRIES[runtime.name].asks)
@@ -53,30 +54,30 @@ def try_out(request: dict[str, Any], runtime: Runtime) -> None:
         if any(words in str(error) for words in NO_GRAPH):
             raise UnsafeError(str(error)) from error
         raise
-    except Exception as error:  # of a file that its runtime takes, and that still isn't sound
+    except Exception as error:  # its runtime accepts the file, but it is malformed all the same
         raise UnsafeError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _limit(memory: int, seconds: float, on_device: bool) -> None:
-    """Let this process have so much more memory, and so many more seconds of the processor."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # where the system has no limits
+    """Limit how much more memory and processor time this process may use."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # the system has no limits
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
         end = int(used.ru_utime + used.ru_stime + seconds) + 1
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
-        if not on_device:  # whose drivers lay claim to more than they use
+        if not on_device:  # drivers of devices reserve more memory than they use
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             most = pages * resource.getpagesize() + memory
             resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the input ends."""
     replies = os.fdopen(os.dup(1), "w")
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # what a runtime prints is no reply, and no terminal's
+    os.dup2(nowhere, 1)  # what a runtime prints must reach neither the parent nor the terminal
     os.dup2(nowhere, 2)
 
     def reply(answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Inputs for a runtime's file of which nothing but the file is known: random, batch 1."""
+"""Random inputs of batch 1 for a file about which nothing else is known."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from penjing.tools.record import is_ours
 
 @contextlib.contextmanager
 def usable(path: Path, runtime: Runtime, whole: bool = False) -> Iterator[Artifact]:
-    """The file, if a record beside it says that it's ours; else a copy of it, which was tried.
+    """The file itself if a record beside it says that penjing wrote it, else a tried copy of it.
 
     Args:
-        whole: whether more will be asked of the file than to run.
+        whole: whether the file will also be asked where its operators run.
 
     Raises:
-        InputError: there is no such file, or its runtime can't load it.
-        UnsafeError: it isn't ours, and a process in which it was tried didn't come well out of it
-            (`penjing.tools.quarantine`).
+        InputError: the file doesn't exist, or its runtime can't load it.
+        UnsafeError: penjing didn't write the file, and the process that tried it had to be stopped
+            or crashed (`penjing.tools.quarantine`).
     """
     if not path.is_file():
-        raise InputError(f"no file {path}")
+        raise InputError(f"file {path} doesn't exist; check its name")
     with contextlib.ExitStack() as until:
         try:
             artifact = runtime.artifact(path)
@@ -45,21 +45,24 @@ def usable(path: Path, runtime: Runtime, whole: bool = False) -> Iterator[Artifa
 def opened(
     path: Path, runtime_name: str | None = None, whole: bool = False
 ) -> Iterator[tuple[Session, Artifact]]:
-    """A session of one thread, in the runtime of that name or the one that the ending tells; and
-    the file that it was loaded from, as `usable` gives it.
+    """A session of one thread, and the file that it was loaded from, as `usable` gives it.
+
+    Args:
+        runtime_name: the runtime to load the file in. None chooses one by the file's ending.
+        whole: see `usable`.
 
     Raises:
-        InputError: there is no such file, or its runtime isn't installed, can't load it, or is
-            only simulated here.
+        InputError: the file doesn't exist, or its runtime isn't installed, can't load it, or only
+            simulates its device on this machine.
         UnsafeError: see `usable`.
     """
     if not path.is_file():
-        raise InputError(f"no file {path}")
+        raise InputError(f"file {path} doesn't exist; check its name")
     runtime = runtime_of(path, runtime_name)
     if runtime.stand_in:
         raise InputError(
-            f"{runtime.name}'s device isn't here, and what stands for it has a time that means "
-            "nothing; take a file of another runtime"
+            f"{runtime.name} only simulates its device on this machine, so its times would mean "
+            "nothing; give a file for another runtime"
         )
     with usable(path, runtime, whole) as artifact:
         try:
@@ -70,16 +73,20 @@ def opened(
 
 
 def open_file(path: Path, runtime_name: str | None = None) -> Session:
-    """The session alone that `opened` gives."""
+    """The session that `opened` gives, without the file."""
     with opened(path, runtime_name) as (session, _):
         return session
 
 
 def random_inputs(of: Sequence[Input], seed: int = 0) -> tuple[Any, ...]:
-    """One array for each input: normal numbers, or 0 and 1 where they are integers.
+    """One random array for each input: normally distributed, or 0 and 1 if it has integers.
+
+    >>> (image,) = random_inputs([Input("image", (1, 2), "float32")], seed=0)
+    >>> image.shape, image.dtype
+    ((1, 2), dtype('float32'))
 
     Raises:
-        InputError: an input of a type that can't be drawn, such as text.
+        InputError: an input has a type that isn't a number, such as text.
     """
     draw = np.random.default_rng(seed)
     arrays = []
@@ -87,7 +94,10 @@ def random_inputs(of: Sequence[Input], seed: int = 0) -> tuple[Any, ...]:
         try:
             kind = np.dtype(wanted.dtype).kind
         except TypeError:
-            raise InputError(f"an input of {wanted.dtype} can't be drawn") from None
+            raise InputError(
+                f"input {wanted.name!r} has type {wanted.dtype}, for which penjing can't make "
+                "random values; give a file whose inputs are numbers"
+            ) from None
         values = (
             draw.standard_normal(wanted.shape) if kind == "f" else draw.integers(0, 2, wanted.shape)
         )
@@ -101,14 +111,16 @@ def spelled(inputs: Sequence[Input]) -> str:
 
 
 def require_runs(name: str, session: Session, inputs: tuple[Any, ...]) -> None:
-    """Run it once.
+    """Run a session once on the inputs.
 
     Raises:
-        InputError: it fails; a size that is free may have to be another one than 1.
+        InputError: it fails. Perhaps a size that the file leaves free must not be 1.
     """
     try:
         session.run(inputs)
     except Exception as error:
         line = (str(error).splitlines() or [""])[0]
         shapes = ", ".join(str(list(array.shape)) for array in inputs)
-        raise InputError(f"{name} can't run on random inputs of {shapes}: {line[:300]}") from error
+        raise InputError(
+            f"{name} fails on random inputs of shape {shapes}: {line[:300]}"
+        ) from error

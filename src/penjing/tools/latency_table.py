@@ -1,4 +1,4 @@
-"""A table of the layers' times, measured on exported networks, and the proof that it adds up."""
+"""A latency table of layers, measured on exported networks, and the check that it adds up."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from penjing.targets import Target
 
 UNCUT = "the uncut network"
 LEVELS = {1: tuple(k / 8 for k in range(8, 0, -1)), 2: (1.0, 0.75, 0.5, 0.25, 0.125)}
-"""Shares of an axis that are measured, where one colour of axes varies and where two do."""
-HELD_OUT = 3  # networks that the table must predict and that it was not made from
+"""Which shares of an axis are measured if one colour of axes varies, and if two do."""
+HELD_OUT = 3  # networks that the table must predict but isn't made from
 PROFILES = 3
 RUNS = 80
 
@@ -46,39 +46,43 @@ def latency_table(
     finish: Finish | None = None,
     seconds: float = 20.0,
 ) -> LatencyTable:
-    """Measure what each layer takes at several widths, on this machine, batch 1, one thread.
+    """Measure the time of each layer at several widths, on this machine, batch 1, one thread.
 
-    Whole networks are exported at a grid of widths: axes that share a layer vary independently.
-    ONNX Runtime's profiler gives the time of every node; those without weights (sums, changes of
-    memory layout) belong to the layer that ran before them. Profiling itself costs time, so a
-    scale, and a constant for each node, are fitted to the latencies of the same files without it.
+    Whole networks are exported at several combinations of widths, in which axes that share a layer
+    vary independently. ONNX Runtime's profiler gives the time of each node. Nodes without weights
+    (additions, changes of memory layout) count toward the layer that runs before them. Profiling
+    itself takes time, so a scale and a constant per node are fitted to the latencies of the same
+    files without the profiler.
 
     Args:
-        skip, multiple: as for the pass that will use the table; by default half the target's
-            `channel_multiple`, as a fit takes it.
+        network: the network whose layers are timed.
+        target: this machine.
+        skip, multiple: as for the pass that will use the table. By default `multiple` is half the
+            target's `channel_multiple`, as in a fit.
         finish: what happens to a cut network before it is exported, such as quantization.
-        seconds: how long to time the networks, about; exporting each takes some seconds more.
+        seconds: about how long to time the networks. Exporting each takes a few more seconds.
 
     Raises:
-        InputError: the target isn't this machine; or the table is off by more than 10 % for the
-            uncut network or for one of three that it was not made from.
+        InputError: the target isn't this machine, or the table is off by more than 10 % for the
+            uncut network or for one of three networks that it wasn't made from.
 
     Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
-    Applications", 2018 (tables of layers, summed up); the profile of whole networks is ours.
+    Applications", 2018 (summed tables of layers). Profiling whole networks is penjing's addition.
     """
     if not target.local or OnnxRuntime.name not in target.runtimes:
         raise InputError(
-            f"a latency table is measured on this machine in {OnnxRuntime.name}; target "
-            f"{target.name} is {target.description}; take target 'cpu' or a budget in macs"
+            f"a latency table is measured on this machine in {OnnxRuntime.name}, but target "
+            f"{target.name} is {target.description}; use target 'cpu', or give the budget in macs"
         )
     axes = find_axes(network)
     chosen, _ = allowed(axes, skip, False)
     widths = Widths(0.0, multiple=multiple or max(1, target.channel_multiple // 2))
-    grid, held = _grid(axes, chosen, widths), _held_out(chosen, widths)
-    tried = _measured(network, [*grid, *held], finish, seconds)
-    table = _fitted(axes, tried[: len(grid)], target.description)
+    choices, held = _choices(axes, chosen, widths), _held_out(chosen, widths)
+    tried = _measured(network, [*choices, *held], finish, seconds)
+    table = _fitted(axes, tried[: len(choices)], target.description)
     predicted = table.cost_model(axes).total
-    names = {0: UNCUT} | {len(grid) + k: f"network {k + 1} cut at random" for k in range(len(held))}
+    cut = {len(choices) + k: f"network {k + 1} cut at random" for k in range(len(held))}
+    names = {0: UNCUT} | cut
     require_additive(
         {name: (predicted(tried[k].counts), tried[k].latency_ms) for k, name in names.items()}
     )
@@ -88,20 +92,21 @@ def latency_table(
 def require_predicted(
     table: LatencyTable, network: Network, cut: Network, seconds: float = 5.0
 ) -> Latency:
-    """Time a network and what became of it side by side, and hold the table to its word.
+    """Time a network and its cut version side by side, and compare that with the prediction.
 
-    The share that the table predicts is compared with the one that is measured: a machine may
-    have become faster or slower as a whole since.
+    The predicted ratio of the two is compared with the measured one, because the whole machine may
+    have become faster or slower since the table was made.
 
     Args:
-        network: the one that the table was made from.
-        cut: with the widths that the table led to; both as they are to be exported.
+        network: the network that the table was made from.
+        cut: the network with the widths that the table led to. Both are given as they will be
+            exported.
 
     Returns:
-        The measured latency of the cut file; its `ratio` is the share.
+        The measured latency of the cut file. Its `ratio` is relative to the uncut network.
 
     Raises:
-        InputError: the predicted latency is off by more than 10 %; the line gives both figures.
+        InputError: the predicted latency is off by more than 10 %. The message gives both figures.
     """
     runtime = OnnxRuntime()
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +130,7 @@ class _Tried:
     latency_ms: float
 
 
-def _grid(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
+def _choices(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
     """The choices of widths to measure, the uncut network first."""
     colours = _colours(axes, chosen)
     levels = LEVELS[len(set(colours.values())) or 1]
@@ -143,7 +148,7 @@ def _grid(axes: Axes, chosen: Sequence[Group], widths: Widths) -> list[Counts]:
 
 
 def _colours(axes: Axes, chosen: Sequence[Group]) -> dict[str, int]:
-    """0 or 1 for each axis, different for two that share a layer as far as two colours allow."""
+    """Give each axis colour 0 or 1, so that axes that share a layer differ as far as possible."""
     neighbours = cost_in_macs(axes).neighbours
     names = {group.name for group in chosen}
     colours: dict[str, int] = {}
@@ -159,7 +164,7 @@ def _colours(axes: Axes, chosen: Sequence[Group]) -> dict[str, int]:
 
 
 def _held_out(chosen: Sequence[Group], widths: Widths) -> list[Counts]:
-    """Choices of widths at random, a quarter of each axis or more, always the same."""
+    """Random choices of widths, at least a quarter of each axis. They are always the same."""
     draw = random.Random(0)
     return [
         {group.name: draw.choice(widths.choices(group.size, group.size // 4)) for group in chosen}
@@ -170,13 +175,13 @@ def _held_out(chosen: Sequence[Group], widths: Widths) -> list[Counts]:
 def _measured(
     network: Network, choices: Sequence[Counts], finish: Finish | None, seconds: float
 ) -> list[_Tried]:
-    """Export every choice and time all files interleaved; what the weights are doesn't matter."""
+    """Export every choice and time all files interleaved. The weights' values don't matter."""
     runtime, sample = OnnxRuntime(), _one(network)
     with tempfile.TemporaryDirectory() as folder:
         artifacts = []
         for position, counts in enumerate(choices):
             keep = {name: list(range(count)) for name, count in counts.items()}
-            cut = carry_out(network, Plan("grid", {}, ({"edit": "shrink", "axes": keep},)))
+            cut = carry_out(network, Plan("latency table", {}, ({"edit": "shrink", "axes": keep},)))
             path = Path(folder) / f"{position}{runtime.ending}"
             artifacts.append(runtime.lower(finish(cut) if finish else cut, path))
         profiles = [
@@ -199,10 +204,10 @@ def _measured(
 
 
 def _fitted(axes: Axes, tried: Sequence[_Tried], machine: str) -> LatencyTable:
-    """The profiles as rows, corrected so that they add up to the latencies as well as they can.
+    """The profiles as rows, corrected so that they add up to the latencies as closely as possible.
 
-    latency = scale x (seconds of all nodes) + constant x (number of nodes): taking a node's time
-    adds to it, and by how much the profiler doesn't say.
+    latency = scale x (seconds of all nodes) + constant x (number of nodes). The constant is there
+    because profiling a node takes time, and the profiler doesn't say how much.
     """
     layers = layer_sizes(axes)
     whole = {name: group.size for name, group in axes.free.items()}
@@ -224,7 +229,7 @@ def _fitted(axes: Axes, tried: Sequence[_Tried], machine: str) -> LatencyTable:
 def _by_layer(
     nodes: Sequence[tuple[str, float]], layers: Mapping[str, Any]
 ) -> dict[str, NDArray[np.float64]]:
-    """(seconds, nodes) of each layer; what has no weights goes to the layer before it."""
+    """(seconds, nodes) of each layer. Nodes without weights count toward the layer before them."""
     totals: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(2))
     current = next((name for name, _ in nodes if name in layers), next(iter(layers)))
     for name, seconds in nodes:
@@ -234,5 +239,5 @@ def _by_layer(
 
 
 def _one(network: Network) -> Any:
-    """A single sample of the example."""
+    """The first sample of the example."""
     return torch.utils._pytree.tree_map(lambda x: x[:1], as_arrays(network.example))

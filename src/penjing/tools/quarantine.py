@@ -1,10 +1,10 @@
-"""Quarantine: a file of others runs once in a process of its own before it runs in this one.
+"""Quarantine: a file that penjing didn't write runs once in a child process before it runs here.
 
-Runtimes parse files in C++ without expecting malice: a changed byte can end the process, a loop can
-go on for ever, a few bytes can ask for all memory there is. Such a file is tried in a child with a
-deadline and a limit of memory (`penjing.tools.in_quarantine`); this process loads the bytes that
-passed, and no others. It protects against files that break, not against those that take over the
-child: that has the rights of its user.
+Runtimes parse files in C++ and don't expect malice: one changed byte can crash the process, a loop
+can run forever, and a few bytes can ask for all the memory there is. So such a file is first tried
+in a child process with a deadline and a memory limit (`penjing.tools.in_quarantine`). This process
+then loads exactly the bytes that passed. That protects against files that break a runtime. It
+doesn't protect against files that take over the child, because the child has the user's rights.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ START_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may take while it is loaded and run once.
+    """How much a file may use while it is loaded and run once.
 
     Attributes:
-        seconds: of the clock, once its runtime is imported.
-        memory_bytes: beside ten times the size of the file, and what the runtime itself has.
+        seconds: wall-clock time, counted from when its runtime is imported.
+        memory_bytes: memory on top of ten times the size of the file and of what the runtime itself
+            uses.
     """
 
     seconds: float = 60.0
     memory_bytes: int = 4 * 2**30
 
     def memory_for(self, size: int) -> int:
-        """For a file of so many bytes."""
+        """The memory limit for a file of `size` bytes."""
         return self.memory_bytes + 10 * size
 
 
@@ -56,16 +57,17 @@ USUAL = Limits()
 def admitted(
     path: Path, runtime: Runtime, limits: Limits | None = None, whole: bool = False
 ) -> Iterator[Artifact]:
-    """A copy of a file of others, in a folder that is gone behind; its bytes ran once in a child.
+    """A temporary copy of a file that penjing didn't write, whose bytes have run once in a child.
 
     Args:
-        limits: `USUAL`, unless others are given.
-        whole: whether it's also to be asked which operator runs where.
+        limits: `USUAL` if None.
+        whole: whether the child also asks on which unit each operator runs.
 
     Raises:
-        UnsafeError: it ended the child, took too long or too much memory, or isn't sound.
-        InputError: it can't be read, its runtime doesn't take it, or it fails on random inputs.
-        MachineError: no child can be started here.
+        UnsafeError: the file crashed the child, took too long or too much memory, or is malformed.
+        InputError: the file can't be read, its runtime doesn't accept it, or it fails on random
+            inputs.
+        MachineError: no child can be started on this machine.
     """
     limits = limits or USUAL
     with tempfile.TemporaryDirectory(prefix="penjing-") as name:
@@ -92,7 +94,7 @@ def admitted(
 
 
 class _Child:
-    """The process, which stays for the next file as long as none was refused."""
+    """The child process. It stays for the next file until one is refused."""
 
     def __init__(self) -> None:
         old = os.environ.get("PYTHONPATH", "")
@@ -103,7 +105,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": path},
-            start_new_session=True,  # so that it can be killed with all that it started
+            start_new_session=True,  # so that it can be killed with everything that it started
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -111,15 +113,15 @@ class _Child:
         self.read = b""
 
     def send(self, request: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended: there will be no reply
+        with contextlib.suppress(BrokenPipeError):  # it has ended, so there will be no reply
             self.input.write(json.dumps(request).encode() + b"\n")
             self.input.flush()
 
     def reply(self, seconds: float) -> dict[str, Any] | None:
-        """The next line; None where it ended.
+        """The next reply; None if the child has ended.
 
         Raises:
-            TimeoutError: it gave none in time.
+            TimeoutError: there was no reply in time.
         """
         end = time.monotonic() + seconds
         while b"\n" not in self.read:
@@ -135,7 +137,7 @@ class _Child:
         return reply
 
     def end(self) -> None:
-        """Kill it with all that it started."""
+        """Kill the child with everything that it started."""
         with contextlib.suppress(BrokenPipeError):
             self.input.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -145,24 +147,25 @@ class _Child:
 
 
 _children: list[_Child] = []
-"""One at most."""
+"""At most one."""
 
 
 @atexit.register
 def close() -> None:
-    """End the child that is there."""
+    """End the child process, if there is one."""
     while _children:
         _children.pop().end()
 
 
 class _DiedError(Exception):
-    """The child ended while it had the file; how, in words."""
+    """The child ended while it tried the file. The message says how."""
 
 
 def _try_out(request: dict[str, Any]) -> None:
-    """Let a child try the file: the one that is there, or a new one.
+    """Let a child try the file: the existing child, or a new one.
 
-    Where one died that had tried other files before, they may have harmed it: then a new one says.
+    If a child that had tried other files before crashes, they may be to blame. Then a new child
+    tries the file again.
     """
     for _ in range(2):
         new = not _children
@@ -174,13 +177,13 @@ def _try_out(request: dict[str, Any]) -> None:
         except _DiedError as error:
             close()
             if new:
-                raise UnsafeError(f"the runtime died on it ({error}); refused") from error
+                raise UnsafeError(f"the runtime crashed on it ({error}); refused") from error
         except (TimeoutError, MachineError, KeyboardInterrupt) as error:
             close()
             if not isinstance(error, TimeoutError):
                 raise
             seconds = request["seconds"]
-            raise UnsafeError(f"it ran for {seconds:g} s and didn't end; refused") from None
+            raise UnsafeError(f"it didn't finish within {seconds:g} s; refused") from None
 
 
 def _try_out_in(child: _Child, request: dict[str, Any]) -> None:
@@ -200,7 +203,8 @@ def _try_out_in(child: _Child, request: dict[str, Any]) -> None:
         return
     kind, text = reply["error"]
     if kind == "memory":
-        raise UnsafeError(f"it takes more than {request['memory'] / 2**30:.1f} GiB; refused")
+        gibibytes = request["memory"] / 2**30
+        raise UnsafeError(f"it needs more than {gibibytes:.1f} GiB of memory; refused")
     if kind in ("InputError", "CaptureError"):
         raise InputError(text)
     if kind == "MachineError":

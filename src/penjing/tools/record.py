@@ -1,4 +1,4 @@
-"""Record: what was written beside a file when it was made, and what is found otherwise later."""
+"""Record: what was written beside a file when it was made, and how the file differs from it now."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from penjing.strict_json import parse
 from penjing.trials.result import Result
 
 RECORD = "export.json"
-SAME_OUTPUTS = 0.01  # relative; what the outputs' mean distance from the original may change by
+SAME_OUTPUTS = 0.01  # by which share the mean distance to the original's outputs may change
 
 
 def recorded(path: Path) -> Mapping[str, Any]:
-    """What an `export.json` or a `result.json` beside the file tells of it; empty if none does.
+    """What an `export.json` or `result.json` beside the file says about it; empty without one.
 
     Raises:
-        UnsafeError: the record isn't JSON as penjing writes it, or is a link to elsewhere.
-        InputError: it can't be read.
+        UnsafeError: the record isn't valid JSON, or is a symbolic link.
+        InputError: the record can't be read.
     """
     record = path.parent / RECORD
     if record.exists():
@@ -29,7 +29,10 @@ def recorded(path: Path) -> Mapping[str, Any]:
         wrong = [key for key, fits in FORMS.items() if not fits(_of(content, key))]
         if wrong:
             names = ", ".join(wrong)
-            raise InputError(f"{record} can't be read: {names} isn't what penjing writes there")
+            raise InputError(
+                f"{record} isn't a record that penjing wrote: {names} missing or of the wrong "
+                "type; export the file again"
+            )
         if content["file"] == path.name:
             told: dict[str, Any] = content
             return told
@@ -44,7 +47,7 @@ def recorded(path: Path) -> Mapping[str, Any]:
 
 
 def is_ours(path: Path, sha256: str) -> bool:
-    """Whether a record beside the file says that these are its bytes."""
+    """Whether a record beside the file has this hash, which means that penjing wrote the file."""
     try:
         return recorded(path).get("sha256") == sha256
     except PenjingError:
@@ -52,31 +55,40 @@ def is_ours(path: Path, sha256: str) -> bool:
 
 
 def differences(record: Mapping[str, Json], given: Mapping[str, Json]) -> tuple[str, ...]:
-    """What a file gives otherwise than its record says, a line each.
+    """How a file's figures differ from its record, one line each.
 
-    Of where it was judged, that counts only beside a figure that differs.
+    Another version of the runtime or another processor is only reported if some figure differs.
     """
     lines = []
     score, now = record.get("score"), given["score"]
     if score is not None and abs(score - now) > 1e-9:
-        lines.append(f"score {100 * now:.2f}, recorded {100 * score:.2f}")
+        lines.append(f"score {100 * now:.2f}, but the record says {100 * score:.2f}")
     before, after = record.get("to_original"), given["to_original"]
     if before:
         same, kept = before["same_decisions"], after["same_decisions"]
         if same is not None and kept is not None and abs(same - kept) > 1e-9:
-            lines.append(f"{kept:.2%} of the original's decisions kept, recorded {same:.2%}")
+            lines.append(
+                f"{kept:.2%} of decisions agree with the original's, but the record says {same:.2%}"
+            )
         apart, mean = before["mean_difference"], after["mean_difference"]
         if abs(apart - mean) > SAME_OUTPUTS * max(apart, mean):
-            lines.append(f"outputs {mean:.3g} from the original's on average, recorded {apart:.3g}")
+            lines.append(
+                f"outputs differ from the original's by {mean:.3g} on average, but the record says "
+                f"{apart:.3g}"
+            )
     if record.get("saturates") not in (None, given["saturates"]):
-        lines.append(f"saturates: {given['saturates']}, recorded {record['saturates']}")
+        lines.append(
+            f"layers that saturate: {given['saturates']}, but the record says {record['saturates']}"
+        )
     if not lines:
         return ()
     version, place = record.get("version"), record.get("judged_on")
     if version and version != given["version"]:
-        lines.append(f"{given['runtime']} {given['version']}, recorded {version}")
+        lines.append(f"{given['runtime']} is {given['version']}, but the record is from {version}")
     if place and place != given["judged_on"]:
-        lines.append(f"judged on {_place(given['judged_on'])}, recorded on {_place(place)}")
+        lines.append(
+            f"measured on {_place(given['judged_on'])}, but the record is from {_place(place)}"
+        )
     return tuple(lines)
 
 
@@ -110,4 +122,4 @@ FORMS: dict[str, Callable[[Any], bool]] = {
     "to_original": lambda value: value is None or _is_parity(value),
     "judged_on": lambda value: not value or _is_place(value),
 }
-"""What of an `export.json` is read again, and how it must be."""
+"""The keys of an `export.json` that are read again, with a check of each value."""

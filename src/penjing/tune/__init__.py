@@ -1,1 +1,1 @@
-"""Tuning: training of networks that were cut or rounded, and distillation."""
+"""Tuning: train pruned or quantized networks, with distillation."""

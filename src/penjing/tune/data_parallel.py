@@ -1,7 +1,7 @@
-"""Data parallel: several processes that train one network, where `torchrun` has started them.
+"""Data parallel: train one network in several processes that `torchrun` has started.
 
-Each takes its share of the batches, all step by the mean of their gradients, and the first one's
-word counts. Without a process group, or with one of a single process, everything here does
+Each process takes its share of the batches. All processes step by the mean of their gradients, and
+the first process decides. Without a process group, or with a single process, the functions here do
 nothing.
 """
 
@@ -15,15 +15,15 @@ import torch
 from torch import distributed, nn
 
 if distributed.is_available():
-    # Before a process group is made: its functions keep the group that they find when they are
-    # defined, whose threads would then outlive it. Else torch.export imports it, too late.
+    # This import has to come before a process group exists: the functions keep the group that they
+    # see when they are defined, and its threads would outlive it. torch.export imports it too late.
     import torch.distributed.nn
 
 Item = TypeVar("Item")
 
 
 def size() -> int:
-    """How many processes train together; 1 without a process group."""
+    """The number of processes that train together; 1 without a process group."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()
     return 1
@@ -35,8 +35,10 @@ def rank() -> int:
 
 
 def my_share(batches: Iterable[Item]) -> Iterator[Item]:
-    """Every size()-th batch from rank() on; a last round that isn't full is left out, so that all
-    processes make the same number of steps."""
+    """Every size()-th batch from rank() on.
+
+    An incomplete last round is left out, so that all processes take the same number of steps.
+    """
     if size() == 1:
         yield from batches
         return
@@ -56,7 +58,7 @@ def average_gradients(network: nn.Module) -> None:
 
 
 def agree(value: float, device: torch.device) -> float:
-    """The first process's value, in all of them."""
+    """Return the first process's value in all processes."""
     if size() == 1:
         return value
     shared = torch.tensor(value, dtype=torch.float64, device=device)
@@ -65,7 +67,7 @@ def agree(value: float, device: torch.device) -> float:
 
 
 def share_buffers(network: nn.Module) -> None:
-    """Give all processes the first one's buffers (the running statistics of batch norm)."""
+    """Copy the first process's buffers, such as batch norm statistics, to all processes."""
     if size() > 1:
         for buffer in network.buffers():
             distributed.broadcast(buffer, 0)

@@ -1,4 +1,4 @@
-"""Distill: the loss that lets a small network learn from a large one."""
+"""Distill: the loss with which a small network learns from a large one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from penjing.errors import InputError
 
 
 def soft_loss(outputs: Any, taught: Any, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of the first output's scores, both softened by T.
+    """T^2 KL(teacher || student) between softmax distributions at the temperature T.
 
     Args:
-        outputs, taught: the student's and the teacher's outputs; of a tuple or dict the first
-            entry counts. Scores are N x classes, or N x classes x positions.
-        temperature: T; larger is softer.
+        outputs, taught: the outputs of the student and of the teacher: class scores (N, C) or
+            (N, C, positions..). Of a tuple or a dict, the first entry counts.
+        temperature: T, above 0; a higher temperature gives softer targets.
 
     Returns:
-        The mean over samples (and positions), a scalar.
+        The mean over samples and positions, a scalar.
 
     Raises:
-        InputError: the outputs aren't scores of two classes or more, or the widths differ.
+        InputError: the outputs aren't scores of at least two classes, or their shapes differ.
 
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015.
 
@@ -34,13 +34,13 @@ def soft_loss(outputs: Any, taught: Any, temperature: float) -> Tensor:
     mine, theirs = (torch.utils._pytree.tree_leaves(tree)[0] for tree in (outputs, taught))
     if mine.shape != theirs.shape:
         raise InputError(
-            f"the student gives outputs of shape {tuple(mine.shape)}, its teacher "
-            f"{tuple(theirs.shape)}; they must be alike, or set distill=0"
+            f"the outputs have the shape {tuple(mine.shape)}, but those of the original model have "
+            f"{tuple(theirs.shape)}; distillation needs equal shapes, or set distill=0"
         )
     if mine.dim() < 2 or mine.shape[1] < 2:
         raise InputError(
-            f"outputs of shape {tuple(mine.shape)} can't be distilled; wanted N x classes with two "
-            "classes or more, or set distill=0"
+            f"outputs of shape {tuple(mine.shape)} can't be distilled; distillation needs (N, "
+            "classes) with at least two classes, or set distill=0"
         )
     log_p = functional.log_softmax(theirs.float() / temperature, 1)
     log_q = functional.log_softmax(mine.float() / temperature, 1)

@@ -1,7 +1,7 @@
-"""TuneOptions: how to train, as frozen data that refuses what can't work.
+"""TuneOptions: how to train, as frozen data that is checked when it is created.
 
-How long is told in epochs. A limit of time isn't among them: with it, what an option means would
-hang on the hour and the machine.
+The length of the training is given in epochs. There is no time limit among the options, because its
+meaning would depend on the machine.
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from penjing.errors import InputError
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """How to train.
+    """How to train a network.
 
     Attributes:
-        epochs: passes over the training data; may be a fraction.
-        optimizer: `"sgd"` (Nesterov momentum 0.9) or `"adamw"`.
-        lr: the peak of the one-cycle schedule.
-        weight_decay: of weights with two dimensions or more.
-        distill: share (0..1) of the teacher's soft targets in the loss; 0 is the plain loss.
-        temperature: of the soft targets.
-        patience: epochs without gain on the validation data before training stops.
-        device: `"auto"`, `"cpu"` or `"cuda"`.
-        precision: `"float32"`, `"bfloat16"` (mixed), or `"auto"`: bfloat16 on CUDA and on a
-            processor that has instructions for it.
-        seed: of dropout and of whatever else draws while training.
+        epochs: the number of passes over the training data, above 0; may be a fraction.
+        optimizer: `"sgd"`, with Nesterov momentum 0.9, or `"adamw"`.
+        lr: the peak learning rate of the one-cycle schedule, above 0.
+        weight_decay: the weight decay of tensors with two or more dimensions, 0 or more.
+        distill: the share of the distillation loss in the whole loss, in [0, 1]. 0 is the task's
+            loss alone, and 1 is distillation alone, which needs no labels.
+        temperature: the temperature of distillation, above 0.
+        patience: the number of epochs without gain on the validation data after which training
+            stops, 1 or more.
+        device: `"auto"` (CUDA if there is any), `"cpu"` or `"cuda"`.
+        precision: `"float32"`, `"bfloat16"` (mixed precision), or `"auto"`: bfloat16 on CUDA and on
+            processors that have instructions for it.
+        seed: the seed of dropout and of everything else that is drawn at random.
 
+    Raises:
+        InputError: an option is out of range.
+
+    >>> TuneOptions(epochs=0.5, optimizer="adamw", lr=1e-3).distill
+    0.9
     >>> TuneOptions(temperature=0)
     Traceback (most recent call last):
     ...

@@ -1,4 +1,4 @@
-"""Recalibrate: batch norm's mean and variance measured again, on the network as it is now."""
+"""Recalibrate: measure the mean and variance of batch norms again, on the present network."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 def recalibrate(network: Network, batches: Batches) -> Network:
-    """A copy whose running statistics are the plain averages over `batches`.
+    """A copy of a network whose running statistics are the averages over `batches`.
 
-    Everything else stays in evaluation mode: dropout is off and no weight changes. Norms that keep
-    no running statistics are left alone.
+    Everything else stays in evaluation mode: dropout is off, and no weight changes. Norms without
+    running statistics stay as they are.
     """
     new = copy.deepcopy(network).eval()
     norms = [

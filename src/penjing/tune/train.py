@@ -1,4 +1,4 @@
-"""Train: fine-tune a network, distilled from the original, deterministic with a seed."""
+"""Train: fine-tune a network with distillation from the original, reproducibly with a seed."""
 
 from __future__ import annotations
 
@@ -39,22 +39,27 @@ def train(
     clock: Clock = time.monotonic,
     seconds: float | None = None,
 ) -> Network:
-    """A trained copy of `network`, in evaluation mode, with the weights that validated best.
+    """Train a copy of a network and return it in evaluation mode.
 
-    The loss is (1 - a) task.loss + a T^2 KL(teacher || student) at temperature T, the teacher
-    being the task's original model. The learning rate makes one cycle. With validation data, the
-    best weights of all epochs are returned, those at the start included, so that training never
-    ends worse than it began. Under `torchrun`, once the caller has made a process group, all
-    processes train one network. A quantized network learns its scales as well (quantization-aware
-    training), in float32 whatever the precision asked for.
+    The loss is (1 - d) task.loss + d T^2 KL(teacher || student) at the temperature T. The teacher
+    is the task's original model. The learning rate follows one cycle. With validation data, the
+    function returns the weights of the epoch that validated best, the start included, so training
+    never ends worse on that data than it began. If `torchrun` has started several processes and the
+    caller has made a process group, all of them train one network. Training a quantized network
+    also learns its scales (quantization-aware training), always in float32.
 
     Args:
-        clock: seconds since some moment.
-        seconds: by that clock: end after so long, with the schedule at its end; None: no limit.
+        network: the network, which stays unchanged.
+        task: its data, loss and metric.
+        options: how to train.
+        progress: called after each step with a line of text and the share that is done.
+        clock: returns seconds since some moment.
+        seconds: end the training after so many seconds of that clock, with the learning rate at the
+            end of its cycle; None for no limit.
 
     Raises:
         InputError: the loss or the weights become NaN or infinite, CUDA is asked for and absent,
-            the data can't be iterated twice, the outputs can't be distilled, or `seconds` aren't
+            the data can't be iterated twice, the outputs can't be distilled, or `seconds` isn't
             positive.
 
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
@@ -81,14 +86,20 @@ def step_seconds(
     steps: int = 4,
     seconds: float = 5.0,
 ) -> float:
-    """What a step of such a training takes: the median of a few real ones on a copy, with their
-    data, after a first one that doesn't count.
+    """The seconds that a training step takes, data loading included.
+
+    The result is the median of a few real steps on a copy, without the first one.
 
     Args:
-        seconds: no further step is begun after that; slow ones need no median.
+        network: the network, which stays unchanged.
+        task: its data and loss.
+        options: how to train.
+        clock: returns seconds since some moment.
+        steps: the number of steps to measure.
+        seconds: start no further step after this time.
 
     Raises:
-        InputError: as `train`.
+        InputError: as for `train`.
     """
     device, took = _device(options.device), []
     with _seeded(options.seed):
@@ -115,13 +126,13 @@ def _prepared(
     teacher = None
     if options.distill:
         teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
-    rounded = any(True for _ in qparams_in(student))  # whose grids bfloat16 can't tell apart
+    rounded = any(True for _ in qparams_in(student))  # bfloat16 can't represent all the levels
     mixed = _is_mixed(options.precision, device) and not rounded
     return _Training(student, teacher, task, options, device, mixed)
 
 
 def validate(network: Network, task: Task) -> float:
-    """Mean score of the task's metric on its validation data, in the network's own arithmetic."""
+    """The mean score of the task's metric on the validation data."""
     assert task.validation is not None
     network.eval()
     total, count = 0.0, 0
@@ -135,7 +146,7 @@ def validate(network: Network, task: Task) -> float:
 
 
 def one_cycle(share: float, warm_up: float = 0.2, end: float = 1e-3) -> float:
-    """The learning rate at a share of the training, relative to its peak.
+    """The learning rate after a share of the training, relative to its peak.
 
     >>> [round(one_cycle(s), 3) for s in (0.0, 0.2, 1.0)]
     [0.04, 1.0, 0.001]
@@ -148,7 +159,7 @@ def one_cycle(share: float, warm_up: float = 0.2, end: float = 1e-3) -> float:
 
 @dataclass
 class _Best:
-    """The weights that validated best, and how long ago that was."""
+    """The weights that validated best, and the number of epochs since then."""
 
     score: float = -math.inf
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -187,7 +198,7 @@ class _Training:
         best, begin = _Best(), self.clock()
         if self.task.validation is not None:
             best.see(self._score(), self.student)
-            best.this_run = -math.inf  # the start is no reason to lose patience
+            best.this_run = -math.inf  # the score at the start doesn't count for patience
         for _ in self._epochs(optimizer, steps, begin):
             if self.task.validation is not None:
                 best.see(self._score(), self.student)
@@ -199,7 +210,7 @@ class _Training:
         _require_finite(self.student)
 
     def _epochs(self, optimizer: torch.optim.Optimizer, steps: int, begin: float) -> Iterator[None]:
-        """Train until steps or time are over, giving way after each pass over the data."""
+        """Train until the steps or the time are used up; yields after each pass over the data."""
         share = 0.0
         while share < 1:
             self.student.train()
@@ -216,8 +227,8 @@ class _Training:
                     break
             if self.step == before:
                 raise InputError(
-                    "the training data gave too few batches for "
-                    f"{data_parallel.size()} process(es); give at least one batch each"
+                    f"the training data has too few batches for {data_parallel.size()} "
+                    "process(es); give at least one batch per process"
                 )
             yield
 
@@ -255,7 +266,7 @@ class _Training:
     def _plain_loss(self, outputs: Any, targets: Tensor) -> Tensor:
         try:
             return self.task.loss(outputs, targets)
-        except Exception as error:  # the user's own
+        except Exception as error:  # raised by the user's code
             text = in_one_line(error)
             raise InputError(f"the task's loss raised {text}") from error
 
@@ -264,8 +275,10 @@ class _Training:
 
 
 def _without_single_ones(batches: Batches) -> Iterator[tuple[Any, Tensor]]:
-    """The batches without those of one sample, from which batch norm can't learn, such as a last
-    one that is left over; unless all are such."""
+    """The batches with more than one sample, or all if no batch has more.
+
+    Batch norm can't train on a batch of one sample, such as an incomplete last batch.
+    """
     largest = 0
     for inputs, targets in batches:
         largest = max(largest, len(targets))
@@ -303,19 +316,19 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda was asked for, but there is none here; use cpu or auto")
+        raise InputError("device='cuda', but this machine has no CUDA device; use 'cpu' or 'auto'")
     return torch.device(name)
 
 
 def _is_mixed(precision: str, device: torch.device) -> bool:
-    """Whether to train in bfloat16; found out once, for it reads the processor's flags."""
+    """Whether to train in bfloat16; call this once, since it reads the processor's flags."""
     if precision == "auto":
         return device.type == "cuda" or "bfloat16" in this_machine().precisions
     return precision == "bfloat16"
 
 
 def _in_layout(network: Network, layout: torch.memory_format) -> Network:
-    """The network with its image weights in that order; convolutions train faster channels-last."""
+    """Change the memory format of image weights; convolutions train faster in channels-last."""
     for parameter in network.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
@@ -323,7 +336,7 @@ def _in_layout(network: Network, layout: torch.memory_format) -> Network:
 
 
 def _on(inputs: Any, device: torch.device) -> Any:
-    """The inputs on the device, images channels-last, as the weights are while training."""
+    """Move inputs to the device, with images in channels-last like the weights during training."""
 
     def move(tensor: Tensor) -> Tensor:
         tensor = tensor.to(device)
@@ -333,7 +346,7 @@ def _on(inputs: Any, device: torch.device) -> Any:
 
 
 def _wide(outputs: Any) -> Any:
-    """Outputs of mixed precision as float32, so that the user's loss and metric meet no other."""
+    """Convert bfloat16 outputs to float32, so that the user's loss and metric get nothing else."""
     return pytree.tree_map(
         lambda leaf: leaf.float() if leaf.dtype is torch.bfloat16 else leaf, outputs
     )
@@ -341,7 +354,7 @@ def _wide(outputs: Any) -> Any:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch for the time being and give the caller's random state back."""
+    """Seed torch within the context, and restore the caller's random state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

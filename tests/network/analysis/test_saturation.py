@@ -129,7 +129,7 @@ def test_every_kind_of_layer_is_mended(name: str, options: dict[str, str]) -> No
     after = Quantize(outputs=True, **options).apply(network, plan, task)  # type: ignore[arg-type]
     assert saturating(after) == []
     assert without_overflow(after) is after
-    assert any("overflow fix: scales grew" in one for one in plan.notes) is adds
+    assert any("overflow fix: weight scales enlarged" in one for one in plan.notes) is adds
     x = task.train[0][0]  # type: ignore[index]
     with torch.no_grad():
         error = [float((one(x) - network(x)).square().mean()) for one in (before, after)]

@@ -124,7 +124,7 @@ def test_shrinking_what_is_not_there_is_refused_by_name() -> None:
     network = capture(model, x)
     with pytest.raises(InputError, match=r"no axis 'conv9'.*conv1"):
         mask(network, {"conv9": [0]})
-    with pytest.raises(InputError, match=r"'fc2' can't shrink: the model's output"):
+    with pytest.raises(InputError, match=r"'fc2' can't shrink: it belongs to an output"):
         mask(network, {"fc2": [0]})
     with pytest.raises(InputError, match=r"'conv1' of size 16.*0..15; found \[\]"):
         mask(network, {"conv1": []})

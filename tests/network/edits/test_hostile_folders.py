@@ -70,7 +70,7 @@ def test_no_name_becomes_code(code: str) -> None:
     node = next(one for one in network.graph.nodes if one.op == "get_attr")
     network._parameters[code] = network._parameters[str(node.target)]
     node.target = code
-    with pytest.raises(InputError, match="can't stand in a graph; rename the layer"):
+    with pytest.raises(InputError, match="isn't allowed in a graph; rename the layer"):
         network.compile_graph()
 
 

@@ -241,7 +241,7 @@ def test_one_channel_and_one_bit_are_refused() -> None:
 
     task = task_of(Gray(), 1, 8, 8)
     network = capture(task.model, task.example)
-    words = r"layer conv, which sees one channel: its sums of 9 signs.*ends=8, or skip=\('conv',\)"
+    words = r"layer conv, which reads a single channel: .* 9 signs.*ends=8, or skip=\('conv',\)"
     with pytest.raises(InputError, match=words):
         Binarize(ends=1).plan(network, task)
     assert Binarize(ends=1, skip=("conv",)).plan(network, task).edits
@@ -250,7 +250,7 @@ def test_one_channel_and_one_bit_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"weights": False, "activations": False}, "nothing to do"), ({"ends": 9}, "1 to 8 bits"),
-     ({"activations": False, "shortcuts": True}, "shortcuts belongs to binary activations")],
+     ({"activations": False, "shortcuts": True}, "shortcuts needs binary activations")],
 )  # fmt: skip
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):

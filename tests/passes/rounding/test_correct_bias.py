@@ -72,7 +72,7 @@ def test_the_mean_error_of_every_channel_goes(bias: bool) -> None:
 def test_layers_without_a_bias_get_one() -> None:
     network, task = quantized(bias=False)
     plan = CorrectBias().plan(network, task)
-    assert plan.summary == "biases of 3 layers corrected on 512 samples, 3 of them new"
+    assert plan.summary == "corrects the biases of 3 layers on 512 samples (3 of them new)"
     assert plan.edits[0]["layers"] == [node.name for node in weight_qparams(network)]
     assert CorrectBias().plan(CorrectBias()(network, task), task).edits == ()
 
@@ -88,7 +88,7 @@ def test_input_untouched_and_the_plan_survives_json() -> None:
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
 
 
-def test_the_whole_ladder_survives_the_disk(tmp_path: Path) -> None:
+def test_several_passes_survive_the_disk(tmp_path: Path) -> None:
     _, task = quantized(bias=False)
     network = capture(task.model, task.example)
     for one in (Equalize(), Quantize(scales="tensor", samples=48), CorrectBias(samples=48)):
@@ -103,11 +103,11 @@ def test_what_is_not_rounded_is_named() -> None:
     _, task = quantized(bias=True)
     floating = capture(task.model, task.example)
     plan = CorrectBias().plan(floating, task)
-    assert plan.left_alone[0].why == "no weight is rounded; Quantize first"
+    assert plan.left_alone[0].why == "no weight is quantized; apply Quantize first"
     assert not plan.edits
     some = Quantize(skip=("deep",), samples=48)(floating, task)
     left = CorrectBias().plan(some, task).left_alone
-    assert [(one.what, one.why) for one in left] == [("deep", "its weight is not rounded")]
+    assert [(one.what, one.why) for one in left] == [("deep", "its weight isn't quantized")]
 
 
 def test_one_sample_is_refused() -> None:

@@ -61,7 +61,7 @@ def test_networks_stay_near(name: str) -> None:
     assert float(noise) < 0.05
 
 
-def test_what_is_bounded_has_the_grid_of_its_kernels() -> None:
+def test_bounded_activations_have_the_scale_of_their_kernels() -> None:
     network = _rounded(Gated(), torch.zeros(2, 3, 8, 8), split_silu=True)
     gates = [one for one in qparams_in(network) if "sigmoid" in str(one.source.target)]
     found = {(one.source.target, network.tensor(one.scale).item(), one.zero_point) for one in gates}

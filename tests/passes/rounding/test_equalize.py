@@ -64,7 +64,7 @@ def test_ranges_become_equal(name: str) -> None:
 def test_depthwise_layers_take_part_on_both_sides() -> None:
     model, x = build("mobilenet_v1")
     plan = Equalize().plan(capture(model, x[:2]), task_of(model, x))
-    assert plan.summary == "channels of 9 layers scaled, 9 ReLU6 made ReLU"
+    assert plan.summary == "scales the channels of 9 layers and replaces 9 ReLU6 by ReLU"
     assert [one.what for one in plan.left_alone] == ["head"]
 
 
@@ -112,15 +112,15 @@ def test_slopes_groups_and_several_readers() -> None:
     torch.testing.assert_close(equal(x), network(x), rtol=1e-4, atol=1e-5)
     assert set(plan.edits[-1]["scales"]) == {"conv2d", "conv2d_1", "linear"}
     why = {one.what: one.why for one in plan.left_alone}
-    assert why["three"] == "add.Tensor stands between it and what reads it"
-    assert why["six"] == "it is an output of the network"
+    assert why["three"] == "add.Tensor stands between it and the layers that read it"
+    assert why["six"] == "its result is an output of the network"
 
 
 def test_keep_leaves_relu6_alone() -> None:
     model, x = build("mobilenet_v2")
     network = capture(model, x[:2])
     plan = Equalize(relu6="keep").plan(network, task_of(model, x))
-    assert "relu6='replace' lifts that" in plan.left_alone[0].why
+    assert "relu6='replace' removes the limit" in plan.left_alone[0].why
     torch.testing.assert_close(carry_out(network, plan)(x), network(x), rtol=1e-4, atol=1e-4)
 
 
@@ -129,7 +129,9 @@ def test_a_bound_other_than_six_is_kept() -> None:
     x = torch.randn(4, 4)
     plan = Equalize().plan(capture(model, x), task_of(model, x))
     assert plan.edits == ()
-    assert plan.left_alone[0].why == "hardtanh.default stands between it and what reads it"
+    assert (
+        plan.left_alone[0].why == "hardtanh.default stands between it and the layers that read it"
+    )
 
 
 def test_twice_is_once_and_the_plan_survives_json() -> None:
@@ -147,7 +149,9 @@ def test_quantized_layers_are_left_alone() -> None:
     task = task_of(model, x)
     plan = Equalize().plan(Quantize(samples=4)(capture(model, x[:2]), task), task)
     assert plan.edits == ()
-    assert {one.why for one in plan.left_alone} == {"it is quantized already"}
+    assert {one.why for one in plan.left_alone} == {
+        "the weights or activations are quantized already"
+    }
 
 
 def test_per_tensor_scales_lose_less() -> None:
@@ -173,5 +177,5 @@ def test_per_tensor_scales_lose_less() -> None:
 
 
 def test_other_words_are_refused() -> None:
-    with pytest.raises(InputError, match=r"relu6 must be replace or keep; found 'cut'"):
+    with pytest.raises(InputError, match=r"relu6 must be 'replace' or 'keep'; found 'cut'"):
         Equalize(relu6="cut")  # type: ignore[arg-type]

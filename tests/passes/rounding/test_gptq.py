@@ -1,4 +1,4 @@
-"""Gptq: on the grid, nearer to what it was than rounding to nearest, with nothing else changed."""
+"""Gptq: weights are whole steps of their scale, and outputs nearer than by rounding to nearest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_outputs_come_nearer(name: str, activations: int | None) -> None:
 
 
 @pytest.mark.parametrize("group", [None, 16])
-def test_weights_stay_on_the_grid(group: int | None) -> None:
+def test_weights_stay_whole_steps_of_their_scale(group: int | None) -> None:
     task = task_of("vit_by_hand")
     few = Quantize(weights=4, activations=None, group=group, samples=64)(
         capture(task.model, task.example), task

@@ -102,7 +102,7 @@ def test_the_file_takes_the_bytes_that_were_predicted(
         made = one.apply(network, plan, task)
         file = OnnxRuntime().lower(made, tmp_path / f"{share}.onnx")
         sizes.append(weight_bytes(file.path))
-        predicted.append(int(plan.summary.split(" bits: ")[1].split()[0]))
+        predicted.append(int(plan.summary.split(": ")[1].split()[0]))
         assert len(_reasons(plan)) == len(_bits(made)) == 4
     shared = 16  # what the unpacking function reads besides, once for each width
     assert abs((sizes[1] - sizes[0]) - (predicted[1] - predicted[0])) <= 5 * shared
@@ -135,8 +135,8 @@ def test_more_bytes_lose_less_and_skipped_layers_stay(network: Network, task: Ta
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "give bytes or uniform"),
-        ({"bytes": 0.1, "uniform": 4}, "give bytes or uniform"),
+        ({}, "give exactly one of bytes and uniform"),
+        ({"bytes": 0.1, "uniform": 4}, "give exactly one of bytes and uniform"),
         ({"bytes": 0.0}, r"bytes must be in \(0, 1\]"),
         ({"uniform": 4, "widths": (1, 4)}, "must be 2 to 8 bits"),
         ({"uniform": 4, "widths": ()}, "must be 2 to 8 bits"),
@@ -150,7 +150,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
 
 
 def test_what_no_width_reaches_is_refused_with_the_least(network: Network, task: Task) -> None:
-    words = r"bytes=0.05 allows \d+ bytes, but widths of 2, 3, 4, 6, 8 bits take \d+ at the least"
+    words = r"bytes=0.05 allows \d+ bytes, but widths of 2, 3, 4, 6, 8 bits take at least \d+"
     with pytest.raises(InputError, match=words):
         MixedPrecision(bytes=0.05, samples=32).plan(network, task)
 
@@ -160,6 +160,6 @@ def test_scores_are_needed_for_kl() -> None:
     batches = [(torch.randn(8, 6), torch.zeros(8)) for _ in range(2)]
     task = Task(model, batches[0][0][:2], batches, batches)
     network = capture(model, task.example)
-    with pytest.raises(InputError, match="loss kl needs outputs that are scores"):
+    with pytest.raises(InputError, match="loss='kl' needs class scores"):
         MixedPrecision(uniform=6, samples=8).plan(network, task)
     assert MixedPrecision(uniform=6, loss="squares", samples=8).plan(network, task).edits

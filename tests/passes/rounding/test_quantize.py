@@ -155,8 +155,8 @@ def test_skip_is_obeyed_and_listed(network: Network, task: Task) -> None:
 def test_outputs_are_rounded_if_asked_for(network: Network, task: Task) -> None:
     x = task.train[1][0]  # type: ignore[index]
     plain, rounded = Quantize()(network, task), Quantize(outputs=True)(network, task)
-    grids_of = [one.name for one in rounded.graph.nodes if one.target is FAKE_QUANTIZE]
-    assert len(grids_of) == 1 + sum(one.target is FAKE_QUANTIZE for one in plain.graph.nodes)
+    roundings = [one.name for one in rounded.graph.nodes if one.target is FAKE_QUANTIZE]
+    assert len(roundings) == 1 + sum(one.target is FAKE_QUANTIZE for one in plain.graph.nodes)
     steps = rounded(x) / rounded.tensor("linear_scale")
     assert (steps - steps.round()).abs().max() < 1e-3
     assert (rounded(x) - plain(x)).abs().max() <= rounded.tensor("linear_scale")
@@ -186,7 +186,7 @@ def test_wrong_options_are_refused(options: dict[str, object], words: str) -> No
         Quantize(**options)  # type: ignore[arg-type]
 
 
-def test_grid_worked_by_hand() -> None:
+def test_scale_and_zero_point_worked_by_hand() -> None:
     """uint8 over -1..1.55: step 0.01, zero at 100; 0.004 rounds to 0 and 1.6 saturates."""
     q = torch.ops.quantized_decomposed
     x = torch.tensor([-1.0, 0.0, 0.004, 1.6])
@@ -209,7 +209,7 @@ def test_a_value_that_never_changes_is_named(network: Network, task: Task) -> No
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("ranges", ["mse", "minmax", "percentile"])
-def test_symmetric_grids_have_zero_in_their_middle(
+def test_symmetric_ranges_have_zero_in_their_middle(
     network: Network, task: Task, ranges: Any, bits: int
 ) -> None:
     quantize = Quantize(activations=bits, symmetric=True, ranges=ranges, samples=64)
@@ -288,7 +288,7 @@ class Chained(nn.Module):
         ({"bent": True}, True, [True, True]),
     ],
 )
-def test_a_concatenation_shares_its_parts_grid_unless_a_reader_would_lose(
+def test_a_concatenation_shares_its_parts_scale_unless_a_reader_would_lose(
     options: dict[str, Any], symmetric: bool, shares: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, task = chained(options)

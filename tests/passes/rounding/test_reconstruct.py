@@ -65,7 +65,7 @@ def test_every_layer_of_a_residual_network_is_in_a_block() -> None:
     plan = Reconstruct().plan(nearest, task)
     assert plan.left_alone == ()
     layers = len(weight_qparams(nearest))
-    assert f"{layers} layers learned in {(layers - 2) // 2 + 2} blocks" in plan.summary
+    assert f"rounding of {layers} layers in {(layers - 2) // 2 + 2} blocks" in plan.summary
 
 
 def test_a_network_that_is_not_rounded_is_left_alone() -> None:

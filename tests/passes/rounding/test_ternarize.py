@@ -220,7 +220,7 @@ def test_no_layers_are_an_empty_plan(network: Network, task: Task) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"scales": "three"}, "one or two"), ({"threshold": 2.5}, "threshold"),
+    [({"scales": "three"}, "'one' or 'two'"), ({"threshold": 2.5}, "threshold"),
      ({"ends": 1}, "2 to 8 bits"), ({"activations": 9}, "2 to 8 bits"),
      ({"samples": 1}, "samples")],
 )  # fmt: skip

@@ -66,7 +66,7 @@ def test_nothing_cut_is_an_empty_plan() -> None:
     model, x = build("plain_cnn")
     task, network = _task(model, x), capture(model, x[:2])
     plan = Compensate().plan(network, task)
-    assert str(plan.left_alone[0].why) == "nothing is cut"
+    assert str(plan.left_alone[0].why) == "no channel has been removed"
     same = Compensate()(network, task)
     assert torch.equal(same(x), network(x))
 
@@ -90,7 +90,7 @@ def test_normal_equations_give_what_a_direct_solution_gives() -> None:
 def test_a_singular_system_wants_a_ridge() -> None:
     system = NormalEquations(3, 1)
     system.add(torch.ones(5, 3), torch.ones(5, 1))
-    with pytest.raises(InputError, match=r"depend on each other \(5 rows for 3 unknowns\).*ridge"):
+    with pytest.raises(InputError, match=r"linearly dependent \(5 rows for 3 unknowns\).*ridge"):
         system.solve(0.0)
 
 

@@ -112,7 +112,7 @@ def test_what_is_skipped_stays_whole_and_still_says_what_the_next_axis_is_made_o
     first, *others = stays
     plan = Merge(0.5, skip=(first,)).plan(network, task)
     assert plan.edits[0]["axes"] == {one: stays[one] for one in others}
-    assert [one.why for one in plan.left_alone if one.what == first] == ["named in skip"]
+    assert [one.why for one in plan.left_alone if one.what == first] == ["it is listed in skip"]
 
 
 def test_what_cannot_be_merged_is_named() -> None:
@@ -175,4 +175,4 @@ def test_a_multiple_wider_than_an_axis_leaves_it_alone_and_says_so() -> None:
     plan = PruneChannels(0.5, multiple=64).plan(capture(model, x[:2]), Task(model, x[:2], [], []))
     assert list(plan.edits[0]["axes"]) == ["fc1"]
     why = {one.what: one.why for one in plan.left_alone}
-    assert why["conv1"] == "its 16 indices are narrower than the multiple of 64"
+    assert why["conv1"] == "it has 16 channels and multiple is 64"

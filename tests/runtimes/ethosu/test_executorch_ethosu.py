@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of ExecuTorch's own imports
 
 
 class Joined(nn.Module):
-    """Two convolutions put together, a pool of maxima, a ReLU6, a mean with a grid of its own."""
+    """Two convolutions put together, a pool of maxima, a ReLU6, a mean with a scale of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Joined(nn.Module):
 
 
 class Clipped(nn.Module):
-    """Activations that change the grid: behind a pool, and of a value that something else reads."""
+    """Activations that change the scale: after a pool, and of a value that has another reader."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Curved(nn.Module):
 
 class Left(nn.Module):
     """What the NPU leaves: a norm after a concatenation, which nothing can be folded into, and an
-    average whose grid changes and that is no convolution."""
+    average whose scale changes and that isn't a convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,9 +162,9 @@ def test_every_operator_runs_on_the_npu(
 def test_what_vela_is_given_computes_as_the_network_does(
     kind: type[nn.Module], accelerator: str, made: Callable[..., Made]
 ) -> None:
-    """By Arm's reference model of TOSA, from int8 to int8 by the grids that the file tells."""
+    """Arm's reference model of TOSA, from int8 to int8 with the file's own scales."""
     network, task, artifact, tosa = made(kind, accelerator)
-    told = _grids(artifact)
+    told = _scales(artifact)
     inputs = next(iter(task.test))[0]
     with torch.no_grad():
         want = network(inputs).numpy()
@@ -177,7 +177,7 @@ def test_what_vela_is_given_computes_as_the_network_does(
     assert parity(network, ExecuTorchEthosU().load(artifact), task.test).same_decisions > 0.95  # type: ignore[operator]
 
 
-def _grids(artifact: Artifact) -> dict[str, float]:
+def _scales(artifact: Artifact) -> dict[str, float]:
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(artifact.path.read_bytes())
@@ -230,7 +230,7 @@ def test_the_file_is_the_runtimes_and_its_twin_executorchs(made: Callable[..., M
     ("rounding", "text"),
     [
         (None, r"computes on int8.*Quantize\(outputs=True\)"),
-        (Quantize(activations=None), r"no value in the network is rounded"),
+        (Quantize(activations=None), r"the network isn't quantized"),
         (Quantize(activations=4, outputs=True), r"values have 4 bits; executorch-ethosu keeps"),
     ],
 )

@@ -121,7 +121,7 @@ class Joined(nn.Module):
         return self.last(torch.cat([self.one(x), self.other(x)], 1)).flatten(1)
 
 
-def test_parts_on_unlike_grids_and_scales_below_zero(tmp_path: Path) -> None:
+def test_parts_with_unlike_scales_and_scales_below_zero(tmp_path: Path) -> None:
     """XNNPACK loads neither as it stands; of 4 bits, the scale has the sign that loses least."""
     torch.manual_seed(0)
     batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 2) for _ in range(4)]

@@ -90,10 +90,10 @@ def test_what_falls_back_is_named(tmp_path: Path) -> None:
     found = OnQnn().placement(OnQnn().lower(network, tmp_path / "a.onnx"))
     fallen = [one for one in found if one.unit == "cpu"]
     assert {one.operator for one in fallen} == {"Erf"}
-    assert all("doesn't take it" in one.why for one in fallen)
+    assert all("doesn't support it" in one.why for one in fallen)
 
 
-def test_tensorrt_gets_grids_without_a_zero_point(tmp_path: Path) -> None:
+def test_tensorrt_gets_no_zero_points(tmp_path: Path) -> None:
     """Lowered here, where no GPU is needed: every zero point is 0, every integer signed."""
     runtime, target = OnTensorRt(), find_target("jetson-orin-nano")
     uneven, _ = network_of("small", True)
@@ -163,5 +163,5 @@ def test_a_simulators_time_is_not_measured(tmp_path: Path) -> None:
         pytest.skip("needs a machine on which QNN is a simulator")
     network, _ = network_of("linear", False)
     path = OnnxRuntime().lower(network, tmp_path / "a.onnx").path
-    with pytest.raises(InputError, match="device isn't here"):
+    with pytest.raises(InputError, match="only simulates its device"):
         open_file(path, "onnxruntime-qnn")

@@ -160,7 +160,7 @@ def test_structure_of_inputs_and_outputs(tmp_path: Path, named: bool) -> None:
     assert np.array_equal(positional["a" if named else 0], found["a" if named else 0])
 
 
-def test_pools_with_grids_of_their_own_stay_on_integers(tmp_path: Path) -> None:
+def test_pools_with_scales_of_their_own_stay_on_integers(tmp_path: Path) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 4, 1),
         nn.AvgPool2d(3, 1), nn.Conv2d(4, 5, 1), nn.Flatten(),
@@ -206,7 +206,7 @@ def test_changed_and_cut_files_are_refused_before_the_runtime_sees_them(
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\0\0\0\0TFL3"])
 def test_what_is_no_tflite_file_is_refused(content: bytes) -> None:
-    with pytest.raises(InputError, match=r"no \.tflite"):
+    with pytest.raises(InputError, match=r"isn't a \.tflite file"):
         LiteRt().open([content])
 
 
@@ -247,12 +247,12 @@ def test_what_it_cannot_take_is_one_line(make: Any, words: str, tmp_path: Path) 
 
 def test_an_operator_that_the_converter_lacks_is_named(tmp_path: Path) -> None:
     network = capture(Scaled(torch.special.airy_ai), torch.randn(2, 4))
-    with pytest.raises(InputError, match=r"converter can't take.*airy"):
+    with pytest.raises(InputError, match=r"converter can't convert.*airy"):
         LiteRt().lower(network, tmp_path / "a.tflite")
 
 
 class Choosing(nn.Module):
-    """Two values with grids of their own, one of them or both chosen for an operator on floats."""
+    """Two values with their own scales; one or both are chosen for an operator on floats."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -281,10 +281,10 @@ def _choosing(how: str, outputs: bool) -> tuple[Network, Tensor]:
 
 @pytest.mark.parametrize("outputs", [True, False])
 @pytest.mark.parametrize("how", ["cat", "maximum", "minimum", "where"])
-def test_what_is_chosen_from_several_grids_is_not_cut_off(
+def test_what_is_chosen_from_several_scales_is_not_cut_off(
     how: str, outputs: bool, tmp_path: Path
 ) -> None:
-    """LiteRT's converter would round all of it to the grid of the first."""
+    """LiteRT's converter would round all of it with the scale of the first."""
     network, x = _choosing(how, outputs)
     session = LiteRt().load(LiteRt().lower(network, tmp_path / "a.tflite"))
     with torch.no_grad():
@@ -292,7 +292,7 @@ def test_what_is_chosen_from_several_grids_is_not_cut_off(
     assert np.square(session.run(x.numpy()) - want).mean() < 1e-3 * want.var()
 
 
-def test_a_stack_of_several_grids_is_refused(tmp_path: Path) -> None:
+def test_a_stack_of_several_scales_is_refused(tmp_path: Path) -> None:
     network, _ = _choosing("stack", True)
-    with pytest.raises(InputError, match="would round all that is stacked at stack"):
+    with pytest.raises(InputError, match="would quantize everything that is stacked at test_lit"):
         LiteRt().lower(network, tmp_path / "a.tflite")

@@ -1,4 +1,4 @@
-"""Verdicts: every method is held against what it was made from; and the rungs of quantization."""
+"""Verdicts: every method is held against what it was made from; and the quantization schemes."""
 
 from __future__ import annotations
 
@@ -230,13 +230,13 @@ class _Fit:
     [([0.3], "int8"), ([1.5, 0.4], "int8 by percentile"), ([2.0, 1.5, 0.4], "int8 equalized"),
      ([2.0, 1.5, 1.6], "int8 by percentile"), ([1.5, 2.0, 2.0], "int8"), ([None], "int8")],
 )  # fmt: skip
-def test_rungs_are_tried_until_one_keeps_the_budget(
+def test_schemes_are_tried_until_one_keeps_the_budget(
     drops: list[float | None], chosen: str, tmp_path: Path
 ) -> None:
     told = _Told(list(drops))
     fit = _Fit(tmp_path, told)
     fit.carry_out(fit.rounding.try_everywhere())
-    fit.carry_out(fit.rounding.climb())
+    fit.carry_out(fit.rounding.try_schemes())
     assert not told.drops
     assert fit.rounding.chosen == chosen
     titles = ["int8", "int8 by percentile", "int8 equalized"][: len(drops)]
@@ -254,22 +254,22 @@ def test_bits_are_taken_away_while_the_budget_is_kept(
     told = _Told(list(drops))
     fit = _Fit(tmp_path, told, "size")
     fit.carry_out(fit.rounding.try_everywhere())
-    fit.carry_out(fit.rounding.descend())
+    fit.carry_out(fit.rounding.try_fewer_bits())
     assert not told.drops
     assert fit.rounding.chosen == chosen
     assert fit.rounding.label == after
 
 
-def test_no_rung_is_tried_that_there_is_no_time_for(tmp_path: Path) -> None:
+def test_no_scheme_is_tried_that_there_is_no_time_for(tmp_path: Path) -> None:
     fit = _Fit(tmp_path, _Told([1.5]), "size", seconds=0.0)
     fit.carry_out(fit.rounding.try_everywhere())
-    fit.carry_out(fit.rounding.climb())
-    fit.carry_out(fit.rounding.descend())
+    fit.carry_out(fit.rounding.try_schemes())
+    fit.carry_out(fit.rounding.try_fewer_bits())
     assert fit.rounding.chosen == INT8
     assert fit.ledger.result.notes == (
         "too little time to try int8 by percentile",
         "too little time to try int8 equalized",
-        "too little time to look for fewer bits than int8's",
+        "too little time to try fewer bits than in int8",
     )
 
 
@@ -296,14 +296,14 @@ def test_layers_in_float_go_on_if_that_keeps_the_budget_or_both_do_and_it_is_fas
     mixed = fit.ledger.result.find("int8 with 1 in float")
     assert mixed.status == ("kept" if drops[1] < 1 else "over budget")
     assert mixed.candidate.recipe[0]["layers"] == {"conv1": 0}
-    assert "int8 is slower than float in conv1" in mixed.reason
+    assert "slower in int8 than in float: conv1" in mixed.reason
     assert f"{ratio:.3f} of its time" in mixed.reason
 
 
 @pytest.mark.parametrize(
     ("slow", "notes"),
-    [([], ()), (None, ("onnxruntime tells no layer's time, so none was looked for that int8 slows "
-                       "down",))],
+    [([], ()), (None, ("onnxruntime doesn't report the time of each layer, so penjing couldn't "
+                       "look for layers that int8 slows down",))],
 )  # fmt: skip
 def test_where_no_layer_is_slower_or_none_can_be_told_nothing_is_left_in_float(
     slow: list[str] | None, notes: tuple[str, ...], tmp_path: Path

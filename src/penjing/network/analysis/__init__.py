@@ -1,1 +1,1 @@
-"""Analysis: what is found out about a network, which stays as it is."""
+"""Analysis: functions that examine a network without changing it."""

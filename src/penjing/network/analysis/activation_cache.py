@@ -1,4 +1,4 @@
-"""ActivationCache: the values of a network's nodes over some batches, worked out when asked for."""
+"""ActivationCache: the values of a network's nodes for some batches, computed on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penjing.tasks.task import as_call
 
 
 class ActivationCache:
-    """A network that runs only as far as is asked, so that its weights may change on the way."""
+    """Runs a network only as far as needed, so that its weights may change in between."""
 
     def __init__(self, network: Network, batches: list[Any]) -> None:
         self.network, self.batches = network, batches
@@ -26,11 +26,11 @@ class ActivationCache:
             self.known[node] = [row[place] for row in rows]
 
     def value_of(self, name: str) -> list[Any]:
-        """As `value`, by the node's name."""
+        """The results of the node of that name, one for each batch."""
         return self.value(self.nodes[name])
 
     def value(self, node: fx.Node) -> list[Any]:
-        """What the node gives, one entry for each batch."""
+        """The results of a node, one for each batch."""
         waiting = [node]
         while waiting:
             current = waiting[-1]
@@ -48,7 +48,7 @@ class ActivationCache:
         return self.known[node]
 
     def depends(self, node: fx.Node, on: fx.Node) -> bool:
-        """Whether `node` is worked out from `on`."""
+        """Whether `node` is computed from `on`."""
         seen, waiting = set(), [node]
         while waiting:
             current = waiting.pop()
@@ -60,13 +60,13 @@ class ActivationCache:
         return False
 
     def changed(self, node: fx.Node) -> None:
-        """Forget what was worked out with the node's old weights."""
+        """Drop all values that depend on a node whose weights have changed."""
         for cached in list(self.known):
             if self.order[cached] >= self.order[node] and self.depends(cached, node):
                 del self.known[cached]
 
     def forget_before(self, node: fx.Node) -> None:
-        """Drop values that nothing from `node` on will read."""
+        """Drop all values that no node from `node` on reads."""
         place = self.order[self.nodes[node.name]]
         for cached in list(self.known):
             if cached.op != "placeholder" and all(

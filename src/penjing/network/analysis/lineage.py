@@ -1,4 +1,4 @@
-"""Lineage: which indices of the original's tensors a cut network still has."""
+"""Lineage: the indices of the original's tensors that a pruned network still has."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from penjing.network.edits.carry_out import carry_out
 from penjing.network.graph.network import Network
 
 Indices = dict[str, list[list[int]]]
-"""By tensor, for each of its dimensions, the original's indices that are left."""
+"""By name of a tensor, the original indices that are left in each of its dimensions."""
 
 
 def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
-    """The indices that are left of every tensor of `original` once the plans are carried out."""
+    """The indices of every tensor of `original` that are left after the plans."""
     indices = {
         name: [list(range(size)) for size in tensor.shape]
         for name, tensor in (*original.named_parameters(), *original.named_buffers())

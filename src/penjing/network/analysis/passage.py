@@ -1,4 +1,4 @@
-"""Passage: an axis' way from the one layer that writes it to the layers that read it."""
+"""Passage: the path of an axis from the one layer that writes it to the layers that read it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ UNCHANGED = {
     aten.squeeze.dims, aten.squeeze.dim, aten.permute.default, aten.transpose.int,
     aten.contiguous.default, aten.clone.default,
 }  # fmt: skip
-"""Operators that treat all channels alike and leave a channel's values in their range."""
+"""Operators that treat all channels alike and keep a channel's values within their range."""
 ELEMENTWISE = {aten.hardswish.default, aten.hardswish_.default}
-"""Functions of one number that torch doesn't tag as such."""
+"""Elementwise operators that torch doesn't tag as such."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A layer's output on its way: a batch norm at most, functions of one number, the readers.
+    """The path of a layer's output: at most one batch norm, elementwise functions, the readers.
 
     Attributes:
         layer: the convolution or linear layer whose output the axis is.
-        norm: the batch norm that follows it, with statistics; or None.
-        functions: elementwise operators on the way, in order.
-        readers: the layers at the end, with the place in which their weights read the axis.
+        norm: the batch norm with running statistics that follows the layer, or None.
+        functions: the elementwise operators on the path, in order.
+        readers: the layers at the end, and where the axis is in their weights.
     """
 
     layer: fx.Node
@@ -49,12 +49,12 @@ class Passage:
 
     @property
     def function(self) -> Callable[[Tensor], Tensor]:
-        """What becomes of one number on the way."""
+        """The composition of the elementwise operators on the path."""
 
         def through(values: Tensor) -> Tensor:
             for node in self.functions:
                 call = cast(Callable[..., Tensor], node.target)
-                given = values.clone()  # the operator may write in place
+                given = values.clone()  # in case the operator writes in place
 
                 def pick(_: fx.Node, given: Tensor = given) -> Tensor:
                     return given
@@ -67,7 +67,7 @@ class Passage:
 
 
 def passage(network: Network, group: Group) -> Passage | str:
-    """The axis' passage; or, where it has none, why."""
+    """The passage of an axis, or why it has none."""
     weights = [
         site for site in group.sites if site.dim == 0 and network.tensor(site.tensor).dim() > 1
     ]
@@ -81,7 +81,7 @@ def passage(network: Network, group: Group) -> Passage | str:
         if node.target in LAYERS and Layer(node).weight_name == weights[0].tensor
     ]
     if len(nodes) != 1 or Layer(nodes[0]).groups != 1:
-        return "its layer is shared or grouped"
+        return "its layer is used twice or has groups"
     return _follow(network, group, nodes[0])
 
 
@@ -101,27 +101,29 @@ def _follow(network: Network, group: Group, layer: fx.Node) -> Passage | str:
         if node.target in LAYERS:
             weight = Layer(node).weight_name
             if weight not in reading:
-                return f"{node.name} reads it in another way"
+                reader = node.meta.get("layer") or node.name
+                return f"{reader} doesn't read it as its input channels"
             ends.append((node, reading[weight]))
             ways.add(functions)
             continue
         if node.target is aten.batch_norm.default and read_by(node) is layer:
             if None in [argument(node, name) for name in TENSORS] or len(layer.users) > 1:
-                return "its batch norm has no weights or statistics, or isn't all that reads it"
+                return "its batch norm has no weights or statistics, or isn't its only reader"
             norm = node
         elif _is_function(node):
             functions = (*functions, node)
         elif node.target not in UNCHANGED:
-            return f"{str(node.target).removeprefix('aten.')} stands between it and what reads it"
+            name = str(node.target).removeprefix("aten.")
+            return f"{name} stands between it and the layers that read it"
         waiting += [(user, functions) for user in node.users]
     if {site.tensor for _, site in ends} != set(reading) or len(ways) != 1:
-        return "what reads it gets it in different ways"
+        return "the layers that read it get it through different functions"
     order = {node: place for place, node in enumerate(network.graph.nodes)}
     ends.sort(key=lambda end: order[end[0]])
     return Passage(layer, norm, ways.pop(), tuple(ends))
 
 
 def _is_function(node: fx.Node) -> bool:
-    """Whether it computes each element from the one that stands there alone."""
+    """Whether the node computes each element from a single element of its only input."""
     alone = len(node.all_input_nodes) == 1 and node.all_input_nodes[0].op != "get_attr"
     return alone and (is_pointwise(node.target) or node.target in ELEMENTWISE)

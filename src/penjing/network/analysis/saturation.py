@@ -1,6 +1,6 @@
-"""Which of a network's integer layers may leave 16 bits on x86 processors without VNNI.
+"""Saturation: find the integer layers that may exceed 16 bits on x86 processors without VNNI.
 
-See `penjing.arith.saturation`; `penjing.network.edits.overflow` mends it.
+`penjing.arith.saturation` explains the problem, and `penjing.network.edits.overflow` solves it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from penjing.network.graph.qparams import QParams, qparams_of, weight_qparams
 
 
 def saturating(network: Network) -> list[Saturating]:
-    """The layers that may leave 16 bits, in order; empty if none can, which is a proof."""
+    """The layers that may exceed 16 bits, in order. An empty list proves that none can."""
     layers = []
     for layer, qparams, top in integer_layers(network):
         over = saturates(_codes(network, qparams), top)
@@ -28,18 +28,20 @@ def saturating(network: Network) -> list[Saturating]:
 
 
 def is_depthwise(channels: int, groups: int, inputs_a_group: int) -> bool:
-    """Whether each output of a convolution reads an input of its own.
+    """Whether each output channel of a convolution reads a single input channel.
 
-    Its products are added along a window, not along channels; ONNX Runtime's and OpenVINO's kernels
-    do that in 32 bits on every x86 processor (`tests/network/analysis/test_saturation.py` runs them
-    on one without VNNI).
+    Such a convolution adds products along a window and not along channels. The kernels of ONNX
+    Runtime and OpenVINO do that in 32 bits on every x86 processor
+    (`tests/network/analysis/test_saturation.py` runs them on one without VNNI).
     """
     return groups == channels and inputs_a_group == 1 and groups > 1
 
 
 def integer_layers(network: Network) -> Iterator[tuple[fx.Node, QParams, int]]:
-    """Each layer that is computed on integers, with its weight's grid and the largest integer that
-    it reads."""
+    """Each layer that is computed on integers.
+
+    Yields its node, the quantization parameters of its weight, and its input's largest integer.
+    """
     for layer, qparams in weight_qparams(network).items():
         data = qparams_of(Layer(layer).data)
         shape = network.tensor(qparams.source_name).shape

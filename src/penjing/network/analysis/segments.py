@@ -1,4 +1,4 @@
-"""Segments: parts of a graph with one value going in and one coming out."""
+"""Segments: parts of a graph with a single input and a single output."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, fx
 from penjing.network.graph.network import Network
 
 Instead = Mapping[fx.Node, Callable[..., Any]]
-"""By node, what to call instead of its operator, with the same arguments."""
+"""By node, the function to call instead of its operator, with the same arguments."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What lies between two values.
+    """The nodes between two values.
 
     Attributes:
-        start: the value that goes in.
-        end: the value that comes out.
-        nodes: all that is worked out on the way, in order; `end` is the last.
+        start: the input.
+        end: the output.
+        nodes: all nodes that are computed in between, in order; `end` is the last.
     """
 
     start: fx.Node
@@ -29,10 +29,12 @@ class Segment:
     nodes: tuple[fx.Node, ...]
 
     def run(self, network: Network, value: Tensor, instead: Instead) -> Tensor:
-        """The value at the end for a value at the start.
+        """Compute the output for an input.
 
         Args:
-            instead: calls that replace these nodes' own.
+            network: the network.
+            value: the input.
+            instead: by node, a function to call instead of the node's operator.
         """
         known: dict[fx.Node, Any] = {self.start: value}
         for node in self.nodes:
@@ -47,7 +49,7 @@ class Segment:
 
 
 def between(start: fx.Node, end: fx.Node) -> Segment | None:
-    """The segment from one value to the other; None if something else goes in as well."""
+    """The segment between two values; None if it has another input."""
     seen, waiting = {start}, [end]
     while waiting:
         node = waiting.pop()
@@ -62,9 +64,9 @@ def between(start: fx.Node, end: fx.Node) -> Segment | None:
 
 
 def bottlenecks(network: Network) -> list[fx.Node]:
-    """The inputs and values through which all goes that is worked out later, in order.
+    """The values on which alone everything behind them depends, in the order of the graph.
 
-    Weights, and what follows from them alone, don't count.
+    Weights, and values that are computed from weights only, don't count.
     """
     last: dict[fx.Node, int] = {}
     constant: set[fx.Node] = set()

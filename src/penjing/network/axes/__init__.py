@@ -1,1 +1,1 @@
-"""Axes: which dimensions shrink together."""
+"""Axes: find the dimensions of tensors that shrink together."""

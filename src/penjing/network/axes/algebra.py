@@ -1,4 +1,4 @@
-"""The algebra of axes: how the dimensions of all tensors in a network hang together.
+"""Algebra: how the dimensions of all tensors in a network depend on each other.
 
 A dimension is written as an expression over axes:
 
@@ -6,13 +6,14 @@ A dimension is written as an expression over axes:
     Product(a, b, ..)   row-major flattening, as in a view of C x H x W: size = product
     Concat(a, b, ..)    one after the other, as in the output of `cat`: size = sum
 
-`join(x, y)` says that two dimensions are one and must shrink together; it is unification: an axis
-is bound, or split into finer axes until both sides spell the same. What can't be spelled alike is
-pinned: it keeps its size, with a reason. Keeping indices of some axes then gives, for every
-expression, the indices that are left of it (`kept`).
+`join(x, y)` states that two dimensions are the same and must shrink together. This is unification:
+an axis is bound, or split into finer axes, until both sides are the same expression. Where that is
+impossible, the axes are pinned: they keep their sizes, and the pin has the reason. Once the indices
+that stay are chosen for some axes, `kept` gives the indices that stay of any expression.
 
-Source of the idea, as dependency groups found operator by operator: Fang, Ma, Song, Mi, Wang,
-"DepGraph: Towards Any Structural Pruning", 2023. The terms and their unification are ours.
+Source: G. Fang, X. Ma, M. Song, M. B. Mi, X. Wang, "DepGraph: Towards Any Structural Pruning",
+2023, for the idea of dependency groups that are found operator by operator. The expressions and
+their unification are penjing's own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Pin:
-    """Why an axis keeps its size, and where that was found."""
+    """The reason why an axis keeps its size, and where it was found."""
 
     why: str
     node: str = ""
@@ -39,7 +40,7 @@ class Pin:
 
 
 class Axis:
-    """An unknown of the algebra: `size` indices that are kept or go together."""
+    """An unknown of the algebra: a dimension with `size` indices, wherever it appears."""
 
     __slots__ = ("bound", "mixed", "pins", "size")
 
@@ -55,7 +56,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Product:
-    """Row-major flattening of `parts`, the first one outermost."""
+    """The row-major flattening of `parts`, the first of which is the outermost."""
 
     parts: tuple[Expression, ...]
 
@@ -71,7 +72,7 @@ Expression = Axis | Product | Concat
 
 
 def size(expression: Expression) -> int:
-    """How many indices the expression has.
+    """The number of indices of an expression.
 
     >>> size(Product((Axis(3), Concat((Axis(2), Axis(4))))))
     18
@@ -107,7 +108,7 @@ def resolve(expression: Expression) -> Expression:
 
 
 def leaves(expression: Expression) -> Iterator[Axis]:
-    """The unbound axes of the expression, in order, with repetitions."""
+    """The unbound axes of an expression, in order, with repetitions."""
     expression = resolve(expression)
     if isinstance(expression, Axis):
         yield expression
@@ -117,21 +118,21 @@ def leaves(expression: Expression) -> Iterator[Axis]:
 
 
 def pin(expression: Expression, why: Pin) -> None:
-    """Every axis in the expression keeps its size."""
+    """Note that every axis in the expression keeps its size."""
     for axis in leaves(expression):
         if why not in axis.pins:
             axis.pins.append(why)
 
 
 def mix(expression: Expression, why: Pin) -> None:
-    """Note that `why` computes a statistic over these axes, so that shrinking changes it."""
+    """Note that a statistic is computed over these axes, which changes when they shrink."""
     for axis in leaves(expression):
         if why not in axis.mixed:
             axis.mixed.append(why)
 
 
 def bind(axis: Axis, expression: Expression) -> None:
-    """The axis is the expression from now on; its pins pass on."""
+    """Bind an axis to an expression, which takes over the axis' pins."""
     assert axis.bound is None
     assert axis.size == size(expression)
     axis.bound = expression
@@ -142,7 +143,7 @@ def bind(axis: Axis, expression: Expression) -> None:
 
 
 def join(left: Expression, right: Expression, why: Pin) -> None:
-    """The two dimensions are one; `why` is the reason to give if that can't be spelled."""
+    """State that two dimensions are the same; `why` names the cause if they can't be matched."""
     left, right = resolve(left), resolve(right)
     if left is right or left == right:
         return
@@ -161,9 +162,9 @@ def join(left: Expression, right: Expression, why: Pin) -> None:
 def _align(
     left: deque[Expression], right: deque[Expression], kind: type[Product | Concat], why: Pin
 ) -> None:
-    """Join two sequences of parts pairwise, splitting the larger part where sizes differ."""
+    """Join two sequences of parts pairwise, and split the larger part where sizes differ."""
     while left and right:
-        for side in (left, right):  # a join may have bound what stands here
+        for side in (left, right):  # an earlier join may have bound the next part
             side.extendleft(reversed(_parts(side.popleft(), kind)))
         first, second = left.popleft(), right.popleft()
         if size(first) == size(second):
@@ -184,16 +185,17 @@ def _align(
 def split(
     expression: Expression, head: int, kind: type[Product | Concat]
 ) -> tuple[Expression, Expression] | None:
-    """Cut an expression in two, the first of size `head`; None if it can't be spelled.
+    """Split an expression in two, the first of size `head`; None if that is impossible.
 
-    With `kind` Product the first is the outer factor, with Concat the leading part. To cut a
-    concatenation into factors makes its pieces one, as in packed queries, keys and values.
+    With the `kind` Product, the first is the outer factor. With Concat, it is the leading part.
+    Splitting a concatenation into factors makes its pieces the same axis, as in packed queries,
+    keys and values.
     """
     expression = resolve(expression)
     total = size(expression)
     if kind is Product and isinstance(expression, Concat) and total % head == 0:
         factors = Axis(head), Axis(total // head)
-        join(expression, Product(factors), Pin("its pieces are taken as one"))
+        join(expression, Product(factors), Pin("a reshape of a concatenation"))
         return factors
     if isinstance(expression, Axis):
         if kind is Product and total % head:
@@ -214,7 +216,7 @@ def split(
 def _split_sequence(
     expression: Product | Concat, head: int, kind: type[Product | Concat]
 ) -> tuple[Expression, Expression] | None:
-    """Cut between two parts of the same kind, or within the part that the cut falls in."""
+    """Split between two parts, or within the part where the split falls."""
     if not isinstance(expression, kind):
         return None
     done: list[Expression] = []
@@ -241,11 +243,11 @@ def _parts(expression: Expression, kind: type[Product | Concat]) -> tuple[Expres
 
 def _give_up(expressions: Iterable[Expression], why: Pin) -> None:
     for expression in expressions:
-        pin(expression, Pin(f"shapes that don't divide alike: {why.why}", why.node, why.source))
+        pin(expression, Pin(f"its parts can't be matched at {why.why}", why.node, why.source))
 
 
 def owners(expression: Expression, axis: Axis) -> NDArray[np.int64]:
-    """For each index of the expression, the index of `axis` that it belongs to, or -1.
+    """For each index of an expression, the index of `axis` that it belongs to, or -1.
 
     >>> heads, width = Axis(2), Axis(3)
     >>> owners(Product((heads, width)), width).tolist()
@@ -266,7 +268,7 @@ def owners(expression: Expression, axis: Axis) -> NDArray[np.int64]:
 
 
 def kept(expression: Expression, keep: Mapping[Axis, list[int]]) -> list[int]:
-    """The indices of the expression that are left when the axes in `keep` shrink.
+    """The indices of an expression that stay when the axes in `keep` shrink.
 
     >>> heads, width = Axis(2), Axis(3)
     >>> kept(Product((heads, width)), {width: [0, 2]})

@@ -1,4 +1,4 @@
-"""Groups: the axes of a network that can shrink, by name, and all that shrinks with each."""
+"""Groups: the axes of a network by name, and the tensors that shrink with each of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penjing.network.graph.network import Network
 
 @dataclass(frozen=True)
 class Site:
-    """A dimension of a parameter or buffer in which an axis takes part."""
+    """A dimension of a parameter or buffer that has an axis in it."""
 
     tensor: str
     dim: int
@@ -23,12 +23,13 @@ class Site:
 
 @dataclass(frozen=True)
 class Group:
-    """An axis with a name and the tensors that it touches.
+    """An axis with its name and the tensors that it touches.
 
     Attributes:
-        name: the layer whose output it is (`"layer1.0.conv1"`), with the place within that
-            dimension where it is only a part of it (`"attn.qkv[1]"`).
-        sites: the parameter dimensions that shrink with it.
+        name: the name of the layer whose output it is, such as `"layer1.0.conv1"`. An index follows
+            if the axis is only a part of that output, as in `"attn.qkv[1]"`.
+        axis: the axis.
+        sites: the dimensions of parameters and buffers that shrink with it.
     """
 
     name: str
@@ -37,28 +38,28 @@ class Group:
 
     @property
     def size(self) -> int:
-        """How many indices the axis has."""
+        """The number of indices of the axis."""
         return self.axis.size
 
     @property
     def pins(self) -> tuple[Pin, ...]:
-        """Why it can't shrink; empty if it can."""
+        """The reasons why the axis can't shrink; empty if it can."""
         return tuple(self.axis.pins)
 
     @property
     def mixed(self) -> tuple[Pin, ...]:
-        """Statistics that are computed over it, which shrinking changes."""
+        """The statistics that are computed over the axis, and that change when it shrinks."""
         return tuple(self.axis.mixed)
 
     @property
     def free(self) -> bool:
-        """Whether it can shrink."""
+        """Whether the axis can shrink."""
         return not self.axis.pins and self.axis.size > 1
 
 
 @dataclass(frozen=True)
 class Axes(Mapping[str, Group]):
-    """All axes that touch parameters, by name; a mapping, in the order of the graph."""
+    """All axes that touch parameters: a mapping by name, in the order of the graph."""
 
     groups: Mapping[str, Group]
     trace: Trace
@@ -74,11 +75,11 @@ class Axes(Mapping[str, Group]):
 
     @property
     def free(self) -> dict[str, Group]:
-        """Those that can shrink."""
+        """The axes that can shrink, by name."""
         return {name: group for name, group in self.groups.items() if group.free}
 
     def pinned(self) -> tuple[LeftAlone, ...]:
-        """Those that can't, each with its first reason, and operators that have no rule."""
+        """The axes that can't shrink, each with its first reason, and operators without a rule."""
         left = [
             LeftAlone(name, str(group.pins[0]))
             for name, group in self.groups.items()
@@ -88,13 +89,30 @@ class Axes(Mapping[str, Group]):
 
 
 def find_axes(network: Network) -> Axes:
-    """The axes of a network: what shrinks together, and what can't and why.
+    """Find the axes of a network: the dimensions of its tensors that have to shrink together.
 
-    >>> import torch
-    >>> from penjing.network import capture
-    >>> two = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
-    >>> [name for name in find_axes(capture(two, torch.zeros(2, 4))).free]
-    ['0']
+    An axis that shrinks takes the same indices from every tensor that it touches. An axis that
+    can't shrink comes with the reasons. The result is a mapping from the name of an axis, such as
+    `"layer1.0.conv1"`, to its `Group`.
+
+    Args:
+        network: the network.
+
+    Returns:
+        All axes that touch parameters; `Axes.free` has those that can shrink.
+
+    Source: G. Fang, X. Ma, M. Song, M. B. Mi, X. Wang, "DepGraph: Towards Any Structural Pruning",
+    2023, for dependency groups.
+
+    >>> import penjing, torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+    >>> axes = find_axes(penjing.capture(model, torch.zeros(2, 4)))
+    >>> [(name, group.size) for name, group in axes.free.items()]
+    [('0', 8)]
+    >>> [(site.tensor, site.dim) for site in axes["0"].sites]
+    [('0.weight', 0), ('0.bias', 0), ('1.weight', 1)]
+    >>> str(axes["1"].pins[0])
+    'it belongs to an output of the model'
     """
     traced = trace(network, rule_of)
     parameters = {name for name, _ in network.named_parameters()}
@@ -106,7 +124,7 @@ def find_axes(network: Network) -> Axes:
     groups: dict[str, Group] = {}
     for axis, places in sites.items():
         if not any(site.tensor in parameters for site in places):
-            axis.pins.append(Pin("only constants have it"))
+            axis.pins.append(Pin("only constants have this dimension"))
         name = _name(axis, places)
         while name in groups:
             name += "'"
@@ -115,7 +133,7 @@ def find_axes(network: Network) -> Axes:
 
 
 def _name(axis: Axis, sites: list[Site]) -> str:
-    """After the first weight whose output it is, else the first tensor it touches."""
+    """Name an axis after the first weight whose output it is, or the first tensor it touches."""
     weights = [site for site in sites if site.dim == 0 and site.tensor.endswith("weight")]
     site = (weights or sites)[0]
     name = site.tensor.removesuffix(".weight")

@@ -1,4 +1,4 @@
-"""Sizes spelled in a graph's arguments, rewritten when the dimensions that they measure shrink."""
+"""Sizes: rewrite the sizes in a graph's arguments when the dimensions that they measure shrink."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from penjing.network.graph.surgery import insert_after
 
 
 def rewrite(trace: Trace, keep: Mapping[Axis, list[int]]) -> None:
-    """Let every size that a node of the graph spells be what is left when `keep` stays."""
+    """Set every size in the arguments of a node to what is left of it when `keep` stays."""
     for spelling in trace.spellings:
         wanted = sum(len(kept(expression, keep)) for expression in spelling.sizes)
         old = _argument(spelling)
@@ -50,7 +50,7 @@ def _put(spelling: Spelling, value: Any) -> None:
 
 
 def _measure(trace: Trace, value: Any, keep: Mapping[Axis, list[int]]) -> int:
-    """What a size that is worked out in the graph will be, with the example's batch."""
+    """The new value of a size that the graph computes, for the batch size of the example."""
     if not isinstance(value, fx.Node):
         return int(value)
     if value.target is torch.ops.aten.sym_size.int:
@@ -60,7 +60,7 @@ def _measure(trace: Trace, value: Any, keep: Mapping[Axis, list[int]]) -> int:
 
 
 def _scaled(node: fx.Node, old: int, new: int) -> fx.Node:
-    """A node that gives `new` where `node` gives `old`, and that much more for a larger batch."""
+    """A node that gives `new` where `node` gives `old`, and scales with the batch size as well."""
     if old == new:
         return node
     factor, divisor = new // math.gcd(old, new), old // math.gcd(old, new)

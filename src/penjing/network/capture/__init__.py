@@ -1,1 +1,1 @@
-"""Capture: from a PyTorch model to a graph."""
+"""Capture: turn a PyTorch model into a graph."""

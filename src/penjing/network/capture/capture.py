@@ -1,4 +1,4 @@
-"""Capture: from a user's `nn.Module` to a Network, by `torch.export`."""
+"""Capture: turn a user's `nn.Module` into a Network with `torch.export`."""
 
 from __future__ import annotations
 
@@ -35,41 +35,51 @@ CHECKS = {
     torch.ops.aten.sym_constrain_range_for_size.default,
 }
 SPELLED_OUT = EVEN_SPLITS | VIEWS | CHECKS
-"""Operators that `capture` itself writes in another way, or drops."""
+"""Operators that `capture` itself rewrites or removes."""
 
 
 def capture(model: nn.Module, example: Any, source: str | None = None) -> Network:
-    """Capture `model` as a Network whose batch size is free.
+    """Capture a model as a `Network` that accepts any batch size.
 
-    The model is exported in evaluation mode; its own mode and tensors are left as they were, and
-    the Network holds copies. Tensors that are laid out otherwise than by their dimensions, such as
-    `channels_last`, are copied densely: no file has strides, and exporters write them as gathers.
+    `torch.export` traces the model in evaluation mode. The model itself stays unchanged, and the
+    network holds copies of its tensors. Copies are contiguous, even where the model uses another
+    memory format such as `channels_last`, because exported files know no strides.
 
     Args:
-        model: any `nn.Module` that `torch.export` takes.
-        example: inputs of one batch of at least two samples: a tensor, a tuple of tensors
-            (positional) or a dict of tensors (keywords).
-        source: how to find the task again, kept for `save`.
+        model: any `nn.Module` that `torch.export` can trace, with dense float32 weights.
+        example: the inputs of one batch of at least two samples: a tensor, a tuple of tensors
+            (positional arguments) or a dict of tensors (keyword arguments), batch first.
+        source: how to find the task again, such as `"mytask.py"`; `save` stores it.
+
+    Returns:
+        A new network in evaluation mode, whose `state_dict` has the keys of the model's.
 
     Raises:
-        CaptureError: control flow that depends on data, a batch size fixed in the code, ...
-        InputError: the example holds fewer than two samples, or a weight isn't finite.
+        CaptureError: the model can't be traced, for example because its control flow depends on the
+            data or its code fixes the batch size.
+        InputError: the example holds fewer than two samples or something else than tensors, the
+            model has no parameters, or a weight isn't dense or isn't finite.
+
+    Source: PyTorch's `torch.export`; see J. Ansel et al., "PyTorch 2: Faster Machine Learning
+    Through Dynamic Python Bytecode Transformation and Graph Compilation", 2024.
 
     >>> network = capture(nn.Linear(3, 2), torch.zeros(2, 3))
     >>> network(torch.zeros(5, 3)).shape
     torch.Size([5, 2])
+    >>> sorted(network.state_dict())
+    ['bias', 'weight']
     """
     args, kwargs = as_call(example)
     leaves = pytree.tree_leaves((args, kwargs))
     if not leaves or any(not isinstance(x, torch.Tensor) for x in leaves) or leaves[0].dim() == 0:
         raise InputError(
-            "the example inputs must be tensors, the first one with the batch first; found "
-            f"{[type(x).__name__ for x in leaves]}"
+            "the example inputs must be tensors, and the first dimension of the first one must be "
+            f"the batch; found {[type(x).__name__ for x in leaves]}"
         )
     if leaves[0].shape[0] < 2:
         raise InputError(
-            f"the example holds {leaves[0].shape[0]} sample(s); give two or more, "
-            "so that the batch size stays free"
+            f"the example has a batch size of {leaves[0].shape[0]}; give at least two samples, so "
+            "that the batch size can stay variable"
         )
     _require_usable(model)
     example = pytree.tree_map(_dense, example)
@@ -86,12 +96,12 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy with the strides that its sizes tell, those of axes of one entry too."""
+    """A contiguous copy, also in dimensions of size one."""
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _require_usable(model: nn.Module) -> None:
-    """Raise InputError for a weight or a constant that no network can be made of."""
+    """Raise InputError for a model without parameters, or with a tensor that can't be used."""
     constants = dict(model.named_buffers())
     tensors = [*model.named_parameters(), *constants.items()]
     if not any(True for _ in model.parameters()):
@@ -103,15 +113,15 @@ def _require_usable(model: nn.Module) -> None:
             kind = "quantized" if tensor.is_quantized else str(tensor.layout)
             undone = "dequantize()" if tensor.is_quantized else "to_dense()"
             raise InputError(
-                f"weight {name} is {kind}; wanted a dense tensor of float32: {undone} makes it one"
+                f"weight {name} is a {kind} tensor; convert it to dense float32 with {undone}"
             )
-        constant = name in constants and "running_" not in name  # a mask may well hold -inf
+        constant = name in constants and "running_" not in name  # masks may hold -inf
         wrong = torch.isnan(tensor) if constant else ~torch.isfinite(tensor)
         if tensor.is_floating_point() and bool(wrong.any()):
             bad = int(wrong.sum())
             raise InputError(
-                f"weight {name} holds {bad} NaN or infinite value(s) of {tensor.numel()}; "
-                "repair the checkpoint"
+                f"weight {name} has NaN or infinite values ({bad} of {tensor.numel()}); repair the "
+                "checkpoint"
             )
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise InputError(f"weight {name} holds a negative variance; repair the checkpoint")
@@ -128,7 +138,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             except Exception as error:
                 if "Constraints violated" not in str(error):
                     raise
-                # an operator may choose its way by the batch (`cdist`): the way chosen is kept
+                # an operator such as `cdist` may branch on the batch size: keep the branch taken
                 free = _free(model, args, kwargs, torch.export.Dim.AUTO)
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
                 if not _batch_is_free(program):
@@ -142,7 +152,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Any) -> Any:
-    """For each argument of `forward`, which of its dimensions may have another size."""
+    """For each argument of `forward`, the dimensions whose size may vary."""
     given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
     free = batch_dims((args, kwargs), batch)
     return pytree.tree_map(lambda leaf: free[id(leaf)], given)
@@ -179,7 +189,7 @@ def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
 
 
 def _explain(name: str, error: Exception) -> str:
-    """One line out of an exporter's error: what it said, and where in the user's code."""
+    """One line that says what an exporter's error means, and where in the user's code it is."""
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
@@ -192,7 +202,7 @@ def _explain(name: str, error: Exception) -> str:
             place = f" at {os.path.basename(file)}:{trace.tb_lineno}"
         trace = trace.tb_next
     if "batch" in text and ("specializ" in text or "constant" in text or "Constraints" in text):
-        return f"{name} fixes its batch size{place}; write x.shape[0] or -1 where it is a number"
+        return f"{name} fixes the batch size{place}; write x.shape[0] or -1 in place of a number"
     if "data-dependent" in text or "Data dependent" in text or "GuardOnDataDependent" in text:
         return (
             f"{name} can't be captured{place}: its control flow depends on the data; "
@@ -202,11 +212,11 @@ def _explain(name: str, error: Exception) -> str:
 
 
 def _spell_out(program: fx.GraphModule) -> None:
-    """Keep of each node its layer and source line, and write implied constants as numbers.
+    """Reduce each node's metadata to its layer and source line, and write out implied constants.
 
-    A `chunk` or even `split` becomes a split by sizes, and attention gets the scale it would
-    derive from its width, so that both stay as trained when an axis shrinks. A view becomes a
-    reshape, which takes images in any memory layout.
+    A `chunk` or an even `split` becomes a split by sizes. Attention gets the scale that it would
+    derive from its width. Both then stay as trained when an axis shrinks. A view becomes a reshape,
+    which accepts images in any memory format.
     """
     for node in list(program.graph.nodes):
         if node.target in CHECKS and not node.users:
@@ -228,7 +238,7 @@ def _spell_out(program: fx.GraphModule) -> None:
 
 
 def _source(meta: dict[str, Any]) -> str:
-    """`file.py:line` of the user's innermost line, from an export stack trace."""
+    """The innermost line of the user's code in an exporter's stack trace, as `file.py:line`."""
     source = ""
     for line in str(meta.get("stack_trace") or "").splitlines():
         line = line.strip()

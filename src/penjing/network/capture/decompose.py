@@ -1,4 +1,4 @@
-"""Break up what has no rule of its own: regions become plain nodes, operators simpler ones."""
+"""Decompose: inline subgraphs, and replace operators without an axis rule by simpler ones."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from penjing.network.graph.surgery import insert_before, replace
 from penjing.quiet import quiet
 
 REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
-"""Operators that call a subgraph under a setting: where among the arguments it stands.
+"""Operators that call a subgraph under a setting, and the place of the subgraph in the arguments.
 
-Autocast is left out with its region: a network computes in the precision of its weights.
+An autocast setting is dropped: a network computes in the precision of its weights.
 """
 DEPTH = 6
-"""How often an operator's parts are broken up again."""
+"""How many times the parts of an operator are decomposed again."""
 
 
 def break_up(program: fx.GraphModule, known: Callable[[Any], bool]) -> None:
-    """Inline regions, and write every operator that isn't `known` in those that it is made of.
+    """Inline subgraphs, and decompose every operator that isn't `known`, in place.
 
-    An operator that torch can't take apart stays as it is. Needs each node's `meta["val"]`.
+    An operator that torch can't decompose stays as it is. Every node needs its `meta["val"]`.
     """
     for node in list(program.graph.nodes):
         place = REGIONS.get(str(node.target)) if node.op == "call_function" else None
@@ -77,10 +77,10 @@ def _take_apart(program: fx.GraphModule, node: fx.Node) -> bool:
             fakes = [t if hasattr(t, "fake_mode") else mode.from_tensor(t) for t in tensors]
             parts = make_fx(call)(*fakes)
             if any(str(part.target).endswith("_.default") for part in parts.graph.nodes):
-                # parts of an operator may be written over one another, which has no gradient
+                # parts that are written in place have no gradient
                 parts = make_fx(torch.func.functionalize(parts))(*fakes)
                 _copy_with_gradient(parts)
-    except Exception:  # whatever torch can't trace stays whole, and pins what reaches it
+    except Exception:  # torch can't trace it: the operator stays whole and pins its axes
         return False
     if any(part.op == "get_attr" for part in parts.graph.nodes):
         return False
@@ -89,7 +89,7 @@ def _take_apart(program: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _copy_with_gradient(parts: fx.GraphModule) -> None:
-    """Write a copy into a whole tensor, which torch can't differentiate, as what is copied."""
+    """Replace a copy into a whole tensor, which torch can't differentiate, by the copied value."""
     for node in list(parts.graph.nodes):
         if node.target is not torch.ops.aten.copy.default:
             continue
@@ -101,7 +101,7 @@ def _copy_with_gradient(parts: fx.GraphModule) -> None:
 def _decomposition(target: Any) -> Callable[..., Any] | None:
     try:
         composite = target._can_decompose()
-    except RuntimeError:  # an operator of the Python side only
+    except RuntimeError:  # an operator that is defined in Python only
         composite = False
     if composite:
         decomposition: Callable[..., Any] = target.decompose

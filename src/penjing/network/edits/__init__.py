@@ -1,1 +1,1 @@
-"""Edits: what plans do to a graph, and what is let through."""
+"""Edits: the changes that plans make to a graph, and their checks."""

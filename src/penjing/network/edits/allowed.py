@@ -1,9 +1,9 @@
-"""What a plan may hold: the one place where plans are checked before they touch a graph.
+"""Allowed: check what a plan holds before it touches a graph.
 
-A plan can come from a file that somebody else wrote, and names end up in the Python that a graph
-is compiled to. So a plan is taken by an allow-list: known edits, known keys, numbers in their
-ranges, names of nodes that are there and are of the kind that the edit is about. What isn't listed
-is refused.
+A plan can come from a file that somebody else wrote, and its names end up in the Python that is
+generated from the graph. So plans are checked against an allow-list: known edits, known keys,
+numbers within their ranges, and names of existing nodes of the right kind. Everything else is
+refused.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ MOST_PLANS, MOST_EDITS = 200, 200
 
 
 def plans_from(data: Any, what: str) -> tuple[Plan, ...]:
-    """The plans that were written as JSON, each checked for its form.
+    """Read plans from JSON and check their form.
 
     Args:
-        what: where they are from, for the message.
+        data: the parsed JSON.
+        what: where it comes from, for the message.
 
     Raises:
-        UnsafeError: one of them isn't what `Plan.to_json` gives.
+        UnsafeError: a plan isn't of the form that `Plan.to_json` writes.
     """
     if not is_list(data) or len(data) > MOST_PLANS:
         raise UnsafeError(f"{what} must hold a list of at most {MOST_PLANS} plans")
@@ -39,7 +40,7 @@ def plans_from(data: Any, what: str) -> tuple[Plan, ...]:
 
 def _plan(data: Any, what: str) -> Plan:
     wanted = {"method", "options", "edits", "summary", "left_alone", "notes"}
-    if not is_object(data) or set(data) - {"parts"} != wanted:  # which older plans don't have
+    if not is_object(data) or set(data) - {"parts"} != wanted:  # older plans have no parts
         raise UnsafeError(f"{what} must be an object with the keys {', '.join(sorted(wanted))}")
     parts = {
         "method": isinstance(data["method"], str) and data["method"].isidentifier(),
@@ -52,7 +53,7 @@ def _plan(data: Any, what: str) -> Plan:
     }
     for key, good in parts.items():
         if not good:
-            raise UnsafeError(f"{what} has another {key} than a pass gives; make it again")
+            raise UnsafeError(f"{what} has a malformed value for {key}; make the plan again")
     plan = Plan(
         data["method"], data["options"], tuple(data["edits"]), data["summary"],
         tuple(LeftAlone(**left) for left in data["left_alone"]), tuple(data["notes"]),
@@ -66,31 +67,32 @@ def _plan(data: Any, what: str) -> Plan:
 
 
 def require_known(plan: Plan) -> None:
-    """Check that each edit is a known one whose parameters are all there, in type and range.
+    """Check that each edit is known, and that its parameters are complete and within range.
 
     Raises:
-        UnsafeError: one is not; the message names it.
+        UnsafeError: an edit isn't; the message names it.
     """
     if len(plan.edits) > MOST_EDITS:
-        raise UnsafeError(f"a plan of {len(plan.edits)} edits; at most {MOST_EDITS} are made")
+        raise UnsafeError(f"the plan has {len(plan.edits)} edits; at most {MOST_EDITS} are allowed")
     for edit in plan.edits:
         name = edit.get("edit")
         if not isinstance(name, str) or name not in EDITS:
-            raise UnsafeError(f"no edit {_shown(name)}; there are {', '.join(EDITS)}")
+            raise UnsafeError(f"unknown edit {_shown(name)}; known edits are {', '.join(EDITS)}")
         wanted = EDITS[name].checks
         if set(edit) - {"edit"} != set(wanted):
             has = ", ".join(sorted(map(_shown, set(edit) - {"edit"}))) or "none"
-            raise UnsafeError(f"edit {name} takes {', '.join(wanted) or 'nothing'}; found {has}")
+            takes = ", ".join(wanted) or "no parameters"
+            raise UnsafeError(f"edit {name} takes {takes}; found {has}")
         for key, check in wanted.items():
             if words := check(edit[key]):
                 raise UnsafeError(f"edit {name}: {key} must be {words}; found {_shown(edit[key])}")
 
 
 def require_fit(network: Any, edit: Mapping[str, Any]) -> None:
-    """Check that all that an edit of sound form names is in the network, and is what it's about.
+    """Check that the network has everything that an edit names, and that it is of the right kind.
 
     Raises:
-        UnsafeError: it's of another network, or of none; the message says what is wrong.
+        UnsafeError: the edit doesn't fit the network; the message says why.
     """
     check = EDITS[edit["edit"]].misfit
     if check is None:
@@ -102,10 +104,10 @@ def require_fit(network: Any, edit: Mapping[str, Any]) -> None:
 
 
 def require_parts(network: Any, plan: Plan) -> None:
-    """Check that the parts that a plan names are in the network, as its edits have left it.
+    """Check that the network, after the edits of a plan, has the parts that the plan names.
 
     Raises:
-        UnsafeError: one is not; the message names it.
+        UnsafeError: a part is missing; the message names it.
     """
     if words := _unknown_part(network, plan.parts or ()):
         raise UnsafeError(f"plan {plan.method} doesn't fit this network: {words}")
@@ -123,13 +125,13 @@ def _is_left(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message, cut short."""
+    """A value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _unknown_part(network: Network, parts: Iterable[Sequence[str]]) -> str:
-    """Which of a plan's parts isn't in the network; empty if all are."""
+    """The first part of a plan that the network doesn't have, in words; empty if it has all."""
     order = {node.name: place for place, node in enumerate(network.graph.nodes)}
     layers = {node.name for node in layers_of(network)}
     for part in parts:

@@ -1,4 +1,4 @@
-"""Carrying out: a copy of a network with a plan's edits made."""
+"""Carry out: make the edits of a plan on a copy of a network."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from penjing.network.graph.network import Network
 
 
 def carry_out(network: Network, plan: Plan) -> Network:
-    """A copy of `network` with the plan's edits made and the plan added to its history.
+    """Make the edits of a plan on a copy of a network, and add the plan to the copy's history.
 
-    The one way by which edits are made, so that no plan gets by unchecked.
+    Every edit is made by this function, so no plan escapes the checks.
+
+    Args:
+        network: the network, which stays unchanged.
+        plan: the plan.
 
     Raises:
-        UnsafeError: an edit isn't one that there is, or it or a part is of another network
+        UnsafeError: an edit is unknown, or an edit or a part of the plan doesn't fit the network
             (`penjing.network.edits.allowed`).
-        InputError: an axis to shrink isn't there, or can't shrink.
+        InputError: an axis to shrink doesn't exist, or can't shrink.
     """
     require_known(plan)
     new = copy.deepcopy(network)

@@ -1,6 +1,6 @@
-"""The form of an edit's parameters: what a value from a file that somebody else wrote may be.
+"""Checks: the form of an edit's parameters, which may come from a file that somebody else wrote.
 
-Each check gives what the value should be, in words, if it isn't that.
+Each check returns what the value should be, in words, or an empty string if it is that.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Any
 from penjing.arith.quantizer import weight_ends
 
 LARGEST, SMALLEST = 3.4e38, 1e-45
-"""Of the magnitudes that float32 tells from infinity and from zero."""
+"""The largest magnitude in float32 that isn't infinite, and the smallest that isn't zero."""
 INT32 = 2**31 - 1
 EIGHT_BITS = 255
-"""The largest integer of a grid, and how far its ends are apart: runtimes have no wider ones."""
+"""The largest integer of a quantized value, and the largest width of its integer range."""
 WEIGHT_ENDS = {weight_ends(bits) for bits in range(1, 9)}
 Check = Callable[[Any], str]
-"""What a value should be, in words, if it isn't that; empty if it is."""
+"""Returns what a value should be, in words; empty if it is that."""
 
 
 def names(value: Any) -> str:
-    """A list of names."""
+    """A list of distinct names."""
     good = is_list(value) and all(isinstance(name, str) for name in value)
     good = good and len(set(value)) == len(value)
-    return "" if good else "a list of names, none twice"
+    return "" if good else "a list of distinct names"
 
 
 def names_by_name(value: Any) -> str:
-    """A mapping of names."""
+    """A mapping from names to names."""
     good = is_object(value) and all(isinstance(name, str) for name in value.values())
-    return "" if good else "an object of names"
+    return "" if good else "an object with names as values"
 
 
 def flag(value: Any) -> str:
@@ -40,7 +40,7 @@ def flag(value: Any) -> str:
 
 
 def scales_of_signs(value: Any) -> str:
-    """How many scales ternary weights have."""
+    """The number of scales of ternary weights."""
     return "" if isinstance(value, str) and value in ("one", "two") else '"one" or "two"'
 
 
@@ -50,16 +50,16 @@ def threshold(value: Any) -> str:
 
 
 def axes(value: Any) -> str:
-    """By axis, the indices that stay."""
+    """The indices that stay, by axis."""
     good = is_object(value) and all(
         is_list(indices) and indices and all(is_integer(index, 0, INT32) for index in indices)
         for indices in value.values()
     )
-    return "" if good else "by axis, the indices that stay"
+    return "" if good else "an object that gives the indices to keep for each axis"
 
 
 def value_qparams(value: Any) -> str:
-    """By node, the quantization parameters of a value."""
+    """The quantization parameters of activations, by node."""
     keys = {"scale", "zero_point", "low", "high", "root"}
     good = is_object(value) and all(
         is_object(qparams)
@@ -70,12 +70,15 @@ def value_qparams(value: Any) -> str:
         and isinstance(qparams["root"], str)
         for qparams in value.values()
     )
-    words = "by node, a scale over 0, low <= zero_point <= high in eight bits, a root"
+    words = (
+        "an object that gives for each node a positive scale, low <= zero_point <= high within "
+        "eight bits, and a root"
+    )
     return "" if good else words
 
 
 def weight_qparams(value: Any) -> str:
-    """By node, the quantization parameters of a weight."""
+    """The quantization parameters of weights, by node."""
     good = is_object(value) and all(
         is_object(qparams)
         and set(qparams) == {"scales", "low", "high"}
@@ -84,46 +87,47 @@ def weight_qparams(value: Any) -> str:
         and is_scales(qparams["scales"])
         for qparams in value.values()
     )
-    return "" if good else "by node, scales that aren't 0, and the ends of 1 to 8 bits"
+    words = "an object that gives for each node nonzero scales, and the low and high of 1 to 8 bits"
+    return "" if good else words
 
 
 def factors(value: Any) -> str:
-    """By node, what its channels are multiplied by."""
+    """The factors of each node's channels."""
     good = is_object(value) and all(
         is_list(factors) and factors and all(is_scale(factor) and factor > 0 for factor in factors)
         for factors in value.values()
     )
-    return "" if good else "by node, a list of numbers over 0"
+    return "" if good else "an object that gives a list of positive numbers for each node"
 
 
 def is_object(value: Any) -> bool:
-    """Whether it is a mapping with names for keys."""
+    """Whether the value is a mapping with names as keys."""
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
 def is_list(value: Any) -> bool:
-    """Whether it is a list."""
+    """Whether the value is a list."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def is_integer(value: Any, low: int, high: int) -> bool:
-    """Whether it is a whole number in that range."""
+    """Whether the value is a whole number in low..high."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def is_real(value: Any) -> bool:
-    """Whether it is a number that float32 can hold."""
+    """Whether the value is a number that float32 can hold."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and abs(value) <= LARGEST and math.isfinite(value)
 
 
 def is_scale(value: Any) -> bool:
-    """Whether float32 tells it from zero."""
+    """Whether the value is a number that isn't zero in float32."""
     return is_real(value) and abs(value) >= SMALLEST
 
 
 def is_scales(value: Any) -> bool:
-    """Whether it is a list of scales, or one of such lists, all as long."""
+    """Whether the value is a list of scales, or a list of such lists of equal length."""
     if not is_list(value) or not value:
         return False
     if not is_list(value[0]):

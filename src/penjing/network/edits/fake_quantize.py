@@ -1,8 +1,9 @@
-"""A network that rounds its values and weights to grids of integers, and can still be trained.
+"""Fake quantization: edits that make a network round its weights and activations.
 
-The quantized network keeps its real weights and its scales as parameters, with a `fake_quantize`
-behind every weight and value that has a grid. So training it is quantization-aware training, and
-each runtime makes from it the integers in its own way (`penjing.network.lowering.integers`).
+The quantized network keeps its real weights and its scales as parameters. A `fake_quantize` follows
+every weight and activation that is quantized. Training such a network is quantization-aware
+training. Each runtime turns it into integers in its own way
+(`penjing.network.lowering.integers`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from penjing.network.graph.surgery import divert, insert_after, insert_before, r
 from penjing.network.graph.tensors import add_bias, set_parameter
 
 INT32 = 2**31 - 1
-MOST_OF_BIAS = 2**30  # the other half is for the sum of the products
+MOST_OF_BIAS = 2**30  # the other half of int32 is left for the sum of the products
 
 
 def unrounded(network: Network) -> Network:
-    """A copy in which nothing is rounded; its nodes keep their names."""
+    """A copy in which nothing is rounded, and whose nodes keep their names."""
     new = copy.deepcopy(network)
     for node in list(new.calls()):
         if node.target is FAKE_QUANTIZE:
@@ -41,13 +42,16 @@ def fake_quantize(
     activations: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Round the named values, and the weights of the named layers, in place.
+    """Quantize the named activations, and the weights of the named layers, in place.
 
     Args:
-        activations: name of a node to `{"scale", "zero_point", "low", "high", "root"}`; all its
-            users read the rounded value. Values of one root, a node's name, share one scale.
-        weights: name of a layer's node to `{"scales", "low", "high"}`; scales are a list with one
-            for each output channel, or one list for each with the scales of its groups.
+        network: the network.
+        activations: by name of a node, `{"scale", "zero_point", "low", "high", "root"}`. All
+            readers get the rounded value. Activations with the same root, the name of a node,
+            share one scale.
+        weights: by name of a layer's node, `{"scales", "low", "high"}`. The scales are a list with
+            one scale per output channel, or with one list per output channel that has a scale for
+            each group.
     """
     nodes = {node.name: node for node in network.graph.nodes}
     for name, qparams in activations.items():
@@ -66,7 +70,7 @@ def fake_quantize(
 
 
 def give_bias(network: Network, layers: Sequence[str]) -> None:
-    """Give the named layers, by node, a bias of zero, rounded where the others are, in place."""
+    """Give layers a bias of zero, in place; it is rounded like the biases of other layers."""
     for node in network.calls():
         if node.name not in layers:
             continue
@@ -79,15 +83,15 @@ def give_bias(network: Network, layers: Sequence[str]) -> None:
 
 
 def _stored_bias(layer: Layer) -> fx.Node | None:
-    """What the layer reads as its bias, if that is stored as it is; None otherwise."""
+    """The layer's bias, if it is a tensor that isn't computed; None otherwise."""
     return layer.bias if layer.bias is not None and layer.bias.op == "get_attr" else None
 
 
 def _with_room_for_bias(network: Network, layer: Layer, scales: Tensor) -> Tensor:
-    """A weight's scales, enlarged where the layer's bias would leave the integers of its sums.
+    """The scales of a weight, enlarged where the layer's bias wouldn't fit into int32.
 
-    That is so where a channel's weights are next to nothing, as those of a channel that is cut off
-    by a mask. Where all channels share one scale, they go on doing so.
+    That happens if a channel's weights are almost zero, for example because the channel is masked.
+    If all channels share one scale, they still do afterwards.
     """
     data, bias = qparams_of(layer.data), _stored_bias(layer)
     if data is None or bias is None or scales.dim() > 1:
@@ -100,9 +104,9 @@ def _with_room_for_bias(network: Network, layer: Layer, scales: Tensor) -> Tenso
 
 
 def _round_bias(layer: Layer) -> None:
-    """Put the bias on the grid of the layer's sums, where its input has a grid too.
+    """Round the bias to the scale of the layer's sums, if the layer's input is quantized too.
 
-    With few bits that grid is coarse, so what is trained or judged must know of it.
+    With few bits that scale is coarse, so training and evaluation have to take it into account.
     """
     data, scales, bias = qparams_of(layer.data), scale_nodes(layer.weight), _stored_bias(layer)
     if data is None or len(scales) != 1 or bias is None:

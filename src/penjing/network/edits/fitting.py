@@ -1,4 +1,4 @@
-"""Whether an edit fits a network: of each kind of edit, what is wrong with the nodes it names."""
+"""Fitting: for each kind of edit, what is wrong with the nodes that it names; empty if nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fake_quantize(
     activations: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """Which value or layer isn't there or can't be rounded, or has another number of scales."""
+    """A value or layer that doesn't exist, can't be quantized, or has a wrong number of scales."""
     known = fake_values(network) if activations else {}
     for name, qparams in activations.items():
         root = qparams["root"]
@@ -32,9 +32,9 @@ def fake_quantize(
         if not _is_real(known.get(nodes[name])):
             return f"{name!r} gives no tensor of real numbers"
         if root not in activations or activations[root]["root"] != root:
-            return f"the root {root!r} of {name!r} isn't one of the values that it rounds"
+            return f"the root {root!r} of {name!r} isn't one of the activations in the edit"
         if _is_taken(network, f"{root}_scale"):
-            return f"a layer is called {root}_scale"
+            return f"a layer has the name {root}_scale already"
     if why := _bare_layers(nodes, weights):
         return why
     for name, qparams in weights.items():
@@ -50,12 +50,12 @@ def fake_quantize(
 def ternarize(
     network: Network, nodes: Nodes, layers: Sequence[str], scales: str, threshold: float
 ) -> str:
-    """Which layer isn't there, or has a weight that is computed or rounded already."""
+    """A layer that doesn't exist, or whose weight is computed or quantized already."""
     return _bare_layers(nodes, layers)
 
 
 def binarize(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
-    """Which layer isn't there, or has a weight that is computed or rounded already."""
+    """A layer that doesn't exist, or whose weight is computed or quantized already."""
     return _bare_layers(nodes, layers)
 
 
@@ -67,13 +67,13 @@ def sign_inputs(
     learned: bool,
     shortcuts: Sequence[str],
 ) -> str:
-    """Which layer doesn't read what is said of it, or what can't be left out before signs."""
+    """A layer that doesn't read the named value, or a node that can't be removed before a sign."""
     known = fake_values(network)
     shapes = {node: value.shape for node, value in known.items() if _is_real(value)}
     for name in dropped:
         node = nodes.get(name)
         if node is None or node.target in LAYERS or not _keeps_shape(node, shapes):
-            return f"{name!r} is no function of each number alone"
+            return f"{name!r} isn't an elementwise function"
         if len(shapes[node]) < 2:
             return f"{name!r} has no channels"
     for name, read in layers.items():
@@ -81,12 +81,12 @@ def sign_inputs(
             return why
     for name in shortcuts:
         if name not in layers or shapes[nodes[name]] != shapes[nodes[layers[name]]]:
-            return f"layer {name!r} gives another shape than it reads"
+            return f"the input and the output of layer {name!r} differ in shape"
     return ""
 
 
 def _not_read(nodes: Nodes, name: str, read: str, shapes: Mapping[fx.Node, Any]) -> str:
-    """Why `name` is no layer that reads the real numbers of `read`, itself or behind one node."""
+    """Why `name` isn't a layer that reads the real tensor `read`, directly or behind one node."""
     if name not in nodes or nodes[name].target not in LAYERS:
         return f"there is no layer {name!r}"
     data = Layer(nodes[name]).data
@@ -98,7 +98,7 @@ def _not_read(nodes: Nodes, name: str, read: str, shapes: Mapping[fx.Node, Any])
 
 
 def give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
-    """Which layer isn't there, has a bias, or has a weight that is computed."""
+    """A layer that doesn't exist, has a bias already, or has a computed weight."""
     for name in layers:
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
@@ -107,12 +107,12 @@ def give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
         if (qparams.source if qparams else layer.weight).op != "get_attr":
             return f"the weight of {name!r} is computed"
         if layer.bias is not None:
-            return f"layer {name!r} has a bias"
+            return f"layer {name!r} has a bias already"
     return ""
 
 
 def lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
-    """Which ReLU6 isn't there."""
+    """A node that isn't a ReLU6 of the network."""
     for name in nodes:
         if name not in known or known[name].target not in RELU6:
             return f"there is no ReLU6 {name!r}"
@@ -120,7 +120,7 @@ def lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
 
 
 def scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequence[float]]) -> str:
-    """Which layer can't be scaled, or has another number of channels."""
+    """A layer that can't be scaled, or that has another number of channels."""
     by_name = {node.name: reach for node, reach in reaches(network).items()}
     for name, factors in scales.items():
         reach = by_name.get(name, "there is no such layer")
@@ -133,12 +133,12 @@ def scale_channels(network: Network, nodes: Nodes, scales: Mapping[str, Sequence
 
 
 def _bare_layers(nodes: Nodes, names: Iterable[str]) -> str:
-    """What is wrong with layers whose weights are to be rounded."""
+    """A layer that doesn't exist, or whose weight can't be quantized."""
     for name in names:
         if name not in nodes or nodes[name].target not in LAYERS:
             return f"there is no layer {name!r}"
         if Layer(nodes[name]).weight.op != "get_attr":
-            return f"the weight of {name!r} is computed or rounded already"
+            return f"the weight of {name!r} is computed or quantized already"
     return ""
 
 
@@ -157,5 +157,5 @@ def _keeps_shape(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
 
 
 def _is_taken(network: Network, name: str) -> bool:
-    """Whether no parameter can have that name."""
+    """Whether a layer or an attribute has the name, so that no parameter can take it."""
     return name in network._modules or hasattr(type(network), name)

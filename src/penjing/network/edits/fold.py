@@ -1,5 +1,8 @@
-"""Before rounding, what integers have kernels for: a batch norm folded into the layer before it, a
-mean written as the pool that it is, a SiLU as the product that it is. The same numbers."""
+"""Fold: rewrite a network, before it is quantized, into operators that have integer kernels.
+
+A batch norm is folded into the layer before it, a mean becomes a pool, and a SiLU becomes a
+product. The network still computes the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ aten = torch.ops.aten
 
 
 def fold_batch_norm(network: Network) -> None:
-    """Fold each batch norm into the convolution or linear layer that alone feeds it, in place.
+    """Fold each batch norm into the convolution or linear layer in front of it, in place.
 
-    w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta, for evaluation mode. Of a
-    weight that is rounded, the scales take the factor, so that its integers stay the same.
+    With the norm's weight g, bias beta, mean m and variance v, the layer gets
+    w' = w g / sqrt(v + eps) and b' = (b - m) g / sqrt(v + eps) + beta. The scales of a quantized
+    weight take the factor, so its integers stay the same. The norm must be the layer's only reader.
     """
     for node in list(network.graph.nodes):
         if node.target is not aten.batch_norm.default:
@@ -34,11 +38,11 @@ def fold_batch_norm(network: Network) -> None:
         if len(layer.weight.users) != 1:
             continue  # a shared weight can't take two norms
         if layer.weight.op != "get_attr" and not scales_of(layer.weight):
-            continue  # it is computed, or its scale stands behind the layer
+            continue  # the weight is computed, or its scale is applied behind the layer
         if layer.bias is not None and layer.bias.op != "get_attr":
-            continue  # it is rounded to the grid of the layer's sums
+            continue  # the bias is rounded to the scale of the layer's sums
         if batch_norm_of(network, node) is None:
-            continue  # it goes by each batch, in evaluation too
+            continue  # the norm uses the statistics of each batch, in evaluation too
         _fold(network, layer, node)
     drop_unused(network)
 
@@ -70,9 +74,9 @@ def _fold(network: Network, layer: Layer, norm: fx.Node) -> None:
 
 
 def pool_means(network: Network) -> None:
-    """Write a mean over the last two of four dimensions as an average pool, in place.
+    """Replace a mean over the last two of four dimensions by an average pool, in place.
 
-    The same numbers; runtimes have an integer kernel for the pool and none for the mean.
+    The pool computes the same numbers, and runtimes have an integer kernel for it.
     """
     for node in list(network.graph.nodes):
         over = argument(node, "dim") if node.target is aten.mean.dim else None
@@ -85,9 +89,9 @@ def pool_means(network: Network) -> None:
 
 
 def split_silu(network: Network) -> None:
-    """Write silu(x) as x sigmoid(x), in place.
+    """Replace silu(x) by x sigmoid(x), in place.
 
-    The same numbers; some runtimes have integer kernels for the parts and none for the whole.
+    The product is the same number, and some runtimes have integer kernels only for its parts.
     """
     for node in list(network.graph.nodes):
         if node.target not in (aten.silu.default, aten.silu_.default):

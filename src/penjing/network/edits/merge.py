@@ -1,4 +1,4 @@
-"""Merge: what reads some indices of an axis takes them as combinations of the others."""
+"""Merge: write combinations of an axis' indices into the layers that read the axis."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Combination(NamedTuple):
     """z ~ weights z_keep + shift, for the values z_n of an axis.
 
     Attributes:
-        keep: the indices that stay, ascending.
-        weights: (n, len(keep)).
-        shift: (n,).
+        keep: the indices that stay, in ascending order.
+        weights: the matrix, (n, len(keep)).
+        shift: the offset, (n,).
     """
 
     keep: list[int]
@@ -39,14 +39,18 @@ def merge(
     made: Combination,
     variance_left: Sequence[Tensor],
 ) -> None:
-    """Let each reader take the combination, in place; what goes is then read with weight zero.
+    """Write a combination into each reader, in place; removed indices then have weight zero.
 
-    A reader w z becomes (w A) z_keep, and its bias, or the mean of the batch norm behind it, takes
+    A reader w z becomes (w A) z_keep. Its bias, or the mean of the batch norm behind it, takes
     w shift.
 
     Args:
-        variance_left: by reader, the share of each output's variance that is left, or an
-            empty tensor; the batch norm behind it takes that too.
+        network: the network.
+        group: the axis.
+        readers: the layers that read the axis, and where in their weights.
+        made: the combination.
+        variance_left: by reader, the share of each output's variance that is left, by which the
+            variance of the batch norm is multiplied; or an empty tensor.
     """
     weights = {site.tensor: read_by_index(network, group, site) for _, site in readers}
     moved: set[Tensor] = set()
@@ -62,28 +66,28 @@ def merge(
 
 
 def read_by_index(network: Network, group: Group, site: Site) -> Tensor:
-    """The weights that read each index: w_OI.. as (O, n, m, ..), float64."""
+    """The weights that read each index of an axis: w_OI.. as (O, n, m, ..), float64."""
     places = _places(group, site)
     weight = network.tensor(site.tensor).detach().double()
     return weight[:, places.flatten()].reshape(len(weight), *places.shape, *weight.shape[2:])
 
 
 def _places(group: Group, site: Site) -> Tensor:
-    """Where in the site's dimension each index of the axis stands, (n, m)."""
+    """The places of each index of the axis in the site's dimension, (n, m)."""
     owner = owners(site.expression, group.axis)
     places = [np.flatnonzero(owner == index) for index in range(group.size)]
     return torch.from_numpy(np.stack(places))
 
 
 def takes_shift(network: Network, reader: fx.Node) -> bool:
-    """Whether something behind the reader can take a constant: its bias, or a batch norm."""
+    """Whether the reader's bias, or a batch norm behind it, can take a constant."""
     return _norm_behind(network, reader) is not None or _bias_of(network, reader) is not None
 
 
 def _shift(
     network: Network, reader: fx.Node, shift: Tensor, left: Tensor, moved: set[Tensor]
 ) -> None:
-    """Add to what a reader gives, where something takes it; each tensor once."""
+    """Add a shift to a reader's output, if its bias or a batch norm can take it; each only once."""
     norm = _norm_behind(network, reader)
     taker = _bias_of(network, reader) if norm is None else norm.mean
     if taker is None or taker in moved:
@@ -95,7 +99,7 @@ def _shift(
 
 
 def _norm_behind(network: Network, reader: fx.Node) -> BatchNorm | None:
-    """The batch norm with statistics that alone reads what the reader gives."""
+    """The batch norm that is the only reader of the output, if it has running statistics."""
     users = list(reader.users)
     if len(users) != 1 or users[0].target is not aten.batch_norm.default:
         return None

@@ -1,5 +1,7 @@
-"""Overflow: scales of weights that grow a little keep a layer's sums within 16 bits, on every x86
-processor, whatever its kernels take for neighbours (`penjing.arith.saturation`)."""
+"""Overflow: keep the sums of a quantized layer within 16 bits by enlarging its weight scales.
+
+The layer then computes the same integers on every x86 processor (`penjing.arith.saturation`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from penjing.network.graph.qparams import QParams
 
 
 def fix_overflow(network: Network) -> None:
-    """Enlarge the scales of weights so far that no layer can leave 16 bits, in place."""
+    """Enlarge weight scales until no layer can exceed 16 bits, in place."""
     for _, qparams, top in integer_layers(network):
         scales = network.tensor(qparams.scale).detach()
         weight = network.tensor(qparams.source_name).detach().cpu()
@@ -24,11 +26,11 @@ def fix_overflow(network: Network) -> None:
 
 
 def without_overflow(network: Network) -> Network:
-    """The network itself if none of its layers can leave 16 bits, else a copy that is mended.
+    """The network itself if no layer can exceed 16 bits, or else a corrected copy.
 
-    A channel's scale grows, or its largest weights are trimmed, whichever keeps it nearer to its
-    weights: what was rounded with care (GPTQ, AdaRound) lies on its integers, and a new scale would
-    round all of it anew.
+    In each channel, either the scale grows or the largest weights are trimmed, whichever changes
+    the weights less. Weights that were rounded with care (GPTQ, AdaRound) are whole multiples of
+    their scale, and a new scale would round all of them again.
     """
     if not saturating(network):
         return network
@@ -39,7 +41,7 @@ def without_overflow(network: Network) -> Network:
 
 
 def _mend(network: Network, qparams: QParams, top: int) -> None:
-    """Keep a layer within 16 bits by whichever of the two changes its weights less."""
+    """Keep one layer within 16 bits, by the method that changes its weights less."""
     scales, weight = (
         network.tensor(qparams.scale).detach(),
         network.tensor(qparams.source_name),

@@ -1,8 +1,8 @@
-"""Scaling: what divides a layer's output channels and multiplies in the layers that read them.
+"""Scaling: divide the output channels of a layer, and multiply in the layers that read them.
 
-A function f with f(s x) = s f(x) for s > 0 may stand between them, such as ReLU; then the network
-computes what it computed. Unlike an axis, a channel ends at a depthwise convolution: what that
-reads and what it writes have scales of their own.
+The network computes the same function if every function f in between satisfies f(s x) = s f(x) for
+s > 0, as ReLU does. Unlike an axis, a channel ends at a depthwise convolution, whose inputs and
+outputs have separate scales.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RELU6: dict[Any, Any] = {
     aten.relu6.default: aten.relu.default, aten.relu6_.default: aten.relu_.default,
     aten.clamp.default: aten.relu.default, aten.clamp_.default: aten.relu_.default,
 }  # fmt: skip
-"""How ReLU6 may be spelled, and the ReLU that it is without its bound."""
+"""The operators that can be a ReLU6, and the ReLU that each becomes without its bound."""
 HOMOGENEOUS = {
     aten.relu.default, aten.relu_.default, aten.leaky_relu.default, aten.leaky_relu_.default,
     aten.prelu.default, aten.dropout.default, aten.dropout_.default,
@@ -40,19 +40,19 @@ POOLS = {
     aten.adaptive_avg_pool1d.default: 1, aten.adaptive_avg_pool2d.default: 2,
     aten.adaptive_avg_pool3d.default: 3,
 }  # fmt: skip
-"""Pools, and how many dimensions they pool over."""
+"""Pools, and the number of their spatial dimensions."""
 Place = tuple[int, int]
-"""Which dimension of a value the channels are in, and how many adjacent entries each has there."""
+"""The dimension of a value that has the channels, and the number of adjacent entries of each."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """A layer's output channels and all that reads them.
+    """The output channels of a layer, and everything that reads them.
 
     Attributes:
-        layer: whose output the channels are.
-        readers: the layers that read them, each with how many adjacent inputs a channel is.
-        bounds: each ReLU6 on the way, which has to lose its bound.
+        layer: the layer.
+        readers: the layers that read its channels, and how many adjacent inputs a channel is there.
+        bounds: the ReLU6 in between, which would have to lose their bound.
     """
 
     layer: fx.Node
@@ -61,17 +61,18 @@ class Reach:
 
 
 def reaches(network: Network) -> dict[fx.Node, Reach | str]:
-    """Of every layer, in order, where its channels reach; or why they can't be scaled."""
+    """For every layer, in order, where its channels are read, or why they can't be scaled."""
     known = shapes(network)
     layers = layers_of(network)
     return {node: _own_weight(node) or _reach(node, known) for node in layers}
 
 
 def scale_channels(network: Network, scales: Mapping[str, Sequence[float]]) -> None:
-    """Divide what layers write, and multiply where it is read, in place.
+    """Divide the output channels of layers, and multiply where they are read, in place.
 
     Args:
-        scales: name of a layer's node to one positive number for each output channel.
+        network: the network.
+        scales: by name of a layer's node, one positive number per output channel.
 
     Raises:
         ValueError: the channels of a layer can't be scaled.
@@ -94,7 +95,7 @@ def scale_channels(network: Network, scales: Mapping[str, Sequence[float]]) -> N
 
 
 def lift_bounds(network: Network, nodes: Sequence[str]) -> None:
-    """Make each ReLU6 a ReLU, in place; nodes by name."""
+    """Turn the ReLU6 with these names into ReLUs, in place."""
     wanted = set(nodes)
     for node in network.calls():
         if node.name in wanted:
@@ -102,21 +103,21 @@ def lift_bounds(network: Network, nodes: Sequence[str]) -> None:
 
 
 def by_channel(reader: fx.Node, weight: Tensor, channels: int) -> Tensor:
-    """A reader's weight as (groups, outputs, channels, taps), the middle ones within a group."""
+    """A reader's weight as (groups, outputs of a group, channels of a group, taps)."""
     groups = Layer(reader).groups
     return weight.reshape(groups, len(weight) // groups, channels // groups, -1)
 
 
 def _own_weight(layer: fx.Node) -> str:
-    """Why the layer's tensors can't be scaled; empty if they can."""
+    """Why the tensors of a layer can't be scaled; empty if they can."""
     weight, bias = Layer(layer).weight, Layer(layer).bias
     if weight.target is FAKE_QUANTIZE:
         return "it is quantized already"
     for node in (weight, bias):
         if node is not None and node.op != "get_attr":
-            return "its weight is computed"
+            return "its weight or bias is computed"
         if node is not None and len(node.users) > 1:
-            return "its weight is shared"
+            return "its weight or bias is shared with another layer"
     return ""
 
 
@@ -130,28 +131,30 @@ def _reach(layer: fx.Node, known: Mapping[fx.Node, Any]) -> Reach | str:
     while waiting:
         node, source, (dim, each) = waiting.pop()
         if node.op == "output":
-            return "it is an output of the network"
+            return "its result is an output of the network"
         if node.target in LAYERS:
             place = 1 if node.target in CONVOLUTIONS else len(known[source]) - 1
             if _own_weight(node) or Layer(node).data is not source or place != dim:
-                return f"{node.name} reads it in another way"
+                reader = node.meta.get("layer") or node.name
+                return f"{reader}, which reads its output, can't be scaled to match"
             readers.append((node, each))
             continue
         after = _after(node, source, (dim, each), known)
         if after is None:
-            return f"{str(node.target).removeprefix('aten.')} stands between it and what reads it"
+            name = str(node.target).removeprefix("aten.")
+            return f"{name} stands between it and the layers that read it"
         if node.target in RELU6:
             bounds.append(node)
         waiting += [(user, node, after) for user in node.users]
     if not readers:
-        return "nothing reads it"
+        return "no layer reads its output"
     return Reach(layer, tuple(readers), tuple(bounds))
 
 
 def _after(
     node: fx.Node, source: fx.Node, place: Place, known: Mapping[fx.Node, Any]
 ) -> Place | None:
-    """Where the channels are behind an operator; None if they can't be scaled through it."""
+    """The place of the channels behind an operator; None if the operator doesn't allow scaling."""
     (dim, each), given = place, known[source]
     if node.target in HOMOGENEOUS or _is_relu6(node):
         return place
@@ -174,14 +177,14 @@ def _after(
 
 
 def _is_relu6(node: fx.Node) -> bool:
-    """Whether it is min(max(x, 0), 6); another bound may be what the network is about."""
+    """Whether the node is min(max(x, 0), 6); another bound may be essential to the network."""
     if node.target in (aten.relu6.default, aten.relu6_.default):
         return True
     return node.target in RELU6 and node.args == (read_by(node), 0, 6) and not node.kwargs
 
 
 def _tensors(layer: fx.Node) -> list[str]:
-    """The names of its weight and, if it has one, its bias."""
+    """The names of a layer's weight and, if there is one, its bias."""
     return [
         str(node.target) for node in (Layer(layer).weight, Layer(layer).bias) if node is not None
     ]

@@ -1,4 +1,4 @@
-"""Shrink: keep some indices of some axes, everywhere at once; and its proof, masking."""
+"""Shrink: keep some indices of some axes in all tensors at once, and `mask` to verify it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ SILENT = 1e-12
 
 
 def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
-    """Keep the given indices of each named axis and drop the rest, in place.
+    """Keep the given indices of each named axis and remove the rest, in place.
 
-    Every parameter dimension in which an axis takes part is index-selected, and every constant of
-    the graph that spells a size is rewritten.
+    Every dimension of a parameter that has the axis is index-selected. Every size in the arguments
+    of the graph is rewritten.
 
     Args:
-        axes: name of an axis (`find_axes`) to the indices that stay, ascending.
+        network: the network.
+        axes: by name of an axis (`find_axes`), the indices that stay, in ascending order.
 
     Raises:
-        InputError: an axis doesn't exist, can't shrink, or nothing of it would be left.
+        InputError: an axis doesn't exist or can't shrink, or no valid index of it would stay.
     """
     all_axes = find_axes(network)
     keep = _checked(all_axes, axes)
@@ -48,10 +49,10 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
 
 
 def mask(network: Network, axes: Mapping[str, list[int]]) -> Network:
-    """A copy of full size in which what `shrink` would drop is silenced: its weights are next to
-    nothing (zero would be divided by its own norm in a layer with weight norm).
+    """A copy of full size in which the weights that `shrink` would remove are almost zero.
 
-    Where no statistic is computed over a dropped axis, its outputs equal the shrunk network's.
+    They aren't exactly zero, because weight norm would divide zero by zero. If no statistic is
+    computed over a removed index, the outputs equal those of the shrunk network.
     """
     all_axes = find_axes(network)
     keep = _checked(all_axes, axes)
@@ -72,21 +73,21 @@ def _checked(all_axes: Axes, axes: Mapping[str, list[int]]) -> dict[Axis, list[i
     keep: dict[Axis, list[int]] = {}
     for name, index in axes.items():
         if name not in all_axes:
-            raise InputError(f"no axis {name!r} in this network; there are {', '.join(all_axes)}")
+            raise InputError(f"this network has no axis {name!r}; it has {', '.join(all_axes)}")
         group = all_axes[name]
         if group.pins:
             raise InputError(f"axis {name!r} can't shrink: {group.pins[0]}")
         if not index or min(index) < 0 or max(index) >= group.size:
             raise InputError(
-                f"axis {name!r} of size {group.size}: the indices to keep must be one or more "
-                f"of 0..{group.size - 1}; found {list(index)[:8]}"
+                f"axis {name!r} of size {group.size} must keep one or more of the indices "
+                f"0..{group.size - 1}; found {list(index)[:8]}"
             )
         keep[group.axis] = sorted(set(index))
     return keep
 
 
 def _places(network: Network) -> dict[int, list[tuple[dict[str, Any], str]]]:
-    """Where each tensor is registered, by its identity: a tied weight has several places."""
+    """By identity of a tensor, where it is registered; a tied weight has several places."""
     places: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for owner in network.modules():
         for tensors in (owner._parameters, owner._buffers):

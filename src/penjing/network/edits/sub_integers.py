@@ -1,8 +1,9 @@
-"""Edits that give a network ternary or binary weights, and signs for values; it stays trainable.
+"""Sub-integers: edits that make weights ternary or binary, and activations signs.
 
-A layer between signs keeps its weight's scale and its bias outside, behind the layer: the layer
-then sums -1 and 1, which float32 does exactly in any order, and whatever computes these sums from
-bits (`penjing.network.lowering.packed_bits`) or in a runtime comes to the same decisions.
+The network stays trainable. A layer that reads signs applies its weight scale and its bias behind
+the layer. The layer itself then sums -1 and 1, which is exact in float32 in any order. So every
+other way to compute these sums, from packed bits (`penjing.network.lowering.packed_bits`) or in a
+runtime, gives the same decisions.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ from penjing.network.graph.tensors import set_parameter
 
 aten = torch.ops.aten
 SLOPE = 0.25
-"""Of a learned ReLU below its bend, at the start."""
+"""The initial slope of a learned ReLU for negative values."""
 
 
 def ternarize(network: Network, layers: Sequence[str], scales: str, threshold: float) -> None:
-    """Make the weights of the layers, by their nodes' names, ternary, in place.
+    """Make the weights of layers ternary, in place.
 
     Args:
-        scales: `"one"` to each output channel, or `"two"`, one for each sign. With two the real
+        network: the network.
+        layers: the names of the layers' nodes.
+        scales: `"one"` scale per output channel, or `"two"`, one for each sign. With two, the real
             weight is divided by its largest magnitude, which changes no code, as in TTQ.
         threshold: see `penjing.arith.ternary`.
     """
@@ -64,15 +67,16 @@ def sign_inputs(
     learned: bool,
     shortcuts: Sequence[str],
 ) -> None:
-    """Let the layers read signs, in place.
+    """Make layers read signs, in place.
 
     Args:
-        layers: name of a layer's node to the node whose sign it shall read.
-        dropped: nodes of ReLUs to take out, behind which every sign would be 1.
-        learned: move each channel by a learned shift before its sign, and put a learned ReLU in
-            place of each of `dropped`: prelu(x - a) + b (ReActNet).
-        shortcuts: layers (among `layers`) around which the value before the sign is added, behind
-            the batch norm if that alone reads the layer (Bi-Real).
+        network: the network.
+        layers: by name of a layer's node, the node whose sign it is to read.
+        dropped: the ReLUs to remove, behind which every sign would be 1.
+        learned: shift each channel by a learned amount before its sign, and replace each of
+            `dropped` by a learned ReLU: prelu(x - a) + b (ReActNet).
+        shortcuts: the layers among `layers` around which the value before the sign is added. It is
+            added behind a batch norm if that is the layer's only reader (Bi-Real Net).
     """
     sizes = shapes(network)
     nodes = {node.name: node for node in network.graph.nodes}
@@ -94,10 +98,10 @@ def sign_inputs(
 
 
 def binarize(network: Network, layers: Sequence[str]) -> None:
-    """Make the weights of the layers, by their nodes' names, binary, in place.
+    """Make the weights of layers binary, in place; `layers` are the names of their nodes.
 
-    The scale starts as the mean magnitude of an output channel. Where the layer reads signs, it
-    and the bias stand behind the layer.
+    The scale of an output channel starts as the mean magnitude of its weights. If the layer reads
+    signs, the scale and the bias are applied behind the layer.
     """
     for node in _named(network, layers):
         source = Layer(node).weight
@@ -137,7 +141,7 @@ def _sign(
 
 
 def _learned_relu(network: Network, clamp: fx.Node, shape: tuple[int, ...]) -> fx.Node:
-    """prelu(x - a) + b with a, b and the slope for each channel."""
+    """prelu(x - a) + b, with a, b and the slope learned for each channel."""
     spatial = max(0, len(shape) - 2)
     layers = [Layer(node) for node in layers_of(network)]
     if len(shape) == 3 and not any(layer.dimensions == 1 for layer in layers):
@@ -163,7 +167,7 @@ def _shifted(
 def _channelwise(
     network: Network, before: fx.Node, what: str, start: Tensor, spatial: int
 ) -> fx.Node:
-    """A new parameter with one number for each channel, in a shape that broadcasts."""
+    """A new parameter with one number per channel, reshaped so that it broadcasts."""
     name = f"{before.name}_{what}"
     set_parameter(network, name, start)
     node = insert_before(before, name)
@@ -172,7 +176,7 @@ def _channelwise(
 
 
 def _out_of_place(source: fx.Node) -> None:
-    """Let nothing overwrite a value whose sign is read."""
+    """Prevent readers from overwriting a value whose sign is read."""
     for user in source.users:
         if user.op == "call_function" and user.all_input_nodes[0] is source:
             leave_input_alone(user)
@@ -192,6 +196,6 @@ def _named(network: Network, names: Sequence[str]) -> list[fx.Node]:
 
 
 def _parameter(network: Network, near: fx.Node, name: str, value: Tensor) -> fx.Node:
-    """A new parameter, read right after the node `near`."""
+    """A new parameter that is read directly behind the node `near`."""
     set_parameter(network, name, value)
     return insert_after(near, name)

@@ -1,4 +1,4 @@
-"""The table of edits: what a plan can do to a graph, and what it may name.
+"""Table: the edits that a plan can make, with the checks of their parameters.
 
 An edit is a mapping `{"edit": name, ...}` whose other keys are its parameters.
 """
@@ -23,9 +23,9 @@ class Edit:
 
     Attributes:
         make: changes a network in place: (network, **parameters).
-        checks: its parameters, all of which must be there, and what each must be.
-        misfit: what of its parameters is of another network, in words: (network, nodes by name,
-            **parameters). None where nothing is named, or where `make` looks for it itself.
+        checks: the check of each parameter; all of them must be given.
+        misfit: says which parameter doesn't fit a network: (network, nodes by name, **parameters).
+            None if the parameters name no nodes, or if `make` checks them itself.
     """
 
     make: Callable[..., None]
@@ -64,4 +64,4 @@ EDITS: dict[str, Edit] = {
     "lift_bounds": Edit(lift_bounds, {"nodes": checks.names}, fitting.lift_bounds),
     "scale_channels": Edit(scale_channels, {"scales": checks.factors}, fitting.scale_channels),
 }
-"""By name."""
+"""All edits by name."""

@@ -1,1 +1,1 @@
-"""Graph: the network itself, its tensors, and the few ways to change it."""
+"""Graph: the network itself, its tensors, and the functions that change it."""

@@ -1,8 +1,8 @@
-"""Arguments: what a node gives its operator, by the names in the operator's signature.
+"""Arguments: read and write the arguments of a node by the names in the operator's signature.
 
-An argument may be given by its place, by its name or not at all, and an operator's places are its
-own: the groups of a convolution are the seventh argument, those of a transposed one too, but its
-dilation is the eighth. So what is read or written by name is meant, however it was captured.
+A graph may give an argument by position, by name or not at all, and positions differ between
+operators: `dilation` is the sixth argument of a convolution, but the eighth of a transposed one.
+Access by name works in all these cases.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from torch import fx
 
 
 def argument(node: fx.Node, name: str, default: Any = None) -> Any:
-    """What a node gives as an argument; the signature's default where it gives nothing.
+    """The argument of a node, or the signature's default if the node doesn't give it.
 
     Args:
-        default: what is returned where the signature has no such argument, or none by default.
+        node: the node.
+        name: the name of the argument.
+        default: returned if the signature has no such argument, or no default for it.
     """
     signature = _signature(node)
     place = signature.get(name, len(node.args))
@@ -30,8 +32,11 @@ def argument(node: fx.Node, name: str, default: Any = None) -> Any:
 
 
 def set_argument(node: fx.Node, name: str, value: Any) -> None:
-    """Let a node give this as an argument: in the place where it gives it already, else in the
-    first free place, or by its name if that is another's."""
+    """Set an argument of a node.
+
+    The argument keeps its position if the node gives it already. Otherwise it takes the first free
+    position, or is given by name if that position belongs to another argument.
+    """
     place = _signature(node)[name]
     if place < len(node.args):
         node.update_arg(place, value)
@@ -42,20 +47,20 @@ def set_argument(node: fx.Node, name: str, value: Any) -> None:
 
 
 def place_of(node: fx.Node, name: str) -> int | str:
-    """Where a node gives an argument: in which place, or by its name."""
+    """How a node gives an argument: its position, or its name."""
     place = _signature(node)[name]
     return place if place < len(node.args) else name
 
 
 def read_by(node: fx.Node) -> fx.Node:
-    """The value that an operator works on: its first argument."""
+    """The first argument of a node, which is the value that the operator works on."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     return source
 
 
 def given(node: fx.Node, place: int | str) -> Any:
-    """What stands in a place of a node, or under a name."""
+    """The argument of a node at a position, or under a name."""
     return node.kwargs.get(place) if isinstance(place, str) else node.args[place]
 
 
@@ -65,5 +70,5 @@ def _schema(node: fx.Node) -> torch.FunctionSchema:
 
 
 def _signature(node: fx.Node) -> dict[str, int]:
-    """Names to places."""
+    """The position of each argument by name."""
     return {parameter.name: place for place, parameter in enumerate(_schema(node).arguments)}

@@ -1,4 +1,4 @@
-"""A batch norm's tensors, and the straight line that it is in evaluation mode."""
+"""Batch norm: its tensors, and the affine function that it computes in evaluation mode."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from penjing.network.graph.arguments import argument
 from penjing.network.graph.network import Network
 
 TENSORS = ("weight", "bias", "running_mean", "running_var")
-"""What a batch norm may have, as the operator calls them."""
+"""The tensors of a batch norm, under the names of the operator's arguments."""
 
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """gamma (x - mean) / sqrt(variance + epsilon) + beta, channel by channel; each (C,).
+    """gamma (x - mean) / sqrt(variance + epsilon) + beta, channel by channel.
 
-    `gamma` and `beta` are None where the norm has none.
+    All tensors have the shape (C,). `gamma` and `beta` are None if the norm has none.
     """
 
     gamma: Tensor | None
@@ -36,7 +36,7 @@ class BatchNorm:
 
 
 def batch_norm_of(network: Network, node: fx.Node) -> BatchNorm | None:
-    """The tensors of a batch norm node; None if it keeps no statistics."""
+    """The tensors of a batch norm; None if it has no running statistics."""
     read: list[Any] = [argument(node, name) for name in TENSORS]
     gamma, beta, mean, variance = (source and network.tensor(str(source.target)) for source in read)
     if mean is None or variance is None:

@@ -1,4 +1,4 @@
-"""Network: a captured program with its parameters, an `nn.Module` like any other."""
+"""Network: a captured graph with its parameters, as an `nn.Module`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from penjing.errors import InputError
 from penjing.network.graph.arguments import argument, set_argument
 
 NAMES = re.compile(r"[\w +,:;/@=()\[\]<>|&*#~!?$%^'.-]+")
-"""What a layer's or a tensor's name may be made of. FX writes it into the Python of the graph,
-where a quotation mark, a backslash or the end of the line would end the name and begin a program.
-"""
+"""The characters that the name of a layer or a tensor may have. FX writes names into generated
+Python, where a quotation mark, a backslash or a line break would end the name and start code."""
 TRAINING_ARGUMENT = {
     torch.ops.aten.batch_norm.default: "training",
     torch.ops.aten.dropout.default: "train",
@@ -32,21 +31,23 @@ TRAINING_ARGUMENT = {
     torch.ops.aten.rnn_tanh.input: "train",
     torch.ops.aten.rnn_relu.input: "train",
 }
-"""Operators that behave otherwise in training, and which of their arguments says so."""
+"""Operators that behave differently in training, and the argument that switches the mode."""
 
 
 class Network(nn.Module):
-    """A `torch.export` graph that can be called, trained, edited and exported again.
+    """A model as a `torch.export` graph that can be called, trained, edited and exported.
 
-    The keys of `state_dict` are those of the user's model. `train()` and `eval()` switch batch
-    norm and dropout as they do in the class. Built by `penjing.capture`.
+    `penjing.capture` makes a network, and a pass makes a new one from it. A network is an
+    `nn.Module`: it takes the arguments of the original model and returns outputs in the same
+    structure. The keys of its `state_dict` are those of the model. `train()` and `eval()` switch
+    batch norm and dropout.
 
     Attributes:
-        graph: the program; each node's `meta` holds `layer` (module path) and `source` (file:line).
-        history: the plans carried out so far, in order.
-        example: inputs of one batch, as the task gave them.
+        graph: the operators. The `meta` of a node holds `layer`, the module path, and `source`,
+            the `file.py:line` of the user's code.
+        history: the plans that were carried out so far, in order.
+        example: the inputs of one batch, as the task gives them.
         input_names: what the model's `forward` calls each input tensor, in the order of `example`.
-        source: how to find the task that this was captured from, or None.
     """
 
     def __init__(
@@ -60,18 +61,18 @@ class Network(nn.Module):
         history: tuple[Plan, ...] = (),
     ) -> None:
         super().__init__()
-        self._modules |= root._modules  # by no name: a layer may be called `tensor` or `source`
+        self._modules |= root._modules  # not as attributes: a layer may be called `tensor`
         self._parameters |= root._parameters
         self._buffers |= root._buffers
         self._non_persistent_buffers_set |= root._non_persistent_buffers_set
-        for node in graph.nodes:  # constants that were written in the code
+        for node in graph.nodes:  # constants from the code of the model
             if node.op == "get_attr" and isinstance(vars(root).get(node.target), torch.Tensor):
                 self._buffers[node.target] = vars(root)[node.target]
                 self._non_persistent_buffers_set.add(node.target)
         names = {
             id(tensor): name for name, tensor in (*self.named_parameters(), *self.named_buffers())
         }
-        for node in graph.nodes:  # of a tied tensor, all nodes give the first name
+        for node in graph.nodes:  # all nodes of a tied tensor use its first name
             if node.op == "get_attr":
                 node.target = names.get(id(self.attribute(node.target)), node.target)
         self.graph: fx.Graph
@@ -86,16 +87,16 @@ class Network(nn.Module):
         self.train(False)
 
     def compile_graph(self) -> None:
-        """Turn the graph into Python; call it after every edit of `graph`.
+        """Generate Python from the graph; call this after every edit of `graph`.
 
         Raises:
-            InputError: a name that can't stand in Python as what it is.
+            InputError: a name of a layer or a tensor can't be written in Python.
         """
         self.graph.lint()
         for node in self.graph.nodes:
             name = node.target if node.op in ("get_attr", "call_module") else node.name
             if not NAMES.fullmatch(str(name)) or not node.name.isidentifier():
-                raise InputError(f"the name {name!r} can't stand in a graph; rename the layer")
+                raise InputError(f"the name {name!r} isn't allowed in a graph; rename the layer")
         info = getattr(self.graph._codegen, "pytree_info", None)
         if info is not None:
             self._in_spec, self._out_spec = info.in_spec, info.out_spec
@@ -105,12 +106,12 @@ class Network(nn.Module):
         self._run = namespace["forward"]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's outputs, in the model's structure."""
+        """Compute the model's outputs, in the model's own structure."""
         return self._run(_Names(self), *args, **kwargs)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without gradients and in evaluation for a while, then in the mode that it was in."""
+        """A context in evaluation mode and without gradients; restores the mode afterwards."""
         mode = self.training
         self.eval()
         try:
@@ -120,7 +121,7 @@ class Network(nn.Module):
             self.train(mode)
 
     def train(self, mode: bool = True) -> Network:
-        """Switch batch norm and dropout to training (or evaluation); returns self."""
+        """Switch batch norm and dropout to training or evaluation mode; returns the network."""
         super().train(mode)
         changed = False
         for node in self.graph.nodes:
@@ -136,21 +137,21 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors lie; they all lie together."""
+        """The device of the network's tensors, which is the same for all of them."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def calls(self) -> Iterator[fx.Node]:
-        """The operator nodes, in order."""
+        """The nodes that call an operator, in order."""
         return (node for node in self.graph.nodes if node.op == "call_function")
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The parameter, buffer or lifted constant of that name."""
+        """The parameter, buffer or constant of that name."""
         tensor = self.attribute(name)
         assert isinstance(tensor, torch.Tensor)
         return tensor
 
     def attribute(self, name: str) -> Any:
-        """What the graph reads by that name: a tensor, or the subgraph of a control operator."""
+        """The tensor of that name, or the subgraph of a control-flow operator."""
         owner: Any = _Names(self)
         for part in name.split("."):
             owner = getattr(owner, part)
@@ -177,7 +178,7 @@ class Network(nn.Module):
 
 
 class _Names:
-    """A module's tensors and layers by their names, whatever else its class calls so."""
+    """Looks up tensors and layers by name, even if the class has an attribute of that name."""
 
     __slots__ = ("_owner",)
 
@@ -196,13 +197,13 @@ class _Names:
 
 
 def _has_no_statistics(node: fx.Node) -> bool:
-    """Whether it is a batch norm that keeps none and so uses the batch's in evaluation too."""
+    """Whether a batch norm has no running statistics, and so uses the batch's in evaluation too."""
     is_norm = node.target is torch.ops.aten.batch_norm.default
     return is_norm and argument(node, "running_mean") is None
 
 
 def _copy_graph(graph: fx.Graph) -> fx.Graph:
-    """A copy that shares no node; `copy.deepcopy` would also copy the pytree specs."""
+    """A copy that shares no nodes; `copy.deepcopy` would also copy the pytree specs."""
     new = fx.Graph(tracer_cls=graph._tracer_cls)
     outputs = new.graph_copy(graph, {}, return_output_node=True)
     assert isinstance(outputs, tuple)

@@ -1,4 +1,4 @@
-"""What of a network is rounded, and its quantization parameters: scales, zero points, ends."""
+"""QParams: which weights and activations are quantized, and with which parameters."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from penjing.network.graph.network import Network
 SCALES: Mapping[Any, tuple[str, ...]] = {
     FAKE_QUANTIZE: ("scale",), TERNARIZE: ("positive", "negative"), BINARIZE: ("scale",)
 }  # fmt: skip
-"""By operator that rounds a weight, what it multiplies the integers by."""
+"""By operator that rounds a weight, the arguments by which it multiplies the integers."""
 
 
 @dataclass(frozen=True)
 class QParams:
-    """Quantization parameters: a `fake_quantize` in the graph, and what it rounds with.
+    """A `fake_quantize` in the graph, and its quantization parameters.
 
     Attributes:
-        node: the `fake_quantize`.
-        source: what it rounds.
+        node: the node that calls `fake_quantize`.
+        source: the value that it rounds.
         scale: the name of its scale.
-        zero_point, low, high: integers.
+        zero_point: the integer that stands for 0.
+        low, high: the smallest and the largest integer.
     """
 
     node: fx.Node
@@ -41,7 +42,7 @@ class QParams:
 
     @property
     def source_name(self) -> str:
-        """The name of the tensor that is rounded, where it is a weight."""
+        """The name of the tensor that is rounded, if it is a weight."""
         return str(self.source.target)
 
     @property
@@ -51,12 +52,12 @@ class QParams:
 
     @property
     def bits(self) -> int:
-        """How many bits it takes to tell its integers apart."""
+        """The number of bits of the integers."""
         return (self.high - self.low).bit_length()
 
 
 def qparams_of(node: Any) -> QParams | None:
-    """What a value's or a weight's `fake_quantize` rounds with; None of any other node."""
+    """The quantization parameters of a `fake_quantize` node; None for any other node."""
     if not isinstance(node, fx.Node) or node.target is not FAKE_QUANTIZE:
         return None
     source, scale, *integers = cast(tuple[fx.Node, fx.Node, int, int, int], node.args)
@@ -66,12 +67,12 @@ def qparams_of(node: Any) -> QParams | None:
 
 
 def qparams_in(network: Network) -> Iterator[QParams]:
-    """The quantization parameters of all weights and values, in order."""
+    """The quantization parameters of all weights and activations, in the order of the graph."""
     return (qparams for node in network.calls() if (qparams := qparams_of(node)) is not None)
 
 
 def weight_qparams(network: Network) -> dict[fx.Node, QParams]:
-    """Of each layer whose weight is rounded, in order, the weight's quantization parameters."""
+    """By layer whose weight is quantized, in order, the quantization parameters of the weight."""
     layers = layers_of(network)
     by_layer = {node: qparams_of(Layer(node).weight) for node in layers}
     return {
@@ -82,13 +83,13 @@ def weight_qparams(network: Network) -> dict[fx.Node, QParams]:
 
 
 def value_qparams(network: Network) -> list[QParams]:
-    """The quantization parameters of what is computed, so of all but weights, in order."""
+    """The quantization parameters of all activations, in the order of the graph."""
     of_weights = {qparams.node for qparams in weight_qparams(network).values()}
     return [qparams for qparams in qparams_in(network) if qparams.node not in of_weights]
 
 
 def own_bias(layer: fx.Node) -> fx.Node | None:
-    """The layer's own bias; None if it has none, or one that is computed or shared."""
+    """The bias of a layer; None if it has none, or if the bias is computed or shared."""
     bias = Layer(layer).bias
     if bias is not None and bias.target is FAKE_QUANTIZE:
         bias = read_by(bias)
@@ -101,12 +102,12 @@ def scales_of(rounded: Any) -> list[str]:
 
 
 def scale_names(network: Network) -> set[str]:
-    """The names of all scales that weights and values are multiplied by after rounding."""
+    """The names of all scales of quantized weights and activations."""
     return {name for node in network.calls() for name in scales_of(node)}
 
 
 def scale_nodes(rounded: Any) -> list[fx.Node]:
-    """The scales that a value is multiplied by after rounding, none twice; none of a number."""
+    """The nodes of the scales by which a rounded value is multiplied, each once."""
     names = SCALES.get(rounded.target, ()) if isinstance(rounded, fx.Node) else ()
     nodes = dict.fromkeys(argument(rounded, name) for name in names)
     return [node for node in nodes if isinstance(node, fx.Node) and node.op == "get_attr"]

@@ -1,4 +1,4 @@
-"""Shapes of every value in a network, worked out without computing any."""
+"""Shapes: the shape of every value in a network, found without computing any value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph on fake tensors and keeps what each node gave."""
+    """Runs a graph on fake tensors and keeps the result of each node."""
 
     def __init__(self, network: Network, mode: FakeTensorMode) -> None:
         super().__init__(network, garbage_collect_values=False, graph=network.graph)
@@ -33,7 +33,7 @@ class _Recorder(fx.Interpreter):
 
 
 def fake_values(network: Network) -> dict[fx.Node, Any]:
-    """What each node gives for `network.example`: fake tensors (shape, dtype) and plain numbers."""
+    """The result of each node for `network.example`: fake tensors (shape, dtype) or numbers."""
     args, kwargs = as_call(network.example)
     mode = FakeTensorMode()
     recorder = _Recorder(network, mode)
@@ -47,7 +47,7 @@ def fake_values(network: Network) -> dict[fx.Node, Any]:
 def shapes(network: Network) -> dict[fx.Node, Any]:
     """The shape of each node's value: a tuple, or a tuple of tuples for several tensors.
 
-    The batch is as large as the example's; nodes that give no tensor are left out.
+    The batch size is that of the example. Nodes without a tensor as result are left out.
     """
     by_node: dict[fx.Node, Any] = {}
     for node, value in fake_values(network).items():

@@ -1,7 +1,7 @@
-"""Surgery: the few things that edits and lowerings do to a graph.
+"""Surgery: the operations by which edits and lowerings change a graph.
 
-A new node belongs to the layer and to the line of the user's code of the node that it stands
-beside, unless it is told another one that it is `like`.
+A new node takes the layer and the source line of the node next to it, or of the node that `like`
+names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Target = Callable[..., Any] | str
 def insert_before(
     place: fx.Node, target: Target, /, *args: Any, like: fx.Node | None = None, **kwargs: Any
 ) -> fx.Node:
-    """A new node in front of another; nothing reads it yet."""
+    """Insert a node in front of another one; nothing reads the new node yet."""
     with place.graph.inserting_before(place):
         return _made(like or place, target, args, kwargs)
 
@@ -27,38 +27,40 @@ def insert_before(
 def insert_after(
     place: fx.Node, target: Target, /, *args: Any, like: fx.Node | None = None, **kwargs: Any
 ) -> fx.Node:
-    """A new node behind another; what was inserted there before it comes behind it. What reads the
-    other goes on doing so (see `divert`)."""
+    """Insert a node directly behind another one.
+
+    The readers of the other node stay as they are; see `divert`. A node that was inserted in the
+    same place earlier comes behind the new one.
+    """
     with place.graph.inserting_after(place):
         return _made(like or place, target, args, kwargs)
 
 
 def replace(node: fx.Node, new: fx.Node) -> None:
-    """Let all that reads a node read the new one, and erase it."""
+    """Let the readers of a node read `new` instead, and erase the node."""
     node.replace_all_uses_with(new)
     node.graph.erase_node(node)
 
 
 def divert(node: fx.Node, new: fx.Node) -> None:
-    """Let all that reads a node read the new one, but for the new one itself."""
+    """Let the readers of a node read `new` instead, except for `new` itself."""
     node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
 
 
 def become(node: fx.Node, target: Callable[..., Any], *args: Any) -> None:
-    """Let a node call another operator, with these arguments."""
+    """Make a node call another operator with these arguments."""
     node.target, node.args, node.kwargs = target, args, {}
 
 
 def leave_input_alone(node: fx.Node) -> None:
-    """Let a node give a new value where it writes into the one that it reads."""
+    """Replace an in-place operator by the one that returns a new value."""
     name, _, overload = str(node.target).removeprefix("aten.").partition(".")
     if name.endswith("_") and not name.endswith("__"):
         node.target = getattr(getattr(torch.ops.aten, name.removesuffix("_")), overload)
 
 
 def erase(node: fx.Node) -> None:
-    """Erase a node that nothing reads and, one after the other, all calls of operators that
-    nothing reads any more for that."""
+    """Erase a node that nothing reads, and then every call that nothing reads as a result."""
     sources = node.all_input_nodes
     node.graph.erase_node(node)
     for source in sources:

@@ -1,4 +1,4 @@
-"""Tensors of a network by their names: put one in, read it, take out what nothing reads."""
+"""Tensors: add tensors to a network by name, read them, and drop those that nothing reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penjing.network.graph.surgery import insert_before
 
 
 def set_tensor(network: Network, name: str, tensor: Tensor) -> None:
-    """Put a parameter or buffer under that name, in place of what was there."""
+    """Store a parameter or buffer under that name, replacing any that has the name."""
     _forget(network, name)
     path, _, leaf = name.rpartition(".")
     owner = network.get_submodule(path)
@@ -21,29 +21,37 @@ def set_tensor(network: Network, name: str, tensor: Tensor) -> None:
 
 
 def set_parameter(network: Network, name: str, values: Tensor) -> None:
-    """Put a parameter that begins with these values under that name, where the others lie."""
+    """Store a new parameter with these values under that name, on the network's device."""
     set_tensor(network, name, nn.Parameter(values.to(network.device)))
 
 
 def insert_tensor(
     network: Network, place: fx.Node, name: str, tensor: Tensor, like: fx.Node | None = None
 ) -> fx.Node:
-    """Put a buffer under that name, where the other tensors lie, and read it in front of a node.
+    """Store a buffer under that name, on the network's device, and read it in front of a node.
 
     Args:
-        like: see `penjing.network.graph.surgery`.
+        network: the network.
+        place: the node in front of which the tensor is read.
+        name: the name of the buffer.
+        tensor: its values.
+        like: the node whose layer and source line the new node takes; `place` by default.
     """
     set_tensor(network, name, tensor.to(network.device))
     return insert_before(place, name, like=like)
 
 
 def add_bias(network: Network, layer: fx.Node, weight: str, values: Tensor) -> None:
-    """Give a layer without a bias one, named as its weight's neighbour, or if that name is taken
-    after the weight itself.
+    """Give a bias to a layer that has none.
+
+    The bias is called `bias`, next to the weight. If that name is taken, it is called after the
+    weight.
 
     Args:
+        network: the network.
+        layer: the layer's node.
         weight: the name of its weight.
-        values: (O,).
+        values: the bias, (O,).
     """
     name = f"{weight.rpartition('.')[0]}.bias".lstrip(".")
     if name in network.state_dict():
@@ -53,16 +61,16 @@ def add_bias(network: Network, layer: fx.Node, weight: str, values: Tensor) -> N
 
 
 def free_name(network: Network, name: str) -> str:
-    """That name, or with as many underscores behind it as it takes to be no tensor's."""
+    """The name itself if no tensor has it, or else the name with underscores appended."""
     taken = [*network.state_dict(), *dict(network.named_buffers())]
     return next(free for k in range(len(taken) + 1) if (free := name + "_" * k) not in taken)
 
 
 def drop_unused(network: Network) -> None:
-    """Remove parameters and buffers that no node reads any more.
+    """Remove the parameters and buffers that no node reads.
 
-    A call that nothing reads still reads its weights: `penjing.network.graph.surgery.erase` it
-    first.
+    A call whose result nothing reads still reads its weights. Remove it first with
+    `penjing.network.graph.surgery.erase`.
     """
     for node in reversed(list(network.graph.nodes)):
         if node.op == "get_attr" and not node.users:

@@ -1,1 +1,1 @@
-"""Lowering: forms of a graph that runtimes take."""
+"""Lowering: rewrite a network into the form that a runtime needs."""

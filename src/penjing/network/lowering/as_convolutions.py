@@ -1,10 +1,11 @@
-"""As convolutions: operators that only move or average values, written as layers; same numbers.
+"""As convolutions: rewrite operators that only move or average values as convolutions.
 
-LiteRT, TOSA and the compilers behind them compute a layer on integers with any grid at its ends,
-but have no integer kernel for some operators that are less than a layer: a shortcut such as
-`pad(x[:, :, ::2, ::2], ...)`, a maximum pool with padding, an average pool whose output has a grid
-of its own, a hard sigmoid. There the network falls apart into pieces of real numbers. A convolution
-whose weights are 0 and 1 (or all 1 / k^2, or 1 / 6) gives the same numbers, rounded or not.
+LiteRT, TOSA and the compilers behind them compute a layer on integers, whatever the quantization
+parameters of its input and output are. They have no integer kernel for some simpler operators: a
+shortcut such as `pad(x[:, :, ::2, ::2], ...)`, a max pool with padding, an average pool whose
+output has other quantization parameters than its input, or a hard sigmoid. There, parts of the
+network would run in float. A convolution with weights 0 and 1 (or all 1 / k^2, or 1 / 6) computes
+the same numbers, quantized or not.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ HARD_SIGMOIDS = {aten.hardsigmoid.default, aten.hardsigmoid_.default}
 POSITIVE = {
     aten.relu.default, aten.relu_.default, aten.relu6.default, aten.sigmoid.default
 }  # fmt: skip
-"""Operators that give no number below 0."""
+"""Operators whose results aren't negative."""
 
 
 @dataclass
 class _Way:
-    """What a chain of slices and pads does to x_NCHW.
+    """The effect of a chain of slices and pads on x_NCHW.
 
     Attributes:
-        end: its last node.
-        strides: of rows and columns.
-        before, after: channels of zeros that are added.
+        end: the last node of the chain.
+        strides: the strides of rows and columns.
+        before, after: the number of channels of zeros that are added in front and behind.
     """
 
     end: fx.Node
@@ -53,9 +54,9 @@ class _Way:
 
 
 def write_as_convolutions(network: Network, kinds: Collection[Kind]) -> Network:
-    """A copy in which convolutions take the place of operators of these kinds.
+    """A copy in which operators of these kinds are convolutions.
 
-    The network itself, if it has nothing of that.
+    If the network has no such operator, the network itself is returned.
     """
     new = copy.deepcopy(network)
     if not _convolve(new, kinds):
@@ -65,7 +66,7 @@ def write_as_convolutions(network: Network, kinds: Collection[Kind]) -> Network:
 
 
 def _convolve(network: Network, kinds: Collection[Kind]) -> bool:
-    """Write them in place; whether there was one."""
+    """Rewrite the operators in place; returns whether there was one."""
     known = shapes(network)
     gone: set[fx.Node] = set()
     changed = False
@@ -85,12 +86,12 @@ def _convolve(network: Network, kinds: Collection[Kind]) -> bool:
 
 
 def _way(first: fx.Node, known: Mapping[fx.Node, Any]) -> _Way | None:
-    """The longest chain that starts at `first`, each node the only reader of the one before."""
+    """The longest chain from `first` on, in which each node is the only reader of the last."""
     way: _Way | None = None
     node: fx.Node | None = first
     while node is not None and len(known.get(node, ())) == 4:
         if node.target is FAKE_QUANTIZE:
-            if way is None or not _is_on_one_grid(node, read_by(first)):
+            if way is None or not _share_scale(node, read_by(first)):
                 break
             way.end = node
         elif node.target is aten.slice.Tensor and (stride := _stride(node, known)) is not None:
@@ -111,14 +112,14 @@ def _way(first: fx.Node, known: Mapping[fx.Node, Any]) -> _Way | None:
     return way if moves else None
 
 
-def _is_on_one_grid(value: fx.Node, other: fx.Node) -> bool:
-    """Whether two values are rounded with one scale."""
+def _share_scale(value: fx.Node, other: fx.Node) -> bool:
+    """Whether two values are quantized with the same scale."""
     first, second = qparams_of(value), qparams_of(other)
     return first is not None and second is not None and first.scale == second.scale
 
 
 def _stride(node: fx.Node, known: Mapping[fx.Node, Any]) -> tuple[int, int] | None:
-    """Dimension and step of a slice of rows or columns that starts at 0 and goes to the end."""
+    """The dimension and step of a slice over all rows or columns; None for any other slice."""
     dim, start, end, step = (argument(node, name) for name in ("dim", "start", "end", "step"))
     size = known[read_by(node)][dim]
     whole = not start and (end is None or (isinstance(end, int) and end >= size))
@@ -126,7 +127,7 @@ def _stride(node: fx.Node, known: Mapping[fx.Node, Any]) -> tuple[int, int] | No
 
 
 def _zeros(node: fx.Node) -> tuple[int, int] | None:
-    """Channels of zeros that a pad adds before and behind, if it does nothing else."""
+    """The channels of zeros that a pad adds in front and behind; None if it does anything else."""
     sides = list(argument(node, "pad"))
     constant = argument(node, "mode") == "constant" and not argument(node, "value")
     if not constant or len(sides) < 6 or any(sides[:4]) or any(sides[6:]) or min(sides) < 0:
@@ -137,7 +138,7 @@ def _zeros(node: fx.Node) -> tuple[int, int] | None:
 def _replace_way(
     network: Network, first: fx.Node, way: _Way, known: Mapping[fx.Node, Any]
 ) -> list[fx.Node]:
-    """Write the convolution; returns the nodes that are gone."""
+    """Replace a chain by a convolution; returns the nodes that were erased."""
     channels = known[read_by(first)][1]
     alike = not way.before and not way.after
     weight = torch.ones(channels, 1, 1, 1) if alike else _selecting(channels, way)
@@ -157,7 +158,7 @@ def _replace_way(
 def _average(
     network: Network, node: fx.Node, known: Mapping[fx.Node, Any], kinds: Collection[Kind]
 ) -> bool:
-    """Write an average pool between two grids as a convolution of k x k weights 1 / k^2."""
+    """Rewrite a quantized average pool as a convolution with k x k weights of 1 / k^2."""
     source = read_by(node)
     before, after = qparams_of(source), qparams_of(next(iter(node.users)))
     if before is None or after is None or len(node.users) > 1 or len(known[node]) != 4:
@@ -185,8 +186,10 @@ def _average(
 
 
 def _gate(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
-    """Write a hard sigmoid between two grids as the convolution x / 6 + 1 / 2, whose ends its own
-    grid cuts off."""
+    """Rewrite a quantized hard sigmoid as the convolution x / 6 + 1 / 2.
+
+    The integer range of the output clamps the result to 0..1.
+    """
     source = read_by(node)
     before, after = qparams_of(source), qparams_of(next(iter(node.users)))
     if before is None or after is None or len(node.users) > 1 or len(known[node]) != 4:
@@ -202,8 +205,10 @@ def _gate(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> bool
 
 
 def _pad_before_maximum(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
-    """Let a pool of maxima over values >= 0 have no padding of its own: they are padded by zeros,
-    which a convolution of weights 1 does on the way."""
+    """Rewrite the padding of a max pool over values >= 0 as the zero padding of a convolution.
+
+    The convolution has weights of 1 and stands in front of the pool.
+    """
     source = read_by(node)
     padding = _pair(argument(node, "padding"))
     qparams = qparams_of(source)
@@ -229,7 +234,7 @@ def _pad_before_maximum(network: Network, node: fx.Node, known: Mapping[fx.Node,
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """How many a pool in ceil mode has; the last one begins before the padding behind."""
+    """The number of windows of a pool in ceil mode; the last starts before the trailing padding."""
     count = -((dilation * (kernel - 1) + 1 - size - 2 * padding) // stride) + 1
     return count - ((count - 1) * stride >= size + padding)
 
@@ -242,10 +247,10 @@ def _convolution(
     padding: list[int],
     bias: fx.Node | None = None,
 ) -> fx.Node:
-    """Convolve what a node reads, in front of it; depthwise if the weight has one input channel.
+    """A convolution of a node's input, in front of the node.
 
-    Its weights are multiples of the largest one, so that their codes are 0 and 1. Where there is a
-    bias they are 0 and 127, for the grid of the bias is then as fine as may be.
+    It is depthwise if the weight has one input channel. The largest weight is the scale, so the
+    codes are 0 and 1. With a bias the codes are 0 and 127, which gives the bias the finest scale.
     """
     source = read_by(node)
     name = f"{node.name}_weight"
@@ -261,13 +266,13 @@ def _convolution(
 
 
 def _pair(value: Any) -> list[int]:
-    """A size for rows and columns, where one may stand for both."""
+    """A size for rows and one for columns; a single number stands for both."""
     sizes = list(value) if isinstance(value, list | tuple) else [value]
     return sizes * 2 if len(sizes) == 1 else sizes
 
 
 def _selecting(channels: int, way: _Way) -> torch.Tensor:
-    """w_OI11 that copies channel i to way.before + i, and gives zeros elsewhere."""
+    """w_OI11 that copies channel i to way.before + i and gives zeros in all other channels."""
     weight = torch.zeros(way.before + channels + way.after, channels)
     weight[way.before : way.before + channels] = torch.eye(channels)
     return weight[:, :, None, None]

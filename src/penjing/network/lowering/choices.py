@@ -1,4 +1,4 @@
-"""Choices: values that an operator takes from several tensors, each on a grid of its own."""
+"""Choices: quantize operators that select from tensors with different quantization parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHOOSES = {
     aten.cat.default: 0, aten.stack.default: 0, aten.minimum.default: 0, aten.maximum.default: 0,
     aten.where.self: 1,
 }  # fmt: skip
-"""By operator that gives values of several tensors, how many arguments come before these."""
+"""By operator that selects values from several tensors, the number of arguments before these."""
 MOVES = {
     aten.flatten.using_ints, aten.reshape.default, aten.view.default, aten.permute.default,
     aten.transpose.int, aten.slice.Tensor, aten.select.int, aten.squeeze.dim,
@@ -32,27 +32,31 @@ MOVES = {
 
 
 def round_choices(network: Network, form: Form) -> None:
-    """Round what an operator chooses from values on several grids to one that reaches as far as all
-    of theirs, in place, where it isn't rounded already.
+    """Quantize the output of operators that select from differently quantized values, in place.
 
-    A converter may compute it on integers whatever the network says, by the grid of one of them.
+    The output gets a range that covers the ranges of all inputs. Without this, a converter may
+    compute the operator on integers with the quantization parameters of a single input. Outputs
+    that are quantized already stay as they are.
 
     Raises:
-        InputError: it is a stack, behind which the converter doesn't see a rounding.
+        InputError: the operator is a `stack`, for which the converter ignores the quantization.
     """
     for node in list(network.calls()):
         if node.target not in CHOOSES or any(reader.target is QUANTIZE for reader in node.users):
             continue
         values = torch.utils._pytree.tree_leaves(node.args[CHOOSES[node.target] :])
-        grids = {_qparams_of(value) for value in values if isinstance(value, torch.fx.Node)}
-        if len(grids) < 2 or None in grids:
+        every = {_qparams_of(value) for value in values if isinstance(value, torch.fx.Node)}
+        qparams = [parameters for parameters in every if parameters is not None]
+        if len(qparams) < 2 or None in every:
             continue
         if node.target is aten.stack.default:
+            where = node.meta.get("source") or node.name
             raise InputError(
-                f"the converter would round all that is stacked at {node.name} to the grid "
-                "of the first; use torch.cat, or leave layers before it in float (Quantize skip)"
+                f"the converter would quantize everything that is stacked at {where} with the "
+                "scale of the first tensor; use torch.cat, or leave the layers before it in float "
+                "with the option skip of Quantize"
             )
-        ends = [scale * (end - zero) for scale, zero, *both, _ in grids for end in both]  # type: ignore[misc]
+        ends = [scale * (end - zero) for scale, zero, *both, _ in qparams for end in both]
         scale, zero = scale_and_zero_point(min(ends), max(ends))
         for reader in list(node.users):
             round_between(node, reader, (scale, zero + form.ends[0], *form.ends))
@@ -60,7 +64,7 @@ def round_choices(network: Network, form: Form) -> None:
 
 
 def _qparams_of(node: torch.fx.Node) -> tuple[Any, ...] | None:
-    """The grid on which a value is rounded, behind whatever only moves it; None if it isn't."""
+    """The quantization parameters of a value, behind operators that only move it; None if none."""
     while node.target in MOVES:
         node = read_by(node)
     return qparams_arguments(node) if node.target is DEQUANTIZE else None

@@ -1,10 +1,10 @@
-"""Complex numbers as pairs of reals, and Fourier transforms as products with their matrices.
+"""Complex: write complex numbers as pairs of reals, and Fourier transforms as matrix products.
 
-Exporters take few complex operators. For a transform of n values that is the sum that defines it,
+Exporters support few complex operators. A transform of n values is written as its definition,
 
     X_k = sum_j x_j exp(-2 pi i j k / n),
 
-which costs n^2 instead of n log n, but is a matrix product like any other.
+which costs n^2 instead of n log n operations, but is an ordinary matrix product.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IN_BOTH_PARTS = {
     aten.movedim.int, aten.alias.default, aten.detach.default, aten.index_select.default,
     aten.split_with_sizes.default, operator.getitem, aten.resolve_conj.default,
 }  # fmt: skip
-"""Operators that do the same to the real and the imaginary part."""
+"""Operators that treat the real and the imaginary part alike."""
 PRODUCTS = {
     aten.mul.Tensor, aten.matmul.default, aten.bmm.default, aten.mm.default, aten.einsum.default
 }  # fmt: skip
@@ -47,10 +47,10 @@ PRODUCTS = {
 
 
 def without_complex(network: Network) -> Network:
-    """A copy that computes with real numbers alone; the network itself if it does so already.
+    """A copy that computes with real numbers only; the network itself if it already does.
 
     Raises:
-        InputError: an operator of complex numbers that this can't write; the message names it.
+        InputError: an operator on complex numbers can't be rewritten; the message names it.
     """
     known = fake_values(network)
     complex_ones = {node.name: value for node, value in known.items() if _is_complex(value)}
@@ -79,7 +79,7 @@ def _is_complex(value: Any) -> bool:
 
 
 class _Writer:
-    """Goes through a graph and writes beside each complex node the two that take its place."""
+    """Goes through a graph and inserts, next to each complex node, two real ones to replace it."""
 
     def __init__(self, network: Network, shapes: dict[str, Any], complex_ones: set[str]) -> None:
         self.network, self.shapes, self.complex_ones = network, shapes, complex_ones
@@ -88,7 +88,7 @@ class _Writer:
         self.node: fx.Node
 
     def visit(self, node: fx.Node) -> None:
-        """Write one node in real numbers, if it has to do with complex ones."""
+        """Rewrite one node in real numbers, if it reads or returns complex ones."""
         gives = node.name in self.complex_ones
         if not gives and not any(source in self.pairs for source in node.all_input_nodes):
             return
@@ -105,7 +105,7 @@ class _Writer:
         self.replaced.add(node)
 
     def written(self, node: fx.Node) -> Any:
-        """What takes the node's place: a pair, or a real node."""
+        """The replacement of a node: a pair, or a single real node."""
         target = node.target
         if target in IN_BOTH_PARTS:
             return tuple(self.in_part(node, part) for part in (0, 1))
@@ -118,20 +118,21 @@ class _Writer:
         if isinstance(target, torch._ops.OpOverload) and "sym_size" in str(target):
             return self.call(target, self.pair(read_by(node))[0], argument(node, "dim"))
         raise InputError(
-            f"{target} of complex numbers ({node.meta.get('source', '')}) can't be written in reals"
+            f"penjing can't rewrite {target} of complex numbers ({node.meta.get('source', '')}) in "
+            "real numbers; rewrite that line of the model without complex numbers"
         )
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """A new node in front of the one that is written."""
+        """A new node in front of the node that is being rewritten."""
         return insert_before(self.node, target, *args, **kwargs)
 
     def constant(self, tensor: torch.Tensor) -> fx.Node:
-        """A new tensor, read in front of the node that is written."""
+        """A new constant that is read in front of the node that is being rewritten."""
         name = f"real_constant_{len(self.network._buffers)}"
         return insert_tensor(self.network, self.node, name, tensor.clone().contiguous())
 
     def pair(self, value: Any) -> Pair:
-        """Real and imaginary part of an argument."""
+        """The real and the imaginary part of an argument."""
         if isinstance(value, fx.Node):
             return self.pairs.get(value) or (value, None)
         return (value.real, value.imag) if isinstance(value, complex) else (value, None)
@@ -141,7 +142,7 @@ class _Writer:
             if source in self.pairs:
                 return self.pairs[source][part]
             sums = node.target in (aten.add.Tensor, aten.sub.Tensor, aten.copy_.default)
-            # a real operand of a sum has no imaginary part; indices and sizes are in both
+            # the imaginary part of a real operand is zero in a sum; indices stay as they are
             return self.call(aten.mul.Tensor, source, 0.0) if part and sums else source
 
         args, kwargs = fx.map_arg((node.args, node.kwargs), pick)
@@ -165,7 +166,7 @@ class _Writer:
         return real, self.call(aten.add.Tensor, times(a, d), times(b, c))
 
     def fourier(self, node: fx.Node) -> Any:
-        """A transform over some dimensions, one after the other."""
+        """A Fourier transform, one dimension after the other."""
         name = str(node.target).split(".")[1].removeprefix("fft_")
         source = read_by(node)
         before, after = self.shapes[source.name], self.shapes[node.name]
@@ -205,12 +206,15 @@ class _Writer:
 
 
 def _matrix(rows: int, n: int, inverse: bool, half: bool) -> torch.Tensor:
-    """W_jk of a transform of n values, `rows` of which are given; `half` of a real signal's."""
+    """W_jk of a transform of n values, the first `rows` of which are given.
+
+    With `half`, the signal is real, and the transform has only the first n // 2 + 1 frequencies.
+    """
     sign = 2j if inverse else -2j
     j, k = torch.arange(rows).double(), torch.arange(n).double()
     matrix = torch.exp(sign * math.pi * (j[:, None] * k) / n)
     given = torch.arange(rows) < n
-    if half and inverse:  # each frequency but the first and the middle stands for two
+    if half and inverse:  # each frequency stands for two, except the first and the middle one
         given = torch.arange(rows) <= n // 2
         double = (torch.arange(rows) > 0) & (2 * torch.arange(rows) != n)
         matrix = matrix * torch.where(double, 2.0, 1.0)[:, None]
@@ -232,7 +236,10 @@ def _polar(writer: _Writer, length: Pair, angle: Pair) -> Pair:
 
 def _quotient(writer: _Writer, z: Pair, by: Pair) -> Pair:
     if by[1] is not None:
-        raise InputError("a division by complex numbers can't be written in reals")
+        raise InputError(
+            "penjing can't rewrite a division by complex numbers in real numbers; rewrite it in "
+            "the model"
+        )
     real, imag = (writer.call(aten.div.Tensor, part, by[0]) for part in z)
     return real, imag
 

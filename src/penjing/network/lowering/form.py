@@ -1,4 +1,4 @@
-"""The form in which a runtime takes a network."""
+"""Form: how a runtime wants a network to be written."""
 
 from __future__ import annotations
 
@@ -8,28 +8,33 @@ from typing import Literal
 import torch
 
 Kind = Literal["moves", "averages", "means", "maxima", "gates"]
-"""Slices with a stride and padded channels; average pools between two grids; adaptive ones among
-those that give 1 x 1; the padding of pools of maxima over values >= 0; hard sigmoids whose grid
-ends at 0 and 1."""
+"""Operators that can be written as convolutions:
+
+    moves       slices with a stride, and padding of channels
+    averages    average pools whose input and output have different quantization parameters
+    means       adaptive average pools of that kind whose output is 1 x 1
+    maxima      the padding of max pools over values that aren't negative
+    gates       hard sigmoids whose output range is 0 to 1
+"""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a runtime wants a network written down; what it computes is the same in every form.
+    """How a runtime wants a network to be written. Every form computes the same numbers.
 
     Attributes:
-        values: `torch.uint8`, or `torch.int8` with everything moved down by 128.
-        codes: whether weights and biases are integers with a dequantize behind them. If not,
-            weights are real numbers on their grid with a quantize and a dequantize behind them,
-            and biases real numbers on theirs.
-        biases: whether biases are integers where weights are.
-        joins: whether a concatenation of values on one grid is rounded to it once more, which
-            changes no number.
-        choices: whether what an operator chooses from values on several grids is rounded to one
-            that reaches as far as all of theirs.
+        values: the type of quantized activations: `torch.uint8`, or `torch.int8` with all integers
+            lower by 128.
+        codes: whether weights and biases are stored as integers, with a dequantize behind them. If
+            not, weights are real multiples of their scale, with a quantize and a dequantize behind
+            them, and biases are real numbers.
+        biases: whether biases are stored as integers where weights are.
+        joins: whether a concatenation whose parts share quantization parameters is quantized once
+            more, which changes no number.
+        choices: whether the output of an operator that selects from values with different
+            quantization parameters is quantized, with a range that covers all of them.
         pools: whether means over height and width are written as pools.
-        convolutions: operators of which kinds are written as convolutions, which give the same
-            numbers.
+        convolutions: the kinds of operators that are written as convolutions.
     """
 
     values: torch.dtype = torch.uint8
@@ -42,7 +47,7 @@ class Form:
 
     @property
     def ends(self) -> tuple[int, int, torch.dtype]:
-        """The least and the greatest value, and their type."""
+        """The smallest and the largest integer of an activation, and their type."""
         limits = torch.iinfo(self.values)
         return (int(limits.min), int(limits.max), self.values)
 

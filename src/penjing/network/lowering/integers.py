@@ -1,4 +1,4 @@
-"""Integers: a fake-quantized network as runtimes take it, with quantize and dequantize nodes."""
+"""Integers: turn a fake-quantized network into one with quantize and dequantize nodes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ ROUNDING = {FAKE_QUANTIZE, TERNARIZE, BINARIZE, SIGN}
 
 
 def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
-    """A copy whose weights and values are integers of eight bits, the same numbers as before.
+    """A copy whose quantized weights and activations are eight-bit integers.
 
-    Grids of fewer bits keep their integers in eight, cut off where the grid ends. Where a layer's
-    input has a grid too, its bias becomes int32 on the grid of the sums. Ternary and binary
-    weights are int8 as well, signs a comparison. The network itself, if nothing in it is rounded.
+    The copy computes the same numbers. Integers of fewer bits are stored in eight and clamped to
+    their range. If the input of a layer is quantized, its bias becomes int32 with the scale of the
+    layer's sums. Ternary and binary weights become int8, and signs become comparisons. If nothing
+    is quantized, the network itself is returned.
     """
     if not any(node.target in ROUNDING for node in network.calls()):
         return network
@@ -67,18 +68,18 @@ def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
 
 
 def round_between(node: fx.Node, reader: fx.Node, qparams: tuple[Any, ...]) -> None:
-    """Let `reader` read `node` rounded to a grid, the arguments of `QUANTIZE` behind the value."""
+    """Quantize what `reader` reads from `node`; `qparams` are the arguments of `QUANTIZE`."""
     codes = insert_before(reader, QUANTIZE, node, *qparams, like=node)
     reader.replace_input_with(node, insert_before(reader, DEQUANTIZE, codes, *qparams, like=node))
 
 
 def qparams_arguments(node: fx.Node) -> tuple[Any, ...]:
-    """What a quantize or a dequantize has behind its value: scale, zero point, ends and type."""
+    """The arguments of a quantize or dequantize after the value: scale, zero point, ends, type."""
     return node.args[1:]
 
 
 def _leave_joins_unrounded(network: Network) -> None:
-    """Leave out the rounding of each concatenation whose parts are on its grid already."""
+    """Remove the rounding of each concatenation whose parts have its quantization parameters."""
     on: dict[fx.Node, tuple[str, tuple[int, int, int]] | None] = {}
     for node in list(network.calls()):
         qparams = qparams_of(node)
@@ -108,13 +109,13 @@ def _weight(network: Network, layer: fx.Node, qparams: QParams, scales: Tensor, 
     elif form.codes:
         _dequantized(network, layer, "weight", name, codes, scales)
     else:
-        real = _times(codes, scales)  # a scale below zero is the codes' sign, which those show
+        real = _times(codes, scales)  # the sign of a negative scale goes into the numbers
         _dequantized(network, layer, "weight", name, real, scales.abs())
     network.graph.erase_node(qparams.node)
 
 
 def _sub_integers(network: Network, layer: fx.Node, form: Form) -> Tensor | None:
-    """Make a ternary or binary weight's codes int8; returns its scale if that is one by channel."""
+    """Store ternary or binary weights as int8; returns the scale if there is one per channel."""
     rounded = Layer(layer).weight
     if rounded.target not in (TERNARIZE, BINARIZE):
         return None
@@ -147,7 +148,7 @@ def _unscaled(network: Network, layer: fx.Node, name: str, codes: Tensor, form: 
 def _by_sign(
     network: Network, layer: fx.Node, codes: fx.Node, names: list[str], dims: int
 ) -> fx.Node:
-    """positive max(c, 0) + negative min(c, 0), which has no rounding."""
+    """positive max(c, 0) + negative min(c, 0), which is exact."""
     scales = (network.tensor(name).detach().view(-1, *[1] * (dims - 1)) for name in names)
     positive, negative = (
         insert_tensor(network, layer, name, scale)
@@ -161,7 +162,7 @@ def _by_sign(
 
 
 def _compare(node: fx.Node) -> None:
-    """Write a sign as 1 where the value is 0 or more, else -1."""
+    """Rewrite a sign as 1 where the value is 0 or more, and -1 elsewhere."""
     condition = insert_before(node, aten.ge.Scalar, read_by(node), 0)
     replace(node, insert_before(node, aten.where.Scalar, condition, 1.0, -1.0))
 
@@ -179,15 +180,17 @@ def _bias(network: Network, layer: fx.Node, rounded: fx.Node, scales: Tensor, fo
 
 
 def _times(codes: Tensor, scales: Tensor) -> Tensor:
-    """The real numbers that the codes stand for."""
+    """The real numbers that codes stand for."""
     return codes * scales.view(-1, *[1] * (codes.dim() - 1))
 
 
 def _dequantized(
     network: Network, layer: fx.Node, what: str, name: str, numbers: Tensor, scales: Tensor
 ) -> None:
-    """Give the layer codes with a dequantize behind them as its weight or its bias; real numbers
-    are quantized first."""
+    """Give a layer, as its weight or bias, numbers with a dequantize behind them.
+
+    Integers are stored as they are. Real numbers get a quantize in front of the dequantize.
+    """
     real = numbers.is_floating_point()
     kind = torch.int8 if real else numbers.dtype
     ends = (-torch.iinfo(kind).max, torch.iinfo(kind).max, kind)

@@ -1,4 +1,4 @@
-"""Lowering: a network as a runtime's converter takes it, on one way down."""
+"""Lowering: rewrite a network so that a runtime's converter accepts it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from penjing.network.lowering.plain import write_plainly
 
 
 def lowered(network: Network, form: Form) -> Network:
-    """The network in real numbers and integers, without what converters don't take.
+    """The network, rewritten without operators that converters don't accept.
 
-    Real numbers take the place of complex ones, pools and convolutions that of the operators that
-    the form names, and integers that of whatever is rounded. The network itself may come back.
+    Complex numbers become real ones, the operators that `form` names become pools and convolutions,
+    and quantized values become integers. If nothing changes, the network itself is returned.
 
     Raises:
-        InputError: an operator of complex numbers that can't be written in reals, or a choice that
-            can't be rounded; the message names it.
+        InputError: an operator on complex numbers can't be rewritten, or the result of an operator
+            such as `stack` can't be rounded; the message names the operator.
     """
     real = without_complex(network)
     if form.pools:

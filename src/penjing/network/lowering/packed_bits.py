@@ -1,16 +1,15 @@
-"""Packed bits: a binary network of linear layers computed on bits, in plain NumPy.
+"""Packed bits: compute a binary network of linear layers on bits, in plain NumPy.
 
-The reference that a compiled kernel has to equal. A layer sums by popcount, s = K - 2 popcount(a
-xor w). What stands between the sum and the next sign (scale, bias, batch norm) rises or falls with
-s, so that it is one integer threshold for each neuron:
+This is the reference that a compiled kernel has to match. A layer sums by popcount:
+s = K - 2 popcount(a xor w). The operators between the sum and the next sign (scale, bias, batch
+norm) rise or fall with s, so they reduce to one integer threshold per neuron:
 
     a'_N = 1 where s_N >= t_N, else -1
 
-Where it falls, the neuron's weights are stored with their signs turned. The threshold is found by
-asking the network's own arithmetic about every sum that can occur, so that none is rounded into
-another decision.
+If they fall, the neuron's weights are stored with opposite signs. The threshold is found by running
+the network's own operators on every sum that can occur, so rounding can't change a decision.
 
-Shapes: a_MK are signs of M samples; a layer has N neurons of K inputs.
+Shapes: a_MK are the signs of M samples; a layer has N neurons with K inputs.
 """
 
 from __future__ import annotations
@@ -35,17 +34,18 @@ EACH_BY_ITSELF = {
     aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.batch_norm.default,
     aten.relu.default, aten.hardtanh.default, aten.dropout.default,
 }  # fmt: skip
-"""What may follow a layer: each neuron's result from its own sum."""
+"""Operators that may follow a layer, because each neuron's result depends on its own sum only."""
 
 
 @dataclass(frozen=True)
 class BinaryLayer:
-    """Weights as bits, and where a neuron turns from -1 to 1.
+    """The weights of a layer as bits, and its thresholds.
 
     Attributes:
-        planes: (1, N, ceil(K / 8)), see `penjing.arith.packing`.
+        planes: the bits, (1, N, ceil(K / 8)); see `penjing.arith.packing`.
         inputs: K.
-        thresholds: (N,) int32: the least sum that gives 1; K + 1 for never. None of the last layer.
+        thresholds: (N,) int32, the smallest sum that gives 1, or K + 1 if none does. None for the
+            last layer.
     """
 
     planes: Planes
@@ -53,17 +53,17 @@ class BinaryLayer:
     thresholds: NDArray[np.int32] | None
 
     def sums(self, values: Planes) -> Integers:
-        """(M, N) from the signs of M samples as one plane (1, M, ceil(K / 8))."""
+        """The sums (M, N) for the signs of M samples, given as one plane (1, M, ceil(K / 8))."""
         return binary_matmul(values, self.planes, self.inputs)
 
 
 @dataclass(frozen=True)
 class PackedNetwork:
-    """Layers of bits; the last one's sums become scores, scale_N s_N + offset_N.
+    """Layers of bits. The sums of the last one become scores, scale_N s_N + offset_N.
 
     Attributes:
-        layers: in order.
-        scale, offset: (N,) float64 of the last layer.
+        layers: the layers, in order.
+        scale, offset: the scale and the offset of the last layer, (N,) float64.
     """
 
     layers: tuple[BinaryLayer, ...]
@@ -71,9 +71,9 @@ class PackedNetwork:
     offset: NDArray[np.float64]
 
     def sums(self, values: NDArray[Any]) -> list[Integers]:
-        """The sums (M, N) of every layer, for inputs (M, K) of which the signs count.
+        """The sums (M, N) of every layer for inputs (M, K), of which only the signs count.
 
-        The signs of the weights of a neuron that falls are turned, so its sums are too.
+        A neuron that is stored with opposite signs has the opposite sums.
         """
         sums = []
         for layer in self.layers:
@@ -83,19 +83,18 @@ class PackedNetwork:
         return sums
 
     def run(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Scores (M, classes) of inputs (M, K), of which the signs count; zero counts as 1."""
+        """The scores (M, classes) for inputs (M, K), of which only the signs count (0 is 1)."""
         scores: NDArray[np.float64] = self.sums(values)[-1] * self.scale + self.offset
         return scores
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all bits of the weights."""
+        """The bytes of the weights."""
         return sum(layer.planes.nbytes for layer in self.layers)
 
     @property
     def bytes(self) -> int:
-        """Bytes of all that is needed: bits, thresholds (int32), the last scales and offsets
-        (float32)."""
+        """The bytes of weights, thresholds (int32), and last scales and offsets (float32)."""
         thresholds = sum(
             layer.thresholds.nbytes for layer in self.layers if layer.thresholds is not None
         )
@@ -103,15 +102,17 @@ class PackedNetwork:
 
 
 def packed_bits(network: Network) -> PackedNetwork:
-    """The network's linear layers on bits; what stands before the first sign is the caller's.
+    """Pack the linear layers of a binary network into bits.
+
+    The caller has to compute whatever comes before the first sign.
 
     Raises:
-        InputError: a layer isn't linear, or isn't binary in weights and inputs; something else
+        InputError: a layer isn't linear, its weights or inputs aren't binary, or something other
             than scales, shifts and batch norms stands between a layer and the next sign.
     """
     nodes = layers_of(network)
     if not nodes:
-        raise InputError("there is no layer to put on bits")
+        raise InputError("the network has no layers to pack into bits")
     layers = []
     for node, following in zip(nodes, [*nodes[1:], None], strict=True):
         bits = _weight_bits(network, node)
@@ -130,32 +131,38 @@ def packed_bits(network: Network) -> PackedNetwork:
 
 
 def _weight_bits(network: Network, node: fx.Node) -> NDArray[np.bool_]:
-    """(N, K): where the weight is 1."""
+    """Where the weight is 1, (N, K)."""
     layer, view = node.meta["layer"], Layer(node)
     if node.target is not aten.linear.default:
-        raise InputError(f"layer {layer} is a convolution; only linear layers are put on bits yet")
+        raise InputError(
+            f"layer {layer} is a convolution; only linear layers can be packed into bits"
+        )
     for what, source, wanted in (
         ("its input", view.data, SIGN),
         ("its weight", view.weight, BINARIZE),
     ):
         if source.target is not wanted:
-            raise InputError(f"layer {layer}: {what} isn't binary; Binarize(ends=1) makes it so")
+            raise InputError(f"layer {layer}: {what} isn't binary; apply Binarize(ends=1)")
     if argument(view.weight, "scale") is not None or view.bias is not None:
-        raise InputError(f"layer {layer} was binarized before its input; do both at once")
+        raise InputError(
+            f"the weight of layer {layer} was binarized before its input; binarize both at once"
+        )
     codes = signs(network.tensor(str(read_by(view.weight).target)))
     bits: NDArray[np.bool_] = codes.cpu().numpy() > 0
     return bits
 
 
 def _chain(layer: fx.Node, following: fx.Node | None) -> list[fx.Node]:
-    """The operators from the layer's sums to the next layer's sign, or to the output."""
+    """The operators between a layer's sums and the next layer's sign, or the output."""
     chain: list[fx.Node] = []
     node = layer
     while True:
         users = list(node.users)
         if len(users) != 1:
             where = f"{node.name} ({layer.meta['layer']})"
-            raise InputError(f"{where} is read {len(users)} times; wanted a chain of layers")
+            raise InputError(
+                f"{where} is read {len(users)} times; only a plain chain of layers can be packed"
+            )
         user = users[0]
         if following is None and user.op == "output":
             return chain
@@ -164,14 +171,14 @@ def _chain(layer: fx.Node, following: fx.Node | None) -> list[fx.Node]:
         if user.target not in EACH_BY_ITSELF:
             raise InputError(
                 f"{user.target} follows layer {layer.meta['layer']}; only scales, shifts and batch "
-                "norms become thresholds"
+                "norms can become thresholds"
             )
         chain.append(user)
         node = user
 
 
 def _follow(network: Network, chain: list[fx.Node], sums: Tensor, neurons: int) -> Tensor:
-    """What the chain makes of each of the sums, (sums, neurons), in the sums' own type."""
+    """Run the chain on each of the sums; the result is (sums, neurons), in the type of the sums."""
     value: Any = sums[:, None].expand(-1, neurons).contiguous()
     known: dict[fx.Node, Any] = {}
     if chain:
@@ -194,11 +201,11 @@ def _follow(network: Network, chain: list[fx.Node], sums: Tensor, neurons: int) 
 def _thresholds(
     possible: NDArray[Any], on: NDArray[np.bool_], layer: str
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """The least sum that gives 1, once those that fall are turned; and which fall."""
+    """The smallest sum that gives 1 for each neuron, and which neurons need opposite signs."""
     falls = on[0] & ~on[-1]
-    rising = np.where(falls, on[::-1], on)  # sums of turned weights are the sums turned
+    rising = np.where(falls, on[::-1], on)  # opposite weights have opposite sums
     if (rising[:-1] & ~rising[1:]).any():
-        raise InputError(f"what follows layer {layer} neither rises nor falls with its sums")
+        raise InputError(f"the operators after layer {layer} neither rise nor fall with its sums")
     first = len(possible) - rising.sum(0)
     ends = np.append(possible, possible[-1] + 1)
     return ends[first].astype(np.int32), falls

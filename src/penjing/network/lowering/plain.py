@@ -1,4 +1,4 @@
-"""Plain: operators that exporters lack or get wrong, written in others that they know."""
+"""Plain: rewrite operators that exporters lack or get wrong in terms of others."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from penjing.network.graph.surgery import insert_before, replace
 
 aten = torch.ops.aten
 Shapes = Mapping[str, Any]
-"""By the name of a node: a shape, or several."""
+"""By name of a node, its shape, or the shapes of its results."""
 Call = Callable[..., fx.Node]
-"""(operator, *arguments) to a new node that stands before the one that is rewritten."""
+"""(operator, *arguments) to a new node in front of the one that is being rewritten."""
 
 
 def write_plainly(network: Network, shapes: Mapping[fx.Node, Any]) -> Network:
-    """A copy without the operators that `REWRITES` names, where they are not what exporters take;
-    the network itself where there is none.
+    """A copy in which the operators of `REWRITES` are rewritten where exporters need it.
+
+    If no operator needs it, the network itself is returned.
 
     Args:
-        shapes: of the network's values, see `penjing.network.graph.shapes.shapes`.
+        network: the network.
+        shapes: the shapes of its values; see `penjing.network.graph.shapes.shapes`.
     """
     by_name = {node.name: shape for node, shape in shapes.items()}
     chosen = {
@@ -47,7 +49,7 @@ def write_plainly(network: Network, shapes: Mapping[fx.Node, Any]) -> Network:
 
 
 def _of_any_rank(node: fx.Node, shapes: Shapes) -> bool:
-    """Exporters take attention in four dimensions only."""
+    """Exporters support attention in four dimensions only."""
     fused = len(shapes[read_by(node).name]) == 4 or argument(node, "dropout_p")
     return not fused and not argument(node, "is_causal")
 
@@ -57,7 +59,7 @@ def _attention(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
         argument(node, name) for name in ("query", "key", "value", "attn_mask")
     )
     turned = call(aten.transpose.int, key, -2, -1)
-    scale = float(argument(node, "scale"))  # capture has written it down
+    scale = float(argument(node, "scale"))  # `capture` has written it out
     scores = call(aten.mul.Tensor, call(aten.matmul.default, query, turned), scale)
     if mask is not None:
         scores = call(aten.add.Tensor, scores, mask)
@@ -65,7 +67,7 @@ def _attention(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
 
 
 def _of_another_shape(node: fx.Node, shapes: Shapes) -> bool:
-    """The ONNX exporter forgets to stretch what is copied into a larger tensor."""
+    """The ONNX exporter doesn't broadcast a value that is copied into a larger tensor."""
     return bool(shapes[argument(node, "src").name] != shapes[read_by(node).name])
 
 
@@ -90,7 +92,7 @@ def _always(node: fx.Node, shapes: Shapes) -> bool:
 
 
 def _clamp(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
-    """Its Min and Max become a Clip whose bounds the exporter's optimizer loses."""
+    """The exporter's optimizer turns Min and Max into a Clip, and loses its bounds."""
     value = read_by(node)
     for name, outside in (("min", aten.lt.Tensor), ("max", aten.gt.Tensor)):
         bound = argument(node, name)
@@ -100,13 +102,12 @@ def _clamp(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
 
 
 def _groups_of_the_batch(node: fx.Node, shapes: Shapes) -> bool:
-    """Kernels of each sample, as a convolution with batch x groups groups."""
+    """Kernels for each sample, as a convolution with batch x groups groups."""
     return isinstance(argument(node, "groups"), fx.Node)
 
 
 def _by_columns(call: Call, node: fx.Node, shapes: Shapes) -> fx.Node:
-    """x_1(GC)hw, w_(GO)Ckk -> y_1(GO)hw: the windows of the image times the kernels, for each of
-    the G groups."""
+    """x_1(GC)hw, w_(GO)Ckk -> y_1(GO)hw: for each of G groups, windows times kernels."""
     layer, groups = Layer(node), argument(node, "groups")
     x, weight = layer.data, layer.weight
     inner, *kernel = shapes[weight.name][1:]
@@ -132,4 +133,4 @@ REWRITES: dict[Any, tuple[Needed, Callable[[Call, fx.Node, Shapes], fx.Node]]] =
     aten.clamp.Tensor: (_always, _clamp),
     aten.conv2d.default: (_groups_of_the_batch, _by_columns),
 }
-"""Operator to (whether it has to be rewritten, what is written instead)."""
+"""By operator, whether it has to be rewritten, and the function that does so."""

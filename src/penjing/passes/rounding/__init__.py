@@ -1,1 +1,1 @@
-"""Rounding: passes that make integers, and those that refine them."""
+"""Rounding: passes that quantize a network, and passes that refine its quantization."""

@@ -1,4 +1,4 @@
-"""Calibration: quantization parameters of values, for all passes that make integers of them."""
+"""Calibration: the quantization parameters of activations, for every pass that quantizes them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ VALUES_PER_BATCH = 4_096
 
 @dataclass(frozen=True)
 class Calibration:
-    """Quantization parameters of values, from what training samples give.
+    """Chooses the quantization parameters of activations on training samples.
 
     Attributes:
-        bits: of what layers read; sums, pools and concatenations keep eight, as does whatever the
-            first and the last layer read.
+        bits: the bits of the inputs of layers. Sums, pools, concatenations and the inputs of the
+            first and the last layer keep eight.
         ranges, samples, percentile, outputs, elementwise, symmetric: see
             `penjing.passes.rounding.quantize.Quantize`.
     """
@@ -49,7 +49,14 @@ class Calibration:
     def __call__(
         self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
     ) -> dict[str, Any]:
-        """The `activations` of the edit `fake_quantize`, for what `layers` read and give."""
+        """The `activations` of the edit `fake_quantize`, for the inputs and outputs of `layers`.
+
+        Args:
+            network: the network, with its batch norms folded.
+            task: its training data calibrates.
+            layers: the layers that compute on integers.
+            left: remarks are added here.
+        """
         rounded, roots = values_to_round(network, layers, self.outputs, self.elementwise)
         values = _collect(network, task, self.samples, set(roots.values()))
         all_layers = layers_of(network)
@@ -62,7 +69,7 @@ class Calibration:
         bits = {root: read.get(root, 8) for root in values}
         ranges = {root: self._range(seen) for root, seen in values.items()}
         roots = share_when_joined(rounded, roots, ranges, bits)
-        grids: dict[fx.Node, dict[str, float]] = {}
+        qparams: dict[fx.Node, dict[str, float]] = {}
         for root in dict.fromkeys(roots[node] for node in rounded):
             width, where = bits[root], root.meta.get("layer") or root.name
             parts = [
@@ -70,34 +77,35 @@ class Calibration:
             ]
             seen = _some_of(parts)
             if float(seen.min()) == float(seen.max()):
-                left.append(LeftAlone(where, "constant on all calibration samples; grid guessed"))
+                why = "its input or output is constant on all calibration samples; range guessed"
+                left.append(LeftAlone(where, why))
             if self.symmetric:
                 seen = torch.cat([seen, -seen])
             try:
                 low, high = activation_range(seen, self.ranges, width, self.percentile)
             except InputError as error:
-                raise InputError(f"calibration: at {where}, {error}") from error
+                raise InputError(f"calibration failed at {where}: {error}") from error
             if self.elementwise and len(parts) == 1 and not self.symmetric:
                 low, high = BOUNDED.get(root.target, (low, high))
             scale, zero = scale_and_zero_point(low, high, 2**width - 1)
             if self.symmetric:
-                zero = 2 ** (width - 1)  # zero is half a step off the middle of what was found
-            grids[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
-        return {node.name: {**grids[roots[node]], "root": roots[node].name} for node in rounded}
+                zero = 2 ** (width - 1)  # the range that was chosen is off by half a step
+            qparams[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
+        return {node.name: {**qparams[roots[node]], "root": roots[node].name} for node in rounded}
 
     def _range(self, values: Tensor) -> tuple[float, float]:
-        """The least and the greatest value that the grid reaches, zero among them."""
+        """The smallest and the largest value to represent; the range includes zero."""
         low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
         return (-max(-low, high), max(-low, high)) if self.symmetric else (low, high)
 
 
 def calibrated(activations: int | None) -> frozenset[Condition]:
-    """What a pass requires whose values get grids of so many bits, or none."""
+    """The requirements of a pass that quantizes activations to so many bits, or not at all."""
     return frozenset() if activations is None else frozenset({Condition.CALIBRATION})
 
 
 def _some_of(parts: Sequence[Tensor]) -> Tensor:
-    """As many values as one part has, in equal shares, and the least and the greatest of each."""
+    """Join the parts, but keep only as many values as one part has, and the extremes of each."""
     if len(parts) == 1:
         return parts[0]
     ends = [torch.stack([part.min(), part.max()]) for part in parts]
@@ -105,12 +113,12 @@ def _some_of(parts: Sequence[Tensor]) -> Tensor:
 
 
 class _Collector(fx.Interpreter):
-    """Keeps a sample of the values of some nodes while it runs the graph."""
+    """Runs the graph and keeps a random sample of the values of some nodes."""
 
     def __init__(self, network: Network, wanted: set[fx.Node]) -> None:
         super().__init__(network, graph=network.graph)
         self.network = network
-        self.found: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
+        self.values: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
         self.draw = torch.Generator().manual_seed(0)
 
     def fetch_attr(self, target: str) -> Any:
@@ -118,12 +126,12 @@ class _Collector(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n in self.found:
+        if n in self.values:
             flat = value.flatten()
             ends = torch.stack([flat.min(), flat.max()])
             if len(flat) > VALUES_PER_BATCH:
                 flat = flat[torch.randint(len(flat), (VALUES_PER_BATCH,), generator=self.draw)]
-            self.found[n].append(torch.cat([flat, ends]))
+            self.values[n].append(torch.cat([flat, ends]))
         return value
 
 
@@ -136,4 +144,4 @@ def _collect(
             args, kwargs = as_call(inputs)
             leaves = torch.utils._pytree.tree_leaves((args, kwargs))
             collector.run(*leaves, enable_io_processing=False)
-    return {node: torch.cat(parts) for node, parts in collector.found.items()}
+    return {node: torch.cat(parts) for node, parts in collector.values.items()}

@@ -1,4 +1,4 @@
-"""CorrectBias: take back the mean error that rounding leaves in each channel."""
+"""CorrectBias: remove the mean error that quantization leaves in each channel."""
 
 from __future__ import annotations
 
@@ -18,32 +18,51 @@ from penjing.network.graph.arguments import argument
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS
 from penjing.network.graph.qparams import own_bias, weight_qparams
 from penjing.passes.conditions import Condition
+from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class CorrectBias(InTurn):
-    """Add to each layer's bias what its outputs lack on average, channel by channel.
+    """Add to each bias the mean error that quantization leaves in the layer's output channels.
 
-    In the order of the graph, on the values that a layer really gets once those before it are
-    corrected, with y from the same network without any rounding:
+    The pass goes through the layers in the order of the graph. Each layer receives the inputs that
+    the corrected layers before it produce. With its outputs y'_NO.. and the outputs y_NO.. of the
+    same network without any rounding:
 
-        b_i += mean over samples and positions of (y_i - y'_i)
+        b_O += mean of (y - y') over samples and positions
 
-    Layers without a bias get one, which runtimes fuse. Not for a network whose rounding was
-    learned (`Reconstruct`): that has seen to the mean error already, and correcting it again, or
-    before, makes it worse.
+    A layer without a bias gets one, which runtimes fuse into the layer.
+
+    The pass pays after `Quantize` at little cost, and needs only unlabelled training samples. Don't
+    combine it with `Reconstruct`, whose learned rounding accounts for the mean error already: a
+    second correction, before or after, makes the result worse.
 
     Attributes:
-        samples: training samples to look at, fewer where their values would not fit into memory;
-            their labels are not used.
+        samples: the number of training samples, 2 or more. Fewer are used if their activations
+            wouldn't fit into memory.
 
     Raises:
-        InputError: an option is out of range; calibration data of another shape.
+        InputError: an option is out of range, or the calibration data has another shape.
 
     Source: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through
     Weight Equalization and Bias Correction", 2019, appendix D (empirical bias correction).
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4, bias=False))
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> quantize = penjing.passes.Quantize(weights=3, ends=3)
+    >>> quantized = quantize(penjing.capture(model, task.example), task)
+    >>> correct = penjing.passes.CorrectBias(samples=64)
+    >>> print(correct.plan(quantized, task).summary)
+    corrects the biases of 2 layers on 64 samples (1 of them new)
+    >>> sum(p.numel() for p in correct(quantized, task).parameters()) - sum(
+    ...     p.numel() for p in quantized.parameters())
+    4
     """
 
     samples: int = 512
@@ -57,33 +76,35 @@ class CorrectBias(InTurn):
             raise InputError(f"samples must be 2 or more to find a mean; found {self.samples}")
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """The layers to correct, and a bias for those that have none."""
+        """List the layers to correct, and add a bias to those that have none."""
         rounded, left = weight_qparams(network), []
         layers: list[str] = []
         bare: list[str] = []
         for node in network.calls():
             if node.target not in LAYERS:
                 continue
-            why = "" if node in rounded else "its weight is not rounded"
+            why = "" if node in rounded else "its weight isn't quantized"
             given = argument(node, "bias") is not None
             if not why and given and own_bias(node) is None:
-                why = "its bias is computed or shared"
+                why = "its bias is computed, or shared with another layer"
             if why:
                 left.append(LeftAlone(str(node.meta["layer"]), why))
                 continue
             layers.append(node.name)
             if not given:
                 bare.append(node.name)
-        summary = f"biases of {len(layers)} layers corrected {self.on_samples(network)}"
+        biases = "bias" if len(layers) == 1 else "biases"
+        many = counted(len(layers), "layer")
+        summary = f"corrects the {biases} of {many} {self.on_samples(network)}"
         return self._plan(
             [{"edit": "give_bias", "layers": bare}] if bare else [],
-            summary + (f", {len(bare)} of them new" if bare else ""),
+            summary + (f" ({len(bare)} of them new)" if bare else ""),
             left,
             parts=[(name,) for name in layers],
         )
 
     def in_memory(self, network: Network) -> int:
-        """As without its rounding, for so is one of the two networks."""
+        """As for the network without rounding, since that is one of the two that run."""
         return costs.samples_in_memory(unrounded(network), self.samples)
 
     def teacher(self, student: Network, task: Task) -> Network:
@@ -91,7 +112,7 @@ class CorrectBias(InTurn):
         return unrounded(student)
 
     def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
-        """Move a layer's bias by what its outputs lack on average."""
+        """Add the mean error of a layer's outputs to its bias."""
 
         def work(layer: fx.Node) -> fx.Node:
             bias = self.known(own_bias(layer), layer)
@@ -107,7 +128,7 @@ class CorrectBias(InTurn):
 
 
 def _mean(values: list[Tensor], layer: fx.Node) -> Tensor:
-    """Of each channel over all samples and positions, (O,), float64."""
+    """The mean of each channel over all samples and positions, (O,), float64."""
     dim = 1 if layer.target in CONVOLUTIONS else -1
     rows = [value.movedim(dim, -1).flatten(0, -2) for value in values]
     total = torch.stack([part.sum(0, dtype=torch.float64) for part in rows]).sum(0)

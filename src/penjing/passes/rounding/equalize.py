@@ -1,4 +1,4 @@
-"""Equalize: give the weights of layers that follow each other the same ranges, with no data."""
+"""Equalize: balance the weight ranges of layers that follow each other, without data."""
 
 from __future__ import annotations
 
@@ -16,37 +16,56 @@ from penjing.network.edits.scaling import Reach, by_channel, reaches
 from penjing.network.graph.layers import Layer
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
+from penjing.passes.counted import counted
 from penjing.tasks.task import Task
 
-NEAR = 1e-3  # of a scale to one, when it is done
+NEAR = 1e-3  # a chain is done once every scale is this close to one
 ROUNDS = 200
-BOUND = "it is bounded from above; relu6='replace' lifts that"
+BOUND = "a ReLU6 limits its channels from above; relu6='replace' removes the limit"
 
 
 @dataclass(frozen=True)
 class Equalize(Pass):
-    """Scale channels so that one scale for a whole tensor serves all of its channels.
+    """Scale channels so that a single scale for a whole tensor suits all of its channels.
 
-    Where y = W2 f(W1 x + b1) and f(s z) = s f(z) for s > 0 (ReLU, LeakyReLU, PReLU, pools, or
-    nothing), channel i of the first layer is divided by s_i, and what the second reads from it is
-    multiplied:
+    Let two layers compute y = W2 f(W1 x + b1), where f(s z) = s f(z) for every s > 0: ReLU,
+    LeakyReLU, PReLU, pooling, or nothing at all. The pass divides channel i of the first layer by
+    s_i and multiplies the weights with which the second layer reads it by s_i:
 
         s_i = sqrt(r1_i / r2_i),    r1_i = max |W1[i]|,    r2_i = max |W2[:, i]|
 
-    so that both ranges become sqrt(r1_i r2_i). The network computes the same function. Chains of
-    layers are gone over until no scale moves. Batch norms are folded first. Depthwise convolutions
-    take part on both sides.
+    Both ranges become sqrt(r1_i r2_i), and the network computes the same function. The pass
+    repeats this along chains of layers until the scales settle. It folds batch norms first, and
+    handles depthwise convolutions on both sides.
+
+    The pass pays before `Quantize`, where a layer's channels have very different ranges, as in
+    networks with depthwise convolutions. It needs a network that isn't quantized, and no data.
 
     Attributes:
-        relu6: `"replace"` makes a ReLU6 between two such layers a ReLU, since a channel that is
-            scaled would be cut off elsewhere: values above six pass from then on, which changes
-            the function. `"keep"` leaves these layers alone.
+        relu6: what to do with a ReLU6 between two such layers, which would cut a scaled channel off
+            at another value. `"replace"` makes it a ReLU; this changes the function, because
+            values above six then pass. `"keep"` leaves these layers alone.
 
     Raises:
-        InputError: another word for `relu6`.
+        InputError: `relu6` is neither of these.
 
     Source: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through
     Weight Equalization and Bias Correction", 2019, section 4.1.
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> with torch.no_grad():
+    ...     _ = model[0].weight[3].mul_(100)  # one channel with a far larger range
+    >>> data = penjing.Arrays(torch.randn(32, 8), torch.arange(32) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> equalize = penjing.passes.Equalize()
+    >>> print(equalize.plan(network, task).summary)
+    scales the channels of 1 layer
+    >>> equalized = equalize(network, task)
+    >>> torch.allclose(equalized(data.x), network(data.x), rtol=1e-3, atol=1e-3)
+    True
     """
 
     relu6: Literal["replace", "keep"] = "replace"
@@ -55,10 +74,10 @@ class Equalize(Pass):
 
     def __post_init__(self) -> None:
         if self.relu6 not in ("replace", "keep"):
-            raise InputError(f"relu6 must be replace or keep; found {self.relu6!r}")
+            raise InputError(f"relu6 must be 'replace' or 'keep'; found {self.relu6!r}")
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """Fold on a copy, and find the scales."""
+        """Fold batch norms on a copy, and find the scales there."""
         folding = {"edit": "fold_batch_norm"}
         folded = carry_out(network, self._plan([folding]))
         chosen: list[Reach] = []
@@ -81,14 +100,14 @@ class Equalize(Pass):
         if lifted:
             edits.append({"edit": "lift_bounds", "nodes": lifted})
         edits.append({"edit": "scale_channels", "scales": scales})
-        summary = f"channels of {len(scales)} layers scaled"
+        summary = f"scales the channels of {counted(len(scales), 'layer')}"
         if lifted:
-            summary += f", {len(lifted)} ReLU6 made ReLU"
+            summary += f" and replaces {len(lifted)} ReLU6 by ReLU"
         return self._plan(edits, summary, left)
 
 
 def _scales(network: Network, chosen: list[Reach]) -> dict[str, list[float]]:
-    """By layer's node, s of each channel; without the layers that are equalized already."""
+    """The scales s of each layer's channels, by node; layers that are balanced are left out."""
     weights: dict[str, Tensor] = {}
     for reach in chosen:
         for node in (reach.layer, *(reader for reader, _ in reach.readers)):
@@ -115,7 +134,7 @@ def _scales(network: Network, chosen: list[Reach]) -> dict[str, list[float]]:
 
 
 def _step(reach: Reach, weights: dict[str, Tensor]) -> Tensor:
-    """Equalize a layer with its readers, in the absolute weights, in place; gives the scales."""
+    """Balance a layer with its readers, in place in the absolute weights; returns the scales."""
     written = weights[_weight(reach.layer)]
     count = len(written)
     views = [by_channel(node, weights[_weight(node)], count) for node, _ in reach.readers]

@@ -1,4 +1,4 @@
-"""Gptq: round a layer's weights one after the other, each making up for those before it."""
+"""Gptq: round the weights of a layer one by one, each compensating the errors before it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,50 @@ from penjing.network.analysis.rows import rows_read, why_not_solved
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.qparams import QParams, own_bias, weight_qparams
 from penjing.passes.conditions import Condition
+from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Gptq(InTurn):
-    """Round weights by the second moments of what they are multiplied with, without labels.
+    """Round weights with the second moments of the layer's inputs, without labels.
 
-    Layer after layer, on the values that it really gets: the first weights of each output are
-    rounded to nearest, and those to come move so that they make up for the error. Where the layer
-    has a bias, the mean error goes into that. On ResNet-20 it takes a third of the time of
-    `Reconstruct(steps=300)`, and gains less (docs/results.md). The grids stay as `Quantize` chose
-    them.
+    The pass goes through the layers in the order of the graph, on the inputs that each receives
+    from the layers that are rounded already. In a layer with the weight w_OI and the inputs x_I, it
+    rounds one column of w after the other. The columns that are still to come move so that they
+    compensate the error as well as they can, and E|w x - w' x|^2 grows least at each step. If the
+    layer has a bias, the bias takes the mean error. The scales stay as `Quantize` chose them.
+
+    The pass pays after `Quantize` with few bits, and needs only unlabelled training samples. On
+    ResNet-20 it takes a third of the time of `Reconstruct(steps=300)`, and gains less.
 
     Attributes:
-        samples: training samples to look at, fewer where their values would not fit into memory;
-            their labels are not used.
-        damping: see `penjing.arith.rounding.rounded_in_turn`.
+        samples: the number of training samples, 2 or more. Fewer are used if their activations
+            wouldn't fit into memory.
+        damping: what is added to the diagonal of E[x x^T], as a share of its mean, in (0, 1).
 
     Raises:
-        InputError: an option is out of range; calibration data of another shape.
+        InputError: an option is out of range, or the calibration data has another shape.
 
     Source: E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training
     Quantization for Generative Pre-trained Transformers", 2023.
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> quantized = penjing.passes.Quantize(weights=3, ends=3)(network, task)
+    >>> gptq = penjing.passes.Gptq(samples=64)
+    >>> print(gptq.plan(quantized, task).summary)
+    re-rounds the weights of 2 layers on 64 samples
+    >>> refined = gptq(quantized, task)
+    >>> error = lambda other: (other(data.x) - network(data.x)).square().mean().item()
+    >>> error(refined) < error(quantized)
+    True
     """
 
     samples: int = 512
@@ -58,20 +78,21 @@ class Gptq(InTurn):
             raise InputError(f"damping must be in (0, 1); found {self.damping}")
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """The layers to round anew; the graph itself stays as it is."""
+        """List the layers to round again; the graph itself stays as it is."""
         why = {
             node: why_not_solved(node, _unknowns(network, qparams))
             for node, qparams in weight_qparams(network).items()
         }
         layers = [node for node in why if not why[node]]
         return self._plan(
-            summary=f"{len(layers)} layers rounded in turn {self.on_samples(network)}",
+            summary=f"re-rounds the weights of {counted(len(layers), 'layer')} "
+            f"{self.on_samples(network)}",
             left_alone=[LeftAlone(str(node.meta["layer"]), why[node]) for node in why if why[node]],
             parts=[(node.name,) for node in layers],
         )
 
     def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
-        """Round a layer's weights on what it reads."""
+        """Round the weights of one layer, given its inputs."""
         rounded = weight_qparams(student.network)
 
         def work(layer: fx.Node) -> fx.Node:

@@ -1,4 +1,4 @@
-"""MixedPrecision: as many bits for each layer's weight as it needs, within a budget of bytes."""
+"""MixedPrecision: give each layer's weight the bits that it needs, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -20,38 +20,57 @@ from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
 from penjing.passes.rounding.calibration import Calibration
 from penjing.passes.rounding.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
-from penjing.passes.rounding.weights import choose, ends, rounding, with_overflow_fix
+from penjing.passes.rounding.weights import choose, ends, rounding, with_bits, with_overflow_fix
 from penjing.tasks.task import Task
 
-BYTES_A_CHANNEL = 5  # its scale and its zero point
-EDGE_BITS = 8  # of the first and the last layer, where all others have the same
+BYTES_A_CHANNEL = 5  # a scale and a zero point
+EDGE_BITS = 8  # for the first and the last layer, if `uniform` gives the others fewer
 
 
 @dataclass(frozen=True)
 class MixedPrecision(Pass):
-    """Choose the bits of every layer's weight: the least loss in at most so many bytes.
+    """Choose the bits of every layer's weight so that the loss is least within a budget of bytes.
 
-    Each layer is rounded alone, to each width, and the loss of the network's outputs is measured
-    on training samples without labels. To first order these losses add up; the widths whose sum is
-    the least within the budget are found exactly. Bytes are those that the file spends on the
-    codes, scales and zero points of the layers that are rounded. The result is what `Quantize`
-    makes with these widths.
+    The pass quantizes each layer l alone to each width b and measures the loss L_lb of the
+    network's outputs on training samples, without labels. To first order these losses add up.
+    With the bytes B_lb, the pass solves exactly
+
+        min over b_1, b_2, ... of sum_l L_l(b_l)     subject to     sum_l B_l(b_l) <= budget
+
+    Bytes are those that a file spends on the codes, scales and zero points of the quantized
+    layers. The result is what `Quantize` makes with these widths.
+
+    The pass pays where the size of the file matters, or where a uniform width costs too much
+    accuracy. It needs training samples and a network that isn't quantized. Give exactly one of
+    `bytes` and `uniform`.
 
     Attributes:
-        bytes: share (0..1] of what the weights take in float32; or
-        uniform: as many bytes as with these bits for all, but eight for the first and the last.
-        widths: the bits that a layer's weight may have, each 2 to 8.
-        activations: as in `Quantize`: bits of what layers read, or None.
-        loss: of the outputs: `"kl"` for scores of classes, `"squares"` for any.
-        samples: how many training samples are looked at; two or more.
+        bytes: the budget as a share of the weights' bytes in float32, in (0, 1].
+        uniform: the budget as the bytes that this width, 2 to 8 bits, would take in all layers,
+            with eight bits in the first and the last.
+        widths: the widths to choose from, each 2 to 8 bits.
+        activations: the bits of activations, as in `Quantize`, or None.
+        loss: the loss of the outputs: `"kl"` for class scores, `"squares"` for any outputs.
+        samples: the number of training samples, 2 or more.
         ranges, percentile, skip: as in `Quantize`.
 
     Raises:
-        InputError: an option is out of range, or no choice takes so few bytes; calibration data of
-            another shape, or with values that aren't finite.
+        InputError: an option is out of range, no choice of widths fits the budget, or the
+            calibration data has another shape or values that aren't finite.
 
-    Source: Z. Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", 2021 (sensitivities that
-    add up, solved exactly).
+    Source: Z. Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", 2021 (additive
+    sensitivities, solved exactly).
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> mixed = penjing.passes.MixedPrecision(bytes=0.3, widths=(4, 8), samples=64)
+    >>> print(mixed.plan(network, task).summary.split(":")[0])
+    quantizes the weights of 2 layers (1 to 4 bits, 1 to 8 bits)
     """
 
     bytes: float | None = None
@@ -71,11 +90,11 @@ class MixedPrecision(Pass):
         object.__setattr__(self, "skip", tuple(self.skip))
         if (self.bytes is None) == (self.uniform is None):
             raise InputError(
-                f"give bytes or uniform, one of them; found {self.bytes} and {self.uniform}"
+                f"give exactly one of bytes and uniform; found {self.bytes} and {self.uniform}"
             )
         if self.bytes is not None and not 0 < self.bytes <= 1:
             raise InputError(
-                f"bytes must be in (0, 1], the share of float32's that may be left; found "
+                f"bytes must be in (0, 1], as a share of the weights' bytes in float32; found "
                 f"{self.bytes}"
             )
         given = (*self.widths, *(bits for bits in (self.uniform, self.activations) if bits))
@@ -93,11 +112,11 @@ class MixedPrecision(Pass):
 
     @property
     def provides(self) -> frozenset[Condition]:
-        """Grids of weights; of values, if they have bits."""
+        """Quantized weights, and quantized activations if they get bits."""
         return rounding(True, self.activations is not None)
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """Fold on a copy, measure what each layer loses at each width, and choose."""
+        """Fold on a copy, measure the loss of each layer at each width, and choose the widths."""
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
         folded = carry_out(network, self._plan(start))
         layers = choose(folded, self.skip, ends_alike=True, ends_float=False)
@@ -121,10 +140,10 @@ class MixedPrecision(Pass):
         return with_overflow_fix(plan, network)
 
     def _limit(self, table: _Table) -> int:
-        """Bytes that may be spent.
+        """The budget in bytes.
 
         Raises:
-            InputError: no choice of widths takes so few.
+            InputError: no choice of widths fits it.
         """
         full, least = table.float_bytes, table.least_bytes
         if self.bytes is not None:
@@ -135,24 +154,21 @@ class MixedPrecision(Pass):
         if least > limit:
             raise InputError(
                 f"{asked} {limit} bytes, but widths of {', '.join(map(str, self.widths))} bits "
-                f"take {least} at the least, {least / full:.4f} of the {full} in float32"
+                f"take at least {least} bytes, {least / full:.4f} of the {full} in float32"
             )
         return limit
 
     def _summary(self, table: _Table, chosen: Sequence[int], limit: int) -> str:
-        bits = [self.widths[place] for place in chosen]
-        counts = ", ".join(
-            f"{bits.count(width)} to {width}" for width in self.widths if width in bits
-        )
+        layers = with_bits("layer", [self.widths[place] for place in chosen])
         spent = table.spent(chosen)
         return (
-            f"{len(bits)} layers, {counts} bits: {spent} bytes of {limit} allowed, "
+            f"quantizes the weights of {layers}: {spent} bytes of {limit} allowed, "
             f"{spent / table.float_bytes:.3f} of float32; predicted loss {table.lost(chosen):.3g}"
         )
 
 
 class _Table:
-    """What each layer costs and loses at each width."""
+    """The bytes and the loss of each layer at each width."""
 
     def __init__(self, network: Network, layers: list[fx.Node], widths: tuple[int, ...]) -> None:
         self.network, self.layers, self.widths = network, layers, widths
@@ -180,7 +196,7 @@ class _Table:
         return sum(map(min, self.costs))
 
     def uniform_bytes(self, bits: int) -> int:
-        """Of all layers with the same bits, but the first and the last."""
+        """The bytes of all layers at one width, with eight bits in the first and the last."""
         edges = ends(layers_of(self.network))
         total = 0
         for layer in self.layers:
@@ -189,7 +205,7 @@ class _Table:
         return total
 
     def measure(self, task: Task, loss: OutputLoss, samples: int) -> None:
-        """Fill in the losses."""
+        """Measure the losses."""
         device = self.network.device
         weights = {
             layer: [
@@ -202,7 +218,7 @@ class _Table:
         self.losses = [losses[layer] for layer in self.layers]
 
     def solve(self, limit: int) -> list[int]:
-        """For each layer, which of the widths."""
+        """The place of each layer's width among the widths."""
         return knapsack.choose(self.costs, self.losses, limit)
 
     def spent(self, chosen: Sequence[int]) -> int:
@@ -220,7 +236,7 @@ class _Table:
         return weights
 
     def reasons(self, chosen: Sequence[int]) -> list[str]:
-        """Why each layer has its bits: what it loses, and what one width more or less would do."""
+        """For each layer, its loss, and the loss and bytes of the next narrower and wider width."""
         lines = []
         for layer, cost, loss, place in zip(
             self.layers, self.costs, self.losses, chosen, strict=True
@@ -229,7 +245,7 @@ class _Table:
             for other in (place - 1, place + 1):
                 if 0 <= other < len(cost):
                     line += (
-                        f"; with {self.widths[other]} bits {loss[other]:.2g} and "
+                        f"; {self.widths[other]} bits would give loss {loss[other]:.2g} and "
                         f"{cost[other] - cost[place]:+d} bytes"
                     )
             lines.append(line)

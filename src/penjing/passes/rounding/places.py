@@ -1,4 +1,4 @@
-"""Where values are rounded, and which of them share a grid."""
+"""Places: where activations are rounded, and which of them share quantization parameters."""
 
 from __future__ import annotations
 
@@ -31,27 +31,31 @@ BOUNDED: Mapping[Any, tuple[float, float]] = {
     aten.tanh.default: (-1.0, 127 / 128), aten.tanh_.default: (-1.0, 127 / 128),
     aten.hardsigmoid.default: (0.0, 1.0), aten.hardsigmoid_.default: (0.0, 1.0),
 }  # fmt: skip
-"""By operator, the range on which kernels give what it gives in eight bits: 1 / 256 for a sigmoid,
-1 / 128 for a tangent."""
+"""By operator, the range that integer kernels use for its output in eight bits. The scale is
+1 / 256 for a sigmoid and 1 / 128 for a tanh."""
 PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
 ELEMENTWISE = {
     *BOUNDED, *PRODUCTS, aten.hardswish.default, aten.hardswish_.default, aten.silu.default,
     aten.silu_.default, aten.gelu.default, aten.leaky_relu.default, aten.leaky_relu_.default,
 }  # fmt: skip
 WIDEST = 2.0
-"""How many times as wide as it must be a grid may be for what reads it, so that values share it."""
+"""Activations share quantization parameters only if no reader then gets a range that is more than
+this many times as wide as it needs."""
 
 
 def values_to_round(
     network: Network, layers: list[fx.Node], all_results: bool, elementwise: bool
 ) -> tuple[list[fx.Node], dict[fx.Node, fx.Node]]:
-    """The values to round, in order, and for each its root, the value whose range gives its grid.
+    """The activations to round, in the order of the graph, and the root of each.
+
+    The root of an activation is the one whose range sets its quantization parameters.
 
     Args:
-        layers: those that compute on integers.
-        all_results: round what they give even where nothing reads integers, and what is
-            concatenated of that.
-        elementwise: round what activations and products give of rounded values.
+        network: the network.
+        layers: the layers that compute on integers.
+        all_results: round the outputs of layers, and concatenations of them, even if no reader
+            computes on integers.
+        elementwise: round the outputs of activation functions and products of rounded values.
     """
     wanted: set[fx.Node] = set()
     others = JOINED | PASSING | (ELEMENTWISE if elementwise else set())
@@ -93,7 +97,7 @@ def values_to_round(
 
 
 def _edge(node: fx.Node) -> fx.Node:
-    """Where a layer's or sum's result is rounded: behind the clamp that alone reads it."""
+    """Where the result of a layer or sum is rounded: behind a clamp, if that is the only reader."""
     if node.target in LAYERS | SUMS and len(node.users) == 1:
         user = next(iter(node.users))
         if user.target in CLAMPS:
@@ -102,7 +106,7 @@ def _edge(node: fx.Node) -> fx.Node:
 
 
 def _by_a_constant(node: fx.Node) -> bool:
-    """Whether it is a product with a number or a parameter, which has no grid."""
+    """Whether the node is a product with a number or a parameter, which isn't quantized."""
     computed = [
         operand
         for operand in node.args
@@ -117,24 +121,27 @@ def share_when_joined(
     ranges: Mapping[fx.Node, tuple[float, float]],
     bits: Mapping[fx.Node, int],
 ) -> dict[fx.Node, fx.Node]:
-    """Give a concatenation and its parts one grid, so that joining them rounds nothing again.
+    """Let a concatenation and its parts share quantization parameters, so that nothing is rounded
+    twice.
 
-    A concatenation keeps a grid of its own where
+    A concatenation keeps its own quantization parameters if
 
-    - the range of all would be more than `WIDEST` times the narrowest on which one of them is read;
-      what is only joined is read on the range of what it is joined to,
-    - it would begin below zero for a part behind a ReLU, which runtimes leave out only if the grid
-      itself cuts off what is negative,
-    - the bits differ, as those of what layers read and of what is only joined if they are few.
+    - the common range would be more than `WIDEST` times as wide as the narrowest range on which
+      one of the values is read; a value that is only concatenated is read on the range of the
+      concatenation,
+    - the common range would begin below zero for a part behind a ReLU: runtimes can leave out a
+      ReLU only if the range of its output starts at zero,
+    - the bits differ, because the inputs of layers have fewer bits than values that are only
+      concatenated.
 
     Args:
-        rounded: in order.
-        roots: by value, that whose range gives its grid.
-        ranges: by root, the least and the greatest value, zero among them.
-        bits: by root.
+        rounded: the activations to round, in order.
+        roots: by activation, its root.
+        ranges: by root, the smallest and the largest value, with zero in between.
+        bits: by root, the bits.
 
     Returns:
-        The new roots; each is the first, in order, of the values on its grid.
+        The new roots. Each is the first, in order, of the activations that share its parameters.
     """
     narrowest = _narrowest_reads(rounded, roots, ranges)
     new_roots = dict(roots)
@@ -160,14 +167,16 @@ def _narrowest_reads(
     roots: Mapping[fx.Node, fx.Node],
     ranges: Mapping[fx.Node, tuple[float, float]],
 ) -> dict[fx.Node, float]:
-    """By root, the width of the narrowest range on which something reads it: its own, or that of a
-    concatenation that it goes into."""
+    """By root, the width of the narrowest range on which a reader reads it.
+
+    That is its own range, or the range of a concatenation that it is part of.
+    """
     narrowest: dict[fx.Node, float] = {}
     for node in reversed(rounded):
         root = roots[node]
         for user in node.users:
             if roots.get(user) is root:
-                continue  # it is in `rounded` itself, and its users tell
+                continue  # it is in `rounded` too, so its users are seen
             if user in roots and user.target is CONCATENATION:
                 width = narrowest[user]
             else:

@@ -1,4 +1,4 @@
-"""Quantize: integers for weights and activations, their grids chosen from calibration data."""
+"""Quantize: round weights and activations to integers, with scales chosen on calibration data."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from penjing.passes.rounding.weights import (
     require_layers,
     rounding,
     why_not,
+    with_bits,
     with_overflow_fix,
 )
 from penjing.passes.structure.widths import is_in
@@ -31,49 +32,76 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Round weights (per channel, symmetric) and activations (per tensor) to grids of integers.
+    """Quantize weights (symmetric, per channel) and activations (per tensor).
 
-    Batch norms are folded first. A rounding stands where the runtime fuses it: at the inputs and
-    outputs of convolutions, linear layers, sums, concatenations and pools, behind a ReLU rather
-    than before it; operators that only move values keep the grid of their input, and what is
-    concatenated shares a grid where no reader gets much coarser values. The result is still a
-    network of real numbers, which the passes that refine a rounding and `Tune` can train; a runtime
-    makes the integers.
+    With a scale s, a zero point z and integers q, the pass rounds x to x':
+
+        q = clamp(round(x / s) + z, low, high)        x' = (q - z) s
+
+    A weight w_OI.. gets one scale per output channel, s_O, and z = 0. Each activation gets one
+    scale and one zero point, which the pass chooses on calibration samples. Batch norms are folded
+    first. Rounding takes place where runtimes fuse it: at the inputs and outputs of convolutions,
+    linear layers, sums, concatenations and pools, and behind a ReLU rather than before it.
+    Operators that only move values keep the quantization parameters of their input. The parts of a
+    concatenation share them, unless a reader would then get much coarser values.
+
+    The resulting network still computes with real numbers, so other passes can refine the rounding
+    and `Tune` can train it. A runtime stores the integers when the network is exported.
+
+    Quantizing pays where the runtime has integer kernels for the device, and where a smaller file
+    matters. It needs a network that isn't quantized, and, unless `activations` is None, training
+    samples for calibration. `penjing.fit` and `penjing.export` set the options from `outputs` on as
+    the runtime requires.
 
     Attributes:
-        weights: bits of weights, 2 to 8.
-        activations: bits of what layers read, 2 to 8, or None: weights only. Sums, pools and
-            concatenations keep eight, as does whatever the first and the last layer read.
-        ends: at least so many bits for the weights of the first and the last layer.
-        layers: bits of weights by layer or prefix, instead of `weights`; 0 leaves it in float.
-        scales: `"channel"` (one to each output channel) or `"tensor"`.
-        group: of linear layers, how many inputs share a scale; only with `activations=None`.
-        ranges: `"mse"` (least squared error), `"percentile"` or `"minmax"` of the activations.
-        samples: how many training samples are looked at; two or more.
-        percentile: for `"percentile"`.
-        skip: layers to leave in float, by name or prefix.
-        outputs: round what a layer or a concatenation gives even where nothing reads integers, so
-            at the network's outputs and before operators on floats; needed where a runtime computes
-            a layer on integers only if they come out as well.
-        elementwise: round what activations and products give of rounded values, for NPUs, which
-            compute nothing on real numbers. What a sigmoid or a tangent gives is rounded on the
-            whole of the range that it can have.
-        split_silu: write SiLU as the product of a value with its sigmoid; needed where a runtime
-            has integers for these only.
-        symmetric: grids of values reach as far below zero as above, and so have zero in their
-            middle; needed where a runtime's integers have no zero point. A value behind a ReLU
-            then has half as many levels.
-        overflow_fix: enlarge scales of weights just so far that x86 processors without VNNI, which
-            add products in pairs of 16 bits, compute the same integers as all others (see
-            `penjing.arith.saturation`); the plan's notes say what it changed. Not needed where
-            kernels add in 32 bits everywhere.
+        weights: the bits of weights, 2 to 8.
+        activations: the bits of the inputs of layers, 2 to 8, or None to quantize weights only.
+            Sums, pools, concatenations and the inputs of the first and the last layer keep 8.
+        ends: the smallest number of bits for the weights of the first and the last layer, 2 to 8.
+        layers: bits by name of a layer, or prefix of a name, in place of `weights`; 0 leaves the
+            layer in float.
+        scales: `"channel"`, one scale for each output channel, or `"tensor"`.
+        group: in linear layers, the number of inputs that share a scale, 2 or more; only with
+            `activations=None`.
+        ranges: how to choose the range of an activation: `"mse"` (least squared error),
+            `"percentile"` or `"minmax"`.
+        samples: the number of training samples for calibration, 2 or more.
+        percentile: the upper percentile for `"percentile"`, 50 to 100.
+        skip: names of layers, or prefixes of names, to leave in float.
+        outputs: round the outputs of layers and concatenations even if no reader computes on
+            integers. Some runtimes run a layer on integers only if its output is rounded too.
+        elementwise: round the outputs of activation functions and products of rounded values, for
+            NPUs that compute on integers only. The outputs of sigmoid and tanh are rounded over
+            their whole possible range.
+        split_silu: write SiLU as x sigmoid(x), for runtimes that have integer kernels only for
+            these two operators.
+        symmetric: choose ranges of activations that reach as far below zero as above, for runtimes
+            without zero points. An activation behind a ReLU then has half as many levels.
+        overflow_fix: enlarge weight scales just enough that x86 processors without VNNI compute
+            the same integers as all others, although they add pairs of products in 16 bits (see
+            `penjing.arith.saturation`). The notes of the plan say what was changed. It isn't
+            needed where all kernels add in 32 bits.
 
     Raises:
-        InputError: an option is out of range, or names no layer; calibration data of another
-            shape, or with values that aren't finite.
+        InputError: an option is out of range or names an unknown layer, or the calibration data has
+            another shape or values that aren't finite.
 
-    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", 2018.
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> quantize = penjing.passes.Quantize()
+    >>> print(quantize.plan(network, task).summary)
+    quantizes the weights of 2 layers to 8 bits and 2 activations to 8 bits
+    >>> quantized = quantize(network, task)
+    >>> (quantized(data.x) - network(data.x)).abs().max().item() < 0.1
+    True
     """
 
     weights: int = 8
@@ -99,16 +127,18 @@ class Quantize(Pass):
         for name, bits in (*widths.items(), *self.layers.items()):
             allowed = WIDTHS if name in widths else (0, *WIDTHS)
             if bits not in allowed:
+                where = name if name in widths else f"layers[{name!r}]"
+                zero = "" if name in widths else ", or 0 for float"
                 raise InputError(
-                    f"{name} must have {', '.join(map(str, allowed[:-1]))} or 8 bits; found "
-                    f"{bits}; for one bit see Binarize, for -1, 0 and 1 Ternarize"
+                    f"{where} must be 2 to 8 bits{zero}; found {bits}; use Binarize for one bit, "
+                    "and Ternarize for weights of -1, 0 and 1"
                 )
         if self.scales not in ("channel", "tensor"):
-            raise InputError(f"scales must be channel or tensor; found {self.scales!r}")
+            raise InputError(f"scales must be 'channel' or 'tensor'; found {self.scales!r}")
         if self.group is not None and (self.group < 2 or self.activations is not None):
             raise InputError(
-                f"group must be 2 or more, and activations None; found {self.group} and "
-                f"{self.activations}"
+                f"group must be 2 or more and needs activations=None; found group={self.group} "
+                f"and activations={self.activations}"
             )
         if self.ranges not in ("mse", "percentile", "minmax"):
             raise InputError(f"ranges must be mse, percentile or minmax; found {self.ranges!r}")
@@ -119,16 +149,16 @@ class Quantize(Pass):
 
     @property
     def requires(self) -> frozenset[Condition]:
-        """A network that isn't rounded; for the grids of values, samples."""
+        """A network that isn't quantized, and training samples if activations get bits."""
         return calibrated(self.activations) | {Condition.FLOAT}
 
     @property
     def provides(self) -> frozenset[Condition]:
-        """Grids of weights; of values, if they have bits."""
+        """Quantized weights, and quantized activations if they get bits."""
         return rounding(True, self.activations is not None)
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """Fold on a copy, run calibration samples, and choose every scale."""
+        """Fold batch norms on a copy, run the calibration samples, and choose every scale."""
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
         if self.split_silu:
             start += ({"edit": "split_silu"},)
@@ -149,7 +179,7 @@ class Quantize(Pass):
         return with_overflow_fix(plan, network) if self.overflow_fix else plan
 
     def _widths(self, network: Network) -> tuple[dict[fx.Node, int], list[LeftAlone]]:
-        """Bits of each layer's weights, and what stays in float."""
+        """The bits of each layer's weights, and the layers that stay in float."""
         nodes = layers_of(network)
         names = [str(node.meta["layer"]) for node in nodes]
         require_layers("skip", self.skip, names)
@@ -159,9 +189,9 @@ class Quantize(Pass):
         for node, layer in zip(nodes, names, strict=True):
             named = [bits for name, bits in self.layers.items() if is_in(layer, name)]
             if any(is_in(layer, name) for name in self.skip):
-                left.append(LeftAlone(layer, "named in skip"))
+                left.append(LeftAlone(layer, "it is listed in skip"))
             elif named and not named[-1]:
-                left.append(LeftAlone(layer, "0 bits in layers"))
+                left.append(LeftAlone(layer, "it has 0 bits in layers"))
             elif why := why_not(node):
                 left.append(LeftAlone(layer, why))
             else:
@@ -182,10 +212,8 @@ class Quantize(Pass):
         return {"scales": scales.tolist(), "low": low, "high": high}
 
     def _summary(self, widths: Mapping[fx.Node, int], activations: Mapping[str, Any]) -> str:
-        counts = {bits: list(widths.values()).count(bits) for bits in sorted(set(widths.values()))}
-        layers = ", ".join(f"{count} layers to {bits} bits" for bits, count in counts.items())
+        summary = f"quantizes the weights of {with_bits('layer', list(widths.values()))}"
         if not activations:
-            return f"{layers}, values in float"
-        narrow = sum(qparams["high"] < 255 for qparams in activations.values())
-        few = f", {narrow} of them to {self.activations}" if narrow else ""
-        return f"{layers}, {len(activations)} values to 8{few}"
+            return f"{summary}; activations stay in float"
+        bits = [int(qparams["high"]).bit_length() for qparams in activations.values()]
+        return f"{summary} and {with_bits('activation', bits)}"

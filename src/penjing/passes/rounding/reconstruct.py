@@ -1,4 +1,4 @@
-"""Reconstruct: round weights up or down anew, so that outputs stay what they were."""
+"""Reconstruct: learn whether to round each weight up or down, so that outputs stay close."""
 
 from __future__ import annotations
 
@@ -20,40 +20,67 @@ from penjing.network.analysis.segments import Segment, between, bottlenecks
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.qparams import QParams, qparams_in, weight_qparams
 from penjing.passes.conditions import Condition
+from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
 
-STRETCH = 1.2  # of the sigmoid, so that 0 and 1 are reached
-WARM_UP = 0.2  # share of the steps without the pull to 0 and 1
-BETA = (20.0, 2.0)  # at first, and in the end
+STRETCH = 1.2  # how far the sigmoid is stretched, so that it reaches 0 and 1
+WARM_UP = 0.2  # the share of the steps without the pull towards 0 and 1
+BETA = (20.0, 2.0)  # at the start and at the end
 HEIGHT_LR, SCALE_LR = 1e-2, 4e-5
 
 
 @dataclass(frozen=True)
 class Reconstruct(InTurn):
-    """Learn the rounding of weights, and the scales of values, part by part, without labels.
+    """Learn the rounding of weights and the scales of activations, block by block, without labels.
 
-    Each weight lies between two integers. A number h from 0 to 1 says how far up it goes, is
-    learned so that the part's output comes near the unrounded network's, on the inputs that it
-    really gets, and is drawn to 0 or 1 in the end: min |y - y'|^2 + pull sum(1 - |2h - 1|^beta).
-    Values are rounded or not at random meanwhile, which makes the result less dependent on the
-    calibration data.
+    Each weight lies between two whole numbers of steps. A variable h in 0..1 says how far up it is
+    rounded. The pass learns h for all weights of a block, on the inputs that the block receives
+    from the quantized blocks before it. With the block's output y' and the output y of the network
+    without rounding, it minimizes
+
+        mean |y - y'|^2 + pull sum(1 - |2 h - 1|^beta)
+
+    The second term drives h to 0 or 1 by the end. Activations are rounded only at random during
+    the training, so the result depends less on the calibration data.
+
+    The pass pays after `Quantize` or `MixedPrecision` with few bits, and needs only unlabelled
+    training samples. On ResNet-20 it gains more than `Gptq`, and with 300 steps it takes three
+    times as long.
 
     Attributes:
-        parts: `"blocks"` (between values through which everything goes) or `"layers"`.
-        samples: calibration images.
-        steps: of Adam, for each part.
-        batch: samples in a step.
-        drop: share of values that aren't rounded, drawn anew each step; 0 rounds all.
-        pull: weight of the second term.
+        parts: what to learn at a time: `"blocks"`, which begin and end where a single value carries
+            everything, or `"layers"`.
+        samples: the number of training samples, 2 or more.
+        steps: the number of Adam steps for each part, 1 or more.
+        batch: the number of samples in a step, 1 or more.
+        drop: the share of activation values that aren't rounded in a step, in [0, 1).
+        pull: the weight of the second term, 0 or more.
+        seed: the seed of everything that is drawn at random.
 
     Raises:
-        InputError: an option is out of range; calibration data of another shape.
+        InputError: an option is out of range, or the calibration data has another shape.
 
     Source: M. Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020
     (h); Y. Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block
-    Reconstruction", 2021; X. Wei et al., "QDrop: Randomly Dropping Quantization for Extremely
-    Low-bit Post-Training Quantization", 2022.
+    Reconstruction", 2021 (blocks); X. Wei et al., "QDrop: Randomly Dropping Quantization for
+    Extremely Low-bit Post-Training Quantization", 2022 (drop).
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> quantized = penjing.passes.Quantize(weights=3, ends=3)(network, task)
+    >>> reconstruct = penjing.passes.Reconstruct(samples=64, steps=100)
+    >>> print(reconstruct.plan(quantized, task).summary)
+    learns the rounding of 2 layers in 2 blocks
+    >>> refined = reconstruct(quantized, task)
+    >>> error = lambda other: (other(data.x) - network(data.x)).square().mean().item()
+    >>> error(refined) < error(quantized)
+    True
     """
 
     parts: Literal["blocks", "layers"] = "blocks"
@@ -66,14 +93,14 @@ class Reconstruct(InTurn):
 
     requires: ClassVar[frozenset[Condition]] = frozenset({Condition.CALIBRATION, Condition.ROUNDED})
     provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REFINED, Condition.LEARNED})
-    doing: ClassVar[str] = "rounding up to"
+    doing: ClassVar[str] = "learning the rounding up to"
 
     def __post_init__(self) -> None:
         if self.parts not in ("blocks", "layers"):
-            raise InputError(f"parts must be blocks or layers; found {self.parts!r}")
+            raise InputError(f"parts must be 'blocks' or 'layers'; found {self.parts!r}")
         if self.samples < 2 or self.steps < 1 or self.batch < 1:
             raise InputError(
-                "samples must be 2 or more, steps and batch 1 or more; found "
+                "samples must be 2 or more, and steps and batch 1 or more; found "
                 f"{self.samples}, {self.steps} and {self.batch}"
             )
         if not (0 <= self.drop < 1 and math.isfinite(self.pull) and self.pull >= 0):
@@ -82,7 +109,7 @@ class Reconstruct(InTurn):
             )
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """The parts; the graph itself stays as it is."""
+        """List the blocks or layers; the graph itself stays as it is."""
         layers = weight_qparams(network)
         candidates = _blocks(network) if self.parts == "blocks" else _layers(network)
         segments = [
@@ -90,19 +117,20 @@ class Reconstruct(InTurn):
         ]
         inside = {node for segment in segments for node in segment.nodes}
         alone = [
-            LeftAlone(str(node.meta["layer"]), "no part has it alone with one input")
+            LeftAlone(str(node.meta["layer"]), "no block with a single input contains it")
             for node in layers
             if node not in inside
         ]
-        count = len(layers) - len(alone)
+        layers_learned = counted(len(layers) - len(alone), "layer")
+        parts = counted(len(segments), self.parts.removesuffix("s"))
         return self._plan(
-            summary=f"rounding of {count} layers learned in {len(segments)} {self.parts}",
+            summary=f"learns the rounding of {layers_learned} in {parts}",
             left_alone=alone,
             parts=[(segment.start.name, segment.end.name) for segment in segments],
         )
 
     def in_memory(self, network: Network) -> int:
-        """All of them."""
+        """All samples are used."""
         return self.samples
 
     def teacher(self, student: Network, task: Task) -> Network:
@@ -110,7 +138,7 @@ class Reconstruct(InTurn):
         return unrounded(student)
 
     def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
-        """Learn the rounding of a part's weights on what it reads, as it is and as it was."""
+        """Learn the rounding of a part's weights, on its inputs with and without rounding."""
         draw = torch.Generator().manual_seed(self.seed)
 
         def work(start: fx.Node, end: fx.Node) -> fx.Node:
@@ -125,7 +153,10 @@ class Reconstruct(InTurn):
 
 
 def _blocks(network: Network) -> Iterator[Segment]:
-    """From one bottleneck to the next, where rounded values count as what is read, not made."""
+    """The segments from one bottleneck of the graph to the next.
+
+    A rounded activation belongs to the block that reads it.
+    """
     rounded = {qparams.node for qparams in qparams_in(network)}
     places = [node for node in bottlenecks(network) if node not in rounded]
     layers = set(weight_qparams(network))
@@ -134,13 +165,13 @@ def _blocks(network: Network) -> Iterator[Segment]:
         assert start is not None
         segment = between(start, end)
         if segment is None or layers.isdisjoint(segment.nodes) or _goes_on(end):
-            continue  # together with what follows
+            continue  # the next block takes it in
         yield segment
         start = end
 
 
 def _goes_on(node: fx.Node) -> bool:
-    """Whether all that reads it is a function that its block should end with."""
+    """Whether the node's only reader is a ReLU, with which its block should end."""
     readers = list(node.users)
     return len(readers) == 1 and "relu" in str(readers[0].target)
 
@@ -159,7 +190,7 @@ def _layers(network: Network) -> Iterator[Segment]:
 
 
 class _Rounding:
-    """The learning of one segment."""
+    """Learns the rounding in one segment."""
 
     def __init__(
         self, network: Network, segment: Segment, options: Reconstruct, draw: torch.Generator
@@ -176,11 +207,11 @@ class _Rounding:
         }
 
     def learn(self, given: Tensor, usual: Tensor, target: Tensor) -> None:
-        """Put the learned rounding into the weights.
+        """Learn the rounding and write it into the weights.
 
         Args:
-            given, usual: the segment's input as it is now, and as it was without rounding.
-            target: its output as it was.
+            given, usual: the segment's input as it is now, and as it is without any rounding.
+            target: the segment's output without any rounding.
         """
         options = self.options
         scales = [self.network.tensor(qparams.scale) for qparams in self.values if qparams.bits < 8]
@@ -217,7 +248,7 @@ class _Rounding:
         return self.network.tensor(qparams.source_name), self.network.tensor(qparams.scale)
 
     def _start(self, qparams: QParams) -> Tensor:
-        """What gives the weights as they are."""
+        """The starting point, which gives the weights unrounded."""
         weight, scale = (tensor.detach() for tensor in self._tensors(qparams))
         steps = weight.reshape(*scale.shape, -1) / scale.unsqueeze(-1)
         share = ((steps - steps.floor()).view_as(weight) + (STRETCH - 1) / 2) / STRETCH
@@ -228,11 +259,11 @@ class _Rounding:
         return torch.lerp(rounded, x, self._lot(x))
 
     def _lot(self, x: Tensor) -> Tensor:
-        """1 or 0 for each number: twice as fast to blend by as true and false to choose by."""
+        """A random 1 or 0 for each number; blending with it is twice as fast as `torch.where`."""
         return (torch.rand(x.shape, generator=self.draw) < self.options.drop).to(x.dtype)
 
     def _undecided(self, done: float) -> Tensor | float:
-        """How far the heights are from 0 and 1, ever more sharply."""
+        """How far the heights are from 0 and 1; the penalty sharpens as the training goes on."""
         if done < WARM_UP:
             return 0.0
         left = 1 - (done - WARM_UP) / (1 - WARM_UP)
@@ -242,7 +273,7 @@ class _Rounding:
 
 
 def _height(learned: Tensor) -> Tensor:
-    """0..1, both ends within reach."""
+    """The height h in 0..1; both ends can be reached."""
     return (torch.sigmoid(learned) * STRETCH - (STRETCH - 1) / 2).clamp(0, 1)
 
 
@@ -253,7 +284,7 @@ def _soft(
 
 
 def _at_height(height: Tensor, weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    """The weight rounded down, and up again by `height` of a step."""
+    """The weight rounded down, plus `height` steps."""
     step = scale.unsqueeze(-1)
     down = (weight.reshape(*scale.shape, -1) / step).floor()
     rounded: Tensor = ((down + height.view_as(down)).clamp(low, high) * step).view_as(weight)

@@ -1,4 +1,4 @@
-"""Sensitivity: what the network's outputs lose if one layer's weight is another."""
+"""Sensitivity: how much the outputs of a network change if one layer's weight is replaced."""
 
 from __future__ import annotations
 
@@ -27,14 +27,18 @@ def sensitivities(
     loss: OutputLoss,
     samples: int,
 ) -> dict[fx.Node, list[float]]:
-    """The loss of the outputs for each weight that a layer could have, all others as they are.
+    """The loss of the outputs for each weight that a layer could have, with all others unchanged.
 
-    `"kl"` is the Kullback-Leibler divergence from the network's own softmax over dimension 1,
-    `"squares"` the squared difference over the outputs' variance; means over training samples,
-    whose labels aren't looked at. What comes before the layer is worked out only once.
+    `"kl"` is the Kullback-Leibler divergence from the network's own softmax over dimension 1.
+    `"squares"` is the squared difference divided by the variance of the outputs. Both are means
+    over training samples; labels aren't used. Everything in front of a layer is computed only once.
 
     Args:
-        weights: of each layer's node, the weights to try.
+        network: the network.
+        task: its training data is used.
+        weights: by node of a layer, the weights to try.
+        loss: `"kl"` or `"squares"`.
+        samples: the number of training samples.
 
     Raises:
         InputError: the data has another shape, or `"kl"` is asked of outputs that aren't scores.
@@ -59,7 +63,7 @@ def sensitivities(
 
 
 def _parts(task: Task, samples: int) -> Iterator[list[Tensor]]:
-    """Training inputs, a few samples at once, as the graph's placeholders take them."""
+    """Training inputs, a few samples at a time, in the order of the graph's placeholders."""
     for inputs in calibration(task, samples):
         leaves = pytree.tree_leaves(as_call(inputs))
         for part in zip(*(leaf.split(SAMPLES_AT_ONCE) for leaf in leaves), strict=True):
@@ -79,15 +83,15 @@ def _loss(outputs: Any, wanted: Any, loss: OutputLoss) -> float:
     shape = tuple(pairs[0][0].shape) if pairs else ()
     if len(shape) < 2 or shape[1] < 2:
         raise InputError(
-            f"loss kl needs outputs that are scores of classes, of shape (N, C, ...); found "
-            f"{shape}; squares takes any"
+            f"loss='kl' needs class scores of shape (N, C, ...) as outputs; found {shape}; use "
+            "loss='squares' for other outputs"
         )
     mine, theirs = (scores.log_softmax(1) for scores in pairs[0])
     return float((theirs.exp() * (theirs - mine)).sum(1).mean())
 
 
 def _behind(network: Network, source: fx.Node) -> set[fx.Node]:
-    """The node and all that is worked out from it."""
+    """The node and everything that is computed from it."""
     behind = {source}
     for node in network.graph.nodes:
         if any(operand in behind for operand in node.all_input_nodes):
@@ -96,7 +100,7 @@ def _behind(network: Network, source: fx.Node) -> set[fx.Node]:
 
 
 class _Rerun(fx.Interpreter):
-    """Runs a graph, from given values on, and keeps every value as it was: not in place."""
+    """Runs a graph from given values on, and keeps every value by not writing in place."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(network, garbage_collect_values=False, graph=network.graph)

@@ -1,4 +1,4 @@
-"""Weights: which layers' weights are rounded, with which scales, and what is said of the others."""
+"""Weights: the layers whose weights are quantized, their scales, and why others are left out."""
 
 from __future__ import annotations
 
@@ -20,30 +20,44 @@ from penjing.network.edits.overflow import fix_overflow
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in
 from penjing.passes.conditions import Condition
+from penjing.passes.counted import counted
 from penjing.passes.structure.widths import is_in
 
 
 def rounding(weights: bool, values: bool) -> frozenset[Condition]:
-    """What a pass provides that puts weights or values on grids, or both."""
+    """What a pass provides that quantizes weights, activations or both."""
     conditions = {Condition.ROUNDED: weights, Condition.ROUNDED_VALUES: values}
     return frozenset(condition for condition, provided in conditions.items() if provided)
 
 
 def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> None:
-    """Raise InputError unless each name that an option was given is a layer or a prefix of one."""
+    """Raise InputError if an option names something that is neither a layer nor a prefix of one."""
     for name in given:
         if not any(is_in(layer, name) for layer in layers):
             raise InputError(
-                f"{option} names {name!r}, which is no layer; there are {', '.join(layers)}"
+                f"{option} names {name!r}, but the network has no such layer; it has "
+                f"{', '.join(layers)}"
             )
 
 
 def why_not(layer: fx.Node) -> str:
-    """Why the layer's weight can't be rounded; empty if it can."""
+    """Why the layer's weight can't be quantized; empty if it can."""
     weight = Layer(layer).weight
     if weight.op != "get_attr":
-        return "its weight is computed"
-    return "its weight is shared" if len(weight.users) > 1 else ""
+        return "its weight is computed or quantized already"
+    return "it shares its weight with another layer" if len(weight.users) > 1 else ""
+
+
+def with_bits(noun: str, widths: Sequence[int]) -> str:
+    """How many layers or activations there are, and their bits, for the summary of a plan.
+
+    >>> with_bits("layer", [8, 8]), with_bits("layer", [8, 4, 4])
+    ('2 layers to 8 bits', '3 layers (2 to 4 bits, 1 to 8 bits)')
+    """
+    parts = [f"{widths.count(bits)} to {bits} bits" for bits in sorted(set(widths))]
+    if len(parts) == 1:
+        return f"{counted(len(widths), noun)} to {widths[0]} bits"
+    return f"{counted(len(widths), noun)} ({', '.join(parts)})"
 
 
 def by_channel(network: Network, layers: Iterable[fx.Node], bits: int) -> dict[str, Any]:
@@ -57,8 +71,11 @@ def by_channel(network: Network, layers: Iterable[fx.Node], bits: int) -> dict[s
 
 
 def with_overflow_fix(plan: Plan, network: Network) -> Plan:
-    """The plan for this network, with scales enlarged at its end where sums may leave 16 bits, and
-    a note of how far; the plan itself where none may."""
+    """The plan, extended so that no sum of two products exceeds 16 bits.
+
+    If a sum could, the returned plan enlarges scales at its end and has a note that says how far.
+    Otherwise it is `plan` itself.
+    """
     rounded = carry_out(network, plan)
     saturated = saturating(rounded)
     if not saturated:
@@ -72,8 +89,9 @@ def with_overflow_fix(plan: Plan, network: Network) -> Plan:
         float((rounded.tensor(name).detach() / scale).max()) for name, scale in before.items()
     )
     note = (
-        f"overflow fix: scales grew, by up to {growth:.3f} times, in {some_of(saturated)}, so that "
-        "sums of two products fit 16 bits and x86 processors without VNNI decide alike"
+        f"overflow fix: weight scales enlarged by up to a factor of {growth:.3f} in "
+        f"{some_of(saturated)}; sums of two products now fit into 16 bits, so x86 processors "
+        "without VNNI compute the same results as all others"
     )
     edits = (*plan.edits, {"edit": "fix_overflow"})
     return replace(plan, edits=edits, notes=(*plan.notes, note))
@@ -81,11 +99,12 @@ def with_overflow_fix(plan: Plan, network: Network) -> Plan:
 
 @dataclass(frozen=True)
 class Choice:
-    """The layers that get codes of few bits, those that get `ends` bits, and the others.
+    """Which layers get few bits, which get more, and which stay in float.
 
     Attributes:
-        few, wide: nodes.
-        left: what stays in float, and why.
+        few: the nodes of the layers that get few bits.
+        wide: the nodes of the first and the last layer, if they get `ends` bits.
+        left: the layers that stay in float, and why.
     """
 
     few: list[fx.Node]
@@ -94,7 +113,14 @@ class Choice:
 
 
 def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: bool) -> Choice:
-    """All layers but those in `skip`; the first and the last apart, unless they are alike."""
+    """Sort the layers of a network.
+
+    Args:
+        network: the network.
+        skip: names of layers, or prefixes of names, to leave in float.
+        ends_alike: treat the first and the last layer like all others.
+        ends_float: leave the first and the last layer in float.
+    """
     nodes = layers_of(network)
     names = [str(node.meta["layer"]) for node in nodes]
     require_layers("skip", skip, names)
@@ -102,11 +128,11 @@ def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: 
     for node, layer in zip(nodes, names, strict=True):
         at_end = node in ends(nodes) and not ends_alike
         if any(is_in(layer, name) for name in skip):
-            choice.left.append(LeftAlone(layer, "named in skip"))
+            choice.left.append(LeftAlone(layer, "it is listed in skip"))
         elif why := why_not(node):
             choice.left.append(LeftAlone(layer, why))
         elif at_end and ends_float:
-            choice.left.append(LeftAlone(layer, "first or last layer"))
+            choice.left.append(LeftAlone(layer, "it is the first or the last layer"))
         else:
             (choice.wide if at_end else choice.few).append(node)
     return choice

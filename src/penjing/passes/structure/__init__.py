@@ -1,1 +1,1 @@
-"""Structure: passes that remove, merge and solve anew."""
+"""Structure: passes that remove or merge channels, and re-solve layers."""

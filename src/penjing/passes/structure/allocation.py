@@ -1,4 +1,4 @@
-"""Allocation: how much of each axis goes, so that a budget is kept and least importance is lost."""
+"""Allocation: divide a budget among the axes so that the least importance is lost."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from penjing.measure.cost_model import CostModel
 
 
 class _Step(NamedTuple):
-    """Importance lost (or regained) for each unit of cost saved (or spent), and where it leads."""
+    """One step of an axis: the importance lost per unit of cost saved, and the step's end."""
 
     rate: float
     to: int
 
 
 class Allocation:
-    """A choice of widths, made by greedy steps from the uncut network down.
+    """A choice of widths, found by greedy steps that start at the unpruned network.
 
-    Each step is the one that loses least importance for what it saves at the widths as they are
-    by then: a layer's cost is a product, so what a channel saves falls as its neighbours shrink.
-    A last step that overshoots is made up for by `fill`.
+    Each step loses the least importance for what it saves at the current widths. The cost of a
+    layer is a product of widths, so a channel saves less once its neighbours have shrunk. If the
+    last step saves more than needed, `fill` gives the rest back.
 
-    Where axes share no layer, the cost of each is linear and its loss convex, greedy steps are
-    optimal but for the last one (Fox, "Discrete Optimization Via Marginal Analysis", 1966);
-    elsewhere they are a good choice, not the best.
+    Greedy steps are optimal, except for the last one, if no two axes share a layer, every cost is
+    linear and every loss is convex (B. Fox, "Discrete Optimization Via Marginal Analysis", 1966).
+    In other cases the result is good but may not be the best.
 
     Attributes:
-        cost_model: what any widths cost.
-        allowed: the counts that each axis may have, from its size down.
-        lost: how much importance each of those counts loses, growing.
-        counts: the widths as they are now, of all axes.
-        cost: what they cost.
+        cost_model: the cost of any choice of widths.
+        allowed: by axis, the sizes that it may take, the largest first.
+        lost: by axis, the importance that each of these sizes loses, in growing order.
+        counts: the current widths of all axes.
+        cost: the cost of the current widths.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Allocation:
         self._at = dict.fromkeys(allowed, 0)
 
     def cut(self, most: float) -> bool:
-        """Steps down until the cost is `most` or less; False if it can't be reached."""
+        """Step down until the cost is `most` or less; False if that can't be reached."""
         best = {name: self._down(name) for name in self.allowed}
         while self.cost > most:
             steps = {name: step for name, step in best.items() if step}
@@ -60,7 +60,7 @@ class Allocation:
         return True
 
     def fill(self, most: float) -> None:
-        """Give back what fits, best first: then no axis can have its next larger count."""
+        """Enlarge axes again, the best first, until no axis can take its next larger size."""
         while steps := {
             name: step for name in self.allowed if (step := self._up(name, most)) is not None
         }:
@@ -68,7 +68,7 @@ class Allocation:
             self._take(name, steps[name].to)
 
     def _down(self, name: str) -> _Step | None:
-        """The best step down of an axis, beyond counts that save nothing where there are such."""
+        """The best step down of an axis, passing over sizes that save nothing."""
         start = self._at[name]
         end = len(self.allowed[name]) if self.cost_model.plateaus else start + 2
         best: _Step | None = None
@@ -80,7 +80,7 @@ class Allocation:
         return best
 
     def _up(self, name: str, most: float) -> _Step | None:
-        """The best step up of an axis that the budget allows."""
+        """The best step up of an axis within the budget."""
         start = self._at[name]
         end = -1 if self.cost_model.plateaus else start - 2
         best: _Step | None = None

@@ -1,4 +1,4 @@
-"""Budget: how much may be left, as data, and the widths that keep it."""
+"""Budget: how much of a cost may remain, and the widths that keep within it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from penjing.passes.structure.widths import Widths
 What = Literal["macs", "params", "latency"]
 WHATS: tuple[str, ...] = get_args(What)
 LEAST_SHARE = 0.1
-"""Of an axis, unless the budget can't be reached otherwise."""
+"""The share of an axis that stays, unless the budget can't be reached otherwise."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """At most this share of what the network costs now.
+    """The share of the network's present cost that may remain.
 
     Attributes:
-        what: `"macs"` of a sample, `"params"`, or the `"latency"` that `table` predicts.
-        share: what may be left of it, in (0, 1].
-        table: measured times of the layers, for `"latency"`; see
+        what: the cost: `"macs"` for one sample, `"params"`, or the `"latency"` that `table`
+            predicts.
+        share: the share of it that may remain, in (0, 1].
+        table: the measured times of the layers, which `"latency"` needs; see
             `penjing.tools.latency_table.latency_table`.
 
     Raises:
-        InputError: an option is out of range, or latency comes without a table.
+        InputError: an option is out of range, or `"latency"` comes without a table.
 
     >>> Budget("macs", 0.5)
     Budget(what='macs', share=0.5, table=None)
@@ -46,33 +47,33 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.what not in WHATS:
-            raise InputError(f"budget must be of {', '.join(WHATS)}; found {self.what!r}")
+            raise InputError(f"a budget must limit one of {', '.join(WHATS)}; found {self.what!r}")
         if not 0 < self.share <= 1:
             raise InputError(
-                f"budget share must be in (0, 1], what may be left; found {self.share}"
+                f"share must be in (0, 1], as what may remain of the cost; found {self.share}"
             )
         if isinstance(self.table, Mapping):
             object.__setattr__(self, "table", LatencyTable(**self.table))
         if (self.what == "latency") != (self.table is not None):
             raise InputError(
-                "a budget of latency, and no other, needs a table of the layers' times: make it "
-                "with penjing.tools.latency_table.latency_table"
+                "a budget of latency needs a table of the layers' times, and other budgets take "
+                "none; penjing.tools.latency_table.latency_table makes one"
             )
 
     @classmethod
     def read(cls, value: Any, widths: Widths) -> Budget | None:
-        """A budget, or one as a mapping of its attributes as JSON gives it, or None.
+        """Read a budget from a `Budget`, from a mapping of its fields, or from None.
 
         Raises:
-            InputError: it is no budget, or `widths` say how much goes as well.
+            InputError: `value` is no budget, or `widths` also say how much to remove.
         """
         if value is None:
             return None
         for name in ("ratio", "ranking"):
             if getattr(widths, name) != getattr(Widths, name):
                 raise InputError(
-                    f"{name} {getattr(widths, name)!r} and a budget both say how much goes; give "
-                    "one of them"
+                    f"{name}={getattr(widths, name)!r} and budget both say how much to remove; "
+                    "give only one of them"
                 )
         if isinstance(value, cls):
             return value
@@ -80,25 +81,27 @@ class Budget:
             return cls(**value)
         except TypeError as error:
             raise InputError(
-                f"budget must be like {{'what': 'macs', 'share': 0.5}}; found {value!r}"
+                "budget must be a Budget or a mapping such as {'what': 'macs', 'share': 0.5}; "
+                f"found {value!r}"
             ) from error
 
     def cost_model(self, axes: Axes) -> CostModel:
-        """What the network costs, as a function of its widths."""
+        """The cost of the network as a function of its widths."""
         if self.table is not None:
             return self.table.cost_model(axes)
         return cost_in_macs(axes) if self.what == "macs" else cost_in_params(axes)
 
     def counts(self, axes: Axes, scores: Mapping[str, Tensor], widths: Widths) -> dict[str, int]:
-        """How many indices stay in each axis that has scores, so that least importance is lost.
+        """The number of indices that stay in each axis, chosen to lose the least importance.
 
         Args:
-            scores: one for each index of the axes that may shrink, larger stays.
-            widths: gives `keep` and `multiple`; at least a tenth of each axis stays, unless the
+            axes: all axes of the network.
+            scores: by axis that may shrink, one score for each index; the largest stay.
+            widths: gives `keep` and `multiple`. At least a tenth of each axis stays, unless the
                 budget can't be reached otherwise.
 
         Raises:
-            InputError: the budget can't be reached; the line says how far it goes.
+            InputError: the budget can't be reached; the message says how close it gets.
         """
         cost_model = self.cost_model(axes)
         whole = cost_model.total({})
@@ -117,27 +120,27 @@ class Budget:
                 allocation.fill(most)
                 return {name: allocation.counts[name] for name in scores}
         raise InputError(
-            f"a budget of {self.share:.1%} of the {self.what} can't be reached: with all "
-            f"{len(scores)} axes that may shrink at their floors {allocation.cost / whole:.1%} is "
-            "left; skip fewer axes, or take a smaller keep or multiple"
+            f"a budget of {self.share:.1%} of the {self.what} can't be reached: "
+            f"{allocation.cost / whole:.1%} remain with all {len(scores)} axes that may shrink at "
+            "their minimum; skip fewer axes, or choose a smaller keep or multiple"
         )
 
 
 def counts_that_stay(
     budget: Budget | None, widths: Widths, axes: Axes, scores: Mapping[str, Tensor]
 ) -> dict[str, int]:
-    """How many indices stay in each axis that has scores: by the budget, or else by the ratio."""
+    """The number of indices that stay in each axis with scores, by the budget or by the ratio."""
     return widths.counts(scores, axes) if budget is None else budget.counts(axes, scores, widths)
 
 
 def _lost(scores: Tensor, counts: list[int], weights: int) -> list[float]:
-    """How much an axis of n indices loses when the best `counts` of them stay.
+    """The importance that an axis of n indices loses if only its best `counts` indices stay.
 
-    -weights n log(share of the summed scores that stays): what goes first loses its scores divided
-    by the axis' mean, so that axes can be compared, in each of the weights that the axis is a
-    dimension of; the fewer are left, the more each one counts. Without the logarithm some layers
-    are all but emptied; without `weights`, a residual stream, which every block reads, goes first.
-    Measured by `python benchmarks/allocation.py`.
+    The loss is -weights n log(s), where s is the share of the summed scores that stays. The first
+    indices to go lose about their scores divided by the axis' mean, so axes can be compared. The
+    fewer indices are left, the more each one counts. Without the logarithm, some layers lose nearly
+    all their channels. Without `weights`, a residual stream, which every block reads, shrinks
+    first. `python benchmarks/allocation.py` measures both effects.
     """
     best = scores.sort(descending=True).values.double().cumsum(0)
     whole = float(best[-1])
@@ -148,7 +151,7 @@ def _lost(scores: Tensor, counts: list[int], weights: int) -> list[float]:
 
 
 def _weights_of(group: Group, axes: Axes) -> int:
-    """How many weights (parameters of two dimensions or more) the axis takes part in."""
+    """The number of weights (parameters of two dimensions or more) that have the axis."""
     network = axes.trace.network
     scales = scale_names(network)
     dims = {name: tensor.dim() for name, tensor in network.named_parameters() if name not in scales}

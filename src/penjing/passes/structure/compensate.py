@@ -1,4 +1,4 @@
-"""Compensate: after a cut, solve the layers anew so that they give what they gave before."""
+"""Compensate: re-solve the layers of a pruned network so that its outputs stay close."""
 
 from __future__ import annotations
 
@@ -24,37 +24,62 @@ from penjing.network.graph.arguments import argument
 from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.graph.layers import Layer
 from penjing.passes.conditions import Condition
+from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
 
 aten = torch.ops.aten
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
-MOST_PRODUCTS = 4e11  # multiplications for a system's sums, half a minute; fewer rows if more
+MOST_PRODUCTS = 4e11  # multiplications to sum up one system: half a minute; beyond it, fewer rows
 
 
 @dataclass(frozen=True)
 class Compensate(InTurn):
-    """Re-solve convolutions and linear layers by least squares, with no labels.
+    """Re-solve convolutions and linear layers by least squares, without labels.
 
-    In the order of the graph, each layer whose inputs are not what they were gets the weights W
-    and offset b that bring its output nearest to the original's, on the inputs that it really has
-    now: min |y - W x - b|^2 + ridge |W|^2. Where a batch norm follows, its output is what is
-    matched; where a shortcut is then added, the sum is, so that errors from further up are made up
-    for as well. Batch norms take the statistics of the new outputs and leave the function as it
-    was solved.
+    The pass goes through the layers in the order of the graph. Each layer gets the weights W and
+    the offset b that bring its output closest to the original network's output y, on the inputs x
+    that the layer receives now:
+
+        min over W, b of mean |y - W x - b|^2 + ridge v |W|^2     (v is the mean variance of x)
+
+    x_RK and y_RO hold R sampled positions; a convolution is unfolded into its K = C k k window
+    values. A layer without a bias and without a batch norm has b = 0. If a batch norm follows the
+    layer, y is the output of that norm. If a residual sum follows, y is the sum less the shortcut,
+    so the layer also compensates errors of earlier layers. The statistics of batch norms are set
+    to those of the new outputs.
+
+    The pass pays after `PruneChannels` or `Merge`, and it needs only unlabelled training samples.
+    It has to come before `Tune`, whose training it would undo.
 
     Attributes:
-        samples: training images to look at, fewer where their values would not fit into memory;
-            their labels are not used.
-        rows: positions that enter each system, drawn at random, at most; always two for each
-            unknown, if there are as many.
-        ridge: relative to the mean variance of the inputs.
+        samples: the number of training samples, 2 or more. Fewer are used if their activations
+            wouldn't fit into memory.
+        rows: the largest number of positions that enter one system, drawn at random; 2 or more.
+            Every system gets at least two positions for each unknown, if the data has as many.
+        ridge: the regularization, relative to the mean variance of the inputs; above 0.
+
+    Raises:
+        InputError: an option is out of range, or the calibration data has another shape.
 
     Source: Y. He, X. Zhang, J. Sun, "Channel Pruning for Accelerating Very Deep Neural Networks",
     2017 (least squares on the outputs, with the shortcut's error included).
 
-    Raises:
-        InputError: an option is out of range; calibration data of another shape.
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> pruned = penjing.passes.PruneChannels(0.5)(network, task)
+    >>> compensate = penjing.passes.Compensate(samples=64)
+    >>> print(compensate.plan(pruned, task).summary)
+    re-solves 2 layers by least squares on 64 samples
+    >>> solved = compensate(pruned, task)
+    >>> error = lambda other: (other(data.x) - network(data.x)).square().mean().item()
+    >>> error(solved) < error(pruned)
+    True
     """
 
     samples: int = 512
@@ -76,20 +101,21 @@ class Compensate(InTurn):
             raise InputError(f"ridge must be positive; found {self.ridge}")
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """The layers that can be solved; the graph itself stays as it is."""
+        """List the layers that can be solved; the graph itself stays as it is."""
         layers, left = _layers(network)
         return self._plan(
-            summary=f"{len(layers)} layers solved anew {self.on_samples(network)}",
+            summary=f"re-solves {counted(len(layers), 'layer')} by least squares "
+            f"{self.on_samples(network)}",
             left_alone=left,
             parts=[(node.name,) for node in layers],
         )
 
     def teacher(self, student: Network, task: Task) -> Network:
-        """The original, before any cut."""
+        """The original network, before pruning."""
         return capture(task.model, task.example)
 
     def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
-        """Solve a layer for the original's outputs, on what it reads now."""
+        """Solve one layer for the original's outputs, given the inputs that it has now."""
         left = surviving(teacher.network, network.history)
         draw = torch.Generator().manual_seed(0)
 
@@ -103,7 +129,7 @@ class Compensate(InTurn):
 
 
 def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
-    """Convolutions and linear layers with weights of their own, and those that can't be solved."""
+    """The convolutions and linear layers that own their weight, and those that can't be solved."""
     layers, left = [], []
     for node in network.calls():
         if "conv" not in str(node.target) and node.target not in READ_AS_ROWS:
@@ -114,7 +140,7 @@ def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
             unknowns = network.tensor(str(weight.target))[0].numel()
         why = why_not_solved(node, unknowns)
         if not why and not unknowns:
-            why = "its weight is computed or shared"
+            why = "its weight is computed, or shared with another layer"
         if why:
             left.append(LeftAlone(str(node.meta["layer"]), why))
         else:
@@ -124,7 +150,7 @@ def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
 
 @dataclass
 class _Solve:
-    """One layer's systems: one for each of its groups."""
+    """The linear systems of one layer: one for each group of the convolution."""
 
     network: Network
     node: fx.Node
@@ -160,8 +186,11 @@ class _Solve:
             bias.copy_(torch.cat([offset for _, offset in solved]))
 
     def _targets(self, norm: fx.Node | None) -> list[Tensor]:
-        """What the layer (and its batch norm) should give: the original's, or, where a shortcut
-        is added, what is missing to the original's sum."""
+        """The outputs that the layer, with its batch norm, should have.
+
+        They are the original's outputs. If a shortcut is added, they are what the shortcut lacks
+        to give the original's sum.
+        """
         end = norm or self.node
         total = _sole_user(end, SUMS)
         dim = -1 if self.node.target is aten.linear.default else 1
@@ -179,8 +208,11 @@ class _Solve:
         return [value.index_select(dim, keep) for value in self.teacher.value_of(end.name)]
 
     def _write_through(self, norm: BatchNorm, systems: list[NormalEquations], ridge: float) -> None:
-        """Write the solution before a batch norm: the layer's weight keeps its scale, the norm
-        takes the new statistics, and its weight and bias make the solved function of it."""
+        """Write the solution of a layer in front of a batch norm.
+
+        The weight keeps its scale, the norm gets the new statistics, and the norm's own weight and
+        bias then give the solved function.
+        """
         weight, bias = self._tensor(1), self._tensor(2)
         assert weight is not None
         assert norm.gamma is not None

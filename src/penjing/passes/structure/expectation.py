@@ -1,10 +1,10 @@
-"""What channels are expected to be before any data is seen: from weights and norms alone.
+"""Expectation: estimate the mean and covariance of channels from weights and norms, without data.
 
-A batch norm says of each channel that it has mean beta and deviation |gamma|; a layer norm says
-the same of what comes out of it. How two channels of one layer go together follows from their
-weights, if their inputs are taken to be what is known of them, or else uncorrelated; in space,
-neighbours are taken to be alike as they are in images. Gaussians then go through the functions
-that follow.
+A batch norm gives each channel the mean beta and the standard deviation |gamma|. A layer norm does
+the same for its outputs. How two channels of one layer correlate follows from their weights and
+from the covariance of their inputs. Inputs about which nothing is known are taken as uncorrelated.
+Neighbouring pixels are assumed to correlate as they do in images. The channels are then treated as
+Gaussian variables, and their moments are followed through the functions behind the layer.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ from penjing.network.graph.layers import Layer
 
 aten = torch.ops.aten
 CORRELATION_LENGTH = 2.0
-"""In pixels: values at a distance d correlate by exp(-d / this)."""
+"""In pixels: values at a distance d have the correlation exp(-d / CORRELATION_LENGTH)."""
 
 
 class Moments(NamedTuple):
-    """Mean (n,) and covariance (n, n) of an axis, float64."""
+    """The mean (n,) and the covariance (n, n) of an axis, float64."""
 
     mean: Tensor
     covariance: Tensor
 
 
 class Known(NamedTuple):
-    """What a layer is known to read: an axis' moments, and its weights by the axis' indices.
+    """What is known about the inputs of a layer.
 
     Attributes:
-        weight: (O, n, m, taps..); n indices, each in m places.
+        moments: the moments of the axis that the layer reads.
+        weight: the layer's weights by index of that axis, (O, n, m, taps..): n indices, each in m
+            places.
     """
 
     moments: Moments
@@ -46,10 +48,12 @@ class Known(NamedTuple):
 
 
 def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> Moments:
-    """Of the values that reach the readers of a passage.
+    """The moments of the values that reach the readers of a passage.
 
     Args:
-        known: what earlier passages gave, by the layers that read it.
+        network: the network.
+        way: the passage.
+        known: what earlier passages gave, by the layer that reads it.
     """
     layer = Layer(way.layer)
     weight = network.tensor(layer.weight_name).detach().double().cpu()
@@ -78,7 +82,7 @@ def written(network: Network, way: Passage, known: Mapping[fx.Node, Known]) -> M
 
 
 def spatial_correlation(layer: fx.Node, weight: Tensor) -> Tensor:
-    """Of what the taps of a kernel see, (K, K); K = 1 for a linear layer."""
+    """The correlation of the inputs of a kernel's K taps, (K, K); K = 1 for a linear layer."""
     extent = weight.shape[2:]
     axes = [torch.arange(size, dtype=torch.float64) for size in extent]
     if not axes:
@@ -90,7 +94,7 @@ def spatial_correlation(layer: fx.Node, weight: Tensor) -> Tensor:
 
 
 def _after_norm(network: Network, layer: fx.Node) -> Moments | None:
-    """Of a layer's input, where a layer norm over it says so."""
+    """The moments of a layer's input, if they follow from a layer norm; None otherwise."""
     node = Layer(layer).data
     while node.target in UNCHANGED:
         node = read_by(node)

@@ -1,8 +1,8 @@
 """Importance: how much each index of an axis matters, over all the tensors that it touches.
 
-Each criterion gives one score per index; larger stays. For single weights any increasing function
-of |w| ranks alike, so "l1", "l2" and "l1+l2" give one and the same mask there; they differ here
-only because an index owns many weights.
+Each criterion gives one score per index, and the indices with the largest scores stay. "l1", "l2"
+and "l1+l2" differ because an index owns many weights. For an index that owns a single weight they
+all give the same order, since each grows with |w|.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def importances(
     criterion: Criterion,
     gradients: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """One score for each index of each group's axis, float64, shape (size,), by the group's name.
+    """Score each index of each axis.
 
-    With w the weights that go when the index goes, over all parameters that the axis touches, and
-    g their gradients of the loss:
+    Let w be the weights that go when an index goes, in all parameters that the axis touches, and
+    g the gradients of the loss with respect to them. The criteria are:
 
         l1      mean |w|               Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for
                                        Efficient ConvNets", 2016
         l2      sqrt(mean w^2)         He, Kang, Dong, Fu, Yang, "Soft Filter Pruning", 2018
-        l1+l2   half of each, each divided by its mean over the axis
+        l1+l2   the mean of both, each divided by its mean over the axis
         taylor  (sum w g)^2            Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance
                                        Estimation for Neural Network Pruning", 2019
         fisher  1/2 sum w^2 E[g^2]     LeCun, Denker, Solla, "Optimal Brain Damage", 1990, with the
@@ -47,14 +47,20 @@ def importances(
                                        Korshunova, Tejani, Huszar, "Faster gaze prediction with
                                        dense networks and Fisher pruning", 2018
 
-    For the norms each tensor counts alike: its scores are divided by their mean before they are
-    averaged; vectors (biases, the weights of a norm) count only where an axis touches nothing
-    else, because a large shift is no sign of importance (ResNet-56, half of the inner channels
-    cut: 49.0 % without them, 16.7 % with them). The last two are sums over all tensors, divided by
-    their mean over the axis.
+    For the norms, every tensor has the same influence: its scores are divided by their mean before
+    the tensors are averaged. Vectors (biases, the weights of a norm) count only if the axis touches
+    nothing else, because a large shift is no sign of importance. On ResNet-56 with half of the
+    inner channels removed, the accuracy is 49.0 % without the vectors and 16.7 % with them. The
+    scores of "taylor" and "fisher" are sums over all tensors, divided by their mean over the axis.
 
     Args:
+        network: the network.
+        groups: the axes by name.
+        criterion: one of `CRITERIA`.
         gradients: for "taylor" the mean gradient of each parameter, for "fisher" its mean square.
+
+    Returns:
+        By name of the axis, the scores of its indices: float64, shape (size,).
     """
     if criterion == "l1+l2":
         l1, l2 = (importances(network, groups, which) for which in ("l1", "l2"))
@@ -69,7 +75,7 @@ def importances(
     sums: dict[tuple[str, int], Tensor] = {}
 
     def along(tensor: str, dim: int) -> Tensor:
-        """The entries summed up over all dimensions but one."""
+        """The entries of a tensor, summed over all dimensions except one."""
         if (tensor, dim) not in sums:
             values = entries[criterion](tensor)
             rest = [other for other in range(values.dim()) if other != dim]
@@ -86,7 +92,7 @@ def _scores(
     parameters: Mapping[str, Tensor],
     along: Callable[[str, int], Tensor],
 ) -> Tensor:
-    """One score per index of an axis; `along` gives the sums of a tensor along a dimension."""
+    """The scores of one axis; `along` sums a tensor over all dimensions except one."""
     scores, counts = [], []
     for site in _sites(group, criterion, parameters):
         owner = torch.from_numpy(owners(site.expression, group.axis))
@@ -100,7 +106,7 @@ def _scores(
 
 
 def _weights(network: Network) -> dict[str, Tensor]:
-    """All parameters but the scales of what is rounded; of complex ones, how large they are."""
+    """All parameters except quantization scales; for complex ones, their magnitudes."""
     scales = scale_names(network)
     return {
         name: tensor.detach().abs() if tensor.is_complex() else tensor.detach()
@@ -110,14 +116,14 @@ def _weights(network: Network) -> dict[str, Tensor]:
 
 
 def _sites(group: Group, criterion: Criterion, parameters: Mapping[str, Tensor]) -> list[Site]:
-    """The parameters that have a say."""
+    """The parameters that count for an axis."""
     sites = [site for site in group.sites if site.tensor in parameters]
     wide = [site for site in sites if parameters[site.tensor].dim() > 1]
     return wide if wide and criterion not in NEEDS_GRADIENTS else sites
 
 
 def _joined(criterion: Criterion, scores: list[Tensor], counts: list[float]) -> Tensor:
-    """One score per index from the sums in each tensor."""
+    """Combine the sums in each tensor into one score per index."""
     if criterion in NEEDS_GRADIENTS:
         total = torch.stack(scores).sum(0)
         total = total.square() if criterion == "taylor" else total
@@ -129,9 +135,9 @@ def _joined(criterion: Criterion, scores: list[Tensor], counts: list[float]) -> 
 
 
 def gradients_of(network: Network, task: Task, samples: int, squared: bool) -> dict[str, Tensor]:
-    """Mean gradient (or its mean square, over small batches) of the loss for every parameter.
+    """The mean gradient of the loss for every parameter, or its mean square over small batches.
 
-    In evaluation mode, on `samples` training samples.
+    The network runs in evaluation mode, on `samples` training samples.
     """
     parameters = {
         name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
@@ -151,7 +157,7 @@ def gradients_of(network: Network, task: Task, samples: int, squared: bool) -> d
 
 
 def _small(inputs: object, targets: Tensor, by: int = 8) -> list[tuple[object, Tensor]]:
-    """A batch in parts of a few samples."""
+    """A batch, split into parts of a few samples."""
     split = torch.utils._pytree.tree_map
     return [
         (split(lambda leaf, s=start: leaf[s : s + by], inputs), targets[start : start + by])

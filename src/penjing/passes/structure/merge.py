@@ -1,4 +1,4 @@
-"""Merge: channels become combinations of the channels that stay, with no data."""
+"""Merge: replace channels by combinations of the channels that stay, without data."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from penjing.network.axes.groups import Site
 from penjing.network.edits.merge import Combination, merge, read_by_index, takes_shift
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
+from penjing.passes.counted import counted
 from penjing.passes.structure.budget import Budget, counts_that_stay
 from penjing.passes.structure.expectation import Known, Moments, spatial_correlation, written
 from penjing.passes.structure.importance import importances
@@ -32,34 +33,55 @@ RIDGE = 1e-6
 
 @dataclass(frozen=True)
 class Merge(Pass):
-    """Merge channels into those that stay; the layers that read them take the sums.
+    """Remove channels and let the channels that stay take over their contribution.
 
-    From weights and norms alone, the values z of an axis are expected to have mean m and covariance
-    C (`penjing.passes.structure.expectation`). What goes is replaced by its best guess from what
-    stays,
+    The pass estimates the mean m_N and the covariance C_NN of the N activations z of an axis from
+    weights and norms alone (`penjing.passes.structure.expectation`). It replaces z by its best
+    linear estimate from the activations that stay:
 
         z ~ A z_keep + b,    A = C[:, keep] C[keep, keep]^-1,    b = m - A m_keep
 
-    so a layer that read w z reads (w A) z_keep, its bias takes w b, and a batch norm behind it the
-    share of the variance that is left; where nothing can take w b, C + m m^T stands for C and b is
-    zero. Where a channel is a positive multiple of another that stays, before ReLU, that is exact.
-    Axes written by more than one layer, or passed through anything but functions of one number and
-    pooling, are left alone and named.
+    A layer that reads w z then reads (w A) z_keep. Its bias takes w b. A batch norm behind it is
+    scaled to the share of the variance that is left. If nothing can take w b, the pass uses
+    C + m m^T for C, and b is zero. The merge is exact if, before a ReLU, each removed channel is a
+    positive multiple of one that stays.
+
+    Merging pays where no training data is at hand, or instead of `PruneChannels` in front of
+    `Compensate`. It needs a network that isn't quantized. It leaves alone every axis that more
+    than one layer writes, and every axis that passes through anything except elementwise functions
+    and pooling; the plan names them.
 
     Attributes:
-        ratio, ranking, keep, multiple, skip, budget: as for `PruneChannels`.
-        selection: which channels stay: `"similarity"` removes, one by one, the channel whose loss
-            the readers feel least once the others make up for it; `"importance"` keeps the largest
-            l2 norms.
-        into: `"all"` channels that stay take part; or the `"nearest"` alone, by a positive scale.
+        ratio, ranking, keep, multiple, skip, budget: as in `PruneChannels`.
+        selection: which channels stay. `"similarity"` removes channels one by one, each time the
+            one that the others replace best. `"importance"` keeps those with the largest l2 norm.
+        into: the channels that take over: `"all"` that stay, or only the `"nearest"` one, with a
+            positive factor.
 
     Raises:
-        InputError: an option is out of range, or `skip` names nothing.
+        InputError: an option is out of range, `skip` names something unknown, or the budget can't
+            be reached.
 
-    Source: for `into="nearest"` W. Kim, S. Kim, M. Park, G. Jeon, "Neuron Merging: Compensating for
-    Pruned Neurons", 2020; for the variance K. Jordan, H. Sedghi, O. Saukh, R. Entezari, B.
-    Neyshabur, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", 2023. Gaussian
-    moments in the place of data are ours.
+    Source: W. Kim, S. Kim, M. Park, G. Jeon, "Neuron Merging: Compensating for Pruned Neurons",
+    2020 (`into="nearest"`); K. Jordan, H. Sedghi, O. Saukh, R. Entezari, B. Neyshabur, "REPAIR:
+    REnormalizing Permuted Activations for Interpolation Repair", 2023 (the variance). The use of
+    Gaussian moments instead of data is penjing's own.
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> with torch.no_grad():  # the last eight neurons are twice the first eight
+    ...     for tensor in (model[0].weight, model[0].bias):
+    ...         _ = tensor[8:].copy_(2 * tensor[:8])
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> merge = penjing.passes.Merge(0.5)
+    >>> print(merge.plan(network, task).summary)
+    merges 8 of 16 channels into the others, in 1 axis
+    >>> merged = merge(network, task)
+    >>> (merged(data.x) - network(data.x)).abs().max().item() < 1e-3
+    True
     """
 
     ratio: float = 0.5
@@ -86,7 +108,7 @@ class Merge(Pass):
         object.__setattr__(self, "budget", Budget.read(self.budget, self._widths()))
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """For every axis that can be merged, which channels stay."""
+        """Choose the channels that stay, for every axis that can be merged."""
         axes = find_axes(network)
         groups, left = allowed(axes, self.skip, skip_mixed=False)
         expected, alone = _expected(network, axes)
@@ -99,7 +121,10 @@ class Merge(Pass):
         }
         edits = [{"edit": "shrink", "axes": keep}] if keep else []
         total = sum(by_name[name].size - len(stays) for name, stays in keep.items())
-        summary = f"{total} channels in {len(keep)} axes become combinations of what stays"
+        summary = (
+            f"merges {total} of {sum(map(len, scores.values()))} channels into the others, in "
+            f"{counted(len(keep), 'axis', 'axes')}"
+        )
         skipped = {entry.what for entry in left}
         alone = tuple(entry for entry in alone if entry.what not in skipped)
         left = (*left, *alone, *widths.too_narrow(list(by_name.values())))
@@ -108,7 +133,7 @@ class Merge(Pass):
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
     ) -> Network:
-        """Let the readers take the combinations, on a copy, and drop what went."""
+        """Write the combinations into the layers that read them, then drop the merged channels."""
         new = copy.deepcopy(network)
         chosen: Mapping[str, list[int]] = plan.edits[0]["axes"] if plan.edits else {}
         axes = find_axes(new)
@@ -139,7 +164,7 @@ class Merge(Pass):
     ) -> Combination:
         solve = combinations if self.into == "all" else nearest
         mean, shared = moments
-        if not all(takes_shift(network, node) for node, _ in way.readers):  # the weights take all
+        if not all(takes_shift(network, node) for node, _ in way.readers):  # no place for a shift
             mean, shared = torch.zeros_like(mean), shared + torch.outer(mean, mean)
         weights = solve(shared, keep, RIDGE)
         return Combination(keep, weights, mean - weights @ mean[keep])
@@ -151,8 +176,10 @@ class Merge(Pass):
 def _expected(
     network: Network, axes: Axes
 ) -> tuple[dict[str, tuple[Passage, Moments]], tuple[LeftAlone, ...]]:
-    """The way and the moments of each axis that can be merged, in the order of the graph; of one
-    that is to stay whole too, because they say what later ones are made of."""
+    """The passage and the moments of each axis that can be merged, in the order of the graph.
+
+    Axes that stay whole are included, because later axes depend on their moments.
+    """
     ways, alone = {}, []
     for group in axes.free.values():
         way = passage(network, group)
@@ -174,7 +201,7 @@ def _expected(
 
 
 def _read(network: Network, group: Group, node: fx.Node, site: Site) -> Tensor:
-    """w w^T of a reader, (n, n), over what its kernel sees."""
+    """w w^T of a reader, (n, n), with the spatial correlation of its kernel's inputs."""
     weight = read_by_index(network, group, site)
     alike = spatial_correlation(node, network.tensor(site.tensor))
     taps = weight.flatten(3) if weight.dim() > 3 else weight[..., None]
@@ -184,8 +211,10 @@ def _read(network: Network, group: Group, node: fx.Node, site: Site) -> Tensor:
 def _variance_left(
     network: Network, group: Group, way: Passage, moments: Moments, made: Combination
 ) -> list[Tensor]:
-    """By reader, the share of each output's variance that the combination leaves; empty where the
-    reader sees more than this axis."""
+    """By reader, the share of each output's variance that remains after the merge.
+
+    The tensor is empty for a reader that reads more than this axis.
+    """
     inner = moments.covariance[made.keep][:, made.keep]
     guessed = made.weights @ inner @ made.weights.T
     shares = []

@@ -1,4 +1,4 @@
-"""PruneChannels: remove the least important indices of every axis that can shrink."""
+"""PruneChannels: remove the least important channels of every axis that can shrink."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from penjing.errors import InputError
 from penjing.network import Network, find_axes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
+from penjing.passes.counted import counted
 from penjing.passes.structure.budget import Budget, counts_that_stay
 from penjing.passes.structure.importance import (
     CRITERIA,
@@ -26,28 +27,59 @@ from penjing.tasks.task import Task
 
 @dataclass(frozen=True)
 class PruneChannels(Pass):
-    """Remove whole channels, neurons and heads: the network stays dense and gets narrower.
+    """Remove whole channels, neurons and attention heads.
+
+    The network stays dense and becomes narrower, so a runtime needs no special kernels for it.
+    Channels that are tied together, for example by a residual connection or a depthwise
+    convolution, form one axis and are removed together. Each index of an axis gets one score from
+    the chosen criterion, and the indices with the lowest scores go. A weight w_OI keeps some of its
+    rows and columns: w[kept_O][:, kept_I].
+
+    Pruning pays where a narrower layer is measurably faster. It costs accuracy at once, so follow
+    it with `Compensate`, `Tune` or both. The criteria "taylor" and "fisher" need labels and a loss
+    with gradients; the others need no data.
 
     Attributes:
-        ratio: share (0..1) of indices to remove, at most.
-        importance: the criterion, see `penjing.passes.structure.importance`.
-        ranking: `"per-axis"` removes the share from each axis; `"global"` ranks the indices of
-            all axes together (each axis' scores are divided by their mean) and removes at most
-            nine tenths of any; `"isomorphic"` does so among axes that play the same part in the
-            same kinds of tensors (Fang, Ma, Mi, Wang, "Isomorphic Pruning for Vision Models",
-            2024).
-        keep: the least indices to leave in any axis.
-        multiple: what is left of an axis is rounded up to a multiple of this, where the axis is
-            larger; take it from the target's `channel_multiple`.
-        skip: names of axes, or prefixes of layers, to leave alone.
-        skip_mixed: leave alone axes over which a statistic is computed (layer norm).
-        samples: how many training samples "taylor" and "fisher" look at.
-        budget: instead of `ratio` and `ranking`: how much may be left of the MACs, the parameters
-            or the measured latency; a `Budget` or a mapping of its attributes. Each axis then gets
-            a ratio of its own, so that least importance is lost.
+        ratio: the share of each axis to remove, in [0, 1).
+        importance: the criterion: `"l1"`, `"l2"`, `"l1+l2"`, `"taylor"` or `"fisher"`; see
+            `penjing.passes.structure.importance` for the formulas.
+        ranking: `"per-axis"` removes the same share from every axis. `"global"` ranks the indices
+            of all axes together, after dividing the scores of each axis by their mean, and
+            removes at most nine tenths of any axis. `"isomorphic"` ranks together only those axes
+            that have the same role in the same kinds of tensors.
+        keep: the smallest number of indices to leave in an axis, 1 or more.
+        multiple: round the number of indices that stay up to a multiple of this, 1 or more, where
+            the axis is large enough. A target's `channel_multiple` is a good value.
+        skip: names of axes, or prefixes of layer names, to leave alone.
+        skip_mixed: leave alone every axis over which a statistic is computed, for example by a
+            layer norm.
+        samples: the number of training samples for "taylor" and "fisher".
+        budget: replaces `ratio` and `ranking`: a `Budget`, or a mapping of its fields, that says
+            which share of the MACs, the parameters or the measured latency may remain. Each axis
+            then gets its own ratio, chosen so that the least importance is lost.
 
     Raises:
-        InputError: an option is out of range, `skip` names nothing, or the budget can't be reached.
+        InputError: an option is out of range, `skip` names something unknown, or the budget can't
+            be reached.
+
+    Source: H. Li, A. Kadav, I. Durdanovic, H. Samet, H. P. Graf, "Pruning Filters for Efficient
+    ConvNets", 2016; G. Fang, X. Ma, M. Song, M. B. Mi, X. Wang, "DepGraph: Towards Any Structural
+    Pruning", 2023 (tied channels); G. Fang, X. Ma, M. B. Mi, X. Wang, "Isomorphic Pruning for
+    Vision Models", 2024 (the ranking of that name).
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(
+    ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 4))
+    >>> data = penjing.Arrays(torch.randn(32, 3, 8, 8), torch.arange(32) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> prune = penjing.passes.PruneChannels(0.5, skip=("2",))
+    >>> print(prune.plan(network, task).summary)
+    removes 4 of 8 channels in 1 axis
+    >>> pruned = prune(network, task)
+    >>> [tuple(pruned.get_parameter(f"{layer}.weight").shape) for layer in (0, 2)]
+    [(4, 3, 3, 3), (8, 4, 3, 3)]
     """
 
     ratio: float = 0.5
@@ -73,13 +105,13 @@ class PruneChannels(Pass):
 
     @property
     def requires(self) -> frozenset[Condition]:
-        """Nothing, unless the criterion goes by gradients of the loss."""
+        """Labels and a loss with gradients, if the criterion uses gradients; otherwise nothing."""
         if self.importance not in NEEDS_GRADIENTS:
             return frozenset()
         return frozenset({Condition.CALIBRATION, Condition.LABELS, Condition.GRADIENTS})
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """Score every axis that can shrink and choose what stays."""
+        """Score the indices of every axis that can shrink, and choose those that stay."""
         axes = find_axes(network)
         chosen, left = allowed(axes, self.skip, self.skip_mixed)
         gradients = None
@@ -95,10 +127,13 @@ class PruneChannels(Pass):
             if count < len(scores[name])
         }
         removed = sum(len(scores[name]) - len(index) for name, index in keep.items())
-        summary = f"{removed} of {sum(map(len, scores.values()))} indices in {len(keep)} axes go"
+        summary = (
+            f"removes {removed} of {sum(map(len, scores.values()))} channels in "
+            f"{counted(len(keep), 'axis', 'axes')}"
+        )
         changed = [g for g in chosen if g.name in keep and g.mixed]
         if changed:
-            summary += "; changes a statistic: " + "; ".join(
+            summary += "; this changes statistics of the network: " + "; ".join(
                 f"{group.name}: {group.mixed[0]}" for group in changed[:3]
             )
         edits = [{"edit": "shrink", "axes": keep}] if keep else []

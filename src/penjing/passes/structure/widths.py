@@ -1,4 +1,4 @@
-"""Widths: which axes a pass may make narrower, and how many indices of each stay."""
+"""Widths: which axes a pass may make narrower, and how many indices stay in each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RANKINGS = ("per-axis", "global", "isomorphic")
 
 @dataclass(frozen=True)
 class Widths:
-    """How much goes; the attributes are those of `PruneChannels`."""
+    """How much to remove; `PruneChannels` explains the attributes."""
 
     ratio: float = 0.5
     ranking: str = "per-axis"
@@ -27,16 +27,23 @@ class Widths:
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < 1:
-            raise InputError(f"ratio must be in [0, 1), the share to remove; found {self.ratio}")
+            raise InputError(f"ratio must be in [0, 1), as the share to remove; found {self.ratio}")
         if self.ranking not in RANKINGS:
-            raise InputError(f"ranking must be {', '.join(RANKINGS)}; found {self.ranking!r}")
+            raise InputError(
+                f"ranking must be one of {', '.join(RANKINGS)}; found {self.ranking!r}"
+            )
         if self.keep < 1 or self.multiple < 1:
             raise InputError(
                 f"keep and multiple must be 1 or more; found {self.keep} and {self.multiple}"
             )
 
     def counts(self, scores: Mapping[str, Tensor], groups: Mapping[str, Group]) -> dict[str, int]:
-        """How many indices stay in each axis, from one score for each of its indices."""
+        """The number of indices that stay in each axis.
+
+        Args:
+            scores: by axis, one score for each of its indices.
+            groups: the axes by name.
+        """
         ranked: dict[object, dict[str, Tensor]] = {}
         for name, importance in scores.items():
             key: object = {"per-axis": name, "isomorphic": _kind(groups[name])}.get(self.ranking)
@@ -58,15 +65,14 @@ class Widths:
         return {name: self._rounded(count, len(scores[name])) for name, count in wanted.items()}
 
     def choices(self, total: int, least: int) -> list[int]:
-        """The counts that an axis of `total` indices may have, from `total` down to `least`."""
+        """The sizes that an axis of `total` indices may take, from `total` down to `least`."""
         floor = self._rounded(least, total)
         return [total, *range(total - 1 - (total - 1) % self.multiple, floor - 1, -self.multiple)]
 
     def too_narrow(self, groups: Sequence[Group]) -> tuple[LeftAlone, ...]:
-        """The axes that are narrower than a multiple and so stay as they are."""
-        why = "narrower than the multiple of {}"
+        """The axes that stay as they are because they are no wider than `multiple`."""
         return tuple(
-            LeftAlone(group.name, f"its {group.size} indices are " + why.format(self.multiple))
+            LeftAlone(group.name, f"it has {group.size} channels and multiple is {self.multiple}")
             for group in groups
             if self.multiple > 1 and group.size <= self.multiple
         )
@@ -81,18 +87,20 @@ class Widths:
 def allowed(
     axes: Axes, skip: Sequence[str], skip_mixed: bool
 ) -> tuple[list[Group], tuple[LeftAlone, ...]]:
-    """The axes that may shrink, and those that may not, each with its reason.
+    """The axes that may shrink, and the ones that may not, each with the reason.
 
     Raises:
-        InputError: `skip` names no axis.
+        InputError: `skip` names an unknown axis.
     """
     for name in skip:
         if not any(is_in(axis, name) for axis in axes):
-            raise InputError(f"skip names {name!r}, which is no axis; there are {', '.join(axes)}")
+            raise InputError(
+                f"skip names {name!r}, but the network has no such axis; it has {', '.join(axes)}"
+            )
     chosen, left = [], list(axes.pinned())
     for name, group in axes.free.items():
         if any(is_in(name, skipped) for skipped in skip):
-            left.append(LeftAlone(name, "named in skip"))
+            left.append(LeftAlone(name, "it is listed in skip"))
         elif skip_mixed and group.mixed:
             left.append(LeftAlone(name, str(group.mixed[0])))
         else:
@@ -101,10 +109,10 @@ def allowed(
 
 
 def _kind(group: Group) -> tuple[tuple[str, int], ...]:
-    """What an axis is to the tensors that it touches, so that like can be ranked with like."""
+    """The role of an axis in the tensors that it touches; axes of one role are ranked together."""
     return tuple(sorted((site.tensor.rpartition(".")[2], site.dim) for site in group.sites))
 
 
 def is_in(axis: str, name: str) -> bool:
-    """Whether the axis (or layer) has that name, or lies within the layer of that name."""
+    """Whether an axis or a layer has that name, or lies inside the layer of that name."""
     return axis == name or axis.startswith((f"{name}.", f"{name}["))

@@ -1,1 +1,1 @@
-"""Training: passes that train."""
+"""Training: the pass that trains a network."""

@@ -1,4 +1,4 @@
-"""Tune: training as a step of a recipe."""
+"""Tune: train as a step of a recipe."""
 
 from __future__ import annotations
 
@@ -20,11 +20,45 @@ from penjing.tune.train import Clock, train
 
 @dataclass(frozen=True)
 class Tune(Pass):
-    """Recalibrate batch norms, then train, distilled from the task's original model.
+    """Recalibrate the batch norms, then fine-tune with distillation from the original model.
+
+    With the network's outputs y_NC, the original model's outputs t_NC, the temperature T and the
+    share d of distillation, the loss is
+
+        (1 - d) loss(y, labels) + d T^2 KL(softmax(t / T) || softmax(y / T))
+
+    The learning rate follows one cycle. With validation data, the network keeps the weights of the
+    epoch that validated best, the start included. Training a quantized network is
+    quantization-aware training: the rounding stays in place and the scales are learned as well.
+
+    Tuning pays whenever an earlier pass has cost accuracy and time for training is available. It
+    needs training data, and, unless `distill` is 1, labels and a loss with gradients.
 
     Attributes:
-        options: see `penjing.tune.options.TuneOptions`.
-        recalibration_samples: training samples for the batch norms; 0 leaves them.
+        options: how to train; see `penjing.tune.options.TuneOptions`.
+        recalibration_samples: the number of training samples from which to measure the mean and
+            the variance of the batch norms again before training; 0 keeps the old ones.
+
+    Raises:
+        InputError: the data or the loss can't be used, the loss becomes NaN or infinite, or CUDA is
+            asked for and absent.
+
+    Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
+    L. N. Smith, N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
+    Learning Rates", 2017 (one cycle).
+
+    >>> import penjing, torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(model, task.example)
+    >>> tune = penjing.passes.Tune(TuneOptions(epochs=2, lr=0.01, device="cpu"))
+    >>> print(tune.plan(network, task).summary)
+    trains for 2 epochs with sgd, peak learning rate 0.01, distillation share 0.9
+    >>> tuned = tune(network, task)
+    >>> torch.equal(tuned.get_parameter("0.weight"), network.get_parameter("0.weight"))
+    False
     """
 
     options: TuneOptions = field(default_factory=TuneOptions)
@@ -34,17 +68,18 @@ class Tune(Pass):
 
     @property
     def requires(self) -> frozenset[Condition]:
-        """Labels and the task's loss, unless soft targets are all of the loss."""
+        """Training data, and labels and a loss unless the loss is distillation alone."""
         if self.options.distill == 1:
             return frozenset({Condition.CALIBRATION})
         return frozenset({Condition.CALIBRATION, Condition.LABELS, Condition.GRADIENTS})
 
     def decide(self, network: Network, task: Task) -> Plan:
-        """Nothing of the graph changes; the plan only says how the weights will be trained."""
+        """Say how the weights will be trained; the graph itself stays as it is."""
         options = self.options
+        epochs = f"{options.epochs:g} epoch{'' if options.epochs == 1 else 's'}"
         summary = (
-            f"{options.epochs:g} epochs of {options.optimizer}, lr {options.lr:g}, "
-            f"distill {options.distill:g}"
+            f"trains for {epochs} with {options.optimizer}, peak learning rate {options.lr:g}, "
+            f"distillation share {options.distill:g}"
         )
         return Plan(type(self).__name__, asdict(self), (), summary)
 
@@ -57,7 +92,16 @@ class Tune(Pass):
         clock: Clock = time.monotonic,
         seconds: float | None = None,
     ) -> Network:
-        """Train a copy, for at most so many `seconds` by that `clock`."""
+        """Train a copy of `network`.
+
+        Args:
+            network: the network, which stays unchanged.
+            plan: what `plan` returned.
+            task: its data and its loss.
+            progress: called after each step with a line of text and the share that is done.
+            clock: returns seconds since some moment.
+            seconds: end the training after so many seconds of that clock; None for no limit.
+        """
         if self.recalibration_samples:
             network = recalibrate(network, first(task.train, self.recalibration_samples))
         tuned = train(network, task, self.options, progress, clock, seconds)

@@ -1,1 +1,1 @@
-"""Ethos-U: files of Arm NPUs, by Vela."""
+"""Ethos-U: files for Arm's NPUs, compiled by Vela."""

@@ -1,4 +1,4 @@
-"""ExecuTorch on Ethos-U: the network as TOSA, Arm's set of operators, compiled by Vela."""
+"""ExecuTorch on Ethos-U: the network as TOSA (Arm's operator set), compiled by Vela."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from penjing.runtimes.signature import Signature
 KINDS: tuple[Kind, ...] = ("moves", "averages", "means", "maxima")
 FORM = Form(torch.int8, pools=True, convolutions=KINDS)
 LAYER = "penjing_layer"
-"""Under what a node's `custom` data, which ExecuTorch carries along, has the layer's name."""
-NOT_CODES = "what it reads or gives isn't rounded, or TOSA can't change the grid there"
-BETWEEN = "it stands between what the NPU computes and what it doesn't"
+"""The key of a layer's name in a node's `custom` data, which ExecuTorch keeps."""
+NOT_CODES = "its inputs or outputs aren't int8, or TOSA can't change their scale there"
+BETWEEN = "it converts values between the NPU and the CPU"
 
 
 LOADING = """\
@@ -47,8 +47,12 @@ auto results = module.forward(tensor);  // the integers that the signature tells
 class ExecuTorchEthosU(ByVela):
     """Arm's Ethos-U55, U65 and U85 under ExecuTorch.
 
-    The file takes and gives int8 where its ends are rounded; methods of it, such as `input0_scale`,
-    tell their grids. What runs here is XNNPACK's file of the same integers.
+    Quantized inputs and outputs of the file are int8. Methods of the file, such as `input0_scale`,
+    return their scales and zero points. On this machine, penjing runs a file for XNNPACK with the
+    same integers instead.
+
+    >>> ExecuTorchEthosU("ethos-u85-256").ending
+    '_vela.pte'
     """
 
     name: ClassVar[str] = "executorch-ethosu"
@@ -58,8 +62,8 @@ class ExecuTorchEthosU(ByVela):
         """Write the file for the NPU, and one for XNNPACK.
 
         Raises:
-            InputError: the network isn't quantized, ExecuTorch or Vela can't take it, or the NPU
-                computes nothing of it.
+            InputError: the network isn't quantized, ExecuTorch or Vela can't convert it, or the NPU
+                supports none of its operators.
         """
         self._require_integers(network, floats)
         with network.evaluating(), quiet_below(), tempfile.TemporaryDirectory() as folder:
@@ -67,12 +71,15 @@ class ExecuTorchEthosU(ByVela):
             content, operators = self._program(network, Path(folder))
             parts = sorted(Path(folder).glob("*_tag*.tosa"))
             if not parts:
-                raise InputError(f"{self.accelerator} takes nothing of this network")
+                raise InputError(
+                    f"{self.accelerator} supports none of this network's operators; choose another "
+                    "runtime (penjing runtimes lists them)"
+                )
             rows = [self.run_vela(part.read_bytes(), ".tosa").summary for part in parts]
         return self._write(path, content, reference, rows, operators)
 
     def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
-        """See `Runtime.open`: XNNPACK's file of the same integers, on this machine's CPU."""
+        """See `Runtime.open`. It runs the file for XNNPACK, on this machine's CPU."""
         return ExecuTorchSession(contents[1], threads)
 
     def signature(self, artifact: Artifact) -> Signature:
@@ -84,7 +91,7 @@ class ExecuTorchEthosU(ByVela):
         return LOADING.format(path=path)
 
     def weight_bytes(self, artifact: Artifact) -> int:
-        """See `Runtime.weight_bytes`: as Vela packed them, and those that the CPU needs."""
+        """See `Runtime.weight_bytes`. Counts weights as Vela packed them, and those of the CPU."""
         left = bytes_of_weights(artifact.path.read_bytes(), FORWARD)
         return self._packed_bytes(artifact) + left
 
@@ -94,7 +101,7 @@ class ExecuTorchEthosU(ByVela):
         Args:
             folder: where ExecuTorch writes the TOSA files that Vela compiles.
         """
-        import executorch.kernels.quantized  # noqa: F401  its operators, for what the NPU leaves
+        import executorch.kernels.quantized  # noqa: F401  operators for what stays on the CPU
         from executorch.backends.arm.common.annotation_meta import ArmAnnotationInfo
         from executorch.backends.arm.ethosu import EthosUCompileSpec
         from executorch.exir import to_edge_transform_and_lower
@@ -130,17 +137,17 @@ def _layers(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _first_cause(error: Exception) -> str:
-    """What the error behind all others says, for ExecuTorch's passes wrap each other's."""
+    """The message of the innermost exception, because ExecuTorch's passes wrap exceptions."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return first_line(error)
 
 
 def _partitioner(spec: Any) -> Any:
-    """ExecuTorch's, which keeps in `reasons` why it left an operator, by the name of its node."""
+    """ExecuTorch's partitioner, which keeps in `reasons` why it rejected each node, by name."""
     from executorch.backends.arm.ethosu import EthosUPartitioner
 
-    class Telling(EthosUPartitioner):  # type: ignore[misc]  # which has no types
+    class Telling(EthosUPartitioner):  # type: ignore[misc]  # it is untyped
         reasons: Mapping[str, str] = {}
 
         def partition(self, program: Any) -> Any:
@@ -156,7 +163,7 @@ def _partitioner(spec: Any) -> Any:
 
 
 def _rounded_ends(program: Any) -> tuple[list[int], list[int]]:
-    """Positions of the inputs that are rounded before all else, and of the outputs that were."""
+    """Positions of the inputs that are quantized first, and of the outputs that were int8."""
     ends, nodes = program.graph_signature, {node.name: node for node in program.graph.nodes}
     readers = [list(nodes[name].users) for name in ends.user_inputs]
     given = [[nodes[name]] for name in ends.user_outputs]
@@ -170,21 +177,21 @@ def _rounded_ends(program: Any) -> tuple[list[int], list[int]]:
 
 
 def _operator(node: fx.Node) -> Any:
-    """What a node calls, without the wrapping that ExecuTorch gives it."""
+    """The operator that a node calls, without ExecuTorch's wrapper."""
     return getattr(node.target, "_op", node.target)
 
 
 def _place(node: fx.Node, unit: str, why: str) -> dict[str, str]:
-    """An operator as fields of `Placement`, called after its layer if it is one."""
+    """An operator as fields of `Placement`. A layer's operator gets the layer's name."""
     name = node.meta.get("custom", {}).get(LAYER) or node.name
     return {"name": name, "operator": str(_operator(node)), "unit": unit, "why": why}
 
 
 def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node, str, str]]:
-    """Each operator with its unit and why it isn't the NPU's.
+    """Each operator with its unit, and why it isn't on the NPU.
 
     Args:
-        reasons: by the name of a node.
+        reasons: why nodes were rejected, by their names.
     """
     for node in program.graph.nodes:
         if node.op != "call_function" or node.target is operator.getitem:
@@ -199,8 +206,11 @@ def _placed(program: Any, reasons: Mapping[str, str]) -> Iterator[tuple[fx.Node,
 
 
 def _reason(told: str | None) -> str:
-    """Why an operator is the CPU's; ExecuTorch doesn't tell of a quantize or dequantize, and calls
-    not marked what `may_run_on_npu` isn't true of."""
+    """Why an operator runs on the CPU, in plain words.
+
+    ExecuTorch gives no reason for quantize and dequantize operators. It calls operators for which
+    `may_run_on_npu` is false "not marked as quantized".
+    """
     if told is None:
         return BETWEEN
     return NOT_CODES if "not marked as quantized" in told else told

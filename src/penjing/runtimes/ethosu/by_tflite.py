@@ -1,4 +1,4 @@
-"""Ethos-U: the LiteRT file compiled by Vela for Arm's microNPUs."""
+"""Ethos-U: a LiteRT file, compiled by Vela for Arm's microNPUs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NPU_OPERATOR = "ethos-u"
 REASON = re.compile(
     r"operator: (?P<kind>[^,\n]+), ofm: '(?P<name>[^'\n]*)'\s*\nReason: (?P<why>.+)"
 )
-"""How Vela says why it leaves an operator to the CPU."""
+"""The form of Vela's message that says why an operator runs on the CPU."""
 
 
 LOADING = """\
@@ -38,7 +38,10 @@ int8_t* output = interpreter.output(0)->data.int8;"""
 class EthosU(ByVela):
     """Arm's Ethos-U55, U65 and U85 under LiteRT for Microcontrollers.
 
-    What runs here is the `.tflite` file that was compiled, in LiteRT.
+    On this machine, penjing runs the `.tflite` file from which Vela compiled, in LiteRT.
+
+    >>> EthosU("ethos-u55-256").ending
+    '_vela.tflite'
     """
 
     name: ClassVar[str] = "ethosu"
@@ -46,19 +49,19 @@ class EthosU(ByVela):
     constraints: ClassVar[Mapping[str, Any]] = {**ByVela.constraints, "split_silu": True}
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
-        """Export as LiteRT does, and compile that.
+        """Export for LiteRT, and compile that file.
 
         Raises:
-            InputError: the network isn't quantized, or the converter or Vela can't take it.
+            InputError: the network isn't quantized, or the converter or Vela can't convert it.
         """
         self._require_integers(network, floats)
         return self.compile(tflite_export.to_tflite(network), path)
 
     def compile(self, content: bytes, path: Path) -> Artifact:
-        """Compile the bytes of a `.tflite` file; `path` ends in `_vela.tflite`.
+        """Compile the bytes of a `.tflite` file. `path` must end in `_vela.tflite`.
 
         Raises:
-            InputError: Vela can't take it; the message is its own.
+            InputError: Vela can't compile it. The message is Vela's.
         """
         model, made = tflite_file.read(content), self.run_vela(content, ".tflite")
         fallen = {match["name"]: match["why"].strip() for match in REASON.finditer(made.printed)}
@@ -66,7 +69,7 @@ class EthosU(ByVela):
         return self._write(path, made.content, content, [made.summary], operators)
 
     def open(self, contents: list[bytes], threads: int = 1) -> LiteRtSession:
-        """See `Runtime.open`: the file that was compiled, in LiteRT on this machine's CPU."""
+        """See `Runtime.open`. It runs the file from which Vela compiled, on this machine's CPU."""
         return LiteRtSession(contents[1], threads)
 
     def signature(self, artifact: Artifact) -> Signature:
@@ -78,16 +81,16 @@ class EthosU(ByVela):
         return LOADING.format(path=path)
 
     def weight_bytes(self, artifact: Artifact) -> int:
-        """See `Runtime.weight_bytes`: as Vela packed them, and those that the CPU needs."""
+        """See `Runtime.weight_bytes`. Counts weights as Vela packed them, and those of the CPU."""
         left = tflite_file.weight_bytes(tflite_file.read(artifact.path.read_bytes()))
         return self._packed_bytes(artifact) + left
 
 
 def _places(model: Any, compiled: Any, fallen: dict[str, str]) -> list[dict[str, str]]:
-    """Where each operator of `model` went: what `compiled` still has of its own is the CPU's.
+    """The unit of each operator of `model`. Those that `compiled` still contains run on the CPU.
 
     Args:
-        fallen: why, by the name of an operator.
+        fallen: the reasons for the CPU, by the names of operators.
     """
     kept = {
         operator.name: operator.kind
@@ -98,7 +101,7 @@ def _places(model: Any, compiled: Any, fallen: dict[str, str]) -> list[dict[str,
     for operator in tflite_file.operators(model):
         place = {"name": operator.name, "operator": operator.kind, "unit": "npu", "why": ""}
         if kept.pop(operator.name, None):
-            why = fallen.get(operator.name, "Vela doesn't say why")
+            why = fallen.get(operator.name, "Vela gives no reason")
             place |= {"unit": "cpu", "why": why}
         places.append(place)
     added = "Vela added it"

@@ -1,8 +1,8 @@
-"""The form in which TOSA, through which ExecuTorch reaches Arm's NPUs, takes all of a network.
+"""Rewrite a network so that TOSA, through which ExecuTorch reaches Arm's NPUs, accepts all of it.
 
-Its operators compute codes. Some go from any grid to any other: layers, sums, products, tables of
-256 values. All others keep the grid, and where it changes at one of those, Arm's passes compute
-with the wrong scale and tell nobody. No number changes here.
+TOSA's operators compute on integers. Some can change the scale and zero point: layers, sums,
+products, and tables of 256 values. All others keep them. If they change at one of those, Arm's
+passes silently compute with the wrong scale. The rewriting changes no number.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ MOVES = FUSED | {
     aten.unsqueeze.default, aten.permute.default, aten.transpose.int, aten.expand.default,
     aten.select.int,
 }  # fmt: skip
-"""What only chooses among values, or clips them: it may be done before rounding or behind it."""
+"""Operators that only select or clip values, so that rounding may come before or after them."""
 KEEPS = MOVES | {aten.avg_pool2d.default}
-"""What TOSA computes on one grid."""
+"""Operators for which TOSA's inputs and outputs must have the same scale and zero point."""
 
 
 def for_tosa(network: Network) -> Network:
-    """A copy that computes the same numbers in operators that TOSA's partitioner takes.
+    """A copy that computes the same numbers with operators that TOSA's partitioner accepts.
 
     Args:
-        network: with quantize and dequantize nodes where it has integers, and with layers for
-            averages between two grids (`penjing.network.lowering.as_convolutions`).
+        network: a network with quantize and dequantize nodes where it has integers, and with layers
+            in place of averages that change the scale (`penjing.network.lowering.as_convolutions`).
     """
     new = copy.deepcopy(network)
     for node in new.calls():
         leave_input_alone(node)
     _leave_out_dropouts(new)
     fuse_clamps(new)
-    for node in reversed(list(new.calls())):  # for what one rounds, the one before it gives
+    for node in reversed(list(new.calls())):  # backwards, so that rounding can move several steps
         if node.target in MOVES:
             _round_before(node)
     separate(new)
@@ -64,7 +64,7 @@ def for_tosa(network: Network) -> Network:
 
 
 def _leave_out_dropouts(network: Network) -> None:
-    """Take out what does nothing in evaluation, and the second rounding to one grid, in place."""
+    """Remove dropouts, in place, and with each a second rounding to the same integers."""
     for node in list(network.calls()):
         if node.target is not aten.dropout.default:
             continue
@@ -77,9 +77,11 @@ def _leave_out_dropouts(network: Network) -> None:
 
 
 def may_run_on_npu(node: fx.Node) -> bool:
-    """Whether an operator may be offered to the NPU, which then computes what the network does: it
-    reads rounded values, what it gives is rounded too, and where the grids of both differ it is one
-    that TOSA rescales. An activation counts as a part of its layer."""
+    """Whether the NPU computes the same numbers for an operator as the network does.
+
+    That is so if its inputs and outputs are quantized, and if it is an operator that TOSA rescales
+    wherever their scales differ. An activation counts as a part of its layer.
+    """
     if node.op != "call_function":
         return False
     inputs, qparams = node.all_input_nodes, qparams_behind(node)
@@ -98,20 +100,21 @@ def may_run_on_npu(node: fx.Node) -> bool:
 
 
 def _is_with_activation(node: fx.Node) -> bool:
-    """Whether this is a layer that an activation alone reads."""
+    """Whether this is a layer whose only reader is an activation."""
     readers = list(node.users)
     return node.target in LAYERS and len(readers) == 1 and readers[0].target in FUSED
 
 
 def _round_before(node: fx.Node) -> None:
-    """Round what `node` reads to the grid of what it gives, if that is on another or on none."""
+    """Round the inputs of `node` with the quantization parameters of its output, unless they have
+    these already."""
     qparams = qparams_behind(node)
     if qparams is None:
         return
     for part in node.all_input_nodes:
         if part.target is DEQUANTIZE:
             is_apart = qparams_arguments(part) != qparams
-        else:  # of what several read, each may round otherwise
+        else:  # if several nodes read it, each may round differently
             with_layer = node.target in FUSED and part.target in LAYERS
             is_apart = part.op != "get_attr" and len(part.users) == 1 and not with_layer
         if is_apart:

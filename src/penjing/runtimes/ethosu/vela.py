@@ -1,7 +1,7 @@
-"""Vela, Arm's compiler for its Ethos-U NPUs: how it is called, and what it says an inference costs.
+"""Vela, Arm's compiler for its Ethos-U NPUs: how penjing calls it, and the costs that it estimates.
 
-There is no NPU here, and Vela simulates none: cycles, memory and time are its own estimate, and
-decisions are those of a file of the same integers that can be run here.
+There is no NPU on this machine, and Vela doesn't simulate one. Cycles, memory and time are Vela's
+estimates. Accuracy is measured on a file with the same integers that can run here.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ SYSTEMS = {
     "ethos-u65": "Ethos_U65_Embedded",
     "ethos-u85": "Ethos_U85_SYS_Flash_High",
 }
-"""By family, the system of Vela's own `Arm/vela.ini` that has SRAM and flash, and no DRAM."""
+"""By family, the system in Vela's `Arm/vela.ini` that has SRAM and flash, but no DRAM."""
 UNITS = {
     "ethos-u55": (32, 64, 128, 256),
     "ethos-u65": (256, 512),
     "ethos-u85": (128, 256, 512, 1024, 2048),
 }
-"""By family, the MACs a cycle that it is built with."""
+"""By family, the numbers of MACs per cycle that it is available with."""
 CONFIG = "Arm/vela.ini"
 NOT_ROUNDED = (
-    "Ethos-U computes on int8, and no value in the network is rounded: Quantize(outputs=True) first"
+    "Ethos-U computes on int8 values, but the network isn't quantized; apply "
+    "Quantize(outputs=True) first"
 )
 Row = dict[str, str]
-"""Of Vela's summary: by column, a figure."""
+"""A row of Vela's summary: figures by column."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What Vela made, the row of its summary, and what it printed."""
+    """The file that Vela wrote, the row of its summary, and what it printed."""
 
     content: bytes
     summary: Row
@@ -58,16 +59,16 @@ class Compiled:
 
 @dataclass(frozen=True)
 class ByVela(Runtime):
-    """A runtime of Arm's Ethos-U55, U65 and U85, whose files Vela compiles.
+    """A runtime for Arm's Ethos-U55, U65 and U85, whose files Vela compiles.
 
-    An artifact is three files: what the device runs, a file of the same integers (which `open` runs
-    here), and what Vela told, as JSON.
+    An artifact is three files: the file for the device, a file with the same integers that `open`
+    runs on this machine, and Vela's figures as JSON.
 
     Attributes:
-        accelerator: family and MACs a cycle, as Vela calls it, such as `"ethos-u55-128"`.
-        system: a system of Vela's `Arm/vela.ini`, whose clock and memories it estimates with; empty
-            for the family's embedded one.
-        memory: a memory mode of that file: where weights and values lie.
+        accelerator: the family and its MACs per cycle, as Vela names them: `"ethos-u55-128"`.
+        system: a system in Vela's `Arm/vela.ini`, with whose clock and memories Vela estimates.
+            Empty for the family's embedded system.
+        memory: a memory mode in that file, which says where weights and values are kept.
 
     Raises:
         InputError: there is no such accelerator.
@@ -86,41 +87,44 @@ class ByVela(Runtime):
     def __post_init__(self) -> None:
         known = [f"{family}-{units}" for family, sizes in UNITS.items() for units in sizes]
         if self.accelerator not in known:
-            raise InputError(f"no accelerator {self.accelerator!r}; there are {', '.join(known)}")
+            raise InputError(
+                f"no accelerator {self.accelerator!r}; choose one of {', '.join(known)}"
+            )
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """As `Runtime.problems`; outputs of a batch as a whole; and values that aren't int8."""
+        """See `Runtime.problems`. Also: outputs without a batch dimension, values not in int8."""
         problems = super().problems(network, target, floats)
         problems += not_by_sample(network) + not_in_eight_bits(network, self.name)
         return [*problems, *([] if value_qparams(network) else [NOT_ROUNDED])]
 
     def on(self, target: Target) -> Self:
-        """See `Runtime.on`: for the target's accelerator.
+        """See `Runtime.on`. Sets the target's accelerator.
 
         Raises:
-            InputError: it has none of this family.
+            InputError: the target has no Ethos-U.
         """
         if not (target.npu or "").startswith("ethos-u"):
             raise InputError(
-                f"target {target.name} has no Ethos-U; take one that has (penjing targets)"
+                f"target {target.name} has no Ethos-U NPU; choose one that has (penjing targets "
+                "lists them)"
             )
         return replace(self, accelerator=target.npu or "")
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """What the device runs, a file of the same integers for here, and what Vela told."""
+        """The file for the device, the file that runs on this machine, and Vela's figures."""
         reference = path.with_name(f"{path.stem}_reference{path.suffix}")
         return (path, reference, path.with_name(f"{path.name}.json"))
 
     def artifact(self, path: Path) -> Artifact:
-        """See `Runtime.artifact`; only the first file goes to the device, so its bytes count."""
+        """See `Runtime.artifact`. Only the first file goes to the device, so only that counts."""
         return replace(super().artifact(path), file_bytes=path.stat().st_size)
 
     def placement(self, artifact: Artifact) -> list[Placement]:
-        """See `Runtime.placement`: where each operator went when the file was compiled."""
+        """See `Runtime.placement`. Vela decides it when it compiles the file."""
         return [Placement(**operator) for operator in self._told(artifact)["operators"]]
 
     def estimate(self, artifact: Artifact) -> Estimate:
-        """What an inference costs, as Vela estimates; nothing of it is measured."""
+        """Vela's estimate of what an inference costs. Nothing of it is measured."""
         told = self._told(artifact)
         return estimate_of(told["summaries"], told["vela"])
 
@@ -138,7 +142,7 @@ class ByVela(Runtime):
         summaries: Sequence[Row],
         operators: Sequence[Mapping[str, str]],
     ) -> Artifact:
-        """All files of an artifact, the first of them last.
+        """Write all files of an artifact, the file for the device last.
 
         Args:
             operators: fields of `Placement`.
@@ -156,7 +160,7 @@ class ByVela(Runtime):
         return parse(report.read_bytes(), str(report))
 
     def _packed_bytes(self, artifact: Artifact) -> int:
-        """Of the NPU's weights, as Vela packed them."""
+        """Bytes of the NPU's weights, as Vela packed them."""
         rows = self._told(artifact)["summaries"]
         return sum(int(float(row["total_npu_encoded_weights"])) for row in rows)
 
@@ -165,10 +169,10 @@ class ByVela(Runtime):
         return self.system or SYSTEMS[self.accelerator.rpartition("-")[0]]
 
     def run_vela(self, content: bytes, ending: str) -> Compiled:
-        """Compile the bytes of a file that is called so.
+        """Compile the bytes of a file whose name has this ending.
 
         Raises:
-            InputError: Vela can't take it; the message is its own.
+            InputError: Vela can't compile it. The message is Vela's.
         """
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / f"model{ending}"
@@ -181,7 +185,7 @@ class ByVela(Runtime):
             done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
             made = next(Path(folder).glob("model_vela.*"), None)
             if done.returncode or made is None:
-                lines = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
+                lines = (done.stdout + done.stderr).strip().splitlines() or ["it gives no reason"]
                 words = [line for line in lines if "error" in line.lower()] or lines
                 raise InputError(f"Vela can't compile this network: {words[-1][:300]}")
             with next(Path(folder).glob("model_summary_*.csv")).open(newline="") as file:
@@ -190,14 +194,17 @@ class ByVela(Runtime):
 
 
 def estimate_of(rows: Sequence[Row], version: str) -> Estimate:
-    """Of parts that run one after the other: the sum, and of memory that they share, the largest.
+    """The estimate for a file whose parts run one after the other.
+
+    Figures of the parts are summed. Of memory that they share, the largest counts.
 
     Args:
-        rows: at least one.
+        rows: the rows of Vela's summary, one for each part, at least one.
+        version: the version of Vela.
     """
 
     def figure(*columns: str, shared: bool = False) -> float | None:
-        """Of what is there."""
+        """The total of those columns that Vela gives; None if it gives none of them."""
         figures = [sum(float(row[column]) for column in columns if row.get(column)) for row in rows]
         there = any(row.get(column) for row in rows for column in columns)
         return (max(figures) if shared else sum(figures)) if there else None

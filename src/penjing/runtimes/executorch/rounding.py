@@ -1,7 +1,7 @@
-"""Quantize and dequantize nodes as ExecuTorch's partitioners read them.
+"""Quantize and dequantize nodes in the form that ExecuTorch's partitioners expect.
 
-They look at one operator with the dequantizes before it and the quantize behind it, so no two
-operators may read one dequantize.
+A partitioner takes one operator together with the dequantizes before it and the quantize after it.
+So no two operators may share a dequantize.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ FUSED = {
     aten.relu.default, aten.relu_.default, aten.relu6.default, aten.relu6_.default,
     aten.hardtanh.default, aten.hardtanh_.default,
 }  # fmt: skip
-"""What is computed with the layer before it."""
+"""Activations that are computed together with the layer before them."""
 CLAMP = {aten.clamp.default, aten.clamp_.default}
 
 
 def fuse_clamps(network: Network) -> None:
-    """Call a clamp of values what can be fused, in place; that of few-bit codes stays."""
+    """Replace clamps of values by activations that can be fused, in place.
+
+    Clamps of few-bit integers stay.
+    """
     for node in network.calls():
         if node.target in CLAMP and read_by(node).target is not QUANTIZE:
             low, high = argument(node, "min"), argument(node, "max")
@@ -39,7 +42,7 @@ def fuse_clamps(network: Network) -> None:
 
 
 def separate(network: Network) -> None:
-    """Give each operator that reads a dequantize one of its own, in place, as the last step."""
+    """Give each operator that reads a dequantize its own one, in place. This is the last step."""
     for node in list(network.calls()):
         for reader in list(node.users)[1:] if node.target is DEQUANTIZE else ():
             own = insert_before(reader, DEQUANTIZE, *node.args, like=node)
@@ -49,7 +52,7 @@ def separate(network: Network) -> None:
 
 
 def qparams_behind(node: fx.Node) -> tuple[Any, ...] | None:
-    """The grid on which all that a node gives is rounded; None if it isn't."""
+    """The quantization parameters of a node's output; None if the output isn't quantized."""
     readers = list(node.users)
     rounded = [reader.target for reader in readers] == [QUANTIZE]
     return qparams_arguments(readers[0]) if rounded else None

@@ -1,6 +1,6 @@
-"""ExecuTorch: PyTorch's runtime for devices. One `.pte` file, run by XNNPACK where that can.
+"""ExecuTorch: PyTorch's runtime for devices. One `.pte` file, run by XNNPACK as far as it can.
 
-A file takes one sample; a session runs the samples of a batch one by one.
+A file takes one sample. A session runs the samples of a batch one by one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from penjing.targets import Target
 class ExecuTorch(Runtime):
     """ExecuTorch with its XNNPACK delegate.
 
-    Its files hold neither float16 nor integer weights alone. XNNPACK runs a network of float16, but
-    what writes its part of a file (ExecuTorch 1.5) keeps the weights of convolutions in float32,
-    and so it does with weights on a grid where values have none.
+    The files can hold neither float16 nor integer weights with float values. XNNPACK could run
+    float16, but ExecuTorch 1.5 writes the weights of convolutions into XNNPACK's part of the file
+    as float32. It does the same with integer weights if the values are floats.
+
+    >>> ExecuTorch().ending, ExecuTorch().floats
+    ('.pte', ('float32',))
     """
 
     name: ClassVar[str] = "executorch"
@@ -35,22 +38,22 @@ class ExecuTorch(Runtime):
     constraints: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """A target without this runtime or its integers, and outputs of a batch as a whole."""
+        """See `Runtime.problems`. Also: outputs without a batch dimension."""
         return super().problems(network, target, floats) + not_by_sample(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
-        """Export for one sample, and let XNNPACK take what it can.
+        """Export for one sample, and delegate what XNNPACK supports to it.
 
         Raises:
-            InputError: an operator that ExecuTorch lacks, which the message names; or the file
-                can't be loaded, for XNNPACK checks only then what it took.
+            InputError: ExecuTorch lacks an operator, which the message names. Or the file can't be
+                loaded: XNNPACK checks its part of the file only then.
         """
         self.require(floats)
         write_atomically(path, for_one_sample(network))
         return self.artifact(path)
 
     def open(self, contents: list[bytes], threads: int = 1) -> ExecuTorchSession:
-        """See `Runtime.open`; all sessions of a process share one pool of threads."""
+        """See `Runtime.open`. All sessions of a process share one thread pool."""
         return ExecuTorchSession(contents[0], threads)
 
     def signature(self, artifact: Artifact) -> Signature:
@@ -72,7 +75,7 @@ class ExecuTorch(Runtime):
         )
 
     def placement(self, artifact: Artifact) -> list[Placement]:
-        """See `Runtime.placement`: as the file says, with the type of what each operator gives."""
+        """See `Runtime.placement`. It is in the file, with the type of each operator's output."""
         return placements(artifact.path.read_bytes(), FORWARD)
 
     def weight_bytes(self, artifact: Artifact) -> int:

@@ -1,7 +1,8 @@
-"""The form in which XNNPACK, ExecuTorch's delegate for processors, takes all of a network.
+"""Rewrite a network so that XNNPACK, ExecuTorch's delegate for CPUs, accepts all of it.
 
-Biases have to be real there, scales positive, what is put together on one grid, and a mean over
-rows and columns keeps these as ones. No number changes here.
+XNNPACK wants float biases, positive scales, concatenations whose inputs and output share their
+quantization parameters, and means over height and width that keep these dimensions. The rewriting
+changes no number.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from penjing.runtimes.executorch.rounding import (
 aten = torch.ops.aten
 VOLUMES = {aten.conv3d.default, aten.conv3d.padding}
 NAME = "_xnnpack"
-"""How the names of tensors that are made here begin."""
+"""The prefix of the names of tensors that are added here."""
 
 
 def for_xnnpack(network: Network) -> Network:
-    """A copy that computes the same numbers in operators that XNNPACK takes.
+    """A copy that computes the same numbers with operators that XNNPACK accepts.
 
     Args:
-        network: with quantize and dequantize nodes where it has integers.
+        network: a network with quantize and dequantize nodes where it has integers.
     """
     new = copy.deepcopy(network)
     known = {node.name: shape for node, shape in shapes(new).items()}
@@ -53,13 +54,13 @@ def for_xnnpack(network: Network) -> Network:
             else:
                 _write_real(new, node, "weight")
         elif node.target is aten.cat.default:
-            _on_one_grid(node)
+            _share_qparams(node)
     separate(new)
     return new
 
 
 def _keep_sizes(node: fx.Node, before: tuple[int, ...], after: tuple[int, ...]) -> None:
-    """A mean of N x C x H x W over H and W keeps them as ones; a reshape takes them away."""
+    """Let a mean of (N, C, H, W) over H and W keep both as ones, and remove them by a reshape."""
     axes = {axis % len(before) for axis in argument(node, "dim")}
     if len(before) != 4 or axes != {2, 3} or len(after) == 4:
         return
@@ -69,9 +70,9 @@ def _keep_sizes(node: fx.Node, before: tuple[int, ...], after: tuple[int, ...]) 
 
 
 def computes_in_integers(layer: fx.Node) -> bool:
-    """Whether XNNPACK runs the layer on integers: what it reads and what it gives has a grid.
+    """Whether XNNPACK runs the layer on integers: its input, weight and output are quantized.
 
-    Of convolutions, it takes those over one and two dimensions.
+    XNNPACK has integer convolutions only over one and two dimensions.
     """
     view, readers = Layer(layer), list(layer.users)
     if len(readers) == 1 and readers[0].target in FUSED:
@@ -82,10 +83,9 @@ def computes_in_integers(layer: fx.Node) -> bool:
 
 
 def _write_real(network: Network, layer: fx.Node, what: str) -> None:
-    """Give a layer the real numbers that its integers stand for, if its weight or its bias has
-    integers.
+    """Replace a layer's integer weight or bias by the real numbers that it stands for.
 
-    Of biases, XNNPACK makes the same integers again.
+    XNNPACK turns a bias into the same integers again.
     """
     value = argument(layer, what)
     if value is None or value.op != "call_function" or not _is_constant(value):
@@ -96,7 +96,7 @@ def _write_real(network: Network, layer: fx.Node, what: str) -> None:
 
 
 def _positive_scales(network: Network, weight: fx.Node) -> None:
-    """Turn the codes' signs where the scale's is minus."""
+    """Make all scales positive, and flip the signs of the integers whose scale was negative."""
     codes, scales = (str(argument(weight, name).target) for name in ("input", "scales"))
     signs = network.tensor(scales).sign().to(torch.int8)
     shape = (-1, *[1] * (network.tensor(codes).dim() - 1))
@@ -104,8 +104,8 @@ def _positive_scales(network: Network, weight: fx.Node) -> None:
     set_tensor(network, scales, network.tensor(scales).abs())
 
 
-def _on_one_grid(node: fx.Node) -> None:
-    """Round what a concatenation reads to the grid of the whole, where it has another."""
+def _share_qparams(node: fx.Node) -> None:
+    """Round the inputs of a concatenation with the quantization parameters of its output."""
     qparams = qparams_behind(node)
     if qparams is None:
         return

@@ -1,6 +1,7 @@
-"""What ONNX Runtime's runtimes have in common, whichever provider computes: their file.
+"""The ONNX file, which all runtimes of ONNX Runtime share, whichever execution provider computes.
 
-Integers are Q/DQ pairs that it fuses; weights lie within the file.
+Integers are written as pairs of QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses. The
+weights are in the file itself.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class OfOnnx(Runtime):
 
     Attributes:
         provider: what computes, and how a session is handed to it.
-        form: how its kernels want integers.
+        form: how its kernels expect integers.
     """
 
     ending: ClassVar[str] = ".onnx"
@@ -43,14 +44,14 @@ class OfOnnx(Runtime):
     overflows: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
+        """See `Runtime.problems`. Also: weights beyond the 2 GiB that a protobuf can hold."""
         return super().problems(network, target, floats) + too_large_for_onnx(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
-        """Export with a free batch size; weights lie within the file.
+        """Export with a free batch size. The weights are in the file itself.
 
         Raises:
-            InputError: the exporter can't express an operator, or float16 a weight; the message
+            InputError: ONNX can't express an operator, or float16 can't hold a weight. The message
                 names it.
         """
         self.require(floats)
@@ -77,11 +78,11 @@ class OfOnnx(Runtime):
         return saturating(model) if self.overflows else []
 
     def look_over(self, contents: list[bytes]) -> None:
-        """See `Runtime.look_over`: its weights lie within, and its parts can be counted."""
+        """See `Runtime.look_over`. Its weights must be in the file, and its parts are counted."""
         require_plain(contents[0])
 
     def weight_bytes(self, artifact: Artifact) -> int:
-        """See `Runtime.weight_bytes`: packed where they are packed."""
+        """See `Runtime.weight_bytes`. Packed weights count with their packed size."""
         return weight_bytes(artifact.path)
 
 

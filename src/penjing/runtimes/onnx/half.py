@@ -1,7 +1,7 @@
-"""An ONNX file in half precision: weights alone, or weights and all that is computed from them.
+"""An ONNX file in half precision: only its weights, or its weights and values.
 
-Weights alone lie in the file as float16 with a Cast to float32 behind them. ONNX Runtime folds what
-is constant when it loads the file, so that it runs the same nodes as for a file of float32.
+If only weights are in half precision, each is float16 with a Cast to float32 after it. ONNX Runtime
+folds constants when it loads the file, so it runs the same nodes as for a float32 file.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from penjing.runtimes.onnx.trimming import INTEGER_NAMES, names_inside
 
 
 def halve(model: onnx.ModelProto, values: bool) -> onnx.ModelProto:
-    """The same model in float16, with inputs and outputs of float32.
+    """The same model in float16, with float32 inputs and outputs.
 
     Args:
-        model: of real numbers; scales of integers it may have stay float32.
-        values: whether nodes compute in float16 as well, with a Cast at inputs and outputs only.
-            A value beyond 65504 becomes infinite then, which no file tells before it is run.
+        model: a float32 model. If it has integers, their scales stay float32.
+        values: whether nodes also compute in float16, with a Cast only at inputs and outputs. Then
+            a value beyond 65504 becomes infinite, which only shows when the file runs.
 
     Returns:
         A new model.
 
     Raises:
-        InputError: a weight is beyond float16's range; the message names it.
+        InputError: a weight is beyond the range of float16. The message names it.
     """
     require_halves(model)
     new = onnx.ModelProto()
@@ -41,10 +41,10 @@ def halve(model: onnx.ModelProto, values: bool) -> onnx.ModelProto:
 
 
 def require_halves(model: onnx.ModelProto) -> None:
-    """Check that float16 holds all weights.
+    """Check that float16 can hold all weights.
 
     Raises:
-        InputError: one is beyond its range; the message names it.
+        InputError: a weight is beyond its range. The message names it.
     """
     for weight in model.graph.initializer:
         if weight.data_type == TensorProto.FLOAT:
@@ -52,7 +52,7 @@ def require_halves(model: onnx.ModelProto) -> None:
 
 
 def _store(graph: onnx.GraphProto) -> None:
-    """Keep each weight in float16, and let what read it read the float32 made of that."""
+    """Store each weight as float16, and let its readers read a Cast of it to float32."""
     kept = {value.name for value in (*graph.input, *graph.output)}
     kept |= {name for node in graph.node for name in names_inside(node)}
     kept |= {name for node in graph.node if node.op_type in INTEGER_NAMES for name in node.input}

@@ -1,14 +1,17 @@
-"""Linear layers with weights of four bits in groups, as ONNX Runtime's own `MatMulNBits`.
+"""Linear layers with grouped 4-bit weights, as ONNX Runtime's own operator `MatMulNBits`.
 
-In the graph such a layer is `linear(x, w, bias)` of floats, with
+In the graph such a layer is `linear(x, w, bias)` on floats, with
 
     w_OP = dequantize_per_channel_group(codes_OP, scales_OG, zeros_OG, low, high, dtype, size)
     w_OK = w_OP[:, :K]
 
-O outputs, K inputs, P = G x size of them once padded to whole groups; without the slice if K = P.
-Zero points are int32, or None: torch subtracts them in the type of the codes, which may wrap.
-In the file it is one node: codes two to a byte, the first in the low half, (O, G, size / 2); zero
-points likewise, (O, ceil(G / 2)), and left out where they are all in the middle of the range.
+for O outputs, K inputs, and P = G x size inputs after padding to whole groups. There is no slice if
+K = P. Zero points are int32, or None, because torch subtracts them in the type of the codes, which
+may overflow.
+
+In the file it is one node. Codes are packed two to a byte, the first in the low half: shape
+(O, G, size / 2). Zero points are packed the same way, with shape (O, ceil(G / 2)), and are omitted
+if all of them are in the middle of the range.
 """
 
 from __future__ import annotations
@@ -30,16 +33,20 @@ from penjing.network.lowering.integers import INTEGERS
 aten = torch.ops.aten
 BITS = 4
 MIDDLE = 8
-"""The zero point that MatMulNBits takes if it is given none."""
+"""The zero point that MatMulNBits uses if it is given none."""
 LEAST_GROUP = 16
-"""A group is this many inputs, or that times a power of two."""
+"""The smallest group that MatMulNBits takes. Larger ones must be powers of two."""
 
 
 def with_matmul_nbits(network: Network) -> Network:
-    """A copy whose grouped linear layers are `MatMulNBits`; the network itself if it has none.
+    """A copy whose linear layers with grouped weights are `MatMulNBits`.
 
-    A group of another size, codes that span more than 16 values, or another reader than a linear
-    layer: there the weight becomes what exporters take, dequantized by rows of one group each.
+    A weight stays out of `MatMulNBits` if its group size doesn't fit, if its codes span more than
+    16 values, or for readers that aren't linear layers. It is then dequantized in rows of one group
+    each, which the exporter can express.
+
+    Returns:
+        The copy, or the network itself if it has no grouped weights.
     """
     target = INTEGERS.dequantize_per_channel_group.default
     if not any(node.target is target for node in network.calls()):
@@ -62,12 +69,14 @@ def with_matmul_nbits(network: Network) -> Network:
 def matmul_nbits(
     x: Tensor, codes: Tensor, scales: Tensor, zeros: Tensor | None, bias: Tensor | None, inputs: int
 ) -> Tensor:
-    """The operator as `torch.onnx` writes it: y_..O = x_..K w_OK + bias; here it gives no numbers.
+    """The operator for `torch.onnx`: y_..O = x_..K w_OK + bias. In PyTorch it computes no numbers.
 
     Args:
+        x: (..., K).
         codes: uint8 (O, G, size / 2).
         scales: (O, G).
         zeros: uint8 (O, ceil(G / 2)).
+        bias: (O).
         inputs: K.
     """
     outputs, _, half = codes.shape
@@ -83,7 +92,7 @@ def matmul_nbits(
 
 @dataclass(frozen=True)
 class _Grouped:
-    """A weight in groups: codes_OGS, scales_OG, zeros_OG, and where the codes are kept."""
+    """A weight in groups: codes_OGS, scales_OG, zeros_OG, and the name of the codes' tensor."""
 
     name: str
     codes: Tensor
@@ -92,12 +101,12 @@ class _Grouped:
 
     @property
     def lowest(self) -> int:
-        """What is stored as zero, so that a zero point of 0 is the middle for signed codes."""
+        """The code that is stored as 0. For signed codes, a zero point of 0 is then the middle."""
         return -MIDDLE if self.codes.dtype is torch.int8 else 0
 
     @property
     def fits(self) -> bool:
-        """Whether MatMulNBits has it: its size of groups, and sixteen codes."""
+        """Whether MatMulNBits supports it: the group size, and at most sixteen codes."""
         size = self.codes.shape[2]
         both = torch.cat([self.codes.flatten(), self.zeros.flatten()]).int() - self.lowest
         power = size >= LEAST_GROUP and size & (size - 1) == 0
@@ -117,7 +126,7 @@ def _grouped(network: Network, node: fx.Node) -> _Grouped:
 
 
 def _linears(node: fx.Node) -> list[fx.Node]:
-    """Linear layers that read all of the weight, or all but the padding; as their weight alone."""
+    """Linear layers that read the whole weight, perhaps without padding, and only as a weight."""
     linears = []
     for user in node.users:
         readers = list(user.users) if _takes_first_inputs(user) else [user]
@@ -130,7 +139,7 @@ def _linears(node: fx.Node) -> list[fx.Node]:
 
 
 def _takes_first_inputs(node: fx.Node) -> bool:
-    """Whether it is w[:, :K]."""
+    """Whether the node is w[:, :K]."""
     if node.target is not aten.slice.Tensor:
         return False
     dim, start, end, step = (argument(node, name) for name in ("dim", "start", "end", "step"))
@@ -138,7 +147,7 @@ def _takes_first_inputs(node: fx.Node) -> bool:
 
 
 def _fuse(network: Network, linear: fx.Node, weight: _Grouped) -> None:
-    """Put the operator in the place of a linear layer, with tensors of its own."""
+    """Replace a linear layer by the operator, with its own tensors."""
     view, source = Layer(linear), Layer(linear).weight
     outputs, groups, size = weight.codes.shape
     inputs = groups * size
@@ -163,13 +172,13 @@ def _fuse(network: Network, linear: fx.Node, weight: _Grouped) -> None:
 
 
 def _halves(values: Tensor) -> Tensor:
-    """Values below 16, two to a byte along the last dimension, the first in the low half."""
+    """Pack values below 16, two to a byte along the last dimension, the first in the low half."""
     padded = torch.nn.functional.pad(values, (0, values.shape[-1] % 2)).reshape(len(values), -1, 2)
     return (padded[..., 0] | padded[..., 1] << BITS).to(torch.uint8)
 
 
 def _by_rows(network: Network, node: fx.Node, weight: _Grouped) -> None:
-    """The same numbers by an operator that has a quantized form in ONNX: a row is one group."""
+    """Compute the same weight with an operator that ONNX can express: each row is one group."""
     outputs, groups, size = weight.codes.shape
     kind = weight.codes.dtype
     limits = torch.iinfo(kind)

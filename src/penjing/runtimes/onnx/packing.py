@@ -1,9 +1,9 @@
-"""Few-bit weights in an ONNX file at the bytes that they need, and at the speed of int8.
+"""Few-bit weights in an ONNX file, packed into as few bytes as they need, at the speed of int8.
 
-An int8 initializer whose codes use a narrow range is stored as planes of bits
-(`penjing.arith.packing`), or five ternary codes to a byte, and a local function of standard
-operators unpacks it. ONNX Runtime folds what is constant when it loads the file: what it then runs
-is the int8 network, to the bit, with all its fused kernels.
+An int8 initializer whose codes use a narrow range is stored as bit planes
+(`penjing.arith.packing`), or as five ternary codes to a byte. A local function of standard
+operators unpacks it. ONNX Runtime folds constants when it loads the file, so it runs exactly the
+int8 network, with all its fused kernels.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from penjing.runtimes.onnx.trimming import names_inside
 DOMAIN = "penjing"
 PLANES, TRITS = "UnpackPlanes", "UnpackTrits"
 LEAST_OPSET = 18
-"""The first with BitwiseAnd."""
+"""The first one with BitwiseAnd."""
 MOVES = ("Transpose", "Reshape")
-"""What may stand between a weight and what makes it real; folded as well."""
+"""Operators that may stand between a weight and its dequantization. They are folded too."""
 MAKES_REAL = ("Cast", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A weight as it is stored: the function that unpacks it, and what that reads besides."""
+    """A weight as it is stored, with the function that unpacks it and that function's inputs."""
 
     name: str
     function: str
@@ -49,24 +49,24 @@ class _Packed:
 
     @property
     def saved(self) -> int:
-        """Bytes fewer in the file, before the call that unpacks it is counted."""
+        """How many bytes packing saves, without counting the call that unpacks it."""
         return int(np.prod(self.shape)) - self.stored.size
 
 
 def pack_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with int8 weights of few bits packed, where that makes it smaller.
+    """Pack the int8 weights that need only a few bits, if that makes the model smaller.
 
-    A weight is packed if all that reads it is DequantizeLinear or Cast, behind a Transpose or a
-    Reshape or not, and if its codes fit in less than eight bits:
+    A weight is packed if its codes fit into fewer than eight bits, and if it is only read by
+    DequantizeLinear or Cast, perhaps after a Transpose or Reshape:
 
-        -1, 1           one plane                          1 bit a code
+        -1, 1           one plane                          1 bit per code
         -1, 0, 1        five to a byte, base 3             1.6 bits
         others          2 to 7 planes                      2 to 7 bits
 
-    The initializer keeps its name and becomes uint8. Its zero point and scale stay what they are.
+    The initializer keeps its name and becomes uint8. Its zero point and scale stay the same.
 
     Returns:
-        A new model, or the one that was given if there is nothing to gain.
+        A new model, or the given one if packing doesn't pay.
     """
     version = next((opset.version for opset in model.opset_import if not opset.domain), 0)
     if version < LEAST_OPSET:
@@ -121,7 +121,7 @@ def _few_bits(graph: onnx.GraphProto) -> list[_Packed]:
 
 
 def _packed(name: str, codes: NDArray[np.int8]) -> _Packed | None:
-    """In the fewest bytes; None for codes that need all eight bits."""
+    """The weight packed into the fewest bytes; None if its codes need all eight bits."""
     if not codes.size:
         return None
     if are_ternary(codes):
@@ -131,12 +131,12 @@ def _packed(name: str, codes: NDArray[np.int8]) -> _Packed | None:
 
 
 def _cost(weight: _Packed) -> int:
-    """Bytes of the call that unpacks it, about."""
+    """About how many bytes the call that unpacks the weight takes."""
     return len(weight.name) + len(weight.function) + len(DOMAIN) + 8 * len(weight.shape) + 48
 
 
 def _store(graph: onnx.GraphProto, weights: Sequence[_Packed]) -> None:
-    """Replace the initializers, and let what read them read the unpacked codes."""
+    """Replace the initializers, and let their readers read the unpacked codes."""
     constants = {constant.name: constant for constant in graph.initializer}
     taken = set(constants) | {name for node in graph.node for name in node.output}
     taken |= {value.name for value in graph.input}
@@ -172,12 +172,12 @@ def _store(graph: onnx.GraphProto, weights: Sequence[_Packed]) -> None:
 
 
 def _places(bits: int) -> NDArray[np.uint8]:
-    """What each plane counts for: 1, 2, 4, ...; the one plane of -1 and 1 counts for two."""
+    """The value of each bit plane: 1, 2, 4, ... The single plane of -1 and 1 counts 2."""
     return np.array([[2]] if bits == 1 else [[2**k for k in range(bits)]], np.uint8)
 
 
 def _planes_function(version: int) -> onnx.FunctionProto:
-    """planes (B, C), places (1, B), low, shape -> codes: places x bits + low, one product."""
+    """Map planes (B, C), places (1, B), low and shape to codes: places x bits + low."""
     return _function(
         PLANES,
         version,
@@ -200,7 +200,7 @@ def _planes_function(version: int) -> onnx.FunctionProto:
 
 
 def _trits_function(version: int) -> onnx.FunctionProto:
-    """bytes (C,), shape -> codes: the digits of base 3, minus one."""
+    """Map bytes (C,) and shape to codes: the digits in base 3, minus one."""
     return _function(
         TRITS,
         version,
@@ -231,7 +231,11 @@ def _function(
     constants: Mapping[str, NDArray[Any]],
     steps: Sequence[Step],
 ) -> onnx.FunctionProto:
-    """`steps` give int32 `digits`, too many in the last byte; then to int8, cut and in shape."""
+    """A function whose `steps` compute int32 `digits`.
+
+    The digits of the last byte may be too many. They are cut off, and the rest becomes int8 of the
+    given shape.
+    """
     nodes = [
         helper.make_node("Constant", [], [key], value=numpy_helper.from_array(value))
         for key, value in {**constants, "start": np.array([0])}.items()

@@ -1,4 +1,4 @@
-"""Where time and bytes go in an ONNX file, node by node, as ONNX Runtime runs it on the CPU."""
+"""Time and bytes of each node of an ONNX file, as ONNX Runtime runs it on the CPU."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from penjing.runtimes.onnx.session import OnnxSession
 
 FUSED_INTO_CONVOLUTIONS = {"Add", "Clip", "HardSigmoid", "Relu", "Sigmoid"}
 ADDED_TO_NAMES = re.compile(r"(_nchwc|_bn|_token_\d+)+$")
-"""What ONNX Runtime's optimizers put behind the name of a node that they replace."""
+"""What ONNX Runtime's optimizers append to the name of a node that they replace."""
 
 
 def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float]:
-    """Seconds that ONNX Runtime's profiler gives each layer, or each operator without weights.
+    """The seconds of each layer, or each operator without weights, by ONNX Runtime's profiler.
 
-    One thread; a file that `OnnxRuntime.lower` wrote names its layers.
+    It runs on one thread. The file needs the layers' names that `OnnxRuntime.lower` writes.
     """
     totals: dict[str, float] = defaultdict(float)
     for name, seconds in seconds_by_node(path, inputs, runs):
@@ -33,19 +33,20 @@ def seconds_by_layer(path: Path, inputs: Any, runs: int = 60) -> dict[str, float
 
 
 def seconds_by_node(path: Path, inputs: Any, runs: int = 60) -> list[tuple[str, float]]:
-    """What `seconds_by_layer` sums up: (layer or operator, seconds), in the order of execution."""
+    """The terms that `seconds_by_layer` sums: (layer or operator, seconds), in execution order."""
     return [(node.layer or node.operator, node.seconds) for node in node_times(path, inputs, runs)]
 
 
 @dataclass(frozen=True)
 class NodeTime:
-    """What one node takes as it is run, after ONNX Runtime's optimizers.
+    """The time of one node, as ONNX Runtime runs it after its optimizations.
 
     Attributes:
-        name: of the node of the file that it was made from, or what the runtime calls it.
-        operator: as it is run, such as QLinearConv.
+        name: the name of the node in the file from which it was made, or else the runtime's name.
+        operator: the operator that runs, such as QLinearConv.
         layer: the module whose weights it uses, or None.
-        provider: what ran it, as ONNX Runtime calls it.
+        seconds: the time of one run.
+        provider: the execution provider that ran it.
     """
 
     name: str
@@ -56,10 +57,10 @@ class NodeTime:
 
 
 def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
-    """Each node that is run, in order; one thread.
+    """The time of each node that runs, in order, on one thread.
 
-    The mean over the middle half of the runs: the profiler counts whole microseconds, so that a
-    median of short ones would be coarse.
+    It is the mean over the middle half of the runs. The profiler counts whole microseconds, so the
+    median of a short node's times would be coarse.
     """
     model = _all_named(onnx.load(path, load_external_data=False))
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +72,7 @@ def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
     names: dict[int, tuple[str, str, str]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            node = int(event["args"]["node_index"])  # names repeat, such as those of Transposes
+            node = int(event["args"]["node_index"])  # names aren't unique, for example Transposes'
             samples[node].append(event["dur"] / 1e6)
             name = event["name"].removesuffix("_kernel_time").removeprefix("fused ")
             kind, provider = event["args"]["op_name"], event["args"]["provider"]
@@ -85,7 +86,7 @@ def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
             sorted(durations)[len(durations) // 4 : -(len(durations) // 4) or None]
         )
         layer = _layer(origin) if origin else None
-        if origin and not layer and origin.name != name:  # it stands for values of that operator
+        if origin and not layer and origin.name != name:  # named after a value of that operator
             layer = origin.op_type
         title = origin.name if origin else name
         times.append(NodeTime(title, operator, layer, seconds, provider))
@@ -95,8 +96,9 @@ def node_times(path: Path, inputs: Any, runs: int = 60) -> list[NodeTime]:
 def bytes_by_node(path: Path) -> dict[str, int]:
     """Bytes of the weights in a file, by the name of the node that computes with them.
 
-    What only changes their form (dequantizes, unpacks, transposes) is not that node, but what
-    reads its result is; of several, the first one. Nodes without a name are `/Operator.position`.
+    Nodes that only change the form of weights (dequantize, unpack, transpose) don't count; the node
+    that reads their result does. If there are several, it is the first. Nodes without a name get
+    the name `/Operator.position`.
     """
     graph = _all_named(onnx.load(path, load_external_data=False)).graph
     sizes = {constant.name: _bytes(constant) for constant in graph.initializer}
@@ -115,7 +117,7 @@ def bytes_by_node(path: Path) -> dict[str, int]:
 
 
 def _all_named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, in which nodes without a name have got one, by which the profiler knows them."""
+    """The model with a name for each node, by which it can be found in the profile."""
     taken = {node.name for node in model.graph.node}
     for position, node in enumerate(model.graph.node):
         name = f"/{node.op_type}.{position}"
@@ -130,10 +132,11 @@ def _layer(node: onnx.NodeProto) -> str | None:
 
 
 def _origins(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """The node behind its own name, and the one behind each value, with what is fused into it.
+    """The node for each node's name and for each value's name.
 
-    Where the runtime lays channels out anew (NCHWc), it names a node after the value at the end of
-    all that it fused, and turns a lone batch norm into a convolution.
+    Where ONNX Runtime changes the memory layout (NCHWc), it names a node after the last value of
+    all that it fused into it, and turns a lone batch normalization into a convolution. So a value
+    of an operator that is fused into a layer maps to the layer's node.
     """
     origins: dict[str, onnx.NodeProto] = {}
     order: list[str] = []
@@ -149,7 +152,7 @@ def _origins(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 
 def weight_bytes(path: Path) -> int:
-    """Bytes of all weights in an ONNX file, as it holds them: packed where they are packed."""
+    """Bytes of all weights in an ONNX file. Packed weights count with their packed size."""
     model = onnx.load(path, load_external_data=False)
     return sum(_bytes(weight) for weight in model.graph.initializer)
 

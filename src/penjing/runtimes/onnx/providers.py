@@ -1,7 +1,7 @@
-"""ONNX Runtime's other execution providers: one ONNX file on GPUs, NPUs and others' kernels.
+"""ONNX Runtime's other execution providers: an ONNX file on GPUs, NPUs and other kernels.
 
-A provider takes the operators that it can, and ONNX Runtime's CPU kernels the rest; the placement
-says which. Where a provider needs its own kind of integers, the file is another one.
+A provider runs the operators that it supports, and ONNX Runtime's CPU kernels run the rest. The
+placement says which are which. If a provider needs its own kind of integers, its file differs.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ from penjing.targets import Target
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 ARM = {"aarch64", "arm64", "ARM64"}
 FATAL = 4
-"""The severity from which on messages are let through on a GPU: those below tell of errors from
-which ONNX Runtime goes on, such as of each kernel that cuDNN can't plan until it finds another."""
+"""On a GPU, only messages of this severity are shown. Others report errors from which ONNX Runtime
+recovers, such as each kernel that cuDNN can't plan before it finds another."""
 HEXAGONS = {
     "hexagon-v73": {"htp_arch": "73", "soc_model": "43"},  # Snapdragon 8 Gen 2
     "hexagon-v75": {"htp_arch": "75", "soc_model": "57"},  # Snapdragon 8 Gen 3
     "hexagon-v79": {"htp_arch": "79", "soc_model": "69"},  # Snapdragon 8 Elite
 }
-"""By NPU, its settings: AI Engine Direct computes floats only for a chip that it is told."""
+"""The settings of each NPU. AI Engine Direct computes floats only if it knows the chip."""
 
 
 @cache
 def _cuda() -> None:
-    """Load CUDA and cuDNN from NVIDIA's Python packages, if they lie there."""
-    with quiet_below():  # it prints what it doesn't find
+    """Load CUDA and cuDNN from NVIDIA's Python packages, if these are installed."""
+    with quiet_below():  # it prints what is missing
         onnxruntime.preload_dlls()
     onnxruntime.set_default_logger_severity(FATAL)
 
 
 @cache
 def _tensorrt() -> None:
-    """Load TensorRT from NVIDIA's Python packages too."""
+    """Load TensorRT as well, from NVIDIA's Python packages."""
     _cuda()
     with suppress(ImportError), quiet_below():
         import_module("tensorrt")
 
 
 class OnProvider(OfOnnx):
-    """ONNX Runtime with an execution provider before the CPU's.
+    """ONNX Runtime with an execution provider that comes before the CPU's.
 
-    What a layer takes isn't told: ONNX Runtime's clocks don't wait for a device.
+    Times of layers aren't available, because ONNX Runtime's clocks don't wait for a device.
 
     Attributes:
-        provider: how a session is handed to it.
-        unit: what computes there, as a placement calls it.
+        provider: the provider, with its settings.
+        unit: the name of its unit in a placement.
     """
 
     provider: Provider
@@ -74,7 +74,7 @@ class OnProvider(OfOnnx):
     @classmethod
     @cache
     def absent(cls) -> str | None:
-        """See `Runtime.absent`: found out by opening a file of one operator."""
+        """See `Runtime.absent`. It tries to open a file of one operator."""
         try:
             with quiet_below():
                 cls().open([_smallest_file()])
@@ -83,7 +83,7 @@ class OnProvider(OfOnnx):
         return None
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """As ONNX Runtime's own, and outputs of a batch as a whole where samples run one by one."""
+        """See `Runtime.problems`. Also: outputs without a batch dimension, if samples run alone."""
         problems = super().problems(network, target, floats)
         return problems + (not_by_sample(network) if self.provider.one_by_one else [])
 
@@ -92,9 +92,10 @@ class OnProvider(OfOnnx):
         return OnnxSession(contents[0], threads, self.provider)
 
     def placement(self, artifact: Artifact) -> list[Placement]:
-        """See `Runtime.placement`: what the session says that each provider took.
+        """See `Runtime.placement`. The session says which nodes each provider runs.
 
-        Where the provider takes a rounding, that is part of the integer operators beside it.
+        QuantizeLinear and DequantizeLinear on the provider are left out, because they are part of
+        the integer operators next to them.
         """
         content = artifact.path.read_bytes()
         order = [node.name for node in onnx.load_model_from_string(content).graph.node]
@@ -106,7 +107,7 @@ class OnProvider(OfOnnx):
             for node in part.get_nodes():
                 if here and node.op_type in ROUNDING:
                     continue
-                why = "" if here else f"{self.provider.name} doesn't take it, or it computes sizes"
+                why = "" if here else f"{self.provider.name} doesn't support it"
                 unit = self.unit if here else "cpu"
                 placement = Placement(node.name, node.op_type, unit, why)
                 placed.append((places.get(node.name, len(places)), placement))
@@ -114,10 +115,13 @@ class OnProvider(OfOnnx):
 
 
 class OnCuda(OnProvider):
-    """NVIDIA's GPUs by CUDA and cuDNN, which computes no convolution or product on integers.
+    """NVIDIA's GPUs by CUDA and cuDNN. It computes convolutions and products only on floats.
 
-    A file of float32 is computed in float32, not in the TF32 that the provider would choose, whose
-    numbers have ten bits: float16 is there for whom that is enough.
+    >>> OnCuda().provider.name, OnCuda().unit
+    ('CUDAExecutionProvider', 'gpu')
+
+    A float32 file is computed in float32, not in TF32 as the provider would choose by default. TF32
+    has only ten bits of precision; if that is enough, use float16.
     """
 
     name: ClassVar[str] = "onnxruntime-cuda"
@@ -129,7 +133,11 @@ class OnCuda(OnProvider):
 
 
 class OnTensorRt(OnProvider):
-    """NVIDIA's GPUs by TensorRT, whose integers have no zero point."""
+    """NVIDIA's GPUs by TensorRT, which supports no zero points.
+
+    >>> OnTensorRt().constraints["symmetric"]
+    True
+    """
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
     half_values: ClassVar[bool] = True
@@ -142,7 +150,7 @@ class OnTensorRt(OnProvider):
     unit: ClassVar[str] = "gpu"
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """As the other providers', and values with a zero point."""
+        """See `Runtime.problems`. Also: values with a zero point."""
         values = value_qparams(network)
         uneven = [
             qparams
@@ -152,34 +160,41 @@ class OnTensorRt(OnProvider):
         problems = super().problems(network, target, floats)
         if uneven:
             problems.append(
-                f"{len(uneven)} of {len(values)} values are rounded to grids with a zero point, "
-                "which TensorRT has not: Quantize(symmetric=True)"
+                f"{len(uneven)} of {len(values)} values are quantized with a zero point, which "
+                "TensorRT doesn't support; use Quantize(symmetric=True)"
             )
         return problems
 
 
 class OnOpenVino(OnProvider):
-    """Intel's CPUs, by OpenVINO within ONNX Runtime."""
+    """Intel's CPUs by OpenVINO, as a provider of ONNX Runtime.
+
+    >>> OnOpenVino().provider.name
+    'OpenVINOExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-openvino"
     provider = Provider("OpenVINOExecutionProvider", {"device_type": "CPU"}, one_by_one=True)
     unit: ClassVar[str] = "openvino"
 
     def open(self, contents: list[bytes], threads: int = 1) -> OnnxSession:
-        """See `Runtime.open`; the provider has threads of its own."""
+        """See `Runtime.open`. The provider has its own threads."""
         settings = {**self.provider.settings, "num_of_threads": str(threads)}
         return OnnxSession(contents[0], threads, replace(self.provider, settings=settings))
 
 
 @dataclass(frozen=True)
 class OnQnn(OnProvider):
-    """Qualcomm's Hexagon NPUs, by its AI Engine Direct (QNN); floats are computed in float16.
+    """Qualcomm's Hexagon NPUs by AI Engine Direct (QNN). Floats are computed in float16.
 
-    On x86-64 the same library simulates the NPU: decisions and placement are what it says of the
-    device, and the time means nothing.
+    On x86-64 the same library simulates the NPU. Its outputs and its placement are those that it
+    predicts for the device, but its times mean nothing.
+
+    >>> OnQnn.of("hexagon-v79").provider.settings["htp_arch"]
+    '79'
 
     Attributes:
-        provider: the NPU's generation and the chip that it is in, among its settings.
+        provider: the provider. Its settings name the NPU's generation and the chip.
     """
 
     name: ClassVar[str] = "onnxruntime-qnn"
@@ -192,16 +207,20 @@ class OnQnn(OnProvider):
 
     @classmethod
     def of(cls, npu: str) -> OnQnn:
-        """For an NPU that `HEXAGONS` has."""
+        """The runtime for an NPU in `HEXAGONS`."""
         return cls(_hexagon(npu))
 
     def on(self, target: Target) -> OnQnn:
-        """For the target's own NPU."""
+        """The runtime for the target's NPU."""
         return self.of(target.npu) if target.npu in HEXAGONS else self
 
 
 class OnCoreMl(OnProvider):
-    """Apple's CPUs, GPUs and Neural Engine, by Core ML."""
+    """Apple's CPUs, GPUs and Neural Engine by Core ML.
+
+    >>> OnCoreMl().provider.name
+    'CoreMLExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-coreml"
     provider = Provider("CoreMLExecutionProvider", one_by_one=True)
@@ -209,7 +228,11 @@ class OnCoreMl(OnProvider):
 
 
 class OnNnapi(OnProvider):
-    """Android's accelerators, by its Neural Networks API."""
+    """Android's accelerators by its Neural Networks API.
+
+    >>> OnNnapi().provider.name
+    'NnapiExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-nnapi"
     provider = Provider("NnapiExecutionProvider", one_by_one=True)
@@ -217,7 +240,11 @@ class OnNnapi(OnProvider):
 
 
 class OnXnnpack(OnProvider):
-    """Arm and x86 CPUs, by XNNPACK within ONNX Runtime."""
+    """Arm and x86 CPUs by XNNPACK, as a provider of ONNX Runtime.
+
+    >>> OnXnnpack().provider.name
+    'XnnpackExecutionProvider'
+    """
 
     name: ClassVar[str] = "onnxruntime-xnnpack"
     provider = Provider("XnnpackExecutionProvider", one_by_one=True)
@@ -236,6 +263,6 @@ def _smallest_file() -> bytes:
         [onnx.helper.make_node("Relu", ["x"], ["y"])], "smallest", value[:1], value[1:]
     )
     opset = onnx.helper.make_opsetid("", 17)
-    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)  # all read that
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)  # any version reads
     made: bytes = model.SerializeToString()
     return made

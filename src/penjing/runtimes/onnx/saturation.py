@@ -1,7 +1,7 @@
-"""Which layers of any ONNX file may leave 16 bits on x86 processors without VNNI.
+"""The layers of an ONNX file whose 16-bit sums may saturate on x86 processors without VNNI.
 
-Judged from the file alone: integer weights that lie in it, and the type of what they are multiplied
-with. So it says the same of files that other tools wrote. See `penjing.arith.saturation`.
+Only the file is examined: its integer weights, and the type of the values that they are multiplied
+with. So this also works for files of other tools. See `penjing.arith.saturation`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ OPERATORS = {
     "QLinearConv": 3, "ConvInteger": 1, "QLinearMatMul": 3, "MatMulInteger": 1, "QGemm": 3,
     "DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1,
 }  # fmt: skip
-"""By operator on integers, the place of its weight."""
+"""The position of the weight among the inputs of each integer operator."""
 FLOATS = {"Conv", "MatMul", "Gemm"}
-"""Operators that become such where a dequantize stands before both of their inputs."""
+"""Operators that become integer operators if both of their inputs are dequantized."""
 LARGEST = 255
-"""Of values in eight bits; signed ones are moved up by 128 before they are multiplied."""
+"""The largest 8-bit value. Signed values are shifted up by 128 before they are multiplied."""
 BYTES = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
 
 
 def saturating(model: onnx.ModelProto) -> list[Saturating]:
-    """The layers that may leave 16 bits, in order; empty if none can."""
+    """The layers that may saturate, in order; empty if none can."""
     layers = []
     file = _File(model)
     for node, weight in file.integer_layers():
@@ -49,8 +49,8 @@ class _File:
         self.makers = {name: node for node in self.graph.node for name in node.output}
 
     def integer_layers(self) -> Iterator[tuple[onnx.NodeProto, Array]]:
-        """Each node that multiplies values of eight bits with int8 weights of its own, and these,
-        a row for each output channel."""
+        """Each node that multiplies 8-bit values with its own int8 weights, and those weights, with
+        one row per output channel."""
         for node in self.graph.node:
             if node.op_type in OPERATORS:
                 codes = self.codes(node.input[OPERATORS[node.op_type]])
@@ -69,14 +69,14 @@ class _File:
             yield node, codes.reshape(len(codes), -1)
 
     def dequantizes(self, name: str) -> bool:
-        """Whether the value is real numbers made of computed integers."""
+        """Whether the value is dequantized from computed integers."""
         node = self.makers.get(name)
         if node is None or node.op_type != "DequantizeLinear":
             return False
         return node.input[0] not in self.constants
 
     def dequantized(self, name: str) -> Array | None:
-        """The integers of which a constant's real numbers are made; None of what isn't such."""
+        """The integers from which a constant is dequantized; None for any other value."""
         node = self.makers.get(name)
         if node is not None and node.op_type == "Transpose":
             return _turned(self.dequantized(node.input[0]), node)
@@ -84,7 +84,7 @@ class _File:
         return self.codes(node.input[0]) if node is not None and known else None
 
     def codes(self, name: str) -> Array | None:
-        """A constant of integers in bytes; None of what is computed, or of another type."""
+        """A constant of 8-bit integers; None if it is computed or of another type."""
         node, tensor = self.makers.get(name), self.constants.get(name)
         if node is not None and node.op_type == "Transpose":
             return _turned(self.codes(node.input[0]), node)

@@ -1,8 +1,9 @@
-"""A look at an ONNX file before any library parses it: how many parts, and whether all is within.
+"""A scan of an ONNX file before any library parses it: its number of parts, and external weights.
 
-The bytes are walked by protobuf's own rules, field by field, without making objects of them. So a
-file of a million empty tensors, over which ONNX Runtime thinks for minutes, is refused at once; and
-so is one whose weights lie in other files, whatever their paths are, for loaders follow some.
+The scan reads the bytes field by field by protobuf's rules, without creating objects. So a file
+with a million empty tensors, which would keep ONNX Runtime busy for minutes, is refused at once. A
+file whose weights are in other files is refused too, whatever their paths are, because loaders
+follow some of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from penjing.errors import InputError, UnsafeError
 
 MOST_TENSORS, MOST_NODES, MOST_FIELDS, MOST_DEPTH = 50_000, 100_000, 5_000_000, 48
-"""Networks of a hundred million weights have some thousand tensors and nodes."""
+"""A network with a hundred million weights has a few thousand tensors and nodes."""
 TENSOR, NODE = "tensor", "node"
 PARTS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -26,11 +27,11 @@ PARTS: dict[str, dict[int, str]] = {
     "training": {1: "graph", 2: "graph"},
     TENSOR: {},
 }
-"""By kind of message, the numbers of the fields that hold others; from onnx.proto."""
+"""For each kind of message, the numbers of the fields that hold other messages, by onnx.proto."""
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
-"""Fields of a tensor."""
+"""Field numbers of a tensor."""
 FIXED_SIZES = {1: 8, 5: 4}
-"""By wire type of a number whose size is given, its bytes."""
+"""The bytes of a number with a fixed size, by its wire type."""
 
 
 @dataclass
@@ -41,43 +42,43 @@ class _Counts:
 
 
 def require_plain(content: bytes) -> None:
-    """Check that an ONNX file from elsewhere can be given to a runtime at all.
+    """Check that an ONNX file that penjing didn't write can be given to a runtime at all.
 
     Raises:
-        UnsafeError: weights lie in other files, or there are too many parts, or they are nested
+        UnsafeError: weights are in other files, or there are too many parts, or they are nested
             too deeply.
-        InputError: it is no protobuf.
+        InputError: the file isn't a protobuf.
     """
     counts = _Counts()
     try:
         _walk(content, 0, len(content), "model", 0, counts)
     except (IndexError, ValueError):
         raise InputError(
-            "ONNX Runtime can't load this file: it is no ONNX model, or a part of one"
+            "ONNX Runtime can't load this file: it isn't an ONNX model, or it is incomplete"
         ) from None
 
 
 def _walk(data: bytes, place: int, end: int, kind: str, depth: int, counts: _Counts) -> None:
-    """Go through the fields of one message, and through the messages within it."""
+    """Walk through the fields of one message, and through the messages in it."""
     if depth > MOST_DEPTH:
-        raise UnsafeError(f"its parts are nested more than {MOST_DEPTH} deep; refused")
+        raise UnsafeError(f"its parts are nested more than {MOST_DEPTH} levels deep; refused")
     _count(kind, counts)
     for field in _fields(data, place, end):
         counts.fields += 1
-        if kind == TENSOR and _lies_elsewhere(field):
-            raise _elsewhere()
+        if kind == TENSOR and _is_external(field):
+            raise _external_weights()
         if field.part is not None and field.number in PARTS[kind]:
             _walk(data, *field.part, PARTS[kind][field.number], depth + 1, counts)
 
 
-def _lies_elsewhere(field: _Field) -> bool:
+def _is_external(field: _Field) -> bool:
     """Whether a tensor's field says that its numbers are in another file."""
     location = field.number == DATA_LOCATION and field.value != 0
     return location or (field.number == EXTERNAL_DATA and field.part is not None)
 
 
 class _Field(NamedTuple):
-    """A field of a message: its number, and its value or where the part lies that it holds."""
+    """A field of a message: its number, and its value or the (start, end) of the part it holds."""
 
     number: int
     value: int = 0
@@ -94,20 +95,20 @@ def _fields(data: bytes, place: int, end: int) -> Iterator[_Field]:
         elif wire == 2:
             size, place = _number(data, place)
             if place + size > end:
-                raise ValueError("a part that is longer than the whole")
+                raise ValueError("a part is longer than the whole")
             yield _Field(number, part=(place, place + size))
             place += size
         elif wire in FIXED_SIZES:
             yield _Field(number)
             place += FIXED_SIZES[wire]
         else:
-            raise ValueError("a field of no known kind")
+            raise ValueError("a field has an unknown type")
     if place != end:
-        raise ValueError("a field that is cut off")
+        raise ValueError("a field is cut off")
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, and the place behind it."""
+    """An integer that is stored as seven bits per byte, and the position after it."""
     value = shift = 0
     while True:
         byte = data[place]
@@ -117,7 +118,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
             return value, place
         shift += 7
         if shift > 63:
-            raise ValueError("an integer of more than 64 bits")
+            raise ValueError("an integer has more than 64 bits")
 
 
 def _count(kind: str, counts: _Counts) -> None:
@@ -132,8 +133,8 @@ def _count(kind: str, counts: _Counts) -> None:
             raise UnsafeError(f"it has more than {most} {what}; refused")
 
 
-def _elsewhere() -> UnsafeError:
+def _external_weights() -> UnsafeError:
     return UnsafeError(
-        "some of its weights lie in other files; refused: make it one file, by "
-        "onnx.save(onnx.load(..), ..) where it is from"
+        "some of its weights are in other files, which penjing doesn't open; refused. Save it as "
+        "one file where it was made, with onnx.save(onnx.load(...), ...)"
     )

@@ -1,7 +1,7 @@
-"""Trimming: what an ONNX file carries and nobody reads; in a small integer network, a third of it.
+"""Trimming: remove what an ONNX file doesn't need. In a small integer network that is a third.
 
-Left out are the exporter's notes, attributes that say what is the default anyway, zero points that
-are zero where ONNX Runtime fuses without them, and the names of values that no layer gives.
+It removes the exporter's notes, attributes that have their default values, zero points that are
+zero if ONNX Runtime can fuse without them, and long names of values.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import onnx
 
 INTEGER_NAMES = ("QuantizeLinear", "DequantizeLinear")
 NETWORK = "network."
-"""What stands before the name of each parameter, because the exporter saw the network wrapped."""
+"""The prefix of each parameter's name, because the exporter is given the network in a wrapper."""
 WITHOUT_ZERO_POINT = {("Conv", 1), ("Conv", 2), ("Gemm", 2)}
-"""(operator, input) that ONNX Runtime fuses with a DequantizeLinear of two inputs. For the weight
-of a Gemm and for activations it doesn't: the layer would fall back to floats."""
+"""(operator, input) for which ONNX Runtime fuses a DequantizeLinear without a zero point. For the
+weight of a Gemm and for activations it doesn't, and the layer would fall back to floats."""
 
 
 def trim(model: onnx.ModelProto) -> None:
-    """Leave out, in place, what neither changes a number nor how ONNX Runtime runs the file."""
+    """Remove, in place, what changes neither a number nor how ONNX Runtime runs the file."""
     del model.graph.metadata_props[:]
     versions = {opset.domain: opset.version for opset in model.opset_import}
     for value in (*model.graph.input, *model.graph.output):
@@ -36,7 +36,7 @@ def trim(model: onnx.ModelProto) -> None:
 
 
 def names_inside(node: onnx.NodeProto) -> Iterator[str]:
-    """Values that the graphs within a node (the branches of an If, the body of a Loop) read."""
+    """Values that are read by the graphs in a node (the branches of an If, the body of a Loop)."""
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
@@ -46,7 +46,7 @@ def names_inside(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _leave_out_defaults(node: onnx.NodeProto, versions: dict[str, int]) -> None:
-    """Attributes at the default of the operator's schema, or of a convolution's geometry."""
+    """Remove attributes with the default of the operator's schema, or of a plain convolution."""
     known = node.domain in versions and onnx.defs.has(node.op_type, node.domain)
     if not known:
         return
@@ -62,7 +62,7 @@ def _leave_out_defaults(node: onnx.NodeProto, versions: dict[str, int]) -> None:
 
 
 def _leave_out_axes(graph: onnx.GraphProto) -> None:
-    """The axis of a quantization whose scale is one number."""
+    """Remove the axis of a quantization with a single scale."""
     scalars = {constant.name for constant in graph.initializer if not constant.dims}
     for node in graph.node:
         if node.op_type in INTEGER_NAMES and node.input[1] in scalars:
@@ -85,7 +85,7 @@ def _leave_out_zero_points(graph: onnx.GraphProto) -> None:
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:
-    """Leave out, in place, initializers that no node reads."""
+    """Remove initializers that no node reads, in place."""
     read = {name for node in graph.node for name in (*node.input, *names_inside(node))}
     read |= {value.name for value in graph.output}
     for constant in list(graph.initializer):
@@ -94,9 +94,9 @@ def drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
-    """Values by number, parameters by their name in the network, nodes only by their layer."""
+    """Name values by number, parameters as in the network, and only those nodes that are layers."""
     if any(True for node in graph.node for _ in names_inside(node)):
-        return  # a graph within a graph reads by name
+        return  # an inner graph reads values by name
     kept = {value.name for value in (*graph.input, *graph.output)}
     new = {name: name for name in kept}
     numbers = (str(k) for k in range(10**9))

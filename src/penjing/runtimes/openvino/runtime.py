@@ -1,7 +1,7 @@
-"""OpenVINO: Intel's runtime. Two files, the graph in `.xml` and its weights in `.bin` beside it.
+"""OpenVINO: Intel's runtime. Two files: the graph in `.xml`, and its weights in `.bin` beside it.
 
-The integers are those that the ONNX model holds. One thing differs from what the network computes:
-where a rounded value is only added to another, the CPU plugin adds first and rounds once.
+The integers are those of the ONNX model. One thing differs from the network: if a quantized value
+is only added to another one, the CPU plugin adds first and rounds once.
 """
 
 from __future__ import annotations
@@ -32,30 +32,33 @@ from penjing.runtimes.signature import Signature, TensorSpec, settings_of, snipp
 from penjing.targets import Target
 
 OUTPUTS_PLACE = ["penjing", "outputs"]
+"""The place in an IR's runtime information that says in which structure to return the outputs."""
 COUNTED = re.compile(r"[A-Z][A-Za-z]+_\d+")
-"""What OpenVINO calls a node without a name: its number goes on from model to model, so that the
-bytes of a file would hang on what was lowered before it."""
-"""Where in an IR's runtime information it says how outputs are to be handed back."""
+"""The name that OpenVINO gives a node without one. Its number continues from model to model, so
+without renaming, a file's bytes would depend on which models were lowered before it."""
 FORM = Form(biases=False, joins=False)
-"""OpenVINO joins real numbers if a concatenation is rounded once more to the grid of its parts."""
+"""OpenVINO would concatenate floats if a concatenation of quantized values were rounded again."""
 OTHERS: dict[str, dict[str, Any]] = {
     "GPU": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
     "NPU": {"PERFORMANCE_HINT": "LATENCY"},  # it computes floats in float16
 }
-"""By device that isn't the CPU, what it is told; that one's settings are the runner's."""
+"""The settings of devices other than the CPU, whose settings are in the runner."""
 NOT_RUN = {"Const", "Input", "Output"}
-"""Kinds of nodes of the compiled graph that compute nothing."""
+"""Kinds of nodes in the compiled graph that compute nothing."""
 
 
 class OpenVino(Runtime):
     """Intel's OpenVINO, CPU plugin.
 
-    The CPU's computes in float32 whatever the file holds: a session asks for that. Weights of
-    linear layers it makes real at each run: a small ViT took 1.05 times as long with float16, 1.09
-    times with integer weights alone.
+    >>> OpenVino().ending, OpenVino().floats
+    ('.xml', ('float32', 'float16'))
+
+    The CPU plugin computes in float32 whatever the file holds, because a session asks for it. It
+    converts the weights of linear layers to float32 on each run: a small ViT took 1.05 times as
+    long with float16, and 1.09 times as long with integer weights and float values.
 
     Attributes:
-        device: the plugin, as OpenVINO calls it.
+        device: OpenVINO's name of the plugin.
     """
 
     name: ClassVar[str] = "openvino"
@@ -76,17 +79,17 @@ class OpenVino(Runtime):
         return (path, path.with_suffix(".bin"))
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """A target without this runtime or its integers, and weights beyond a protobuf's 2 GiB."""
+        """See `Runtime.problems`. Also: weights beyond the 2 GiB that a protobuf can hold."""
         return super().problems(network, target, floats) + too_large_for_onnx(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Convert the ONNX model, with a free batch size.
 
-        The weights are written first: who finds the graph finds them too.
+        The weights are written first, so that they exist whenever the graph does.
 
         Raises:
-            InputError: the ONNX exporter or OpenVINO lacks an operator, or a weight is beyond
-                float16's range; the message names it.
+            InputError: the ONNX exporter or OpenVINO lacks an operator, or a weight is beyond the
+                range of float16. The message names it.
         """
         self.require(floats)
         exported = to_onnx(self.as_computed(network), FORM)
@@ -130,39 +133,47 @@ class OpenVino(Runtime):
         return saturating(_opened([file.read_bytes() for file in self.files(artifact.path)]).model)
 
     def placement(self, artifact: Artifact) -> list[Placement]:
-        """See `Runtime.placement`: what the plugin made of the file, without what it computes once.
+        """See `Runtime.placement`. It is the plugin's compiled graph without constants.
 
-        The operator is the plugin's word with the type in which it computes, as `Convolution u8`.
+        The operator is the plugin's name with the type in which it computes: `Convolution u8`.
         """
         return self.load(artifact).placement()  # type: ignore[attr-defined,no-any-return]
 
     def weight_bytes(self, artifact: Artifact) -> int:
-        """See `Runtime.weight_bytes`: all constants, the shapes that operators read among them."""
+        """See `Runtime.weight_bytes`. Counts all constants, also shapes that operators read."""
         model = _opened([file.read_bytes() for file in self.files(artifact.path)]).model
         constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
         return sum(int(constant.get_byte_size()) for constant in constants)
 
 
 class OnGpu(OpenVino):
-    """Intel's GPUs."""
+    """Intel's GPUs, by OpenVINO.
+
+    >>> OnGpu().device
+    'GPU'
+    """
 
     name: ClassVar[str] = "openvino-gpu"
     device: ClassVar[str] = "GPU"
 
 
 class OnNpu(OpenVino):
-    """Intel's NPUs."""
+    """Intel's NPUs, by OpenVINO.
+
+    >>> OnNpu().device
+    'NPU'
+    """
 
     name: ClassVar[str] = "openvino-npu"
     device: ClassVar[str] = "NPU"
 
 
 class OpenVinoSession:
-    """An IR loaded from bytes, so that it can open no other file.
+    """An OpenVINO model loaded from bytes, so that it can open no other file.
 
-    It is compiled anew for every batch size that comes, once for each: with sizes that are known
-    the plugin is faster, and with free ones OpenVINO 2026.4 can lose the bias of a convolution
-    whose output's shape is read (any `ShapeOf` of the batch size may be moved there).
+    It is compiled once for each batch size that is run. The plugin is faster with known sizes.
+    With free sizes, OpenVINO 2026.4 can also lose the bias of a convolution whose output's shape is
+    read (any `ShapeOf` of the batch size may be moved there).
     """
 
     def __init__(self, contents: list[bytes], threads: int = 1, device: str = "CPU") -> None:
@@ -172,7 +183,7 @@ class OpenVinoSession:
         if model.has_rt_info(OUTPUTS_PLACE):
             told = str(model.get_rt_info(OUTPUTS_PLACE).value)
             self.structure = read_structure(told, len(model.outputs))
-        self._request()  # what can't be compiled is told at once
+        self._request()  # so that a file that can't be compiled fails now
 
     def run(self, inputs: Any) -> Any:
         """See `penjing.contract.Session`."""
@@ -200,7 +211,7 @@ class OpenVinoSession:
         return placed
 
     def _request(self) -> Any:
-        """What runs inputs of the file's own shapes."""
+        """A request for inputs of the file's own shapes."""
         shapes = tuple(wanted.shape for wanted in self.inputs)
         try:
             return self.file.request(shapes)
@@ -215,9 +226,9 @@ def _spec(port: Any) -> TensorSpec:
 
 
 def _converted(model: onnx.ModelProto) -> openvino.Model:
-    """With what its converter does before a model is saved, as to fold what is known of shapes.
+    """The ONNX model as an OpenVINO model, simplified as OpenVINO's converter does before saving.
 
-    The converter itself (`openvino.convert_model`) isn't called, for it reports each use.
+    The converter itself (`openvino.convert_model`) isn't called, because it reports each use.
     """
     structure = {entry.key: entry.value for entry in model.metadata_props}[OUTPUTS_KEY]
     del model.metadata_props[:]  # else OpenVINO keeps it twice
@@ -225,7 +236,7 @@ def _converted(model: onnx.ModelProto) -> openvino.Model:
         made = openvino.Core().read_model(model.SerializeToString())
         apply_moc_transformations(made, cf=True)
     except RuntimeError as error:
-        raise InputError(f"OpenVINO can't take this network: {_line(error)}") from error
+        raise InputError(f"OpenVINO can't convert this network: {_line(error)}") from error
     made.set_rt_info(structure, OUTPUTS_PLACE)
     for number, node in enumerate(made.get_ordered_ops()):
         if COUNTED.fullmatch(node.get_friendly_name()):
@@ -242,12 +253,13 @@ def _opened(contents: list[bytes], threads: int = 1, device: str = "CPU") -> Ope
 
 
 def _cannot_run(shapes: Sequence[tuple[int, ...]], error: Exception) -> InputError:
-    line = f"OpenVINO can't run this file on inputs of {tuple(shapes)}: {_line(error)}"
+    sizes = ", ".join(map(str, shapes))
+    line = f"OpenVINO can't run this file on inputs of shape {sizes}: {_line(error)}"
     return InputError(line)
 
 
 def _line(error: Exception) -> str:
-    """What OpenVINO says, without the places in its own source that it names line by line."""
+    """OpenVINO's message without the lines that name places in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
     return " ".join(told or lines)[:300]

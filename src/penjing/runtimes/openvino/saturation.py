@@ -1,8 +1,7 @@
-"""Which layers of any OpenVINO file may leave 16 bits on x86 processors without VNNI.
+"""The layers of an OpenVINO file whose 16-bit sums may saturate on x86 processors without VNNI.
 
-Judged from the graph alone: weights of int8 behind which stands what makes them real, and values
-that are rounded. So it says the same of files that other tools wrote. See
-`penjing.arith.saturation`.
+Only the graph is examined: int8 weights that are dequantized, and values that are quantized. So
+this also works for files of other tools. See `penjing.arith.saturation`.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from penjing.contract import Array, Saturating
 from penjing.network.analysis.saturation import is_depthwise
 
 LARGEST = 255
-"""Of values in eight bits; signed ones are moved up by 128 before they are multiplied."""
+"""The largest 8-bit value. Signed values are shifted up by 128 before they are multiplied."""
 CONVOLUTIONS = {"Convolution", "GroupConvolution"}
 LAYERS = CONVOLUTIONS | {"MatMul"}
 REAL_AGAIN = {"Multiply", "Subtract", "Convert", "Reshape", "Transpose"}
-"""What stands between integers and the layer that reads them as real numbers."""
+"""Operators that may stand between integers and the layer that reads them as floats."""
 MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Concat", "Pad", "StridedSlice"}
 
 
 def saturating(model: Any) -> list[Saturating]:
-    """The layers of an `openvino.Model` that may leave 16 bits, in order; empty if none can."""
+    """The layers of an `openvino.Model` that may saturate, in order; empty if none can."""
     layers = []
     for node in model.get_ordered_ops():
         if node.get_type_name() not in LAYERS or not _is_rounded(node.input_value(0).get_node()):
@@ -43,7 +42,7 @@ def saturating(model: Any) -> list[Saturating]:
 
 
 def _codes(node: Any) -> Array | None:
-    """The integers of a weight; None of what isn't a constant of int8."""
+    """The integers of a weight; None if it isn't an int8 constant."""
     while node.get_type_name() in REAL_AGAIN:
         node = node.input_value(0).get_node()
     if node.get_type_name() != "Constant" or node.get_element_type().to_dtype() != np.int8:
@@ -52,7 +51,7 @@ def _codes(node: Any) -> Array | None:
 
 
 def _rows(node: Any, codes: Array) -> Array | None:
-    """A row for each output channel; None where products have no neighbours to add to."""
+    """One row for each output channel; None for depthwise layers, where nothing is added."""
     kind = node.get_type_name()
     if kind == "GroupConvolution":  # groups, outputs of each, inputs of each, window
         groups, outputs, inputs = list(node.input_value(1).get_shape())[:3]
@@ -65,7 +64,7 @@ def _rows(node: Any, codes: Array) -> Array | None:
 
 
 def _is_rounded(node: Any) -> bool:
-    """Whether the value is computed and lies on a grid of eight bits."""
+    """Whether the value is computed and quantized to eight bits."""
     while True:
         kind = node.get_type_name()
         if kind == "FakeQuantize":

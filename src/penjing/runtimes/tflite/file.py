@@ -1,4 +1,4 @@
-"""A `.tflite` file: its operators by name, its weights' bytes, and what penjing writes into it."""
+"""A `.tflite` file: its operators by name, the size of its weights, and penjing's note in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from penjing.runtimes.signature import Signature, TensorSpec
 from penjing.strict_json import parse
 
 KEY = "penjing"
-"""In a file's metadata: its inputs and how its outputs are to be handed back, as JSON."""
+"""The key in a file's metadata for penjing's note: the inputs and the outputs' structure, as JSON.
+"""
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16
 KINDS = {
@@ -33,8 +34,9 @@ class Operator:
     """One operator of a file.
 
     Attributes:
-        name: of its first output; of a file that penjing wrote, `layer/KIND` or `/KIND.position`.
-        kind: such as `"CONV_2D"`; of a custom one, its own name.
+        name: the name of its first output. In a file that penjing wrote, that is `layer/KIND` or
+            `/KIND.position`.
+        kind: such as `"CONV_2D"`. Of a custom operator, its own name.
         inputs, outputs: positions of tensors; -1 for an input that isn't given.
     """
 
@@ -45,24 +47,24 @@ class Operator:
 
 
 def read(content: bytes) -> Any:
-    """The file as the objects of its schema.
+    """Parse the file into the objects of its schema.
 
     Raises:
-        InputError: the bytes are no `.tflite` file, or a part of one.
+        InputError: the bytes aren't a `.tflite` file, or an incomplete one.
     """
     try:
         if content[4:8] != IDENTIFIER:
-            raise ValueError("its identifier is another one")
+            raise ValueError("it has another identifier")
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         if not model.subgraphs or not model.operatorCodes or not model.buffers:
             raise ValueError("it has no operators")
-    except Exception as error:  # whatever broken offsets lead to
-        raise InputError("this is no .tflite file, or a part of one") from error
+    except Exception as error:  # broken offsets can raise anything
+        raise InputError("this isn't a .tflite file, or it is incomplete") from error
     return model
 
 
 def write(model: Any) -> bytes:
-    """The bytes of a file whose every buffer is aligned as kernels and accelerators want it."""
+    """The bytes of the file, with each buffer aligned as kernels and accelerators require."""
     for buffer in model.buffers:
         buffer.__class__ = _Aligned
     builder = flatbuffers.Builder(1024)
@@ -71,7 +73,7 @@ def write(model: Any) -> bytes:
 
 
 class _Aligned(schema.BufferT):  # type: ignore[misc]
-    """A buffer that keeps the alignment that the schema demands, which Python's code forgets."""
+    """A buffer with the alignment that the schema requires, which the Python schema forgets."""
 
     def Pack(self, builder: Any) -> Any:
         data = None
@@ -105,13 +107,13 @@ def operators(model: Any) -> list[Operator]:
 
 
 def is_constant(model: Any, position: int) -> bool:
-    """Whether the file holds the values of that tensor of the main graph."""
+    """Whether the file holds the values of the tensor at that position of the main graph."""
     buffer = model.buffers[model.subgraphs[0].tensors[position].buffer]
     return buffer.data is not None and len(buffer.data) > 0
 
 
 def weight_bytes(model: Any) -> int:
-    """Bytes of all weights and biases: constants that are real numbers or stand for some."""
+    """Bytes of all weights and biases: constants that are floats, or integers with a scale."""
     buffers = {tensor.buffer for tensor in _weights(model)}
     return sum(len(model.buffers[index].data) for index in buffers)
 
@@ -164,7 +166,7 @@ def _spec(tensor: Any, name: str | None) -> TensorSpec:
 
 
 def note(model: Any, known: Json) -> None:
-    """Write what penjing must know of the file into it."""
+    """Write penjing's note into the file."""
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(json.dumps(known).encode(), np.uint8)
     entry.name, entry.buffer = KEY, len(model.buffers)
@@ -173,7 +175,7 @@ def note(model: Any, known: Json) -> None:
 
 
 def noted(model: Any) -> Json:
-    """What `note` wrote; None for a file of others."""
+    """The note that `note` wrote; None for a file of another tool."""
     for entry in model.metadata or []:
         if text(entry.name) == KEY:
             return parse(bytes(model.buffers[entry.buffer].data), f"the note {KEY} in this file")
@@ -181,5 +183,5 @@ def noted(model: Any) -> Json:
 
 
 def text(value: Any) -> str:
-    """A string of the schema, which may come as bytes."""
+    """A string of the schema, which may be given as bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

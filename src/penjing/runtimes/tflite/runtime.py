@@ -18,11 +18,14 @@ from penjing.targets import Target
 
 
 class LiteRt(Runtime):
-    """Google's LiteRT, its CPU kernels and XNNPACK.
+    """Google's LiteRT: its CPU kernels, and XNNPACK.
 
-    Where the network is rounded at its ends, the file takes and gives int8; a session does the
-    rounding, so that it takes and gives real numbers all the same. Weights of float16, or integer
-    weights alone, become float32 when the file is loaded, and it computes in that.
+    >>> LiteRt().ending, LiteRt().floats
+    ('.tflite', ('float32', 'float16'))
+
+    If the network's inputs and outputs are quantized, those of the file are int8. A session
+    converts them, so its own inputs and outputs are always floats. float16 weights, and integer
+    weights with float values, become float32 when the file is loaded.
     """
 
     name: ClassVar[str] = "litert"
@@ -32,15 +35,15 @@ class LiteRt(Runtime):
     weights_alone: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
-        """A target without this runtime or its integers, and grids that its files can't hold."""
+        """See `Runtime.problems`. Also: quantization parameters that its files can't hold."""
         return super().problems(network, target, floats) + tflite_export.problems(network)
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
-        """Export one sample's network, with the inputs laid out as the model has them.
+        """Export for one sample, with the inputs in the model's own layout.
 
         Raises:
-            InputError: the converter can't express an operator or a grid, or float16 a weight; the
-                message names it.
+            InputError: the converter can't express an operator or its quantization parameters, or
+                float16 can't hold a weight. The message names it.
         """
         self.require(floats)
         write_atomically(path, tflite_export.to_tflite(network, floats))
@@ -68,13 +71,13 @@ class LiteRt(Runtime):
         )
 
     def placement(self, artifact: Artifact) -> list[Placement]:
-        """See `Runtime.placement`: what the interpreter gave to XNNPACK, and what it kept."""
+        """See `Runtime.placement`. The interpreter says which operators XNNPACK runs."""
         content = artifact.path.read_bytes()
         taken = delegated(content)
         return [
             Placement(operator.name, operator.kind, "xnnpack")
             if place in taken
-            else Placement(operator.name, operator.kind, "cpu", "XNNPACK didn't take it")
+            else Placement(operator.name, operator.kind, "cpu", "XNNPACK doesn't support it")
             for place, operator in enumerate(tflite_file.operators(tflite_file.read(content)))
         ]
 

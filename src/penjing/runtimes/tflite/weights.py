@@ -1,7 +1,7 @@
-"""Weights of a `.tflite` file in fewer bytes, each with a DEQUANTIZE behind it that makes it real.
+"""Weights of a `.tflite` file in fewer bytes, each with a DEQUANTIZE that converts it to float32.
 
-That is how TensorFlow Lite's own float16 files look. XNNPACK and the interpreter's kernels compute
-what is constant once, when the file is loaded, so that the layers run as on float32.
+TensorFlow Lite's own float16 files look the same. XNNPACK and the interpreter's kernels compute
+constants once, when the file is loaded, so the layers run on float32.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from penjing.runtimes.tflite import file as tflite_file
 
 KIND = "DEQUANTIZE"
 VERSIONS = {schema.TensorType.FLOAT16: 3, schema.TensorType.INT8: 5}
-"""Of that operator, by what it reads: the first that takes float16, or a scale by channel."""
+"""The first version of DEQUANTIZE that takes float16, and the first with per-channel scales."""
 
 
 def halve(model: Any) -> None:
-    """Store, in place, real numbers as float16.
+    """Store float constants as float16, in place.
 
     Raises:
-        InputError: one is beyond float16's range; the message names its tensor.
+        InputError: a number is beyond the range of float16. The message names its tensor.
     """
     made = []
     for position in range(len(model.subgraphs[0].tensors)):
@@ -39,10 +39,11 @@ def halve(model: Any) -> None:
 
 
 def round_weights(model: Any, scales: Mapping[int, NDArray[np.float32]]) -> None:
-    """Store, in place, real weights that lie on a grid as its integers.
+    """Store float weights that are multiples of a scale as int8, in place.
 
     Args:
-        scales: by the position of a weight of shape (channels, inputs), one for each channel.
+        model: the file, see `penjing.runtimes.tflite.file.read`.
+        scales: the scale of each channel, by the position of a weight of shape (channels, inputs).
     """
     made = []
     for position, scale in scales.items():
@@ -70,7 +71,7 @@ def codes(model: Any) -> int:
 
 
 def sources(model: Any) -> dict[int, int]:
-    """By the position of what a DEQUANTIZE gives, that of the constant it reads."""
+    """The position of the constant that each DEQUANTIZE reads, by the position of its output."""
     return {
         operator.outputs[0]: operator.inputs[0]
         for operator in tflite_file.operators(model)
@@ -79,7 +80,7 @@ def sources(model: Any) -> dict[int, int]:
 
 
 def _real(model: Any, position: int) -> NDArray[np.float32] | None:
-    """The numbers of a constant of float32; None of any other tensor."""
+    """The numbers of a float32 constant; None for any other tensor."""
     tensor = model.subgraphs[0].tensors[position]
     if tensor.type != schema.TensorType.FLOAT32 or not tflite_file.is_constant(model, position):
         return None
@@ -91,7 +92,7 @@ def _name(model: Any, position: int) -> str:
 
 
 def _store(model: Any, position: int, values: NDArray[Any], kind: int) -> Any:
-    """Let a tensor be what an operator makes of these values, and give that operator."""
+    """Let a new operator compute a tensor from these stored values, and return that operator."""
     graph, buffer = model.subgraphs[0], schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     real = graph.tensors[position]
@@ -107,7 +108,7 @@ def _store(model: Any, position: int, values: NDArray[Any], kind: int) -> Any:
 
 
 def _code(model: Any, version: int) -> int:
-    """The place of DEQUANTIZE in the file's list of operators, put there if need be."""
+    """The position of DEQUANTIZE in the file's list of operators. It is added if missing."""
     number = schema.BuiltinOperator.DEQUANTIZE
     for place, code in enumerate(model.operatorCodes):
         if code.builtinCode == number and code.version == version:
@@ -120,7 +121,7 @@ def _code(model: Any, version: int) -> int:
 
 
 def _put_first(model: Any, operators: Iterable[Any]) -> None:
-    """Run these before all others, and empty the buffers that nothing reads any more."""
+    """Let these operators run before all others, and empty the buffers that are now unused."""
     graph = model.subgraphs[0]
     graph.operators = [*operators, *graph.operators]
     read = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}

@@ -1,4 +1,4 @@
-"""Strategies: each proposes candidates from the trials so far."""
+"""Strategies: they propose candidates, given the trials so far."""
 
 from penjing.search.strategies.quick import Quick
 from penjing.search.strategies.reference import find_strategy

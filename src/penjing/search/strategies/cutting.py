@@ -1,5 +1,7 @@
-"""Cutting: the widths of `quick`. As many are cut and timed as can be tuned, and those that can win
-are tuned."""
+"""Cutting: the pruned networks of `quick`.
+
+The strategy prunes and times as many networks as it has time to tune, and tunes those that can win.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,19 @@ from penjing.trials.recipe import to_json
 from penjing.trials.trial import Proposal, Status, Trial
 
 CUTS = (0.25, 0.5, 0.75)
-"""Shares of the channels to remove, the mildest first."""
+"""The shares of the channels to remove, the smallest first."""
 MOST_EPOCHS = 20.0
-FAR = 2.0  # times the budget
+FAR = 2.0  # a drop of this many times the budget is far over it
 
 
 @dataclass
 class Cut:
-    """One width, as two files: with real numbers, and quantized by the chosen rung.
+    """One pruned network and its two files: in float, and quantized by the chosen scheme.
 
     Attributes:
-        passes: that its network was made by, up to now.
-        trials: of both files; those that were only timed until it is tuned.
+        title: the name of the file in float.
+        passes: the passes that have made the network so far.
+        trials: the trials of both files, only timed until the network is tuned.
     """
 
     title: str
@@ -38,10 +41,10 @@ class Cut:
 
 
 def cuts(target: Target) -> list[Cut]:
-    """The fixed widths.
+    """The pruned networks to try.
 
-    They are kept at multiples of half the target's own: a whole vector of channels would leave the
-    narrow layers of small networks as they are.
+    Their widths are multiples of half the target's `channel_multiple`. With the whole of it, the
+    narrow layers of small networks couldn't shrink at all.
     """
     multiple = max(1, target.channel_multiple // 2)
     return [
@@ -55,12 +58,14 @@ def cuts(target: Target) -> list[Cut]:
 
 @dataclass
 class Cutting:
-    """All widths, from the mildest on.
+    """Prunes and tunes, from the widest network on.
 
     Attributes:
-        floats: the way of the files with real numbers; the rounding has that of the others.
+        study: the fit.
+        rounding: the chosen quantization scheme, and the way of the quantized files.
+        floats: the way of the files in float.
         pace: how fast the original trains.
-        measuring: seconds to make and measure both files of a cut, as it was seen so far.
+        measuring: the seconds to make and measure both files of a pruned network, as seen so far.
     """
 
     study: Study
@@ -74,11 +79,12 @@ class Cutting:
         self.measuring = sum(trial.seconds for trial in files if trial is not None)
 
     def run(self) -> Asking:
-        """Cut, time, and tune."""
+        """Prune, time, and tune."""
         left = self._share_of(1, 1) / self.pace.epoch
         if self.study.schedule.epochs is None and left < MOST_EPOCHS * len(CUTS):
             text = (
-                f"after measuring every way there is time for {max(0.0, left):.1f} epochs of tuning"
+                "after measuring all runtimes and precisions, there is time for "
+                f"{max(0.0, left):.1f} epochs of tuning"
             )
             self.study.note(text, aloud=True)
         worth = yield from self._cut_all()
@@ -93,7 +99,7 @@ class Cutting:
         ]
 
     def _cut_all(self) -> Generator[Sequence[Proposal], Sequence[Trial], list[Cut]]:
-        """Cut the mildest widths, no more than can be tuned; those that can win go on."""
+        """Prune as many networks as can be tuned, the widest first; return those that can win."""
         waiting, worth = cuts(self.study.target), list[Cut]()
         while waiting and (count := self._affordable(len(worth), waiting)):
             batch, waiting = waiting[:count], waiting[count:]
@@ -101,15 +107,15 @@ class Cutting:
             worth += self._worth_tuning(batch, worth)
         for cut in waiting:
             left = self._share_of(len(worth) + 1, 1) / self.pace.epoch
-            why = f"there was time for {left:.2g} epochs of tuning, too few to be worth cutting it"
+            why = f"not pruned, because there was time for only {left:.2g} epochs of tuning"
             if left <= 0:
-                why = "no time was left to tune it, so it wasn't cut"
+                why = "not pruned, because no time was left to tune it"
             for proposal in self._pair(cut.title, cut.passes):
                 self.study.leave_out(proposal, why)
         return worth
 
     def _affordable(self, worth: int, waiting: Sequence[Cut]) -> int:
-        """How many more can be cut such that they all can be tuned, and those that wait for it."""
+        """How many more networks to prune if all of them, and those that wait, are to be tuned."""
         trained = sum(self._trained_before(cut) is not None for cut in waiting)
         for count in range(len(waiting), trained, -1):
             if self._share_of(worth + count, count) >= self.pace.least:
@@ -117,10 +123,10 @@ class Cutting:
         return trained
 
     def _cut(self, batch: Sequence[Cut]) -> Asking:
-        """Prune and time the files: speed doesn't depend on the weights."""
+        """Prune and time the files, since speed doesn't depend on the values of the weights."""
         pairs = []
         for cut in batch:
-            self.study.say(f"cutting: {cut.title}")
+            self.study.say(f"pruning: {cut.title}")
             plain, rounded = self._pair(cut.title, cut.passes)
             if self.study.changes(*cut.passes):
                 pairs.append(
@@ -136,8 +142,11 @@ class Cutting:
                 self.study.remark(rounded_trial, f"{plain_trial.title} failed")
 
     def _worth_tuning(self, batch: Sequence[Cut], milder: Sequence[Cut]) -> list[Cut]:
-        """The cuts that can win: for size all, for latency those faster than what may be the answer
-        already and than any milder cut. What other load disturbed may win too."""
+        """The pruned networks that can win.
+
+        For size, all of them can. For latency, a network has to be faster than the present answer
+        and than any wider network. One whose timing was disturbed by other load can win too.
+        """
         worth: list[Cut] = []
         result = self.study.result
         for cut in batch:
@@ -156,15 +165,15 @@ class Cutting:
         return worth
 
     def _tune(self, waiting: list[Cut]) -> Asking:
-        """Train what can win, the mildest cut first; stop after one that is far over the budget.
+        """Train what can win, the widest network first; stop after one far over the budget.
 
-        Time that is left then goes to the harshest cut that was near the budget.
+        Time that is left goes to the narrowest network that came near the budget.
         """
         near: list[Cut] = []
         given = 0.0
         while waiting:
             while len(waiting) > 1 and self._share_of(len(waiting)) < self.pace.least:
-                waiting.pop()  # rather a few well than all badly, and the mildest first
+                waiting.pop()  # better to train a few well than all of them badly
             given = self._share_of(len(waiting))
             cut = waiting.pop(0)
             done = yield from self._train(cut, given)
@@ -174,7 +183,7 @@ class Cutting:
             far = drop is not None and drop.drop > FAR * self.study.max_drop
             if far:
                 for other in waiting:
-                    self._give_up(other, f"{cut.title}, a milder cut, is far over the budget")
+                    self._give_up(other, f"{cut.title}, which is wider, is far over the budget")
                 waiting.clear()
             if not (far and near):
                 near.append(cut)
@@ -186,7 +195,7 @@ class Cutting:
     def _train(
         self, cut: Cut, seconds: float
     ) -> Generator[Sequence[Proposal], Sequence[Trial], bool]:
-        """Tune a cut and measure both of its files; False if that failed."""
+        """Tune a pruned network and measure both of its files; False if that failed."""
         trained = self._trained_before(cut)
         if seconds < self.pace.least and trained is None:
             return False
@@ -196,7 +205,7 @@ class Cutting:
             self.study.say(cut.title)
             trained, limit = self._planned(cut, seconds)
         else:
-            self.study.say(f"{cut.title}, tuned before")
+            self.study.say(f"{cut.title}, tuned in an earlier run")
         cut.passes = trained
         plain, rounded = self._pair(cut.title, trained)
         if probes:
@@ -214,8 +223,13 @@ class Cutting:
         return True
 
     def _planned(self, cut: Cut, seconds: float) -> tuple[Recipe, float | None]:
-        """The passes that solve the cut anew and train it for so many seconds, by its own measured
-        pace, or for the schedule's epochs; and after how many seconds the training has to end."""
+        """Plan the training of a pruned network.
+
+        Returns:
+            The passes that re-solve and train it, and after how many seconds the training has to
+            end. The number of epochs follows from the network's own measured pace, or is the
+            schedule's; then there is no limit in seconds.
+        """
         begin = self.study.schedule.spent()
         solved = self._solved(cut)
         if self.study.schedule.epochs is not None:
@@ -226,12 +240,12 @@ class Cutting:
         return (*solved, self.study.tuning(round(epochs, 2) or epochs)), limit
 
     def _solved(self, cut: Cut) -> Recipe:
-        """What precedes the training: the layers of a fresh cut solved anew."""
+        """The passes before the training; a network that was just pruned is re-solved first."""
         is_fresh = not any(isinstance(step, Tune) for step in cut.passes)
         return (*cut.passes, Compensate()) if is_fresh else cut.passes
 
     def _trained_before(self, cut: Cut) -> Recipe | None:
-        """The passes by which an interrupted run trained this cut, however long; None if none."""
+        """The passes with which an interrupted run trained this network; None if it didn't."""
         solved = self._solved(cut)
         start = to_json(solved)
         for candidate in self.study.ledger.proposed:
@@ -243,8 +257,12 @@ class Cutting:
         return None
 
     def _share_of(self, trainings: int, to_cut: int = 0) -> float:
-        """Seconds for each of so many trainings, if all are trained alike and so many of them have
-        yet to be cut and timed."""
+        """The seconds for each training, if the time left is shared equally.
+
+        Args:
+            trainings: how many networks will be trained.
+            to_cut: how many of them have yet to be pruned and timed.
+        """
         evaluator = self.study.evaluator
         scoring = 2 * (evaluator.timing_seconds + 2 * evaluator.scoring_seconds)
         cutting = to_cut * max(0.0, self.measuring - scoring)
@@ -254,7 +272,7 @@ class Cutting:
         return left / trainings
 
     def _give_up(self, cut: Cut, why: str, trials: Sequence[Trial] | None = None) -> None:
-        """Say of a cut's files that were timed why they weren't tuned."""
+        """Record why the files of a pruned network were timed but not tuned."""
         for trial in cut.trials if trials is None else trials:
             if trial.status == Status.NOT_TUNED:
                 self.study.remark(trial, why)
@@ -269,8 +287,10 @@ def _fastest(cut: Cut) -> Trial:
 
 
 def _unbeaten(trials: Sequence[Trial], rivals: Sequence[Trial]) -> Trial | None:
-    """The last of the rivals that none of these is faster than; None if there is none, or if that
-    can't be told."""
+    """The last rival that none of the trials beats in speed.
+
+    None if there is no such rival, or if a trial's timing was disturbed.
+    """
     if any(trial.latency is not None and is_disturbed(trial.latency) for trial in trials):
         return None
     unbeaten = None

@@ -1,4 +1,4 @@
-"""Quick: the list of recipes that pays most often, in the order of promise."""
+"""Quick: try the recipes that pay most often, the most promising first."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from penjing.trials.contract import Pace
 from penjing.trials.judgement.choice import choose
 from penjing.trials.trial import ORIGINAL, Status
 
-FLOAT_SHARE = 0.15  # of the time left, at most, for layers left in float
+FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in float may take
 
 
 @dataclass(frozen=True)
 class Quick:
-    """The original and int8 in every way; other rungs where int8 loses too much; then three widths,
-    each with and without the chosen quantization.
+    """The default strategy.
 
-    The first two are never left out, however little time there is. A width is timed before it is
-    tuned, because speed doesn't depend on the weights; it is cut only if there is time to tune it,
-    and tuned only if it can win.
+    It tries, in this order:
+
+    1. the original and int8 in every runtime and precision, however little time there is,
+    2. other quantization schemes, where int8 loses too much accuracy,
+    3. three widths, each with and without the chosen quantization.
+
+    The strategy times a pruned network before it tunes it, because speed doesn't depend on the
+    values of the weights. It prunes a network only if there is time to tune it, and tunes it only
+    if it can win.
     """
 
     def propose(self, study: Study) -> Proposals:
@@ -32,45 +37,47 @@ class Quick:
         for way in study.ways.others:
             yield [study.proposal(ORIGINAL, way=way, must=True)]
         yield from rounding.try_everywhere()
-        yield from rounding.climb()
+        yield from rounding.try_schemes()
         yield from _refined(study, rounding)
         if pace is not None and rounding.trial is not None:
             yield from Cutting(study, rounding, _best_float_way(study), pace).run()
 
 
 def _look_ahead(study: Study) -> Pace | None:
-    """Find out how fast the network trains, and say what the time allows; None if it can't be
-    trained, and then what needs no training goes on."""
+    """Measure how fast the network trains, and say how much training the time allows.
+
+    Returns None if the network can't be trained. The strategy then goes on without training.
+    """
     study.say("timing a few steps of training")
     try:
         pace = study.pace()
     except PenjingError as error:
-        study.note(f"nothing can be tuned, so nothing is cut: {in_one_line(error)}")
+        study.note(f"the network can't be tuned, so it isn't pruned: {in_one_line(error)}")
         return None
     if study.schedule.epochs is not None:
         return pace
-    files = len(study.ways.others) + len(study.ways.integer) + 2  # two are of a cut
+    files = len(study.ways.others) + len(study.ways.integer) + 2  # two of a pruned network
     left = study.schedule.left() - files * study.result.baseline.seconds
     allowed = f"{study.schedule.seconds / 60:g} minutes allow"
     epochs = max(0.0, left) / pace.epoch
     if left < pace.least:
-        text = f"{allowed} hardly any tuning: measuring is likely to take most of them"
+        text = f"{allowed} hardly any tuning, since measuring will take most of that time"
     elif epochs > MOST_EPOCHS * len(CUTS):
-        text = f"{allowed} {MOST_EPOCHS:g} epochs of tuning for each width, and that is enough"
+        text = f"{allowed} {MOST_EPOCHS:g} epochs of tuning for each width, which is enough"
     else:
-        text = f"{allowed} at most {epochs:.1f} epochs of tuning in all"
+        text = f"{allowed} at most {epochs:.1f} epochs of tuning in total"
     study.note(text, aloud=True)
     return pace
 
 
 def _refined(study: Study, rounding: Rounding) -> Asking:
-    """For a small file fewer bits, for a fast one layers in float that int8 slows down."""
+    """Try fewer bits if a small file is wanted, or slow layers in float if a fast one is."""
     trial = rounding.trial
     if trial is None:
         return
     timing = 2 * study.evaluator.timing_seconds
     if study.goal == "size" and trial.status == Status.KEPT:
-        yield from rounding.descend()
+        yield from rounding.try_fewer_bits()
     elif study.affords(trial.seconds + timing, FLOAT_SHARE):
         yield from rounding.leave_in_float()
     else:
@@ -78,7 +85,7 @@ def _refined(study: Study, rounding: Rounding) -> Asking:
 
 
 def _best_float_way(study: Study) -> Way:
-    """The way in which the original is best."""
+    """The way in which the original does best."""
     files = {trial.key: way for way in study.ways.every if (trial := study.original(way))}
     trials = [trial for trial in study.result.trials if trial.key in files]
     best, _ = choose(study.result.baseline, trials, study.goal, study.max_drop)

@@ -1,4 +1,4 @@
-"""Reference: from the words that name a strategy to the strategy."""
+"""Reference: find the strategy that the user names."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from penjing.trials.trial import Proposal, Trial
 
 
 def find_strategy(text: str) -> Strategy:
-    """The strategy that `text` names.
+    """Find the strategy that `text` names.
 
     Args:
         text: `"quick"`, a Python file with a `strategy` or a function `strategy()`, or
             `"package.module:name"`.
 
     Raises:
-        InputError: nothing of that name, or the file raises; with the line where it did.
+        InputError: nothing has that name, or the user's file raises; the message has the line.
     """
     if text == "quick":
         return Quick()
@@ -36,7 +36,7 @@ def find_strategy(text: str) -> Strategy:
 
 @dataclass(frozen=True)
 class _Own:
-    """A user's strategy; whatever its code raises becomes one line with its place."""
+    """A user's strategy. Whatever its code raises becomes one line that says where."""
 
     text: str
     strategy: Strategy

@@ -1,4 +1,4 @@
-"""Rounding: the ways to quantize that `quick` tries in each runtime, and the one that goes on."""
+"""Rounding: the quantization schemes that `quick` tries, and the one that it goes on with."""
 
 from __future__ import annotations
 
@@ -14,38 +14,41 @@ from penjing.trials.trial import Proposal, Status, Trial
 
 Recipe = tuple[Pass, ...]
 Asked = Generator[Sequence[Proposal], Sequence[Trial], Trial]
-"""Proposes a candidate, and returns its trial."""
+"""Proposes a candidate and returns its trial."""
 Asking = Generator[Sequence[Proposal], Sequence[Trial], None]
 
 INT8 = "int8"
-"""The first rung, and what all with eight bits are called where something else was done first."""
-LADDER: dict[str, Recipe] = {
+"""The name of the first scheme. Pruned networks are called so with any scheme of eight bits."""
+SCHEMES: dict[str, Recipe] = {
     INT8: (Quantize(),),
     "int8 by percentile": (Quantize(ranges="percentile"),),
     "int8 equalized": (Equalize(), Quantize()),
 }
-"""Ways to quantize without training, tried in order until one keeps the budget. Each one's last
-pass is a `Quantize`, or refines one."""
+"""Quantization schemes without training, by name. They are tried in this order until one keeps the
+budget. The last pass of each is a `Quantize`, or refines one."""
 FEWER_BITS: dict[str, Recipe] = {
     f"int{bits} weights": (Quantize(weights=bits), Gptq()) for bits in (4, 3)
 }
-"""What is tried for a small file once eight bits keep the budget; values keep eight, so that
-runtimes compute with integers as before, and just as fast."""
-FEWER_BITS_SHARE = 0.08  # of the time left, at most, for each step to fewer bits
+"""The schemes for small files, tried once eight bits keep the budget. Activations keep eight bits,
+so runtimes still compute with the same integers, just as fast."""
+FEWER_BITS_SHARE = 0.08  # the largest share of the time left that a step to fewer bits may take
 
 
 @dataclass
 class Rounding:
-    """Recipes by name, how far each way has climbed, and what the cuts go on with.
+    """Tries quantization schemes and chooses the one with which pruned networks are quantized.
 
     Attributes:
-        chosen, way: the rung with which the cuts are quantized too, and the way in which.
-        newest: of each way, the key of the last candidate that was measured.
-        tried: the rung and the way of each candidate that was measured, by key.
+        study: the fit.
+        recipes: the passes of each scheme, by its name.
+        chosen: the name of the scheme that the search goes on with.
+        way: the runtime and the precision that it goes on with.
+        newest: by way, the key of the last candidate that was measured there.
+        tried: by key of each candidate that was measured, its scheme and its way.
     """
 
     study: Study
-    recipes: dict[str, Recipe] = field(default_factory=lambda: dict(LADDER))
+    recipes: dict[str, Recipe] = field(default_factory=lambda: dict(SCHEMES))
     chosen: str = INT8
     way: Way = field(init=False)
     newest: dict[Way, str] = field(default_factory=dict)
@@ -56,63 +59,62 @@ class Rounding:
 
     @property
     def recipe(self) -> Recipe:
-        """The chosen rung's passes."""
+        """The passes of the chosen scheme."""
         return self.recipes[self.chosen]
 
     @property
     def label(self) -> str:
-        """How what is cut first and then quantized by the chosen rung is called."""
+        """The name of the chosen scheme in the title of a pruned network."""
         return self.chosen if self.chosen in FEWER_BITS else INT8
 
     @property
     def trial(self) -> Trial | None:
-        """Of the original quantized by the chosen rung; None if that wasn't measured."""
+        """The trial of the original, quantized by the chosen scheme; None if it wasn't measured."""
         trial = self._trial(self.way.candidate(*self.recipe).key)
         return trial if trial is not None and trial.drop is not None else None
 
     def try_everywhere(self) -> Asking:
-        """The first rung in every way: what loses too much in one runtime may not in another."""
+        """Try the first scheme in every way, because accuracy may differ between runtimes."""
         for way in self.study.ways.integer:
             yield from self._try(INT8, way, must=True)
         self.study.time_again()
         self.choose()
 
-    def climb(self) -> Asking:
-        """Rung after rung, in those ways whose file would win if only it kept the budget."""
+    def try_schemes(self) -> Asking:
+        """Try the other schemes in every way whose file would win if it kept the budget."""
         before = len(self.tried)
-        for rung in [rung for rung in self.recipes if rung != INT8]:
+        for scheme in [scheme for scheme in self.recipes if scheme != INT8]:
             for way in sorted(self.newest, key=self._lost):
                 if not self._is_open(way):
                     continue
                 if self.study.affords(self._newest(way).seconds):
-                    yield from self._try(rung, way)
+                    yield from self._try(scheme, way)
                 else:
-                    title = self.study.ways.title(rung, way)
+                    title = self.study.ways.title(scheme, way)
                     self.study.note(f"too little time to try {title}")
         if len(self.tried) > before:
             self.study.time_again()
         self.choose()
 
-    def descend(self) -> Asking:
-        """From a rung that keeps the budget to fewer bits, until one doesn't or none is affordable:
-        for small files."""
-        for rung, recipe in FEWER_BITS.items():
+    def try_fewer_bits(self) -> Asking:
+        """Try fewer bits, for a small file, until a scheme breaks the budget or time runs short."""
+        for scheme, recipe in FEWER_BITS.items():
             newest = self._newest(self.way)
             if not self.study.affords(newest.seconds, FEWER_BITS_SHARE):
                 now = self.study.ways.title(self.chosen, self.way)
-                self.study.note(f"too little time to look for fewer bits than {now}'s")
+                self.study.note(f"too little time to try fewer bits than in {now}")
                 return
-            self.recipes[rung] = recipe
-            trial = yield from self._ask(rung, self.way)
+            self.recipes[scheme] = recipe
+            trial = yield from self._ask(scheme, self.way)
             if trial.status != Status.KEPT:
                 return
-            self.chosen = rung
+            self.chosen = scheme
 
     def leave_in_float(self) -> Asking:
-        """Try the layers in float that the chosen rung slows down.
+        """Try to leave those layers in float that the chosen scheme slows down.
 
-        That goes on if it keeps the budget where the rung doesn't, or if both do and its file is
-        faster. Whether it may be the answer is no affair of the rung's.
+        The search goes on with the result if it keeps the budget and the scheme alone doesn't, or
+        if both keep it and the result is faster. The scheme can still become the answer.
         """
         before, rival = self.trial, self.study.original(self.way)
         if before is None or before.latency is None or rival is None:
@@ -121,46 +123,49 @@ class Rounding:
         if slow is None:
             who = self.study.evaluator.profiler(before)
             self.study.note(
-                f"{who} tells no layer's time, so none was looked for that {before.title} slows "
-                "down"
+                f"{who} doesn't report the time of each layer, so penjing couldn't look for "
+                f"layers that {before.title} slows down"
             )
         if not slow:
             return
-        rung = f"{self.chosen} with {len(slow)} in float"
-        self.recipes[rung] = in_float(self.recipe, slow)
-        trial = yield from self._ask(rung, self.way)
+        scheme = f"{self.chosen} with {len(slow)} in float"
+        self.recipes[scheme] = in_float(self.recipe, slow)
+        trial = yield from self._ask(scheme, self.way)
         if trial.latency is None:
             return
         times = self.study.evaluator.compare(trial, before)
         why = explained(before.title, slow, times)
         self.study.remark(trial, "; ".join(filter(None, (trial.reason, why))))
         if _goes_on(trial, before, times):
-            self.chosen = rung
+            self.chosen = scheme
 
     def choose(self) -> None:
-        """Go on with the best that may be the answer; else with what keeps the budget; only if
-        nothing does, with what loses least."""
+        """Choose the scheme and the way to go on with.
+
+        They are those of the best trial that can be the answer; failing that, of the fastest that
+        keeps the budget; failing that, of the one that loses least.
+        """
         trials = self._measured()
         if trials:
             best = _best(trials, self.study.result.baseline, self.study.goal)
             self.chosen, self.way = self.tried[best.key]
 
-    def _ask(self, rung: str, way: Way, must: bool = False) -> Asked:
-        proposal = self.study.proposal(rung, *self.recipes[rung], way=way, must=must)
+    def _ask(self, scheme: str, way: Way, must: bool = False) -> Asked:
+        proposal = self.study.proposal(scheme, *self.recipes[scheme], way=way, must=must)
         (trial,) = yield [proposal]
         return trial
 
-    def _try(self, rung: str, way: Way, must: bool = False) -> Asking:
-        trial = yield from self._ask(rung, way, must)
+    def _try(self, scheme: str, way: Way, must: bool = False) -> Asking:
+        trial = yield from self._ask(scheme, way, must)
         if trial.drop is not None:
             self.newest[way] = trial.key
-            self.tried[trial.key] = rung, way
+            self.tried[trial.key] = scheme, way
 
     def _trial(self, key: str) -> Trial | None:
         return self.study.ledger.trial(key)
 
     def _measured(self) -> list[Trial]:
-        """Those that were tried, with their newest figures."""
+        """The trials so far, with their newest figures."""
         return [trial for key in self.tried if (trial := self._trial(key)) is not None]
 
     def _newest(self, way: Way) -> Trial:
@@ -174,8 +179,11 @@ class Rounding:
         return drop.drop
 
     def _is_open(self, way: Way) -> bool:
-        """Whether another rung in that way could win: its last one broke the budget, and what keeps
-        it elsewhere is slower, or no gain, or isn't there. Speed doesn't hang on the rung."""
+        """Whether another scheme could win in that way.
+
+        It could if the last scheme broke the budget there, and no other way has a faster file that
+        keeps it. All schemes are taken to be equally fast.
+        """
         mine, trials = self._newest(way), self._measured()
         baseline, goal = self.study.result.baseline, self.study.goal
         if mine.status != Status.OVER_BUDGET:
@@ -213,7 +221,7 @@ def _goes_on(trial: Trial, before: Trial, times: Latency) -> bool:
 
 
 def in_float(recipe: Recipe, layers: Sequence[str]) -> Recipe:
-    """The recipe with these layers in float."""
+    """The recipe, changed so that these layers stay in float."""
     floats = dict.fromkeys(layers, 0)
     return tuple(
         replace(step, layers={**step.layers, **floats}) if isinstance(step, Quantize) else step
@@ -222,10 +230,11 @@ def in_float(recipe: Recipe, layers: Sequence[str]) -> Recipe:
 
 
 def explained(before: str, layers: Sequence[str], times: Latency) -> str:
-    """One line: which layers, and what a file with them in float takes, `before`'s time being 1."""
+    """One line that names the layers left in float, and compares the file with `before`."""
     named = ", ".join(layers[:3]) + (", ..." if len(layers) > 3 else "")
     verdict = "disturbed" if times.disturbed else times.verdict
     return (
-        f"{before} is slower than float in {named}; with them in float {times.ratio:.3f} of its "
-        f"time ({times.ratio_low:.3f} - {times.ratio_high:.3f}): {verdict}"
+        f"layers that are slower in {before} than in float: {named}; with these in float, the "
+        f"file takes {times.ratio:.3f} of its time ({times.ratio_low:.3f} - "
+        f"{times.ratio_high:.3f}): {verdict}"
     )

@@ -1,4 +1,4 @@
-"""One rule per operator: how the dimensions of its output follow from those of its inputs."""
+"""Rules: for each operator, how the dimensions of its output follow from those of its inputs."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ RULES: dict[Any, Rule] = {
     aten.gru.input: recurrent.recurrent,
     aten.rnn_tanh.input: recurrent.recurrent,
     aten.rnn_relu.input: recurrent.recurrent,
-    # normalisations
+    # normalizations
     aten.batch_norm.default: normalization.batch_norm,
     aten.instance_norm.default: normalization.instance_norm,
     aten.layer_norm.default: normalization.layer_norm,
@@ -206,7 +206,7 @@ RULES: dict[Any, Rule] = {
     aten._upsample_bilinear2d_aa.default: window.resize,
     aten._upsample_bicubic2d_aa.vec: window.resize,
     aten._upsample_bicubic2d_aa.default: window.resize,
-    aten.grid_sampler.default: window.sample_grid,
+    aten.grid_sampler.default: window.sample,
     aten.unfold.default: window.unfold,
     aten.im2col.default: window.columns,
     aten.col2im.default: window.image_of_columns,
@@ -267,7 +267,7 @@ RULES: dict[Any, Rule] = {
     aten.scatter.value: indexing.scatter,
     aten.scatter_.src: indexing.scatter,
     aten.scatter_.value: indexing.scatter,
-    # out of nothing
+    # new tensors
     aten.zeros.default: creation.uniform,
     aten.ones.default: creation.uniform,
     aten.full.default: creation.uniform,
@@ -289,15 +289,16 @@ RULES: dict[Any, Rule] = {
     aten.affine_grid_generator.default: creation.fixed,
     aten.one_hot.default: creation.counted,
     aten.bucketize.Tensor: elementwise.same,
-    # our own, which round
+    # penjing's own operators, which round
     FAKE_QUANTIZE: rounding.fake_quantize,
     TERNARIZE: rounding.ternarize,
     BINARIZE: rounding.binarize,
     SIGN: elementwise.same,
 }
-"""Operator to rule. Pointwise operators need no entry; anything else missing here pins."""
+"""The rule of each operator. Pointwise operators need no entry. An operator that is neither listed
+nor pointwise pins the axes that reach it."""
 
 
 def rule_of(target: Any) -> Rule | None:
-    """The rule of an operator, or None if there is none."""
+    """The rule of an operator; None if there is none."""
     return RULES.get(target) or (elementwise.pointwise if is_pointwise(target) else None)

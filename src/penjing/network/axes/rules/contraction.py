@@ -1,11 +1,11 @@
-"""Operators that multiply and sum over a shared dimension."""
+"""Contraction: operators that multiply and sum over a shared dimension."""
 
 from __future__ import annotations
 
 from torch import fx
 
 from penjing.network.axes.algebra import Axis, Expression, Product, size
-from penjing.network.axes.rules.window import slide
+from penjing.network.axes.rules.window import KERNEL, SPATIAL, slide
 from penjing.network.axes.trace import Dims, Trace
 from penjing.network.graph.arguments import argument, place_of
 
@@ -19,17 +19,17 @@ def linear(trace: Trace, node: fx.Node) -> Dims:
 
 
 def convolution(trace: Trace, node: fx.Node) -> Dims:
-    """x_NCs.., w_OIk.., b_O -> y_NOs..; channels are groups x I, outputs groups x (O / groups).
+    """x_NCs.., w_OIk.., b_O -> y_NOs..; C is groups x I, and O is groups x (O / groups).
 
-    A depthwise convolution is the case I = 1: its groups are the channels, and shrink with them.
+    A depthwise convolution has I = 1: its groups are the channels, and shrink with them.
     """
     x, weight = trace.of(node.args[0]), trace.of(node.args[1])
     groups = argument(node, "groups")
     spatial = len(weight) - 2
     channels = x[-spatial - 1]
     for extent in weight[2:]:
-        trace.pin(node, (extent,), "a kernel's extent")
-    if groups != 1:  # a node where each sample has kernels of its own
+        trace.pin(node, (extent,), KERNEL)
+    if groups != 1:  # a node of the graph if each sample has its own kernels
         group = Axis(groups if isinstance(groups, int) else size(channels) // size(weight[1]))
         trace.join(node, channels, Product((group, weight[1])))
         trace.join(node, weight[0], Product((group, Axis(size(weight[0]) // group.size))))
@@ -47,7 +47,7 @@ def transposed_convolution(trace: Trace, node: fx.Node) -> Dims:
     groups = argument(node, "groups")
     assert isinstance(groups, int)
     spatial = len(weight) - 2
-    trace.pin(node, weight[2:], "a kernel's extent")
+    trace.pin(node, weight[2:], KERNEL)
     trace.join(node, x[-spatial - 1], weight[0])
     outputs: Expression = weight[1]
     if groups > 1:
@@ -56,13 +56,13 @@ def transposed_convolution(trace: Trace, node: fx.Node) -> Dims:
         trace.spell(node, (place_of(node, "groups"),), group)
         outputs = Product((group, weight[1]))
     _join_bias(trace, node, outputs)
-    trace.pin(node, x[-spatial:], "a spatial extent")
-    extents = trace.fixed(node, "a spatial extent", trace.shape(node)[-spatial:])
+    trace.pin(node, x[-spatial:], SPATIAL)
+    extents = trace.fixed(node, SPATIAL, trace.shape(node)[-spatial:])
     return (*x[: -spatial - 1], outputs, *extents)
 
 
 def einsum(trace: Trace, node: fx.Node) -> Dims:
-    """A letter is one dimension, wherever it stands; `...` are leading dimensions in common."""
+    """Each letter is one dimension wherever it appears; `...` are common leading dimensions."""
     equation, operands = node.args[0], [trace.of(operand) for operand in node.args[1]]  # type: ignore[union-attr]
     assert isinstance(equation, str)
     left, arrow, right = equation.replace(" ", "").partition("->")
@@ -115,11 +115,11 @@ def matmul(trace: Trace, node: fx.Node) -> Dims:
 
 
 def attention(trace: Trace, node: fx.Node) -> Dims:
-    """q_..qd, k_..kd, v_..ke -> y_..qe: widths d of q and k are one, that of v is its own."""
+    """q_..qd, k_..kd, v_..ke -> y_..qe: q and k share the width d, and v has its own width e."""
     q, k, v = (trace.of(operand) for operand in node.args[:3])
     trace.join(node, q[-1], k[-1])
     trace.join(node, k[-2], v[-2])
-    trace.pin(node, (k[-2],), "softmax normalises over it")
+    trace.pin(node, (k[-2],), "a softmax normalizes over it")
     if argument(node, "enable_gqa") and size(q[-3]) > size(k[-3]):  # several heads share a key
         shared = size(q[-3]) // size(k[-3])
         trace.join(node, k[-3], v[-3])
@@ -135,14 +135,14 @@ def attention(trace: Trace, node: fx.Node) -> Dims:
 
 
 def distances(trace: Trace, node: fx.Node) -> Dims:
-    """a_..mk, b_..nk -> y_..mn: what is dropped of k counted as equal."""
+    """a_..mk, b_..nk -> y_..mn: a removed index of k counts as equal in a and b."""
     a, b = trace.of(node.args[0]), trace.of(node.args[1])
     trace.join(node, a[-1], b[-1])
     return (*broadcast(trace, node, a[:-2], b[:-2]), a[-2], b[-2])
 
 
 def broadcast(trace: Trace, node: fx.Node, a: Dims, b: Dims) -> Dims:
-    """Leading dimensions of both, aligned from the right; size 1 stretches."""
+    """The leading dimensions of both, aligned from the right; size 1 stretches."""
     longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
     lead = list(longer)
     for position in range(1, len(shorter) + 1):
@@ -155,7 +155,7 @@ def broadcast(trace: Trace, node: fx.Node, a: Dims, b: Dims) -> Dims:
 
 
 def _join_bias(trace: Trace, node: fx.Node, outputs: Expression) -> None:
-    """A bias has an entry for each output, if there is one."""
+    """Join the bias, if there is one, with the outputs."""
     bias = argument(node, "bias")
     if isinstance(bias, fx.Node):
         trace.join(node, trace.of(bias)[0], outputs)

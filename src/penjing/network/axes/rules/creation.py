@@ -1,4 +1,4 @@
-"""Operators that make tensors out of nothing."""
+"""Creation: operators that create tensors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from torch import fx
 from penjing.network.axes.algebra import Axis, Expression
 from penjing.network.axes.trace import Dims, Trace
 
+FIXED = "it is created with a fixed size"
+
 
 def uniform(trace: Trace, node: fx.Node) -> Dims:
-    """Zeros, ones, one value everywhere: each size is a number in the arguments, which can be
-    rewritten, so the dimension shrinks with whatever it meets."""
+    """Tensors of zeros, ones, one value or random values.
+
+    Their sizes are numbers in the arguments and can be rewritten, so their dimensions can shrink
+    with the dimensions that they meet.
+    """
     place = 1 if "new_" in str(node.target) else 0
-    sizes = node.args[place]  # of random values alike: they are as good with fewer of them
+    sizes = node.args[place]
     assert isinstance(sizes, list | tuple)
     return spelled(trace, node, place, tuple(sizes), trace.shape(node))
 
@@ -20,9 +25,9 @@ def uniform(trace: Trace, node: fx.Node) -> Dims:
 def spelled(
     trace: Trace, node: fx.Node, place: int, sizes: tuple[object, ...], shape: tuple[int, ...]
 ) -> Dims:
-    """Fresh dimensions; those whose size stands in the arguments at `place` are free.
+    """New dimensions, which are free if their size stands in the arguments at `place`.
 
-    Where there are fewer sizes than dimensions, they are those of the last dimensions.
+    If there are fewer sizes than dimensions, the sizes belong to the last dimensions.
     """
     dims: list[Expression] = []
     missing = len(shape) - len(sizes)
@@ -33,15 +38,16 @@ def spelled(
             trace.spell(node, (place, position - missing), axis)
             dims.append(axis)
         else:
-            dims += trace.fixed(node, "made with a fixed size", (size,))
+            dims += trace.fixed(node, FIXED, (size,))
     return tuple(dims)
 
 
 def fixed(trace: Trace, node: fx.Node) -> Dims:
-    """A ramp, a grid, random values: every index is its own, so no size can change."""
-    return trace.fixed(node, "made with a fixed size")
+    """A ramp or a tensor of coordinates: every index has its own value, so no size can change."""
+    return trace.fixed(node, FIXED)
 
 
 def counted(trace: Trace, node: fx.Node) -> Dims:
-    """Indices_.. -> ones and zeros_..V: the number of classes is fixed."""
-    return (*trace.of(node.args[0]), *trace.fixed(node, "classes", trace.shape(node)[-1:]))
+    """indices_.. -> one_hot_..V: the number of classes is fixed."""
+    classes = trace.fixed(node, "it counts the classes of one_hot", trace.shape(node)[-1:])
+    return (*trace.of(node.args[0]), *classes)

@@ -1,4 +1,4 @@
-"""Operators that keep the dimensions they are given."""
+"""Elementwise: operators that keep the dimensions of their inputs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 from torch import fx
 
 from penjing.network.axes.algebra import Expression, size
-from penjing.network.axes.trace import Dims, Trace
+from penjing.network.axes.trace import Dims, Trace, operator_name
 from penjing.network.graph.arguments import argument
+
+FOURIER = "a Fourier transform is computed along it"
+PARTS = "it holds the real and the imaginary part"
 
 
 def same(trace: Trace, node: fx.Node) -> Dims:
@@ -17,7 +20,7 @@ def same(trace: Trace, node: fx.Node) -> Dims:
 
 
 def pointwise(trace: Trace, node: fx.Node) -> Dims:
-    """Broadcast: aligned from the right, dimensions of equal size are one; size 1 stretches."""
+    """Broadcasting, aligned from the right: equal sizes are the same axis, size 1 stretches."""
     inputs = [trace.of(source) for source in node.all_input_nodes]
     result: list[Expression] = []
     for position in range(1, len(trace.shape(node)) + 1):
@@ -30,7 +33,7 @@ def pointwise(trace: Trace, node: fx.Node) -> Dims:
 
 
 def like_the_second(trace: Trace, node: fx.Node) -> Dims:
-    """x stretched to the shape of the second argument."""
+    """x, stretched to the shape of the second argument."""
     dims, model = trace.of(node.args[0]), trace.of(node.args[1])
     for position in range(1, len(dims) + 1):
         if size(dims[-position]) == size(model[-position]):
@@ -39,54 +42,55 @@ def like_the_second(trace: Trace, node: fx.Node) -> Dims:
 
 
 def displaced(trace: Trace, node: fx.Node) -> Dims:
-    """As the input; the dimensions along which it is rolled or turned over keep their sizes."""
+    """The input's dimensions; those that are rolled or flipped keep their sizes."""
     dims = trace.of(node.args[0])
     given = argument(node, "dims", ())
     axes: Any = given if isinstance(given, list | tuple) and given else range(len(dims))
     for axis in axes:
-        trace.pin(node, (dims[int(axis)],), f"{node.name} moves its indices")
+        trace.pin(node, (dims[int(axis)],), f"{operator_name(node)} moves its indices")
     return dims
 
 
 def ranked(trace: Trace, node: fx.Node) -> Dims | tuple[Dims, ...]:
-    """Sorted, or the first of the sorted: the order of all indices matters along the dimension."""
+    """Sorting and ranking: all indices along the dimension count, so it keeps its size."""
     dims = list(trace.of(node.args[0]))
     chosen = argument(node, "dim", -1)
     assert isinstance(chosen, int)
-    trace.pin(node, (dims[chosen],), f"{node.name} compares along it")
+    why = f"{operator_name(node)} ranks the values along it"
+    trace.pin(node, (dims[chosen],), why)
     shapes = trace.shapes[node]
     several = bool(shapes) and isinstance(shapes[0], tuple)
-    (dims[chosen],) = trace.fixed(node, "ranked", ((shapes[0] if several else shapes)[chosen],))
+    (dims[chosen],) = trace.fixed(node, why, ((shapes[0] if several else shapes)[chosen],))
     return (tuple(dims),) * len(shapes) if several else tuple(dims)
 
 
 def spectrum(trace: Trace, node: fx.Node) -> Dims:
-    """A Fourier transform over some dimensions, which keep their sizes; the rest stays."""
+    """A Fourier transform over some dimensions, which keep their sizes."""
     dims, shape = list(trace.of(node.args[0])), trace.shape(node)
     name = str(node.target).split(".")[1]
     usual = [-2, -1] if "2" in name else list(range(len(dims))) if name.endswith("n") else -1
     given: Any = argument(node, "dim", usual)
     chosen: Any = usual if given is None else given
     for axis in [chosen] if isinstance(chosen, int) else chosen:
-        trace.pin(node, (dims[axis],), "transformed by Fourier")
-        dims[axis] = trace.fixed(node, "transformed by Fourier", (shape[axis],))[0]
+        trace.pin(node, (dims[axis],), FOURIER)
+        dims[axis] = trace.fixed(node, FOURIER, (shape[axis],))[0]
     return tuple(dims)
 
 
 def as_complex(trace: Trace, node: fx.Node) -> Dims:
-    """x_..2 as x_.. of complex numbers."""
+    """x_..2 -> complex x_.. ."""
     dims = trace.of(node.args[0])
-    trace.pin(node, dims[-1:], "real and imaginary part")
+    trace.pin(node, dims[-1:], PARTS)
     return dims[:-1]
 
 
 def as_real(trace: Trace, node: fx.Node) -> Dims:
-    """x_.. of complex numbers as x_..2."""
-    return (*trace.of(node.args[0]), *trace.fixed(node, "real and imaginary part", (2,)))
+    """Complex x_.. -> x_..2."""
+    return (*trace.of(node.args[0]), *trace.fixed(node, PARTS, (2,)))
 
 
 def positioned(trace: Trace, node: fx.Node) -> Dims:
-    """As the input; which of the last two dimensions' entries stay depends on their positions."""
+    """The input's dimensions; entries are kept or dropped by their position in the last two."""
     dims = trace.of(node.args[0])
-    trace.pin(node, dims[-2:], f"{node.name} looks at positions in it")
+    trace.pin(node, dims[-2:], f"{operator_name(node)} selects by position in it")
     return dims

@@ -1,4 +1,4 @@
-"""Operators that pick indices by tensors of indices."""
+"""Indexing: operators that read or write elements by tensors of indices."""
 
 from __future__ import annotations
 
@@ -11,35 +11,41 @@ from penjing.network.axes.algebra import size
 from penjing.network.axes.rules.contraction import broadcast
 from penjing.network.axes.trace import Dims, Trace
 
+VOCABULARY = "it is a vocabulary that is looked up by index"
+WRITTEN = "elements of it are written by index"
+
 
 def index_select(trace: Trace, node: fx.Node) -> Dims:
-    """x, dimension, indices: the dimension keeps its size, the indices' own takes its place."""
+    """x, dimension, indices: the dimension keeps its size, and that of the indices replaces it."""
     dims, axis = list(trace.of(node.args[0])), node.args[1]
     assert isinstance(axis, int)
     trace.pin(node, (dims[axis],), "indices are selected from it")
     where = trace.of(node.args[2])
-    dims[axis] = where[0] if where else trace.fixed(node, "selected", (1,))[0]
+    dims[axis] = where[0] if where else trace.fixed(node, "it is a selected index", (1,))[0]
     return tuple(dims)
 
 
 def index(trace: Trace, node: fx.Node) -> Dims:
-    """x[i, :, j]: indexed dimensions keep their sizes; the indices' own stand in their place."""
+    """x[i, :, j]: indexed dimensions keep their sizes, and those of the indices replace them."""
     given, left = _indexed(trace, node, "indices are taken from it")
     where = list(given)
     new: Dims = ()
     for indices in given.values():
         new = broadcast(trace, node, new, indices)
-    if len(new) != len(trace.shape(node)) - len(left):  # a mask picks as many as it has ones
-        trace.pin(node, (*new, *left), "picked by a mask")
-        return trace.fixed(node, "picked by a mask")
+    if len(new) != len(trace.shape(node)) - len(left):  # the number of elements isn't known
+        why = "a mask picks elements from it"
+        trace.pin(node, (*new, *left), why)
+        return trace.fixed(node, why)
     together = where == list(range(where[0], where[-1] + 1))
     start = where[0] if together else 0
     return (*left[:start], *new, *left[start:])
 
 
 def _indexed(trace: Trace, node: fx.Node, why: str) -> tuple[dict[int, Dims], Dims]:
-    """The indices' own dimensions by the position they stand in, ascending, and the dimensions
-    that nothing indexes; those that are indexed keep their sizes."""
+    """The dimensions of the indices by their position, and the dimensions that aren't indexed.
+
+    The indexed dimensions keep their sizes.
+    """
     dims, given = trace.of(node.args[0]), cast(Sequence[Any], node.args[1])
     where = [position for position, index in enumerate(given) if index is not None]
     trace.pin(node, tuple(dims[position] for position in where), why)
@@ -48,65 +54,71 @@ def _indexed(trace: Trace, node: fx.Node, why: str) -> tuple[dict[int, Dims], Di
 
 
 def gather(trace: Trace, node: fx.Node) -> Dims:
-    """x, dimension, indices of the output's shape: the dimension keeps its size; the others are
-    those of x where they are as large."""
+    """x, dimension, indices in the shape of the output: the dimension keeps its size.
+
+    Any other dimension of the output is that of x if the sizes are equal.
+    """
     dims, axis, where = trace.of(node.args[0]), node.args[1], trace.of(node.args[2])
     assert isinstance(axis, int)
     axis %= len(dims)
-    trace.pin(node, (dims[axis],), "gathered from by index")
+    trace.pin(node, (dims[axis],), "elements are gathered from it by index")
     for position, (dim, other) in enumerate(zip(dims, where, strict=True)):
         if position != axis and size(dim) == size(other):
             trace.join(node, dim, other)
         elif position != axis:
-            trace.pin(node, (dim,), "gathered from in part")
+            trace.pin(node, (dim,), "elements are gathered from a part of it")
     return where
 
 
 def embedding(trace: Trace, node: fx.Node) -> Dims:
-    """w_VC, i_.. -> y_..C: the vocabulary keeps its size, the width is an axis."""
+    """w_VC, i_.. -> y_..C: the vocabulary keeps its size, and the width is an axis."""
     weight, where = trace.of(node.args[0]), trace.of(node.args[1])
-    trace.pin(node, (weight[0],), "a vocabulary, looked up by index")
+    trace.pin(node, (weight[0],), VOCABULARY)
     return (*where, weight[1])
 
 
 def bag(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
-    """w_VC, indices, offsets_B -> y_BC (and bookkeeping): embeddings summed up for each sample."""
+    """w_VC, indices, offsets_B -> y_BC and internal results: embeddings, summed for each sample."""
     weight = trace.of(node.args[0])
-    trace.pin(node, (weight[0],), "a vocabulary, looked up by index")
+    trace.pin(node, (weight[0],), VOCABULARY)
     first, *others = trace.shapes[node]
-    rest = tuple(trace.fixed(node, "bookkeeping of a bag", shape) for shape in others)
-    return ((*trace.fixed(node, "bags", first[:1]), weight[1]), *rest)
+    rest = tuple(trace.fixed(node, "it is internal to embedding_bag", shape) for shape in others)
+    return ((*trace.fixed(node, "it counts the bags", first[:1]), weight[1]), *rest)
 
 
 def put(trace: Trace, node: fx.Node) -> Dims:
-    """x[i, :, j] = values: a dimension that is indexed keeps its size, any other is one with the
-    dimension of the values that goes there."""
-    given, left = _indexed(trace, node, "written to by index")
+    """x[i, :, j] = values: an indexed dimension keeps its size.
+
+    Any other dimension is the same as the dimension of the values that is written there.
+    """
+    given, left = _indexed(trace, node, WRITTEN)
     values = trace.of(node.args[2])
     masks = any(len(indices) > 1 for indices in given.values())  # they cover several dimensions
-    if not masks and given and max(given) == len(given) - 1:  # the indexed come first
+    if not masks and given and max(given) == len(given) - 1:  # the indexed ones come first
         broadcast(trace, node, left, values[max(len(values) - len(left), 0) :])
-        trace.pin(node, values[: max(len(values) - len(left), 0)], "written by index")
+        trace.pin(node, values[: max(len(values) - len(left), 0)], WRITTEN)
     else:
-        trace.pin(node, (*left, *values), "written to by index")
+        trace.pin(node, (*left, *values), WRITTEN)
     return trace.of(node.args[0])
 
 
 def scatter(trace: Trace, node: fx.Node) -> Dims:
-    """Values put into x, or added to it, at indices along a dimension, which keeps its size; the
-    others are one where they are as large."""
+    """Values, written or added to x at indices along a dimension, which keeps its size.
+
+    Any other dimension is the same in x and in the values if the sizes are equal.
+    """
     dims, axis = trace.of(node.args[0]), node.args[1]
     assert isinstance(axis, int)
     axis %= len(dims)
-    trace.pin(node, (dims[axis],), "written to by index")
+    trace.pin(node, (dims[axis],), WRITTEN)
     for operand in node.args[2:]:
         other = trace.of(operand)
-        if len(other) != len(dims):  # the indices of index_add lie along one dimension
-            trace.pin(node, other, "indices to write to")
+        if len(other) != len(dims):  # the indices of index_add have one dimension
+            trace.pin(node, other, "it holds indices to write to")
             continue
         for position, dim in enumerate(other):
             if position != axis and size(dim) == size(dims[position]):
                 trace.join(node, dims[position], dim)
             else:
-                trace.pin(node, (dim, dims[position]), "written to by index")
+                trace.pin(node, (dim, dims[position]), WRITTEN)
     return dims

@@ -1,17 +1,17 @@
-"""Normalisations and slopes: where their weights lie, and over what they compute statistics."""
+"""Normalization: norms and PReLU, whose weights lie along the channels."""
 
 from __future__ import annotations
 
 from torch import fx
 
 from penjing.network.axes.algebra import Axis, Product, size
-from penjing.network.axes.trace import Dims, Trace
+from penjing.network.axes.trace import Dims, Trace, operator_name
 
 
 def batch_norm(trace: Trace, node: fx.Node) -> Dims:
-    """x_NC.. with weight, bias, running mean and variance_C; each channel on its own.
+    """x_NC.. with weight, bias, running mean and variance_C; each channel by itself.
 
-    Where it keeps no statistics it takes those of its input: so are weights standardised.
+    A norm without running statistics uses those of its input, as weight standardization does.
     """
     dims = trace.of(node.args[0])
     if node.args[3] is None:
@@ -24,14 +24,14 @@ def batch_norm(trace: Trace, node: fx.Node) -> Dims:
 
 
 def instance_norm(trace: Trace, node: fx.Node) -> Dims:
-    """x_NCs.. with weight, bias and statistics_C; each channel of each sample on its own."""
+    """x_NCs.. with weight, bias and statistics_C; each channel of each sample by itself."""
     dims = trace.of(node.args[0])
     trace.mix(node, dims[2:], "instance norm computes its mean and variance over it")
     return batch_norm(trace, node)
 
 
 def layer_norm(trace: Trace, node: fx.Node) -> Dims:
-    """x_..C with weight (and bias)_C; the statistics mix the last dimensions. RMS norm alike."""
+    """x_..C with weight_C and bias_C; the statistics mix the last dimensions. Also RMS norm."""
     dims = trace.of(node.args[0])
     shape = node.args[1]
     assert isinstance(shape, list | tuple)
@@ -41,7 +41,7 @@ def layer_norm(trace: Trace, node: fx.Node) -> Dims:
             trace.join(node, dim, parameter)
     for position, dim in enumerate(normalized):
         trace.spell(node, (1, position), dim)
-    trace.mix(node, normalized, f"{_name(node)} computes its statistics over it")
+    trace.mix(node, normalized, f"{operator_name(node)} computes its statistics over it")
     return dims
 
 
@@ -66,7 +66,3 @@ def slope(trace: Trace, node: fx.Node) -> Dims:
     if size(weight[0]) > 1:
         trace.join(node, dims[1], weight[0])
     return dims
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target).split(".")[1].replace("_", " ")

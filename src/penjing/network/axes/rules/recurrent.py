@@ -1,4 +1,4 @@
-"""Recurrent layers that export leaves whole: LSTM, GRU and plain RNN."""
+"""Recurrent: the layers that `torch.export` doesn't break up: LSTM, GRU and plain RNN."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from penjing.network.axes.trace import Dims, Trace
 def recurrent(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
     """x_TBI, states_LBH, w_(gH)I, w_(gH)H, b_(gH).. -> y_TB(dH), states: H shrinks in all gates.
 
-    `d` directions stand side by side in the output; each layer and direction has an H of its own
-    where the states are given as one tensor, all of them share it.
+    The `d` directions stand side by side in the output. All layers and directions share one H,
+    because their states are one tensor.
     """
     x = trace.of(node.args[0])
     lstm = "lstm" in str(node.target)
@@ -39,7 +39,8 @@ def recurrent(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
         inputs = Concat(tuple(outputs)) if directions > 1 else hidden
     shapes = trace.shapes[node]
     result = [(*x[:-1], inputs)]
-    result += [(*trace.fixed(node, "a state", shape[:-1]), hidden) for shape in shapes[1:]]
+    why = "it belongs to a recurrent state"
+    result += [(*trace.fixed(node, why, shape[:-1]), hidden) for shape in shapes[1:]]
     return tuple(result)
 
 
@@ -47,7 +48,7 @@ def _cell(
     trace: Trace, node: fx.Node, weights: list[Dims], inputs: Expression, hidden: Axis
 ) -> None:
     gates = size(weights[0][0]) // hidden.size
-    packed = Product((trace.fixed(node, "the gates of a cell", (gates,))[0], hidden))
+    packed = Product((trace.fixed(node, "it counts the gates of a cell", (gates,))[0], hidden))
     trace.join(node, weights[0][1], inputs)
     trace.join(node, weights[1][1], hidden)
     for dims in weights:
@@ -55,6 +56,7 @@ def _cell(
 
 
 def _pinned(trace: Trace, node: fx.Node, weights: list[Dims]) -> tuple[Dims, ...]:
+    why = "penjing doesn't shrink recurrent layers with a projection"
     for dims in (*weights, *(trace.of(source) for source in node.all_input_nodes)):
-        trace.pin(node, dims, "a recurrent state that is projected")
-    return tuple(trace.fixed(node, "a projected state", shape) for shape in trace.shapes[node])
+        trace.pin(node, dims, why)
+    return tuple(trace.fixed(node, why, shape) for shape in trace.shapes[node])

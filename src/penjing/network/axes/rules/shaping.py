@@ -1,4 +1,4 @@
-"""Operators that only rearrange: reshape, permute, cat, split, slice, pad."""
+"""Shaping: operators that only rearrange values, such as reshape, permute, cat, split and pad."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from torch import fx
 
 from penjing.network.axes.algebra import Axis, Concat, Expression, Product, resolve, size, split
 from penjing.network.axes.rules.creation import spelled
-from penjing.network.axes.trace import Dims, Trace
+from penjing.network.axes.trace import Dims, Trace, operator_name
 from penjing.network.graph.arguments import argument
+
+PIXELS = "it counts the pixels that a pixel shuffle takes from a channel"
+SPATIAL = "it is a spatial extent"
+UNBOUND = "unbind takes it apart"
+STEPS = "a slice takes it in steps"
 
 
 def reshape(trace: Trace, node: fx.Node) -> Dims:
-    """Flatten the input's dimensions and cut the product anew, run by run."""
+    """Flatten runs of the input's dimensions and split each product into the new dimensions."""
     dims, wanted = list(trace.of(node.args[0])), list(trace.shape(node))
     result: list[Expression] = []
     while dims or wanted:
@@ -34,7 +39,7 @@ def reshape(trace: Trace, node: fx.Node) -> Dims:
 def _cut(
     trace: Trace, node: fx.Node, taken: list[Expression], sizes: list[int]
 ) -> list[Expression]:
-    """One run of dimensions, as many new dimensions as `sizes`."""
+    """Split one run of dimensions into new dimensions of these sizes."""
     rest: Expression = Product(tuple(taken)) if taken else Axis(1)
     result: list[Expression] = []
     for position, wanted in enumerate(sizes):
@@ -44,8 +49,9 @@ def _cut(
             continue
         halves = (Axis(1), rest) if wanted == 1 else split(rest, wanted, Product)
         if halves is None:
-            trace.pin(node, tuple(taken), f"{node.name} cuts it in uneven pieces")
-            return list(trace.fixed(node, "cut in uneven pieces", tuple(sizes)))
+            why = f"{operator_name(node)} splits it into unequal pieces"
+            trace.pin(node, tuple(taken), why)
+            return list(trace.fixed(node, why, tuple(sizes)))
         result.append(resolve(halves[0]))
         rest = halves[1]
     return result
@@ -81,7 +87,7 @@ def transpose(trace: Trace, node: fx.Node) -> Dims:
 
 
 def expand(trace: Trace, node: fx.Node) -> Dims:
-    """Size 1 stretches; as all its indices are alike, it shrinks with whatever it meets."""
+    """Stretch dimensions of size 1. All indices are alike, so they shrink with what they meet."""
     dims, shape = trace.of(node.args[0]), trace.shape(node)
     stretched = spelled(trace, node, 1, tuple(node.args[1]), shape)  # type: ignore[arg-type]
     new = len(shape) - len(dims)
@@ -95,11 +101,11 @@ def expand(trace: Trace, node: fx.Node) -> Dims:
 
 
 def repeat(trace: Trace, node: fx.Node) -> Dims:
-    """Copies side by side: a dimension becomes (copies x dimension); of size 1, copies alone."""
+    """Copies side by side: a dimension becomes (copies x dimension), or copies if its size is 1."""
     dims, times, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
     assert isinstance(times, list | tuple)
     stretched = spelled(trace, node, 1, tuple(times), shape)
-    dims = (*trace.fixed(node, "new", (1,) * (len(shape) - len(dims))), *dims)
+    dims = (*trace.fixed(node, "repeat adds it", (1,) * (len(shape) - len(dims))), *dims)
     times = [*[1] * (len(shape) - len(times)), *times]
     result: list[Expression] = []
     for position, (dim, count) in enumerate(zip(dims, times, strict=True)):
@@ -108,11 +114,12 @@ def repeat(trace: Trace, node: fx.Node) -> Dims:
         elif size(dim) == 1:
             result.append(stretched[position])
         elif isinstance(count, int):
-            copies = trace.fixed(node, "copies", (count,))
+            copies = trace.fixed(node, "it counts the copies of a repeat", (count,))
             result.append(Product((*copies, dim)))
         else:
-            trace.pin(node, (dim,), "repeated as often as the batch says")
-            result += trace.fixed(node, "repeated", (shape[position],))
+            why = "it is repeated a number of times that depends on the batch"
+            trace.pin(node, (dim,), why)
+            result += trace.fixed(node, why, (shape[position],))
     return tuple(result)
 
 
@@ -122,30 +129,32 @@ def repeat_interleave(trace: Trace, node: fx.Node) -> Dims:
     count = node.args[1]
     axis = argument(node, "dim")
     if not isinstance(count, int) or not isinstance(axis, int):
-        trace.pin(node, tuple(dims), "repeated in a flat order")
-        return trace.fixed(node, "repeated")
-    dims[axis] = Product((dims[axis], *trace.fixed(node, "copies", (count,))))
+        why = "it is flattened and repeated"
+        trace.pin(node, tuple(dims), why)
+        return trace.fixed(node, why)
+    copies = trace.fixed(node, "it counts the copies of a repeat", (count,))
+    dims[axis] = Product((dims[axis], *copies))
     return tuple(dims)
 
 
 def stack(trace: Trace, node: fx.Node) -> Dims:
-    """Side by side along a new dimension; all others are one."""
+    """Side by side along a new dimension; the other dimensions are the same in all inputs."""
     inputs = [trace.of(part) for part in node.args[0]]  # type: ignore[union-attr]
     axis = _axis(node, len(inputs[0]) + 1)
     for dims in inputs[1:]:
         for dim, other in zip(inputs[0], dims, strict=True):
             trace.join(node, dim, other)
-    new = trace.fixed(node, "the number of stacked tensors", (len(inputs),))
+    new = trace.fixed(node, "it counts the tensors of a stack", (len(inputs),))
     return (*inputs[0][:axis], *new, *inputs[0][axis:])
 
 
 def halves(trace: Trace, node: fx.Node) -> Dims:
-    """GLU: the dimension is two halves, one gates the other."""
+    """GLU: the dimension has two halves, and one gates the other."""
     dims = list(trace.of(node.args[0]))
     axis = argument(node, "dim")
     assert isinstance(axis, int)
     half = Axis(size(dims[axis]) // 2)
-    two = trace.fixed(node, "the two halves of a gate", (2,))
+    two = trace.fixed(node, "it counts the two halves of a gate", (2,))
     trace.join(node, dims[axis], Product((*two, half)))
     dims[axis] = half
     return tuple(dims)
@@ -155,21 +164,21 @@ def shuffle_pixels(trace: Trace, node: fx.Node) -> Dims:
     """x_N(Crr)hw -> y_NC(hr)(wr)."""
     dims, factor, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
     channels = Axis(shape[-3])
-    square = trace.fixed(node, "pixels of a channel", (int(factor) ** 2,))  # type: ignore[arg-type]
+    square = trace.fixed(node, PIXELS, (int(factor) ** 2,))  # type: ignore[arg-type]
     trace.join(node, dims[-3], Product((channels, *square)))
-    return (*dims[:-3], channels, *trace.fixed(node, "a spatial extent", shape[-2:]))
+    return (*dims[:-3], channels, *trace.fixed(node, SPATIAL, shape[-2:]))
 
 
 def unshuffle_pixels(trace: Trace, node: fx.Node) -> Dims:
     """x_NC(hr)(wr) -> y_N(Crr)hw."""
     dims, factor, shape = trace.of(node.args[0]), node.args[1], trace.shape(node)
-    square = trace.fixed(node, "pixels of a channel", (int(factor) ** 2,))  # type: ignore[arg-type]
+    square = trace.fixed(node, PIXELS, (int(factor) ** 2,))  # type: ignore[arg-type]
     flat = Product((dims[-3], *square))
-    return (*dims[:-3], flat, *trace.fixed(node, "a spatial extent", shape[-2:]))
+    return (*dims[:-3], flat, *trace.fixed(node, SPATIAL, shape[-2:]))
 
 
 def shuffle_channels(trace: Trace, node: fx.Node) -> Dims:
-    """x_N(gc).. -> y_N(cg)..: groups change places with the channels within them."""
+    """x_N(gc).. -> y_N(cg)..: the groups and the channels within them change places."""
     dims, groups = trace.of(node.args[0]), node.args[1]
     assert isinstance(groups, int)
     group, width = Axis(groups), Axis(size(dims[1]) // groups)
@@ -179,7 +188,7 @@ def shuffle_channels(trace: Trace, node: fx.Node) -> Dims:
 
 
 def move(trace: Trace, node: fx.Node) -> Dims:
-    """Some dimensions go to other places, the rest keep their order."""
+    """Some dimensions move to other places; the rest keep their order."""
     dims = trace.of(node.args[0])
     source, target = (
         [axes] if isinstance(axes, int) else list(axes)  # type: ignore[arg-type]
@@ -199,7 +208,7 @@ def reverse(trace: Trace, node: fx.Node) -> Dims:
 
 
 def cat(trace: Trace, node: fx.Node) -> Dims:
-    """Side by side along one dimension; the others are one."""
+    """Side by side along one dimension; the other dimensions are the same in all inputs."""
     inputs = [trace.of(part) for part in node.args[0]]  # type: ignore[union-attr]
     inputs = [dims for dims in inputs if dims]
     axis = _axis(node, len(inputs[0]))
@@ -213,7 +222,7 @@ def cat(trace: Trace, node: fx.Node) -> Dims:
 
 
 def split_apart(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
-    """A concatenation taken apart; the sizes of the pieces are spelled."""
+    """A concatenation, split again; the arguments hold the sizes of the pieces."""
     dims = trace.of(node.args[0])
     axis = _axis(node, len(dims))
     pieces = [Axis(shape[axis]) for shape in trace.shapes[node]]
@@ -224,24 +233,24 @@ def split_apart(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
 
 
 def unbind(trace: Trace, node: fx.Node) -> tuple[Dims, ...]:
-    """A dimension taken apart into single indices keeps its size and vanishes."""
+    """A dimension that is split into single indices keeps its size and disappears."""
     dims = trace.of(node.args[0])
     axis = _axis(node, len(dims))
-    trace.pin(node, (dims[axis],), "taken apart by unbind")
+    trace.pin(node, (dims[axis],), UNBOUND)
     left = (*dims[:axis], *dims[axis + 1 :])
     return tuple(left for _ in trace.shapes[node])
 
 
 def select(trace: Trace, node: fx.Node) -> Dims:
-    """One index of a dimension, which keeps its size and vanishes."""
+    """One index of a dimension, which keeps its size and disappears."""
     dims = trace.of(node.args[0])
     axis = _axis(node, len(dims))
-    trace.pin(node, (dims[axis],), "one index is selected from it")
+    trace.pin(node, (dims[axis],), "a single index is selected from it")
     return (*dims[:axis], *dims[axis + 1 :])
 
 
 def narrow(trace: Trace, node: fx.Node) -> Dims:
-    """A run of indices: the dimension is what stands before, the run, and what stands behind."""
+    """A slice: the dimension consists of the part before it, the slice, and the part behind it."""
     dims = list(trace.of(node.args[0]))
     arguments: list[Any] = [*node.args, None, None, None, None][:5]
     axis = int(arguments[1] or 0) % len(dims)
@@ -251,24 +260,24 @@ def narrow(trace: Trace, node: fx.Node) -> Dims:
     start, step = arguments[2] or 0, arguments[4] or 1
     if isinstance(step, int) and step > 1 and length * step == total and isinstance(start, int):
         run = Axis(length)
-        steps = trace.fixed(node, "taken in steps", (step,))
+        steps = trace.fixed(node, STEPS, (step,))
         trace.join(node, dims[axis], Product((run, *steps)))
         dims[axis] = run
         return tuple(dims)
     if step != 1 or not isinstance(start, int):
-        trace.pin(node, (dims[axis],), "taken in steps")
-        dims[axis] = trace.fixed(node, "taken in steps", (length,))[0]
+        trace.pin(node, (dims[axis],), STEPS)
+        dims[axis] = trace.fixed(node, STEPS, (length,))[0]
         return tuple(dims)
     start = start + total if start < 0 else start
     before, run, behind = Axis(start), Axis(length), Axis(total - start - length)
     parts = tuple(part for part in (before, run, behind) if part.size)
     trace.join(node, dims[axis], Concat(parts))
     if start and isinstance(arguments[2], int) and arguments[2] < 0:
-        trace.pin(node, parts, "sliced from its end")
+        trace.pin(node, parts, "a slice counts from its end")
     elif start:
         trace.spell(node, (2,), before)
     if isinstance(arguments[3], int) and arguments[3] < 0 and behind.size:
-        trace.pin(node, (behind,), "sliced from its end")
+        trace.pin(node, (behind,), "a slice counts from its end")
     elif isinstance(arguments[3], int) and arguments[3] <= total:
         trace.spell(node, (3,), *((before, run) if start else (run,)))
     dims[axis] = run
@@ -276,7 +285,7 @@ def narrow(trace: Trace, node: fx.Node) -> Dims:
 
 
 def pad(trace: Trace, node: fx.Node) -> Dims:
-    """New indices on both sides of a dimension; as axes of their own they can go again."""
+    """New indices on both sides of a dimension. They are axes of their own, which can shrink."""
     dims, amounts = list(trace.of(node.args[0])), node.args[1]
     assert isinstance(amounts, list | tuple)
     mode = argument(node, "mode", "constant")
@@ -292,8 +301,9 @@ def pad(trace: Trace, node: fx.Node) -> Dims:
             or not isinstance(right, int)
             or min(left, right) < 0
         ):
-            trace.pin(node, (dims[axis],), "padded by other than constants")
-            dims[axis] = trace.fixed(node, "padded", (trace.shape(node)[axis],))[0]
+            why = "its padding isn't a constant"
+            trace.pin(node, (dims[axis],), why)
+            dims[axis] = trace.fixed(node, why, (trace.shape(node)[axis],))[0]
             continue
         sides = Axis(left), Axis(right)
         for offset, side in enumerate(sides):
@@ -304,7 +314,7 @@ def pad(trace: Trace, node: fx.Node) -> Dims:
 
 
 def getitem(trace: Trace, node: fx.Node) -> Dims:
-    """One of several outputs."""
+    """One of several results."""
     source, index = node.args
     assert isinstance(source, fx.Node)
     assert isinstance(index, int)

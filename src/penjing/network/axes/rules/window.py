@@ -1,4 +1,4 @@
-"""Windows that slide over space: pooling, resizing, and windows laid side by side."""
+"""Window: operators with windows that slide over space, such as pooling, and resizing."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ import re
 from torch import fx
 
 from penjing.network.axes.algebra import Axis, Concat, Expression, Product, resolve, size
-from penjing.network.axes.trace import Dims, Trace
+from penjing.network.axes.trace import Dims, Trace, operator_name
+
+SPATIAL = "it is a spatial extent"
+CUT = "it is cut into windows"
+WINDOWS = "it counts the windows"
+KERNEL = "it is the extent of a kernel"
 
 
 def slide(trace: Trace, node: fx.Node, dims: Dims, shape: tuple[int, ...]) -> Dims:
-    """Where a window has slid over `dims`: an extent that stayed as it was is the same axis, with
-    its neighbours mixed; any other is new and fixed."""
+    """The dimensions after a window has moved over `dims`.
+
+    An extent of unchanged size is the same axis, with neighbouring indices mixed. Any other extent
+    is new and fixed.
+    """
     extents: list[Expression] = []
     for dim, length in zip(dims, shape, strict=True):
         dim = resolve(dim)
         if isinstance(dim, Concat) and len(dim.parts) == 3 and size(dim.parts[1]) == length:
-            trace.pin(node, (dim.parts[0], dim.parts[2]), "a margin for a window")
+            trace.pin(node, (dim.parts[0], dim.parts[2]), "it is the padding of a window")
             dim = dim.parts[1]
         if size(dim) == length:
             trace.mix(node, (dim,), "a window slides over it")
             extents.append(dim)
         else:
-            trace.pin(node, (dim,), "a window slides over it in steps")
-            extents += trace.fixed(node, "a spatial extent", (length,))
+            trace.pin(node, (dim,), "a window slides over it and changes its size")
+            extents += trace.fixed(node, SPATIAL, (length,))
     return tuple(extents)
 
 
 def pool(trace: Trace, node: fx.Node) -> Dims:
-    """x_NCs.. -> y_NCt..: every channel on its own."""
+    """x_NCs.. -> y_NCt..: each channel by itself."""
     dims, spatial = trace.of(node.args[0]), _spatial(node)
     if "adaptive" in str(node.target):
         for offset in range(spatial):
@@ -42,55 +50,55 @@ def pool_with_indices(trace: Trace, node: fx.Node) -> tuple[Dims, Dims]:
     """As `pool`, once for the values and once for their positions."""
     dims, spatial = trace.of(node.args[0]), _spatial(node)
     shape = trace.shapes[node][0]
-    trace.pin(node, dims[-spatial:], f"{node.name} gives positions in it")
-    new = (*dims[:-spatial], *trace.fixed(node, "a spatial extent", shape[-spatial:]))
+    trace.pin(node, dims[-spatial:], f"{operator_name(node)} returns positions in it")
+    new = (*dims[:-spatial], *trace.fixed(node, SPATIAL, shape[-spatial:]))
     return new, new
 
 
 def resize(trace: Trace, node: fx.Node) -> Dims:
     """x_NCs.. -> y_NCt..: up- or downsampled in space."""
     dims = trace.of(node.args[0])
-    trace.pin(node, dims[2:], "a spatial extent that is resized")
-    return (*dims[:2], *trace.fixed(node, "a spatial extent", trace.shape(node)[2:]))
+    trace.pin(node, dims[2:], "it is a spatial extent that is resized")
+    return (*dims[:2], *trace.fixed(node, SPATIAL, trace.shape(node)[2:]))
 
 
-def sample_grid(trace: Trace, node: fx.Node) -> Dims:
-    """x_NCs.., grid_Nt..d -> y_NCt..: read at positions."""
+def sample(trace: Trace, node: fx.Node) -> Dims:
+    """x_NCs.., positions_Nt..d -> y_NCt..: the image is read at given positions."""
     dims = trace.of(node.args[0])
-    trace.pin(node, (*dims[2:], *trace.of(node.args[1])), "positions in space")
-    return (*dims[:2], *trace.fixed(node, "a spatial extent", trace.shape(node)[2:]))
+    trace.pin(node, (*dims[2:], *trace.of(node.args[1])), "an image is sampled along it")
+    return (*dims[:2], *trace.fixed(node, SPATIAL, trace.shape(node)[2:]))
 
 
 def unfold(trace: Trace, node: fx.Node) -> Dims:
-    """x_..s.. -> y_..t..w: windows along one dimension, their extent at the end."""
+    """x_..s.. -> y_..t..w: windows along one dimension, with their extent as the last one."""
     dims, axis, shape = list(trace.of(node.args[0])), node.args[1], trace.shape(node)
     assert isinstance(axis, int)
-    trace.pin(node, (dims[axis],), "cut into windows")
-    dims[axis] = trace.fixed(node, "windows", (shape[axis % len(dims)],))[0]
-    return (*dims, *trace.fixed(node, "a window's extent", shape[-1:]))
+    trace.pin(node, (dims[axis],), CUT)
+    dims[axis] = trace.fixed(node, WINDOWS, (shape[axis % len(dims)],))[0]
+    return (*dims, *trace.fixed(node, "it is the extent of a window", shape[-1:]))
 
 
 def columns(trace: Trace, node: fx.Node) -> Dims:
     """x_NChw -> y_N(Ckk)L: the windows of an image as columns."""
     dims, shape = trace.of(node.args[0]), trace.shape(node)
-    trace.pin(node, dims[-2:], "cut into windows")
-    (kernel,) = trace.fixed(node, "a kernel's extent", (shape[-2] // size(dims[-3]),))
+    trace.pin(node, dims[-2:], CUT)
+    (kernel,) = trace.fixed(node, KERNEL, (shape[-2] // size(dims[-3]),))
     flat = Product((dims[-3], kernel))
-    return (*dims[:-3], flat, *trace.fixed(node, "windows", shape[-1:]))
+    return (*dims[:-3], flat, *trace.fixed(node, WINDOWS, shape[-1:]))
 
 
 def image_of_columns(trace: Trace, node: fx.Node) -> Dims:
-    """x_N(Ckk)L -> y_NChw: columns summed up to an image."""
+    """x_N(Ckk)L -> y_NChw: columns, summed up to an image."""
     dims, shape = trace.of(node.args[0]), trace.shape(node)
     channels = Axis(shape[-3])
-    (kernel,) = trace.fixed(node, "a kernel's extent", (size(dims[-2]) // shape[-3],))
+    (kernel,) = trace.fixed(node, KERNEL, (size(dims[-2]) // shape[-3],))
     trace.join(node, dims[-2], Product((channels, kernel)))
-    trace.pin(node, dims[-1:], "windows")
-    return (*dims[:-2], channels, *trace.fixed(node, "a spatial extent", shape[-2:]))
+    trace.pin(node, dims[-1:], WINDOWS)
+    return (*dims[:-2], channels, *trace.fixed(node, SPATIAL, shape[-2:]))
 
 
 def _spatial(node: fx.Node) -> int:
-    """How many dimensions the window has."""
+    """The number of dimensions of the window."""
     match = re.search(r"pool(\d)d", str(node.target))
     assert match
     return int(match[1])
