@@ -53,7 +53,8 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [("py:.*", r"(torch|nn|fx|np|numpy|onnx|pathlib|collections|enum|abc)\b.*")]
 nitpick_ignore = [
     ("py:class", "penjing.trials.evaluation.instruments.Instruments"),  # tests alone give them
-    ("py:class", "penjing.network.axes.groups.Site"),  # inside of what a user reads
+    ("py:class", "penjing.network.axes.algebra.Axis"),  # inside of what a user reads
+    ("py:class", "penjing.network.axes.groups.Site"),
     ("py:class", "penjing.trials.contract.Watch"),
     ("py:class", "penjing.runtimes.onnx.session.Provider"),
 ]

@@ -1,7 +1,8 @@
 """Docstrings as they are written here, made ready for Sphinx before napoleon reads them.
 
 They are meant to be read in the source. Sphinx reads them as reStructuredText, in which a vertical
-bar begins a substitution, and napoleon wants one name for each entry of a section.
+bar begins a substitution. napoleon wants one name for each entry of a section, and takes what comes
+before the first colon of a result for its type.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:")
+SECTIONS = ("Args:", "Attributes:", "Raises:")
+RESULT = "Returns:"
 ENTRY = re.compile(r"(\s+)(\w+(?:, \w+)+)(:(?: .*|$))")
 """Of several names that share a text, such as `mean, std: one figure per channel.`"""
 BEFORE_NAPOLEON = 100
@@ -34,7 +36,7 @@ def prepared(lines: Iterable[str]) -> Iterator[str]:
     lines, within = _without_bars(list(lines)), False
     place = 0
     while place < len(lines):
-        line = lines[place]
+        line = ":returns:" if lines[place] == RESULT else lines[place]
         within = line in SECTIONS or (within and (not line or line[0].isspace()))
         entry = ENTRY.fullmatch(line) if within else None
         end = place + 1

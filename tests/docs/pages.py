@@ -12,8 +12,9 @@ How a block is fenced says what becomes of it:
     text, output,       output, or an illustration
     json, toml
 
-Commands find the repository's folder in `PENJING`. Whatever can't run without a device, a GPU or the network is `text`. A page says in its front matter
-what it needs beside penjing itself, and whether it takes long:
+Commands find the repository's folder in `PENJING`. Whatever can't run without a device, a GPU or
+the network is `text`. A page says in its front matter what it needs beside penjing itself, and
+whether it takes long:
 
     ---
     requires: [litert, openvino, shared]
