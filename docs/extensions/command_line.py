@@ -33,7 +33,14 @@ def reference() -> str:
         usage = " ".join([_shown(param) for param in command.params if _is_argument(param)])
         lines += ["```text", f"{NAME} {name} {usage} [OPTIONS]".replace("  ", " "), "```", ""]
         lines += _table(command.params, _annotations(functions.get(name)))
+        lines += _examples(command.epilog)
     return "\n".join(lines)
+
+
+def _examples(epilog: str | None) -> list[str]:
+    """What the help of a command shows at its end."""
+    text = inspect.cleandoc(epilog or "")
+    return ["", "```text", *text.split("\n"), "```"] if text else []
 
 
 def _name(info: Any) -> str:
