@@ -61,7 +61,8 @@ def _is_argument(param: Any) -> bool:
 def _shown(param: Any) -> str:
     if not _is_argument(param):
         return ", ".join(param.opts)
-    return str(param.metavar or param.name.upper()) + ("..." if param.nargs == -1 else "")
+    name = str(param.metavar or param.name.upper())
+    return f"{name}..." if param.nargs == -1 and not name.endswith("...") else name
 
 
 def _table(params: list[Any], annotations: Mapping[str, Any]) -> Iterator[str]:
