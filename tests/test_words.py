@@ -103,11 +103,11 @@ def test_no_word_of_our_own_is_left(path: Path) -> None:
 def test_a_variable_is_called_after_what_it_holds(path: Path) -> None:
     lines = []
     for node in ast.walk(ast.parse(path.read_text())):
-        name = None
-        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            name = node.id if isinstance(node, ast.Name) else node.attr
-        elif isinstance(node, ast.arg):
-            name = node.arg
+        if not isinstance(node, ast.Name | ast.Attribute | ast.arg):
+            continue
+        if not isinstance(getattr(node, "ctx", ast.Store()), ast.Store):
+            continue
+        name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", "")
         if name in NAMES:
             lines.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {name!r}")
     assert not lines, "\n".join(lines)

@@ -1,4 +1,6 @@
-"""The exceptions that penjing raises on purpose, with the exit code of the command line.
+"""The exceptions that penjing raises on purpose.
+
+They form a tree. The numbers are the exit codes of the command line::
 
     PenjingError                     the base class of all of them
     ├── InputError          (2)      your input: the model, the data, the budget, the options

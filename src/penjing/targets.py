@@ -209,6 +209,6 @@ def require_local(target: Target) -> None:
     if not target.local:
         here, there = "`target='cpu'`", "its address, `target='ssh://user@host'`"
         raise InputError(
-            f"penjing knows target {target.name!r} only by name, so it can't measure there; use "
-            f"{there if target.reach == 'ssh' else here}"
+            f"penjing has only a description of target {target.name!r}, so it can't measure there; "
+            f"use {there if target.reach == 'ssh' else here}"
         )

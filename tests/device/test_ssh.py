@@ -250,12 +250,12 @@ def test_what_a_device_cannot_hold_at_once_is_timed_one_by_one() -> None:
 
 
 def test_what_is_for_a_device_is_refused_without_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="are for a device, and the target is cpu"):
+    with pytest.raises(InputError, match="only apply to a remote device, but the target is cpu"):
         fit("digits", "cpu", out=tmp_path / "out", python="python3.12")
     assert not (tmp_path / "out").exists()
     done = CliRunner().invoke(app, ["bench", "a.onnx", "--python", "python3.12"])
     assert isinstance(done.exception, InputError)
-    assert "are for a device, and the target is cpu" in str(done.exception)
+    assert "only apply to a remote device, but the target is cpu" in str(done.exception)
 
 
 @needs_server
@@ -324,7 +324,7 @@ def test_a_device_that_is_not_there_or_refuses_the_key(
 def test_a_device_without_python_or_with_an_old_one(
     loopback: Loopback, artifact: Artifact, tmp_path: Path
 ) -> None:
-    with pytest.raises(RemoteError, match=r"no /nowhere/python3 there; install Python 3\.9"):
+    with pytest.raises(RemoteError, match=r"no /nowhere/python3; install Python 3\.9"):
         measure_there(
             loopback.device("/nowhere/python3"), {"a": artifact}, options=JobOptions(seconds=0)
         )
@@ -396,7 +396,7 @@ def test_the_command_holds_nothing_of_the_user() -> None:
     ("arguments", "code", "text"),
     [
         (("--target", "ssh://a b"), 2, "isn't the address of a device"),
-        (("--target", "raspberry-pi-5"), 2, "only by name, so it can't measure there"),
+        (("--target", "raspberry-pi-5"), 2, "only a description of target 'raspberry-pi-5'"),
         (("--target", "ssh://pi@device", "--ssh-config", "absent"), 2, "absent doesn't exist"),
     ],
 )

@@ -189,7 +189,7 @@ def test_nan_is_never_equal() -> None:
 
 def test_a_metric_must_give_one_score_per_sample() -> None:
     batches = [(torch.zeros(4, 10), torch.zeros(4, dtype=torch.long))]
-    with pytest.raises(InputError, match=r"'mean' gave shape \(\) for 4 samples.*shape \(4,\)"):
+    with pytest.raises(InputError, match=r"'mean' returned shape \(\) for 4.*shape \(4,\)"):
         scores.score(Constant(0), batches, Metric("mean", lambda outputs, _: outputs.mean()))
     with pytest.raises(InputError, match="'bad' raised ZeroDivisionError"):
         scores.score(Constant(0), batches, Metric("bad", lambda *_: np.ones(1 // 0)))

@@ -47,7 +47,7 @@ def fit(
     """Compress the task's model for a target, within an accuracy budget.
 
     A fit makes candidates (smaller variants of the network), exports each to the file that the
-    target's runtime loads, and measures that file. A typical call, which takes ten minutes:
+    target's runtime loads, and measures that file. A typical call takes ten minutes::
 
         result = penjing.fit(task, target="cpu", max_drop=1.0, minutes=10, out="fitted")
         print(result.chosen, result.reason)

@@ -83,9 +83,8 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
             "the task, loss=..."
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value).all()):
-        what = str(value)
-        if isinstance(value, Tensor) and value.numel() != 1:
-            what = f"a tensor of shape {list(value.shape)}"
+        several = isinstance(value, Tensor) and value.numel() != 1
+        what = f"a tensor of shape {list(value.shape)}" if several else value
         raise InputError(f"the loss returned {what}; it must return a tensor of one finite number")
 
 

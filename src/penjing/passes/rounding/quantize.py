@@ -50,8 +50,8 @@ class Quantize(Pass):
 
     Quantizing pays where the runtime has integer kernels for the device, and where a smaller file
     matters. It needs a network that isn't quantized, and, unless `activations` is None, training
-    samples for calibration. `penjing.fit` and `penjing.export` set the options from `outputs` on as
-    the runtime requires.
+    samples for calibration. A fit and an export set the options from `outputs` on as the
+    runtime requires.
 
     Attributes:
         weights: the bits of weights, 2 to 8.
