@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
 from typer.testing import CliRunner
 
 import penjing
 from penjing.cli.app import app
 from penjing.errors import InputError
 from penjing.tasks.reference import find_task
+from penjing.tasks.task import as_call, scored
 from penjing.trials.result import Result
 from tests.instruments import Direct, Slowly, Told, only, small_task
 
@@ -38,8 +45,58 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 def test_each_example_has_a_test() -> None:
     assert {one.name for one in (ROOT / "examples").glob("*.py")} == {
-        "own_network.py", "cifar10_resnet20.py", "my_strategy.py",
+        "own_network.py", "cifar10_resnet20.py", "my_strategy.py", "timm_model.py",
+        "two_inputs.py", "vibration.py",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["two_inputs.py", "vibration.py"])
+def test_an_example_has_learned_its_task(name: str) -> None:
+    task = find_task(str(ROOT / "examples" / name))
+    inputs, targets = next(iter(task.test))
+    args, kwargs = as_call(inputs)
+    with torch.no_grad():
+        outputs = task.model(*args, **kwargs)
+    assert scored(task.metric, outputs.numpy(), targets.numpy()).mean() > 0.95
+    assert penjing.capture(task.model, task.example).history == ()
+
+
+def test_an_example_takes_arguments() -> None:
+    task = find_task(str(ROOT / "examples" / "vibration.py"), width=16)
+    assert task.model.get_submodule("head").in_features == 16
+
+
+def test_a_network_of_timm_gets_a_checkpoint_and_folders_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With something in timm's place, which the tests don't install."""
+    save_file({"1.weight": torch.ones(2, 192), "1.bias": torch.zeros(2)}, tmp_path / "best.pth")
+    draw = np.random.default_rng(0)
+    for split in ("train", "validation", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            pixels = draw.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / name / "1.png")
+
+    def create(name: str, pretrained: bool, num_classes: int, checkpoint_path: str) -> nn.Module:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))
+        model.load_state_dict(load_file(checkpoint_path))
+        return model
+
+    wants = {"input_size": (3, 8, 8), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    timm, data = ModuleType("timm"), ModuleType("timm.data")
+    monkeypatch.setattr(timm, "create_model", create, raising=False)
+    monkeypatch.setattr(timm, "data", data, raising=False)
+    monkeypatch.setattr(data, "resolve_model_data_config", lambda model: wants, raising=False)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setitem(sys.modules, "timm.data", data)
+
+    arguments = {"images": str(tmp_path), "checkpoint": str(tmp_path / "best.pth")}
+    task = find_task(str(ROOT / "examples" / "timm_model.py"), **arguments)
+    assert task.name == "mobilenetv3_small_100"
+    assert task.example.shape == (2, 3, 8, 8)
+    assert task.validation is not None
+    assert task.model(task.example).shape == (2, 2)
 
 
 def test_a_network_of_ones_own_can_be_fitted(told: Told, tmp_path: Path) -> None:
