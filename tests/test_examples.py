@@ -62,7 +62,7 @@ def test_an_example_has_learned_its_task(name: str) -> None:
 
 
 def test_an_example_takes_arguments() -> None:
-    task = find_task(str(ROOT / "examples" / "vibration.py"), ["width=16"])
+    task = find_task(str(ROOT / "examples" / "vibration.py"), width=16)
     assert task.model.get_submodule("head").in_features == 16
 
 
@@ -91,8 +91,8 @@ def test_a_network_of_timm_gets_a_checkpoint_and_folders_of_images(
     monkeypatch.setitem(sys.modules, "timm", timm)
     monkeypatch.setitem(sys.modules, "timm.data", data)
 
-    arguments = [f"images={tmp_path}", f"checkpoint={tmp_path / 'best.pth'}"]
-    task = find_task(str(ROOT / "examples" / "timm_model.py"), arguments)
+    example, checkpoint = ROOT / "examples" / "timm_model.py", str(tmp_path / "best.pth")
+    task = find_task(str(example), images=str(tmp_path), checkpoint=checkpoint)
     assert task.name == "mobilenetv3_small_100"
     assert task.example.shape == (2, 3, 8, 8)
     assert task.validation is not None
