@@ -65,9 +65,9 @@ def test_verify_finds_what_export_did(exported: tuple[Path, dict[str, Any]]) -> 
         key: told[key] for key in ("score", "sha256", "runtime", "placement")
     }
     lines = _printed("verify", str(path), "--task", GOOD).splitlines()
-    assert lines[0].startswith(f"model.onnx: {told['file_bytes']} bytes, onnxruntime ")
-    assert any(line.startswith("decisions: ") for line in lines)
-    assert "differs from its record" not in "".join(lines)
+    assert lines[0].endswith(f"model.onnx, {told['file_bytes']:,} bytes")
+    assert any(line.startswith("decisions ") for line in lines)
+    assert not any(line.startswith("changed ") for line in lines)
 
 
 def test_runtimes_lists_all_with_what_installs_them() -> None:
@@ -190,7 +190,7 @@ def test_every_target_is_listed_and_described_with_its_sources() -> None:
 def test_what_is_printed_of_a_task_fits_80_columns(command: str, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path)] if command == "export" else []
     lines = _printed(command, GOOD, *out, columns=80).splitlines()
-    assert all(len(line) <= 80 for line in lines)
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
 
 
 def test_a_result_is_reported_again_and_a_folder_without_one_is_refused(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import penjing
+from tests.test_floors import FLOORS
 
 SOURCE = Path(penjing.__file__).parent
 ROOT = Path(__file__).parents[1]
@@ -35,13 +36,17 @@ def test_examples_in_docstrings_run(path: Path) -> None:
     assert not failed
 
 
-FOLDERS = ("src", "tests", "benchmarks", "examples")
+FOLDERS = ("src", "tests", "benchmarks", "examples", "docs")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 OF_FORMER_DAYS = ("CHANGELOG.md", "results.md")
+OF_A_USER = {"mytask.py", "mystrategy.py"}
+"""Files that examples speak of."""
+KEYS = {"penjing.outputs"}
+"""Of metadata, which are spelled as a module is."""
 PAGES = [
     path
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *FILES)
-    if path.name not in OF_FORMER_DAYS
+    if path.name not in OF_FORMER_DAYS and "_build" not in path.parts
 ]
 
 
@@ -49,9 +54,10 @@ PAGES = [
 def test_files_and_modules_that_are_named_are_there(page: Path) -> None:
     text = page.read_text()
     named = re.findall(r"`([a-z_0-9/]+\.py)", text)
+    named = [name for name in named if name not in OF_A_USER]
     assert not [name for name in named if not any(f"/{name}" in str(path) for path in FILES)]
-    modules = re.findall(r"`(penjing(?:\.[a-z_0-9]+)+)", text)
-    assert not [name for name in modules if not _is_there(name)]
+    modules = set(re.findall(r"`(penjing(?:\.[a-z_0-9]+)+)", text)) - KEYS
+    assert not [name for name in sorted(modules) if not _is_there(name)]
 
 
 def _is_there(name: str) -> bool:
@@ -71,3 +77,15 @@ def test_no_benchmark_hides_an_installed_module() -> None:
     for path in (ROOT / "benchmarks").glob("*.py"):
         assert path.stem not in sys.stdlib_module_names
         assert PathFinder.find_spec(path.stem, places) is None, path
+
+
+def test_the_map_has_every_room() -> None:
+    """And names no other: `tests/test_floors.py` holds the same table."""
+    told = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", told, re.M)
+    rooms = {
+        room.rstrip("/").removesuffix(".py"): int(floor)
+        for floor, names in rows
+        for room in re.findall(r"`([a-z_.]+/?)`", names)
+    }
+    assert rooms == {room: floor for room, floor in FLOORS.items() if "__" not in room}

@@ -91,8 +91,8 @@ def test_a_network_of_timm_gets_a_checkpoint_and_folders_of_images(
     monkeypatch.setitem(sys.modules, "timm", timm)
     monkeypatch.setitem(sys.modules, "timm.data", data)
 
-    example, checkpoint = ROOT / "examples" / "timm_model.py", str(tmp_path / "best.pth")
-    task = find_task(str(example), images=str(tmp_path), checkpoint=checkpoint)
+    arguments = {"images": str(tmp_path), "checkpoint": str(tmp_path / "best.pth")}
+    task = find_task(str(ROOT / "examples" / "timm_model.py"), **arguments)
     assert task.name == "mobilenetv3_small_100"
     assert task.example.shape == (2, 3, 8, 8)
     assert task.validation is not None

@@ -37,15 +37,6 @@ class LeftAlone:
 class Plan:
     """What a pass will do to a network, decided before anything is changed.
 
-    >>> import penjing
-    >>> plan = penjing.Plan("PruneChannels", {"amount": 0.5}, summary="keep 16 of 32 channels",
-    ...     left_alone=(LeftAlone("head", "its outputs are the network's outputs"),))
-    >>> print(plan)
-    PruneChannels: keep 16 of 32 channels
-      left alone: head: its outputs are the network's outputs
-    >>> penjing.Plan.from_json(plan.to_json()) == plan
-    True
-
     Printing it shows the summary, the notes, and what was left alone, a line for each reason.
 
     >>> alone = tuple(LeftAlone(f"conv{n}", "named in skip") for n in range(87))
@@ -346,11 +337,10 @@ class Drop:
 class Measurement:
     """The figures of one artifact on one target. `None` means "not measured".
 
-    >>> import penjing
-    >>> measurement = penjing.Measurement(file_bytes=112_640, score=0.978)
+    >>> measurement = Measurement(file_bytes=112_640, score=0.978)
     >>> measurement.latency is None
     True
-    >>> penjing.Measurement.from_json(measurement.to_json()) == measurement
+    >>> Measurement.from_json(measurement.to_json()) == measurement
     True
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,21 @@ def test_a_pipe_gets_a_line_for_each_stage() -> None:
     assert lines[-1] == "[ 30%] prune 25 % (best so far: int8)"
     assert "--resume continues" in " ".join(" ".join(lines).split())
     assert all(len(line) <= 80 and line.startswith(("[", "       ")) for line in lines)
+
+
+def test_a_terminal_is_drawn_to_by_calls_alone_and_not_too_often() -> None:
+    """A thread that draws would disturb what is timed."""
+    now, before = [0.0], threading.active_count()
+    console = _console(is_terminal=True)
+    with display(console, lambda: now[0]) as show:
+        for step in range(100):
+            now[0] += 0.01
+            show(f"int8: step {step}", 0.1, "original")
+        assert threading.active_count() == before
+        drawn = console.file.getvalue()  # type: ignore[attr-defined]
+        assert 3 <= drawn.count("int8: step") <= 6
+        show("prune 25 %", 0.2, "int8")
+        assert "best so far: int8" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_terminal_shows_stage_share_time_left_and_the_best_so_far() -> None:

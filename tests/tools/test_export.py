@@ -125,7 +125,7 @@ def test_a_file_that_departs_from_its_network_is_not_written(
     task = self_taught()
     monkeypatch.setattr(_Astray, "layer", "conv2")
     monkeypatch.setattr("penjing.tools.export.find_runtime", lambda _: _Astray())
-    with pytest.raises(DivergenceError, match="the first layer astray is conv2; likely cause"):
+    with pytest.raises(DivergenceError, match="first layer that differs is conv2; the likely"):
         export_model(task, "onnxruntime", precision, tmp_path)
     assert not list(tmp_path.iterdir())
     proof = export_model(

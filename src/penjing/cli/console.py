@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penjing.cli.app import as_flags
-from penjing.layout import wrapped
+from penjing.layout import shortened, wrapped
 from penjing.printable import in_a_line
 
 if TYPE_CHECKING:
@@ -43,16 +43,29 @@ def print_prose(texts: Iterable[str], first: str = "") -> None:
 
 @contextmanager
 def doing(what: str) -> Iterator[Callable[[str], None]]:
-    """Show on stderr what takes a while, if that is a terminal; it goes once that is done.
+    """Show on stderr what takes a while, if that is a terminal; the line goes once that is done.
+
+    It is a still line: a thread that draws would disturb what is timed.
 
     Yields:
-        What shows something else instead.
+        Shows another text instead.
     """
     terminal = console(stderr=True)
     if not terminal.is_terminal:
         yield lambda _: None
         return
-    from rich.text import Text
+    from rich.control import Control
+    from rich.segment import ControlType
 
-    with terminal.status(Text(what)) as status:
-        yield lambda stage: status.update(Text(in_a_line(stage)))
+    erase = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
+
+    def show(stage: str) -> None:
+        terminal.control(erase)
+        line = shortened(in_a_line(f"{stage} ..."), terminal.width - 1)
+        terminal.print(line, end="", highlight=False, markup=False, soft_wrap=True)
+
+    show(what)
+    try:
+        yield show
+    finally:
+        terminal.control(erase)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penjing.files import write_atomically
+from penjing.printable import in_a_line
 from penjing.report.answer import answer, certified, how_measured
 from penjing.report.plot import plot
 from penjing.report.table import headings, in_order, legend, reasons, rows
@@ -63,7 +64,8 @@ def _row(cells: list[str]) -> str:
 
 def _section(title: str, texts: tuple[str, ...] | list[str]) -> list[str]:
     """A heading with a list under it; nothing if the list is empty."""
-    return [f"## {title}", "", *(f"- {text}" for text in texts), ""] if texts else []
+    lines = [f"- {in_a_line(text)}" for text in texts]
+    return [f"## {title}", "", *lines, ""] if lines else []
 
 
 def _made(result: Result) -> list[str]:

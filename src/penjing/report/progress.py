@@ -16,6 +16,7 @@ from penjing.printable import in_a_line
 from penjing.report.terminal import Console
 
 BAR = 24
+OFTEN = 0.25  # seconds, after which the lines are drawn again
 EARLY = 0.02  # a share, before which the time left can't be told
 Show = Callable[[str, float, str], None]
 
@@ -24,15 +25,20 @@ Show = Callable[[str, float, str], None]
 def display(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Show]:
     """Shows the progress of a fit: a few lines that change on a terminal, plain lines in a pipe.
 
+    Nothing is drawn between two calls, because a thread that draws would disturb what is timed.
+
     Yields:
         What the fit calls with its stage, the share done and the best candidate so far.
     """
     if not console.is_terminal:
         yield Plain(console)
         return
-    state = State(console, clock)
-    with Live(state, console=console, transient=True, refresh_per_second=4):
-        yield state
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+
+        def show(state: State) -> None:
+            live.update(state, refresh=True)
+
+        yield State(console, clock, show)
 
 
 @dataclass
@@ -57,21 +63,31 @@ class Plain:
 
 @dataclass
 class State:
-    """The lines on a terminal: a bar with the time left, the stage, and the best so far."""
+    """The lines on a terminal: a bar with the time left, the stage, and the best so far.
+
+    Attributes:
+        show: draws the lines.
+    """
 
     console: Console
     clock: Callable[[], float]
-    stage: str = "starting"
+    show: Callable[[State], None] = lambda _: None
+    stage: str = ""
     share: float = 0.0
     best: str = ""
     begin: float = field(init=False)
+    drawn: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.begin = self.clock()
+        self.begin = self.drawn = self.clock()
 
     def __call__(self, stage: str, share: float, best: str) -> None:
-        """Show another stage."""
+        """Show a stage, unless the lines were drawn just now and it is the one before."""
+        is_new = stage.split(":")[0] != self.stage.split(":")[0]
         self.stage, self.share, self.best = stage, share, best
+        if is_new or self.clock() - self.drawn > OFTEN:
+            self.drawn = self.clock()
+            self.show(self)
 
     def __rich__(self) -> Text:
         return Text("\n".join(self.lines()), no_wrap=True, overflow="ellipsis")

@@ -89,18 +89,18 @@ class Screen:
     def _files(self) -> Iterator[Line]:
         what = {
             self.result.artifact: "the answer",
-            REPORT[0]: "all candidates, with reasons, to read",
+            REPORT[0]: "all candidates, with reasons",
             REPORT[1]: "loss against time, as a picture",
+            RECORD: "everything, for programs",
         }
-        there = [name for name in what if name in self.result.files]
-        if not there:
+        names = list(dict.fromkeys((*self.result.files, RECORD)))
+        if len(names) == 1:
             return
         yield f"Files in {in_a_line(str(self.folder))}:", "bold"
-        names = [*there, RECORD]
-        space = max(len(str(name)) for name in names)
+        space = max(map(len, names))
         for name in names:
-            about = what.get(name, "all of it, for programs")
-            yield f"  {in_a_line(str(name)).ljust(space)}  {about}", ""
+            about = what.get(name, "belongs to the answer")
+            yield f"  {in_a_line(name).ljust(space)}  {about}", ""
 
     def _next(self) -> Iterator[Line]:
         if self.result.artifact is None or not self.result.finished:
@@ -109,7 +109,7 @@ class Screen:
             yield "To check the file again on the test data:", "bold"
             yield f"  {in_a_line(self.check)}", ""
         if self.loading:
-            yield "To run it in Python:", "bold"
+            yield "To run it without penjing:", "bold"
             for line in self.loading.strip().splitlines():
                 yield f"  {in_a_line(line)}", ""
 

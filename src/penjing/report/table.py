@@ -75,10 +75,11 @@ def _row(trial: Trial, result: Result) -> tuple[str, ...]:
 def kilobytes(size: int) -> str:
     """A size with one decimal, or none if it is large.
 
-    >>> kilobytes(18_612), kilobytes(97_532_112)
-    ('18.6', '97,532')
+    >>> kilobytes(40), kilobytes(18_612), kilobytes(97_532_112)
+    ('0.04', '18.6', '97,532')
     """
-    return f"{size / 1000:.1f}" if size < 10**6 else f"{size / 1000:,.0f}"
+    decimals = 0 if size >= 10**6 else 1 if size >= 100 or not size else 2
+    return f"{size / 1000:,.{decimals}f}"
 
 
 def that_matter(result: Result) -> list[Trial]:

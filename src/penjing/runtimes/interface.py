@@ -42,8 +42,8 @@ def not_by_sample(network: Network) -> list[str]:
 
 
 def not_in_eight_bits(network: Network, runtime: str) -> list[str]:
-    """One line for what of a network's grids a runtime doesn't keep that has values in eight bits
-    and weights with a scale for each output channel."""
+    """What a runtime can't hold that has 8-bit values and one scale for each output channel of a
+    weight, one line each."""
     problems = []
     narrow = [qparams for qparams in value_qparams(network) if qparams.bits < 8]
     if narrow:

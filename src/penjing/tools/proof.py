@@ -67,7 +67,7 @@ class Proof:
     estimate: Estimate | None = None
 
     def to_json(self) -> dict[str, Json]:
-        """Plain data: what `export.json` holds, and `--json` prints.
+        """Plain data: what `export.json` holds, and what the command line prints as JSON.
 
         Where the file lies isn't part of it, for a record travels with its file.
         """

@@ -17,6 +17,8 @@ from penjing.trials.trial import Trial
 FORMAT = 4
 RECORD = "result.json"
 REPORT = ("report.md", "plot.png")
+OLD_NAMES = {"test_looks": "test_evaluations"}
+"""By their names before format 4, fields of results and ledgers that have other names now."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,10 @@ class Result:
         """
         if data["format"] > FORMAT:
             raise InputError(f"format {data['format']}, this penjing reads {FORMAT}: upgrade it")
+        data = with_new_names(data)
         plain = {name: data[name] for name in _PLAIN if name in data}
         plain |= {name: tuple(data[name]) for name in _LISTS if name in data}
         plain |= {name: dict(data[name]) for name in _MAPPINGS if name in data}
-        if "test_looks" in data:  # the name before format 4
-            plain["test_evaluations"] = data["test_looks"]
         if "files" not in data:  # of format 1, which didn't tell
             plain["files"] = (*REPORT, data["artifact"])
         trials = tuple(Trial.from_json(row) for row in data["candidates"])
@@ -161,6 +162,11 @@ _PLAIN = (
 )  # fmt: skip
 _LISTS = ("notes", "verdicts", "files")
 _MAPPINGS = ("versions", "judged_on", "identity")
+
+
+def with_new_names(data: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The data with the names of fields as they are since format 4."""
+    return {OLD_NAMES.get(name, name): value for name, value in data.items()}
 
 
 def require_within(result: Result) -> None:

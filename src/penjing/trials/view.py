@@ -11,7 +11,7 @@ from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.choice import choose, with_pareto
 from penjing.trials.judgement.promise import Promise
 from penjing.trials.judgement.verdicts import verdicts
-from penjing.trials.result import Result
+from penjing.trials.result import Result, with_new_names
 from penjing.trials.trial import Status, Trial
 
 PROVEN = ("best", "reason", "test_score", "test_baseline", "test_evaluations", "notes")
@@ -74,8 +74,7 @@ class View:
         return replace(result, verdicts=verdicts(result))
 
     def _with_proof(self, result: Result, proven: Mapping[str, Json]) -> Result:
-        if "test_looks" in proven:  # the name in an earlier penjing's ledger
-            proven = {**proven, "test_evaluations": proven["test_looks"]}
+        proven = with_new_names(proven)
         told = {name: proven[name] for name in PROVEN} | {"notes": tuple(proven["notes"])}
         rows = [(trial, proven["rows"].get(trial.key)) for trial in result.trials]
         trials = tuple(

@@ -23,9 +23,9 @@ REASON = re.compile(
 
 
 LOADING = """\
-// The array `model`: xxd -i -n model {path} > model.cc
+// The array of the file's bytes: xxd -i -n model {path} > model.cc
 // Link LiteRT for Microcontrollers and Arm's driver for Ethos-U.
-// `arena` is an array of uint8_t, at least as large as the SRAM of the estimate.
+// arena: an array of uint8_t, at least as large as the SRAM of the estimate.
 tflite::MicroMutableOpResolver<1> resolver;
 resolver.AddEthosU();  // and what was left to the CPU
 tflite::MicroInterpreter interpreter(tflite::GetModel(model), resolver, arena, sizeof arena);

@@ -1,9 +1,10 @@
 """A Network as a `.tflite` file: the integers that the quantizer chose, names that people can read.
 
 The file holds one sample, with the inputs laid out as the model has them. LiteRT fuses a layer
-into one integer kernel where quantize and dequantize stand around it, so the network is written in
-the form that torchao's quantizer gives (weights real, on their grid), and what LiteRT computes on
-integers only as a layer is written as one (`penjing.network.lowering.as_convolutions`).
+into one integer kernel where quantize and dequantize operators stand around it. So the network is
+written in the form that torchao's quantizer gives: weights are real numbers, rounded to their
+scales. What LiteRT computes on integers only as a layer is written as one
+(`penjing.network.lowering.as_convolutions`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 
 
 def problems(network: Network) -> list[str]:
-    """What of a network's grids and outputs a `.tflite` file can't hold, one line each."""
+    """What of a network's integers and outputs a `.tflite` file can't hold, one line each."""
     return not_by_sample(network) + not_in_eight_bits(network, "LiteRT")
 
 
@@ -51,7 +52,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
     """The file's bytes; `floats` as `Runtime.lower` takes it.
 
     Raises:
-        InputError: an operator or a grid that the converter lacks, an output that doesn't hold
+        InputError: an operator or integers that the converter lacks, an output that doesn't hold
             one entry for each sample, or a weight beyond float16's range; the message names it.
     """
     if stands_against := problems(network):
@@ -133,7 +134,7 @@ def _round_weights(model: Any, network: Network, owners: Mapping[int, str]) -> N
     """Store as integers the weights of linear layers, which the converter leaves real.
 
     Raises:
-        InputError: some weights with a grid are real numbers still.
+        InputError: some quantized weights are still real numbers.
     """
     weights = {
         str(node.meta["layer"]): qparams for node, qparams in weight_qparams(network).items()

@@ -16,8 +16,8 @@ from penjing.runtimes.tflite import file as tflite_file
 class LiteRtSession:
     """A file loaded from bytes, so that it can open no other file.
 
-    The file holds one sample; a batch is run sample by sample. Where it takes or gives integers
-    on a grid, inputs are rounded to that grid and real numbers handed back.
+    The file holds one sample, so a batch is run sample by sample. Where the file takes or gives
+    integers, the session rounds the inputs and returns real numbers.
 
     Raises:
         InputError: the interpreter can't load it.

@@ -42,7 +42,7 @@ def round_weights(model: Any, scales: Mapping[int, NDArray[np.float32]]) -> None
     """Store float weights that are multiples of a scale as int8, in place.
 
     Args:
-        model: the file, see `penjing.runtimes.tflite.file.read`.
+        model: the file, as `read` of `file` gives it.
         scales: the scale of each channel, by the position of a weight of shape (channels, inputs).
     """
     made = []

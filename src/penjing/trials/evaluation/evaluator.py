@@ -142,7 +142,7 @@ class FileEvaluator:
         begin = self.instruments.clock()
         watch.say(proposal.title)
         trial = self._made(proposal, watch)
-        watch.say(proposal.title, MAKING)
+        watch.say(f"{proposal.title}: measuring", MAKING)
         if proposal.extent == Extent.SPEED:
             return trial
         trial = self._measured(trial, begin, watch)
