@@ -21,6 +21,11 @@ from penjing.targets import Target
 class Runtime(ABC):
     """Lowers a Network to an Artifact, loads it, and says what it can't take.
 
+    >>> import penjing
+    >>> runtime: penjing.runtimes.Runtime = penjing.runtimes.find("onnxruntime")
+    >>> runtime.ending, runtime.floats
+    ('.onnx', ('float32', 'float16'))
+
     Attributes:
         name: as `penjing runtimes` lists it.
         ending: of the file's name.

@@ -160,6 +160,13 @@ def find_runtime(name: str) -> Runtime:
     Raises:
         InputError: there is none, or its packages aren't installed.
         MachineError: this machine hasn't what it runs on.
+
+    >>> import penjing
+    >>> penjing.runtimes.find("onnxruntime").name
+    'onnxruntime'
+    >>> penjing.runtimes.find("onnxrutnime")
+    Traceback (most recent call last):
+    penjing.errors.InputError: no runtime 'onnxrutnime'; did you mean 'onnxruntime'? ...
     """
     if name not in ENTRIES:
         near = difflib.get_close_matches(name, ENTRIES, 1, 0.4)
@@ -208,7 +215,12 @@ def runtime_of(path: Path, name: str | None = None) -> Runtime:
 
 
 def installed() -> list[str]:
-    """The names of all runtimes that can run here."""
+    """The names of all runtimes that can run here.
+
+    >>> import penjing
+    >>> "onnxruntime" in penjing.runtimes.installed()
+    True
+    """
     return [name for name, entry in ENTRIES.items() if not entry.absent]
 
 

@@ -46,6 +46,19 @@ def bench(
             number of runtimes isn't that of the files; there is no time to measure.
         UnsafeError: a file is of others, and refused; see `penjing.tools.inputs.opened`.
         MachineError: this machine lacks what a runtime needs.
+
+    Returns:
+        The times by what each file is called; the first one's ratio is 1.
+
+    >>> import penjing, tempfile, torch
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(torch.nn.Linear(8, 4), data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(task.model, task.example)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = penjing.export(network, task, "onnxruntime", out=folder).path
+    ...     first, second = penjing.bench([path, path], seconds=0.1).values()
+    >>> first.ratio, second.ratio_low < second.ratio < second.ratio_high
+    (1.0, True)
     """
     require_time(seconds)
     sessions, shapes = {}, {}

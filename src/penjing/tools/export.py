@@ -86,8 +86,18 @@ def export(
             explains; the message names the first layer and the likely cause.
         MachineError: `out` can't be written.
 
-    >>> import tempfile
-    >>> from penjing.tasks.digits import digits  # doctest: +SKIP
+    >>> import penjing, tempfile
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(torch.nn.Linear(8, 4), data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(task.model, task.example)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     proof = penjing.export(network, task, "onnxruntime", "float16", out=folder)
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['export.json', 'model.onnx']
+    >>> print(proof.signature.outputs[0])
+    output: float32 [batch, 4]
+    >>> proof.loading.splitlines()[:2]
+    ['import numpy', 'import onnxruntime']
     """
     if not isinstance(network, Network):
         raise InputError(
@@ -228,6 +238,16 @@ def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Pro
             no record, and a process in which they were tried didn't come well out of it.
         InputError: there is no such file, or no runtime for it.
         MachineError: this machine hasn't what the runtime runs on.
+
+    >>> import penjing, tempfile
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(torch.nn.Linear(8, 4), data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(task.model, task.example)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = penjing.export(network, task, "onnxruntime", out=folder)
+    ...     verified = penjing.verify(written.path, task)
+    >>> verified.score == written.score, verified.differs
+    (True, ())
     """
     path = Path(path)
     if not path.is_file():

@@ -70,6 +70,14 @@ def profile(
     Args:
         seconds: how long to measure that latency.
         say: called with what is being done.
+
+    >>> import penjing
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
+    >>> task = penjing.Task(model, data.x[:2], train=data, test=data)
+    >>> layers, latency_ms = penjing.profile(task, seconds=0.1)
+    >>> sorted((row.layer, row.params, row.macs) for row in layers if row.params)
+    [('0', 144, 128), ('1', 68, 64)]
     """
     say("checking the task")
     task, _ = check(task)

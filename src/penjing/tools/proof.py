@@ -19,6 +19,17 @@ class Proof:
 
     Printing it gives a line for each question that a user may have.
 
+    >>> import penjing, tempfile, torch
+    >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
+    >>> task = penjing.Task(torch.nn.Linear(8, 4), data.x[:2], train=data, test=data)
+    >>> network = penjing.capture(task.model, task.example)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     proof: penjing.Proof = penjing.export(network, task, "onnxruntime", out=folder)
+    >>> proof.path.name, proof.drop.drop, proof.placement
+    ('model.onnx', 0.0, {'cpu': 1})
+    >>> print(proof.signature.inputs[0])
+    input: float32 [batch, 8]
+
     Attributes:
         path: the file; of several that belong together, the first.
         runtime, version: what ran it.

@@ -25,6 +25,11 @@ OLD_NAMES = {"test_looks": "test_evaluations"}
 class Result:
     """What a fit found; `finished` is False while it runs and after it was interrupted.
 
+    >>> import penjing
+    >>> penjing.Result.load(Path("fitted-yesterday"))
+    Traceback (most recent call last):
+    penjing.errors.InputError: fitted-yesterday/result.json can't be read: FileNotFoundError: ...
+
     Attributes:
         baseline: the original in the target's first runtime.
         trials: of all other candidates, a row for each.

@@ -42,6 +42,15 @@ class Network(nn.Module):
     structure. The keys of its `state_dict` are those of the model. `train()` and `eval()` switch
     batch norm and dropout.
 
+    >>> import penjing
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    >>> network: penjing.Network = penjing.capture(model, torch.zeros(2, 3))
+    >>> inputs = torch.randn(5, 3)
+    >>> torch.equal(network(inputs), model(inputs))
+    True
+    >>> list(network.state_dict()) == list(model.state_dict())
+    True
+
     Attributes:
         graph: the operators. The `meta` of a node holds `layer`, the module path, and `source`,
             the `file.py:line` of the user's code.
