@@ -11,6 +11,7 @@ How a block is fenced says what becomes of it:
                         such as `[exit 2]`. A line after `> ` goes on with the command
     text, output,       output, or an illustration
     json, toml
+    {literalinclude}    a file that the page shows; the blocks find it in their folder
 
 Commands find the repository's folder in `PENJING`. Whatever can't run without a device, a GPU or
 the network is `text`. A page says in its front matter what it needs beside penjing itself, and
@@ -33,6 +34,7 @@ import doctest
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -64,6 +66,7 @@ MODULES = {
 }
 """By extra of penjing's, a module that it installs."""
 PRINTED = " printed"
+INCLUDED = "{literalinclude}"
 MINUTES = "0.2"
 SECONDS = 300
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.S | re.M)
@@ -169,6 +172,8 @@ def run(page: Page, folder: Path, as_printed: bool = True) -> dict[int, list[str
     with contextlib.chdir(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for block in page.blocks:
+            if block.kind.startswith(INCLUDED):
+                shutil.copy(page.path.parent / block.kind.removeprefix(INCLUDED).strip(), folder)
             if block.kind == "console":
                 printed[block.line] = [*_run_console(page, block, folder)]
                 last = printed[block.line][-1]
@@ -241,7 +246,7 @@ def _run_console(page: Page, block: Block, folder: Path) -> Iterator[str]:
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
-        "COLUMNS": "100",
+        "COLUMNS": "80",
         "PENJING": str(ROOT),
     }
     for command, code in commands(block.text):

@@ -73,18 +73,22 @@ def test_blocks_of_a_page_share_names_and_a_folder(
     text = (
         "---\nslow: true\n---\n# Title\n\n```python\nx = 1\n```\n"
         "\n```python\n>>> x += 1; x\n2\n```\n"
-        "\n```console\n$ echo 2 > file\nsome output\n$ exit 3\n[exit 3]\n```\n\n    indented\n\n"
+        "\n```{literalinclude} shown.py\n:language: python\n```\n"
+        "\n```console\n$ python shown.py > file\nsome output\n$ exit 3\n[exit 3]\n```\n"
+        "\n    indented\n\n"
         "```python\nfrom pathlib import Path\n\nassert x == int(Path('file').read_text())\n```\n"
     )
-    page = _page(tmp_path, text)
-    kinds = ["python", "python", "console", "indented", "python"]
+    (tmp_path / "shown.py").write_text("print(2)")
+    page, folder = _page(tmp_path, text), tmp_path / "folder"
+    folder.mkdir()
+    kinds = ["python", "python", "{literalinclude} shown.py", "console", "indented", "python"]
     assert [block.kind for block in page.blocks] == kinds
     assert [text.splitlines()[block.line - 1].strip() for block in page.blocks] == [
         block.text.splitlines()[0].strip() for block in page.blocks
     ]
     assert page.slow
     assert page.runs
-    run(page, tmp_path)
+    run(page, folder)
 
 
 def test_outputs_are_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
