@@ -111,7 +111,7 @@ class Screen:
         if self.loading:
             yield "To run it without penjing:", "bold"
             for line in self.loading.strip().splitlines():
-                yield f"  {in_a_line(line)}", ""
+                yield f"  {in_a_line(line)}".rstrip(), ""
 
     def _prose(self, text: str, first: str = "", style: str = "") -> Iterator[Line]:
         for line in wrapped(in_a_line(self.spelled(text)), self.width, first):

@@ -379,10 +379,13 @@ def _require_true_conclusion(
         assert {
             "is faster": faster, "is smaller": smaller, "gains nothing": not faster and not smaller,
         }[match[1]]  # fmt: skip
-    elif text == "Not worth it: it is neither faster nor smaller":
+    elif match := re.fullmatch(
+        r"Not worth it: it is (not clearly faster|slower) and no smaller", text
+    ):
         assert kept
         assert not faster
         assert not smaller
+        assert (match[1] == "slower") == slower
     elif text.startswith("Not worth it"):
         assert text == f"Not worth it: it {trial.status.words}"
         assert not kept
@@ -395,7 +398,7 @@ def _require_true_conclusion(
         assert disturbed
         assert smaller == (match[1] == "smaller")
     else:
-        match = re.fullmatch(r"It is smaller but (not faster|slower)", text)
+        match = re.fullmatch(r"It is smaller but (not clearly faster|slower)", text)
         assert match, text
         assert smaller
         assert not faster

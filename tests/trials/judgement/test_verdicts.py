@@ -113,9 +113,9 @@ def test_what_adds_to_a_failure_is_not_blamed_for_it() -> None:
     ("ratio", "kb", "status", "end"),
     [
         (0.5, 300, "over budget", "Not worth it: it is over the budget."),
-        (1.0, 300, "kept", "It is smaller but not faster."),
+        (1.0, 300, "kept", "It is smaller but not clearly faster."),
         (1.2, 300, "kept", "It is smaller but slower."),
-        (1.0, 1000, "kept", "Not worth it: it is neither faster nor smaller."),
+        (1.0, 1000, "kept", "Not worth it: it is not clearly faster and no smaller."),
     ],
 )
 def test_what_does_not_pay_is_said(ratio: float, kb: int, status: str, end: str) -> None:

@@ -135,8 +135,10 @@ def _conclusion(trial: Trial, rival: Trial, times: Comparison, size: float) -> s
     if times.disturbed:
         return f"It is {'smaller' if size < 1 else 'not smaller'}; whether it is faster is unknown"
     if size < 1:
-        return f"It is smaller but {'slower' if times.slower else 'not faster'}"
-    return "Not worth it: it is neither faster nor smaller"
+        return f"It is smaller but {'slower' if times.slower else 'not clearly faster'}"
+    return (
+        f"Not worth it: it is {'slower' if times.slower else 'not clearly faster'} and no smaller"
+    )
 
 
 def _integers_against_floats(result: Result, judged: Sequence[Trial]) -> str:
