@@ -194,6 +194,7 @@ def leaving(folder: Path, _: pytest.MonkeyPatch) -> list[str]:
     return ["profile", str(folder / "mytask.py")]
 
 
+SAME = "decisions 100.00 % are the same as the network's..."
 NO_PACKAGES = "penjing makes no update packages yet, so there are no signatures, deltas or decoders"
 MODEL, DATA, TARGET, DISK, HOSTILE, REMOTE = (
     "A. The model", "B. The data and the budget", "C. The target", "D. Folders, disk and processes",
@@ -215,7 +216,7 @@ ROWS = [
         "penjing: error: weight norm.running_var holds a negative variance; repair the checkpoint",
         provoke=task("negative_variance")),
     Row(4, "a model in training mode: used in evaluation mode, with a note",
-        "note: the model was in training mode; penjing uses it in evaluation mode", 0,
+        "note the model was in training mode; penjing uses it in evaluation mode", 0,
         task("training_mode")),
     Row(5, "a model without parameters",
         "penjing: error: the model Bare has no parameters, so there is nothing to compress; pass "
@@ -223,9 +224,9 @@ ROWS = [
     Row(6, "all weights zero or constant",
         "penjing: error: all weights of Small are constant (all numbers in conv.weight are equal); "
         "load the checkpoint", provoke=task("zero_weights")),
-    Row(7, "tied weights: accepted", "decisions: 100.00% the same...", 0,
+    Row(7, "tied weights: accepted", SAME, 0,
         task("tied_weights")),
-    Row(8, "weights that aren't contiguous: accepted", "decisions: 100.00% the same...",
+    Row(8, "weights that aren't contiguous: accepted", SAME,
         0, task("non_contiguous_weights")),
     Row(9, "control flow that depends on the data",
         "penjing: error: Branching can't be captured at bad_tasks.py:...: its control flow depends "
@@ -268,7 +269,7 @@ ROWS = [
     Row(20, "weights on the meta device",
         "penjing: error: weight conv.weight is on the meta device; load the weights first",
         provoke=task("meta_weights")),
-    Row(21, "a model that was pruned by masks: accepted", "decisions: 100.00% the same...", 0,
+    Row(21, "a model that was pruned by masks: accepted", SAME, 0,
         task("pruned_before")),
     Row(21, "a model that was already quantized",
         "penjing: error: weight codes is a quantized tensor; convert it to dense float32 with "
@@ -301,7 +302,7 @@ ROWS = [
         "penjing: error: the training data contains NaN or infinite values in batch 4; remove them",
         provoke=task("nan_in_a_later_batch")),
     Row(28, "a split without samples of some class: accepted, with a note",
-        "note: the test data has no samples of 1 of the training data's classes (3), so a loss of "
+        "note the test data has no samples of 1 of the training data's classes (3), so a loss of "
         "accuracy on them goes unnoticed", 0, task("class_missing")),
     Row(29, "a label beyond the number of outputs",
         "penjing: error: the training labels range from 0 to 9, but the model has 4 outputs, for "

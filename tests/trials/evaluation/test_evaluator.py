@@ -84,7 +84,9 @@ def test_the_command_line_says_where_a_bugs_traceback_is(
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if not line.startswith(("[", "  "))
+    ]
     assert "this is a bug in penjing, please report it with the traceback in" in lines[-1]
     assert (len(lines) > 1) is debug
 
