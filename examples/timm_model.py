@@ -1,6 +1,7 @@
-"""A network of timm and folders of images, both named on the command line.
+"""A timm model and folders of images, named on the command line.
 
-    penjing fit examples/timm_model.py --task-arg images=FOLDER --task-arg checkpoint=best.pth
+    penjing fit timm_model.py --task-arg architecture=resnet18 --task-arg images=FOLDER
+        --task-arg checkpoint=best.pth
 
 FOLDER has the folders `train`, `validation` and `test`. Each of these has a folder of images for
 every class. The example needs timm: `pip install timm`.
@@ -17,7 +18,7 @@ import penjing
 def task(
     images: str, architecture: str = "mobilenetv3_small_100", checkpoint: str | None = None
 ) -> penjing.Task:
-    """The network, with the weights that you trained, and the images that it was trained for.
+    """The network, with the weights that you trained, and the images that it was trained on.
 
     Args:
         images: a folder with `train`, `validation` and `test`; each has a folder for every class.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -22,11 +20,10 @@ from penjing.errors import InputError
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import as_call, scored
 from penjing.trials.result import Result
-from tests.instruments import Direct, Slowly, Told, only, small_task
+from tests.instruments import Direct, Told, only
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared"
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def _faster(name: str) -> float:
@@ -127,17 +124,3 @@ def test_the_images_of_cifar10_are_read_and_told_apart(
         right = (task.model(x).argmax(1) == y).float().mean()
     assert len(x) > 50
     assert right > 0.75  # of all images 0.88
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=map(str, range(len(BLOCKS))))
-def test_what_the_readme_writes_in_python_runs(
-    block: str, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    task = replace(small_task(), loss=Slowly(told, seconds=60.0))
-    given = {"model": task.model, "example": task.example, "task": task}
-    exec(block, given)
-    assert isinstance(given["result"], penjing.Result)
-    assert given["result"].finished
-    assert (tmp_path / "fitted" / "result.json").exists()
-    assert given["smaller"].history

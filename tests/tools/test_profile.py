@@ -69,7 +69,7 @@ def theirs(folder: Path, rename: bool) -> Path:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter([{"input": build("plain_cnn")[1][:4].numpy()}])
+            self.batches = iter([{"x": build("plain_cnn")[1][:4].numpy()}])
 
         def get_next(self) -> Any:
             return next(self.batches, None)
@@ -81,7 +81,7 @@ def theirs(folder: Path, rename: bool) -> Path:
         model.graph.input[0].name = "images:0"
         for position, node in enumerate(model.graph.node):
             node.name = "" if position % 2 else f"model/layer.{position}:{node.op_type}"
-            node.input[:] = ["images:0" if one == "input" else one for one in node.input]
+            node.input[:] = ["images:0" if one == "x" else one for one in node.input]
         onnx.save(model, path)
     return path
 

@@ -260,4 +260,4 @@ def _print_proof(proof: Proof, as_json: bool) -> None:
         ]
         print_lines(in_columns(rows, width()))
         print_lines(["", "To run it without penjing:"])
-        print_lines(f"  {in_a_line(line)}".rstrip() for line in proof.loading.splitlines())
+        print_lines(in_a_line(line) for line in proof.loading.splitlines())  # to be copied

@@ -110,8 +110,8 @@ class Screen:
             yield f"  {in_a_line(self.check)}", ""
         if self.loading:
             yield "To run it without penjing:", "bold"
-            for line in self.loading.strip().splitlines():
-                yield f"  {in_a_line(line)}".rstrip(), ""
+            for line in self.loading.splitlines():  # as it is, to be copied
+                yield in_a_line(line), ""
 
     def _prose(self, text: str, first: str = "", style: str = "") -> Iterator[Line]:
         for line in wrapped(in_a_line(self.spelled(text)), self.width, first):

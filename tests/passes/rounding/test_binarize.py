@@ -141,7 +141,9 @@ def layer_sums(network: Network, x: Tensor) -> list[Any]:
 def test_what_is_not_binary_is_not_put_on_bits(cnn: tuple[Network, Task]) -> None:
     task = task_of(Mlp(), 21)
     network = capture(task.model, task.example)
-    with pytest.raises(InputError, match=r"layers.0: its input isn't binary; Binarize\(ends=1\)"):
+    with pytest.raises(
+        InputError, match=r"layers.0: its input isn't binary; apply Binarize\(ends=1\)"
+    ):
         packed_bits(Binarize()(network, task))
     with pytest.raises(InputError, match="conv1 is a convolution"):
         packed_bits(cnn[0])

@@ -90,7 +90,7 @@ def test_a_packed_network_is_the_int8_network(
     kinds, outputs = {}, {}
     for one in (plain, packed):
         session, kinds[one] = executed(one.path.read_bytes(), tmp_path)
-        outputs[one] = session.run(None, {"input": x})[0]
+        outputs[one] = session.run(None, {"x": x})[0]
     assert np.array_equal(outputs[packed], outputs[plain])
     assert kinds[packed] == kinds[plain]
     assert kinds[packed]["QLinearConv"] == 3
