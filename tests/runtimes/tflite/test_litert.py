@@ -76,7 +76,7 @@ def test_fp32_gives_the_networks_numbers_for_any_batch(fp32: Lowered) -> None:
         x = torch.randn(batch, 3, 8, 8)
         assert np.allclose(session.run(x.numpy()), network(x).detach().numpy(), atol=1e-4)
     (takes,) = session.inputs
-    assert (takes.name, takes.shape, takes.dtype) == ("input", (1, 3, 8, 8), "float32")
+    assert (takes.name, takes.shape, takes.dtype) == ("x", (1, 3, 8, 8), "float32")
 
 
 def test_int8_goes_in_and_out_and_decides_as_the_network(int8: Lowered) -> None:

@@ -67,8 +67,9 @@ class ExecuTorchEthosU(ByVela):
         """
         self._require_integers(network, floats)
         with network.evaluating(), quiet_below(), tempfile.TemporaryDirectory() as folder:
+            told = interface(network)
             reference = for_one_sample(network)
-            content, operators = self._program(network, Path(folder))
+            content, operators = self._program(network, Path(folder), told)
             parts = sorted(Path(folder).glob("*_tag*.tosa"))
             if not parts:
                 raise InputError(
@@ -95,11 +96,14 @@ class ExecuTorchEthosU(ByVela):
         left = bytes_of_weights(artifact.path.read_bytes(), FORWARD)
         return self._packed_bytes(artifact) + left
 
-    def _program(self, network: Network, folder: Path) -> tuple[bytes, list[dict[str, str]]]:
+    def _program(
+        self, network: Network, folder: Path, told: dict[str, Any]
+    ) -> tuple[bytes, list[dict[str, str]]]:
         """The bytes of the `.pte` file, and its operators as fields of `Placement`.
 
         Args:
             folder: where ExecuTorch writes the TOSA files that Vela compiles.
+            told: the method that tells the names of inputs and outputs.
         """
         import executorch.kernels.quantized  # noqa: F401  operators for what stays on the CPU
         from executorch.backends.arm.common.annotation_meta import ArmAnnotationInfo
@@ -121,7 +125,7 @@ class ExecuTorchEthosU(ByVela):
         partitioner = _partitioner(spec)
         with converting("ExecuTorch", _first_cause):
             edge = to_edge_transform_and_lower(
-                exported, partitioner=[partitioner], constant_methods=interface(network)
+                exported, partitioner=[partitioner], constant_methods=told
             )
         inputs, outputs = _rounded_ends(edge.exported_program())
         with converting("ExecuTorch", _first_cause):

@@ -35,12 +35,13 @@ def for_one_sample(network: Network) -> bytes:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
+        told = interface(network)
         written = for_xnnpack(lowered(network, FORM))
         args, kwargs = one_sample(network.example)
         with converting("ExecuTorch"):
             exported = torch.export.export(written, args, kwargs)
             edge = to_edge_transform_and_lower(
-                exported, partitioner=[XnnpackPartitioner()], constant_methods=interface(network)
+                exported, partitioner=[XnnpackPartitioner()], constant_methods=told
             )
             content = bytes(edge.to_executorch().buffer)
             ExecuTorchFile([content])
