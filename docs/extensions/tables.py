@@ -16,8 +16,7 @@ def runtimes() -> str:
     """Every runtime with its files and how to install it, as Markdown."""
     lines = ["| runtime | file ends in | installed by | what it is |", "|---|---|---|---|"]
     for name, entry in ENTRIES.items():
-        command = entry.install
-        shown = f"`{command}`" if command.startswith("pip") and "," not in command else command
+        shown = f"`{entry.command}`" if entry.command and not entry.also else entry.install
         lines.append(f"| `{name}` | `{entry.ending}` | {shown} | {entry.about} |")
     return "\n".join(lines)
 

@@ -15,6 +15,8 @@ from rich.cells import cell_len
 WIDTH = 80
 """Columns of a terminal that says nothing of its width."""
 GAP = "  "
+Line = str | tuple[str, str]
+"""A line, or one with a style."""
 GLUE = "\ue000"
 """Stands for a space at which no line ends; a character that no text has."""
 LEAST = 8
@@ -155,9 +157,14 @@ class Laid:
     rows: list[list[str]]
 
     @property
+    def body(self) -> list[str]:
+        """The lines of all rows."""
+        return [line for row in self.rows for line in row]
+
+    @property
     def lines(self) -> list[str]:
         """All of them."""
-        return [*self.head, *(line for row in self.rows for line in row)]
+        return [*self.head, *self.body]
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int = WIDTH) -> Laid:

@@ -23,9 +23,9 @@ from penjing.passes import Compensate, CorrectBias, Pass, PruneChannels, Quantiz
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
-from penjing.tools.export import ExportOptions, export, export_model, verify
+from penjing.tools.export import ExportOptions, export, export_model, loading_of, verify
+from penjing.tools.fallbacks import fallbacks
 from penjing.trials.evaluation.divergence import first_divergence
-from penjing.trials.evaluation.fallbacks import fallbacks
 from penjing.trials.recipe import Recipe
 from tests.reference_networks import self_taught
 
@@ -295,3 +295,20 @@ def test_a_proof_prints_all_that_it_knows_in_eighty_columns(tmp_path: Path) -> N
     words = ("64 operators fell", "64 CONV", "3,000 cycles", "x: float32 [batch, 3, 32, 32]")
     assert all(word in text for word in (*words, str(proof.sha256)))
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_code_is_shown_for_the_recorded_bytes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`penjing report` may be given a folder of somebody else's."""
+    proof = export_model(self_taught(), "onnxruntime", "float32", tmp_path)
+    assert loading_of(proof.path, "onnxruntime", proof.sha256) == proof.loading
+
+    def never(*_: object) -> None:
+        raise AssertionError("the file was parsed")
+
+    monkeypatch.setattr(OnnxRuntime, "signature", never)
+    proof.path.write_bytes(proof.path.read_bytes() + b"x")
+    assert loading_of(proof.path, "onnxruntime", proof.sha256) == ""
+    assert loading_of(proof.path, "elsewhere", proof.sha256) == ""
+    assert loading_of(tmp_path / "gone.onnx", "onnxruntime", proof.sha256) == ""

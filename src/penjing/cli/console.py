@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penjing.cli.app import as_flags
-from penjing.layout import shortened, wrapped
+from penjing.layout import Line, shortened, wrapped
 from penjing.printable import in_a_line
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def width() -> int:
     return console().width
 
 
-def print_lines(lines: Iterable[str | tuple[str, str]]) -> None:
+def print_lines(lines: Iterable[Line]) -> None:
     """Print lines as they are, unbroken; each may come with a style."""
     terminal = console()
     for line in lines:

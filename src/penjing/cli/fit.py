@@ -195,9 +195,9 @@ def print_result(result: Result, out: Path, task: str = "TASK", everything: bool
 
     check = loading = ""
     if result.artifact:
-        path, runtime = out / result.artifact, result.answer.runtime
+        path, answer = out / result.artifact, result.answer
         check = f"penjing verify {shlex.quote(str(path))} --task {shlex.quote(task)}"
-        loading = loading_of(path, runtime)
+        loading = loading_of(path, answer.runtime, answer.sha256)
     all_of_it = f"penjing report {shlex.quote(str(out))} --all"
     screen = Screen(result, out, everything, all_of_it, check, loading, width(), as_flags)
     print_lines(screen.lines())

@@ -43,7 +43,8 @@ def runtimes(as_json: AsJson = False) -> None:
 
     if as_json:
         rows = {
-            name: asdict(entry) | {"version": entry.version, "missing": entry.missing}
+            name: asdict(entry)
+            | {"install": entry.install, "version": entry.version, "missing": entry.missing}
             for name, entry in ENTRIES.items()
         }
         print(json.dumps(rows))

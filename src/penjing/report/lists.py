@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penjing.layout import Column, table, wrapped
+from penjing.layout import Column, Line, table, wrapped
 from penjing.printable import in_a_line
 from penjing.runtimes.registry import Entry
 from penjing.targets import REACH, Target, in_words
-
-Line = str | tuple[str, str]
-"""A line, or one with a style."""
 
 
 def targets_lines(targets: Mapping[str, Target], width: int) -> list[Line]:
@@ -25,13 +22,9 @@ def targets_lines(targets: Mapping[str, Target], width: int) -> list[Line]:
             ]  # fmt: skip
             lines += [(line, "bold") for line in wrapped(f"{how[0].upper()}{how[1:]}:", width)]
             laid = table(columns, rows, width)
-            lines += [*((line, "italic") for line in laid.head), *_rows_of(laid.rows), ""]
+            lines += [*((line, "italic") for line in laid.head), *laid.body, ""]
     return [*lines, *wrapped("To see all that is known of one, and the sources:", width),
             "  penjing targets NAME"]  # fmt: skip
-
-
-def _rows_of(rows: list[list[str]]) -> list[Line]:
-    return [line for row in rows for line in row]
 
 
 def _row(target: Target) -> list[str]:
@@ -78,19 +71,13 @@ def runtimes_lines(entries: Mapping[str, Entry], width: int) -> list[Line]:
         Column("runtime"), Column("file"), Column("here"), Column("what it is", fit="wrap"),
     ]  # fmt: skip
     laid = table(columns, rows, width)
-    lines: list[Line] = [*((line, "bold") for line in laid.head), *_rows_of(laid.rows)]
+    lines: list[Line] = [*((line, "bold") for line in laid.head), *laid.body]
     if absent:
         lines += ["", ("To have those that aren't here:", "bold")]
     for name, why in absent.items():
-        command, also = _installing(entries[name])
+        entry = entries[name]
+        command = entry.command if entry.missing else ""
+        also = entry.also if command else entry.also or entry.command
         lines += wrapped(f"{name}: {why}{f'; it needs {also}' if also else ''}", width, "  ")
         lines += [f"    {command}"] if command else []
     return lines
-
-
-def _installing(entry: Entry) -> tuple[str, str]:
-    """A line for the shell, if packages are missing; and what else it takes, in words."""
-    command, _, also = entry.install.partition(", and ")
-    if entry.missing:
-        return command, also
-    return "", also or entry.install.removeprefix("needs ")

@@ -37,13 +37,9 @@ def headings(result: Result) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def rows(result: Result, trials: Sequence[Trial] | None = None) -> list[tuple[str, ...]]:
-    """The cells of the candidates' table: the original first, then by group and time.
-
-    Args:
-        trials: those to show; by default all.
-    """
-    return [_row(trial, result) for trial in in_order(result, trials)]
+def rows(result: Result) -> list[tuple[str, ...]]:
+    """The cells of the table of all candidates: the original first, then by group and time."""
+    return [_row(trial, result) for trial in in_order(result)]
 
 
 def in_order(result: Result, trials: Sequence[Trial] | None = None) -> list[Trial]:
@@ -99,9 +95,12 @@ def candidates_table(
         trials: those to show; by default all.
     """
     shown = in_order(result, trials)
+    marks = [CHOSEN if trial.key == result.answer.key else "  " for trial in shown]
     cells = [
-        (CHOSEN + row[0] if trial.key == result.answer.key else f"  {row[0]}", *row[1:])
-        for trial, row in zip(shown, rows(result, shown), strict=True)
+        (mark + title, *figures)
+        for mark, (title, *figures) in zip(
+            marks, (_row(trial, result) for trial in shown), strict=True
+        )
     ]
     laid = _laid(result, cells, width)
     lines, group = [(line, "bold") for line in laid.head], ""

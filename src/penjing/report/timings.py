@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from penjing.contract import Latency
-from penjing.layout import WIDTH, Column, Laid, table, wrapped
+from penjing.layout import WIDTH, Column, Laid, Line, table, wrapped
 from penjing.printable import in_a_line
 from penjing.report.answer import milliseconds
 from penjing.report.table import UNSURE, kilobytes
@@ -13,8 +13,6 @@ from penjing.targets import in_words
 from penjing.tools.profile import LayerProfile, NodeProfile
 from penjing.trials.judgement.wording import UNRELIABLE, ratio
 
-Line = str | tuple[str, str]
-"""A line, or one with a style."""
 FUSED = "fused"
 FUSED_MEANS = (
     f'"{FUSED}": the runtime computes it together with a neighbour, whose time includes it.'
@@ -114,7 +112,7 @@ def bench_lines(
     laid = table(columns, rows, width)
     title = f"One sample on one thread, the files in turn, on {in_a_line(where)}"
     lines: list[Line] = [*wrapped(title, width), "", *((line, "bold") for line in laid.head)]
-    lines += [line for row in laid.rows for line in row]
+    lines += laid.body
     lines += wrapped("p90: nine of ten runs take no longer than that.", width)
     if any(latency.disturbed for latency in times.values()):
         lines += wrapped(f"{UNSURE} The {UNRELIABLE}. Repeat the measurement.", width, "", "  ")

@@ -23,17 +23,26 @@ class Entry:
         place: module and class.
         ending: of its files' names.
         packages: what must be installed, as pip names it.
-        install: what to do to have them, such as a line for the shell.
+        command: a line for the shell that installs them; empty where nothing that pip has does.
         about: one line.
+        also: what it needs beside them, such as a driver.
         asks: whether it takes more than the packages, such as a device, so that its class must say.
     """
 
     place: str
     ending: str
     packages: tuple[str, ...]
-    install: str
+    command: str
     about: str
+    also: str = ""
     asks: bool = False
+
+    @property
+    def install(self) -> str:
+        """What to do to have it, in words."""
+        if not self.command:
+            return f"needs {self.also}"
+        return f"{self.command}, and {self.also}" if self.also else self.command
 
     @property
     def missing(self) -> list[str]:
@@ -63,16 +72,16 @@ def _extra(name: str) -> str:
     return f"pip install 'penjing[{name}]'"
 
 
-def _provider(kind: str, package: str, install: str, about: str) -> Entry:
+def _provider(kind: str, package: str, command: str, about: str, also: str = "") -> Entry:
     place = f"penjing.runtimes.onnx.providers:{kind}"
-    return Entry(place, ".onnx", (package,), install, f"ONNX Runtime on {about}", asks=True)
+    return Entry(place, ".onnx", (package,), command, f"ONNX Runtime on {about}", also, asks=True)
 
 
 GPU_BUILD = (
     "pip install --force-reinstall --no-deps onnxruntime-gpu && "
     "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 )
-OTHER_BUILD = "needs a build of ONNX Runtime that has it"
+OTHER_BUILD = "a build of ONNX Runtime that has it"
 ENTRIES = {
     "onnxruntime": Entry(
         "penjing.runtimes.onnx.runtime:OnnxRuntime",
@@ -92,16 +101,18 @@ ENTRIES = {
         "penjing.runtimes.openvino.runtime:OnGpu",
         ".xml",
         ("openvino",),
-        f"{_extra('openvino')}, and Intel's GPU driver",
+        _extra("openvino"),
         "OpenVINO on Intel's GPUs",
+        "Intel's GPU driver",
         asks=True,
     ),
     "openvino-npu": Entry(
         "penjing.runtimes.openvino.runtime:OnNpu",
         ".xml",
         ("openvino",),
-        f"{_extra('openvino')}, and Intel's NPU driver",
+        _extra("openvino"),
         "OpenVINO on Intel's NPUs",
+        "Intel's NPU driver",
         asks=True,
     ),
     "executorch": Entry(
@@ -148,9 +159,9 @@ ENTRIES = {
         "pip install --force-reinstall --no-deps onnxruntime-openvino",
         "Intel's OpenVINO",
     ),
-    "onnxruntime-coreml": _provider("OnCoreMl", "onnxruntime", OTHER_BUILD, "Apple's Core ML"),
-    "onnxruntime-nnapi": _provider("OnNnapi", "onnxruntime", OTHER_BUILD, "Android's NNAPI"),
-    "onnxruntime-xnnpack": _provider("OnXnnpack", "onnxruntime", OTHER_BUILD, "XNNPACK"),
+    "onnxruntime-coreml": _provider("OnCoreMl", "onnxruntime", "", "Apple's Core ML", OTHER_BUILD),
+    "onnxruntime-nnapi": _provider("OnNnapi", "onnxruntime", "", "Android's NNAPI", OTHER_BUILD),
+    "onnxruntime-xnnpack": _provider("OnXnnpack", "onnxruntime", "", "XNNPACK", OTHER_BUILD),
 }
 
 

@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from penjing.contract import Json
+import numpy as np
 
-LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
-"""The integers of each type in which a file may take and give its values."""
+from penjing.contract import Json
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,12 @@ class Signature:
         lines = []
         for name, spec in zip(self.variables[0], self.inputs, strict=True):
             if spec.scale is not None:
-                low, high = LIMITS[spec.dtype]
+                limits = np.iinfo(spec.dtype)
                 shift = _shift(spec.zero_point or 0)
+                clipped = f"numpy.clip({name}, {limits.min}, {limits.max})"
                 lines += [
                     f"{name} = numpy.rint({name} / {spec.scale:.9g}){shift}",
-                    f'{name} = numpy.clip({name}, {low}, {high}).astype("{spec.dtype}")',
+                    f'{name} = {clipped}.astype("{spec.dtype}")',
                 ]
         return lines
 
@@ -105,15 +105,15 @@ class Signature:
         pairs = zip(self.inputs, self.variables[0], strict=True)
         return ["inputs = {", *(f'    "{spec.name}": {name},' for spec, name in pairs), "}"]
 
-    def taken(self, results: str, keys: Sequence[str] | None = None) -> list[str]:
-        """Lines of Python that take each output out of the mapping called `results`.
+    def taken(self, keys: Sequence[str] | None = None) -> list[str]:
+        """Lines of Python that take each output out of what is called `results`.
 
         Args:
             keys: how each output is called there, if not by its name.
         """
         names = keys or [f'"{spec.name}"' for spec in self.outputs]
         return [
-            f"{name} = {results}[{key}]" for name, key in zip(self.variables[1], names, strict=True)
+            f"{name} = results[{key}]" for name, key in zip(self.variables[1], names, strict=True)
         ]
 
 
@@ -132,9 +132,8 @@ def settings_of(settings: Mapping[str, object]) -> list[str]:
     return ["settings = {", *(f'    "{key}": {value},' for key, value in quoted.items()), "}"]
 
 
-def _example_shape(spec: TensorSpec) -> str:
-    sizes = [size if isinstance(size, int) else 1 for size in spec.shape]
-    return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(map(str, sizes))})"
+def _example_shape(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else 1 for size in spec.shape)
 
 
 def _shift(number: int) -> str:

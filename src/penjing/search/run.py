@@ -127,15 +127,11 @@ class Run:
 
     def _try_all(self) -> None:
         """Try what the strategy proposes, until it has no more."""
-        proposals, rounds = self.options.strategy.propose(self.study), 1
+        proposals, self._finished = self.options.strategy.propose(self.study), 1
         try:
-            self._finished = rounds
             wanted = next(proposals)
             while True:
-                trials = self._trials(wanted)
-                rounds += 1
-                self._finished, self._part = rounds, 0.0
-                wanted = proposals.send(trials)
+                wanted = proposals.send(self._trials(wanted))
         except StopIteration:
             return
 
@@ -148,6 +144,7 @@ class Run:
                 self._evaluate(proposal)
         self._time([proposal for proposal in wanted if proposal.extent == Extent.SPEED])
         self.ledger.publish()
+        self._finished, self._part = before + 1, 0.0
         return [self._recorded(proposal) for proposal in wanted]
 
     def _recorded(self, proposal: Proposal) -> Trial:

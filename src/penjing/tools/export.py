@@ -28,12 +28,12 @@ from penjing.targets import Target, find_target
 from penjing.tasks.checks import check, require_scores
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.task import Task, as_call
+from penjing.tools.fallbacks import fallbacks
 from penjing.tools.precision import PRECISIONS, in_precision
 from penjing.tools.proof import Proof
 from penjing.tools.quarantine import admitted
 from penjing.tools.record import RECORD, differences, recorded
 from penjing.trials.evaluation.divergence import require_parity
-from penjing.trials.evaluation.fallbacks import fallbacks
 from penjing.trials.evaluation.saturation import as_json, judged_on
 
 
@@ -107,7 +107,8 @@ def export(
     writing = _Writing.of(runtime, precision, Path(out), options)
     task, notes = check(task)
     _require_same_inputs(network, task)
-    return writing.write(network, task, notes)
+    original = capture(task.model, task.example, source=task.source)
+    return writing.write(network, original, task, notes)
 
 
 def export_model(
@@ -120,8 +121,8 @@ def export_model(
     """As `export`, of the task's own model as it is."""
     writing = _Writing.of(runtime, precision, Path(out), options)
     task, notes = check(task)
-    network = capture(task.model, task.example, source=task.source)
-    return writing.write(network, task, notes)
+    original = capture(task.model, task.example, source=task.source)
+    return writing.write(original, original, task, notes)
 
 
 def _require_same_inputs(network: Network, task: Task) -> None:
@@ -167,8 +168,8 @@ class _Writing:
         require_writable_folder(out)
         return cls(chosen, target, precision, out, options.accept_divergence)
 
-    def write(self, given: Network, task: Task, notes: tuple[str, ...]) -> Proof:
-        """Lower the network, prove the file, and put both into the folder."""
+    def write(self, given: Network, original: Network, task: Task, notes: tuple[str, ...]) -> Proof:
+        """Lower the network, prove the file beside the original, and put both into the folder."""
         runtime, target = self.runtime, self.target
         require_scores(task, task.test)
         if self.precision == "int8":
@@ -183,7 +184,6 @@ class _Writing:
             for problem in runtime.too_large(network, target, artifact):
                 raise InputError(problem)
             session = runtime.load(artifact)
-            original = capture(task.model, task.example, source=task.source)
             proof = _prove(artifact, session, runtime, task, original)
             measured = parity(network, session, task.test, floats=floats)
             why = _divergence(measured, network, runtime, artifact, task, floats)
@@ -270,13 +270,23 @@ def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Pro
     return replace(proof, differs=differences(record, proof.to_json()))
 
 
-def loading_of(path: Path, runtime_name: str) -> str:
-    """Code that loads and runs the answer of a fit without penjing; empty where its runtime can't
-    be asked here, as for a file that was made on another machine."""
-    if ENTRIES[runtime_name].missing or not path.is_file():
+def loading_of(path: Path, runtime_name: str, sha256: str | None) -> str:
+    """Code that loads and runs the answer of a fit without penjing.
+
+    It is empty where the file can't be asked for its inputs: its runtime isn't installed here, or
+    its bytes aren't those that the fit recorded, and so no library parses them.
+
+    Args:
+        sha256: as the fit recorded it.
+    """
+    entry = ENTRIES.get(runtime_name)
+    if entry is None or entry.missing:
         return ""
-    runtime = ENTRIES[runtime_name].kind()()
-    return runtime.loading(path, runtime.signature(runtime.artifact(path)))
+    runtime = entry.kind()()
+    if not all(file.is_file() for file in runtime.files(path)):
+        return ""
+    artifact = runtime.artifact(path)
+    return runtime.loading(path, runtime.signature(artifact)) if artifact.sha256 == sha256 else ""
 
 
 def _prove(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +52,9 @@ def in_precision(network: Network, task: Task, runtime: Runtime, precision: str 
     """
     if any(node.target in SCALES for node in network.calls()):
         return _rounded_before(network, task, runtime, precision)
-    needs = tuple(name for name, on in runtime.constraints.items() if on)
     if precision == "int8":
         made = Quantize(**runtime.constraints)(network, task)
-        return Written(made, "float32", needs, made.history[-1].notes)
+        return Written(made, "float32", _needs(runtime), made.history[-1].notes)
     if precision == "int8-weights":
         made = Quantize(activations=None)(network, task)
         return Written(made, "float32", (), made.history[-1].notes)
@@ -76,7 +74,6 @@ def _rounded_before(
     notes = network.history[-1].notes if network.history else ()
     if plan is None or has != "int8":
         return Written(network, "float32", (), notes)
-    needs = tuple(name for name, on in runtime.constraints.items() if on)
     lacking = {
         name: value
         for name, value in runtime.constraints.items()
@@ -84,7 +81,7 @@ def _rounded_before(
     }
     refined = plan is not network.history[-1]
     if not lacking or (refined and lacking.keys() <= HARMLESS):
-        return Written(network, "float32", needs, notes)
+        return Written(network, "float32", _needs(runtime), notes)
     told = ", ".join(f"{name}={value}" for name, value in lacking.items())
     if refined:
         raise InputError(
@@ -94,7 +91,12 @@ def _rounded_before(
     options: dict[str, Any] = {**plan.options, **lacking}
     again = Quantize(**options)(_before_rounding(network), task)
     note = f"quantized again for {runtime.name}, with {told}"
-    return Written(again, "float32", needs, (note, *again.history[-1].notes))
+    return Written(again, "float32", _needs(runtime), (note, *again.history[-1].notes))
+
+
+def _needs(runtime: Runtime) -> tuple[str, ...]:
+    """The options of `Quantize` that the runtime wants to be on."""
+    return tuple(name for name, on in runtime.constraints.items() if on)
 
 
 def _made_integers(plan: Plan) -> bool:
@@ -104,6 +106,6 @@ def _made_integers(plan: Plan) -> bool:
 
 def _before_rounding(network: Network) -> Network:
     """The network without its integers, as it was before `Quantize`."""
-    before = copy.deepcopy(unrounded(network))
+    before = unrounded(network)  # a copy
     vars(before)["history"] = network.history[:-1]
     return before

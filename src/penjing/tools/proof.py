@@ -109,8 +109,7 @@ class Proof:
         rows += [("note", note) for note in self.notes]
         here = processor_of(self.judged_on)
         told = warning(self.path.name, self.saturates, here)
-        same = "no sum of integers can overflow, so every processor gives the same answers"
-        rows.append(("overflow", told or same))
+        rows.append(("overflow", told or "no sum of integers can overflow on any x86 processor"))
         rows.append(("judged on", str(here)))
         rows.append(
             ("operators", ", ".join(f"{n} on {unit}" for unit, n in self.placement.items()))

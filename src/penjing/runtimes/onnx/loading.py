@@ -40,7 +40,7 @@ def loading(path: Path, signature: Signature, provider: Provider = CPU) -> str:
         imports.append(f"import {provider.plugin}")
     run = [*signature.fed(), "results = session.run(None, inputs)"]
     places = [str(place) for place in range(len(signature.outputs))]
-    return snippet(imports, opened, signature.arrays(), run, signature.taken("results", places))
+    return snippet(imports, opened, signature.arrays(), run, signature.taken(places))
 
 
 def _by_provider(path: Path, provider: Provider) -> list[str]:

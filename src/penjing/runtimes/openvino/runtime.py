@@ -125,7 +125,7 @@ class OpenVino(Runtime):
             settings_of(settings),
             [f'run = core.compile_model(model, "{device}", settings)'],
             ["results = run(inputs)"],
-            signature.taken("results"),
+            signature.taken(),
         )
 
     def saturating(self, artifact: Artifact) -> list[Saturating]:

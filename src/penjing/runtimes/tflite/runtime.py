@@ -66,7 +66,7 @@ class LiteRt(Runtime):
             signature.rounded(),
             signature.fed(),
             ["results = run(**inputs)"],
-            signature.taken("results"),
+            signature.taken(),
             signature.real(),
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.passes import Compensate, Pass, PruneChannels, Tune
-from penjing.search.strategies.rounding import Asking, Recipe, Rounding
+from penjing.search.strategies.rounding import Asking, Passes, Rounding
 from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.targets import Target
@@ -36,7 +36,7 @@ class Cut:
     """
 
     title: str
-    passes: Recipe
+    passes: Passes
     trials: tuple[Trial, ...] = ()
 
 
@@ -222,7 +222,7 @@ class Cutting:
         self.measuring = first.seconds - first.making_seconds + second.seconds
         return True
 
-    def _planned(self, cut: Cut, seconds: float) -> tuple[Recipe, float | None]:
+    def _planned(self, cut: Cut, seconds: float) -> tuple[Passes, float | None]:
         """Plan the training of a pruned network.
 
         Returns:
@@ -239,12 +239,12 @@ class Cutting:
         epochs = min(MOST_EPOCHS, max(limit / pace.epoch, 1 / pace.steps))
         return (*solved, self.study.tuning(round(epochs, 2) or epochs)), limit
 
-    def _solved(self, cut: Cut) -> Recipe:
+    def _solved(self, cut: Cut) -> Passes:
         """The passes before the training; a network that was just pruned is re-solved first."""
         is_fresh = not any(isinstance(step, Tune) for step in cut.passes)
         return (*cut.passes, Compensate()) if is_fresh else cut.passes
 
-    def _trained_before(self, cut: Cut) -> Recipe | None:
+    def _trained_before(self, cut: Cut) -> Passes | None:
         """The passes with which an interrupted run trained this network; None if it didn't."""
         solved = self._solved(cut)
         start = to_json(solved)

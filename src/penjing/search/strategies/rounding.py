@@ -12,21 +12,21 @@ from penjing.search.ways import Way
 from penjing.trials.judgement.choice import betters, choose, eligible, is_faster
 from penjing.trials.trial import Proposal, Status, Trial
 
-Recipe = tuple[Pass, ...]
+Passes = tuple[Pass, ...]
 Asked = Generator[Sequence[Proposal], Sequence[Trial], Trial]
 """Proposes a candidate and returns its trial."""
 Asking = Generator[Sequence[Proposal], Sequence[Trial], None]
 
 INT8 = "int8"
 """The name of the first scheme. Pruned networks are called so with any scheme of eight bits."""
-SCHEMES: dict[str, Recipe] = {
+SCHEMES: dict[str, Passes] = {
     INT8: (Quantize(),),
     "int8 by percentile": (Quantize(ranges="percentile"),),
     "int8 equalized": (Equalize(), Quantize()),
 }
 """Quantization schemes without training, by name. They are tried in this order until one keeps the
 budget. The last pass of each is a `Quantize`, or refines one."""
-FEWER_BITS: dict[str, Recipe] = {
+FEWER_BITS: dict[str, Passes] = {
     f"int{bits} weights": (Quantize(weights=bits), Gptq()) for bits in (4, 3)
 }
 """The schemes for small files, tried once eight bits keep the budget. Activations keep eight bits,
@@ -48,7 +48,7 @@ class Rounding:
     """
 
     study: Study
-    recipes: dict[str, Recipe] = field(default_factory=lambda: dict(SCHEMES))
+    recipes: dict[str, Passes] = field(default_factory=lambda: dict(SCHEMES))
     chosen: str = INT8
     way: Way = field(init=False)
     newest: dict[Way, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Rounding:
         self.way = self.study.ways.usual
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Passes:
         """The passes of the chosen scheme."""
         return self.recipes[self.chosen]
 
@@ -220,7 +220,7 @@ def _goes_on(trial: Trial, before: Trial, times: Latency) -> bool:
     return mine is not None and theirs is not None and mine.drop < theirs.drop
 
 
-def in_float(recipe: Recipe, layers: Sequence[str]) -> Recipe:
+def in_float(recipe: Passes, layers: Sequence[str]) -> Passes:
     """The recipe, changed so that these layers stay in float."""
     floats = dict.fromkeys(layers, 0)
     return tuple(

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from penjing.contract import Placement
-from penjing.trials.evaluation.fallbacks import fallbacks
+from penjing.tools.fallbacks import fallbacks
 
 
 @pytest.mark.parametrize("seed", range(20))
