@@ -142,7 +142,7 @@ def named(text: str, name: str, wanted: str, known: str) -> tuple[str, Any]:
         text: a Python file, in which it has this `name`; `"file.py:name"`; or
             `"package.module:name"`.
         wanted: what it should be, for the message.
-        known: what else `text` may be, for the message.
+        known: what `text` may be instead, for the message.
 
     Raises:
         InputError: there is none, or the file raises; with the line where it did.
@@ -151,7 +151,7 @@ def named(text: str, name: str, wanted: str, known: str) -> tuple[str, Any]:
     if file.endswith(".py"):
         path, name = Path(file), other or name
         if not path.is_file():
-            raise InputError(f"{name} file {file} doesn't exist; give a .py file or {known}")
+            raise InputError(f"{name} file {file} doesn't exist; check its name")
         value = getattr(guarded(file, lambda: _load(path)), name, None)
     elif ":" in text:
         module, _, name = text.partition(":")
