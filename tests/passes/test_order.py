@@ -57,8 +57,8 @@ LEGAL: list[tuple[Pass, ...]] = [
     *FEWER_BITS.values(),
 ]
 WRONG: list[tuple[tuple[Pass, ...], str]] = [
-    ((SOLVE,), "pass 1 (Compensate) has nothing to do: no channel has been removed"),
-    ((TRAIN, SOLVE, CUT), "pass 2 (Compensate) has nothing to do: no channel has been removed"),
+    ((SOLVE,), "pass 1 (Compensate) has nothing to do: nothing has been removed yet"),
+    ((TRAIN, SOLVE, CUT), "pass 2 (Compensate) has nothing to do: nothing has been removed yet"),
     (
         (CUT, TRAIN, SOLVE),
         "pass 3 (Compensate) comes after pass 2 (Tune) and would undo that training",

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from penjing.contract import LeftAlone
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network
+from penjing.network.edits.table import EDITS
 from penjing.network.graph.qparams import qparams_in, weight_qparams
 from penjing.tasks.batches import Wanted, refuse_generator
 from penjing.tasks.data import calibration, first
@@ -28,7 +29,7 @@ class Condition(Enum):
     LABELS = "a label for each training sample"
     GRADIENTS = "a loss with gradients"
     FLOAT = "no quantized weights or activations"
-    REMOVED = "removed channels"  # by the edit `shrink`
+    REDUCED = "a reduced structure"
     SOLVED = "layers solved by least squares"
     TRAINED = "trained weights"
     ROUNDED = "quantized weights"
@@ -43,7 +44,7 @@ OF_NETWORK: dict[Condition, tuple[Callable[[Network], bool], str]] = {
         lambda network: not any(qparams_in(network)),
         "the weights or activations are quantized already",
     ),
-    Condition.REMOVED: (lambda network: _is_cut(network), "no channel has been removed"),
+    Condition.REDUCED: (lambda network: _is_reduced(network), "nothing has been removed yet"),
     Condition.ROUNDED: (
         lambda network: bool(weight_qparams(network)),
         "no weight is quantized; apply Quantize first",
@@ -131,6 +132,6 @@ OF_TASK: dict[Condition, Callable[[str, Network, Task], None]] = {
 """How to check a task for each condition: (name of the pass, network, task)."""
 
 
-def _is_cut(network: Network) -> bool:
+def _is_reduced(network: Network) -> bool:
     edits = (edit for plan in network.history for edit in plan.edits)
-    return any(edit["edit"] == "shrink" for edit in edits)
+    return any(EDITS[edit["edit"]].reduces for edit in edits)

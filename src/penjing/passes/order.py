@@ -15,7 +15,7 @@ from penjing.passes.contract import Pass
 
 AT_THE_START = frozenset({Condition.FLOAT})
 ENDS: dict[Condition, frozenset[Condition]] = {
-    Condition.REMOVED: frozenset({Condition.TRAINED}),
+    Condition.REDUCED: frozenset({Condition.TRAINED}),
     Condition.TRAINED: frozenset({Condition.REFINED, Condition.CORRECTED, Condition.LEARNED}),
     Condition.ROUNDED: frozenset({Condition.FLOAT}),
     Condition.ROUNDED_VALUES: frozenset({Condition.FLOAT}),

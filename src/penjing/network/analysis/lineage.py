@@ -11,7 +11,10 @@ from penjing.network.edits.carry_out import carry_out
 from penjing.network.graph.network import Network
 
 Indices = dict[str, list[list[int]]]
-"""By name of a tensor, the original indices that are left in each of its dimensions."""
+"""By name of a tensor, the original indices that are left in each of its dimensions.
+
+A dimension that an edit has made anew counts from 0.
+"""
 
 
 def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
@@ -31,4 +34,10 @@ def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
                         left = kept(expression, keep)
                         indices[name][dim] = [indices[name][dim][index] for index in left]
         current = carry_out(current, plan)
+        for name, tensor in (*current.named_parameters(), *current.named_buffers()):
+            old = indices.get(name, [])
+            indices[name] = [
+                old[dim] if dim < len(old) and len(old[dim]) == size else list(range(size))
+                for dim, size in enumerate(tensor.shape)
+            ]
     return indices

@@ -26,15 +26,17 @@ class Edit:
         checks: the check of each parameter; all of them must be given.
         misfit: says which parameter doesn't fit a network: (network, nodes by name, **parameters).
             None if the parameters name no nodes, or if `make` checks them itself.
+        reduces: whether it makes the structure smaller, so that `Compensate` has something to do.
     """
 
     make: Callable[..., None]
     checks: Mapping[str, checks.Check] = field(default_factory=dict)
     misfit: Callable[..., str] | None = None
+    reduces: bool = False
 
 
 EDITS: dict[str, Edit] = {
-    "shrink": Edit(shrink, {"axes": checks.axes}),
+    "shrink": Edit(shrink, {"axes": checks.axes}, reduces=True),
     "fold_batch_norm": Edit(fold_batch_norm),
     "pool_means": Edit(pool_means),
     "split_silu": Edit(split_silu),

@@ -87,7 +87,7 @@ class Compensate(InTurn):
     ridge: float = 1e-4
 
     requires: ClassVar[frozenset[Condition]] = frozenset(
-        {Condition.CALIBRATION, Condition.FLOAT, Condition.REMOVED}
+        {Condition.CALIBRATION, Condition.FLOAT, Condition.REDUCED}
     )
     provides: ClassVar[frozenset[Condition]] = frozenset({Condition.SOLVED})
     doing: ClassVar[str] = "solving"

@@ -94,7 +94,7 @@ class Merge(Pass):
     budget: Budget | None = None
 
     requires: ClassVar[frozenset[Condition]] = frozenset({Condition.FLOAT})
-    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REMOVED})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REDUCED})
 
     def __post_init__(self) -> None:
         self._widths()

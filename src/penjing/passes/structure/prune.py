@@ -92,7 +92,7 @@ class PruneChannels(Pass):
     samples: int = 512
     budget: Budget | None = None
 
-    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REMOVED})
+    provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REDUCED})
 
     def __post_init__(self) -> None:
         self._widths()
