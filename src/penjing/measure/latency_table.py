@@ -43,6 +43,15 @@ class LatencyTable:
         rows = tuple((str(a), int(b), int(c), float(d)) for a, b, c, d in self.rows)
         object.__setattr__(self, "rows", rows)
 
+    def whole(self) -> dict[str, float]:
+        """The milliseconds of each layer at its largest widths."""
+        largest: dict[str, Row] = {}
+        for row in self.rows:
+            old = largest.get(row[0])
+            if old is None or row[1:3] > old[1:3]:
+                largest[row[0]] = row
+        return {layer: row[3] for layer, row in largest.items()}
+
     def cost_model(self, axes: Axes) -> CostModel:
         """The latency of a network in milliseconds, as a function of its widths.
 

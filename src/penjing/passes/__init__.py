@@ -10,6 +10,7 @@ from penjing.passes.rounding.quantize import Quantize
 from penjing.passes.rounding.reconstruct import Reconstruct
 from penjing.passes.rounding.ternarize import Ternarize
 from penjing.passes.structure.compensate import Compensate
+from penjing.passes.structure.drop import Drop
 from penjing.passes.structure.merge import Merge
 from penjing.passes.structure.prune import PruneChannels
 from penjing.passes.training.tune import Tune
@@ -19,6 +20,7 @@ PASSES: dict[str, type[Pass]] = {
     "Binarize": Binarize,
     "Compensate": Compensate,
     "CorrectBias": CorrectBias,
+    "Drop": Drop,
     "Equalize": Equalize,
     "Gptq": Gptq,
     "Merge": Merge,
@@ -36,6 +38,7 @@ __all__ = [
     "Binarize",
     "Compensate",
     "CorrectBias",
+    "Drop",
     "Equalize",
     "Gptq",
     "Merge",

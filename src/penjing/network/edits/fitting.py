@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.network.analysis.blocks import stride_between
 from penjing.network.edits.scaling import RELU6, Reach, reaches
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
@@ -44,6 +45,27 @@ def fake_quantize(
             return f"{len(scales)} scales for the {len(weight)} output channels of {name!r}"
         if isinstance(scales[0], Sequence) and weight[0].numel() % len(scales[0]):
             return f"{len(scales[0])} groups in the {weight[0].numel()} weights of {name!r}"
+    return ""
+
+
+def bypass(network: Network, nodes: Nodes, values: Mapping[str, str], maps: Sequence[str]) -> str:
+    """A value that doesn't exist, or that the other can't stand for."""
+    known = fake_values(network) if values else {}
+    order = {node: place for place, node in enumerate(network.graph.nodes)}
+    for name in maps:
+        if name not in values:
+            return f"{name!r} is to become a map, but isn't cut"
+    for end, start in values.items():
+        for name in (end, start):
+            if name not in nodes or not _is_real(known.get(nodes[name])):
+                return f"there is no value {name!r} of real numbers"
+        before, after = known[nodes[start]], known[nodes[end]]
+        if nodes[end].op != "call_function" or order[nodes[start]] >= order[nodes[end]]:
+            return f"{end!r} isn't computed after {start!r}"
+        if before.dtype != after.dtype or (before.shape != after.shape and end not in maps):
+            return f"{end!r} and {start!r} differ in shape or type"
+        if end in maps and stride_between(before, after) is None:
+            return f"no 1x1 convolution or linear layer leads from {start!r} to {end!r}"
     return ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from penjing.contract import Plan
 from penjing.errors import InputError
@@ -117,6 +118,11 @@ class Network(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the model's outputs, in the model's own structure."""
         return self._run(_Names(self), *args, **kwargs)
+
+    def structured(self, leaves: Any) -> Any:
+        """The model's outputs in its own structure, from the values that the graph returns."""
+        info = getattr(self.graph._codegen, "pytree_info", None)
+        return leaves if info is None else pytree.tree_unflatten(leaves, info.out_spec)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -75,6 +75,17 @@ class Budget:
                     f"{name}={getattr(widths, name)!r} and budget both say how much to remove; "
                     "give only one of them"
                 )
+        return cls.of(value)
+
+    @classmethod
+    def of(cls, value: Any) -> Budget | None:
+        """Read a budget from a `Budget`, from a mapping of its fields, or from None.
+
+        Raises:
+            InputError: `value` is no budget.
+        """
+        if value is None:
+            return None
         if isinstance(value, cls):
             return value
         try:

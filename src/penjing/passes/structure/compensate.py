@@ -102,7 +102,7 @@ class Compensate(InTurn):
 
     def decide(self, network: Network, task: Task) -> Plan:
         """List the layers that can be solved; the graph itself stays as it is."""
-        layers, left = _layers(network)
+        layers, left = solvable(network)
         return self._plan(
             summary=f"re-solves {counted(len(layers), 'layer')} by least squares "
             f"{self.on_samples(network)}",
@@ -121,14 +121,14 @@ class Compensate(InTurn):
 
         def work(layer: fx.Node) -> fx.Node:
             with torch.no_grad():
-                solve = _Solve(student.network, layer, left, teacher, student, draw)
+                solve = Solve(student.network, layer, left, teacher, student, draw)
                 solve.run(self.rows, self.ridge)
             return layer
 
         return work
 
 
-def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
+def solvable(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
     """The convolutions and linear layers that own their weight, and those that can't be solved."""
     layers, left = [], []
     for node in network.calls():
@@ -149,7 +149,7 @@ def _layers(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
 
 
 @dataclass
-class _Solve:
+class Solve:
     """The linear systems of one layer: one for each group of the convolution."""
 
     network: Network
@@ -160,6 +160,7 @@ class _Solve:
     draw: torch.Generator
 
     def run(self, rows: int, ridge: float) -> None:
+        """Solve and write the layer's tensors; see `Compensate` for `rows` and `ridge`."""
         weight, bias = self._tensor(1), self._tensor(2)
         assert weight is not None
         norm = _sole_user(self.node, {aten.batch_norm.default})

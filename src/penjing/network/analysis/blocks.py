@@ -1,0 +1,167 @@
+"""Blocks: parts of a network that can be cut out, because a value of the same shape stays."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.network.analysis.segments import bottlenecks
+from penjing.network.graph.layers import LAYERS
+from penjing.network.graph.network import Network
+from penjing.network.graph.shapes import fake_values
+
+aten = torch.ops.aten
+SUMS = {aten.add.Tensor, aten.add_.Tensor}
+PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
+KINDS = ("branch", "gate", "stage")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part that can be cut out: whatever reads `end` reads `start` instead.
+
+    Attributes:
+        name: the path of the modules whose layers go, such as `"layer1.2"`.
+        kind: `"branch"` of a sum, `"gate"` that multiplies a value, or `"stage"`, which is all that
+            lies between two values on which alone the rest of the network depends.
+        start, end: the names of the two nodes.
+        layers: the names of the convolutions and linear layers that go, in order.
+        alike: whether start and end have the same shape. If not, only a linear map can replace the
+            block.
+    """
+
+    name: str
+    kind: str
+    start: str
+    end: str
+    layers: tuple[str, ...]
+    alike: bool = True
+
+
+def find_blocks(network: Network) -> list[Block]:
+    """All blocks of a network, in the order of the graph, found from operators and shapes.
+
+    A sum of two values of one shape can lose either, and all that is computed only for it. A
+    product can lose the factor that is a gate. Between two values that are read by a layer, and
+    through which everything passes, all can go. A block has at least one layer, and doesn't hold
+    every layer of the network.
+
+    >>> import penjing
+    >>> class Residual(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.first, self.body = torch.nn.Linear(4, 8), torch.nn.Linear(8, 8)
+    ...     def forward(self, x):
+    ...         x = self.first(x)
+    ...         return x + self.body(x).relu()
+    >>> [block.name for block in find_blocks(penjing.capture(Residual(), torch.zeros(2, 4)))]
+    ['body']
+    """
+    values = fake_values(network)
+    every = [node for node in network.calls() if node.target in LAYERS]
+    found: dict[tuple[fx.Node, fx.Node], tuple[str, list[fx.Node]]] = {}
+    for end, start, kind in (*_operands(network, values), *_stages(network, values)):
+        layers = [node for node in every if node in lost(end, start)]
+        if layers and len(layers) < len(every):
+            found.setdefault((end, start), (kind, layers))
+    order = {node: place for place, node in enumerate(network.graph.nodes)}
+    blocks: list[Block] = []
+    for (end, start), (kind, layers) in sorted(found.items(), key=lambda item: order[item[0][0]]):
+        names = {block.name for block in blocks}
+        name = plain = common_path([str(node.meta["layer"]) for node in layers]) or end.name
+        for number in range(1, len(names) + 1):
+            name = f"{plain}[{number}]" if name in names else name
+        alike = values[end].shape == values[start].shape
+        removed = tuple(node.name for node in layers)
+        blocks.append(Block(name, kind, start.name, end.name, removed, alike))
+    return blocks
+
+
+def lost(end: fx.Node, start: fx.Node) -> set[fx.Node]:
+    """The calls that nothing needs any more once the readers of `end` read `start`."""
+    gone = {end}
+    waiting = [end]
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            if source is start or source in gone or source.op != "call_function":
+                continue
+            if gone.issuperset(source.users):
+                gone.add(source)
+                waiting.append(source)
+    return gone
+
+
+def stride_between(start: Tensor, end: Tensor) -> tuple[int, ...] | None:
+    """The stride of a 1x1 convolution that maps one shape to the other; None if none does.
+
+    Values of two or three dimensions are mapped along their last one and have the stride `()`.
+    """
+    if start.dim() != end.dim() or start.dim() not in (2, 3, 4) or len(start) != len(end):
+        return None
+    if start.dim() < 4:
+        return () if start.shape[:-1] == end.shape[:-1] else None
+    sizes = list(zip(start.shape[2:], end.shape[2:], strict=True))
+    steps = tuple(math.ceil(before / after) for before, after in sizes)
+    reached = [(size[0] - 1) // step + 1 for size, step in zip(sizes, steps, strict=True)]
+    return steps if reached == list(end.shape[2:]) else None
+
+
+def common_path(paths: list[str]) -> str:
+    """The path of the innermost module that holds all of these.
+
+    >>> common_path(["layer1.0.conv1", "layer1.0.conv2"])
+    'layer1.0'
+    """
+    parts = [path.split(".") for path in paths]
+    shared = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return ".".join(shared)
+
+
+def _operands(
+    network: Network, values: Mapping[fx.Node, Any]
+) -> Iterator[tuple[fx.Node, fx.Node, str]]:
+    """(end, start, kind) of each sum and product that can lose one of its two operands."""
+    for node in network.calls():
+        if node.target not in SUMS | PRODUCTS:
+            continue
+        operands = [arg for arg in node.args if isinstance(arg, fx.Node) and arg.op != "get_attr"]
+        kind = "branch" if node.target in SUMS else "gate"
+        for start in operands:
+            if len(operands) == 2 and _alike(values.get(start), values.get(node)):
+                yield node, start, kind
+
+
+def _stages(
+    network: Network, values: Mapping[fx.Node, Any]
+) -> Iterator[tuple[fx.Node, fx.Node, str]]:
+    """(end, start, "stage") of each pair of values between which everything passes."""
+    stops = [
+        node
+        for node in bottlenecks(network)
+        if node.op == "call_function"
+        and (any(user.target in LAYERS for user in node.users) or node.target in SUMS)
+    ]
+    for start, end in itertools.pairwise(stops):
+        real = _is_real(values.get(start)) and _is_real(values.get(end))
+        if real and stride_between(values[start], values[end]) is not None:
+            yield end, start, "stage"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    return (
+        _is_real(one) and _is_real(other) and one.shape == other.shape and one.dtype == other.dtype
+    )
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
