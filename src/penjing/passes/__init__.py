@@ -11,6 +11,7 @@ from penjing.passes.rounding.reconstruct import Reconstruct
 from penjing.passes.rounding.ternarize import Ternarize
 from penjing.passes.structure.compensate import Compensate
 from penjing.passes.structure.drop import Drop
+from penjing.passes.structure.fuse import Fuse
 from penjing.passes.structure.merge import Merge
 from penjing.passes.structure.prune import PruneChannels
 from penjing.passes.training.tune import Tune
@@ -22,6 +23,7 @@ PASSES: dict[str, type[Pass]] = {
     "CorrectBias": CorrectBias,
     "Drop": Drop,
     "Equalize": Equalize,
+    "Fuse": Fuse,
     "Gptq": Gptq,
     "Merge": Merge,
     "MixedPrecision": MixedPrecision,
@@ -40,6 +42,7 @@ __all__ = [
     "CorrectBias",
     "Drop",
     "Equalize",
+    "Fuse",
     "Gptq",
     "Merge",
     "MixedPrecision",

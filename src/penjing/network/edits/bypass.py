@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from penjing.errors import InputError
 from penjing.network.analysis.blocks import stride_between
+from penjing.network.graph.arguments import read_by
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import fake_values
 from penjing.network.graph.surgery import become, erase, insert_before, leave_input_alone
@@ -20,6 +21,16 @@ IDEMPOTENT = {aten.relu.default, aten.relu_.default, aten.relu6.default}
 
 
 def bypass(network: Network, values: Mapping[str, str], maps: Sequence[str]) -> None:
+    """Cut out what lies between two values, and leave out every ReLU that then follows a ReLU.
+
+    See `cut_out` for the parameters and the errors.
+    """
+    cut_out(network, values, maps)
+    for node in list(network.calls()):
+        _write_once(node)
+
+
+def cut_out(network: Network, values: Mapping[str, str], maps: Sequence[str]) -> None:
     """Cut out what lies between two values, in place, and whatever is then computed for nothing.
 
     The readers of each `end` read `start` instead. If `end` is in `maps`, its node stays, and
@@ -53,8 +64,6 @@ def bypass(network: Network, values: Mapping[str, str], maps: Sequence[str]) -> 
         instead[end_name] = start
         end.replace_all_uses_with(start)
         erase(end)
-        for user in list(start.users):
-            _write_once(user, start)
     drop_unused(network)
 
 
@@ -80,10 +89,10 @@ def _write_map(
             erase(source)
 
 
-def _write_once(node: fx.Node, source: fx.Node) -> None:
+def _write_once(node: fx.Node) -> None:
     """Let the readers of a ReLU of a ReLU read the inner one."""
-    known = node.target in IDEMPOTENT and source.target in IDEMPOTENT
-    if known and _function(node) == _function(source):
+    source = read_by(node) if node.target in IDEMPOTENT else node
+    if source is not node and source.target in IDEMPOTENT and _function(node) == _function(source):
         node.replace_all_uses_with(source)
         erase(node)
 

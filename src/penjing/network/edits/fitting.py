@@ -69,6 +69,14 @@ def bypass(network: Network, nodes: Nodes, values: Mapping[str, str], maps: Sequ
     return ""
 
 
+def fuse(network: Network, nodes: Nodes, layers: Mapping[str, str], front: bool) -> str:
+    """A node that doesn't exist; what lies between the nodes is checked when it is fused."""
+    for name in (*layers, *layers.values()):
+        if name not in nodes or nodes[name].op not in ("call_function", "placeholder"):
+            return f"there is no value {name!r}"
+    return ""
+
+
 def ternarize(
     network: Network, nodes: Nodes, layers: Sequence[str], scales: str, threshold: float
 ) -> str:

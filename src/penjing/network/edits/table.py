@@ -12,6 +12,7 @@ from penjing.network.edits import checks, fitting
 from penjing.network.edits.bypass import bypass
 from penjing.network.edits.fake_quantize import fake_quantize, give_bias
 from penjing.network.edits.fold import fold_batch_norm, pool_means, split_silu
+from penjing.network.edits.fuse import fuse
 from penjing.network.edits.overflow import fix_overflow
 from penjing.network.edits.scaling import lift_bounds, scale_channels
 from penjing.network.edits.shrink import shrink
@@ -42,6 +43,9 @@ EDITS: dict[str, Edit] = {
         bypass, {"values": checks.names_by_name, "maps": checks.names}, fitting.bypass, reduces=True
     ),
     "fold_batch_norm": Edit(fold_batch_norm),
+    "fuse": Edit(
+        fuse, {"layers": checks.names_by_name, "front": checks.flag}, fitting.fuse, reduces=True
+    ),
     "pool_means": Edit(pool_means),
     "split_silu": Edit(split_silu),
     "fake_quantize": Edit(

@@ -14,7 +14,7 @@ from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block
 from penjing.network.analysis.segments import bottlenecks
-from penjing.network.edits.bypass import bypass
+from penjing.network.edits.bypass import cut_out
 from penjing.network.graph.shapes import fake_values
 from penjing.passes.structure.compensate import Solve, solvable
 from penjing.tasks.data import first
@@ -79,7 +79,7 @@ class BlockLosses:
         """The activations of a copy without the block, its next layers solved again."""
         student = copy.deepcopy(self.student)
         end = self._place[block.end]
-        bypass(student, {block.end: block.start}, [block.end] if by_map else [])
+        cut_out(student, {block.end: block.start}, [block.end] if by_map else [])
         cache = ActivationCache(student, self._inputs)
         for node, values in self._cache.known.items():
             if node.name in cache.nodes and self._place.get(node.name, end) < end:
