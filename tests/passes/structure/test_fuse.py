@@ -164,7 +164,8 @@ def test_what_an_activation_divides_or_two_layers_read_stays() -> None:
 def test_what_was_fused_can_be_solved_again() -> None:
     network, task = _task(lambda: nn.Sequential(RepVgg(4), nn.Flatten(), nn.Linear(396, 3)), IMAGE)
     solved = Compensate(samples=16)(Fuse()(network, task), task)
-    x = task.train.x  # type: ignore[union-attr]
+    assert isinstance(task.train, Arrays)
+    x = task.train.x
     torch.testing.assert_close(solved(x), network(x), rtol=1e-2, atol=1e-2)
 
 

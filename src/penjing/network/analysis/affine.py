@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -128,10 +128,20 @@ class Regions:
         network: the network.
         shapes: the shapes of its values; see `penjing.network.graph.shapes.shapes`.
         front: as for `Affine.after`.
+        linear: functions to treat as if they returned their input.
+        device: `"meta"` to find the sizes of kernels without computing any, which needs `front`.
     """
 
-    def __init__(self, network: Network, shapes: Mapping[fx.Node, Any], front: bool) -> None:
+    def __init__(
+        self,
+        network: Network,
+        shapes: Mapping[fx.Node, Any],
+        front: bool,
+        linear: frozenset[fx.Node] = frozenset(),
+        device: str = "cpu",
+    ) -> None:
         self._network, self._shapes, self._front = network, shapes, front
+        self._linear, self._device = linear, device
         self._known: dict[fx.Node, list[Region]] = {}
 
     def ending_at(self, end: fx.Node) -> list[Region]:
@@ -159,10 +169,10 @@ class Regions:
         if node.target in SUMS:
             yield from self._sum(node)
             return
-        function = _of_layer(self._network, node) if node.target in LAYERS else None
+        function = self._of_layer(node) if node.target in LAYERS else None
         if node.target is aten.batch_norm.default:
             function = self._of_norm(node)
-        elif node.target in DROPOUT:
+        elif node.target in DROPOUT or node in self._linear:
             function = self._identity(node)
         if function is not None:
             yield Region(read_by(node), frozenset({node}), function)
@@ -188,25 +198,55 @@ class Regions:
         if set(value.users) == {total}:
             yield from self.ending_at(value)
 
+    def _of_layer(self, node: fx.Node) -> Affine | None:
+        """A convolution or linear layer that alone reads its weight; None if it isn't one."""
+        layer = Layer(node)
+        sources = [source for source in (layer.weight, layer.bias) if source is not None]
+        if any(source.op != "get_attr" or len(source.users) > 1 for source in sources):
+            return None
+        weight = self._read(self._network.tensor(layer.weight_name))
+        bias = weight.new_zeros(len(weight))
+        if layer.bias is not None:
+            bias = self._read(self._network.tensor(str(layer.bias.target)))
+        if not layer.dimensions:
+            return Affine(weight, bias)
+        if isinstance(layer.padding, str):
+            return None
+        groups = layer.groups
+        inputs = weight.shape[1] * groups
+        taps = zip(weight.shape[2:], layer.dilation, strict=True)
+        kernel = weight.new_zeros(
+            len(weight), inputs, *((size - 1) * step + 1 for size, step in taps)
+        )
+        spread = tuple(slice(None, None, step) for step in layer.dilation)
+        rows, columns = len(weight) // groups, weight.shape[1]
+        for group in range(groups):
+            part = slice(group * rows, (group + 1) * rows)
+            read = slice(group * columns, (group + 1) * columns)
+            kernel[(part, read, *spread)] = weight[part]
+        first = tuple(-size for size in layer.padding)
+        return Affine(kernel, bias, first, layer.stride, groups)
+
+    def _read(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().double().to(self._device)
+
     def _identity(self, value: fx.Node) -> Affine | None:
         """The value itself: a Dirac kernel over its channels."""
         shape = self._shapes.get(value)
         if not shape or not isinstance(shape[0], int) or len(shape) < 2:
             return None
         spatial = self._spatial(value)
-        return _diagonal(torch.ones(shape[1] if spatial else shape[-1]).double(), spatial)
+        channels = shape[1] if spatial else shape[-1]
+        return _diagonal(self._read(torch.ones(channels)), spatial)
 
     def _of_norm(self, node: fx.Node) -> Affine | None:
         norm = batch_norm_of(self._network, node)
         if norm is None:
             return None
-        gain = norm.gain.detach().cpu()
-        beta = 0.0 if norm.beta is None else norm.beta.detach().double().cpu()
+        gain = self._read(norm.gain)
+        beta = 0.0 if norm.beta is None else self._read(norm.beta)
         made = _diagonal(gain, self._spatial(node))
-        return Affine(
-            made.kernel, beta - norm.mean.double().cpu() * gain, made.first, made.stride,
-            made.groups,
-        )  # fmt: skip
+        return replace(made, bias=beta - self._read(norm.mean) * gain)
 
     def _spatial(self, value: fx.Node) -> int:
         """The spatial dimensions of a value that convolutions read; 0 if its channels come last."""
@@ -218,32 +258,25 @@ class Regions:
         return rank - 2 if rank > 3 else 0
 
 
-def _of_layer(network: Network, node: fx.Node) -> Affine | None:
-    """A convolution or linear layer that alone reads its weight; None if it isn't one."""
-    layer = Layer(node)
-    sources = [source for source in (layer.weight, layer.bias) if source is not None]
-    if any(source.op != "get_attr" or len(source.users) > 1 for source in sources):
-        return None
-    weight = network.tensor(layer.weight_name).detach().double().cpu()
-    bias = weight.new_zeros(len(weight))
-    if layer.bias is not None:
-        bias = network.tensor(str(layer.bias.target)).detach().double().cpu()
-    if not layer.dimensions:
-        return Affine(weight, bias)
-    if isinstance(layer.padding, str):
-        return None
-    groups = layer.groups
-    inputs = weight.shape[1] * groups
-    taps = zip(weight.shape[2:], layer.dilation, strict=True)
-    kernel = weight.new_zeros(len(weight), inputs, *((size - 1) * step + 1 for size, step in taps))
-    spread = tuple(slice(None, None, step) for step in layer.dilation)
-    rows, columns = len(weight) // groups, weight.shape[1]
-    for group in range(groups):
-        part = slice(group * rows, (group + 1) * rows)
-        read = slice(group * columns, (group + 1) * columns)
-        kernel[(part, read, *spread)] = weight[part]
-    first = tuple(-size for size in layer.padding)
-    return Affine(kernel, bias, first, layer.stride, groups)
+def is_one_layer(region: Region, end: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
+    """Whether a layer with its padding alike at both ends gives the shape of the part's result."""
+    function, before, after = region.function, known[region.source], known[end]
+    if any(place > 0 for place in function.first):
+        return False
+    spatial = len(function.taps)
+    sizes = zip(
+        before[len(before) - spatial :], function.taps, function.first, function.stride,
+        after[len(after) - spatial :], strict=True,
+    )  # fmt: skip
+    return bool(region.layers) and all(
+        (size - 2 * place - taps) // stride + 1 == result
+        for size, taps, place, stride, result in sizes
+    )
+
+
+def macs_of(function: Affine, shape: tuple[int, ...]) -> int:
+    """The MACs of the function as one layer, for a whole batch whose result has this shape."""
+    return math.prod(shape) * function.kernel[0].numel() // function.groups
 
 
 def _diagonal(values: Tensor, spatial: int) -> Affine:

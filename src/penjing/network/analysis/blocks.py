@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from penjing.network.analysis.affine import DROPOUT, Region, Regions, is_one_layer, macs_of
+from penjing.network.analysis.passage import is_function
 from penjing.network.analysis.segments import bottlenecks
-from penjing.network.graph.layers import LAYERS
+from penjing.network.graph.arguments import read_by
+from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import fake_values
 
 aten = torch.ops.aten
+MOST_FUNCTIONS = 2
+"""The most activation functions that go together."""
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
 PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
-KINDS = ("branch", "gate", "stage")
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,15 @@ class Block:
 
     Attributes:
         name: the path of the modules whose layers go, such as `"layer1.2"`.
-        kind: `"branch"` of a sum, `"gate"` that multiplies a value, or `"stage"`, which is all that
-            lies between two values on which alone the rest of the network depends.
+        kind: `"branch"` of a sum; `"gate"` that multiplies a value; `"stage"`, which is all that
+            lies between two values on which alone the rest of the network depends; or
+            `"activation"`, functions between layers which are one layer without them.
         start, end: the names of the two nodes.
         layers: the names of the convolutions and linear layers that go, in order.
         alike: whether start and end have the same shape. If not, only a linear map can replace the
             block.
+        functions: the names of the activation functions, if it is of that kind.
+        macs, params: of the layer that stays in place of an `"activation"`; MACs for a whole batch.
     """
 
     name: str
@@ -42,6 +50,9 @@ class Block:
     end: str
     layers: tuple[str, ...]
     alike: bool = True
+    functions: tuple[str, ...] = ()
+    macs: int = 0
+    params: int = 0
 
 
 def find_blocks(network: Network) -> list[Block]:
@@ -50,7 +61,8 @@ def find_blocks(network: Network) -> list[Block]:
     A sum of two values of one shape can lose either, and all that is computed only for it. A
     product can lose the factor that is a gate. Between two values that are read by a layer, and
     through which everything passes, all can go. A block has at least one layer, and doesn't hold
-    every layer of the network.
+    every layer of the network. Activation functions can go where the layers around them then are
+    one layer with fewer MACs.
 
     >>> import penjing
     >>> class Residual(torch.nn.Module):
@@ -64,6 +76,7 @@ def find_blocks(network: Network) -> list[Block]:
     ['body']
     """
     values = fake_values(network)
+    nodes = {node.name: node for node in network.graph.nodes}
     every = [node for node in network.calls() if node.target in LAYERS]
     found: dict[tuple[fx.Node, fx.Node], tuple[str, list[fx.Node]]] = {}
     for end, start, kind in (*_operands(network, values), *_stages(network, values)):
@@ -71,16 +84,25 @@ def find_blocks(network: Network) -> list[Block]:
         if layers and len(layers) < len(every):
             found.setdefault((end, start), (kind, layers))
     order = {node: place for place, node in enumerate(network.graph.nodes)}
-    blocks: list[Block] = []
-    for (end, start), (kind, layers) in sorted(found.items(), key=lambda item: order[item[0][0]]):
-        names = {block.name for block in blocks}
-        name = plain = common_path([str(node.meta["layer"]) for node in layers]) or end.name
-        for number in range(1, len(names) + 1):
-            name = f"{plain}[{number}]" if name in names else name
+    blocks: list[Block] = list(_activations(network, values))
+    for (end, start), (kind, layers) in found.items():
+        name = common_path([str(node.meta["layer"]) for node in layers]) or end.name
         alike = values[end].shape == values[start].shape
         removed = tuple(node.name for node in layers)
         blocks.append(Block(name, kind, start.name, end.name, removed, alike))
-    return blocks
+    blocks.sort(key=lambda block: (order[nodes[block.end]], -len(block.layers)))
+    return _named(blocks)
+
+
+def _named(blocks: list[Block]) -> list[Block]:
+    """The blocks with a number behind each name that an earlier one has."""
+    seen: Counter[str] = Counter()
+    named = []
+    for block in blocks:
+        number = seen[block.name]
+        seen[block.name] += 1
+        named.append(replace(block, name=f"{block.name}[{number}]") if number else block)
+    return named
 
 
 def lost(end: fx.Node, start: fx.Node) -> set[fx.Node]:
@@ -155,6 +177,69 @@ def _stages(
         real = _is_real(values.get(start)) and _is_real(values.get(end))
         if real and stride_between(values[start], values[end]) is not None:
             yield end, start, "stage"
+
+
+def _activations(network: Network, values: Mapping[fx.Node, Any]) -> Iterator[Block]:
+    """Functions without which the layers around them are one layer with fewer MACs."""
+    shapes = {
+        node: tuple(value.shape) for node, value in values.items() if isinstance(value, Tensor)
+    }
+    for function in network.calls():
+        functions: list[fx.Node] = []
+        following: fx.Node | None = function
+        while following is not None and len(functions) < MOST_FUNCTIONS:
+            if not is_function(following) or len(read_by(following).users) > 1:
+                break
+            functions.append(following)
+            end = _layer_behind(following)
+            if end is None:
+                break
+            region = _fused(network, shapes, functions, end)
+            if region is not None:
+                path = str(function.meta["layer"]) or function.name
+                layers = tuple(node.name for node in network.calls() if node in region.layers)
+                rest = region.function.kernel.numel() // region.function.groups
+                yield Block(
+                    path, "activation", region.source.name, end.name, layers, False,
+                    tuple(node.name for node in functions), macs_of(region.function, shapes[end]),
+                    rest + len(region.function.bias),
+                )  # fmt: skip
+            following = next(iter(end.users)) if len(end.users) == 1 else None
+
+
+def _layer_behind(function: fx.Node) -> fx.Node | None:
+    """The layer that alone reads a function, or the batch norm behind it; None if none does."""
+    node = function
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node.target in LAYERS:
+            behind = next(iter(node.users)) if len(node.users) == 1 else node
+            return behind if behind.target is aten.batch_norm.default else node
+        if node.target not in DROPOUT:
+            break
+    return None
+
+
+def _fused(
+    network: Network, shapes: Mapping[fx.Node, Any], functions: list[fx.Node], end: fx.Node
+) -> Region | None:
+    """The region that ends at a node and holds the functions, if one layer for it saves MACs."""
+    found = Regions(network, shapes, True, frozenset(functions), "meta").ending_at(end)
+    fits = [
+        region
+        for region in found
+        if region.nodes.issuperset(functions) and is_one_layer(region, end, shapes)
+    ]
+
+    def saved(region: Region) -> int:
+        before: int = sum(
+            math.prod(shapes[node]) * network.tensor(Layer(node).weight_name)[0].numel()
+            for node in region.layers
+        )
+        return before - macs_of(region.function, shapes[end])
+
+    best = max(fits, key=saved, default=None)
+    return best if best is not None and saved(best) > 0 else None
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -110,7 +110,7 @@ def _follow(network: Network, group: Group, layer: fx.Node) -> Passage | str:
             if None in [argument(node, name) for name in TENSORS] or len(layer.users) > 1:
                 return "its batch norm has no weights or statistics, or isn't its only reader"
             norm = node
-        elif _is_function(node):
+        elif is_function(node):
             functions = (*functions, node)
         elif node.target not in UNCHANGED:
             name = str(node.target).removeprefix("aten.")
@@ -123,7 +123,7 @@ def _follow(network: Network, group: Group, layer: fx.Node) -> Passage | str:
     return Passage(layer, norm, ways.pop(), tuple(ends))
 
 
-def _is_function(node: fx.Node) -> bool:
+def is_function(node: fx.Node) -> bool:
     """Whether the node computes each element from a single element of its only input."""
     alone = len(node.all_input_nodes) == 1 and node.all_input_nodes[0].op != "get_attr"
     return alone and (is_pointwise(node.target) or node.target in ELEMENTWISE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import fx
 
 from penjing.errors import InputError
-from penjing.network.analysis.affine import Affine, Region, Regions
+from penjing.network.analysis.affine import Region, Regions, is_one_layer
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import shapes
@@ -49,27 +48,6 @@ def fuse(network: Network, layers: Mapping[str, str], front: bool) -> None:
                 "linear layer"
             )
         _write(network, found[0], nodes[end_name])
-
-
-def is_one_layer(region: Region, end: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
-    """Whether a layer with its padding alike at both ends gives the shape of the part's result."""
-    function, before, after = region.function, known[region.source], known[end]
-    if any(place > 0 for place in function.first):
-        return False
-    spatial = len(function.taps)
-    sizes = zip(
-        before[len(before) - spatial :], function.taps, function.first, function.stride,
-        after[len(after) - spatial :], strict=True,
-    )  # fmt: skip
-    return bool(region.layers) and all(
-        (size - 2 * place - taps) // stride + 1 == result
-        for size, taps, place, stride, result in sizes
-    )
-
-
-def macs_of(function: Affine, shape: tuple[int, ...]) -> int:
-    """The MACs of the function as one layer, for a whole batch whose result has this shape."""
-    return math.prod(shape) * function.kernel[0].numel() // function.groups
 
 
 def _write(network: Network, region: Region, end: fx.Node) -> None:

@@ -26,7 +26,7 @@ class BlockCosts:
         self._network, self._budget = network, budget
         self._nodes = {node.name: node for node in network.graph.nodes}
         known = shapes(network)
-        batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
+        self._batch = batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
         self._macs = {
             node: sum(math.prod(factors) for factors in mac_terms(node, known.__getitem__)) // batch
             for node in network.calls()
@@ -92,6 +92,7 @@ class BlockCosts:
         for block in blocks:
             gone |= lost(self._nodes[block.end], self._nodes[block.start])
         macs = sum(self._macs.get(node, 0) for node in gone)
+        macs -= sum(block.macs for block in blocks) // self._batch
         read = {
             str(source.target)
             for node in self._network.graph.nodes
@@ -104,4 +105,4 @@ class BlockCosts:
             for name, parameter in self._network.named_parameters()
             if name not in read
         )
-        return macs, params
+        return macs, params - sum(block.params for block in blocks)

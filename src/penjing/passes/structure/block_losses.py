@@ -15,6 +15,8 @@ from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block
 from penjing.network.analysis.segments import bottlenecks
 from penjing.network.edits.bypass import cut_out
+from penjing.network.edits.fuse import fuse
+from penjing.network.graph.arguments import read_by
 from penjing.network.graph.shapes import fake_values
 from penjing.passes.structure.compensate import Solve, solvable
 from penjing.tasks.data import first
@@ -79,7 +81,7 @@ class BlockLosses:
         """The activations of a copy without the block, its next layers solved again."""
         student = copy.deepcopy(self.student)
         end = self._place[block.end]
-        cut_out(student, {block.end: block.start}, [block.end] if by_map else [])
+        cut_block(student, block, by_map)
         cache = ActivationCache(student, self._inputs)
         for node, values in self._cache.known.items():
             if node.name in cache.nodes and self._place.get(node.name, end) < end:
@@ -117,6 +119,16 @@ class BlockLosses:
                 "the loss on the training samples is NaN; check the labels and the loss"
             )
         return total / count
+
+
+def cut_block(network: Network, block: Block, by_map: bool) -> None:
+    """Cut a block out of a network, in place."""
+    if block.kind != "activation":
+        cut_out(network, {block.end: block.start}, [block.end] if by_map else [])
+        return
+    nodes = {node.name: node for node in network.graph.nodes}
+    cut_out(network, {name: read_by(nodes[name]).name for name in block.functions}, [])
+    fuse(network, {block.end: block.start}, True)
 
 
 def _in_memory(network: Network, kept: set[str], samples: int) -> int:

@@ -14,6 +14,7 @@ from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block, find_blocks
+from penjing.network.graph.arguments import read_by
 from penjing.passes.conditions import Condition
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
@@ -147,15 +148,13 @@ class Drop(InTurn):
             chosen, notes = _Choice(self, network, task, blocks, prices).made()
         if not chosen:
             return self._plan(left_alone=left)
-        ends = [block.end for block in chosen]
-        maps = [block.end for block in chosen if self._by_map(block)]
-        values = {block.end: block.start for block in chosen}
+        maps = [block.end for block in chosen if self.by_map(block)]
         return self._plan(
-            [{"edit": "bypass", "values": values, "maps": maps}],
+            _edits(network, chosen, maps),
             f"removes {len(chosen)} of {counted(len(blocks), 'block')}: "
             f"{', '.join(block.name for block in chosen)}",
             left,
-            [*notes, prices.said([block for block in blocks if block.end in ends])],
+            [*notes, prices.said(chosen)],
             [(end,) for end in sorted(maps, key=[node.name for node in network.graph.nodes].index)],
         )
 
@@ -192,7 +191,7 @@ class Drop(InTurn):
         for block in every:
             if any(is_in(block.name, name) for name in self.skip):
                 left.append(LeftAlone(block.name, "it is listed in skip"))
-            elif not block.alike and self.replace != "linear":
+            elif not block.alike and block.kind != "activation" and self.replace != "linear":
                 why = "its output has another shape than its input; a linear map could replace it"
                 left.append(LeftAlone(block.name, why))
             else:
@@ -202,12 +201,35 @@ class Drop(InTurn):
         return chosen, left
 
     def _named(self, blocks: list[Block]) -> list[Block]:
-        chosen = [block for block in blocks if any(is_in(block.name, name) for name in self.names)]
+        chosen: list[Block] = []
+        for name in self.names:
+            exactly = [block for block in blocks if block.name == name]
+            inside = [block for block in blocks if is_in(block.name, name)]
+            for block in exactly or inside:
+                if _stands(block, chosen):
+                    chosen.append(block)
         _require_one_stays(len(chosen), blocks)
         return chosen
 
-    def _by_map(self, block: Block) -> bool:
-        return self.replace == "linear"
+    def by_map(self, block: Block) -> bool:
+        """Whether a linear map replaces a block."""
+        return self.replace == "linear" and block.kind != "activation"
+
+
+def _edits(network: Network, chosen: list[Block], maps: list[str]) -> list[dict[str, Any]]:
+    """The edits that cut the blocks out: activation functions first, since blocks may hold them."""
+    nodes = {node.name: node for node in network.graph.nodes}
+    fused = {block.end: block.start for block in chosen if block.kind == "activation"}
+    functions = [name for block in chosen for name in block.functions]
+    read = {name: read_by(nodes[name]).name for name in functions}
+    values = {block.end: block.start for block in chosen if block.end not in fused}
+    edits: list[dict[str, Any]] = []
+    if fused:
+        edits.append({"edit": "bypass", "values": read, "maps": []})
+        edits.append({"edit": "fuse", "layers": fused, "front": True})
+    if values:
+        edits.append({"edit": "bypass", "values": values, "maps": maps})
+    return edits
 
 
 class _Choice:
@@ -237,9 +259,9 @@ class _Choice:
             block = self._best(left, fresh=not chosen)
             cost[block] = self.latest[block]
             if self.drop.importance == "loss":
-                self.losses.accept(block, self.drop._by_map(block))
+                self.losses.accept(block, self.drop.by_map(block))
             chosen.append(block)
-            left = [other for other in left if other is not block and self._stands(other, chosen)]
+            left = [other for other in left if other is not block and _stands(other, chosen)]
         if not self._enough(chosen):
             raise InputError(self.prices.unreached(chosen))
         notes = [
@@ -270,20 +292,21 @@ class _Choice:
 
     def _loss(self, block: Block) -> float:
         if self.drop.importance == "loss":
-            return self.losses.added(block, self.drop._by_map(block))
+            return self.losses.added(block, self.drop.by_map(block))
         unlike = self.unlikeness[block.end]
         return 1.0 if unlike is None else unlike
-
-    def _stands(self, block: Block, chosen: list[Block]) -> bool:
-        """Whether a block is still there, with layers of its own, once others have gone."""
-        gone = {layer for other in chosen for layer in other.layers}
-        return block.end not in {other.end for other in chosen} and not gone & set(block.layers)
 
     def _said(self, block: Block, loss: float) -> str:
         unlike = self.unlikeness[block.end]
         words = [f"loss {loss:+.4f} on {self.begun:.4f}"] * (self.drop.importance == "loss")
         words += [] if unlike is None else [f"1 - cos {unlike:.3f}"]
         return f"{', '.join(words)}; saves {self.prices.saving(block)}"
+
+
+def _stands(block: Block, chosen: list[Block]) -> bool:
+    """Whether a block is still there, with layers of its own, once others have gone."""
+    gone = {layer for other in chosen for layer in other.layers}
+    return block.end not in {other.end for other in chosen} and not gone & set(block.layers)
 
 
 def _require_one_stays(count: int, blocks: list[Block]) -> None:

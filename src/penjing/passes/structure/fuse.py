@@ -13,8 +13,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure.costs import mac_terms
 from penjing.network import Network
-from penjing.network.analysis.affine import Region, Regions
-from penjing.network.edits.fuse import is_one_layer, macs_of
+from penjing.network.analysis.affine import Region, Regions, is_one_layer, macs_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass
