@@ -188,9 +188,9 @@ class _Names:
         self._owner = owner
 
     def __getattr__(self, name: str) -> Any:
-        found = stored(self._owner, name)
-        is_layer = isinstance(found, nn.Module) and not isinstance(found, fx.GraphModule)
-        return _Names(found) if is_layer else found
+        value = stored(self._owner, name)
+        is_layer = isinstance(value, nn.Module) and not isinstance(value, fx.GraphModule)
+        return _Names(value) if is_layer else value
 
 
 def _has_no_statistics(node: fx.Node) -> bool:
