@@ -1,7 +1,7 @@
 """Which passes apply to which architectures, and does what they leave run and export.
 
     python benchmarks/coverage_of_passes.py --passes prune merge quantize --timm --json ROWS.json
-    python benchmarks/coverage_of_passes.py --passes drop factorize sparsify share --list FAMILIES.json
+    python benchmarks/coverage_of_passes.py --passes drop share --list FAMILIES.json
 
 Needs timm (and torchvision): pip install timm torchvision. `--passes` takes names of
 `penjing.passes.PASSES`, or their beginnings, in any case. Every network gets a process of its own

@@ -35,8 +35,9 @@ class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(3, 4)
-        self.register_buffer("one", torch.ones(4), persistent=False)
-        self.register_buffer("two", self.one, persistent=False)
+        ones = torch.ones(4)
+        self.register_buffer("one", ones, persistent=False)
+        self.register_buffer("two", ones, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) * self.one + self.two
