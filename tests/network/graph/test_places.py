@@ -29,6 +29,13 @@ class Shift(nn.Module):
         return (x + self.offset).relu() * self.again
 
 
+class Reorder(nn.Module):
+    """Its forward makes a tensor from numbers, which belongs to the layer where it is made."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, torch.tensor([3, 1, 0, 2])] * torch.tensor([1.0, 2.0, -1.0, 0.5])
+
+
 class Twice(nn.Module):
     """The same buffer under two names, of which no file holds either."""
 
@@ -56,6 +63,18 @@ def test_a_constant_of_a_layer_shrinks_with_the_layers_around_it() -> None:
     smaller.compile_graph()
     assert smaller.tensor("1.offset").tolist() == network.tensor("1.offset")[[1, 2, 6]].tolist()
     assert torch.allclose(smaller(X), mask(network, {axis: [1, 2, 6]})(X), atol=1e-6)
+
+
+def test_a_constant_that_the_code_of_a_layer_makes_shrinks_too() -> None:
+    torch.manual_seed(0)
+    network = capture(nn.Sequential(nn.Linear(3, 4), Reorder(), nn.Linear(4, 2)).eval(), X)
+    constants = [name for name in places(network) if name not in network.state_dict()]
+    assert [name.partition(".")[0] for name in constants] == ["1", "1"]
+    keep = {name: list(range(group.size - 1)) for name, group in find_axes(network).free.items()}
+    smaller = copy.deepcopy(network)
+    shrink(smaller, keep)
+    smaller.compile_graph()
+    assert torch.allclose(smaller(X), mask(network, keep)(X), atol=1e-6)
 
 
 def test_a_constant_of_a_layer_is_copied_and_converted_but_not_saved() -> None:
