@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from penjing.network.axes.algebra import Axis, kept
 from penjing.network.axes.groups import Axes, find_axes
 from penjing.network.axes.sizes import rewrite
 from penjing.network.graph.network import Network
+from penjing.network.graph.places import names_by_tensor, place_of
 
 SILENT = 1e-12
 
@@ -32,7 +32,7 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
     """
     all_axes = find_axes(network)
     keep = _checked(all_axes, axes)
-    places = _places(network)
+    names = names_by_tensor(network)
     with torch.no_grad():
         for name, dims in all_axes.trace.tensors.items():
             old = tensor = network.tensor(name)
@@ -43,8 +43,8 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
             if tensor is not old:
                 if isinstance(old, torch.nn.Parameter):
                     tensor = torch.nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
-                for owner, leaf in places[id(old)]:
-                    owner[leaf] = tensor
+                for tied in names[id(old)]:
+                    place_of(network, tied).replace(tensor)
     rewrite(all_axes.trace, keep)
 
 
@@ -84,13 +84,3 @@ def _checked(all_axes: Axes, axes: Mapping[str, list[int]]) -> dict[Axis, list[i
             )
         keep[group.axis] = sorted(set(index))
     return keep
-
-
-def _places(network: Network) -> dict[int, list[tuple[dict[str, Any], str]]]:
-    """By identity of a tensor, where it is registered; a tied weight has several places."""
-    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    for owner in network.modules():
-        for tensors in (owner._parameters, owner._buffers):
-            for leaf, tensor in tensors.items():
-                places.setdefault(id(tensor), []).append((tensors, leaf))
-    return places

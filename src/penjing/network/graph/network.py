@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network.graph.arguments import argument, set_argument
+from penjing.network.graph.places import names_by_tensor, place_of, register_constants, stored
 
 NAMES = re.compile(r"[\w +,:;/@=()\[\]<>|&*#~!?$%^'.-]+")
 """The characters that the name of a layer or a tensor may have. FX writes names into generated
@@ -71,20 +72,15 @@ class Network(nn.Module):
         history: tuple[Plan, ...] = (),
     ) -> None:
         super().__init__()
+        register_constants(root, graph)
         self._modules |= root._modules  # not as attributes: a layer may be called `tensor`
         self._parameters |= root._parameters
         self._buffers |= root._buffers
         self._non_persistent_buffers_set |= root._non_persistent_buffers_set
-        for node in graph.nodes:  # constants from the code of the model
-            if node.op == "get_attr" and isinstance(vars(root).get(node.target), torch.Tensor):
-                self._buffers[node.target] = vars(root)[node.target]
-                self._non_persistent_buffers_set.add(node.target)
-        names = {
-            id(tensor): name for name, tensor in (*self.named_parameters(), *self.named_buffers())
-        }
+        names = names_by_tensor(self)
         for node in graph.nodes:  # all nodes of a tied tensor use its first name
             if node.op == "get_attr":
-                node.target = names.get(id(self.attribute(node.target)), node.target)
+                node.target = names.get(id(self.attribute(node.target)), [node.target])[0]
         self.graph: fx.Graph
         self.example: Any
         self.input_names: tuple[str, ...]
@@ -167,10 +163,7 @@ class Network(nn.Module):
 
     def attribute(self, name: str) -> Any:
         """The tensor of that name, or the subgraph of a control-flow operator."""
-        owner: Any = _Names(self)
-        for part in name.split("."):
-            owner = getattr(owner, part)
-        return owner._owner if isinstance(owner, _Names) else owner
+        return place_of(self, name).value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         root = nn.Module()
@@ -201,14 +194,9 @@ class _Names:
         self._owner = owner
 
     def __getattr__(self, name: str) -> Any:
-        owner = self._owner
-        for tensors in (owner._parameters, owner._buffers):
-            if name in tensors:
-                return tensors[name]
-        if name in owner._modules:
-            module = owner._modules[name]
-            return module if isinstance(module, fx.GraphModule) else _Names(module)  # type: ignore[arg-type]
-        return getattr(owner, name)
+        value = stored(self._owner, name)
+        is_layer = isinstance(value, nn.Module) and not isinstance(value, fx.GraphModule)
+        return _Names(value) if is_layer else value
 
 
 def _has_no_statistics(node: fx.Node) -> bool:

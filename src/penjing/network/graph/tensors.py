@@ -6,18 +6,13 @@ from torch import Tensor, fx, nn
 
 from penjing.network.graph.arguments import set_argument
 from penjing.network.graph.network import Network
+from penjing.network.graph.places import names_by_tensor, place_of, places
 from penjing.network.graph.surgery import insert_before
 
 
 def set_tensor(network: Network, name: str, tensor: Tensor) -> None:
     """Store a parameter or buffer under that name, replacing any that has the name."""
-    _forget(network, name)
-    path, _, leaf = name.rpartition(".")
-    owner = network.get_submodule(path)
-    if isinstance(tensor, nn.Parameter):
-        owner.register_parameter(leaf, tensor)
-    else:
-        owner.register_buffer(leaf, tensor)
+    place_of(network, name).register(tensor)
 
 
 def set_parameter(network: Network, name: str, values: Tensor) -> None:
@@ -54,7 +49,7 @@ def add_bias(network: Network, layer: fx.Node, weight: str, values: Tensor) -> N
         values: the bias, (O,).
     """
     name = f"{weight.rpartition('.')[0]}.bias".lstrip(".")
-    if name in network.state_dict():
+    if name in places(network):
         name = f"{weight}_bias"
     set_parameter(network, name, values)
     set_argument(layer, "bias", insert_before(layer, name))
@@ -62,7 +57,7 @@ def add_bias(network: Network, layer: fx.Node, weight: str, values: Tensor) -> N
 
 def free_name(network: Network, name: str) -> str:
     """The name itself if no tensor has it, or else the name with underscores appended."""
-    taken = [*network.state_dict(), *dict(network.named_buffers())]
+    taken = places(network)
     return next(free for k in range(len(taken) + 1) if (free := name + "_" * k) not in taken)
 
 
@@ -76,13 +71,7 @@ def drop_unused(network: Network) -> None:
         if node.op == "get_attr" and not node.users:
             network.graph.erase_node(node)
     read = {str(node.target) for node in network.graph.nodes if node.op == "get_attr"}
-    for name in [*dict(network.named_parameters()), *dict(network.named_buffers())]:
-        if name not in read:
-            _forget(network, name)
-
-
-def _forget(network: Network, name: str) -> None:
-    path, _, leaf = name.rpartition(".")
-    owner = network.get_submodule(path)
-    owner._parameters.pop(leaf, None)
-    owner._buffers.pop(leaf, None)
+    for names in names_by_tensor(network).values():
+        if read.isdisjoint(names):
+            for name in names:
+                place_of(network, name).clear()
