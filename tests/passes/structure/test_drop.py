@@ -87,7 +87,9 @@ def test_the_silent_block_is_the_one_that_goes_first() -> None:
     losses = BlockLosses(network, task, blocks, samples=32, rows=1000)
     silent = next(block for block in blocks if block.name == "layers.3")
     assert abs(losses.added(silent, by_map=False)) < 1e-3
-    assert [block.name for block in blocks if (losses.unlikeness(block) or 0) < 0.01] == ["layers.3"]
+    assert [block.name for block in blocks if (losses.unlikeness(block) or 0) < 0.01] == [
+        "layers.3"
+    ]
 
 
 @pytest.mark.parametrize("name", ["resnet_b", "mobilenet_v2", "vit_fused"])

@@ -15,7 +15,9 @@ from torch import Tensor, fx
 from penjing.network.analysis.affine import DROPOUT, Region, Regions, is_one_layer, macs_of
 from penjing.network.analysis.passage import is_function
 from penjing.network.analysis.segments import bottlenecks
-from penjing.network.graph.arguments import read_by
+from penjing.network.axes.algebra import Axis, kept, leaves, size
+from penjing.network.axes.groups import Axes, find_axes
+from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import fake_values
@@ -34,9 +36,10 @@ class Block:
     Attributes:
         name: the path of the modules whose layers go, such as `"layer1.2"`.
         kind: `"branch"` of a sum; `"gate"` that multiplies a value; `"stage"`, which is all that
-            lies between two values on which alone the rest of the network depends; or
-            `"activation"`, functions between layers which are one layer without them.
-        start, end: the names of the two nodes.
+            lies between two values on which alone the rest of the network depends; `"part"` of
+            concatenations; or `"activation"`, functions between layers which are one layer without
+            them.
+        start, end: the names of the two nodes. A part has no start.
         layers: the names of the convolutions and linear layers that go, in order.
         alike: whether start and end have the same shape. If not, only a linear map can replace the
             block.
@@ -84,7 +87,7 @@ def find_blocks(network: Network) -> list[Block]:
         if layers and len(layers) < len(every):
             found.setdefault((end, start), (kind, layers))
     order = {node: place for place, node in enumerate(network.graph.nodes)}
-    blocks: list[Block] = list(_activations(network, values))
+    blocks: list[Block] = [*_activations(network, values), *_parts(network)]
     for (end, start), (kind, layers) in found.items():
         name = common_path([str(node.meta["layer"]) for node in layers]) or end.name
         alike = values[end].shape == values[start].shape
@@ -105,8 +108,8 @@ def _named(blocks: list[Block]) -> list[Block]:
     return named
 
 
-def lost(end: fx.Node, start: fx.Node) -> set[fx.Node]:
-    """The calls that nothing needs any more once the readers of `end` read `start`."""
+def lost(end: fx.Node, start: fx.Node | None) -> set[fx.Node]:
+    """The calls that nothing needs any more once the readers of `end` read `start`, or nothing."""
     gone = {end}
     waiting = [end]
     while waiting:
@@ -177,6 +180,44 @@ def _stages(
         real = _is_real(values.get(start)) and _is_real(values.get(end))
         if real and stride_between(values[start], values[end]) is not None:
             yield end, start, "stage"
+
+
+def _parts(network: Network) -> Iterator[Block]:
+    """Values that are only concatenated with others, and have layers of their own."""
+    axes: Axes | None = None
+    for node in network.calls():
+        if not node.users or any(user.target is not aten.cat.default for user in node.users):
+            continue
+        gone = lost(node, None)
+        layers = [layer for layer in network.calls() if layer in gone and layer.target in LAYERS]
+        if not layers:
+            continue
+        axes = axes or find_axes(network)
+        if without(axes, node) is not None:
+            name = common_path([str(layer.meta["layer"]) for layer in layers]) or node.name
+            yield Block(name, "part", "", node.name, tuple(layer.name for layer in layers), False)
+
+
+def without(axes: Axes, node: fx.Node) -> dict[Axis, list[int]] | None:
+    """The indices that stay of each axis if a part of concatenations goes; None if it can't go."""
+    readers = list(node.users)
+    if not readers or any(reader.target is not aten.cat.default for reader in readers):
+        return None
+    dims = {argument(reader, "dim", 0) % len(axes.trace.of(node)) for reader in readers}
+    if len(dims) > 1 or any(len(set(argument(reader, "tensors"))) < 2 for reader in readers):
+        return None
+    keep: dict[Axis, list[int]] = {axis: [] for axis in leaves(axes.trace.of(node)[dims.pop()])}
+    if any(axis.pins for axis in keep):
+        return None
+    gone = lost(node, None)
+    for other, dims_of in axes.trace.dims.items():
+        if other in gone or set(other.users) <= gone:
+            continue
+        several = dims_of if dims_of and isinstance(dims_of[0], tuple) else (dims_of,)
+        expressions = [expression for dims_of_one in several for expression in dims_of_one]
+        if any(size(part) and not kept(part, keep) for part in expressions):
+            return None
+    return keep
 
 
 def _activations(network: Network, values: Mapping[fx.Node, Any]) -> Iterator[Block]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from penjing.contract import Plan
-from penjing.network.axes.algebra import kept
-from penjing.network.axes.groups import find_axes
+from penjing.network.analysis.blocks import without
+from penjing.network.axes.algebra import Axis, kept
+from penjing.network.axes.groups import Axes, find_axes
 from penjing.network.edits.carry_out import carry_out
 from penjing.network.graph.network import Network
 
@@ -26,9 +28,9 @@ def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
     current = original
     for plan in plans:
         for edit in plan.edits:
-            if edit["edit"] == "shrink":
-                axes = find_axes(current)
-                keep = {axes[name].axis: list(what) for name, what in edit["axes"].items()}
+            axes = find_axes(current) if edit["edit"] in ("shrink", "leave_out") else None
+            if axes is not None:
+                keep = _keep(axes, edit)
                 for name, dims in axes.trace.tensors.items():
                     for dim, expression in enumerate(dims):
                         left = kept(expression, keep)
@@ -41,3 +43,14 @@ def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
                 for dim, size in enumerate(tensor.shape)
             ]
     return indices
+
+
+def _keep(axes: Axes, edit: Mapping[str, Any]) -> dict[Axis, list[int]]:
+    """By axis, the indices that stay."""
+    if edit["edit"] == "shrink":
+        return {axes[name].axis: list(what) for name, what in edit["axes"].items()}
+    nodes = {node.name: node for node in axes.trace.network.graph.nodes}
+    keep: dict[Axis, list[int]] = {}
+    for name in edit["values"]:
+        keep |= without(axes, nodes[name]) or {}
+    return keep

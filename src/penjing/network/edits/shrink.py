@@ -31,7 +31,11 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
         InputError: an axis doesn't exist or can't shrink, or no valid index of it would stay.
     """
     all_axes = find_axes(network)
-    keep = _checked(all_axes, axes)
+    take(network, all_axes, _checked(all_axes, axes))
+
+
+def take(network: Network, all_axes: Axes, keep: Mapping[Axis, list[int]]) -> None:
+    """Keep the given indices of each axis in all tensors and arguments, in place."""
     names = names_by_tensor(network)
     with torch.no_grad():
         for name, dims in all_axes.trace.tensors.items():
@@ -39,7 +43,9 @@ def shrink(network: Network, axes: Mapping[str, list[int]]) -> None:
             for dim, expression in enumerate(dims):
                 index = kept(expression, keep)
                 if len(index) < tensor.shape[dim]:
-                    tensor = tensor.index_select(dim, torch.tensor(index, device=tensor.device))
+                    tensor = tensor.index_select(
+                        dim, torch.tensor(index, dtype=torch.long, device=tensor.device)
+                    )
             if tensor is not old:
                 if isinstance(old, torch.nn.Parameter):
                     tensor = torch.nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)

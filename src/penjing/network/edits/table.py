@@ -13,6 +13,7 @@ from penjing.network.edits.bypass import bypass
 from penjing.network.edits.fake_quantize import fake_quantize, give_bias
 from penjing.network.edits.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.edits.fuse import fuse
+from penjing.network.edits.leave_out import leave_out
 from penjing.network.edits.overflow import fix_overflow
 from penjing.network.edits.scaling import lift_bounds, scale_channels
 from penjing.network.edits.shrink import shrink
@@ -46,6 +47,7 @@ EDITS: dict[str, Edit] = {
     "fuse": Edit(
         fuse, {"layers": checks.names_by_name, "front": checks.flag}, fitting.fuse, reduces=True
     ),
+    "leave_out": Edit(leave_out, {"values": checks.names}, reduces=True),
     "pool_means": Edit(pool_means),
     "split_silu": Edit(split_silu),
     "fake_quantize": Edit(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from torch import fx
 
-from penjing.measure.costs import mac_terms
+from penjing.measure.costs import costs, mac_terms
 from penjing.network import Network
 from penjing.network.analysis.blocks import Block, lost
 from penjing.network.graph.shapes import shapes
+from penjing.passes.structure.block_losses import cut_block
 from penjing.passes.structure.budget import Budget
 
 
@@ -24,6 +26,7 @@ class BlockCosts:
 
     def __init__(self, network: Network, budget: Budget | None) -> None:
         self._network, self._budget = network, budget
+        self._counted: dict[tuple[str, ...], tuple[int, int]] = {}
         self._nodes = {node.name: node for node in network.graph.nodes}
         known = shapes(network)
         self._batch = batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
@@ -88,6 +91,8 @@ class BlockCosts:
 
     def _counts(self, blocks: list[Block]) -> tuple[int, int]:
         """The MACs and the parameters that go with these blocks."""
+        if any(block.kind == "part" for block in blocks):
+            return self._counts_by_cutting(blocks)
         gone: set[fx.Node] = set()
         for block in blocks:
             gone |= lost(self._nodes[block.end], self._nodes[block.start])
@@ -106,3 +111,15 @@ class BlockCosts:
             if name not in read
         )
         return macs, params - sum(block.params for block in blocks)
+
+    def _counts_by_cutting(self, blocks: list[Block]) -> tuple[int, int]:
+        """The same where later layers get narrower, counted on a copy without the blocks."""
+        key = tuple(block.end for block in blocks)
+        if key not in self._counted:
+            left = copy.deepcopy(self._network)
+            for block in blocks:
+                cut_block(left, block, by_map=False)
+            macs = sum(cost.macs for cost in costs(left))
+            params = sum(parameter.numel() for parameter in left.parameters())
+            self._counted[key] = self.macs - macs, self.params - params
+        return self._counted[key]

@@ -16,6 +16,7 @@ from penjing.network.analysis.blocks import Block
 from penjing.network.analysis.segments import bottlenecks
 from penjing.network.edits.bypass import cut_out
 from penjing.network.edits.fuse import fuse
+from penjing.network.edits.leave_out import leave_out
 from penjing.network.graph.arguments import read_by
 from penjing.network.graph.shapes import fake_values
 from penjing.passes.structure.compensate import Solve, solvable
@@ -123,6 +124,9 @@ class BlockLosses:
 
 def cut_block(network: Network, block: Block, by_map: bool) -> None:
     """Cut a block out of a network, in place."""
+    if block.kind == "part":
+        leave_out(network, [block.end])
+        return
     if block.kind != "activation":
         cut_out(network, {block.end: block.start}, [block.end] if by_map else [])
         return

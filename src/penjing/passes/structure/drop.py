@@ -31,10 +31,12 @@ REPLACEMENTS = ("nothing", "linear")
 
 @dataclass(frozen=True)
 class Drop(InTurn):
-    """Cut out residual branches, gates and stages, so that the network gets less deep.
+    """Cut out residual branches, gates, stages and activations: the network gets less deep.
 
-    Blocks are found from the graph: a sum can lose one of its two operands, a product its gate, and
-    a network what lies between two values through which everything passes. Where both ends have one
+    Blocks are found from the graph: a sum can lose one of its two operands, a product its gate, a
+    concatenation one of its parts, and a network what lies between two values through which
+    everything passes. Activation functions go where the layers around them then are one layer with
+    fewer MACs, such as the two of a transformer's MLP. Where both ends have one
     shape, nothing replaces the block. With `replace="linear"`, a linear map y = W x + b of the
     block's input takes its place, solved by least squares; blocks that change the shape can then be
     cut as well.
@@ -191,7 +193,7 @@ class Drop(InTurn):
         for block in every:
             if any(is_in(block.name, name) for name in self.skip):
                 left.append(LeftAlone(block.name, "it is listed in skip"))
-            elif not block.alike and block.kind != "activation" and self.replace != "linear":
+            elif not block.alike and block.kind in ("branch", "stage") and self.replace != "linear":
                 why = "its output has another shape than its input; a linear map could replace it"
                 left.append(LeftAlone(block.name, why))
             else:
@@ -213,7 +215,7 @@ class Drop(InTurn):
 
     def by_map(self, block: Block) -> bool:
         """Whether a linear map replaces a block."""
-        return self.replace == "linear" and block.kind != "activation"
+        return self.replace == "linear" and block.kind not in ("activation", "part")
 
 
 def _edits(network: Network, chosen: list[Block], maps: list[str]) -> list[dict[str, Any]]:
@@ -222,8 +224,9 @@ def _edits(network: Network, chosen: list[Block], maps: list[str]) -> list[dict[
     fused = {block.end: block.start for block in chosen if block.kind == "activation"}
     functions = [name for block in chosen for name in block.functions]
     read = {name: read_by(nodes[name]).name for name in functions}
-    values = {block.end: block.start for block in chosen if block.end not in fused}
-    edits: list[dict[str, Any]] = []
+    parts = [block.end for block in chosen if block.kind == "part"]
+    values = {block.end: block.start for block in chosen if block.end not in (*fused, *parts)}
+    edits: list[dict[str, Any]] = [{"edit": "leave_out", "values": parts}] if parts else []
     if fused:
         edits.append({"edit": "bypass", "values": read, "maps": []})
         edits.append({"edit": "fuse", "layers": fused, "front": True})
