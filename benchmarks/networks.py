@@ -301,9 +301,12 @@ def jpeg_task(depth: int, folder: Path) -> Task:
     model.load_state_dict(load_file(weights))
     decoded = runpy.run_path(EXAMPLE)["pixels"](require(folder / "data/cifar10-jpeg.tar.xz"))
     train, test = (
-        Arrays(np.ascontiguousarray(decoded[f"{part}_x"]), decoded[f"{part}_y"], mean=MEAN, std=STD)
-        for part in ("train", "test")
-    )
+        Arrays(
+            np.ascontiguousarray(decoded[f"{part}_x"]), decoded[f"{part}_y"], mean=MEAN, std=STD,
+            augment=augment, shuffle=part == "train",
+        )
+        for part, augment in (("train", "flip-crop"), ("test", None))
+    )  # fmt: skip
     name = f"ResNet-{depth} JPEG"
     return Task(model.eval(), next(iter(test))[0][:2], train, test, name=name)
 
