@@ -10,6 +10,7 @@ from penjing.passes.rounding.quantize import Quantize
 from penjing.passes.rounding.reconstruct import Reconstruct
 from penjing.passes.rounding.ternarize import Ternarize
 from penjing.passes.structure.compensate import Compensate
+from penjing.passes.structure.factorize import Factorize
 from penjing.passes.structure.merge import Merge
 from penjing.passes.structure.prune import PruneChannels
 from penjing.passes.training.tune import Tune
@@ -20,6 +21,7 @@ PASSES: dict[str, type[Pass]] = {
     "Compensate": Compensate,
     "CorrectBias": CorrectBias,
     "Equalize": Equalize,
+    "Factorize": Factorize,
     "Gptq": Gptq,
     "Merge": Merge,
     "MixedPrecision": MixedPrecision,
@@ -37,6 +39,7 @@ __all__ = [
     "Compensate",
     "CorrectBias",
     "Equalize",
+    "Factorize",
     "Gptq",
     "Merge",
     "MixedPrecision",

@@ -52,3 +52,11 @@ def rows_given(layer: fx.Node, y: Tensor) -> Tensor:
     if layer.target is aten.linear.default:
         return y.flatten(0, -2)
     return y.flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def sampled(x: Tensor, y: Tensor, rows: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """At most so many rows of two matrices, the same of both, drawn at random."""
+    if len(x) <= rows:
+        return x, y
+    index = torch.randint(len(x), (rows,), generator=draw)
+    return x[index], y[index]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.network.edits.factorize import misfit_of
 from penjing.network.edits.scaling import RELU6, Reach, reaches
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
@@ -44,6 +45,16 @@ def fake_quantize(
             return f"{len(scales)} scales for the {len(weight)} output channels of {name!r}"
         if isinstance(scales[0], Sequence) and weight[0].numel() % len(scales[0]):
             return f"{len(scales[0])} groups in the {weight[0].numel()} weights of {name!r}"
+    return ""
+
+
+def factorize(network: Network, nodes: Nodes, layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """A layer that doesn't exist, or can't be written with its scheme and ranks."""
+    for name, how in layers.items():
+        if name not in nodes or nodes[name].target not in LAYERS:
+            return f"there is no layer {name!r}"
+        if words := misfit_of(network, nodes[name], how["scheme"], how["ranks"]):
+            return f"layer {name!r}: {words}"
     return ""
 
 

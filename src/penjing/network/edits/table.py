@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from penjing.network.edits import checks, fitting
+from penjing.network.edits.factorize import factorize
 from penjing.network.edits.fake_quantize import fake_quantize, give_bias
 from penjing.network.edits.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.edits.overflow import fix_overflow
@@ -37,6 +38,9 @@ class Edit:
 
 EDITS: dict[str, Edit] = {
     "shrink": Edit(shrink, {"axes": checks.axes}, reduces=True),
+    "factorize": Edit(
+        factorize, {"layers": checks.layers_factorized}, fitting.factorize, reduces=True
+    ),
     "fold_batch_norm": Edit(fold_batch_norm),
     "pool_means": Edit(pool_means),
     "split_silu": Edit(split_silu),
