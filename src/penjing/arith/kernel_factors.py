@@ -87,7 +87,7 @@ def split(
     if scheme == "spatial":
         return _spatial(weight, ranks[0], moment)
     if scheme == "tucker":
-        return _tucker(weight, *ranks, moment)
+        return _tucker(weight, ranks[0], ranks[1], moment)
     return _two(weight, ranks[0], moment)
 
 
@@ -246,9 +246,7 @@ def _by_taps(first: Tensor, taps: int) -> Tensor:
     return torch.einsum("ri,jk->rjik", first, eye).flatten(2).flatten(0, 1)
 
 
-def _energies_behind(
-    first: Tensor, weight: Tensor, moment: Tensor, squared: bool = True
-) -> Tensor:
+def _energies_behind(first: Tensor, weight: Tensor, moment: Tensor, squared: bool = True) -> Tensor:
     """What each row of a first factor (P, I) adds to the energy, given the rows before: (P, O).
 
     The rows l^-1 p s w^T, with l l^T = p s p^T, are the outputs' parts along the directions that
@@ -257,7 +255,7 @@ def _energies_behind(
     moment = ridged(moment)
     read = first @ moment
     lower = torch.linalg.cholesky(ridged(read @ first.T, 1e-10))
-    parts = torch.linalg.solve_triangular(lower, read @ weight.flatten(1).T, upper=False)
+    parts: Tensor = torch.linalg.solve_triangular(lower, read @ weight.flatten(1).T, upper=False)
     return parts.square() if squared else parts
 
 

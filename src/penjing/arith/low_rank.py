@@ -35,7 +35,8 @@ def root(moment: Tensor, ridge: float = RIDGE) -> Tensor:
     >>> torch.allclose(lower @ lower.T, moment, atol=1e-3)
     True
     """
-    return torch.linalg.cholesky(ridged(moment, ridge))
+    lower: Tensor = torch.linalg.cholesky(ridged(moment, ridge))
+    return lower
 
 
 def factors(weight: Tensor, rank: int, square_root: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -85,7 +86,8 @@ def energies(weight: Tensor, square_root: Tensor | None = None) -> Tensor:
     [9.0, 13.0]
     """
     scaled = weight if square_root is None else weight @ square_root
-    return torch.linalg.svdvals(scaled).square().cumsum(0)
+    values: Tensor = torch.linalg.svdvals(scaled)
+    return values.square().cumsum(0)
 
 
 def principal(covariance: Tensor, rank: int) -> Tensor:
@@ -97,7 +99,8 @@ def principal(covariance: Tensor, rank: int) -> Tensor:
     >>> principal(torch.diag(torch.tensor([1.0, 5.0])), 1).abs().tolist()
     [[0.0], [1.0]]
     """
-    return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :rank]
+    directions: Tensor = torch.linalg.eigh(covariance).eigenvectors
+    return directions.flip(1)[:, :rank]
 
 
 def refitted(first: Tensor, last: Tensor, weight: Tensor, moment: Tensor) -> Tensor:

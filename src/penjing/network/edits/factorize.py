@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.arith.kernel_factors import full_ranks, split, why_not
-from penjing.network.graph.layers import DIMENSIONS, LAYERS, Layer
+from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.surgery import insert_before
 from penjing.network.graph.tensors import set_tensor

@@ -16,8 +16,6 @@ from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.lineage import Indices, surviving
 from penjing.network.analysis.rows import (
     READ_AS_ROWS,
-    rows_given,
-    rows_read,
     sampled,
     why_not_solved,
 )
@@ -173,8 +171,7 @@ class _Solve:
         rows = max(2 * unknowns, min(rows, int(MOST_PRODUCTS / unknowns**2 / groups)))
         per_batch = max(1, rows // len(self.student.batches))
         for x, y in zip(self.student.value(self._input()), self._targets(norm), strict=True):
-            columns, outputs = rows_read(self.node, weight, x), rows_given(self.node, y)
-            columns, outputs = sampled(columns, outputs, per_batch, self.draw)
+            columns, outputs = sampled(self.node, weight, x, y, per_batch, self.draw)
             for system, part, wanted in zip(
                 systems, columns.chunk(groups, 1), outputs.chunk(groups, 1), strict=True
             ):

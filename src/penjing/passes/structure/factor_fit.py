@@ -13,13 +13,13 @@ from penjing.arith.least_squares import NormalEquations
 from penjing.arith.low_rank import RIDGE, balanced, principal
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
-from penjing.network.analysis.rows import rows_given, rows_read, sampled
+from penjing.network.analysis.rows import sampled
 from penjing.network.graph.batch_norm import BatchNorm, batch_norm_of
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.qparams import own_bias
 
 aten = torch.ops.aten
-ROWS = 50_000
+ROWS = 20_000
 """How many positions of all samples enter a second moment at most."""
 MOST_PRODUCTS = 4e11
 """Multiplications for one second moment: half a minute. Beyond it, fewer rows are used."""
@@ -75,9 +75,9 @@ def weight_and_moment(
     and the second moment of the inputs, centred if something can take the mean."""
     weight = cache.network.tensor(Layer(node).weight_name)
     system = NormalEquations(weight[0].numel(), 0)
-    for x in cache.value(Layer(node).data):
-        rows = rows_read(node, weight, x)
-        system.add(*sampled(rows, rows[:, :0], _per_batch(weight, cache), draw))
+    for x, y in zip(cache.value(Layer(node).data), cache.value(node), strict=True):
+        rows, _ = sampled(node, weight, x, y, _per_batch(weight, cache), draw)
+        system.add(rows, rows[:, :0])
     shift = _Shift.behind(cache.network, node)
     matrix = weight.double().cpu()
     gains = shift.gains(len(matrix))
@@ -108,7 +108,7 @@ def fit(
     node = original.nodes[last.name]
     weight = original.network.tensor(Layer(node).weight_name)
     shift = _Shift.behind(network, last)
-    system, outputs = _sums(nodes, node, original, student, draw)
+    system, outputs = _sums(nodes, node, original, student, draw, by_outputs)
     change, offset = system.solve(RIDGE, shift.there)
     gains = shift.gains(len(weight))
     target = weight.double().cpu().flatten(1) + change
@@ -138,22 +138,23 @@ def _sums(
     original: ActivationCache,
     student: ActivationCache,
     draw: torch.Generator,
+    by_outputs: bool,
 ) -> tuple[NormalEquations, NormalEquations]:
-    """The sums for what the layer's outputs lack, given its inputs now, and those of the outputs."""
+    """The sums for what the layer's outputs lack, given its inputs now, and those of the outputs.
+
+    The latter are zero unless `by_outputs`.
+    """
     weight = original.network.tensor(Layer(node).weight_name)
     bias = Layer(node).bias
     constant = 0.0 if bias is None else original.network.tensor(str(bias.target))
     system = NormalEquations(weight[0].numel(), len(weight))
     outputs = NormalEquations(len(weight), 0)
-    batches = zip(
-        student.value(Layer(nodes[0]).data), original.value_of(node.name), strict=True
-    )
+    batches = zip(student.value(Layer(nodes[0]).data), original.value_of(node.name), strict=True)
     for x, y in batches:
-        read, given = sampled(
-            rows_read(node, weight, x), rows_given(node, y), _per_batch(weight, original), draw
-        )
+        read, given = sampled(node, weight, x, y, _per_batch(weight, original), draw)
         system.add(read, given - read @ weight.flatten(1).T - constant)
-        outputs.add(given, given[:, :0])
+        if by_outputs:
+            outputs.add(given, given[:, :0])
     return system, outputs
 
 
@@ -171,5 +172,5 @@ def _moment(system: NormalEquations, centred: bool) -> Tensor:
 
 def _per_batch(weight: Tensor, cache: ActivationCache) -> int:
     unknowns = weight[0].numel()
-    rows = max(2 * unknowns, min(ROWS, int(MOST_PRODUCTS / unknowns**2)))
+    rows = max(4 * unknowns, min(ROWS, int(MOST_PRODUCTS / unknowns**2)))
     return max(1, rows // len(cache.batches))

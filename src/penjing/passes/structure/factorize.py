@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, fx
@@ -47,17 +47,17 @@ ENERGY = 0.9
 class Factorize(InTurn):
     """Write convolutions and linear layers as two or three smaller layers of low rank.
 
-    A layer with the weight w_OI and the inputs x_I (the windows of a convolution, I = C k k) becomes
-    factors whose product w' has low rank. They are chosen so that the output changes least:
+    A layer with the weight w_OI and the inputs x_I becomes factors whose product w' has low rank.
+    For a convolution x is a window, and I = C k k. The output changes least if they solve
 
         min over w' of rank R:  E|w x - w' x|^2 = |(w - w') S^(1/2)|^2,    S_II = E[x x^T]
 
     Four schemes write w': `"matrices"` (two linear layers, or two 1x1 convolutions), `"channel"`
     (k x k to R channels, then 1x1), `"spatial"` (k x 1 to R channels, then 1 x k), and `"tucker"`
-    (1x1 to R channels, k x k to R' channels, then 1x1). If a bias or a batch norm can take the mean,
-    x is centred. The errors of channels count as much as the batch norm behind them scales them.
-    The pass goes through the layers in the order of the graph: each is fitted to the outputs of the
-    input network, on the inputs that it receives from the factors before it.
+    (1x1 to R channels, k x k to R' channels, then 1x1). If a bias or a batch norm can take the
+    mean, x is centred. The errors of a channel count as much as the batch norm behind it scales
+    them. The pass goes through the layers in the order of the graph: each is fitted to the outputs
+    of the input network, on the inputs that it receives from the factors before it.
 
     A layer is taken only where its factors cost less. Fewer MACs need not be less time: two layers
     move more data than one, so it pays on wide layers first. Follow it with `Compensate`, which
@@ -158,7 +158,7 @@ class Factorize(InTurn):
         layers, left = self._layers(network)
         if self.ranks:
             taken = self._given(network, layers)
-            return self._planned(network, taken, left)
+            return self._planned(network, taken, left, examined=False)
         what = "macs" if self.budget is None else self.budget.what
         options, wholes = {}, {}
         for name, sizes, weight, moment in self._examined(network, task, layers):
@@ -219,7 +219,7 @@ class Factorize(InTurn):
         by_label = {_label(node): node for node in layers.values()}
         known = shapes(network)
         taken = {}
-        for label, ranks in self.ranks.items():
+        for label, ranks in cast(Mapping[str, Sequence[int]], self.ranks).items():
             if label not in by_label:
                 raise InputError(f"ranks names {label!r}, which can't be written as factors")
             node = by_label[label]
@@ -229,7 +229,7 @@ class Factorize(InTurn):
                 scheme = "tucker"
             if words := misfit_of(network, node, scheme, ranks):
                 raise InputError(f"ranks of {label}: {words}")
-            taken[node.name] = Choice(scheme, tuple(ranks), sizes.cost(scheme, ranks), None)
+            taken[node.name] = Choice(scheme, tuple(ranks), sizes.cost(scheme, ranks), 0.0)
         return taken
 
     def _schemes(self, shape: Sequence[int]) -> tuple[str, ...]:
@@ -285,8 +285,13 @@ class Factorize(InTurn):
         return by_budget(options, wholes, share * whole - rest, what)
 
     def _planned(
-        self, network: Network, taken: Mapping[str, Choice], left: Sequence[LeftAlone]
+        self,
+        network: Network,
+        taken: Mapping[str, Choice],
+        left: Sequence[LeftAlone],
+        examined: bool = True,
     ) -> Plan:
+        """The plan that takes these choices; `examined` says whether it is known what they keep."""
         nodes = {node.name: node for node in layers_of(network)}
         known, whole = shapes(network), _whole(network)
         macs, params, notes = whole.macs, whole.params, []
@@ -295,7 +300,7 @@ class Factorize(InTurn):
             macs += choice.cost.macs - before.macs
             params += choice.cost.params - before.params
             ranks = " and ".join(map(str, choice.ranks))
-            energy = "" if choice.kept is None else f", keeps {choice.kept:.1%} of the energy"
+            energy = f", keeps {choice.kept:.1%} of the energy" if examined else ""
             notes.append(
                 f"{_label(nodes[name])}: {choice.scheme}, rank {ranks}, {choice.cost.macs:,} of "
                 f"{before.macs:,} MACs{energy}"
@@ -304,7 +309,7 @@ class Factorize(InTurn):
             f"factorizes {len(taken)} of {counted(len(nodes), 'layer')}: {whole.macs:,} to "
             f"{macs:,} MACs, {whole.params:,} to {params:,} parameters"
         )
-        shares = [choice.kept for choice in taken.values() if choice.kept is not None]
+        shares = [choice.kept for choice in taken.values() if examined]
         if shares:
             summary += (
                 f"; each keeps {min(shares):.1%} or more of its energy, "
@@ -326,9 +331,8 @@ def _as_lists(ranks: Any) -> dict[str, list[int]]:
         InputError: they aren't.
     """
     good = isinstance(ranks, Mapping) and all(isinstance(name, str) for name in ranks)
-    listed = {name: [rank] if isinstance(rank, int) else rank for name, rank in ranks.items()} if (
-        good
-    ) else {}
+    pairs = list(ranks.items()) if good else []
+    listed = {name: [rank] if isinstance(rank, int) else rank for name, rank in pairs}
     for rank in listed.values():
         good = good and is_list(rank) and len(rank) in (1, 2)
         good = good and all(is_integer(number, 1, INT32) for number in rank)

@@ -41,14 +41,13 @@ class Choice:
         scheme: one of `penjing.arith.kernel_factors.SCHEMES`.
         ranks: one rank, or two for "tucker".
         cost: the cost of the factors, without the bias.
-        kept: the share of the energy of the layer's output that they keep, 0..1; None if it isn't
-            known.
+        kept: the share of the energy of the layer's output that they keep, 0..1.
     """
 
     scheme: str
     ranks: tuple[int, ...]
     cost: Cost
-    kept: float | None
+    kept: float
 
 
 @dataclass(frozen=True)
