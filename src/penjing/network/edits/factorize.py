@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.arith.kernel_factors import full_ranks, split, why_not
-from penjing.network.graph.layers import LAYERS, Layer
+from penjing.network.graph.layers import LAYERS, TRANSPOSED, Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.surgery import insert_before
 from penjing.network.graph.tensors import set_tensor
@@ -44,6 +44,8 @@ def factorize(network: Network, layers: Mapping[str, Mapping[str, Any]]) -> None
 
 def why_not_factorized(network: Network, node: fx.Node) -> str:
     """Why a layer can't be written as factors at all; empty if it can."""
+    if node.target in TRANSPOSED:
+        return "it is a transposed convolution"
     if node.target not in LAYERS:
         return "it is no convolution or linear layer"
     layer = Layer(node)
@@ -78,15 +80,16 @@ def misfit_of(network: Network, node: fx.Node, scheme: str, ranks: Sequence[int]
     return ""
 
 
-def factor_nodes(last: fx.Node) -> tuple[fx.Node, ...] | None:
-    """The nodes of all factors in order, given the last; None if the node is no last factor."""
+def factor_nodes(source: fx.Node, last: fx.Node) -> tuple[fx.Node, ...] | None:
+    """The nodes of all factors of a layer in order, given what the first reads, and the last.
+
+    None if there are no two or three layers in a row between them.
+    """
     nodes = [last]
-    while nodes[0].target in LAYERS:
-        before = Layer(nodes[0]).data
-        if before.target not in LAYERS or before.meta.get("factor_of") != last.name:
-            break
-        nodes.insert(0, before)
-    return tuple(nodes) if len(nodes) > 1 else None
+    while nodes[0].target in LAYERS and Layer(nodes[0]).data is not source:
+        nodes.insert(0, Layer(nodes[0]).data)
+    layers = all(node.target in LAYERS for node in nodes)
+    return tuple(nodes) if layers and len(nodes) in (2, 3) else None
 
 
 def _replace(network: Network, node: fx.Node, scheme: str, ranks: tuple[int, ...]) -> None:

@@ -20,7 +20,7 @@ from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.rows import why_not_solved
 from penjing.network.edits.checks import INT32, is_integer, is_list
 from penjing.network.edits.factorize import factor_nodes, misfit_of, why_not_factorized
-from penjing.network.graph.layers import Layer, layers_of
+from penjing.network.graph.layers import LAYERS, TRANSPOSED, Layer, layers_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
 from penjing.passes.counted import counted
@@ -178,8 +178,8 @@ class Factorize(InTurn):
         original = ActivationCache(before, student.batches)
         draw = torch.Generator().manual_seed(0)
 
-        def work(last: fx.Node) -> fx.Node:
-            nodes = self.known(factor_nodes(last), last)
+        def work(source: fx.Node, last: fx.Node) -> fx.Node:
+            nodes = self.known(factor_nodes(source, last), last)
             with torch.no_grad():
                 fit(nodes, original, student, self.basis == "outputs", draw)
             original.forget_before(original.nodes[last.name])
@@ -189,7 +189,7 @@ class Factorize(InTurn):
 
     def _layers(self, network: Network) -> tuple[dict[str, fx.Node], list[LeftAlone]]:
         """The layers that may become factors, by node name, and the others with the reasons."""
-        nodes = layers_of(network)
+        nodes = [node for node in network.calls() if node.target in LAYERS | TRANSPOSED.keys()]
         for name in (*self.skip, *self.ranks):
             if not any(is_in(_label(node), name) for node in nodes):
                 given = "skip" if name in self.skip else "ranks"
@@ -320,7 +320,9 @@ class Factorize(InTurn):
             for name, choice in taken.items()
         }
         edits = [{"edit": "factorize", "layers": listed}] if listed else []
-        parts = [] if self.basis == "weights" else [(name,) for name in taken]
+        parts = []
+        if self.basis != "weights":
+            parts = [(Layer(nodes[name]).data.name, name) for name in taken]
         return self._plan(edits, summary, left, notes, parts)
 
 
