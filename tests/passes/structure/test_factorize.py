@@ -273,7 +273,7 @@ def test_what_can_not_become_factors_is_named() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.shared(self.shared(self.up(self.grouped(x))))
-            x = functional.conv2d(x, self.fixed)
+            x = functional.conv2d(x, self.get_buffer("fixed"))
             return self.head(x.mean((2, 3)))
 
     model, x = Odd().eval(), torch.randn(2, 4, 8, 8)

@@ -58,6 +58,8 @@ def why_not_factorized(network: Network, node: fx.Node) -> str:
     weight = network.tensor(name)
     if not isinstance(weight, nn.Parameter):
         return "its weight is a constant"
+    if not weight.is_floating_point():
+        return "its weight isn't real"
     if layer.groups != 1:
         return f"it has {layer.groups} groups"
     if weight.dim() != layer.dimensions + 2:
