@@ -184,8 +184,8 @@ def _spatial(weight: Tensor, rank: int, moment: Tensor | None) -> tuple[Tensor, 
     if moment is not None:
         last = refitted(_by_taps(first, wide), last, weight.flatten(1), moment)
     parts = (first.view(rank, inputs, high, 1), last.view(outputs, rank, 1, wide))
-    one, two = rebalanced(parts)
-    return one, two
+    first, last = rebalanced(parts)
+    return first, last
 
 
 def _tucker(

@@ -52,8 +52,8 @@ def why_not_factorized(network: Network, node: fx.Node) -> str:
     if layer.weight.op != "get_attr":
         return "its weight is computed or quantized"
     name = layer.weight_name
-    reading = [one for one in node.graph.nodes if one.op == "get_attr" and one.target == name]
-    if sum(len(one.users) for one in reading) != 1:
+    reads = [read for read in node.graph.nodes if read.op == "get_attr" and read.target == name]
+    if sum(len(read.users) for read in reads) != 1:
         return "its weight is shared with another operator"
     weight = network.tensor(name)
     if not isinstance(weight, nn.Parameter):

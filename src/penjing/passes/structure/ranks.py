@@ -110,7 +110,7 @@ def choices(
         what: the cost that has to fall, `"macs"` or `"params"`.
     """
     whole, best = sizes.whole().of(what), 0.0
-    found = [
+    cheaper = [
         choice
         for scheme in schemes
         if not why_not(scheme, sizes.weight)
@@ -118,7 +118,7 @@ def choices(
         if choice.cost.of(what) < whole
     ]
     frontier = []
-    for choice in sorted(found, key=lambda choice: (choice.cost.of(what), -choice.kept)):
+    for choice in sorted(cheaper, key=lambda choice: (choice.cost.of(what), -choice.kept)):
         if choice.kept > best:
             best = choice.kept
             frontier.append(choice)
