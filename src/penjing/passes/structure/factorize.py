@@ -167,8 +167,13 @@ class Factorize(InTurn):
             options[name] = choices(sizes, weight, moment, schemes, self.multiple, what)
         chosen = self._chosen(network, options, wholes)
         unit = "MACs" if what == "macs" else "parameters"
-        why = f"no factors that keep enough of it cost fewer {unit}"
-        left += [LeftAlone(_label(layers[name]), why) for name in options if not chosen[name]]
+        enough = "that keep enough cost" if self.budget is None else "cost"
+        whys = (f"no factors {enough} fewer {unit}", "the budget is kept without it")
+        left += [
+            LeftAlone(_label(layers[name]), whys[self.budget is not None and bool(mine)])
+            for name, mine in options.items()
+            if not chosen[name]
+        ]
         taken = {name: choice for name, choice in chosen.items() if choice}
         return self._planned(network, taken, left)
 
