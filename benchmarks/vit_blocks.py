@@ -1,6 +1,6 @@
 """Attention and activations of a small vision transformer, cut apart: time and accuracy of each.
 
-    PENJING_DATA=FOLDER python benchmarks/vit_blocks.py [--epochs 6] [--json FILE] [--keep FILE.safetensors]
+    PENJING_DATA=FOLDER python benchmarks/vit_blocks.py [--epochs 6] [--keep FILE]
 
 The transformer is trained here, on the JPEG-compressed CIFAR-10 images at 32 x 32, for a few
 minutes: it is far from what longer training gives, so only differences count. Each row cuts one

@@ -140,6 +140,20 @@ def _set(tensors: dict[str, Tensor], name: str, value: float) -> None:
     tensors[name].flatten()[0] = value
 
 
+def _factors(**layers: Any) -> Change:
+    """A plan that writes layers as factors, in a folder of which all else is sound."""
+
+    def made(folder: Path, seed: Seed) -> None:
+        weights = safetensors.torch.save(dict(seed.original.state_dict()))
+        edits = [{"edit": "factorize", "layers": layers}]
+        plan = seed.record()["plans"][0] | {"edits": edits, "parts": []}
+        record = seed.record() | {"plans": [plan], "weights_sha256": sha256_of(weights)}
+        (folder / WEIGHTS).write_bytes(weights)
+        (folder / RECORD).write_text(json.dumps(record))
+
+    return made
+
+
 UNSAFE: dict[str, Change] = {
     "code as a root": _rooted(CODE[0]),
     "code as a root, with a default": _rooted(CODE[1]),
@@ -168,6 +182,16 @@ UNSAFE: dict[str, Change] = {
     "text for a number": _record(lambda r: _first(r, scale="0.5")),
     "a scale of 0": _record(lambda r: _first(r, scale=0.0)),
     "a number for a list": _record(lambda r: _edit(r, "give_bias").update(layers=7)),
+    "factors of a layer that isn't there": _factors(layer4={"scheme": "channel", "ranks": [1]}),
+    "factors of a node that is no layer": _factors(relu={"scheme": "channel", "ranks": [1]}),
+    "code as factors": _factors(**{CODE[0]: {"scheme": "channel", "ranks": [1]}}),
+    "code as a scheme": _factors(conv2d={"scheme": CODE[0], "ranks": [1]}),
+    "a scheme that isn't one": _factors(conv2d={"scheme": ["channel"], "ranks": [1]}),
+    "a rank above the full rank": _factors(conv2d={"scheme": "channel", "ranks": [5]}),
+    "a huge rank": _factors(conv2d={"scheme": "channel", "ranks": [2**31 - 1]}),
+    "a rank of 0": _factors(conv2d={"scheme": "channel", "ranks": [0]}),
+    "too few ranks": _factors(conv2d={"scheme": "tucker", "ranks": [1]}),
+    "a scheme for another kernel": _factors(conv2d={"scheme": "matrices", "ranks": [1]}),
     "deep nesting": _text(lambda text: "[" * 100_000 + "]" * 100_000),
     "a huge integer": _record(lambda r: _first(r, high=10**60)),
     "an integer beyond 32 bits": _record(lambda r: _first(r, high=2**40)),

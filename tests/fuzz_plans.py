@@ -36,6 +36,7 @@ from penjing.passes import (
     Binarize,
     CorrectBias,
     Equalize,
+    Factorize,
     Pass,
     PruneChannels,
     Quantize,
@@ -89,6 +90,11 @@ RECIPES: tuple[tuple[Pass, ...], ...] = (
     (Quantize(samples=4, activations=None, weights=3, group=2),),
     (Ternarize("two", activations=8, samples=4),),
     (Binarize(learned_sign=True, shortcuts=True),),
+    (
+        Factorize(ranks={"first": 2, "third": 2}, scheme="spatial", basis="weights"),
+        Factorize(ranks={"second": [2, 3], "last": 2}, samples=4),
+        PruneChannels(0.3),
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from penjing.passes.rounding.reconstruct import Reconstruct
 from penjing.passes.rounding.ternarize import Ternarize
 from penjing.passes.structure.compensate import Compensate
 from penjing.passes.structure.drop import Drop
+from penjing.passes.structure.factorize import Factorize
 from penjing.passes.structure.fuse import Fuse
 from penjing.passes.structure.merge import Merge
 from penjing.passes.structure.prune import PruneChannels
@@ -23,6 +24,7 @@ PASSES: dict[str, type[Pass]] = {
     "CorrectBias": CorrectBias,
     "Drop": Drop,
     "Equalize": Equalize,
+    "Factorize": Factorize,
     "Fuse": Fuse,
     "Gptq": Gptq,
     "Merge": Merge,
@@ -42,6 +44,7 @@ __all__ = [
     "CorrectBias",
     "Drop",
     "Equalize",
+    "Factorize",
     "Fuse",
     "Gptq",
     "Merge",

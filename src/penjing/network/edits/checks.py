@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from penjing.arith.kernel_factors import RANKS
 from penjing.arith.quantizer import weight_ends
 
 LARGEST, SMALLEST = 3.4e38, 1e-45
@@ -98,6 +99,22 @@ def factors(value: Any) -> str:
         for factors in value.values()
     )
     return "" if good else "an object that gives a list of positive numbers for each node"
+
+
+def layers_factorized(value: Any) -> str:
+    """The scheme and the ranks of each layer that becomes several."""
+    good = is_object(value) and all(
+        is_object(how)
+        and set(how) == {"scheme", "ranks"}
+        and isinstance(how["scheme"], str)
+        and how["scheme"] in RANKS
+        and is_list(how["ranks"])
+        and len(how["ranks"]) == RANKS[how["scheme"]]
+        and all(is_integer(rank, 1, INT32) for rank in how["ranks"])
+        for how in value.values()
+    )
+    words = f"an object that gives for each node a scheme ({', '.join(RANKS)}) and its ranks"
+    return "" if good else words
 
 
 def is_object(value: Any) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from penjing.network.analysis.blocks import stride_between
+from penjing.network.edits.factorize import misfit_of
 from penjing.network.edits.scaling import RELU6, Reach, reaches
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
@@ -74,6 +75,16 @@ def fuse(network: Network, nodes: Nodes, layers: Mapping[str, str], front: bool)
     for name in (*layers, *layers.values()):
         if name not in nodes or nodes[name].op not in ("call_function", "placeholder"):
             return f"there is no value {name!r}"
+    return ""
+
+
+def factorize(network: Network, nodes: Nodes, layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """A layer that doesn't exist, or can't be written with its scheme and ranks."""
+    for name, how in layers.items():
+        if name not in nodes or nodes[name].target not in LAYERS:
+            return f"there is no layer {name!r}"
+        if words := misfit_of(network, nodes[name], how["scheme"], how["ranks"]):
+            return f"layer {name!r}: {words}"
     return ""
 
 

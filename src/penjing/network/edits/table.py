@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from penjing.network.edits import checks, fitting
 from penjing.network.edits.bypass import bypass
+from penjing.network.edits.factorize import factorize
 from penjing.network.edits.fake_quantize import fake_quantize, give_bias
 from penjing.network.edits.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.edits.fuse import fuse
@@ -42,6 +43,9 @@ EDITS: dict[str, Edit] = {
     "shrink": Edit(shrink, {"axes": checks.axes}, reduces=True),
     "bypass": Edit(
         bypass, {"values": checks.names_by_name, "maps": checks.names}, fitting.bypass, reduces=True
+    ),
+    "factorize": Edit(
+        factorize, {"layers": checks.layers_factorized}, fitting.factorize, reduces=True
     ),
     "fold_batch_norm": Edit(fold_batch_norm),
     "fuse": Edit(

@@ -16,8 +16,7 @@ from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.lineage import Indices, surviving
 from penjing.network.analysis.rows import (
     READ_AS_ROWS,
-    rows_given,
-    rows_read,
+    sampled,
     why_not_solved,
 )
 from penjing.network.graph.arguments import argument
@@ -139,6 +138,8 @@ def solvable(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
         if isinstance(weight, fx.Node) and weight.op == "get_attr" and len(weight.users) == 1:
             unknowns = network.tensor(str(weight.target))[0].numel()
         why = why_not_solved(node, unknowns)
+        if "factor_of" in node.meta:
+            why = "it is a factor of a layer, and the original has no such output"
         if not why and not unknowns:
             why = "its weight is computed, or shared with another layer"
         if why:
@@ -171,8 +172,7 @@ class Solve:
         rows = max(2 * unknowns, min(rows, int(MOST_PRODUCTS / unknowns**2 / groups)))
         per_batch = max(1, rows // len(self.student.batches))
         for x, y in zip(self.student.value(self._input()), self._targets(norm), strict=True):
-            columns, outputs = rows_read(self.node, weight, x), rows_given(self.node, y)
-            columns, outputs = _some(columns, outputs, per_batch, self.draw)
+            columns, outputs = sampled(self.node, weight, x, y, per_batch, self.draw)
             for system, part, wanted in zip(
                 systems, columns.chunk(groups, 1), outputs.chunk(groups, 1), strict=True
             ):
@@ -245,13 +245,6 @@ class Solve:
         if len(self.node.args) <= position or self.node.args[position] is None:
             return None
         return self.network.tensor(str(cast(fx.Node, self.node.args[position]).target))
-
-
-def _some(x: Tensor, y: Tensor, rows: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    if len(x) <= rows:
-        return x, y
-    index = torch.randint(len(x), (rows,), generator=draw)
-    return x[index], y[index]
 
 
 def _sole_user(node: fx.Node, targets: set[Any]) -> fx.Node | None:
