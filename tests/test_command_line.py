@@ -18,6 +18,8 @@ import penjing
 from penjing.cli.app import app
 from penjing.cli.commands import main
 from penjing.contract import Measurement
+from penjing.errors import InputError
+from penjing.passes import PASSES
 from penjing.runtimes.registry import ENTRIES
 from penjing.targets import all_targets
 from penjing.trials.result import Result
@@ -89,7 +91,35 @@ def test_profile_of_a_task_gives_its_layers() -> None:
 
 # ---- help, completion, and what fits a terminal
 
-COMMANDS = ("fit", "report", "export", "verify", "profile", "bench", "targets", "runtimes")
+
+@pytest.mark.parametrize("name", PASSES)
+def test_every_pass_is_described_with_its_options_and_its_source(name: str) -> None:
+    about = json.loads(_printed("passes", name, "--json"))[name]
+    told = {word for names in about["options"] for word in names.split(", ")}
+    assert told == set(about["defaults"])
+    assert all(about["options"].values())
+    assert re.search(r"(19|20)\d\d", about["source"])
+    page = _printed("passes", name, columns=80)
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_an_unknown_pass_is_one_line() -> None:
+    done = CliRunner().invoke(app, ["passes", "Prune"])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception).startswith("there is no pass 'Prune'; passes are Binarize, ")
+
+
+COMMANDS = (
+    "fit",
+    "report",
+    "export",
+    "verify",
+    "profile",
+    "bench",
+    "targets",
+    "runtimes",
+    "passes",
+)
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -168,7 +198,10 @@ def test_the_completion_calls_the_program_by_its_name(
     assert "_PENJING_COMPLETE" in said.out or "--show-completion" in said.err
 
 
-@pytest.mark.parametrize("arguments", [("targets",), ("runtimes",), ("targets", "nxp-imx93")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("targets",), ("runtimes",), ("targets", "nxp-imx93"), ("passes",), ("passes", "Drop")],
+)
 def test_lists_fit_80_columns_and_break_no_shell_line(arguments: tuple[str, ...]) -> None:
     lines = _printed(*arguments, columns=80).splitlines()
     wide = [line for line in lines if len(line) > 80]

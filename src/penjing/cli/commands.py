@@ -11,7 +11,7 @@ import typer
 from penjing.cli.app import DEBUG, NAME, app, as_flags, command
 from penjing.cli.files import bench, export, profile, verify
 from penjing.cli.fit import fit
-from penjing.cli.lists import runtimes, targets
+from penjing.cli.lists import passes, runtimes, targets
 from penjing.cli.report import report
 from penjing.errors import MachineError, PenjingError, first_line, is_out_of_memory
 from penjing.printable import in_a_line, printable
@@ -51,6 +51,10 @@ EXAMPLES = {
     runtimes: """
         For programs:
           penjing runtimes --json
+        """,
+    passes: """
+        One of them, with its formula, options and source:
+          penjing passes Drop
         """,
 }
 """The commands in the order in which they are listed, each with what its help shows at the end."""

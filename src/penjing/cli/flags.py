@@ -29,6 +29,13 @@ def names_of_runtimes(incomplete: str) -> list[str]:
     return [name for name in ENTRIES if name.startswith(incomplete)]
 
 
+def names_of_passes(incomplete: str) -> list[str]:
+    """The passes that begin so, for the shell's completion."""
+    from penjing.passes import PASSES
+
+    return [name for name in PASSES if name.startswith(incomplete)]
+
+
 def precisions(incomplete: str) -> list[str]:
     """The precisions of an export that begin so, for the shell's completion."""
     from penjing.tools.precision import PRECISIONS

@@ -1,4 +1,4 @@
-"""`penjing targets` and `penjing runtimes`: what there is."""
+"""`penjing targets`, `penjing runtimes` and `penjing passes`: what there is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from penjing.cli.console import print_lines, width
-from penjing.cli.flags import AsJson, names_of_targets
+from penjing.cli.flags import AsJson, names_of_passes, names_of_targets
+from penjing.errors import InputError
 
 
 def targets(
@@ -50,3 +51,29 @@ def runtimes(as_json: AsJson = False) -> None:
         print(json.dumps(rows))
     else:
         print_lines(runtimes_lines(ENTRIES, width()))
+
+
+def passes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One of them, to see its formula, options and source.",
+            autocompletion=names_of_passes,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the methods of compression, or describe one of them."""
+    from penjing.passes import PASSES
+    from penjing.report.passes import pass_lines, passes_lines, to_json
+
+    kinds = {key: kind for key, kind in PASSES.items() if name in (None, key)}
+    if not kinds:
+        raise InputError(f"there is no pass {name!r}; passes are {', '.join(PASSES)}")
+    if as_json:
+        print(json.dumps({key: to_json(kind) for key, kind in kinds.items()}))
+    elif name:
+        print_lines(pass_lines(PASSES[name], width()))
+    else:
+        print_lines(passes_lines(PASSES, width()))
