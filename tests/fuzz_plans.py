@@ -40,6 +40,7 @@ from penjing.passes import (
     PruneChannels,
     Quantize,
     Reconstruct,
+    Sparsify,
     Ternarize,
 )
 from penjing.tasks.task import Task
@@ -89,6 +90,7 @@ RECIPES: tuple[tuple[Pass, ...], ...] = (
     (Quantize(samples=4, activations=None, weights=3, group=2),),
     (Ternarize("two", activations=8, samples=4),),
     (Binarize(learned_sign=True, shortcuts=True),),
+    (Sparsify(0.5, "l1"), PruneChannels(0.5), Quantize(samples=4, activations=None)),
 )
 
 

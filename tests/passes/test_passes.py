@@ -29,6 +29,7 @@ from penjing.passes import (
     PruneChannels,
     Quantize,
     Reconstruct,
+    Sparsify,
     Ternarize,
     Tune,
 )
@@ -63,6 +64,7 @@ ALL_CUT = (PruneChannels(0.99),)
 """What leaves one index of every axis."""
 TERNARY = Ternarize("two", activations=8, samples=16)
 BINARY = Binarize(shortcuts=True, learned_sign=True, ends=1)
+SPARSE = Sparsify(0.7, criterion="l1", scope="layer")
 TABLE: dict[str, Row] = {
     "l1": Row(PruneChannels(0.4, importance="l1"), idle=ALL_CUT),
     "l2 global": Row(PruneChannels(0.4, importance="l2", ranking="global"), idle=ALL_CUT),
@@ -77,6 +79,14 @@ TABLE: dict[str, Row] = {
     "mixed": Row(MixedPrecision(uniform=4, samples=16), idle=INT4),
     "compensate": Row(Compensate(samples=8), behind=(CUT,), idle=()),
     "merge": Row(Merge(0.4), idle=ALL_CUT),
+    "sparse": Row(SPARSE, idle=(SPARSE,)),
+    "sparse, first order": Row(Sparsify(0.6, "taylor", "layer", samples=8), idle=(SPARSE,)),
+    "sparse, surgeon": Row(Sparsify(0.6, "obs", steps=1, samples=8), idle=(SPARSE,)),
+    "2:4": Row(
+        Sparsify(criterion="l2", pattern="2:4", ends=1), idle=(Sparsify(pattern="2:4", ends=1),)
+    ),
+    "blocks": Row(Sparsify(0.5, "l1+l2", pattern="2x1"), idle=None),
+    "compensate what is sparse": Row(Compensate(samples=8), behind=(SPARSE,), idle=None),
     "ternary": Row(Ternarize(), idle=(Ternarize(),)),
     "ternary, two scales, 8 bit values": Row(TERNARY, idle=(TERNARY,)),
     "binary": Row(Binarize(), idle=(Binarize(),)),

@@ -12,6 +12,7 @@ from penjing.passes.rounding.ternarize import Ternarize
 from penjing.passes.structure.compensate import Compensate
 from penjing.passes.structure.merge import Merge
 from penjing.passes.structure.prune import PruneChannels
+from penjing.passes.structure.sparsify import Sparsify
 from penjing.passes.training.tune import Tune
 from penjing.tune.options import TuneOptions
 
@@ -26,6 +27,7 @@ PASSES: dict[str, type[Pass]] = {
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
     "Reconstruct": Reconstruct,
+    "Sparsify": Sparsify,
     "Ternarize": Ternarize,
     "Tune": Tune,
 }
@@ -44,6 +46,7 @@ __all__ = [
     "PruneChannels",
     "Quantize",
     "Reconstruct",
+    "Sparsify",
     "Ternarize",
     "Tune",
     "TuneOptions",
