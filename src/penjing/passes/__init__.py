@@ -8,6 +8,7 @@ from penjing.passes.rounding.gptq import Gptq
 from penjing.passes.rounding.mixed_precision import MixedPrecision
 from penjing.passes.rounding.quantize import Quantize
 from penjing.passes.rounding.reconstruct import Reconstruct
+from penjing.passes.rounding.share import Share
 from penjing.passes.rounding.ternarize import Ternarize
 from penjing.passes.structure.compensate import Compensate
 from penjing.passes.structure.merge import Merge
@@ -27,6 +28,7 @@ PASSES: dict[str, type[Pass]] = {
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
     "Reconstruct": Reconstruct,
+    "Share": Share,
     "Sparsify": Sparsify,
     "Ternarize": Ternarize,
     "Tune": Tune,
@@ -46,6 +48,7 @@ __all__ = [
     "PruneChannels",
     "Quantize",
     "Reconstruct",
+    "Share",
     "Sparsify",
     "Ternarize",
     "Tune",

@@ -45,7 +45,7 @@ def marked(plans: Sequence[Plan]) -> dict[str, Held]:
         for edit in plan.edits:
             if edit["edit"] == "hold":
                 shared = {name for name, mark in marks.items() if mark == "values"}
-                marks |= {name: mark for name, mark in edit["tensors"].items()}
+                marks |= edit["tensors"]
                 marks |= dict.fromkeys(shared, "values")
     return marks
 

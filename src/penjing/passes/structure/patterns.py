@@ -82,7 +82,7 @@ class Pattern:
         outputs, inputs = scores.shape[:2]
         stay = self.columns - round((self.columns - (self.stay or 0)) * done)
         groups = scores.reshape(outputs, inputs // self.columns, self.columns, -1)
-        best = groups.argsort(stable=True, dim=2, descending=True)[:, :, :stay]
+        best = torch.argsort(groups, stable=True, dim=2, descending=True)[:, :, :stay]
         return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, best, True).view_as(scores)
 
 
