@@ -40,6 +40,7 @@ from penjing.passes import (
     PruneChannels,
     Quantize,
     Reconstruct,
+    Share,
     Sparsify,
     Ternarize,
 )
@@ -91,6 +92,7 @@ RECIPES: tuple[tuple[Pass, ...], ...] = (
     (Ternarize("two", activations=8, samples=4),),
     (Binarize(learned_sign=True, shortcuts=True),),
     (Sparsify(0.5, "l1"), PruneChannels(0.5), Quantize(samples=4, activations=None)),
+    (Share(4, assignment="rate", samples=4), PruneChannels(0.5)),
 )
 
 

@@ -29,6 +29,7 @@ from penjing.passes import (
     PruneChannels,
     Quantize,
     Reconstruct,
+    Share,
     Sparsify,
     Ternarize,
     Tune,
@@ -87,6 +88,10 @@ TABLE: dict[str, Row] = {
     ),
     "blocks": Row(Sparsify(0.5, "l1+l2", pattern="2x1"), idle=None),
     "compensate what is sparse": Row(Compensate(samples=8), behind=(SPARSE,), idle=None),
+    "shared": Row(Share(8), idle=(Share(8),)),
+    "shared by error and rate": Row(
+        Share(8, "channel", "rate", samples=8), idle=(Share(8, "channel"),)
+    ),
     "ternary": Row(Ternarize(), idle=(Ternarize(),)),
     "ternary, two scales, 8 bit values": Row(TERNARY, idle=(TERNARY,)),
     "binary": Row(Binarize(), idle=(Binarize(),)),

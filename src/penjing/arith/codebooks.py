@@ -28,7 +28,7 @@ def k_means(numbers: Tensor, count: int) -> Tensor:
     >>> k_means(torch.tensor([0.0, 1.0, 9.0, 11.0]), 2).tolist()
     [0.5, 10.0]
     """
-    distinct: Tensor = torch.unique(numbers.detach())  # type: ignore[no-untyped-call]
+    distinct: Tensor = torch.unique(numbers.detach())
     if len(distinct) <= count:
         return distinct
     flat = numbers.detach().double().flatten()
@@ -42,7 +42,7 @@ def k_means(numbers: Tensor, count: int) -> Tensor:
         if bool((moved == values).all()):
             break
         values = moved
-    kept: Tensor = torch.unique(values.to(numbers.dtype))  # type: ignore[no-untyped-call]
+    kept: Tensor = torch.unique(values.to(numbers.dtype))
     return kept
 
 
@@ -127,6 +127,6 @@ def entropy_bits(codes: Tensor) -> float:
     >>> entropy_bits(torch.tensor([3, 5, 5, 3]))
     4.0
     """
-    _, counts = torch.unique(codes, return_counts=True)  # type: ignore[no-untyped-call]
+    _, counts = torch.unique(codes, return_counts=True)
     shares = counts.double() / codes.numel()
     return float(-(counts * shares.log2()).sum()) + 0.0

@@ -84,7 +84,7 @@ def coded_size(network: Network, bits: int = 32) -> CodedSize:
 
 
 def _coded(name: str, weight: Tensor, shared: bool, bits: int) -> CodedTensor:
-    values, codes = torch.unique(weight, return_inverse=True)  # type: ignore[no-untyped-call]
+    values, codes = torch.unique(weight, return_inverse=True)
     nonzero = int((weight != 0).sum())
     if shared:
         rows = weight.flatten(1)
@@ -97,4 +97,4 @@ def _coded(name: str, weight: Tensor, shared: bool, bits: int) -> CodedTensor:
 
 
 def _distinct(row: Tensor) -> int:
-    return len(torch.unique(row))  # type: ignore[no-untyped-call]
+    return len(torch.unique(row))

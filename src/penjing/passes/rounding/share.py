@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from penjing.arith.codebooks import assigned_in_turn, code_bits, k_means, nearest
 from penjing.arith.least_squares import NormalEquations
-from penjing.contract import LeftAlone, Plan
+from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.analysis.activation_cache import ActivationCache
@@ -254,5 +254,5 @@ def _to_nearest(numbers: Tensor, values: Tensor) -> Tensor:
 
 
 def _distinct(numbers: Tensor) -> Tensor:
-    found: Tensor = torch.unique(numbers)  # type: ignore[no-untyped-call]
+    found: Tensor = torch.unique(numbers)
     return found
