@@ -27,16 +27,14 @@ def _task(name: str) -> Task:
     return Task(model, x[:2], data, data)
 
 
-@pytest.mark.parametrize("floats", ["float32", "float16"])
 @pytest.mark.parametrize(
-    ("options", "bits"),
+    ("options", "bits", "floats"),
     [
-        ({"values": 2}, 1),
-        ({"values": 3}, 1.6),
-        ({"values": 4}, 2),
-        ({"values": 16}, 4),
-        ({"values": 256}, 8),
-        ({"values": 4, "per": "channel"}, 2),
+        ({"values": 2}, 1, "float32"),
+        ({"values": 3}, 1.6, "float32"),
+        ({"values": 16}, 4, "float16"),
+        ({"values": 256}, 8, "float32"),
+        ({"values": 4, "per": "channel"}, 2, "float32"),
     ],
 )
 def test_codes_take_the_bits_that_they_need(
