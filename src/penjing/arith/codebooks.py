@@ -15,8 +15,8 @@ def k_means(numbers: Tensor, count: int) -> Tensor:
     """At most `count` values that are near to numbers in the mean square, in ascending order.
 
     The values start evenly spaced between the smallest and the largest number, so the rare large
-    ones, which matter most, get values of their own. Numbers that have so few distinct values keep
-    them.
+    ones, which matter most, get values of their own. A value that no number is nearest to moves to
+    where numbers are dense. Numbers that have so few distinct values keep them.
 
     Args:
         numbers: any shape, not empty.
@@ -34,16 +34,22 @@ def k_means(numbers: Tensor, count: int) -> Tensor:
     flat = numbers.detach().double().flatten()
     low, high = float(distinct[0]), float(distinct[-1])
     values = torch.linspace(low, high, count, dtype=torch.float64, device=flat.device)
+    ascending = flat.sort().values
     for _ in range(ROUNDS):
         index = nearest(flat, values)
         members = torch.bincount(index, minlength=count)
         sums = torch.zeros_like(values).index_add_(0, index, flat)
         moved = torch.where(members > 0, sums / members.clamp_min(1), values)
+        empty = members == 0
+        if bool(empty.any()):  # as in the gap that removed weights leave around zero
+            wanted = int(empty.sum())
+            places = torch.linspace(0, len(flat) - 1, wanted + 2, dtype=torch.float64)[1:-1].long()
+            moved[empty] = ascending[places]
+            moved = moved.sort().values
         if bool((moved == values).all()):
             break
         values = moved
-    kept: Tensor = torch.unique(values.to(numbers.dtype))
-    return kept
+    return torch.unique(values.to(numbers.dtype))
 
 
 def nearest(numbers: Tensor, values: Tensor) -> Tensor:

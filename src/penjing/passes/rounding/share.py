@@ -42,15 +42,15 @@ class Share(InTurn):
     members' gradients, and `Compensate`, `Gptq` and `Reconstruct` leave the layers alone.
 
     With the assignment "nearest", each weight takes the nearest value, and no data is needed. With
-    "rate", zero is always one of the values. The weights of a row are assigned one after the other
-    at the least
+    "rate", the weights of a row are assigned one after the other at the least
 
         (w - v)^2 / [A^-1]_jj + rate u bits(v)
 
     A is the second moment of the layer's inputs, or their covariance if a bias takes the mean
     error. bits(v) is -log2 of how often v occurs. u is the mean of the first term over the nearest
     values, so a bit may cost `rate` times the error that rounding to the nearest makes anyway. The
-    error that remains is pushed onto the weights that are still to come.
+    error that remains is pushed onto the weights that are still to come. If `rate` is above 0, zero
+    is always one of the values.
 
     Sharing pays where the bytes of the file matter: the ONNX file stores the codes in 1 to 8 bits
     and a codebook, and looks the weights up when it is loaded, so it isn't faster. A quantized
@@ -209,7 +209,7 @@ class Share(InTurn):
                 systems, rows_read(layer, weight, x).chunk(groups, 1), strict=True
             ):
                 system.add(part, part[:, :0])
-        common = None if self.per == "channel" else self._values(weight.flatten(), zero=True)
+        common = None if self.per == "channel" else self._values(weight.flatten(), self.rate > 0)
         parts, shifts = [], []
         for system, old in zip(systems, weight.flatten(1).chunk(groups), strict=True):
             moments = system.xx / max(system.rows, 1)
@@ -230,7 +230,7 @@ class Share(InTurn):
         self, old: Tensor, moments: Tensor, support: Tensor | None, common: Tensor | None
     ) -> Tensor:
         """The rows of a group, with values from `common` or from codebooks of their own."""
-        rows = [self._values(row, zero=True) if common is None else common for row in old]
+        rows = [self._values(row, self.rate > 0) if common is None else common for row in old]
         most = max(map(len, rows))
         table = torch.stack([torch.cat([row, row[-1:].expand(most - len(row))]) for row in rows])
         sizes = torch.linalg.inv(moments).diagonal()
