@@ -49,7 +49,8 @@ def k_means(numbers: Tensor, count: int) -> Tensor:
         if bool((moved == values).all()):
             break
         values = moved
-    return torch.unique(values.to(numbers.dtype))
+    ascending_values: Tensor = torch.unique(values.to(numbers.dtype))
+    return ascending_values
 
 
 def nearest(numbers: Tensor, values: Tensor) -> Tensor:
@@ -123,8 +124,8 @@ def code_bits(codes: Tensor, count: int) -> Tensor:
     >>> code_bits(torch.tensor([0, 0, 0, 1]), 2).round(decimals=2).tolist()
     [0.42, 2.0]
     """
-    found = torch.bincount(codes.flatten(), minlength=count).double()
-    return -(found.clamp_min(0.5) / max(1, codes.numel())).log2()
+    counts = torch.bincount(codes.flatten(), minlength=count).double()
+    return -(counts.clamp_min(0.5) / max(1, codes.numel())).log2()
 
 
 def entropy_bits(codes: Tensor) -> float:

@@ -254,5 +254,5 @@ def _to_nearest(numbers: Tensor, values: Tensor) -> Tensor:
 
 
 def _distinct(numbers: Tensor) -> Tensor:
-    found: Tensor = torch.unique(numbers)
-    return found
+    values: Tensor = torch.unique(numbers)
+    return values

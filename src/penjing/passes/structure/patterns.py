@@ -40,16 +40,16 @@ class Pattern:
         """
         if text is None:
             return cls()
-        found = re.fullmatch(r"([1-9]\d{0,2})([:x])([1-9]\d{0,2})", str(text))
-        one, kind, other = found.groups() if found else ("1", ":", "1")
-        if kind == ":" and int(one) >= int(other):
+        match = re.fullmatch(r"([1-9]\d{0,2})([:x])([1-9]\d{0,2})", str(text))
+        first, kind, second = match.groups() if match else ("1", ":", "1")
+        if kind == ":" and int(first) >= int(second):
             raise InputError(
                 f"pattern must be None, N:M with N < M, such as '2:4', or a block of outputs and "
                 f"inputs, such as '1x4'; found {text!r}"
             )
         if kind == ":":
-            return cls(1, int(other), int(one))
-        return cls(int(one), int(other))
+            return cls(1, int(second), int(first))
+        return cls(int(first), int(second))
 
     @property
     def share(self) -> float | None:

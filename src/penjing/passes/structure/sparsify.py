@@ -252,17 +252,18 @@ class Sparsify(Pass):
         shares, pattern = self._shares(choice), Pattern.read(self.pattern)
         batches = list(calibration(task, costs.samples_in_memory(network, self.samples)))
         nodes = {Layer(node).weight_name: node for node in choice.nodes}
-        found = curvatures(network, batches, choice.nodes)
+        measured = curvatures(network, batches, choice.nodes)
         layers = {
-            name: Surgery(network, node, found[node], self.damping) for name, node in nodes.items()
+            name: Surgery(network, node, measured[node], self.damping)
+            for name, node in nodes.items()
         }
         for step in range(1, self.steps + 1):
             if progress is not None:
                 progress(f"removing weights, step {step} of {self.steps}", (step - 1) / self.steps)
             if step > 1:
-                found = curvatures(network, batches, choice.nodes)
+                measured = curvatures(network, batches, choice.nodes)
             scores = {
-                name: layer.scores(found[nodes[name]].gains) for name, layer in layers.items()
+                name: layer.scores(measured[nodes[name]].gains) for name, layer in layers.items()
             }
             done = _ramp(step / self.steps)
             kept = masks(scores, shares, pattern, self.scope == "global", done)
@@ -273,7 +274,7 @@ class Sparsify(Pass):
         """The weights that stay in each layer, and an estimate of their size."""
         lots = [(int(mask.sum()), mask.numel()) for mask in kept.values()]
         if self.criterion == "obs" and self.scope == "global" and self.pattern is None:
-            lots = [(sum(one for one, _ in lots), sum(every for _, every in lots))]
+            lots = [(sum(stay for stay, _ in lots), sum(every for _, every in lots))]
             counts = []
         else:
             counts = [

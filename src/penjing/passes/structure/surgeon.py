@@ -46,9 +46,9 @@ class Curvature:
     def moments(self, group: int, centred: bool, damping: float) -> Tensor:
         """The covariance of a group's inputs, or E[x x^T], with `damping` on its diagonal."""
         system = self.systems[group]
-        found = system.covariances()[0] if centred else system.xx / max(system.rows, 1)
-        size = found.diagonal().mean().clamp_min(1e-30)
-        return found + damping * size * torch.eye(len(found), dtype=found.dtype)
+        moments = system.covariances()[0] if centred else system.xx / max(system.rows, 1)
+        size = moments.diagonal().mean().clamp_min(1e-30)
+        return moments + damping * size * torch.eye(len(moments), dtype=moments.dtype)
 
 
 def curvatures(
@@ -62,26 +62,26 @@ def curvatures(
         layers: some of its convolutions and linear layers (`READ_AS_ROWS`).
     """
     draw = torch.Generator().manual_seed(0)
-    found = {}
+    measured = {}
     for node in layers:
         weight, groups = network.tensor(Layer(node).weight_name), Layer(node).groups
         systems = [NormalEquations(weight[0].numel(), 0) for _ in range(groups)]
-        found[node] = Curvature(systems, torch.zeros(len(weight), dtype=torch.float64))
+        measured[node] = Curvature(systems, torch.zeros(len(weight), dtype=torch.float64))
     samples = 0
     for inputs in batches:
         leaves = pytree.tree_leaves(as_call(inputs))
         samples += len(leaves[0])
         with torch.enable_grad():
-            _run(network, leaves, found, draw)
-    for curvature in found.values():
+            _run(network, leaves, measured, draw)
+    for curvature in measured.values():
         curvature.gains /= max(samples, 1)
-    return found
+    return measured
 
 
 def _run(
     network: Network,
     leaves: Sequence[Tensor],
-    found: Mapping[fx.Node, Curvature],
+    measured: Mapping[fx.Node, Curvature],
     draw: torch.Generator,
 ) -> None:
     """Add the inputs and the gradients of one batch to the curvatures."""
@@ -95,12 +95,12 @@ def _run(
         elif node.op == "output":
             outputs = pytree.tree_leaves(fx.map_arg(node.args, known.__getitem__))
         else:
-            if node in found:
-                _add_inputs(found[node], node, known, draw)
+            if node in measured:
+                _add_inputs(measured[node], node, known, draw)
             args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = node.target(*args, **kwargs)
-            if node in found:
-                known[node] = _watched(known[node], found[node], node)
+            if node in measured:
+                known[node] = _watched(known[node], measured[node], node)
     real = [value for value in outputs if isinstance(value, Tensor) and value.requires_grad]
     if real:
         signs = [torch.randn(value.shape, generator=draw).to(value) for value in real]
@@ -166,8 +166,8 @@ class Surgery:
 
     def scores(self, gains: Tensor) -> Tensor:
         """What the outputs lose with each weight, in the weight's shape; -1 where it is zero."""
-        found = self.now.square() / self.inverses * gains[:, None].float()
-        return torch.where(self.now == 0, -1.0, found).view(self.weight.shape)
+        losses = self.now.square() / self.inverses * gains[:, None].float()
+        return torch.where(self.now == 0, -1.0, losses).view(self.weight.shape)
 
     def keep(self, mask: Tensor, again: bool) -> None:
         """Remove the weights outside a mask, and set the others to the best that is left.

@@ -37,10 +37,10 @@ def write_codebooks(model: onnx.ModelProto) -> None:
         if constant is None or constant.data_type not in REAL:
             continue
         weight = numpy_helper.to_array(constant)
-        found = _coded(weight)
-        if found is None:
+        coded = _coded(weight)
+        if coded is None:
             continue
-        codes, table = found
+        codes, table = coded
         saved = weight.nbytes - stored_bytes(codes) - table.nbytes - NODE_BYTES
         if weight.ndim < 2 or saved <= 0:
             continue
@@ -78,12 +78,12 @@ def _coded(
         codes, table = _signed(index.reshape(weight.shape), values)
         return codes, table
     rows = weight.reshape(len(weight), -1)
-    found = [np.unique(row, return_inverse=True) for row in rows]
-    most = max(len(values) for values, _ in found)
+    of_rows = [np.unique(row, return_inverse=True) for row in rows]
+    most = max(len(values) for values, _ in of_rows)
     if most > MOST_VALUES:
         return None
-    padded = [np.pad(values, (0, most - len(values)), "edge") for values, _ in found]
-    made = [_signed(index, row) for (_, index), row in zip(found, padded, strict=True)]
+    padded = [np.pad(values, (0, most - len(values)), "edge") for values, _ in of_rows]
+    made = [_signed(index, row) for (_, index), row in zip(of_rows, padded, strict=True)]
     return np.stack([codes for codes, _ in made]), np.stack([table for _, table in made])
 
 
