@@ -114,7 +114,7 @@ def _linear_task(width: int) -> Task:
         *[layer for _ in range(4) for layer in (nn.Linear(width, width), nn.ReLU())]
     )
     data = Arrays(torch.randn(64, width), torch.zeros(64, dtype=torch.long))
-    return Task(model.eval(), data.x[:1], data, data)
+    return Task(model.eval(), data.x[:2], data, data)
 
 
 def openvino(width: int = 2048, repeats: int = 200) -> Iterator[Row]:
@@ -170,7 +170,7 @@ def vela() -> Iterator[Row]:
         nn.Linear(64, 10),
     ).eval()  # fmt: skip
     data = Arrays(torch.randn(32, 3, 16, 16), torch.arange(32) % 10)
-    task = Task(model, data.x[:1], data, data)
+    task = Task(model, data.x[:2], data, data)
     runtime, quantize = EthosU("ethos-u55-128"), Quantize(samples=32, **EthosU.constraints)
     for share in (0.0, 0.5, 0.8, 0.9):
         network = capture(task.model, task.example)
