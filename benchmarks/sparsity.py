@@ -53,29 +53,31 @@ def lossless(folder: Path, sparsities: tuple[float, ...], steps: int) -> Iterato
     network = capture(task.model, task.example)
     yield {"part": "lossless", "method": "original", "accuracy": accuracy(network, task)}
 
-    def with_norms(sparse: Network) -> Network:
-        return recalibrate(sparse, first(task.train, SAMPLES))
-
     for sparsity in sparsities:
-        found = {
-            name: Sparsify(sparsity, name, steps=steps, ends=0)(network, task, progress(name))
-            for name in ("l1", "taylor", "obs")
-        }
-        rows = {
-            "magnitude": found["l1"],
-            "magnitude, recalibrated": with_norms(found["l1"]),
-            "taylor, recalibrated": with_norms(found["taylor"]),
-            "obs": found["obs"],
-            "obs, recalibrated": with_norms(found["obs"]),
-            "obs, Compensate": Compensate(SAMPLES, 20_000)(
-                found["obs"], task, progress("Compensate")
-            ),
-        }
-        for method, sparse in rows.items():
+        for method, sparse in _methods(network, task, sparsity, steps):
             yield {
                 "part": "lossless", "method": method, "sparsity": sparsity,
                 "zeros": round(zeros(sparse), 4), "accuracy": accuracy(sparse, task),
             }  # fmt: skip
+
+
+def _methods(
+    network: Network, task: Task, sparsity: float, steps: int
+) -> Iterator[tuple[str, Network]]:
+    """The network with so many zeros by each method, one after the other."""
+
+    def with_norms(sparse: Network) -> Network:
+        return recalibrate(sparse, first(task.train, SAMPLES))
+
+    by_size = Sparsify(sparsity, "l1", ends=0)(network, task)
+    yield "magnitude", by_size
+    yield "magnitude, recalibrated", with_norms(by_size)
+    by_gradient = Sparsify(sparsity, "taylor", steps=steps, ends=0)(network, task)
+    yield "taylor, recalibrated", with_norms(by_gradient)
+    surgeon = Sparsify(sparsity, "obs", steps=steps, ends=0)(network, task, progress("obs"))
+    yield "obs", surgeon
+    yield "obs, recalibrated", with_norms(surgeon)
+    yield "obs, Compensate", Compensate(SAMPLES, 20_000)(surgeon, task, progress("Compensate"))
 
 
 def jpeg(folder: Path, epochs: float, steps: int, images: int | None) -> Iterator[Row]:
@@ -223,7 +225,9 @@ def main() -> None:
         if options.only not in ("", name):
             continue
         try:
-            rows += make()
+            for row in make():
+                rows.append(row)
+                print(row, flush=True)
         except (FileNotFoundError, ImportError) as error:
             print(f"skipped {name}: {error}")
     print(table(rows))
