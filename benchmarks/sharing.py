@@ -105,8 +105,8 @@ def rows_of(task: Task, plan: Plan, epochs: float, most: int) -> Iterator[Row]:
     error = round(100 - accuracy(network, task), 2)
     yield {"model": task.name, "sparsity": 0.0, "error": error, "bytes": 4 * numbers}
     tune = Tune(
-        TuneOptions(epochs=epochs, lr=0.05, weight_decay=1e-5, distill=0.5, device="cpu",
-                    precision="float32")
+        TuneOptions(epochs=epochs, optimizer="adamw", lr=2e-3, weight_decay=1e-4, distill=0.9,
+                    device="cpu", precision="float32")
     )  # fmt: skip
     for sparsity in plan.sparsities[:most]:
         say = progress(f"{task.name} {sparsity:.1%}")
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", default="", help="part of a model's name")
     parser.add_argument("--train-epochs", type=int, default=15)
-    parser.add_argument("--epochs", type=float, default=3, help="of tuning, at each stage")
+    parser.add_argument("--epochs", type=float, default=4, help="of tuning, at each stage")
     parser.add_argument("--stages", type=int, default=99, help="at most, to try it in miniature")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
