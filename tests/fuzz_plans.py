@@ -41,6 +41,8 @@ from penjing.passes import (
     PruneChannels,
     Quantize,
     Reconstruct,
+    Share,
+    Sparsify,
     Ternarize,
 )
 from penjing.tasks.task import Task
@@ -95,6 +97,8 @@ RECIPES: tuple[tuple[Pass, ...], ...] = (
         Factorize(ranks={"second": [2, 3], "last": 2}, samples=4),
         PruneChannels(0.3),
     ),
+    (Sparsify(0.5, "l1"), PruneChannels(0.5), Quantize(samples=4, activations=None)),
+    (Share(4, assignment="rate", samples=4), PruneChannels(0.5)),
 )
 
 

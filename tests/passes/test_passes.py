@@ -32,6 +32,8 @@ from penjing.passes import (
     PruneChannels,
     Quantize,
     Reconstruct,
+    Share,
+    Sparsify,
     Ternarize,
     Tune,
 )
@@ -66,6 +68,7 @@ ALL_CUT = (PruneChannels(0.99),)
 """What leaves one index of every axis."""
 TERNARY = Ternarize("two", activations=8, samples=16)
 BINARY = Binarize(shortcuts=True, learned_sign=True, ends=1)
+SPARSE = Sparsify(0.7, criterion="l1", scope="layer")
 TABLE: dict[str, Row] = {
     "l1": Row(PruneChannels(0.4, importance="l1"), idle=ALL_CUT),
     "l2 global": Row(PruneChannels(0.4, importance="l2", ranking="global"), idle=ALL_CUT),
@@ -86,6 +89,18 @@ TABLE: dict[str, Row] = {
     "merge": Row(Merge(0.4), idle=ALL_CUT),
     "drop": Row(Drop(1, replace="linear", samples=8, rows=64), idle=INT4),
     "fuse": Row(Fuse(most=100), idle=INT4, nothing=("plain_cnn", "resnet_a", "vit_by_hand")),
+    "sparse": Row(SPARSE, idle=(SPARSE,)),
+    "sparse, first order": Row(Sparsify(0.6, "taylor", "layer", samples=8), idle=(SPARSE,)),
+    "sparse, surgeon": Row(Sparsify(0.6, "obs", steps=1, samples=8), idle=(SPARSE,)),
+    "2:4": Row(
+        Sparsify(criterion="l2", pattern="2:4", ends=1), idle=(Sparsify(pattern="2:4", ends=1),)
+    ),
+    "blocks": Row(Sparsify(0.5, "l1+l2", pattern="2x1"), idle=None),
+    "compensate what is sparse": Row(Compensate(samples=8), behind=(SPARSE,), idle=None),
+    "shared": Row(Share(8), idle=(Share(8),)),
+    "shared by error and rate": Row(
+        Share(8, "channel", "rate", samples=8), idle=(Share(8, "channel"),)
+    ),
     "ternary": Row(Ternarize(), idle=(Ternarize(),)),
     "ternary, two scales, 8 bit values": Row(TERNARY, idle=(TERNARY,)),
     "binary": Row(Binarize(), idle=(Binarize(),)),

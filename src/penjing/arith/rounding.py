@@ -7,7 +7,12 @@ from torch import Tensor
 
 
 def rounded_in_turn(
-    weight: Tensor, moments: Tensor, scales: Tensor, low: int, high: int, damping: float = 0.01
+    weight: Tensor,
+    moments: Tensor,
+    scales: Tensor,
+    ends: tuple[int, int],
+    damping: float = 0.01,
+    support: Tensor | None = None,
 ) -> Tensor:
     """Round a weight so that E |W x - W' x|^2 grows least at every step.
 
@@ -19,8 +24,10 @@ def rounded_in_turn(
         weight: (O, N).
         moments: E[x x^T] of the inputs, (N, N), or their covariance if a bias takes the mean error.
         scales: (O,), or (O, G) for groups of columns.
-        low, high: the smallest and the largest integer.
+        ends: the smallest and the largest integer.
         damping: what is added to the diagonal, as a share of its mean.
+        support: where a weight may differ from zero, bool (O, N); None for everywhere. What a
+            column moves before its turn is compensated like a rounding error.
 
     Returns:
         The rounded weight, (O, N): integers times their scales.
@@ -29,7 +36,7 @@ def rounded_in_turn(
     Quantization for Generative Pre-trained Transformers", 2023.
 
     >>> two_alike = torch.tensor([[1.0, 1.0], [1.0, 1.0]])
-    >>> rounded_in_turn(torch.tensor([[0.4, 0.4]]), two_alike, torch.ones(1), -8, 7).tolist()
+    >>> rounded_in_turn(torch.tensor([[0.4, 0.4]]), two_alike, torch.ones(1), (-8, 7)).tolist()
     [[0.0, 1.0]]
     """
     inputs = weight.shape[1]
@@ -44,9 +51,11 @@ def rounded_in_turn(
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[order][:, order]))
     factor = torch.linalg.cholesky(inverse, upper=True)
     rest, step = weight.double()[:, order], step[:, order]
+    kept = None if support is None else support[:, order]
     for column in range(inputs):
         real, size_of_step = rest[:, column], step[:, column]
-        rounded = (real / size_of_step).round().clamp(low, high) * size_of_step
+        rounded = (real / size_of_step).round().clamp(*ends) * size_of_step
+        rounded = rounded if kept is None else rounded * kept[:, column]
         error = (real - rounded) / factor[column, column]
         rest[:, column + 1 :] -= torch.outer(error, factor[column, column + 1 :])
         rest[:, column] = rounded

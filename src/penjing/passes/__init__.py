@@ -8,6 +8,7 @@ from penjing.passes.rounding.gptq import Gptq
 from penjing.passes.rounding.mixed_precision import MixedPrecision
 from penjing.passes.rounding.quantize import Quantize
 from penjing.passes.rounding.reconstruct import Reconstruct
+from penjing.passes.rounding.share import Share
 from penjing.passes.rounding.ternarize import Ternarize
 from penjing.passes.structure.compensate import Compensate
 from penjing.passes.structure.drop import Drop
@@ -15,6 +16,7 @@ from penjing.passes.structure.factorize import Factorize
 from penjing.passes.structure.fuse import Fuse
 from penjing.passes.structure.merge import Merge
 from penjing.passes.structure.prune import PruneChannels
+from penjing.passes.structure.sparsify import Sparsify
 from penjing.passes.training.tune import Tune
 from penjing.tune.options import TuneOptions
 
@@ -32,6 +34,8 @@ PASSES: dict[str, type[Pass]] = {
     "PruneChannels": PruneChannels,
     "Quantize": Quantize,
     "Reconstruct": Reconstruct,
+    "Share": Share,
+    "Sparsify": Sparsify,
     "Ternarize": Ternarize,
     "Tune": Tune,
 }
@@ -53,6 +57,8 @@ __all__ = [
     "PruneChannels",
     "Quantize",
     "Reconstruct",
+    "Share",
+    "Sparsify",
     "Ternarize",
     "Tune",
     "TuneOptions",

@@ -32,6 +32,7 @@ class Condition(Enum):
     REDUCED = "a reduced structure"
     SOLVED = "layers solved by least squares"
     TRAINED = "trained weights"
+    SHARED = "weights that share few values"
     ROUNDED = "quantized weights"
     ROUNDED_VALUES = "quantized activations"
     CORRECTED = "biases corrected for the mean rounding error"

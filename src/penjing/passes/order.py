@@ -22,6 +22,12 @@ ENDS: dict[Condition, frozenset[Condition]] = {
 }
 """The conditions that end once a pass has provided the condition in the key."""
 SPOILS: dict[tuple[Condition, Condition], str] = {
+    (Condition.SHARED, Condition.SOLVED): (
+        "would find no layer to solve, because equal weights stay equal; move it in front"
+    ),
+    (Condition.SHARED, Condition.REFINED): (
+        "would find no weight to round, because equal weights stay equal; leave one of them out"
+    ),
     (Condition.TRAINED, Condition.SOLVED): "would undo that training; move it in front",
     (Condition.CORRECTED, Condition.REFINED): (
         "corrects the mean error itself, so the correction would be applied twice; leave one of "

@@ -25,6 +25,7 @@ from penjing.tasks.batches import number_of_batches, require_repeatable
 from penjing.tasks.task import Batches, Task, as_call
 from penjing.tune import data_parallel
 from penjing.tune.distill import soft_loss
+from penjing.tune.holding import Holding
 from penjing.tune.options import TuneOptions
 
 Progress = Callable[[str, float], None]
@@ -46,7 +47,8 @@ def train(
     function returns the weights of the epoch that validated best, the start included, so training
     never ends worse on that data than it began. If `torchrun` has started several processes and the
     caller has made a process group, all of them train one network. Training a quantized network
-    also learns its scales (quantization-aware training), always in float32.
+    also learns its scales (quantization-aware training), always in float32. Weights that `Sparsify`
+    has set to zero stay zero, and those to which `Share` has given one value keep one value.
 
     Args:
         network: the network, which stays unchanged.
@@ -191,6 +193,9 @@ class _Training:
     seconds: float | None = None
     step: int = 0
 
+    def __post_init__(self) -> None:
+        self.holding = Holding(self.student)
+
     def run(self) -> None:
         options, batches = self.options, max(1, number_of_batches(self.task.train))
         steps = max(1, round(options.epochs * max(1, batches // data_parallel.size())))
@@ -245,7 +250,9 @@ class _Training:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         data_parallel.average_gradients(self.student)
+        self.holding.before_step()
         optimizer.step()
+        self.holding.after_step()
         self.step += 1
         return value
 

@@ -45,7 +45,7 @@ def test_inputs_that_share_nothing_round_to_nearest(bits: int) -> None:
     weight = torch.randn(5, 12)
     scales, (low, high) = weight_scales(weight, bits), weight_ends(bits)
     apart = torch.diag(torch.rand(12) + 0.1)
-    found = rounded_in_turn(weight, apart, scales, low, high)
+    found = rounded_in_turn(weight, apart, scales, (low, high))
     nearest = quantized(weight, scales, low, high) * scales[:, None]
     torch.testing.assert_close(found, nearest)
 
@@ -57,7 +57,7 @@ def test_the_error_of_correlated_inputs_shrinks(seed: int) -> None:
     x = x + 0.1 * torch.randn(400, 20)
     scales, (low, high) = weight_scales(weight, 3), weight_ends(3)
     nearest = quantized(weight, scales, low, high) * scales[:, None]
-    found = rounded_in_turn(weight, x.T @ x / 400, scales, low, high)
+    found = rounded_in_turn(weight, x.T @ x / 400, scales, (low, high))
     assert (x @ (found - weight).T).square().sum() < (x @ (nearest - weight).T).square().sum()
 
 

@@ -35,6 +35,14 @@ def names_by_name(value: Any) -> str:
     return "" if good else "an object with names as values"
 
 
+def holds(value: Any) -> str:
+    """What is held in each tensor."""
+    good = is_object(value) and all(
+        isinstance(mark, str) and mark in ("zeros", "values") for mark in value.values()
+    )
+    return "" if good and value else 'an object that gives "zeros" or "values" for each tensor'
+
+
 def flag(value: Any) -> str:
     """True or false."""
     return "" if isinstance(value, bool) else "true or false"

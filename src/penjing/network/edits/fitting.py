@@ -152,6 +152,15 @@ def give_bias(network: Network, nodes: Nodes, layers: Sequence[str]) -> str:
     return ""
 
 
+def hold(network: Network, nodes: Nodes, tensors: Mapping[str, str]) -> str:
+    """A tensor that isn't a parameter of real numbers."""
+    parameters = dict(network.named_parameters())
+    for name in tensors:
+        if name not in parameters or not parameters[name].is_floating_point():
+            return f"there is no parameter {name!r} of real numbers"
+    return ""
+
+
 def lift_bounds(network: Network, known: Nodes, nodes: Sequence[str]) -> str:
     """A node that isn't a ReLU6 of the network."""
     for name in nodes:

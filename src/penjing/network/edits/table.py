@@ -14,6 +14,7 @@ from penjing.network.edits.factorize import factorize
 from penjing.network.edits.fake_quantize import fake_quantize, give_bias
 from penjing.network.edits.fold import fold_batch_norm, pool_means, split_silu
 from penjing.network.edits.fuse import fuse
+from penjing.network.edits.hold import hold
 from penjing.network.edits.leave_out import leave_out
 from penjing.network.edits.overflow import fix_overflow
 from penjing.network.edits.scaling import lift_bounds, scale_channels
@@ -78,6 +79,7 @@ EDITS: dict[str, Edit] = {
     "binarize": Edit(binarize, {"layers": checks.names}, fitting.binarize),
     "give_bias": Edit(give_bias, {"layers": checks.names}, fitting.give_bias),
     "lift_bounds": Edit(lift_bounds, {"nodes": checks.names}, fitting.lift_bounds),
+    "hold": Edit(hold, {"tensors": checks.holds}, fitting.hold, reduces=True),
     "scale_channels": Edit(scale_channels, {"scales": checks.factors}, fitting.scale_channels),
 }
 """All edits by name."""

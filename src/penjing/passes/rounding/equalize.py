@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, carry_out
+from penjing.network.analysis.held import STAY_EQUAL, held
 from penjing.network.edits.scaling import Reach, by_channel, reaches
 from penjing.network.graph.layers import Layer
 from penjing.passes.conditions import Condition
@@ -82,8 +83,11 @@ class Equalize(Pass):
         folded = carry_out(network, self._plan([folding]))
         chosen: list[Reach] = []
         left = []
+        shared = {name for name, mark in held(network).items() if mark == "values"}
         for node, reach in reaches(folded).items():
             why = reach if isinstance(reach, str) else ""
+            if isinstance(reach, Reach) and shared & set(map(_weight, _layers_of(reach))):
+                why = STAY_EQUAL
             if isinstance(reach, Reach) and reach.bounds and self.relu6 == "keep":
                 why = BOUND
             if why:
@@ -106,11 +110,16 @@ class Equalize(Pass):
         return self._plan(edits, summary, left)
 
 
+def _layers_of(reach: Reach) -> list[fx.Node]:
+    """The layer whose channels are scaled, and those that read them."""
+    return [reach.layer, *(node for node, _ in reach.readers)]
+
+
 def _scales(network: Network, chosen: list[Reach]) -> dict[str, list[float]]:
     """The scales s of each layer's channels, by node; layers that are balanced are left out."""
     weights: dict[str, Tensor] = {}
     for reach in chosen:
-        for node in (reach.layer, *(reader for reader, _ in reach.readers)):
+        for node in _layers_of(reach):
             weights[_weight(node)] = (
                 network.tensor(_weight(node)).detach().double().cpu().abs().contiguous()
             )

@@ -14,6 +14,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
+from penjing.network.analysis.held import STAY_EQUAL, held
 from penjing.network.analysis.rows import rows_read, why_not_solved
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.qparams import QParams, own_bias, weight_qparams
@@ -31,7 +32,8 @@ class Gptq(InTurn):
     from the layers that are rounded already. In a layer with the weight w_OI and the inputs x_I, it
     rounds one column of w after the other. The columns that are still to come move so that they
     compensate the error as well as they can, and E|w x - w' x|^2 grows least at each step. If the
-    layer has a bias, the bias takes the mean error. The scales stay as `Quantize` chose them.
+    layer has a bias, the bias takes the mean error. The scales stay as `Quantize` chose them, and
+    the zeros of `Sparsify` stay zero.
 
     The pass pays after `Quantize` with few bits, and needs only unlabelled training samples. On
     ResNet-20 it takes a third of the time of `Reconstruct(steps=300)`, and gains less.
@@ -79,8 +81,11 @@ class Gptq(InTurn):
 
     def decide(self, network: Network, task: Task) -> Plan:
         """List the layers to round again; the graph itself stays as it is."""
+        marks = held(network)
         why = {
-            node: why_not_solved(node, _unknowns(network, qparams))
+            node: STAY_EQUAL
+            if marks.get(qparams.source_name) == "values"
+            else why_not_solved(node, _unknowns(network, qparams))
             for node, qparams in weight_qparams(network).items()
         }
         layers = [node for node in why if not why[node]]
@@ -115,13 +120,17 @@ class Gptq(InTurn):
             ):
                 system.add(part, part[:, :0])
         parts, shifts = [], []
+        zeros = qparams.source_name in held(network)
         for system, old, steps in zip(
             systems, weight.flatten(1).chunk(groups), scales.chunk(groups), strict=True
         ):
+            support = old != 0 if zeros else None
             rows = max(system.rows, 1)
             moments = system.xx / rows if bias is None else system.covariances()[0]
             parts.append(
-                rounded_in_turn(old, moments, steps, qparams.low, qparams.high, self.damping)
+                rounded_in_turn(
+                    old, moments, steps, (qparams.low, qparams.high), self.damping, support
+                )
             )
             shifts.append((old - parts[-1]).double() @ (system.x / rows))
         weight.copy_(torch.cat(parts).view_as(weight))

@@ -16,6 +16,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
+from penjing.network.analysis.held import STAY_EQUAL, held
 from penjing.network.analysis.segments import Segment, between, bottlenecks
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.qparams import QParams, qparams_in, weight_qparams
@@ -41,8 +42,9 @@ class Reconstruct(InTurn):
 
         mean |y - y'|^2 + pull sum(1 - |2 h - 1|^beta)
 
-    The second term drives h to 0 or 1 by the end. Activations are rounded only at random during
-    the training, so the result depends less on the calibration data.
+    The second term drives h to 0 or 1 by the end. For the zeros of `Sparsify`, h is 0.
+    Activations are rounded only at random during the training, so the result depends less on the
+    calibration data.
 
     The pass pays after `Quantize` or `MixedPrecision` with few bits, and needs only unlabelled
     training samples. On ResNet-20 it gains more than `Gptq`, and with 300 steps it takes three
@@ -110,7 +112,8 @@ class Reconstruct(InTurn):
 
     def decide(self, network: Network, task: Task) -> Plan:
         """List the blocks or layers; the graph itself stays as it is."""
-        layers = weight_qparams(network)
+        rounded = weight_qparams(network)
+        layers = _learnable(network)
         candidates = _blocks(network) if self.parts == "blocks" else _layers(network)
         segments = [
             segment for segment in candidates if any(node in layers for node in segment.nodes)
@@ -121,7 +124,10 @@ class Reconstruct(InTurn):
             for node in layers
             if node not in inside
         ]
-        layers_learned = counted(len(layers) - len(alone), "layer")
+        alone += [
+            LeftAlone(str(node.meta["layer"]), STAY_EQUAL) for node in rounded if node not in layers
+        ]
+        layers_learned = counted(len(rounded) - len(alone), "layer")
         parts = counted(len(segments), self.parts.removesuffix("s"))
         return self._plan(
             summary=f"learns the rounding of {layers_learned} in {parts}",
@@ -150,6 +156,16 @@ class Reconstruct(InTurn):
             return segment.nodes[0]
 
         return work
+
+
+def _learnable(network: Network) -> dict[fx.Node, QParams]:
+    """The layers whose rounding can be learned: not those whose weights stay equal."""
+    marks = held(network)
+    return {
+        node: qparams
+        for node, qparams in weight_qparams(network).items()
+        if marks.get(qparams.source_name) != "values"
+    }
 
 
 def _blocks(network: Network) -> Iterator[Segment]:
@@ -198,12 +214,18 @@ class _Rounding:
         self.network, self.segment, self.options, self.draw = network, segment, options, draw
         inside = set(segment.nodes)
         self.weights = [
-            qparams for qparams in weight_qparams(network).values() if qparams.node in inside
+            qparams for qparams in _learnable(network).values() if qparams.node in inside
         ]
-        others = inside - {qparams.node for qparams in self.weights}
+        others = inside - {qparams.node for qparams in weight_qparams(network).values()}
         self.values = [qparams for qparams in qparams_in(network) if qparams.node in others]
         self.heights = {
             qparams.node: nn.Parameter(self._start(qparams)) for qparams in self.weights
+        }
+        marks = held(network)
+        self.nonzero = {
+            qparams.node: self._tensors(qparams)[0].detach() != 0
+            for qparams in self.weights
+            if qparams.source_name in marks
         }
 
     def learn(self, given: Tensor, usual: Tensor, target: Tensor) -> None:
@@ -222,7 +244,8 @@ class _Rounding:
             ]
         )
         instead: dict[fx.Node, Callable[..., Any]] = {
-            node: partial(_soft, height) for node, height in self.heights.items()
+            node: partial(_soft, height, self.nonzero.get(node))
+            for node, height in self.heights.items()
         }
         if options.drop:
             instead |= {qparams.node: self._sometimes for qparams in self.values}
@@ -241,7 +264,8 @@ class _Rounding:
         with torch.no_grad():
             for qparams in self.weights:
                 weight, scale = self._tensors(qparams)
-                hard = (self.heights[qparams.node] >= 0).to(weight.dtype)
+                up = self.heights[qparams.node] >= 0
+                hard = (up & self.nonzero.get(qparams.node, up)).to(weight.dtype)
                 weight.copy_(_at_height(hard, weight, scale, qparams.low, qparams.high))
 
     def _tensors(self, qparams: QParams) -> tuple[Tensor, Tensor]:
@@ -268,19 +292,26 @@ class _Rounding:
             return 0.0
         left = 1 - (done - WARM_UP) / (1 - WARM_UP)
         beta = BETA[1] + (BETA[0] - BETA[1]) * left
-        heights = torch.cat([_height(height).flatten() for height in self.heights.values()])
+        heights = torch.cat(
+            [
+                _height(height, self.nonzero.get(node)).flatten()
+                for node, height in self.heights.items()
+            ]
+        )
         return (1 - (2 * heights - 1).abs().pow(beta)).sum()
 
 
-def _height(learned: Tensor) -> Tensor:
-    """The height h in 0..1; both ends can be reached."""
-    return (torch.sigmoid(learned) * STRETCH - (STRETCH - 1) / 2).clamp(0, 1)
+def _height(learned: Tensor, nonzero: Tensor | None = None) -> Tensor:
+    """The height h in 0..1, both ends included; 0 where a weight is zero and stays so."""
+    height = (torch.sigmoid(learned) * STRETCH - (STRETCH - 1) / 2).clamp(0, 1)
+    return height if nonzero is None else height * nonzero
 
 
 def _soft(
-    learned: Tensor, weight: Tensor, scale: Tensor, zero_point: int, low: int, high: int
+    learned: Tensor, nonzero: Tensor | None, weight: Tensor, scale: Tensor, *integers: int
 ) -> Tensor:
-    return _at_height(_height(learned), weight.detach(), scale.detach(), low, high)
+    _, low, high = integers
+    return _at_height(_height(learned, nonzero), weight.detach(), scale.detach(), low, high)
 
 
 def _at_height(height: Tensor, weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:

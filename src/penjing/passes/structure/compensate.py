@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -13,6 +14,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.network.analysis.activation_cache import ActivationCache
+from penjing.network.analysis.held import STAY_EQUAL, held
 from penjing.network.analysis.lineage import Indices, surviving
 from penjing.network.analysis.rows import (
     READ_AS_ROWS,
@@ -46,10 +48,11 @@ class Compensate(InTurn):
     values. A layer without a bias and without a batch norm has b = 0. If a batch norm follows the
     layer, y is the output of that norm. If a residual sum follows, y is the sum less the shortcut,
     so the layer also compensates errors of earlier layers. The statistics of batch norms are set
-    to those of the new outputs.
+    to those of the new outputs. Weights that `Sparsify` has set to zero stay zero: each output is
+    solved on the inputs that it still has.
 
-    The pass pays after `PruneChannels` or `Merge`, and it needs only unlabelled training samples.
-    It has to come before `Tune`, whose training it would undo.
+    The pass pays after `PruneChannels`, `Merge` or `Sparsify`, and it needs only unlabelled
+    training samples. It has to come before `Tune`, whose training it would undo.
 
     Attributes:
         samples: the number of training samples, 2 or more. Fewer are used if their activations
@@ -130,6 +133,7 @@ class Compensate(InTurn):
 def solvable(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
     """The convolutions and linear layers that own their weight, and those that can't be solved."""
     layers, left = [], []
+    marks = held(network)
     for node in network.calls():
         if "conv" not in str(node.target) and node.target not in READ_AS_ROWS:
             continue
@@ -142,6 +146,8 @@ def solvable(network: Network) -> tuple[list[fx.Node], list[LeftAlone]]:
             why = "it is a factor of a layer, and the original has no such output"
         if not why and not unknowns:
             why = "its weight is computed, or shared with another layer"
+        if not why and marks.get(Layer(node).weight_name) == "values":
+            why = STAY_EQUAL
         if why:
             left.append(LeftAlone(str(node.meta["layer"]), why))
         else:
@@ -181,7 +187,10 @@ class Solve:
             if batch_norm.gamma is not None and batch_norm.beta is not None:
                 self._write_through(batch_norm, systems, ridge)
             return
-        solved = [system.solve(ridge, bias is not None) for system in systems]
+        solved = [
+            system.solve(ridge, bias is not None, support)
+            for system, support in zip(systems, self._supports(len(systems)), strict=True)
+        ]
         weight.copy_(torch.cat([matrix for matrix, _ in solved]).view_as(weight))
         if bias is not None:
             bias.copy_(torch.cat([offset for _, offset in solved]))
@@ -222,8 +231,9 @@ class Solve:
         alive = gain.abs() > 1e-4 * gain.abs().max()
         scales = torch.where(alive, gain, torch.inf).chunk(len(systems))
         weights, offsets, means, spreads = [], [], [], []
-        for system, scale in zip(systems, scales, strict=True):
-            solved, offset = system.solve(ridge)
+        supports = self._supports(len(systems))
+        for system, scale, support in zip(systems, scales, supports, strict=True):
+            solved, offset = system.solve(ridge, support=support)
             new = solved / scale[:, None]
             covariance, _ = system.covariances()
             weights.append(new)
@@ -237,6 +247,13 @@ class Solve:
         norm.variance.copy_(spread)
         norm.gamma.copy_(gain * (spread + norm.epsilon).sqrt())
         norm.beta.copy_(shift)
+
+    def _supports(self, groups: int) -> Sequence[Tensor | None]:
+        """For each group, where its weights may differ from zero; None for everywhere."""
+        name = Layer(self.node).weight_name
+        if name not in held(self.network):
+            return [None] * groups
+        return (self.network.tensor(name) != 0).flatten(1).cpu().chunk(groups)
 
     def _input(self) -> fx.Node:
         return cast(fx.Node, self.node.args[0])

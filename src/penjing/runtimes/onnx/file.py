@@ -16,6 +16,7 @@ from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.network.lowering.form import UNSIGNED, Form
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.onnx.codebooks import write_codebooks
 from penjing.runtimes.onnx.export import to_onnx, too_large_for_onnx
 from penjing.runtimes.onnx.fold_weights import fold_when_loaded
 from penjing.runtimes.onnx.half import halve
@@ -56,6 +57,7 @@ class OfOnnx(Runtime):
         """
         self.require(floats)
         model = to_onnx(self.as_computed(network), self.form)
+        write_codebooks(model)
         if floats == "float16":
             model = halve(model, self.half_values)
         fold_when_loaded(model)
