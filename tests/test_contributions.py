@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from penjing.contract import Plan
 from penjing.network import Network
 from penjing.network.graph.layers import layers_of
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.tasks.task import Task
 
 
@@ -28,7 +28,7 @@ from penjing.tasks.task import Task
 class Halve(Pass):
     """For a test."""
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         names = [node.name for node in layers_of(network)]
         return self._plan(({"edit": "halve", "layers": names},), "all weights halved")
 '''

@@ -58,7 +58,7 @@ class Pass(ABC):
         """The conditions that the resulting network meets."""
         return frozenset()
 
-    def plan(self, network: Network, task: Task) -> Plan:
+    def plan(self, network: Network, task: Task, progress: Progress | None = None) -> Plan:
         """Decide what to do, without changing anything.
 
         If the network doesn't meet the requirements of the pass, the plan is empty and says why.
@@ -66,6 +66,7 @@ class Pass(ABC):
         Args:
             network: what `penjing.capture` or an earlier pass returned.
             task: its data and its loss; many passes use neither.
+            progress: called while the pass decides, with a line of text and the share that is done.
 
         Raises:
             InputError: the task doesn't meet the requirements of the pass, or an option doesn't
@@ -75,11 +76,14 @@ class Pass(ABC):
         if why is not None:
             return self._plan(left_alone=(why,))
         require_of_task(type(self).__name__, self.requires, network, task)
-        return self.decide(network, task)
+        return self.decide(network, task, progress or _unseen)
 
     @abstractmethod
-    def decide(self, network: Network, task: Task) -> Plan:
-        """Make the plan, once `plan` has checked the requirements."""
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
+        """Make the plan, once `plan` has checked the requirements.
+
+        A pass that measures in order to decide calls `progress` meanwhile, as in `apply`.
+        """
 
     def apply(
         self, network: Network, plan: Plan, task: Task, progress: Progress | None = None
@@ -114,7 +118,7 @@ class Pass(ABC):
             InputError: as for `plan`.
         """
         before = _fingerprint(network)
-        result = self.apply(network, self.plan(network, task), task, progress)
+        result = self.apply(network, self.plan(network, task, progress), task, progress)
         if _fingerprint(network) != before:
             raise AssertionError(f"{type(self).__name__} changed its input network")
         return result
@@ -152,3 +156,7 @@ def _fingerprint(network: Network) -> tuple[object, ...]:
             (name, id(tensor), tensor._version, tensor.requires_grad) for name, tensor in tensors
         ),
     )
+
+
+def _unseen(line: str, share: float) -> None:
+    """The progress that nobody looks at."""

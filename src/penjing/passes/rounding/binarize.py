@@ -17,7 +17,7 @@ from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer, layers_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
 from penjing.passes.rounding.weights import Choice, by_channel, choose, rounding
 from penjing.tasks.task import Task
@@ -108,7 +108,7 @@ class Binarize(Pass):
         """Quantized weights, if the first and the last layer get 2 to 8 bits."""
         return rounding(self.weights and self.ends not in (None, 1), values=False)
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Choose the layers, and the value whose sign each of them reads."""
         chosen = choose(network, self.skip, self.ends == 1, self.ends is None)
         if self.ends == 1:

@@ -18,6 +18,7 @@ from penjing.network.graph.arguments import argument
 from penjing.network.graph.layers import CONVOLUTIONS, LAYERS
 from penjing.network.graph.qparams import own_bias, weight_qparams
 from penjing.passes.conditions import Condition
+from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
@@ -75,7 +76,7 @@ class CorrectBias(InTurn):
         if self.samples < 2:
             raise InputError(f"samples must be 2 or more to find a mean; found {self.samples}")
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """List the layers to correct, and add a bias to those that have none."""
         rounded, left = weight_qparams(network), []
         layers: list[str] = []

@@ -16,7 +16,7 @@ from penjing.network.analysis.held import STAY_EQUAL, held
 from penjing.network.edits.scaling import Reach, by_channel, reaches
 from penjing.network.graph.layers import Layer
 from penjing.passes.conditions import Condition
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
 from penjing.tasks.task import Task
 
@@ -77,7 +77,7 @@ class Equalize(Pass):
         if self.relu6 not in ("replace", "keep"):
             raise InputError(f"relu6 must be 'replace' or 'keep'; found {self.relu6!r}")
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Fold batch norms on a copy, and find the scales there."""
         folding = {"edit": "fold_batch_norm"}
         folded = carry_out(network, self._plan([folding]))

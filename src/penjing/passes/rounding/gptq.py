@@ -19,6 +19,7 @@ from penjing.network.analysis.rows import rows_read, why_not_solved
 from penjing.network.graph.layers import Layer
 from penjing.network.graph.qparams import QParams, own_bias, weight_qparams
 from penjing.passes.conditions import Condition
+from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
@@ -79,7 +80,7 @@ class Gptq(InTurn):
         if not 0 < self.damping < 1:
             raise InputError(f"damping must be in (0, 1); found {self.damping}")
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """List the layers to round again; the graph itself stays as it is."""
         marks = held(network)
         why = {

@@ -17,7 +17,7 @@ from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.passes.conditions import Condition
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.passes.rounding.calibration import Calibration
 from penjing.passes.rounding.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
 from penjing.passes.rounding.weights import choose, ends, rounding, with_bits, with_overflow_fix
@@ -115,7 +115,7 @@ class MixedPrecision(Pass):
         """Quantized weights, and quantized activations if they get bits."""
         return rounding(True, self.activations is not None)
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Fold on a copy, measure the loss of each layer at each width, and choose the widths."""
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
         folded = carry_out(network, self._plan(start))

@@ -14,7 +14,7 @@ from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.passes.conditions import Condition
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.passes.rounding.calibration import Calibration, calibrated
 from penjing.passes.rounding.weights import (
     ends,
@@ -157,7 +157,7 @@ class Quantize(Pass):
         """Quantized weights, and quantized activations if they get bits."""
         return rounding(True, self.activations is not None)
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Fold batch norms on a copy, run the calibration samples, and choose every scale."""
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
         if self.split_silu:

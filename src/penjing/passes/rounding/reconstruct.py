@@ -21,6 +21,7 @@ from penjing.network.analysis.segments import Segment, between, bottlenecks
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.qparams import QParams, qparams_in, weight_qparams
 from penjing.passes.conditions import Condition
+from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.tasks.task import Task
@@ -110,7 +111,7 @@ class Reconstruct(InTurn):
                 f"drop must be in [0, 1) and pull 0 or more; found {self.drop} and {self.pull}"
             )
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """List the blocks or layers; the graph itself stays as it is."""
         rounded = weight_qparams(network)
         layers = _learnable(network)

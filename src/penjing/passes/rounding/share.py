@@ -129,7 +129,7 @@ class Share(InTurn):
         calibration = {Condition.CALIBRATION} if self.assignment == "rate" else set()
         return frozenset({Condition.FLOAT, *calibration})
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """List the layers; the values themselves are found while the plan is carried out."""
         choice = self._choice(network)
         names = dict.fromkeys(choice.layers, "values")

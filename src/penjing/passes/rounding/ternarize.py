@@ -12,7 +12,7 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in, scales_of
 from penjing.passes.conditions import Condition
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
 from penjing.passes.rounding.calibration import Calibration, calibrated
 from penjing.passes.rounding.weights import (
@@ -103,7 +103,7 @@ class Ternarize(Pass):
         """Quantized weights in the first and the last layer, and activations, if they get bits."""
         return rounding(self.ends is not None, self.activations is not None)
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Choose the layers; to quantize activations, run calibration samples on a ternary copy."""
         chosen = choose(network, self.skip, False, self.ends is None)
         few = [node.name for node in chosen.few]

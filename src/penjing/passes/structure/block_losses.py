@@ -19,7 +19,7 @@ from penjing.network.edits.fuse import fuse
 from penjing.network.edits.leave_out import leave_out
 from penjing.network.graph.arguments import read_by
 from penjing.network.graph.shapes import fake_values
-from penjing.passes.structure.compensate import Solve, solvable
+from penjing.passes.structure.solve import Solve, solvable
 from penjing.tasks.data import first
 from penjing.tasks.task import Task
 

@@ -16,12 +16,13 @@ from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block, find_blocks
 from penjing.network.graph.arguments import read_by
 from penjing.passes.conditions import Condition
+from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.passes.structure.block_costs import BlockCosts
 from penjing.passes.structure.block_losses import RIDGE, BlockLosses
 from penjing.passes.structure.budget import Budget
-from penjing.passes.structure.compensate import Solve
+from penjing.passes.structure.solve import Solve
 from penjing.passes.structure.widths import is_in
 from penjing.tasks.task import Task
 
@@ -138,7 +139,7 @@ class Drop(InTurn):
             needed.add(Condition.LABELS)
         return frozenset(needed)
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Choose the blocks, one after the other."""
         blocks, left = self._candidates(network)
         if not blocks:
@@ -147,7 +148,7 @@ class Drop(InTurn):
         if self.names:
             chosen, notes = self._named(blocks), list[str]()
         else:
-            chosen, notes = _Choice(self, network, task, blocks, prices).made()
+            chosen, notes = _Choice(self, network, task, blocks, prices).made(progress)
         if not chosen:
             return self._plan(left_alone=left)
         maps = [block.end for block in chosen if self.by_map(block)]
@@ -249,14 +250,18 @@ class _Choice:
         self.unlikeness = {block.end: self.losses.unlikeness(block) for block in blocks}
         self.latest: dict[Block, float] = {}
 
-    def made(self) -> tuple[list[Block], list[str]]:
+    def made(self, progress: Progress) -> tuple[list[Block], list[str]]:
         """The blocks to remove in this order, and a note for each block that could go."""
         chosen: list[Block] = []
         cost: dict[Block, float] = {}
         left = list(self.blocks)
-        first = {block: self._loss(block) for block in left}
+        first = {}
+        for number, block in enumerate(left):
+            progress(f"measuring the loss without {block.name}", 0.5 * number / len(left))
+            first[block] = self._loss(block)
         self.latest = dict(first)
         while left and not self._enough(chosen):
+            progress(f"removed {counted(len(chosen), 'block')}", 0.5 + 0.5 * self._done(chosen))
             if len(left) == 1 and len(chosen) == len(self.blocks) - 1:
                 break
             block = self._best(left, fresh=not chosen)
@@ -278,6 +283,12 @@ class _Choice:
         if self.drop.budget is None:
             return len(chosen) >= self.drop.blocks
         return self.prices.left(chosen) <= self.drop.budget.share
+
+    def _done(self, chosen: list[Block]) -> float:
+        """The share of the work that is done, roughly."""
+        if self.drop.budget is None:
+            return len(chosen) / self.drop.blocks
+        return min(1.0, (1 - self.prices.left(chosen)) / max(1 - self.drop.budget.share, 1e-9))
 
     def _best(self, left: list[Block], fresh: bool) -> Block:
         """The block that adds least loss for what it saves, by figures that are up to date."""

@@ -23,6 +23,7 @@ from penjing.network.edits.factorize import factor_nodes, misfit_of, why_not_fac
 from penjing.network.graph.layers import LAYERS, TRANSPOSED, Layer, layers_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
+from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.passes.structure.budget import Budget
@@ -153,7 +154,7 @@ class Factorize(InTurn):
         data = frozenset() if self.basis == "weights" else frozenset({Condition.CALIBRATION})
         return frozenset({Condition.FLOAT}) | data
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Find what each rank of each layer keeps and costs, and choose."""
         layers, left = self._layers(network)
         if self.ranks:
@@ -162,6 +163,7 @@ class Factorize(InTurn):
         what = "macs" if self.budget is None else self.budget.what
         options, wholes = {}, {}
         for name, sizes, weight, moment in self._examined(network, task, layers):
+            progress(f"examining {_label(layers[name])}", len(options) / len(layers))
             wholes[name] = sizes.whole()
             schemes = self._schemes(sizes.weight)
             options[name] = choices(sizes, weight, moment, schemes, self.multiple, what)

@@ -16,7 +16,7 @@ from penjing.network import Network
 from penjing.network.analysis.affine import Region, Regions, is_one_layer, macs_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
 from penjing.passes.structure.widths import is_in
 from penjing.tasks.task import Task
@@ -78,7 +78,7 @@ class Fuse(Pass):
         for name in ("names", "skip"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Find the parts that are linear, and take those that save the most MACs."""
         known = shapes(network)
         parts = linear_parts(network, known, self.front)

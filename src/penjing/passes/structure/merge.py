@@ -107,7 +107,7 @@ class Merge(Pass):
         object.__setattr__(self, "skip", tuple(self.skip))
         object.__setattr__(self, "budget", Budget.read(self.budget, self._widths()))
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Choose the channels that stay, for every axis that can be merged."""
         axes = find_axes(network)
         groups, left = allowed(axes, self.skip, skip_mixed=False)

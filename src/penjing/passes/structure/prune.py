@@ -11,7 +11,7 @@ from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.network import Network, find_axes
 from penjing.passes.conditions import Condition
-from penjing.passes.contract import Pass
+from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
 from penjing.passes.structure.budget import Budget, counts_that_stay
 from penjing.passes.structure.importance import (
@@ -110,7 +110,7 @@ class PruneChannels(Pass):
             return frozenset()
         return frozenset({Condition.CALIBRATION, Condition.LABELS, Condition.GRADIENTS})
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Score the indices of every axis that can shrink, and choose those that stay."""
         axes = find_axes(network)
         chosen, left = allowed(axes, self.skip, self.skip_mixed)

@@ -150,7 +150,7 @@ class Sparsify(Pass):
         """A reduced structure, unless nothing goes."""
         return frozenset({Condition.REDUCED} if self._share() else ())
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Choose the layers, and, unless the criterion is "obs", the weights that go."""
         choice = self._choice(network)
         if not self._share():

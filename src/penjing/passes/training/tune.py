@@ -73,7 +73,7 @@ class Tune(Pass):
             return frozenset({Condition.CALIBRATION})
         return frozenset({Condition.CALIBRATION, Condition.LABELS, Condition.GRADIENTS})
 
-    def decide(self, network: Network, task: Task) -> Plan:
+    def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Say how the weights will be trained; the graph itself stays as it is."""
         options = self.options
         epochs = f"{options.epochs:g} epoch{'' if options.epochs == 1 else 's'}"
