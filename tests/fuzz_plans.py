@@ -35,6 +35,7 @@ from penjing.network.save import FORMAT, restore
 from penjing.passes import (
     Binarize,
     CorrectBias,
+    Drop,
     Equalize,
     Factorize,
     Pass,
@@ -78,12 +79,13 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.norm = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
         self.second, self.third = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False)
-        self.relu6, self.last = nn.ReLU6(), nn.Linear(4, 3)
+        self.relu6, self.last = nn.ReLU6(), nn.Linear(6, 3)
+        self.side = nn.Conv2d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.silu(torch.relu(self.norm(self.first(x))))
         x = torch.relu(self.third(self.relu6(self.second(x)))) + x
-        return self.last(x.mean((2, 3)))
+        return self.last(torch.cat([x, self.side(x)], 1).mean((2, 3)))
 
 
 RECIPES: tuple[tuple[Pass, ...], ...] = (
@@ -98,6 +100,8 @@ RECIPES: tuple[tuple[Pass, ...], ...] = (
         PruneChannels(0.3),
     ),
     (Sparsify(0.5, "l1"), PruneChannels(0.5), Quantize(samples=4, activations=None)),
+    (Drop(names=("add",), replace="linear", samples=4), PruneChannels(0.3)),
+    (Drop(names=("relu6", "side")), Quantize(samples=4, activations=None)),
     (Share(4, assignment="rate", samples=4), PruneChannels(0.5)),
 )
 
