@@ -89,9 +89,9 @@ def passes_lines(kinds: Mapping[str, type[Pass]], width: int) -> list[Line]:
     """All passes, by room."""
     lines: list[Line] = []
     for room, heading in ROOMS.items():
-        of_room = [one for one in map(described, kinds.values()) if one.room == room]
+        descriptions = [about for about in map(described, kinds.values()) if about.room == room]
         columns = [Column("pass"), Column("what it does", fit="wrap")]
-        laid = table(columns, [[one.name, one.what] for one in of_room], width)
+        laid = table(columns, [[about.name, about.what] for about in descriptions], width)
         lines += [(heading, "bold"), *laid.body, ""]
     return [
         *lines, *wrapped("To see what one does, its formula, options and source:", width),
@@ -123,7 +123,7 @@ def pass_lines(kind: type[Pass], width: int) -> list[Line]:
 
 def _sections(text: str) -> dict[str, str]:
     """The text by heading; what stands in front of the first is under the empty one."""
-    found: dict[str, list[str]] = {"": []}
+    sections: dict[str, list[str]] = {"": []}
     heading = ""
     for line in text.splitlines():
         if line.startswith(">>>"):
@@ -131,10 +131,10 @@ def _sections(text: str) -> dict[str, str]:
         start = next((word for word in HEADINGS if line.startswith(word)), None)
         if start is not None:
             heading = start
-            found[heading] = []
+            sections[heading] = []
             line = line.removeprefix(start).lstrip()
-        found[heading].append(line)
-    return {name: "\n".join(lines).strip("\n") for name, lines in found.items()}
+        sections[heading].append(line)
+    return {name: "\n".join(lines).strip("\n") for name, lines in sections.items()}
 
 
 def _options(text: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ Source: X. Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", 2021.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -148,11 +149,11 @@ class Regions:
         """The regions that end at a node, each with another source, the nearest source first."""
         if end not in self._known:
             self._known[end] = []
-            found = list(self._begun(end))
-            for region in found:
-                if len(found) < MOST_PARTS and region.nodes.issuperset(region.source.users):
-                    found += self._longer(region)
-            self._known[end] = found
+            regions = list(self._begun(end))
+            for region in regions:
+                if len(regions) < MOST_PARTS and region.nodes.issuperset(region.source.users):
+                    regions += self._longer(region)
+            self._known[end] = regions
         return self._known[end]
 
     def _longer(self, region: Region) -> Iterator[Region]:
@@ -183,13 +184,12 @@ class Regions:
         if len(operands) != 2 or not same or argument(node, "alpha", 1) != 1:
             return
         left, right = ([*self._operand(value, node)] for value in operands)
-        for one in left:
-            for other in right:
-                if one.source is other.source:
-                    function = one.function.plus(other.function)
-                    if function is not None:
-                        nodes = one.nodes | other.nodes | {node}
-                        yield Region(one.source, nodes, function)
+        for region, other in itertools.product(left, right):
+            if region.source is other.source:
+                function = region.function.plus(other.function)
+                if function is not None:
+                    nodes = region.nodes | other.nodes | {node}
+                    yield Region(region.source, nodes, function)
 
     def _operand(self, value: fx.Node, total: fx.Node) -> Iterator[Region]:
         identity = self._identity(value)

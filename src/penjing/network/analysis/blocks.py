@@ -81,14 +81,14 @@ def find_blocks(network: Network) -> list[Block]:
     values = fake_values(network)
     nodes = {node.name: node for node in network.graph.nodes}
     every = [node for node in network.calls() if node.target in LAYERS]
-    found: dict[tuple[fx.Node, fx.Node], tuple[str, list[fx.Node]]] = {}
+    pairs: dict[tuple[fx.Node, fx.Node], tuple[str, list[fx.Node]]] = {}
     for end, start, kind in (*_operands(network, values), *_stages(network, values)):
         layers = [node for node in every if node in lost(end, start)]
         if layers and len(layers) < len(every):
-            found.setdefault((end, start), (kind, layers))
+            pairs.setdefault((end, start), (kind, layers))
     order = {node: place for place, node in enumerate(network.graph.nodes)}
     blocks: list[Block] = [*_activations(network, values), *_parts(network)]
-    for (end, start), (kind, layers) in found.items():
+    for (end, start), (kind, layers) in pairs.items():
         name = common_path([str(node.meta["layer"]) for node in layers]) or end.name
         alike = values[end].shape == values[start].shape
         removed = tuple(node.name for node in layers)
@@ -265,10 +265,10 @@ def _fused(
     network: Network, shapes: Mapping[fx.Node, Any], functions: list[fx.Node], end: fx.Node
 ) -> Region | None:
     """The region that ends at a node and holds the functions, if one layer for it saves MACs."""
-    found = Regions(network, shapes, True, frozenset(functions), "meta").ending_at(end)
+    regions = Regions(network, shapes, True, frozenset(functions), "meta").ending_at(end)
     fits = [
         region
-        for region in found
+        for region in regions
         if region.nodes.issuperset(functions) and is_one_layer(region, end, shapes)
     ]
 
@@ -283,9 +283,12 @@ def _fused(
     return best if best is not None and saved(best) > 0 else None
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _alike(value: Any, other: Any) -> bool:
     return (
-        _is_real(one) and _is_real(other) and one.shape == other.shape and one.dtype == other.dtype
+        _is_real(value)
+        and _is_real(other)
+        and value.shape == other.shape
+        and value.dtype == other.dtype
     )
 
 

@@ -37,17 +37,17 @@ def fuse(network: Network, layers: Mapping[str, str], front: bool) -> None:
     for end_name, source_name in layers.items():
         nodes = {node.name: node for node in network.graph.nodes}
         known = shapes(network)
-        found = [
+        fitting = [
             region
             for region in Regions(network, known, front).ending_at(nodes[end_name])
             if region.source.name == source_name and is_one_layer(region, nodes[end_name], known)
         ]
-        if not found:
+        if not fitting:
             raise InputError(
                 f"what lies between {source_name!r} and {end_name!r} isn't one convolution or "
                 "linear layer"
             )
-        _write(network, found[0], nodes[end_name])
+        _write(network, fitting[0], nodes[end_name])
 
 
 def _write(network: Network, region: Region, end: fx.Node) -> None:

@@ -161,7 +161,8 @@ class Factorize(InTurn):
             taken = self._given(network, layers)
             return self._planned(network, taken, left, examined=False)
         what = "macs" if self.budget is None else self.budget.what
-        options, wholes = {}, {}
+        options: dict[str, list[Choice]] = {}
+        wholes: dict[str, Cost] = {}
         for name, sizes, weight, moment in self._examined(network, task, layers):
             progress(f"examining {_label(layers[name])}", len(options) / len(layers))
             wholes[name] = sizes.whole()

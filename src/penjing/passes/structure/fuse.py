@@ -123,13 +123,13 @@ def linear_parts(
     Of the parts that end at one node, it is the one with the fewest MACs once fused, relative to
     its own.
     """
-    found = Regions(network, known, front)
+    regions = Regions(network, known, front)
     taken: set[fx.Node] = set()
     parts: dict[fx.Node, Region] = {}
     for end in reversed(list(network.calls())):
         options = [
             region
-            for region in found.ending_at(end)
+            for region in regions.ending_at(end)
             if not region.nodes & taken
             and (len(region.layers) > 1 or _has_sum(region))
             and is_one_layer(region, end, known)
