@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from penjing.network.graph.arguments import argument, read_by
+from penjing.network.graph.arguments import argument
 from penjing.network.graph.batch_norm import batch_norm_of
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
@@ -176,7 +176,7 @@ class Regions:
         elif node.target in DROPOUT or node in self._linear:
             function = self._identity(node)
         if function is not None:
-            yield Region(read_by(node), frozenset({node}), function)
+            yield Region(node.all_input_nodes[0], frozenset({node}), function)
 
     def _sum(self, node: fx.Node) -> Iterator[Region]:
         operands = [value for value in node.args if isinstance(value, fx.Node)]

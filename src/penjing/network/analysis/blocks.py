@@ -17,7 +17,7 @@ from penjing.network.analysis.passage import is_function
 from penjing.network.analysis.segments import bottlenecks
 from penjing.network.axes.algebra import Axis, kept, leaves, size
 from penjing.network.axes.groups import Axes, find_axes
-from penjing.network.graph.arguments import argument, read_by
+from penjing.network.graph.arguments import argument
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import fake_values
@@ -27,6 +27,11 @@ MOST_FUNCTIONS = 2
 """The most activation functions that go together."""
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
 PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
+SCALINGS = {
+    aten.mul.Scalar, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Scalar,
+    aten.div.Tensor, aten.div.Scalar, aten.neg.default,
+}  # fmt: skip
+"""Affine functions with a number."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,7 @@ def _activations(network: Network, values: Mapping[fx.Node, Any]) -> Iterator[Bl
         functions: list[fx.Node] = []
         following: fx.Node | None = function
         while following is not None and len(functions) < MOST_FUNCTIONS:
-            if not is_function(following) or len(read_by(following).users) > 1:
+            if not _is_activation(following) or len(following.all_input_nodes[0].users) > 1:
                 break
             functions.append(following)
             end = _layer_behind(following)
@@ -246,6 +251,11 @@ def _activations(network: Network, values: Mapping[fx.Node, Any]) -> Iterator[Bl
                     rest + len(region.function.bias),
                 )  # fmt: skip
             following = next(iter(end.users)) if len(end.users) == 1 else None
+
+
+def _is_activation(node: fx.Node) -> bool:
+    """Whether a node is an elementwise function, other than a product or a sum with a number."""
+    return is_function(node) and node.target not in SUMS | PRODUCTS | SCALINGS
 
 
 def _layer_behind(function: fx.Node) -> fx.Node | None:

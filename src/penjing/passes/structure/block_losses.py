@@ -17,7 +17,6 @@ from penjing.network.analysis.segments import bottlenecks
 from penjing.network.edits.bypass import cut_out
 from penjing.network.edits.fuse import fuse
 from penjing.network.edits.leave_out import leave_out
-from penjing.network.graph.arguments import read_by
 from penjing.network.graph.shapes import fake_values
 from penjing.passes.structure.solve import Solve, solvable
 from penjing.tasks.data import first
@@ -73,7 +72,8 @@ class BlockLosses:
             self._teacher.value_of(block.start), self._teacher.value_of(block.end), strict=True
         )
         cosines = [
-            torch.cosine_similarity(before.flatten(1), after.flatten(1)) for before, after in pairs
+            torch.cosine_similarity(before.reshape(len(before), -1), after.reshape(len(after), -1))
+            for before, after in pairs
         ]
         self._teacher.keep(self._kept)
         return 1 - float(torch.cat(cosines).mean())
@@ -131,7 +131,7 @@ def cut_block(network: Network, block: Block, by_map: bool) -> None:
         cut_out(network, {block.end: block.start}, [block.end] if by_map else [])
         return
     nodes = {node.name: node for node in network.graph.nodes}
-    cut_out(network, {name: read_by(nodes[name]).name for name in block.functions}, [])
+    cut_out(network, {name: nodes[name].all_input_nodes[0].name for name in block.functions}, [])
     fuse(network, {block.end: block.start}, True)
 
 

@@ -14,7 +14,6 @@ from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block, find_blocks
-from penjing.network.graph.arguments import read_by
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
@@ -224,7 +223,7 @@ def _edits(network: Network, chosen: list[Block], maps: list[str]) -> list[dict[
     nodes = {node.name: node for node in network.graph.nodes}
     fused = {block.end: block.start for block in chosen if block.kind == "activation"}
     functions = [name for block in chosen for name in block.functions]
-    read = {name: read_by(nodes[name]).name for name in functions}
+    read = {name: nodes[name].all_input_nodes[0].name for name in functions}
     parts = [block.end for block in chosen if block.kind == "part"]
     values = {block.end: block.start for block in chosen if block.end not in (*fused, *parts)}
     edits: list[dict[str, Any]] = [{"edit": "leave_out", "values": parts}] if parts else []
