@@ -138,6 +138,24 @@ def test_blocks_go_until_the_budget_is_reached() -> None:
         Drop(budget=Budget("macs", 0.05), samples=16, importance="cosine").plan(network, task)
 
 
+def test_the_cosine_needs_no_labels_and_no_loss() -> None:
+    model, x = build("resnet_a")
+    unlabelled = [(x, torch.zeros(4)), (x, torch.zeros(4))]
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the loss isn't needed")
+
+    task = Task(model, x[:2], unlabelled, unlabelled, loss=loss)
+    plan = Drop(1, importance="cosine", samples=8).plan(capture(model, x[:2]), task)
+    assert plan.summary.startswith("removes 1 of 6 blocks")
+
+
+def test_blocks_that_go_with_others_are_not_counted_twice() -> None:
+    network, task = _task("resnet_b")
+    with pytest.raises(InputError, match=r"7 blocks can't go: once \d have gone.*went with them"):
+        Drop(7, importance="cosine", samples=8).plan(network, task)
+
+
 def test_a_linear_map_is_solved_for_the_outputs_of_the_block() -> None:
     network, task = _task("resnet_a")
     x = _x(task)

@@ -34,7 +34,6 @@ class BlockLosses:
 
     Attributes:
         student: the network with all blocks cut that were accepted so far.
-        loss: its loss on the samples.
     """
 
     def __init__(
@@ -52,7 +51,14 @@ class BlockLosses:
         self._teacher.keep(self._kept)
         self._cache = self._teacher
         self.student = network
-        self.loss = self._loss_of(self._cache)
+        self._loss: float | None = None
+
+    @property
+    def loss(self) -> float:
+        """The loss on the samples, of the network as it is after all cuts that were accepted."""
+        if self._loss is None:
+            self._loss = self._loss_of(self._cache)
+        return self._loss
 
     def added(self, block: Block, by_map: bool) -> float:
         """The loss that cutting the block adds to the present one."""
@@ -62,7 +68,7 @@ class BlockLosses:
         """Cut the block out for good."""
         self._cache = self._without(block, by_map)
         self.student = self._cache.network
-        self.loss = self._loss_of(self._cache)
+        self._loss = None
 
     def unlikeness(self, block: Block) -> float | None:
         """1 - cos(value before, value after), averaged over samples; None if the shapes differ."""

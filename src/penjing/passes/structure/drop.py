@@ -245,8 +245,8 @@ class _Choice:
         if drop.budget is None:
             _require_one_stays(drop.blocks, blocks)
         self.losses = BlockLosses(network, task, blocks, drop.samples, drop.rows)
-        self.begun = self.losses.loss
-        self.unlikeness = {block.end: self.losses.unlikeness(block) for block in blocks}
+        self.begun = self.losses.loss if drop.importance == "loss" else 0.0
+        self.unlikeness = {block: self.losses.unlikeness(block) for block in blocks}
         self.latest: dict[Block, float] = {}
 
     def made(self, progress: Progress) -> tuple[list[Block], list[str]]:
@@ -270,7 +270,7 @@ class _Choice:
             chosen.append(block)
             left = [other for other in left if other is not block and _stands(other, chosen)]
         if not self._enough(chosen):
-            raise InputError(self.prices.unreached(chosen))
+            raise InputError(self._unreached(chosen))
         notes = [
             f"{block.name}: {self._said(block, cost.get(block, first[block]))}"
             + ("" if block in cost else "; it stays")
@@ -282,6 +282,15 @@ class _Choice:
         if self.drop.budget is None:
             return len(chosen) >= self.drop.blocks
         return self.prices.left(chosen) <= self.drop.budget.share
+
+    def _unreached(self, chosen: list[Block]) -> str:
+        """That not as much can go as was asked for, in words."""
+        if self.drop.budget is not None:
+            return self.prices.unreached(chosen)
+        return (
+            f"{counted(self.drop.blocks, 'block')} can't go: once {len(chosen)} have gone, the "
+            "others went with them, or are the last one; remove fewer"
+        )
 
     def _done(self, chosen: list[Block]) -> float:
         """The share of the work that is done, roughly."""
@@ -306,11 +315,11 @@ class _Choice:
     def _loss(self, block: Block) -> float:
         if self.drop.importance == "loss":
             return self.losses.added(block, self.drop.by_map(block))
-        unlike = self.unlikeness[block.end]
+        unlike = self.unlikeness[block]
         return 1.0 if unlike is None else unlike
 
     def _said(self, block: Block, loss: float) -> str:
-        unlike = self.unlikeness[block.end]
+        unlike = self.unlikeness[block]
         words = [f"loss {loss:+.4f} on {self.begun:.4f}"] * (self.drop.importance == "loss")
         words += [] if unlike is None else [f"1 - cos {unlike:.3f}"]
         return f"{', '.join(words)}; saves {self.prices.saving(block)}"
