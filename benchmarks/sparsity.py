@@ -39,6 +39,8 @@ from penjing.tune.recalibrate import recalibrate
 Row = dict[str, Any]
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
 SAMPLES = 1024
+RAMP = (0.7, 0.8, 0.86, 0.9)
+"""The sparsities between which a network is tuned, if it is tuned between."""
 
 
 def zeros(network: Network) -> float:
@@ -81,7 +83,7 @@ def _methods(
 
 
 def jpeg(folder: Path, epochs: float, steps: int, images: int | None) -> Iterator[Row]:
-    """ResNet-20 on the JPEG images: 90 % removed, then tuned with distillation."""
+    """ResNet-20 on the JPEG images: 90 % removed, tuned with distillation at the end or between."""
     task = jpeg_task(20, folder)
     if images:
         train, test = (
@@ -99,8 +101,14 @@ def jpeg(folder: Path, epochs: float, steps: int, images: int | None) -> Iterato
     solved = Compensate(SAMPLES, 20_000)(sparse, task, progress("Compensate"))
     tune = Tune(TuneOptions(epochs=epochs, lr=0.05, temperature=4.0, device="cpu"))
     tuned = tune(solved, task, progress("Tune"))
+    part = Tune(TuneOptions(epochs=epochs / len(RAMP), lr=0.05, temperature=4.0, device="cpu"))
+    ramped = network
+    for sparsity in RAMP:
+        ramped = Sparsify(sparsity, steps=1, ends=0)(ramped, task, progress(f"obs, {sparsity:.0%}"))
+        ramped = part(ramped, task, progress(f"Tune at {sparsity:.0%}"))
     for method, found in {
-        "obs": sparse, "obs, Compensate": solved, f"and tuned {epochs:g} epochs": tuned
+        "obs": sparse, "obs, Compensate": solved, f"and tuned {epochs:g} epochs": tuned,
+        f"removed in {len(RAMP)} steps within {epochs:g} epochs": ramped,
     }.items():  # fmt: skip
         score = accuracy(found, task)
         yield {
