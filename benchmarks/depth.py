@@ -120,7 +120,9 @@ def in_runtime(
         return compare(sessions, as_arrays(task.example[:1]), baseline, seconds)
 
 
-def tuned(task: Task, shares: list[float], epochs: float, seconds: float) -> Iterator[Row]:
+def tuned(
+    task: Task, most: int, shares: list[float], epochs: float, seconds: float
+) -> Iterator[Row]:
     """A row for each share of the int8 time that is left."""
     network = capture(task.model, task.example)
     runtime = find("onnxruntime")
@@ -129,7 +131,7 @@ def tuned(task: Task, shares: list[float], epochs: float, seconds: float) -> Ite
     both = drop(whole, int8)
     yield {"model": task.name, "blocks": 0, "int8 time": 1.0, "fp32": 100 * whole.mean(),
            "int8": 100 * int8.mean(), "points lost": both.drop, "bound": both.bound}  # fmt: skip
-    blocks = chosen(network, task, MOST[56 if len(list(network.parameters())) > 100 else 20])
+    blocks = chosen(network, task, most)
     files = {str(count): (without(network, blocks[:count]), "int8")
              for count in range(len(blocks) + 1)}  # fmt: skip
     times = in_runtime(task, "onnxruntime", files, "0", seconds)
@@ -174,9 +176,8 @@ def main() -> None:
     count = options.most or MOST[options.depth]
     rows: list[Row] = []
     if options.part == "tuned":
-        found = tuned(jpeg_task(options.depth, data_folder()), options.shares, options.epochs,
-                      options.seconds)  # fmt: skip
-        rows = [*_shown(found)]
+        task = jpeg_task(options.depth, data_folder())
+        rows = [*_shown(tuned(task, count, options.shares, options.epochs, options.seconds))]
     else:
         task = cifar_task(options.depth, data_folder())
         if options.part == "untrained":
