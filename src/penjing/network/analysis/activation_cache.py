@@ -84,12 +84,10 @@ class ActivationCache:
         """The network's outputs, in the model's own structure, one for each batch."""
         (end,) = (node for node in self.network.graph.nodes if node.op == "output")
         sources = {node: self.value(node) for node in end.all_input_nodes}
-        rows = ({node: sources[node][batch] for node in sources} for batch in range(self._count))
+        rows = (
+            {node: sources[node][batch] for node in sources} for batch in range(len(self.batches))
+        )
         return [self.network.structured(fx.map_arg(end.args[0], row.__getitem__)) for row in rows]
-
-    @property
-    def _count(self) -> int:
-        return len(self.batches)
 
     def _run(self, node: fx.Node) -> list[Any]:
         results = []

@@ -118,8 +118,9 @@ class Region:
 
     @property
     def layers(self) -> list[fx.Node]:
-        """The convolutions and linear layers among the nodes."""
-        return [node for node in self.nodes if node.target in LAYERS]
+        """The convolutions and linear layers among the nodes, in the order of the graph."""
+        nodes = self.source.graph.nodes
+        return [node for node in nodes if node in self.nodes and node.target in LAYERS]
 
 
 class Regions:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from penjing.network.analysis.affine import DROPOUT, Region, Regions, is_one_layer, macs_of
+from penjing.network.analysis.affine import DROPOUT, SUMS, Region, Regions, is_one_layer, macs_of
 from penjing.network.analysis.passage import is_function
 from penjing.network.analysis.segments import bottlenecks
 from penjing.network.axes.algebra import Axis, kept, leaves, size
@@ -25,7 +25,6 @@ from penjing.network.graph.shapes import fake_values
 aten = torch.ops.aten
 MOST_FUNCTIONS = 2
 """The most activation functions that go together."""
-SUMS = {aten.add.Tensor, aten.add_.Tensor}
 PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
 SCALINGS = {
     aten.mul.Scalar, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Scalar,
@@ -243,7 +242,7 @@ def _activations(network: Network, values: Mapping[fx.Node, Any]) -> Iterator[Bl
             region = _fused(network, shapes, functions, end)
             if region is not None:
                 path = str(function.meta["layer"]) or function.name
-                layers = tuple(node.name for node in network.calls() if node in region.layers)
+                layers = tuple(node.name for node in region.layers)
                 rest = region.function.kernel.numel() // region.function.groups
                 yield Block(
                     path, "activation", region.source.name, end.name, layers, False,

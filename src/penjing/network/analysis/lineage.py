@@ -19,12 +19,17 @@ A dimension that an edit has made anew counts from 0.
 """
 
 
+def all_indices(network: Network) -> Indices:
+    """The indices of every tensor of a network, before anything has gone."""
+    return {
+        name: [list(range(size)) for size in tensor.shape]
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
+
+
 def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
     """The indices of every tensor of `original` that are left after the plans."""
-    indices = {
-        name: [list(range(size)) for size in tensor.shape]
-        for name, tensor in (*original.named_parameters(), *original.named_buffers())
-    }
+    indices = all_indices(original)
     current = original
     for plan in plans:
         for edit in plan.edits:

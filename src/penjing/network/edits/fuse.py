@@ -51,8 +51,7 @@ def fuse(network: Network, layers: Mapping[str, str], front: bool) -> None:
 
 
 def _write(network: Network, region: Region, end: fx.Node) -> None:
-    order = {node: place for place, node in enumerate(network.graph.nodes)}
-    function, last = region.function, max(region.layers, key=order.__getitem__)
+    function, last = region.function, region.layers[-1]
     name, sources = Layer(last).weight_name, end.all_input_nodes
     old = network.tensor(name)
     spatial = len(function.taps)

@@ -13,6 +13,7 @@ from penjing.measure.costs import MOST_BYTES
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block
+from penjing.network.analysis.lineage import all_indices
 from penjing.network.analysis.segments import bottlenecks
 from penjing.network.edits.bypass import cut_out
 from penjing.network.edits.fuse import fuse
@@ -93,10 +94,7 @@ class BlockLosses:
         for node, values in self._cache.known.items():
             if node.name in cache.nodes and self._place.get(node.name, end) < end:
                 cache.known[cache.nodes[node.name]] = values
-        whole = {
-            name: [list(range(size)) for size in tensor.shape]
-            for name, tensor in student.named_parameters()
-        }
+        whole = all_indices(student)
         draw = torch.Generator().manual_seed(0)
         for layer in self._next(solvable(student)[0], end):
             with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block, find_blocks
+from penjing.network.analysis.lineage import all_indices
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
@@ -162,18 +162,14 @@ class Drop(InTurn):
 
     def begin(self, network: Network, student: ActivationCache, teacher: ActivationCache) -> Work:
         """Solve the linear map that replaces a block, for the output of the block."""
-        whole: Mapping[str, Any] = {
-            name: [list(range(size)) for size in tensor.shape]
-            for name, tensor in student.network.named_parameters()
-        }
+        whole = all_indices(student.network)
         uncut = ActivationCache(network, student.batches)
         draw = torch.Generator().manual_seed(0)
 
         def work(layer: fx.Node) -> fx.Node:
             with torch.no_grad():
-                Solve(student.network, layer, dict(whole), uncut, student, draw).run(
-                    self.rows, RIDGE
-                )
+                solve = Solve(student.network, layer, whole, uncut, student, draw)
+                solve.run(self.rows, RIDGE)
             uncut.forget_before(layer)
             return layer
 

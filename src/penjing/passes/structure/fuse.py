@@ -13,7 +13,7 @@ from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure.costs import mac_terms
 from penjing.network import Network
-from penjing.network.analysis.affine import Region, Regions, is_one_layer, macs_of
+from penjing.network.analysis.affine import SUMS, Region, Regions, is_one_layer, macs_of
 from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
@@ -82,7 +82,7 @@ class Fuse(Pass):
         """Find the parts that are linear, and take those that save the most MACs."""
         known = shapes(network)
         parts = linear_parts(network, known, self.front)
-        called = {end: str(_last(network, region).meta["layer"]) for end, region in parts.items()}
+        called = {end: str(region.layers[-1].meta["layer"]) for end, region in parts.items()}
         for name in (*self.names, *self.skip):
             if not any(is_in(layer, name) for layer in called.values()):
                 what = "skip" if name in self.skip else "names"
@@ -154,9 +154,4 @@ def _macs(region: Region, known: Mapping[fx.Node, Any]) -> int:
 
 
 def _has_sum(region: Region) -> bool:
-    return any("add" in str(node.target) for node in region.nodes)
-
-
-def _last(network: Network, region: Region) -> fx.Node:
-    order = {node: place for place, node in enumerate(network.graph.nodes)}
-    return max(region.layers, key=order.__getitem__)
+    return any(node.target in SUMS for node in region.nodes)
