@@ -28,9 +28,9 @@ from penjing.errors import InputError
 from penjing.measure.cost_model import cost_in_macs
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, PruneChannels
-from penjing.passes.structure import budget
-from penjing.passes.structure.budget import Budget
-from penjing.passes.structure.importance import Criterion
+from penjing.passes.structure.channels import budget
+from penjing.passes.structure.channels.budget import Budget
+from penjing.passes.structure.channels.importance import Criterion
 from penjing.targets import this_machine
 from penjing.tasks.task import Task
 from penjing.tools.latency_table import latency_table, require_predicted

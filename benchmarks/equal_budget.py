@@ -33,7 +33,7 @@ from penjing.measure.costs import costs
 from penjing.measure.scores import drop
 from penjing.network import Network, capture, find_axes
 from penjing.passes import Compensate, PruneChannels
-from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.channels.budget import Budget
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions

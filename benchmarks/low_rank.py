@@ -40,7 +40,7 @@ from penjing.measure.latency import compare
 from penjing.measure.scores import drop
 from penjing.network import Network, capture
 from penjing.passes import Compensate, Factorize, Quantize, Tune
-from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.channels.budget import Budget
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task

@@ -105,7 +105,7 @@ from penjing.contract import Plan
 from penjing.errors import UnsafeError
 from penjing.network import capture, carry_out, find_axes
 from penjing.passes import PruneChannels
-from penjing.passes.structure.importance import importances
+from penjing.passes.structure.channels.importance import importances
 from penjing.runtimes.registry import find_runtime
 from penjing.search.strategies import find_strategy
 from penjing.targets import find_target

@@ -24,8 +24,8 @@ from penjing.passes import (
     Quantize,
     Ternarize,
 )
-from penjing.passes.structure.budget import Budget
-from penjing.passes.structure.importance import Criterion, importances
+from penjing.passes.structure.channels.budget import Budget
+from penjing.passes.structure.channels.importance import Criterion, importances
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task

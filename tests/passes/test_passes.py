@@ -37,8 +37,8 @@ from penjing.passes import (
     Ternarize,
     Tune,
 )
-from penjing.passes.structure.budget import Budget
-from penjing.passes.structure.importance import Criterion, importances
+from penjing.passes.structure.channels.budget import Budget
+from penjing.passes.structure.channels.importance import Criterion, importances
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.trials import recipe as recipes

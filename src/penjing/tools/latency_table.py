@@ -23,7 +23,7 @@ from penjing.measure.cost_model import Counts, cost_in_macs
 from penjing.measure.latency import compare
 from penjing.measure.latency_table import LatencyTable, layer_sizes, require_additive
 from penjing.network import Axes, Group, Network, carry_out, find_axes
-from penjing.passes.structure.widths import Widths, allowed
+from penjing.passes.structure.channels.widths import Widths, allowed
 from penjing.runtimes.onnx.profile import seconds_by_node
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target

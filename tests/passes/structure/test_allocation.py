@@ -18,8 +18,8 @@ from penjing.measure.costs import costs
 from penjing.measure.latency_table import LatencyTable, interpolated, require_additive
 from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import PruneChannels
-from penjing.passes.structure.budget import Budget
-from penjing.passes.structure.widths import Widths
+from penjing.passes.structure.channels.budget import Budget
+from penjing.passes.structure.channels.widths import Widths
 from penjing.targets import find_target, this_machine
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task

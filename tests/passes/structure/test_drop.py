@@ -16,8 +16,8 @@ from penjing.network import Network, capture, carry_out, find_axes, restore, sav
 from penjing.network.analysis.blocks import find_blocks
 from penjing.network.graph.layers import layers_of
 from penjing.passes import Compensate, Drop, PruneChannels, Quantize, Tune
-from penjing.passes.structure.block_losses import BlockLosses
-from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.blocks.losses import BlockLosses
+from penjing.passes.structure.channels.budget import Budget
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions

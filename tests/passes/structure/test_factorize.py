@@ -25,7 +25,7 @@ from penjing.network.edits.shrink import mask
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.save import restore, save
 from penjing.passes import Compensate, Factorize, PruneChannels, Quantize, Tune
-from penjing.passes.structure.budget import Budget
+from penjing.passes.structure.channels.budget import Budget
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task

@@ -14,7 +14,7 @@ from penjing.network import capture, carry_out, find_axes
 from penjing.network.analysis.passage import passage
 from penjing.network.edits.merge import read_by_index
 from penjing.passes import Merge, PruneChannels
-from penjing.passes.structure.expectation import Known, written
+from penjing.passes.structure.channels.expectation import Known, written
 from penjing.tasks.task import Task
 from penjing.tune.recalibrate import recalibrate
 from tests.reference_networks import NETWORKS, build

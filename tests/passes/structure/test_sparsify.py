@@ -29,8 +29,8 @@ from penjing.passes import (
     Sparsify,
     Tune,
 )
-from penjing.passes.structure.patterns import Pattern
-from penjing.passes.structure.surgeon import inverse_diagonals
+from penjing.passes.structure.sparse.patterns import Pattern
+from penjing.passes.structure.sparse.surgeon import inverse_diagonals
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.trials.recipe import Recipe
@@ -256,7 +256,7 @@ def test_inverses_of_blocks_are_those_of_the_whole_where_blocks_are_apart(
     moments, support = torch.zeros(16, 16), torch.rand(3, 16) < 0.6
     moments[:8, :8], moments[8:, 8:] = part
     whole = inverse_diagonals(moments, support)
-    monkeypatch.setattr("penjing.passes.structure.surgeon.MOST_OPERATIONS", 1)
+    monkeypatch.setattr("penjing.passes.structure.sparse.surgeon.MOST_OPERATIONS", 1)
     torch.testing.assert_close(inverse_diagonals(moments, support), whole)
 
 

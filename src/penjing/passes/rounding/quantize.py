@@ -24,7 +24,7 @@ from penjing.passes.rounding.weights import (
     with_bits,
     with_overflow_fix,
 )
-from penjing.passes.structure.widths import is_in
+from penjing.passes.structure.channels.widths import is_in
 from penjing.tasks.task import Task
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)

@@ -24,7 +24,7 @@ from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
-from penjing.passes.structure.weights import Choice, own_weights
+from penjing.passes.structure.sparse.weights import Choice, own_weights
 from penjing.tasks.task import Task
 
 SCOPES = ("layer", "channel")

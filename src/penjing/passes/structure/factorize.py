@@ -26,9 +26,9 @@ from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
-from penjing.passes.structure.budget import Budget
-from penjing.passes.structure.factor_fit import fit, weight_and_moment
-from penjing.passes.structure.ranks import (
+from penjing.passes.structure.channels.budget import Budget
+from penjing.passes.structure.channels.widths import Widths, is_in
+from penjing.passes.structure.ranks.choices import (
     Choice,
     Cost,
     Sizes,
@@ -36,7 +36,7 @@ from penjing.passes.structure.ranks import (
     by_energy,
     choices,
 )
-from penjing.passes.structure.widths import Widths, is_in
+from penjing.passes.structure.ranks.fit import fit, weight_and_moment
 from penjing.tasks.data import calibration
 from penjing.tasks.task import Task
 

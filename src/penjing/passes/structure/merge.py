@@ -20,10 +20,15 @@ from penjing.network.edits.merge import Combination, merge, read_by_index, takes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
-from penjing.passes.structure.budget import Budget, counts_that_stay
-from penjing.passes.structure.expectation import Known, Moments, spatial_correlation, written
-from penjing.passes.structure.importance import importances
-from penjing.passes.structure.widths import Widths, allowed
+from penjing.passes.structure.channels.budget import Budget, counts_that_stay
+from penjing.passes.structure.channels.expectation import (
+    Known,
+    Moments,
+    spatial_correlation,
+    written,
+)
+from penjing.passes.structure.channels.importance import importances
+from penjing.passes.structure.channels.widths import Widths, allowed
 from penjing.tasks.task import Task
 
 SELECTIONS = ("similarity", "importance")
@@ -36,8 +41,8 @@ class Merge(Pass):
     """Remove channels and let the channels that stay take over their contribution.
 
     The pass estimates the mean m_N and the covariance C_NN of the N activations z of an axis from
-    weights and norms alone (`penjing.passes.structure.expectation`). It replaces z by its best
-    linear estimate from the activations that stay:
+    weights and norms alone (`penjing.passes.structure.channels.expectation`). It replaces z by its
+    best linear estimate from the activations that stay:
 
         z ~ A z_keep + b,    A = C[:, keep] C[keep, keep]^-1,    b = m - A m_keep
 

@@ -13,15 +13,15 @@ from penjing.network import Network, find_axes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
-from penjing.passes.structure.budget import Budget, counts_that_stay
-from penjing.passes.structure.importance import (
+from penjing.passes.structure.channels.budget import Budget, counts_that_stay
+from penjing.passes.structure.channels.importance import (
     CRITERIA,
     NEEDS_GRADIENTS,
     Criterion,
     gradients_of,
     importances,
 )
-from penjing.passes.structure.widths import Widths, allowed
+from penjing.passes.structure.channels.widths import Widths, allowed
 from penjing.tasks.task import Task
 
 
@@ -42,7 +42,7 @@ class PruneChannels(Pass):
     Attributes:
         ratio: the share of each axis to remove, in [0, 1).
         importance: the criterion: `"l1"`, `"l2"`, `"l1+l2"`, `"taylor"` or `"fisher"`; see
-            `penjing.passes.structure.importance` for the formulas.
+            `penjing.passes.structure.channels.importance` for the formulas.
         ranking: `"per-axis"` removes the same share from every axis. `"global"` ranks the indices
             of all axes together, after dividing the scores of each axis by their mean, and
             removes at most nine tenths of any axis. `"isomorphic"` ranks together only those axes

@@ -21,10 +21,10 @@ from penjing.network.graph.layers import Layer
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
-from penjing.passes.structure.importance import gradients_of
-from penjing.passes.structure.patterns import Pattern, masks
-from penjing.passes.structure.surgeon import Surgery, curvatures
-from penjing.passes.structure.weights import Choice, own_weights
+from penjing.passes.structure.channels.importance import gradients_of
+from penjing.passes.structure.sparse.patterns import Pattern, masks
+from penjing.passes.structure.sparse.surgeon import Surgery, curvatures
+from penjing.passes.structure.sparse.weights import Choice, own_weights
 from penjing.tasks.data import calibration
 from penjing.tasks.task import Task
 

@@ -14,8 +14,8 @@ from penjing.measure.cost_model import CostModel, cost_in_macs, cost_in_params
 from penjing.measure.latency_table import LatencyTable
 from penjing.network import Axes, Group
 from penjing.network.graph.qparams import scale_names
-from penjing.passes.structure.allocation import Allocation
-from penjing.passes.structure.widths import Widths
+from penjing.passes.structure.channels.allocation import Allocation
+from penjing.passes.structure.channels.widths import Widths
 
 What = Literal["macs", "params", "latency"]
 WHATS: tuple[str, ...] = get_args(What)

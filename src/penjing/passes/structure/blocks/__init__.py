@@ -1,0 +1,1 @@
+"""Blocks: what they cost, and what is lost without them."""

@@ -1,0 +1,1 @@
+"""Channels: how important they are, how many stay, and what that costs."""

@@ -1,0 +1,1 @@
+"""Ranks: which a layer may have, and its factors fitted to data."""
