@@ -54,7 +54,7 @@ SETTINGS: dict[str, Callable[[Any], Any]] = {
     "Quantize": lambda make: make(samples=SAMPLES),
     "Reconstruct": lambda make: make(samples=SAMPLES, steps=2, batch=2),
     "Share": lambda make: make(16),
-    "Sparsify": lambda make: make(0.5),
+    "Sparsify": lambda make: make(0.5, samples=SAMPLES, steps=1),
     "Ternarize": lambda make: make(),
 }
 """How each pass is called here, given its class: with small settings."""

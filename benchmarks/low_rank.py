@@ -2,7 +2,7 @@
 
     PENJING_DATA=FOLDER python benchmarks/low_rank.py [--json FILE] [--only PART ...]
 
-Three parts:
+Four parts:
 
 - untuned: ResNet-20 on the lossless CIFAR-10 images, by scheme and basis at 1.5, 2 and 3 times
   fewer MACs, each as it is and with its last factors solved again. Nothing is trained.
@@ -11,6 +11,9 @@ Three parts:
   relative to the original's, in float32 and in int8, measured side by side.
 - alone: single layers with random weights, as in AlexNet, VGG and wider ones: the ratio of time in
   ONNX Runtime, one thread, by scheme and rank, and the largest rank that is faster.
+- by_time: ResNet-20 again, where a layer is taken only if its factors were measured to be faster,
+  in float32 and in int8: what the file takes, and what the network keeps once its last factors are
+  solved again. Nothing is trained.
 
 Times are worth something only on a machine that does nothing else.
 """
@@ -42,8 +45,10 @@ from penjing.network import Network, capture
 from penjing.passes import Compensate, Factorize, Quantize, Tune
 from penjing.passes.structure.channels.budget import Budget
 from penjing.runtimes.onnx.runtime import OnnxRuntime
+from penjing.targets import this_machine
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
+from penjing.tools.alternatives import alternatives_table
 from penjing.tune.options import TuneOptions
 
 Row = dict[str, Any]
@@ -172,6 +177,31 @@ def alone(options: argparse.Namespace) -> Iterator[Row]:
                 }  # fmt: skip
 
 
+def by_time(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """The fourth part: ranks by measured time, for each precision and share of the latency."""
+    task = _fewer(cifar_task(20, folder), options.images)
+    network = capture(task.model, task.example)
+    rounding = Quantize(samples=options.samples)
+    for precision in ("float32", "int8"):
+        finish = (lambda made: rounding(made, task)) if precision == "int8" else (lambda made: made)
+        times = alternatives_table(network, this_machine(), finish=finish)
+        for share in (0.9, 0.8, 0.7):
+            row: Row = {"precision": precision, "share": share}
+            step = Factorize(budget=Budget("latency", share, times), samples=options.samples)
+            try:
+                plan = step.plan(network, task)
+            except InputError as error:
+                yield row | {"why": str(error)}
+                continue
+            made = Compensate(options.samples)(step.apply(network, plan, task), task)
+            files = {"original": finish(network), "factors": finish(made)}
+            time = _times(files, task.example[:1], options.seconds)["factors"]
+            yield row | {
+                "layers": len(plan.parts or ()), "fewer": round(macs(network) / macs(made), 3),
+                "accuracy": accuracy(files["factors"], task), **time,
+            }  # fmt: skip
+
+
 def _factors(layer: nn.Module, scheme: str, ranks: list[int]) -> nn.Module:
     """The layers that a layer becomes, with random weights: times don't depend on them."""
     rank = ranks[0]
@@ -223,7 +253,7 @@ def _fewer(task: Task, images: int | None) -> Task:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", nargs="*", default=["untuned", "tuned", "alone"])
+    parser.add_argument("--only", nargs="*", default=["untuned", "tuned", "alone", "by_time"])
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--share", type=float, default=0.5, help="of the MACs that remain, tuned")
     parser.add_argument("--scheme", default="auto", help="of the tuned network")
@@ -239,6 +269,7 @@ def main() -> None:
         "untuned": lambda: untuned(folder, options.images, options.samples),
         "tuned": lambda: tuned(folder, options),
         "alone": lambda: alone(options),
+        "by_time": lambda: by_time(folder, options),
     }
     found: dict[str, list[Row]] = {}
     for name in options.only:

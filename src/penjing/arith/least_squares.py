@@ -95,7 +95,7 @@ def solved_on_support(moments: Tensor, products: Tensor, support: Tensor) -> Ten
     """For each row b of `products`, the w that minimizes w A w - 2 b w and is zero off its support.
 
     Rows have different supports, so each has a system of its own, A[S, S] w[S] = b[S]. They are
-    factored in batches. If that would take too long, 100 steps of the conjugate gradient method,
+    factored in batches. If that would take too long, 50 steps of the conjugate gradient method,
     preconditioned with the diagonal, serve all rows at once.
 
     Args:
@@ -152,7 +152,7 @@ def support_factors(moments: Tensor, support: Tensor) -> Tensor:
 
 
 def _by_conjugate_gradients(
-    moments: Tensor, products: Tensor, support: Tensor, steps: int = 100
+    moments: Tensor, products: Tensor, support: Tensor, steps: int = 50
 ) -> Tensor:
     least = torch.finfo(moments.dtype).tiny
     precondition = support / moments.diagonal().clamp_min(least)

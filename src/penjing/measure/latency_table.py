@@ -1,14 +1,17 @@
 """LatencyTable: the time of each layer of a network in a runtime, at several widths.
 
 The times are measured in whole exported networks, so that the runtime fuses operators and lays out
-memory as it will in the end. Times between the measured widths are interpolated.
-`penjing.tools.latency_table` measures a table, and this file reads it.
+memory as it will in the end. Times between the measured widths, or ranks, are interpolated.
+`penjing.tools.latency_table` and `penjing.tools.alternatives` measure tables, and this file reads
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,9 @@ from penjing.network import Axes
 
 LARGEST_ERROR = 0.10
 Row = tuple[str, int, int, float]
+Alternative = tuple[str, str, tuple[int, ...], float]
+FUSED = "fused"
+"""The alternative in which the part of the network that ends in a layer is that one layer."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,28 @@ class LatencyTable:
         rows: (layer, inputs, outputs, milliseconds). Inputs and outputs are the second and the
             first dimension of the layer's weight (0 inputs for a vector). A layer's time includes
             the operators without weights that run after it, up to the next layer.
+        alternatives: (layer, scheme, ranks, milliseconds): what other layers take in its place. The
+            scheme is one of `Factorize`, or "fused", with no ranks.
     """
 
     runtime: str
     machine: str
     rows: tuple[Row, ...]
+    alternatives: tuple[Alternative, ...] = ()
 
     def __post_init__(self) -> None:
         rows = tuple((str(a), int(b), int(c), float(d)) for a, b, c, d in self.rows)
         object.__setattr__(self, "rows", rows)
+        alternatives = tuple(
+            (str(layer), str(scheme), tuple(map(int, ranks)), float(ms))
+            for layer, scheme, ranks, ms in self.alternatives
+        )
+        object.__setattr__(self, "alternatives", alternatives)
+
+    @classmethod
+    def read(cls, value: Any) -> LatencyTable | None:
+        """Read a table from a `LatencyTable`, from a mapping of its fields, or from None."""
+        return cls(**value) if isinstance(value, Mapping) else value
 
     def whole(self) -> dict[str, float]:
         """The milliseconds of each layer at its largest widths."""
@@ -51,6 +70,33 @@ class LatencyTable:
             if old is None or row[1:3] > old[1:3]:
                 largest[row[0]] = row
         return {layer: row[3] for layer, row in largest.items()}
+
+    def in_place_of(self, layer: str, scheme: str, ranks: Sequence[int] = ()) -> float | None:
+        """The milliseconds of what replaces a layer, interpolated between the measured ranks.
+
+        None if that wasn't measured.
+
+        >>> table = LatencyTable("onnxruntime", "here", (("conv", 64, 64, 3.0),), (
+        ...     ("conv", "channel", (8,), 1.0), ("conv", "channel", (16,), 1.4)))
+        >>> round(table.in_place_of("conv", "channel", [12]), 6)
+        1.2
+        """
+        points = self._points.get((layer, scheme))
+        if points is None or not ranks:
+            return None if points is None else float(points[:, -1].mean())
+        if len(ranks) == 2:
+            return interpolated(points, ranks[0], ranks[1])
+        known = np.unique(points[:, 0])
+        times = [points[points[:, 0] == rank, 1].mean() for rank in known]
+        return float(np.interp(ranks[0], known, times))
+
+    @cached_property
+    def _points(self) -> dict[tuple[str, str], NDArray[np.float64]]:
+        """By layer and scheme, the ranks and milliseconds as rows."""
+        points: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+        for layer, scheme, ranks, ms in self.alternatives:
+            points.setdefault((layer, scheme), []).append((*ranks, ms))
+        return {key: np.array(rows, np.float64) for key, rows in points.items()}
 
     def cost_model(self, axes: Axes) -> CostModel:
         """The latency of a network in milliseconds, as a function of its widths.

@@ -294,7 +294,7 @@ def test_what_can_not_become_factors_is_named() -> None:
         ({"energy": 1.5}, "found 1.5"),
         ({"energy": 0.5, "budget": Budget("macs", 0.5)}, "how much to keep; give only one"),
         ({"ranks": {"conv1": 2}, "budget": Budget("macs", 0.5)}, "give only one"),
-        ({"budget": Budget("latency", 0.5, TIMES)}, "budget of latency, because a latency table"),
+        ({"budget": Budget("latency", 0.5, TIMES)}, "the latency table has no times of factors"),
         ({"scheme": "cp"}, "scheme must be one of auto, matrices, channel.*found 'cp'"),
         ({"basis": "labels"}, "basis must be one of inputs, outputs, weights; found 'labels'"),
         ({"basis": "outputs", "scheme": "tucker"}, "use the basis 'inputs', or the scheme"),

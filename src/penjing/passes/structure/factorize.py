@@ -15,10 +15,10 @@ from penjing.arith.kernel_factors import SCHEMES, why_not
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure.costs import costs
+from penjing.measure.latency_table import LatencyTable
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.rows import why_not_solved
-from penjing.network.edits.checks import INT32, is_integer, is_list
 from penjing.network.edits.factorize import factor_nodes, misfit_of, why_not_factorized
 from penjing.network.graph.layers import LAYERS, TRANSPOSED, Layer, layers_of
 from penjing.network.graph.shapes import shapes
@@ -32,6 +32,7 @@ from penjing.passes.structure.ranks.choices import (
     Choice,
     Cost,
     Sizes,
+    as_lists,
     by_budget,
     by_energy,
     choices,
@@ -41,6 +42,9 @@ from penjing.tasks.data import calibration
 from penjing.tasks.task import Task
 
 BASES = ("inputs", "outputs", "weights")
+CHEAPER = {
+    "macs": "have fewer MACs", "params": "have fewer parameters", "latency": "are faster"
+}  # fmt: skip
 ENERGY = 0.9
 
 
@@ -61,14 +65,17 @@ class Factorize(InTurn):
     of the input network, on the inputs that it receives from the factors before it.
 
     A layer is taken only where its factors cost less. Fewer MACs need not be less time: two layers
-    move more data than one, so it pays on wide layers first. Follow it with `Compensate`, which
-    solves the last factor of each layer again, and with `Tune`.
+    move more data than one, so it pays on wide layers first. With a table of measured times
+    (`penjing.tools.alternatives.alternatives_table`), a layer is taken only where its factors are
+    faster, too. Follow it with `Compensate`, which solves the last factor of each layer again, and
+    with `Tune`.
 
     Attributes:
         energy: without `budget` and `ranks`, the share of E|w x|^2 that each layer keeps at least,
             in (0, 1]. The cheapest factors that keep it are taken.
-        budget: a `Budget`, or a mapping of its fields, that says which share of the network's MACs
-            or parameters may remain. The energy lost, as a share of each layer's, is least in sum.
+        budget: a `Budget`, or a mapping of its fields, that says which share of the network's MACs,
+            parameters or latency may remain. The energy lost, as a share of each layer's, is least
+            in sum.
         ranks: by layer, its rank, or the two ranks of "tucker". Other layers stay as they are.
         scheme: `"auto"` chooses for each layer. Otherwise one of the four for all kernels larger
             than 1; linear layers and 1x1 convolutions always become two matrices.
@@ -77,6 +84,7 @@ class Factorize(InTurn):
             `"weights"` needs no data: S is the identity.
         multiple: ranks are multiples of this, 1 or more. Half a target's `channel_multiple` is a
             good value.
+        table: measured times of layers and of their factors. A budget of latency has its own.
         skip: names of layers, or prefixes of them, to leave alone.
         samples: the number of training samples, 2 or more.
 
@@ -112,6 +120,7 @@ class Factorize(InTurn):
     scheme: str = "auto"
     basis: str = "inputs"
     multiple: int = 1
+    table: LatencyTable | None = None
     skip: tuple[str, ...] = ()
     samples: int = 512
 
@@ -121,15 +130,19 @@ class Factorize(InTurn):
     def __post_init__(self) -> None:
         object.__setattr__(self, "skip", tuple(self.skip))
         object.__setattr__(self, "budget", Budget.read(self.budget, Widths()))
-        object.__setattr__(self, "ranks", _as_lists(self.ranks))
+        object.__setattr__(self, "ranks", as_lists(self.ranks))
         if not 0 < self.energy <= 1:
             raise InputError(f"energy must be in (0, 1], as the share to keep; found {self.energy}")
         if (self.energy != ENERGY) + (self.budget is not None) + bool(self.ranks) > 1:
             raise InputError("energy, budget and ranks each say how much to keep; give only one")
-        if self.budget is not None and self.budget.what == "latency":
+        object.__setattr__(self, "table", LatencyTable.read(self.table))
+        if self.table is not None and (self.ranks or self._times is not self.table):
+            why = "ranks leave nothing to choose" if self.ranks else "the budget has its own"
+            raise InputError(f"table has the times of factors, but {why}; give only one of them")
+        if self._times is not None and not self._times.alternatives:
             raise InputError(
-                "Factorize can't keep a budget of latency, because a latency table has no times of "
-                "factors; give a budget of macs or params, and measure the result"
+                "the latency table has no times of factors; make one with "
+                "penjing.tools.alternatives.alternatives_table"
             )
         if self.scheme not in ("auto", *SCHEMES):
             raise InputError(
@@ -154,6 +167,12 @@ class Factorize(InTurn):
         data = frozenset() if self.basis == "weights" else frozenset({Condition.CALIBRATION})
         return frozenset({Condition.FLOAT}) | data
 
+    @property
+    def _times(self) -> LatencyTable | None:
+        """The measured times, the budget's or those given without one."""
+        of_budget = None if self.budget is None else self.budget.table
+        return self.table if of_budget is None else of_budget
+
     def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Find what each rank of each layer keeps and costs, and choose."""
         layers, left = self._layers(network)
@@ -161,17 +180,20 @@ class Factorize(InTurn):
             taken = self._given(network, layers)
             return self._planned(network, taken, left, examined=False)
         what = "macs" if self.budget is None else self.budget.what
+        if self._times is not None and self.budget is None:
+            what = "latency"
+        falls = list(dict.fromkeys([what, *(["latency"] if self._times is not None else [])]))
         options: dict[str, list[Choice]] = {}
         wholes: dict[str, Cost] = {}
         for name, sizes, weight, moment in self._examined(network, task, layers):
             progress(f"examining {_label(layers[name])}", len(options) / len(layers))
             wholes[name] = sizes.whole()
             schemes = self._schemes(sizes.weight)
-            options[name] = choices(sizes, weight, moment, schemes, self.multiple, what)
+            options[name] = choices(sizes, weight, moment, schemes, self.multiple, falls)
         chosen = self._chosen(network, options, wholes)
-        unit = "MACs" if what == "macs" else "parameters"
-        enough = "that keep enough cost" if self.budget is None else "cost"
-        whys = (f"no factors {enough} fewer {unit}", "the budget is kept without it")
+        cheaper = " and ".join(CHEAPER[cost] for cost in falls)
+        enough = "that keep enough " if self.budget is None else ""
+        whys = (f"no factors {enough}{cheaper}", "the budget is kept without it")
         left += [
             LeftAlone(_label(layers[name]), whys[self.budget is not None and bool(mine)])
             for name, mine in options.items()
@@ -231,7 +253,7 @@ class Factorize(InTurn):
             if label not in by_label:
                 raise InputError(f"ranks names {label!r}, which can't be written as factors")
             node = by_label[label]
-            sizes = _sizes(network, node, known)
+            sizes = _sizes(network, node, known, self._times)
             scheme = self._schemes(sizes.weight)[0]
             if len(ranks) == 2 and self.scheme == "auto":
                 scheme = "tucker"
@@ -256,7 +278,7 @@ class Factorize(InTurn):
         if self.basis == "weights":
             for name, node in layers.items():
                 weight = network.tensor(Layer(node).weight_name).detach().double().cpu()
-                yield name, _sizes(network, node, known), weight, None
+                yield name, _sizes(network, node, known, self._times), weight, None
             return
         batches = list(calibration(task, self.in_memory(network)))
         cache = ActivationCache(copy.deepcopy(network).eval(), batches)
@@ -266,7 +288,7 @@ class Factorize(InTurn):
             with torch.no_grad():
                 weight, moment = weight_and_moment(cache, same, draw)
             cache.forget_before(same)
-            yield name, _sizes(network, node, known), weight, moment
+            yield name, _sizes(network, node, known, self._times), weight, moment
 
     def _chosen(
         self,
@@ -277,13 +299,13 @@ class Factorize(InTurn):
         if self.budget is None:
             return {name: by_energy(mine, self.energy) for name, mine in options.items()}
         what, share = self.budget.what, self.budget.share
-        whole = _whole(network).of(what)
+        whole = _whole(network, self._times).of(what)
         rest = whole - sum(cost.of(what) for cost in wholes.values())
         cheapest = [
             min([wholes[name].of(what), *(choice.cost.of(what) for choice in mine)])
             for name, mine in options.items()
         ]
-        if rest + sum(cheapest) > share * whole:
+        if rest + sum(cheapest) > share * whole * (1 + 1e-9):
             raise InputError(
                 f"a budget of {share:.1%} of the {what} can't be reached: "
                 f"{(rest + sum(cheapest)) / whole:.1%} remain with the smallest ranks of all "
@@ -301,12 +323,13 @@ class Factorize(InTurn):
     ) -> Plan:
         """The plan that takes these choices; `examined` says whether it is known what they keep."""
         nodes = {node.name: node for node in layers_of(network)}
-        known, whole = shapes(network), _whole(network)
-        macs, params, notes = whole.macs, whole.params, []
+        known, whole = shapes(network), _whole(network, self._times)
+        macs, params, ms, notes = whole.macs, whole.params, whole.ms, []
         for name, choice in taken.items():
-            before = _sizes(network, nodes[name], known).whole()
+            before = _sizes(network, nodes[name], known, self._times).whole()
             macs += choice.cost.macs - before.macs
             params += choice.cost.params - before.params
+            ms += choice.cost.ms - before.ms
             ranks = " and ".join(map(str, choice.ranks))
             energy = f", keeps {choice.kept:.1%} of the energy" if examined else ""
             notes.append(
@@ -317,6 +340,8 @@ class Factorize(InTurn):
             f"factorizes {len(taken)} of {counted(len(nodes), 'layer')}: {whole.macs:,} to "
             f"{macs:,} MACs, {whole.params:,} to {params:,} parameters"
         )
+        if self._times is not None:
+            summary += f", {whole.ms:.4g} to {ms:.4g} ms by the latency table"
         shares = [choice.kept for choice in taken.values() if examined]
         if shares:
             summary += (
@@ -334,41 +359,25 @@ class Factorize(InTurn):
         return self._plan(edits, summary, left, notes, parts)
 
 
-def _as_lists(ranks: Any) -> dict[str, list[int]]:
-    """The ranks of each layer as a list, as JSON gives them back.
-
-    Raises:
-        InputError: they aren't.
-    """
-    good = isinstance(ranks, Mapping) and all(isinstance(name, str) for name in ranks)
-    pairs = list(ranks.items()) if good else []
-    listed = {name: [rank] if isinstance(rank, int) else rank for name, rank in pairs}
-    for rank in listed.values():
-        good = good and is_list(rank) and len(rank) in (1, 2)
-        good = good and all(is_integer(number, 1, INT32) for number in rank)
-    if not good:
-        raise InputError(
-            "ranks must give for each layer a rank of 1 or more, or the two ranks of tucker, such "
-            f"as {{'conv1': 8, 'conv2': [8, 12]}}; found {ranks!r}"
-        )
-    return {name: list(rank) for name, rank in listed.items()}
-
-
 def _label(node: fx.Node) -> str:
     return str(node.meta.get("layer") or node.name)
 
 
-def _whole(network: Network) -> Cost:
+def _whole(network: Network, table: LatencyTable | None) -> Cost:
     """The cost of a network."""
     each = costs(network)
-    return Cost(sum(layer.macs for layer in each), sum(layer.params for layer in each))
+    ms = 0.0 if table is None else sum(table.whole().values())
+    return Cost(sum(layer.macs for layer in each), sum(layer.params for layer in each), ms)
 
 
-def _sizes(network: Network, node: fx.Node, known: Mapping[fx.Node, Any]) -> Sizes:
+def _sizes(
+    network: Network, node: fx.Node, known: Mapping[fx.Node, Any], table: LatencyTable | None
+) -> Sizes:
     layer = Layer(node)
     weight = tuple(network.tensor(layer.weight_name).shape)
     before, after = known[layer.data], known[node]
     if not layer.dimensions:
         positions = (math.prod(after[1:-1]),)
-        return Sizes(weight, positions, positions)
-    return Sizes(weight, before[-layer.dimensions :], after[-layer.dimensions :])
+        return Sizes(weight, positions, positions, _label(node), table)
+    before, after = before[-layer.dimensions :], after[-layer.dimensions :]
+    return Sizes(weight, before, after, _label(node), table)

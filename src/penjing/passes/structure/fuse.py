@@ -12,6 +12,7 @@ from torch import fx
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure.costs import mac_terms
+from penjing.measure.latency_table import FUSED, LatencyTable
 from penjing.network import Network
 from penjing.network.analysis.affine import SUMS, Region, Regions, is_one_layer, macs_of
 from penjing.network.graph.shapes import shapes
@@ -33,18 +34,21 @@ class Fuse(Pass):
     there.
 
     Fusing pays for networks with several branches in training, such as RepVGG, for factors that are
-    no longer needed, and behind `Drop`. Whether the larger kernel is faster depends on the runtime.
-    By default, the pass takes the parts whose MACs don't grow.
+    no longer needed, and behind `Drop`. Whether the larger kernel is faster depends on the runtime:
+    with a table of measured times (`penjing.tools.alternatives.alternatives_table`), the pass takes
+    the parts that are faster as one layer. Without one, it takes the parts whose MACs don't grow.
 
     Attributes:
         names: fuse only these: the last layers of the parts, or modules that hold them.
-        most: the largest ratio of MACs, fused to unfused, above 0.
+        most: the largest ratio of MACs, fused to unfused, above 0. A table decides instead of it.
         front: also fuse layers that pad, by moving the zeros around inner values to the front.
             That changes values near the border, by as much as the inner layers' biases matter.
+        table: measured times of the parts, as they are and as one layer each.
         skip: parts to leave alone, named like `names`.
 
     Raises:
-        InputError: `most` isn't positive, or `names` or `skip` names something unknown.
+        InputError: `most` isn't positive, `names` or `skip` names something unknown, or both
+            `names` and `table` are given.
 
     Source: X. Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", 2021; J. Kim et al.,
     "LayerMerge: Neural Network Depth Compression through Layer Pruning and Merging", 2024 (padding
@@ -67,6 +71,7 @@ class Fuse(Pass):
     names: tuple[str, ...] = ()
     most: float = 1.0
     front: bool = False
+    table: LatencyTable | None = None
     skip: tuple[str, ...] = ()
 
     requires: ClassVar[frozenset[Condition]] = frozenset({Condition.FLOAT})
@@ -77,6 +82,9 @@ class Fuse(Pass):
             raise InputError(f"most must be positive, as a ratio of MACs; found {self.most}")
         for name in ("names", "skip"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "table", LatencyTable.read(self.table))
+        if self.table is not None and self.names:
+            raise InputError("names and table both say what to fuse; give only one of them")
 
     def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Find the parts that are linear, and take those that save the most MACs."""
@@ -93,13 +101,11 @@ class Fuse(Pass):
         taken, left = {}, []
         for end, region in parts.items():
             layer = called[end]
-            ratio = macs_of(region.function, known[end]) / _macs(region, known)
             if any(is_in(layer, name) for name in self.skip):
                 left.append(LeftAlone(layer, "it is listed in skip"))
             elif self.names and not any(is_in(layer, name) for name in self.names):
                 left.append(LeftAlone(layer, "it isn't listed in names"))
-            elif ratio > self.most and not self.names:
-                why = f"fused, it would have {ratio:.2f} times the MACs (at most {self.most:g})"
+            elif not self.names and (why := self._why_not(region, end, known)):
                 left.append(LeftAlone(layer, why))
             else:
                 taken[end] = region
@@ -113,6 +119,21 @@ class Fuse(Pass):
             f"fuses {counted(before, 'layer')} into {len(taken)}",
             left,
         )
+
+    def _why_not(self, region: Region, end: fx.Node, known: Mapping[fx.Node, Any]) -> str:
+        """Why one layer would cost more; empty if it wouldn't."""
+        if self.table is not None:
+            after = self.table.in_place_of(str(region.layers[-1].meta["layer"]), FUSED)
+            if after is None:
+                return "the latency table has no time of it as one layer"
+            whole = self.table.whole()
+            parts = {str(node.meta.get("layer")) for node in region.nodes}
+            before = sum(ms for layer, ms in whole.items() if layer in parts)
+            return "" if after < before else f"fused, it would take {after:.4g} of {before:.4g} ms"
+        ratio = macs_of(region.function, known[end]) / _macs(region, known)
+        if ratio > self.most:
+            return f"fused, it would have {ratio:.2f} times the MACs (at most {self.most:g})"
+        return ""
 
 
 def linear_parts(

@@ -52,8 +52,7 @@ class Budget:
             raise InputError(
                 f"share must be in (0, 1], as what may remain of the cost; found {self.share}"
             )
-        if isinstance(self.table, Mapping):
-            object.__setattr__(self, "table", LatencyTable(**self.table))
+        object.__setattr__(self, "table", LatencyTable.read(self.table))
         if (self.what == "latency") != (self.table is not None):
             raise InputError(
                 "a budget of latency needs a table of the layers' times, and other budgets take "

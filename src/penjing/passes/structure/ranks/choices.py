@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from penjing.arith.kernel_factors import full_ranks, kept, kept_by_pairs, why_not
 from penjing.arith.knapsack import choose
 from penjing.errors import InputError
+from penjing.measure.latency_table import LatencyTable
+from penjing.network.edits.checks import INT32, is_integer, is_list
 
 MOST_RANKS = 32
 """How many ranks of a layer and a scheme are examined at most."""
@@ -23,14 +26,20 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a layer, or the factors of one, cost for one sample."""
+    """What a layer, or the factors of one, cost for one sample.
+
+    Attributes:
+        macs, params: their numbers.
+        ms: the milliseconds that a latency table predicts; infinite if it can't, 0 without one.
+    """
 
     macs: int
     params: int
+    ms: float = 0.0
 
-    def of(self, what: str) -> int:
+    def of(self, what: str) -> float:
         """The cost that a budget counts."""
-        return self.macs if what == "macs" else self.params
+        return {"macs": self.macs, "params": self.params, "latency": self.ms}[what]
 
 
 @dataclass(frozen=True)
@@ -58,35 +67,47 @@ class Sizes:
         weight: the shape of its weight, (O, C, k..).
         before: the spatial sizes of its input. Of a linear layer, the number of positions.
         after: those of its output, likewise.
+        layer: its name in the table.
+        table: measured times, or None.
     """
 
     weight: Shape
     before: Shape
     after: Shape
+    layer: str = ""
+    table: LatencyTable | None = None
 
     def whole(self) -> Cost:
         """The cost of the layer itself."""
-        return Cost(math.prod(self.after) * math.prod(self.weight), math.prod(self.weight))
+        ms = 0.0 if self.table is None else self.table.whole().get(self.layer, 0.0)
+        return Cost(math.prod(self.after) * math.prod(self.weight), math.prod(self.weight), ms)
 
     def cost(self, scheme: str, ranks: Sequence[int]) -> Cost:
         """The cost of its factors.
 
         >>> sizes = Sizes((16, 8, 3, 3), (10, 10), (10, 10))
         >>> sizes.whole(), sizes.cost("channel", [4])
-        (Cost(macs=115200, params=1152), Cost(macs=35200, params=352))
+        (Cost(macs=115200, params=1152, ms=0.0), Cost(macs=35200, params=352, ms=0.0))
         """
+        ms: float | None = 0.0
+        if self.table is not None:
+            ms = self.table.in_place_of(self.layer, scheme, ranks)
+        macs, params = self._counted(scheme, ranks)
+        return Cost(macs, params, math.inf if ms is None else ms)
+
+    def _counted(self, scheme: str, ranks: Sequence[int]) -> tuple[int, int]:
         outputs, inputs, *kernel = self.weight
         after, taps = math.prod(self.after), math.prod(kernel)
         rank = ranks[0]
         if scheme == "spatial":
             first, last = inputs * kernel[0] * rank, outputs * kernel[1] * rank
-            return Cost(first * self.after[0] * self.before[1] + last * after, first + last)
+            return first * self.after[0] * self.before[1] + last * after, first + last
         if scheme == "tucker":
             first, core, last = inputs * rank, rank * ranks[1] * taps, outputs * ranks[1]
             macs = first * math.prod(self.before) + (core + last) * after
-            return Cost(macs, first + core + last)
+            return macs, first + core + last
         params = rank * (inputs * taps + outputs)
-        return Cost(params * after, params)
+        return params * after, params
 
 
 def choices(
@@ -95,7 +116,7 @@ def choices(
     moment: Tensor | None,
     schemes: Sequence[str],
     multiple: int,
-    what: str,
+    falls: Sequence[str],
 ) -> list[Choice]:
     """The ways to write a layer as factors that cost less than the layer.
 
@@ -107,15 +128,15 @@ def choices(
         moment: the second moment of its windows, or None.
         schemes: the schemes that may be used.
         multiple: ranks are multiples of this.
-        what: the cost that has to fall, `"macs"` or `"params"`.
+        falls: the costs that have to fall: `"macs"`, `"params"`, `"latency"`. The first counts.
     """
-    whole, best = sizes.whole().of(what), 0.0
+    whole, best, what = sizes.whole(), 0.0, falls[0]
     cheaper = [
         choice
         for scheme in schemes
         if not why_not(scheme, sizes.weight)
         for choice in _ranked(scheme, sizes, weight, moment, multiple)
-        if choice.cost.of(what) < whole
+        if all(choice.cost.of(cost) < whole.of(cost) for cost in falls)
     ]
     frontier = []
     for choice in sorted(cheaper, key=lambda choice: (choice.cost.of(what), -choice.kept)):
@@ -171,19 +192,19 @@ def by_budget(
         options: by layer, its choices.
         wholes: by layer, its cost as it is.
         most: the largest sum of the costs of these layers.
-        what: `"macs"` or `"params"`.
+        what: the cost: `"macs"`, `"params"` or `"latency"`.
 
     Raises:
         InputError: the cheapest choices cost more than the budget.
     """
-    tick = max(most, 1.0) / max(TICKS, 50 * len(options))
+    tick = max(most, 1e-9) / max(TICKS, 50 * len(options))
     costs, losses = [], []
     for name, mine in options.items():
         costs.append([wholes[name].of(what), *(choice.cost.of(what) for choice in mine)])
         losses.append([0.0, *(1 - choice.kept for choice in mine)])
     least = sum(map(min, costs))
-    if least > most:
-        raise InputError(f"the cheapest factors cost {least} {what}, more than {most:.0f}")
+    if least > most * (1 + 1e-9):
+        raise InputError(f"the cheapest factors cost {least:g} {what}, more than {most:g}")
     ticks = [[math.ceil(cost / tick) for cost in row] for row in costs]
     budget = max(int(most / tick), sum(map(min, ticks)))
     picked = choose(ticks, losses, budget)
@@ -191,3 +212,23 @@ def by_budget(
         name: mine[index - 1] if index else None
         for (name, mine), index in zip(options.items(), picked, strict=True)
     }
+
+
+def as_lists(ranks: Any) -> dict[str, list[int]]:
+    """The ranks of each layer as a list, as JSON gives them back.
+
+    Raises:
+        InputError: they aren't.
+    """
+    good = isinstance(ranks, Mapping) and all(isinstance(name, str) for name in ranks)
+    pairs = list(ranks.items()) if good else []
+    listed = {name: [rank] if isinstance(rank, int) else rank for name, rank in pairs}
+    for rank in listed.values():
+        good = good and is_list(rank) and len(rank) in (1, 2)
+        good = good and all(is_integer(number, 1, INT32) for number in rank)
+    if not good:
+        raise InputError(
+            "ranks must give for each layer a rank of 1 or more, or the two ranks of tucker, such "
+            f"as {{'conv1': 8, 'conv2': [8, 12]}}; found {ranks!r}"
+        )
+    return {name: list(rank) for name, rank in listed.items()}
