@@ -22,6 +22,7 @@ from penjing.passes import (
     CorrectBias,
     Equalize,
     Gptq,
+    Merge,
     Pass,
     PruneChannels,
     Quantize,
@@ -280,3 +281,15 @@ def test_unknown_layers_are_refused() -> None:
     task, network = _task("plain_cnn")
     with pytest.raises(InputError, match="layers names 'conv9', but the network has no such layer"):
         Share(layers=("conv9",)).plan(network, task)
+
+
+def test_what_a_later_pass_made_dense_is_held_no_more() -> None:
+    """Rows of a dense layer are short, and two of their numbers may be equal by chance."""
+    task, network = _task("resnet_a", 16)
+    shared = Share(16)(network, task)
+    merged = Merge(0.4)(shared, task)
+    assert all(_distinct(merged.tensor(name)) <= 16 for name in held(merged))
+    assert len(held(merged)) < len(held(shared))
+    dense = set(held(shared)) - set(held(merged))
+    solved = Compensate(samples=16)(merged, task)
+    assert any(not torch.equal(solved.tensor(name), merged.tensor(name)) for name in dense)

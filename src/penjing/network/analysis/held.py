@@ -51,14 +51,20 @@ def marked(plans: Sequence[Plan]) -> dict[str, Held]:
 
 
 def are_shared(weight: Tensor) -> bool:
-    """Whether a weight, or each row of it, has few distinct values, and fewer than numbers.
+    """Whether a weight has few distinct values, and fewer than numbers; or else each row of it.
+
+    Rows must have a quarter fewer values than numbers: a dense row may have two equal ones, too.
 
     >>> are_shared(torch.tensor([[1.0, 2.0, 1.0, 2.0]])), are_shared(torch.randn(4, 300))
     (True, False)
     """
-    rows = weight.detach().flatten(1) if weight.dim() > 1 else weight.detach().reshape(1, -1)
-    counts = [len(torch.unique(row)) for row in rows[:MOST_VALUES]]
-    return max(counts) <= MOST_VALUES and len(torch.unique(weight.detach())) < weight.numel()
+    weight = weight.detach()
+    distinct = len(torch.unique(weight))
+    if distinct <= MOST_VALUES or weight.dim() < 2:
+        return distinct <= MOST_VALUES and distinct < weight.numel()
+    rows = weight.flatten(1)[:MOST_VALUES]
+    counts = [len(torch.unique(row)) for row in rows]
+    return max(counts) <= MOST_VALUES and sum(counts) <= 0.75 * rows.numel()
 
 
 @dataclass(frozen=True)
