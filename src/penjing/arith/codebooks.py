@@ -28,23 +28,26 @@ def k_means(numbers: Tensor, count: int) -> Tensor:
     >>> k_means(torch.tensor([0.0, 1.0, 9.0, 11.0]), 2).tolist()
     [0.5, 10.0]
     """
-    distinct: Tensor = torch.unique(numbers.detach())
+    ascending = numbers.detach().flatten().sort().values
+    distinct: Tensor = torch.unique_consecutive(ascending)
     if len(distinct) <= count:
         return distinct
-    flat = numbers.detach().double().flatten()
+    ascending = ascending.double()
+    sums = torch.cat([ascending.new_zeros(1), ascending.cumsum(0)])
     low, high = float(distinct[0]), float(distinct[-1])
-    values = torch.linspace(low, high, count, dtype=torch.float64, device=flat.device)
-    ascending = flat.sort().values
-    for _ in range(ROUNDS):
-        index = nearest(flat, values)
-        members = torch.bincount(index, minlength=count)
-        sums = torch.zeros_like(values).index_add_(0, index, flat)
-        moved = torch.where(members > 0, sums / members.clamp_min(1), values)
+    values = torch.linspace(low, high, count, dtype=torch.float64, device=ascending.device)
+    last = torch.tensor([len(ascending)], device=ascending.device)
+    for _ in range(ROUNDS):  # who is nearest to a value lies side by side
+        between = (values[1:] + values[:-1]) / 2
+        ends = torch.cat([torch.searchsorted(ascending, between, right=True), last])
+        starts = torch.cat([torch.zeros_like(last), ends[:-1]])
+        members = ends - starts
+        moved = torch.where(members > 0, (sums[ends] - sums[starts]) / members.clamp_min(1), values)
         empty = members == 0
         if bool(empty.any()):  # as in the gap that removed weights leave around zero
             wanted = int(empty.sum())
-            places = torch.linspace(0, len(flat) - 1, wanted + 2, dtype=torch.float64)[1:-1].long()
-            moved[empty] = ascending[places]
+            places = torch.linspace(0, len(ascending) - 1, wanted + 2, dtype=torch.float64)
+            moved[empty] = ascending[places[1:-1].long()]
             moved = moved.sort().values
         if bool((moved == values).all()):
             break
