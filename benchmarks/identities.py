@@ -1,4 +1,4 @@
-"""What must change nothing, over many architectures: full rank, fused layers, no zeros, all values.
+"""What must change nothing, over many architectures: full rank, fused layers, zeros, values.
 
     python benchmarks/identities.py --list FAMILIES.json --json ROWS.json
     python benchmarks/identities.py --models resnet18 --torchvision mobilenet_v2
@@ -8,7 +8,7 @@ largest difference of any output from the unchanged network's, relative to the l
 
 - full rank: all layers that can be are written as factors of full rank
 - fused: all parts that are affine become one layer each, whatever it costs
-- no zeros: a sparsity of 0
+- zeros: a sparsity that the weights of each layer have already
 - all values: a codebook that has every value, of weights rounded to a grid beforehand
 - silent: one branch of a sum, whose last layer is set to zero beforehand, is dropped
 
@@ -21,15 +21,16 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from process_each import Row, StageFailed, in_process, keep, known_rows, stage
 from same_outputs import gap_of, outputs_of
-from torch import fx
+from torch import Tensor, fx
 from zoo import add_networks, drawn, names_of
 
 from penjing.arith.kernel_factors import full_ranks, why_not
@@ -65,22 +66,31 @@ def examine(name: str) -> Row:
         with stage(row, "capture"):
             network = capture(model, x)
             task = Task(model, x, [(x, torch.zeros(2))], [(x, torch.zeros(2))])
-        for what, identity in IDENTITIES.items():
+    except StageFailed as failure:
+        return row | {"error": str(failure)}
+    for what, identity in IDENTITIES.items():
+        try:
             with stage(row, what):
                 row[what] = identity(network, task)
-            print(json.dumps(row), flush=True)  # should the next one take too long
-    except StageFailed as failure:
-        row["error"] = str(failure)
+        except StageFailed as failure:
+            row[what] = str(failure)
+        print(json.dumps(row), flush=True)  # should the next one take too long
     return row
 
 
-def full_rank(network: Network, task: Task) -> float:
+def full_rank(network: Network, task: Task) -> float | None:
+    nodes = layers_of(network)
+    counts = Counter(node.meta.get("layer") for node in nodes)
     ranks = {}
-    for node in layers_of(network):
+    for node in nodes:
+        if not node.meta.get("layer") or counts[node.meta["layer"]] > 1:
+            continue
         shape = tuple(network.tensor(Layer(node).weight_name).shape)
         scheme = "channel" if any(size > 1 for size in shape[2:]) else "matrices"
         if not why_not_factorized(network, node) and not why_not(scheme, shape):
             ranks[str(node.meta["layer"])] = full_ranks(scheme, shape)
+    if not ranks:
+        return None
     step = Factorize(ranks=ranks, scheme="channel", basis="weights")
     return _gap(step(network, task), network, task)
 
@@ -91,18 +101,19 @@ def fused(network: Network, task: Task) -> float | None:
     return _gap(step.apply(network, plan, task), network, task) if plan.edits else None
 
 
-def no_zeros(network: Network, task: Task) -> float:
-    return _gap(Sparsify(0.0)(network, task), network, task)
+def zeros(network: Network, task: Task) -> float:
+    sparse = copy.deepcopy(network)
+    for weight in _weights(sparse):
+        size = weight.abs().flatten()
+        weight[weight.abs() <= size.kthvalue(math.ceil(0.35 * len(size))).values] = 0
+    return _gap(Sparsify(0.3, "l1", "layer", ends=0)(sparse, task), sparse, task)
 
 
 def all_values(network: Network, task: Task) -> float:
     gridded = copy.deepcopy(network)
-    with torch.no_grad():
-        for node in layers_of(gridded):
-            weight = gridded.tensor(Layer(node).weight_name) if _owned(Layer(node)) else None
-            if weight is not None and weight.is_floating_point():
-                step = 2 * weight.abs().max().clamp_min(1e-30) / STEPS
-                weight.copy_((weight / step).round() * step)
+    for weight in _weights(gridded):
+        step = 2 * weight.abs().max().clamp_min(1e-30) / STEPS
+        weight.copy_((weight / step).round() * step)
     return _gap(Share(256)(gridded, task), gridded, task)
 
 
@@ -138,7 +149,14 @@ def _silence(network: Network, total: fx.Node, stays: fx.Node) -> bool:
         for tensor in tensors:
             if tensor is not None:
                 tensor.zero_()
-    return bool(tensors)
+    return any(tensor is not None for tensor in tensors)
+
+
+def _weights(network: Network) -> list[Tensor]:
+    """The weights of its layers, which may be changed in place."""
+    layers = (Layer(node) for node in layers_of(network))
+    tensors = [network.tensor(layer.weight_name) for layer in layers if _owned(layer)]
+    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
 
 
 def _owned(layer: Layer) -> bool:
@@ -151,7 +169,7 @@ def _gap(changed: Network, network: Network, task: Task) -> float:
 
 
 IDENTITIES: dict[str, Callable[[Network, Task], float | None]] = {
-    "full rank": full_rank, "fused": fused, "no zeros": no_zeros, "all values": all_values,
+    "full rank": full_rank, "fused": fused, "zeros": zeros, "all values": all_values,
     "silent": silent,
 }  # fmt: skip
 
@@ -163,17 +181,19 @@ def table(rows: list[Row]) -> str:
         cells = [_cell(row, what) for what in IDENTITIES]
         lines.append(f"| {row['model']} | {' | '.join(cells)} |")
     for what in IDENTITIES:
-        known = [row[what] for row in rows if row.get(what) is not None]
+        known = [row[what] for row in rows if isinstance(row.get(what), float)]
+        failed = sum(row.get(what, "not reached") is not None for row in rows) - len(known)
         same = sum(gap <= SAME for gap in known)
         largest = f", the largest {max(known):.1e}" if known else ""
-        lines.append(f"\n{what}: {same} of {len(known)} within {SAME:g}{largest}")
+        lines.append(f"\n{what}: {same} of {len(known)} within {SAME:g}{largest}; {failed} failed")
     return "\n".join(lines)
 
 
 def _cell(row: Row, what: str) -> str:
-    if what not in row:
-        return str(row.get("error", "not reached"))[:120].replace("|", "/")
-    return "" if row[what] is None else f"{row[what]:.1e}"
+    value = row.get(what, row.get("error", "not reached"))
+    if isinstance(value, str):
+        return value[:120].replace("|", "/")
+    return "" if value is None else f"{value:.1e}"
 
 
 def main() -> None:
@@ -187,7 +207,7 @@ def main() -> None:
         print(json.dumps(examine(options.one)))
         return
     known = known_rows(options.json)
-    names: list[Any] = names_of(options)
+    names = names_of(options)
     for number, name in enumerate(names, start=1):
         if name not in known:
             known[name] = in_process(__file__, name, options.limit)

@@ -1,6 +1,6 @@
 """Attention and activations of a small vision transformer, cut apart: time and accuracy of each.
 
-    PENJING_DATA=FOLDER python benchmarks/vit_blocks.py [--epochs 6] [--keep FILE]
+    PENJING_DATA=FOLDER python benchmarks/vit_blocks.py [--epochs 4] [--keep FILE]
 
 The transformer is trained here, on the JPEG-compressed CIFAR-10 images at 32 x 32, for a few
 minutes: it is far from what longer training gives, so only differences count. Each row cuts one
@@ -42,13 +42,13 @@ SOLVE = Compensate(samples=512, rows=20_000)
 
 
 class SmallViT(nn.Module):
-    """Patches of 4 x 4, six blocks of width 96 with three heads, the mean over all patches."""
+    """Patches of 4 x 4, six blocks of width 64 with two heads, the mean over all patches."""
 
-    def __init__(self, width: int = 96, depth: int = 6) -> None:
+    def __init__(self, width: int = 64, depth: int = 6) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, width, 4, 4)
         self.position = nn.Parameter(0.02 * torch.randn(1, 64, width))
-        self.blocks = nn.Sequential(*(Encoder(width, 3) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(Encoder(width, 2) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def cell(column: str, value: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=30.0, help="of timing")
     parser.add_argument("--keep", type=Path, help="the trained weights, written or read again")
     parser.add_argument("--json", type=Path)

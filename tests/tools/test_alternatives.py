@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from penjing.errors import InputError
 from penjing.measure.latency_table import FUSED, LatencyTable, require_additive
 from penjing.network import Network, capture
-from penjing.passes import Factorize, Fuse, Quantize
+from penjing.network.graph.layers import Layer, layers_of
+from penjing.passes import Factorize, Fuse, PruneChannels, Quantize
 from penjing.passes.structure.channels.budget import Budget
 from penjing.targets import find_target, this_machine
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tools import alternatives
+from penjing.tools.layer_times import Timed
 from penjing.trials import recipe as recipes
 
 LAYERS = ("first", "1x1", "head")
@@ -39,7 +42,8 @@ def _task() -> tuple[Task, Network]:
 
 
 def _table(factors: Sequence[Any], whole: float = 1.0) -> LatencyTable:
-    rows = tuple((layer, 16, 16, whole) for layer in LAYERS)
+    sizes = {"first": (8, 16), "1x1": (16, 16), "head": (16, 10)}
+    rows = tuple((layer, *sizes[layer], whole) for layer in LAYERS)
     return LatencyTable("onnxruntime", "by hand", rows, tuple(factors))
 
 
@@ -53,16 +57,19 @@ def _taken(step: Factorize | Fuse) -> set[str]:
 def test_times_lie_between_those_of_the_measured_ranks() -> None:
     table = _table(
         [("first", "channel", (4,), 1.0), ("first", "channel", (8,), 3.0),
-         ("first", "channel", (8,), 2.0), ("first", "tucker", (2, 4), 0.5), ("head", FUSED, (), 7)]
+         ("first", "channel", (8,), 2.0), ("first", "tucker", (2, 4), 0.5),
+         ("head", FUSED, (2,), 7)]
     )  # fmt: skip
     assert table.in_place_of("first", "channel", [4]) == 1.0
     assert table.in_place_of("first", "channel", [8]) == 2.5
     assert table.in_place_of("first", "channel", [6]) == 1.75
     assert table.in_place_of("first", "tucker", [2, 4]) == 0.5
-    assert table.in_place_of("head", FUSED) == 7
+    assert table.in_place_of("first", "tucker", [2]) is None
+    assert table.in_place_of("head", FUSED, [2]) == 7
+    assert table.in_place_of("head", FUSED, [3]) is None
     assert table.in_place_of("first", "spatial", [4]) is None
     assert table.in_place_of("head", "matrices", [4]) is None
-    assert LatencyTable.read(json.loads(json.dumps(vars(replace(table))))) == table
+    assert LatencyTable.read(json.loads(json.dumps(asdict(table)))) == table
 
 
 def test_a_layer_is_taken_only_where_its_factors_are_faster() -> None:
@@ -106,27 +113,47 @@ def test_a_part_is_fused_only_where_that_is_faster() -> None:
     data = Arrays(torch.randn(8, 16), torch.arange(8) % 10)
     task, network = Task(model, data.x[:2], data, data), capture(model, data.x[:2])
     rows = (("0", 16, 2, 1.0), ("1", 2, 16, 1.0))
-    for ms, count in ((1.9, 1), (2.1, 0)):
-        table = LatencyTable("onnxruntime", "by hand", rows, (("1", FUSED, (), ms),))
+    for ms, count in ((1.9, 1), (1.99, 0), (2.1, 0)):
+        table = LatencyTable("onnxruntime", "by hand", rows, (("1", FUSED, (2,), ms),))
         plan = Fuse(table=table).plan(network, task)
         assert len(plan.edits) == count  # it has four times the MACs, whatever the time
         if not count:
-            assert plan.left_alone[0].why == "fused, it would take 2.1 of 2 ms"
+            assert plan.left_alone[0].why == f"fused, it would take {ms} of 2 ms"
     plan = Fuse(table=LatencyTable("onnxruntime", "by hand", rows)).plan(network, task)
     assert plan.left_alone[0].why == "the latency table has no time of it as one layer"
 
 
 def test_options_that_say_it_twice_are_refused() -> None:
     table = _table([("first", "channel", (8,), 0.5)])
+    budget = Budget("latency", 0.5, table)
     for options, words in (
         ({"ranks": {"first": 2}, "table": table}, "ranks leave nothing to choose"),
-        ({"budget": Budget("latency", 0.5, table), "table": _table([])}, "the budget has its own"),
+        ({"budget": budget, "table": table}, "the budget has its own"),
+        ({"budget": budget, "table": _table([])}, "the budget has its own"),
         ({"table": _table([])}, "has no times of factors; make one with .*alternatives_table"),
+        ({"table": _table([("head", FUSED, (2,), 1)])}, "has no times of factors"),
     ):
         with pytest.raises(InputError, match=words):
             Factorize(**options)
     with pytest.raises(InputError, match="names and table both say what to fuse"):
         Fuse(names=("first",), table=table)
+    with pytest.raises(InputError, match="zeros move to the front; give front or table"):
+        Fuse(front=True, table=table)
+    task, network = _task()
+    with pytest.raises(InputError, match=r"at one width; for widths, .*latency_table"):
+        PruneChannels(budget=budget).plan(network, task)
+
+
+def test_a_table_for_another_network_is_refused() -> None:
+    task, network = _task()
+    table = _table([("first", "channel", (8,), 0.5)])
+    narrow = PruneChannels(0.5)(network, task)
+    factors = Factorize(ranks={"first": 4}, basis="weights")(network, task)
+    other = Task(nn.Linear(3, 10), torch.ones(2, 3), task.train, task.test)
+    for changed in (narrow, factors, capture(other.model, other.example)):
+        for step in (Factorize(table=table), Fuse(table=table)):
+            with pytest.raises(InputError, match="is for another network: its layer '.*' has"):
+                step.plan(changed, task)
 
 
 @pytest.mark.parametrize("rounded", [False, True])
@@ -142,13 +169,13 @@ def test_a_measured_table_has_every_alternative(
     task, network = _task()
     finish = (lambda network: Quantize(samples=8)(network, task)) if rounded else None
     table = alternatives.alternatives_table(network, this_machine(), finish=finish, seconds=0.1)
-    assert LatencyTable.read(json.loads(json.dumps(vars(replace(table))))) == table
+    assert LatencyTable.read(json.loads(json.dumps(asdict(table)))) == table
     assert {row[0] for row in table.rows} == set(LAYERS)
     assert {(layer, scheme) for layer, scheme, _, _ in table.alternatives} == {
         ("first", "channel"), ("first", "spatial"), ("first", "tucker"),
         ("1x1", "matrices"), ("head", "matrices"),
     }  # fmt: skip
-    assert list(asked) == ["the uncut network", "network 1 with factors at random"]
+    assert list(asked) == ["the original network", "network 1 with factors at random"]
     assert all(min(pair) > 0 for pair in asked.values())
     if not rounded:
         skipped = alternatives.alternatives_table(
@@ -157,8 +184,89 @@ def test_a_measured_table_has_every_alternative(
         assert {layer for layer, _, _, _ in skipped.alternatives} == {"first"}
 
 
+def _counted(
+    networks: Iterable[Network], finish: Any, seconds: float, scale: float = 1e-3
+) -> list[Timed]:
+    """Files in which a node takes as long as its weight has numbers."""
+    files = []
+    for network in networks:
+        nodes = [
+            (str(node.meta["layer"]), network.tensor(Layer(node).weight_name).numel() * scale)
+            for node in layers_of(network)
+        ]
+        files.append(Timed(nodes, 1e3 * sum(seconds for _, seconds in nodes)))
+    return files
+
+
+def test_each_time_is_of_the_layer_that_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With made-up times, every figure of the table is known."""
+    monkeypatch.setattr(alternatives, "timed", _counted)
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4, bias=False), nn.Linear(4, 9))
+    x = torch.randn(4, 8)
+    network = capture(model, x)
+    again = Factorize(ranks={"0": 2}, basis="weights")(network, _of(model, x))
+    for given, whole in (
+        (network, {"0": 48, "2": 24, "3": 36}),
+        (again, {"0.reduce": 16, "0": 12, "2": 24, "3": 36}),
+    ):
+        table = alternatives.alternatives_table(given, this_machine())
+        assert table.whole() == pytest.approx(whole)
+        sizes = {layer: row[1:3] for row in table.rows for layer in [row[0]]}
+        fused = [row for row in table.alternatives if row[1] == FUSED]
+        last = [("3", FUSED, (2,), pytest.approx(54))]
+        assert fused[-1:] == last
+        assert len(fused) == (1 if given is network else 2)
+        for layer, scheme, ranks, ms in table.alternatives:
+            if scheme == "matrices":
+                assert ms == pytest.approx(ranks[0] * sum(sizes[layer]))
+    skipped = alternatives.alternatives_table(network, this_machine(), skip=("2",))
+    assert {row[:2] for row in skipped.alternatives} == {("0", "matrices"), ("3", "matrices")}
+
+
+def test_layers_that_share_a_name_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = nn.Linear(8, 8)
+            self.pair = nn.Module()
+            self.pair.a, self.pair.b = (nn.Parameter(torch.randn(8, 8)) for _ in range(2))
+            self.w = nn.Parameter(torch.randn(10, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(functional.linear(torch.relu(self.own(x)), self.pair.a))
+            return functional.linear(torch.relu(functional.linear(x, self.pair.b)), self.w)
+
+    monkeypatch.setattr(alternatives, "timed", _counted)
+    model, x = Two(), torch.randn(4, 8)
+    network = capture(model, x)
+    table = alternatives.alternatives_table(network, this_machine())
+    assert "own" in {row[0] for row in table.alternatives}
+    assert "pair" not in {row[0] for row in table.alternatives}
+    whole = sum(table.whole().values())
+    step = Factorize(budget=Budget("latency", 0.95, table), basis="weights")
+    plan = step.plan(network, _of(model, x))
+    after = sum(network_after.numel() for network_after in _weights(step(network, _of(model, x))))
+    assert after <= 0.95 * whole + 1e-6, plan
+
+
+def _of(model: nn.Module, x: Tensor) -> Task:
+    data = Arrays(x, torch.arange(len(x)) % 4)
+    return Task(model, x[:2], data, data)
+
+
+def _weights(network: Network) -> list[Tensor]:
+    return [network.tensor(Layer(node).weight_name) for node in layers_of(network)]
+
+
 def test_what_can_not_be_measured_is_refused() -> None:
     _, network = _task()
+    for options, words in (
+        ({"skip": ("heda",)}, "skip names 'heda', but the network has no such layer; it has first"),
+        ({"schemes": "channel"}, "schemes must be of .*; found 'c'"),
+        ({"schemes": ("cp",)}, "found 'cp'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            alternatives.alternatives_table(network, this_machine(), **options)
     with pytest.raises(InputError, match=r"is measured on this machine.*target raspberry-pi-4"):
         alternatives.alternatives_table(network, find_target("raspberry-pi-4"))
     with pytest.raises(InputError, match="no layer of the network can be factorized or fused"):

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from penjing.errors import InputError
 from penjing.measure.cost_model import CostModel, Counts, Part, Polynomial, polynomial
-from penjing.network import Axes
+from penjing.network import Axes, Network
 
 LARGEST_ERROR = 0.10
 Row = tuple[str, int, int, float]
@@ -39,8 +40,9 @@ class LatencyTable:
         rows: (layer, inputs, outputs, milliseconds). Inputs and outputs are the second and the
             first dimension of the layer's weight (0 inputs for a vector). A layer's time includes
             the operators without weights that run after it, up to the next layer.
-        alternatives: (layer, scheme, ranks, milliseconds): what other layers take in its place. The
-            scheme is one of `Factorize`, or "fused", with no ranks.
+        alternatives: (layer, scheme, numbers, milliseconds): what other layers take in its place.
+            The numbers are the ranks of a scheme of `Factorize`. Of the scheme "fused" it is how
+            many layers, the last of which is this one, become one.
     """
 
     runtime: str
@@ -52,8 +54,8 @@ class LatencyTable:
         rows = tuple((str(a), int(b), int(c), float(d)) for a, b, c, d in self.rows)
         object.__setattr__(self, "rows", rows)
         alternatives = tuple(
-            (str(layer), str(scheme), tuple(map(int, ranks)), float(ms))
-            for layer, scheme, ranks, ms in self.alternatives
+            (str(layer), str(scheme), tuple(map(int, numbers)), float(ms))
+            for layer, scheme, numbers, ms in self.alternatives
         )
         object.__setattr__(self, "alternatives", alternatives)
 
@@ -71,7 +73,24 @@ class LatencyTable:
                 largest[row[0]] = row
         return {layer: row[3] for layer, row in largest.items()}
 
-    def in_place_of(self, layer: str, scheme: str, ranks: Sequence[int] = ()) -> float | None:
+    def require_for(self, network: Network) -> None:
+        """Refuse a table that was measured for another network, or before layers changed.
+
+        Raises:
+            InputError: the network lacks a layer of the table, or has it in another size.
+        """
+        sizes = sizes_of(network)
+        largest = {row[0]: row[1:3] for row in sorted(self.rows)}
+        for layer, size in largest.items():
+            if sizes.get(layer) != size:
+                now = f"it is {sizes[layer]}" if layer in sizes else "it isn't there"
+                raise InputError(
+                    f"the latency table is for another network: its layer {layer!r} has "
+                    f"{size} inputs and outputs, but in this network {now}; measure a table for "
+                    "this network"
+                )
+
+    def in_place_of(self, layer: str, scheme: str, numbers: Sequence[int]) -> float | None:
         """The milliseconds of what replaces a layer, interpolated between the measured ranks.
 
         None if that wasn't measured.
@@ -82,28 +101,39 @@ class LatencyTable:
         1.2
         """
         points = self._points.get((layer, scheme))
-        if points is None or not ranks:
-            return None if points is None else float(points[:, -1].mean())
-        if len(ranks) == 2:
-            return interpolated(points, ranks[0], ranks[1])
+        if points is None or points.shape[1] != len(numbers) + 1:
+            return None
+        if len(numbers) == 2:
+            return interpolated(points, numbers[0], numbers[1])
         known = np.unique(points[:, 0])
-        times = [points[points[:, 0] == rank, 1].mean() for rank in known]
-        return float(np.interp(ranks[0], known, times))
+        if scheme == FUSED and numbers[0] not in known:
+            return None
+        times = [points[points[:, 0] == number, 1].mean() for number in known]
+        return float(np.interp(numbers[0], known, times))
+
+    def replaceable(self, layer: str) -> bool:
+        """Whether the table has the time of anything in the place of a layer."""
+        return any(name == layer for name, _ in self._points)
 
     @cached_property
     def _points(self) -> dict[tuple[str, str], NDArray[np.float64]]:
-        """By layer and scheme, the ranks and milliseconds as rows."""
+        """By layer and scheme, the numbers and milliseconds as rows."""
         points: dict[tuple[str, str], list[tuple[float, ...]]] = {}
-        for layer, scheme, ranks, ms in self.alternatives:
-            points.setdefault((layer, scheme), []).append((*ranks, ms))
+        for layer, scheme, numbers, ms in self.alternatives:
+            points.setdefault((layer, scheme), []).append((*numbers, ms))
         return {key: np.array(rows, np.float64) for key, rows in points.items()}
 
     def cost_model(self, axes: Axes) -> CostModel:
         """The latency of a network in milliseconds, as a function of its widths.
 
         Raises:
-            InputError: the table was measured for another network.
+            InputError: the table was measured for another network, or at one width only.
         """
+        if self.alternatives:
+            raise InputError(
+                "the latency table has the times of factors and fused layers, but each layer at "
+                "one width; for widths, penjing.tools.latency_table.latency_table makes one"
+            )
         known: dict[str, list[Row]] = {}
         for row in self.rows:
             known.setdefault(row[0], []).append(row)
@@ -186,6 +216,19 @@ def layer_sizes(axes: Axes) -> dict[str, tuple[Polynomial, Polynomial]]:
         dims = [polynomial(expression, names) for expression in trace.tensors[tensor]]
         widths[layer] = (dims[1] if len(dims) > 1 else nothing, dims[0] if dims else nothing)
     return widths
+
+
+def sizes_of(network: Network) -> dict[str, tuple[int, int]]:
+    """The inputs and outputs of each layer with weights, as `layer_sizes` has them uncut."""
+    largest: dict[str, Tensor] = {}
+    for name, parameter in network.named_parameters():
+        layer = name.rpartition(".")[0]
+        if layer not in largest or parameter.numel() > largest[layer].numel():
+            largest[layer] = parameter
+    return {
+        layer: (tensor.shape[1] if tensor.dim() > 1 else 0, tensor.shape[0] if tensor.dim() else 0)
+        for layer, tensor in largest.items()
+    }
 
 
 def require_additive(pairs: Mapping[str, tuple[float, float]]) -> None:

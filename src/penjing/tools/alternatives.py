@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from penjing.arith.kernel_factors import full_ranks, why_not
+from torch import fx
+
+from penjing.arith.kernel_factors import SCHEMES, full_ranks, why_not
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.measure.latency_table import (
     FUSED,
+    Alternative,
     LatencyTable,
-    layer_sizes,
     require_additive,
+    sizes_of,
 )
-from penjing.network import Network, carry_out, find_axes
+from penjing.network import Network, carry_out
+from penjing.network.analysis.affine import Region
 from penjing.network.edits.factorize import why_not_factorized
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.shapes import shapes
@@ -23,8 +29,7 @@ from penjing.passes.structure.channels.widths import is_in
 from penjing.passes.structure.fuse import linear_parts
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
-from penjing.tools.latency_table import UNCUT
-from penjing.tools.layer_times import Finish, by_layer, require_here, timed
+from penjing.tools.layer_times import HELD_OUT, ORIGINAL, Finish, by_layer, require_here, timed
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Which shares of the full rank are measured."""
@@ -32,7 +37,6 @@ PAIRS = ((0.125, 0.125), (0.125, 0.5), (0.5, 0.125), (0.5, 0.5), (1.0, 1.0))
 """Likewise for the two ranks of "tucker"."""
 BETWEEN = (0.2, 0.35, 0.7)
 """The shares that networks at random have, which the table must predict."""
-HELD_OUT = 3  # networks that the table must predict but isn't made from
 Factors = Mapping[str, tuple[str, tuple[int, ...]]]
 """By name of a layer's node, the scheme and the ranks."""
 
@@ -59,58 +63,82 @@ def alternatives_table(
             convolutions become two matrices.
         skip: names of layers, or prefixes of them, to leave alone.
         finish: what happens to a network before it is exported, such as quantization.
-        seconds: about how long to time the networks. Exporting each takes a few more seconds.
+        seconds: about how long to time the networks. Exporting about 20 of them comes on top of it.
 
     Raises:
-        InputError: the target isn't this machine, nothing can be replaced, or the table is off by
-            more than 10 % for the original network or for one of three with factors at random.
+        InputError: the target isn't this machine, `schemes` or `skip` has an unknown name, nothing
+            can be replaced, or the table is off by more than 10 % for the original network, for the
+            fused one, or for one of three with factors at random.
     """
     require_here(target)
-    tried = _tried(network, schemes, skip)
+    labels = _labels(network)
+    _require_known(schemes, skip, labels)
+    layers = {
+        name: label
+        for name, label in labels.items()
+        if not any(is_in(label, part) for part in skip)
+    }
+    tried = _tried(network, schemes, layers)
     held = _held_out(network, tried)
-    fused = linear_parts(network, shapes(network), front=False)
+    fused = {
+        end: region
+        for end, region in linear_parts(network, shapes(network), front=False).items()
+        if all(node.name in layers for node in region.layers)
+    }
     if not tried and not fused:
         raise InputError("no layer of the network can be factorized or fused")
-    variants = [network, *_factorized(network, [*tried, *held])]
-    if fused:
-        layers = {end.name: region.source.name for end, region in fused.items()}
-        edit = {"edit": "fuse", "layers": layers, "front": False}
-        variants.insert(1, carry_out(network, Plan("latency table", {}, (edit,))))
-    files = timed(variants, finish, seconds)
+    sizes, owners = sizes_of(network), list[dict[str, str]]()
+    variants = _variants(network, fused, [*tried, *held])
+    files = timed(_watched(variants, network, sizes, owners), finish, seconds)
     count = len(files) - len(held)
-    axes = find_axes(network)
-    known = layer_sizes(axes)
-    times = by_layer(files[:count], [_owners(variant, known) for variant in variants[:count]])
-    labels = {node.name: str(node.meta["layer"]) for node in layers_of(network)}
-    alternatives = [
-        (labels[name], scheme, ranks, mine[labels[name]])
-        for factors, mine in zip(tried, times[1 + bool(fused) :], strict=True)
-        for name, (scheme, ranks) in factors.items()
-    ]
-    for region in fused.values():
-        label = str(region.layers[-1].meta["layer"])
-        alternatives.append((label, FUSED, (), times[1][label]))
-    whole = {name: group.size for name, group in axes.free.items()}
-    sizes = {
-        layer: (inputs.at(whole), outputs.at(whole)) for layer, (inputs, outputs) in known.items()
-    }
+    times = by_layer(files[:count], owners[:count])
+    replaced = zip(tried, times[count - len(tried) :], strict=True)
+    alternatives = [*_of_factors(replaced, layers)]
+    if fused:
+        alternatives += _of_fused(fused.values(), times[1], layers)
     rows = [(layer, *sizes[layer], ms) for layer, ms in times[0].items()]
+    alternatives = [row for row in alternatives if row[0] in times[0]]
     table = LatencyTable(OnnxRuntime.name, target.description, tuple(rows), tuple(alternatives))
-    pairs = {UNCUT: (sum(times[0].values()), files[0].latency_ms)}
+    pairs = {ORIGINAL: (sum(times[0].values()), files[0].latency_ms)}
+    if fused:
+        pairs["the network with fused layers"] = sum(times[1].values()), files[1].latency_ms
     for number, (factors, file) in enumerate(zip(held, files[count:], strict=True), 1):
-        predicted = _predicted(table, {labels[name]: how for name, how in factors.items()})
+        predicted = _predicted(table, {layers[name]: how for name, how in factors.items()})
         pairs[f"network {number} with factors at random"] = predicted, file.latency_ms
     require_additive(pairs)
     return table
 
 
-def _tried(network: Network, schemes: Sequence[str], skip: Sequence[str]) -> list[Factors]:
+def _labels(network: Network) -> dict[str, str]:
+    """By name of a layer's node, what it is called, if nothing else is called so.
+
+    The profiler and the table know layers by the module that has the weight.
+    """
+    sizes = sizes_of(network)
+    called = {node.name: str(node.meta.get("layer")) for node in layers_of(network)}
+    counts = Counter(called.values())
+    return {name: label for name, label in called.items() if counts[label] == 1 and label in sizes}
+
+
+def _require_known(schemes: Sequence[str], skip: Sequence[str], labels: Mapping[str, str]) -> None:
+    """Raise InputError if a scheme isn't one, or a name to skip isn't there."""
+    for scheme in schemes:
+        if scheme not in SCHEMES:
+            raise InputError(f"schemes must be of {', '.join(SCHEMES)}; found {scheme!r}")
+    for name in skip:
+        if not any(is_in(label, name) for label in labels.values()):
+            raise InputError(
+                f"skip names {name!r}, but the network has no such layer; it has "
+                f"{', '.join(labels.values())}"
+            )
+
+
+def _tried(network: Network, schemes: Sequence[str], layers: Collection[str]) -> list[Factors]:
     """The choices of factors to measure; in each, as many layers are factorized as can be."""
     nodes = [
         node
         for node in layers_of(network)
-        if not why_not_factorized(network, node)
-        and not any(is_in(str(node.meta["layer"]), name) for name in skip)
+        if node.name in layers and not why_not_factorized(network, node)
     ]
     tried: list[Factors] = []
     for scheme in schemes:
@@ -158,27 +186,64 @@ def _held_out(network: Network, tried: Sequence[Factors]) -> list[Factors]:
     return held
 
 
-def _factorized(network: Network, choices: Sequence[Factors]) -> Iterator[Network]:
+def _variants(
+    network: Network, fused: Mapping[fx.Node, Region], choices: Sequence[Factors]
+) -> Iterator[Network]:
+    """The network, the network with all parts fused if there are any, and one for each choice."""
+    yield network
+    edits: list[dict[str, Any]] = []
+    if fused:
+        parts = {end.name: region.source.name for end, region in fused.items()}
+        edits.append({"edit": "fuse", "layers": parts, "front": False})
     for factors in choices:
         layers = {name: {"scheme": how[0], "ranks": list(how[1])} for name, how in factors.items()}
-        yield carry_out(
-            network, Plan("latency table", {}, ({"edit": "factorize", "layers": layers},))
-        )
+        edits.append({"edit": "factorize", "layers": layers})
+    for edit in edits:
+        yield carry_out(network, Plan("latency table", {}, (edit,)))
 
 
-def _owners(network: Network, known: Collection[str]) -> dict[str, str]:
-    """By layer of a network with factors, the layer of the original network, if it is known."""
-    nodes = {node.name: node for node in network.graph.nodes}
-    owners = {}
-    for node in network.calls():
-        owner = nodes[node.meta.get("factor_of", node.name)].meta.get("layer")
-        if node.meta.get("layer") and owner in known:
-            owners[str(node.meta["layer"])] = str(owner)
-    return owners
+def _watched(
+    variants: Iterable[Network],
+    network: Network,
+    known: Collection[str],
+    owners: list[dict[str, str]],
+) -> Iterator[Network]:
+    """The variants; of each, by layer, the layer of the original network is added to `owners`."""
+    own = {node.name: node.meta.get("layer") for node in network.calls()}
+    for variant in variants:
+        mine = {}
+        for node in variant.calls():
+            owner = own.get(node.name) or own.get(node.meta.get("factor_of", ""))
+            if node.meta.get("layer") and owner in known:
+                mine[str(node.meta["layer"])] = str(owner)
+        owners.append(mine)
+        yield variant
 
 
-def _predicted(table: LatencyTable, factors: Factors) -> float:
-    """The latency of the network with some layers, by label, replaced by factors."""
-    whole = table.whole()
-    replaced = {name: table.in_place_of(name, *how) for name, how in factors.items()}
-    return sum(ms if (new := replaced.get(name)) is None else new for name, ms in whole.items())
+def _of_factors(
+    replaced: Iterable[tuple[Factors, Mapping[str, float]]], layers: Mapping[str, str]
+) -> Iterator[Alternative]:
+    """The times of factors, of those that the profile names."""
+    for factors, times in replaced:
+        for name, (scheme, ranks) in factors.items():
+            if layers[name] in times:
+                yield layers[name], scheme, ranks, times[layers[name]]
+
+
+def _of_fused(
+    fused: Iterable[Region], times: Mapping[str, float], layers: Mapping[str, str]
+) -> Iterator[Alternative]:
+    """The times of fused parts, of those that the profile names."""
+    for region in fused:
+        label = layers[region.layers[-1].name]
+        if label in times:
+            yield label, FUSED, (len(region.layers),), times[label]
+
+
+def _predicted(table: LatencyTable, replaced: Mapping[str, tuple[str, tuple[int, ...]]]) -> float:
+    """The latency of the network with factors in the place of some layers."""
+    total = 0.0
+    for layer, ms in table.whole().items():
+        new = table.in_place_of(layer, *replaced[layer]) if layer in replaced else None
+        total += ms if new is None else new
+    return total

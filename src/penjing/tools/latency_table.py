@@ -17,12 +17,19 @@ from penjing.network import Axes, Group, Network, carry_out, find_axes
 from penjing.passes.structure.channels.widths import Widths, allowed
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
-from penjing.tools.layer_times import Finish, Timed, by_layer, one_sample, require_here, timed
+from penjing.tools.layer_times import (
+    HELD_OUT,
+    ORIGINAL,
+    Finish,
+    Timed,
+    by_layer,
+    one_sample,
+    require_here,
+    timed,
+)
 
-UNCUT = "the uncut network"
 LEVELS = {1: tuple(k / 8 for k in range(8, 0, -1)), 2: (1.0, 0.75, 0.5, 0.25, 0.125)}
 """Which shares of an axis are measured if one colour of axes varies, and if two do."""
-HELD_OUT = 3  # networks that the table must predict but isn't made from
 
 
 def latency_table(
@@ -64,7 +71,7 @@ def latency_table(
     files = timed(_cut(network, [*choices, *held]), finish, seconds)
     table = _fitted(axes, choices, files[: len(choices)], target.description)
     predicted = table.cost_model(axes).total
-    pairs = {UNCUT: (predicted({}), files[0].latency_ms)}
+    pairs = {ORIGINAL: (predicted({}), files[0].latency_ms)}
     for number, (counts, file) in enumerate(zip(held, files[len(choices) :], strict=True), 1):
         pairs[f"network {number} cut at random"] = predicted(counts), file.latency_ms
     require_additive(pairs)

@@ -22,6 +22,8 @@ from penjing.runtimes.onnx.profile import seconds_by_node
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
 
+ORIGINAL = "the original network"
+HELD_OUT = 3  # networks that a table must predict but isn't made from
 PROFILES = 3
 RUNS = 80
 
@@ -86,8 +88,8 @@ def by_layer(files: Sequence[Timed], owners: Sequence[Mapping[str, str]]) -> lis
 
     Args:
         files: what was timed.
-        owners: for each of them, by name of a node, the layer that it belongs to. The others count
-            toward the layer before them.
+        owners: for each of them, by what the profile calls a layer, the layer that it counts
+            toward. Others count toward the layer before them.
     """
     each = [_by_owner(file.nodes, owner) for file, owner in zip(files, owners, strict=True)]
     sums = np.array([np.sum(list(layers.values()), 0) for layers in each])

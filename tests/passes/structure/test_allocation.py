@@ -235,7 +235,7 @@ def test_a_measured_table_has_every_layer(monkeypatch: pytest.MonkeyPatch) -> No
     assert LatencyTable(**json.loads(json.dumps(vars(table)))) == table
     assert {row[0] for row in table.rows} == {"0", "2", "4"}
     assert {row[1:3] for row in table.rows if row[0] == "2"} == {(4, 4), (4, 2), (2, 4), (2, 2)}
-    assert list(asked) == ["the uncut network", "network 1 cut at random"]
+    assert list(asked) == ["the original network", "network 1 cut at random"]
     assert all(min(pair) > 0 for pair in asked.values())
     with pytest.raises(InputError, match=r"is measured on this machine.*target raspberry-pi-4"):
         search.latency_table(network, find_target("raspberry-pi-4"))

@@ -15,7 +15,7 @@ from penjing.arith.kernel_factors import SCHEMES, why_not
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure.costs import costs
-from penjing.measure.latency_table import LatencyTable
+from penjing.measure.latency_table import FUSED, LatencyTable
 from penjing.network import Network
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.rows import why_not_solved
@@ -66,9 +66,9 @@ class Factorize(InTurn):
 
     A layer is taken only where its factors cost less. Fewer MACs need not be less time: two layers
     move more data than one, so it pays on wide layers first. With a table of measured times
-    (`penjing.tools.alternatives.alternatives_table`), a layer is taken only where its factors are
-    faster, too. Follow it with `Compensate`, which solves the last factor of each layer again, and
-    with `Tune`.
+    (`penjing.tools.alternatives.alternatives_table`), a layer is taken only where its factors were
+    more than 1 % faster, and without a budget the fastest are taken. Follow it with `Compensate`,
+    which solves the last factor of each layer again, and with `Tune`.
 
     Attributes:
         energy: without `budget` and `ranks`, the share of E|w x|^2 that each layer keeps at least,
@@ -84,13 +84,13 @@ class Factorize(InTurn):
             `"weights"` needs no data: S is the identity.
         multiple: ranks are multiples of this, 1 or more. Half a target's `channel_multiple` is a
             good value.
-        table: measured times of layers and of their factors. A budget of latency has its own.
         skip: names of layers, or prefixes of them, to leave alone.
         samples: the number of training samples, 2 or more.
+        table: measured times of layers and of their factors. A budget of latency has its own.
 
     Raises:
         InputError: an option is out of range, `skip` or `ranks` name an unknown layer, a rank is
-            too large, or the budget can't be reached.
+            too large, the budget can't be reached, or the table is for another network.
 
     Source: X. Zhang, J. Zou, K. He, J. Sun, "Accelerating Very Deep Convolutional Networks for
     Classification and Detection", 2015 (outputs, and inputs that are approximated already); M.
@@ -120,9 +120,9 @@ class Factorize(InTurn):
     scheme: str = "auto"
     basis: str = "inputs"
     multiple: int = 1
-    table: LatencyTable | None = None
     skip: tuple[str, ...] = ()
     samples: int = 512
+    table: LatencyTable | None = None
 
     provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REDUCED})
     doing: ClassVar[str] = "factorizing"
@@ -136,10 +136,12 @@ class Factorize(InTurn):
         if (self.energy != ENERGY) + (self.budget is not None) + bool(self.ranks) > 1:
             raise InputError("energy, budget and ranks each say how much to keep; give only one")
         object.__setattr__(self, "table", LatencyTable.read(self.table))
-        if self.table is not None and (self.ranks or self._times is not self.table):
+        of_budget = None if self.budget is None else self.budget.table
+        if self.table is not None and (self.ranks or of_budget is not None):
             why = "ranks leave nothing to choose" if self.ranks else "the budget has its own"
             raise InputError(f"table has the times of factors, but {why}; give only one of them")
-        if self._times is not None and not self._times.alternatives:
+        times = self._times
+        if times and all(scheme == FUSED for _, scheme, _, _ in times.alternatives):
             raise InputError(
                 "the latency table has no times of factors; make one with "
                 "penjing.tools.alternatives.alternatives_table"
@@ -175,6 +177,8 @@ class Factorize(InTurn):
 
     def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Find what each rank of each layer keeps and costs, and choose."""
+        if self._times is not None:
+            self._times.require_for(network)
         layers, left = self._layers(network)
         if self.ranks:
             taken = self._given(network, layers)
@@ -331,6 +335,8 @@ class Factorize(InTurn):
             params += choice.cost.params - before.params
             ms += choice.cost.ms - before.ms
             ranks = " and ".join(map(str, choice.ranks))
+            if self._times is not None:
+                ranks += f", {choice.cost.ms:.4g} of {before.ms:.4g} ms"
             energy = f", keeps {choice.kept:.1%} of the energy" if examined else ""
             notes.append(
                 f"{_label(nodes[name])}: {choice.scheme}, rank {ranks}, {choice.cost.macs:,} of "

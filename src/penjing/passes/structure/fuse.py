@@ -12,6 +12,7 @@ from torch import fx
 from penjing.contract import LeftAlone, Plan
 from penjing.errors import InputError
 from penjing.measure.costs import mac_terms
+from penjing.measure.latency import INDIFFERENCE
 from penjing.measure.latency_table import FUSED, LatencyTable
 from penjing.network import Network
 from penjing.network.analysis.affine import SUMS, Region, Regions, is_one_layer, macs_of
@@ -43,12 +44,13 @@ class Fuse(Pass):
         most: the largest ratio of MACs, fused to unfused, above 0. A table decides instead of it.
         front: also fuse layers that pad, by moving the zeros around inner values to the front.
             That changes values near the border, by as much as the inner layers' biases matter.
-        table: measured times of the parts, as they are and as one layer each.
         skip: parts to leave alone, named like `names`.
+        table: measured times of the parts, as they are and as one layer each. A part is fused if
+            that is more than 1 % faster.
 
     Raises:
-        InputError: `most` isn't positive, `names` or `skip` names something unknown, or both
-            `names` and `table` are given.
+        InputError: `most` isn't positive, `names` or `skip` names something unknown, `table` comes
+            with `names` or `front`, or the table is for another network.
 
     Source: X. Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", 2021; J. Kim et al.,
     "LayerMerge: Neural Network Depth Compression through Layer Pruning and Merging", 2024 (padding
@@ -71,8 +73,8 @@ class Fuse(Pass):
     names: tuple[str, ...] = ()
     most: float = 1.0
     front: bool = False
-    table: LatencyTable | None = None
     skip: tuple[str, ...] = ()
+    table: LatencyTable | None = None
 
     requires: ClassVar[frozenset[Condition]] = frozenset({Condition.FLOAT})
     provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REDUCED})
@@ -85,9 +87,16 @@ class Fuse(Pass):
         object.__setattr__(self, "table", LatencyTable.read(self.table))
         if self.table is not None and self.names:
             raise InputError("names and table both say what to fuse; give only one of them")
+        if self.table is not None and self.front:
+            raise InputError(
+                "a latency table has no times of parts whose zeros move to the front; give front "
+                "or table"
+            )
 
     def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
-        """Find the parts that are linear, and take those that save the most MACs."""
+        """Find the parts that are linear, and take those that cost less as one layer."""
+        if self.table is not None:
+            self.table.require_for(network)
         known = shapes(network)
         parts = linear_parts(network, known, self.front)
         called = {end: str(region.layers[-1].meta["layer"]) for end, region in parts.items()}
@@ -123,13 +132,15 @@ class Fuse(Pass):
     def _why_not(self, region: Region, end: fx.Node, known: Mapping[fx.Node, Any]) -> str:
         """Why one layer would cost more; empty if it wouldn't."""
         if self.table is not None:
-            after = self.table.in_place_of(str(region.layers[-1].meta["layer"]), FUSED)
+            layer, count = str(region.layers[-1].meta["layer"]), len(region.layers)
+            after = self.table.in_place_of(layer, FUSED, [count])
             if after is None:
                 return "the latency table has no time of it as one layer"
             whole = self.table.whole()
             parts = {str(node.meta.get("layer")) for node in region.nodes}
             before = sum(ms for layer, ms in whole.items() if layer in parts)
-            return "" if after < before else f"fused, it would take {after:.4g} of {before:.4g} ms"
+            faster = after < (1 - INDIFFERENCE) * before
+            return "" if faster else f"fused, it would take {after:.4g} of {before:.4g} ms"
         ratio = macs_of(region.function, known[end]) / _macs(region, known)
         if ratio > self.most:
             return f"fused, it would have {ratio:.2f} times the MACs (at most {self.most:g})"

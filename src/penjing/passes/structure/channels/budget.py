@@ -31,8 +31,9 @@ class Budget:
         what: the cost: `"macs"` for one sample, `"params"`, or the `"latency"` that `table`
             predicts.
         share: the share of it that may remain, in (0, 1].
-        table: the measured times of the layers, which `"latency"` needs; see
-            `penjing.tools.latency_table.latency_table`.
+        table: the measured times of the layers, which `"latency"` needs. For widths and blocks
+            `penjing.tools.latency_table.latency_table` makes it, and for ranks
+            `penjing.tools.alternatives.alternatives_table`.
 
     Raises:
         InputError: an option is out of range, or `"latency"` comes without a table.
@@ -56,7 +57,8 @@ class Budget:
         if (self.what == "latency") != (self.table is not None):
             raise InputError(
                 "a budget of latency needs a table of the layers' times, and other budgets take "
-                "none; penjing.tools.latency_table.latency_table makes one"
+                "none; penjing.tools.latency_table.latency_table makes one, and for ranks "
+                "penjing.tools.alternatives.alternatives_table"
             )
 
     @classmethod

@@ -12,6 +12,7 @@ from torch import Tensor
 from penjing.arith.kernel_factors import full_ranks, kept, kept_by_pairs, why_not
 from penjing.arith.knapsack import choose
 from penjing.errors import InputError
+from penjing.measure.latency import INDIFFERENCE
 from penjing.measure.latency_table import LatencyTable
 from penjing.network.edits.checks import INT32, is_integer, is_list
 
@@ -30,7 +31,8 @@ class Cost:
 
     Attributes:
         macs, params: their numbers.
-        ms: the milliseconds that a latency table predicts; infinite if it can't, 0 without one.
+        ms: the milliseconds that a latency table predicts; infinite if it can't. 0 without a table,
+            and of a layer in whose place it has nothing.
     """
 
     macs: int
@@ -40,6 +42,11 @@ class Cost:
     def of(self, what: str) -> float:
         """The cost that a budget counts."""
         return {"macs": self.macs, "params": self.params, "latency": self.ms}[what]
+
+    def is_below(self, other: Cost, what: str) -> bool:
+        """Whether a cost is lower than another one; a time must be so by more than 1 %."""
+        margin = INDIFFERENCE if what == "latency" else 0.0
+        return self.of(what) < (1 - margin) * other.of(what)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ class Sizes:
 
     def whole(self) -> Cost:
         """The cost of the layer itself."""
-        ms = 0.0 if self.table is None else self.table.whole().get(self.layer, 0.0)
+        ms = 0.0
+        if self.table is not None and self.table.replaceable(self.layer):
+            ms = self.table.whole()[self.layer]
         return Cost(math.prod(self.after) * math.prod(self.weight), math.prod(self.weight), ms)
 
     def cost(self, scheme: str, ranks: Sequence[int]) -> Cost:
@@ -136,7 +145,7 @@ def choices(
         for scheme in schemes
         if not why_not(scheme, sizes.weight)
         for choice in _ranked(scheme, sizes, weight, moment, multiple)
-        if all(choice.cost.of(cost) < whole.of(cost) for cost in falls)
+        if all(choice.cost.is_below(whole, cost) for cost in falls)
     ]
     frontier = []
     for choice in sorted(cheaper, key=lambda choice: (choice.cost.of(what), -choice.kept)):
