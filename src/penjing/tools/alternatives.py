@@ -25,7 +25,7 @@ from penjing.network.analysis.affine import Region
 from penjing.network.edits.factorize import why_not_factorized
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.shapes import shapes
-from penjing.passes.structure.channels.widths import is_in
+from penjing.passes.names import is_in
 from penjing.passes.structure.fuse import linear_parts
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target

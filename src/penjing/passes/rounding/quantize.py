@@ -15,6 +15,7 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
+from penjing.passes.names import is_in
 from penjing.passes.rounding.calibration import Calibration, calibrated
 from penjing.passes.rounding.weights import (
     ends,
@@ -24,7 +25,6 @@ from penjing.passes.rounding.weights import (
     with_bits,
     with_overflow_fix,
 )
-from penjing.passes.structure.channels.widths import is_in
 from penjing.tasks.task import Task
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)

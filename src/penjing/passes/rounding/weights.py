@@ -21,7 +21,7 @@ from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in
 from penjing.passes.conditions import Condition
 from penjing.passes.counted import counted
-from penjing.passes.structure.channels.widths import is_in
+from penjing.passes.names import is_in
 
 
 def rounding(weights: bool, values: bool) -> frozenset[Condition]:

@@ -18,10 +18,10 @@ from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
+from penjing.passes.names import is_in
 from penjing.passes.structure.blocks.costs import BlockCosts
 from penjing.passes.structure.blocks.losses import RIDGE, BlockLosses
 from penjing.passes.structure.channels.budget import Budget
-from penjing.passes.structure.channels.widths import is_in
 from penjing.passes.structure.solve import Solve
 from penjing.tasks.task import Task
 

@@ -26,8 +26,9 @@ from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
+from penjing.passes.names import is_in
 from penjing.passes.structure.channels.budget import Budget
-from penjing.passes.structure.channels.widths import Widths, is_in
+from penjing.passes.structure.channels.widths import Widths
 from penjing.passes.structure.ranks.choices import (
     Choice,
     Cost,

@@ -20,7 +20,7 @@ from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
-from penjing.passes.structure.channels.widths import is_in
+from penjing.passes.names import is_in
 from penjing.tasks.task import Task
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from penjing.contract import LeftAlone
 from penjing.errors import InputError
 from penjing.network import Axes, Group
+from penjing.passes.names import is_in
 
 RANKINGS = ("per-axis", "global", "isomorphic")
 
@@ -111,8 +112,3 @@ def allowed(
 def _kind(group: Group) -> tuple[tuple[str, int], ...]:
     """The role of an axis in the tensors that it touches; axes of one role are ranked together."""
     return tuple(sorted((site.tensor.rpartition(".")[2], site.dim) for site in group.sites))
-
-
-def is_in(axis: str, name: str) -> bool:
-    """Whether an axis or a layer has that name, or lies inside the layer of that name."""
-    return axis == name or axis.startswith((f"{name}.", f"{name}["))

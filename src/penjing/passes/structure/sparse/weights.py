@@ -12,7 +12,7 @@ from penjing.contract import LeftAlone
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import Layer, layers_of
-from penjing.passes.structure.channels.widths import is_in
+from penjing.passes.names import is_in
 
 
 @dataclass
