@@ -246,3 +246,18 @@ def test_a_part_that_went_with_an_earlier_one_is_refused() -> None:
     edit = {"edit": "bypass", "values": {"add_2": "batch_norm_7", "batch_norm_6": "batch_norm_5"}}
     with pytest.raises((InputError, UnsafeError)):
         carry_out(network, Plan("Drop", {}, ({**edit, "maps": []},)))
+
+
+def test_a_block_that_reads_one_that_has_gone_reads_what_is_in_front_of_it() -> None:
+    network, task = _task("vit_by_hand")
+    blocks = [block for block in find_blocks(network) if block.alike]
+    pairs = [(one, two) for one in blocks for two in blocks if two.start == one.end]
+    assert pairs
+    for pair in pairs:
+        losses = BlockLosses(network, task, blocks, 16, 2000)
+        for block in pair:
+            losses.added(block, by_map=False)
+            losses.accept(block, by_map=False)
+        values = {block.end: block.start for block in pair}
+        plan = Plan("Drop", {}, ({"edit": "bypass", "values": values, "maps": []},))
+        assert len(layers_of(losses.student)) == len(layers_of(carry_out(network, plan)))

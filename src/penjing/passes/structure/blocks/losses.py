@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class BlockLosses:
         self._teacher.keep(self._kept)
         self._cache = self._teacher
         self.student = network
+        self._instead: dict[str, str] = {}
         self._loss: float | None = None
 
     @property
@@ -70,6 +72,8 @@ class BlockLosses:
         self._cache = self._without(block, by_map)
         self.student = self._cache.network
         self._loss = None
+        if block.kind not in ("part", "activation") and not by_map:
+            self._instead[block.end] = block.start
 
     def unlikeness(self, block: Block) -> float | None:
         """1 - cos(value before, value after), averaged over samples; None if the shapes differ."""
@@ -89,6 +93,10 @@ class BlockLosses:
         """The activations of a copy without the block, its next layers solved again."""
         student = copy.deepcopy(self.student)
         end = self._place[block.end]
+        start = block.start
+        while start in self._instead:  # it went with a block in front of this one
+            start = self._instead[start]
+        block = replace(block, start=start)
         cut_block(student, block, by_map)
         cache = ActivationCache(student, self._inputs)
         for node, values in self._cache.known.items():
