@@ -182,7 +182,7 @@ def _add_runtime(copy: Path, folder: Path) -> None:
 
 
 def _add_criterion(copy: Path, folder: Path) -> None:
-    path = copy / "passes" / "structure" / "importance.py"
+    path = copy / "passes" / "structure" / "channels" / "importance.py"
     _insert(path, '"taylor", "fisher"]', '"largest", ')
     entry = '        "largest": lambda name: parameters[name].abs().pow(8),\n'
     _insert(path, '        "taylor": lambda', entry)
