@@ -191,7 +191,9 @@ def by_time(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
             continue
         for share in (0.9, 0.8, 0.7):
             row: Row = {"precision": precision, "share": share}
-            step = Factorize(budget=Budget("latency", share, times), samples=options.samples)
+            multiple = max(1, this_machine().channel_multiple // 2)  # as in the table
+            budget = Budget("latency", share, times)
+            step = Factorize(budget=budget, multiple=multiple, samples=options.samples)
             try:
                 plan = step.plan(network, task)
             except InputError as error:

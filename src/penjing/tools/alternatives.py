@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx
 
-from penjing.arith.kernel_factors import SCHEMES, full_ranks, why_not
+from penjing.arith.kernel_factors import full_ranks, why_not
 from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.measure.latency_table import (
@@ -31,6 +31,8 @@ from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
 from penjing.tools.layer_times import HELD_OUT, ORIGINAL, Finish, by_layer, require_here, timed
 
+OF_KERNELS = ("channel", "spatial", "tucker")
+"""The schemes of kernels larger than 1; linear layers and 1x1 convolutions become two matrices."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Which shares of the full rank are measured."""
 PAIRS = ((0.125, 0.125), (0.125, 0.5), (0.5, 0.125), (0.5, 0.5), (1.0, 1.0))
@@ -44,8 +46,8 @@ Factors = Mapping[str, tuple[str, tuple[int, ...]]]
 def alternatives_table(
     network: Network,
     target: Target,
-    schemes: Sequence[str] = ("channel", "spatial", "tucker"),
     skip: Sequence[str] = (),
+    multiple: int | None = None,
     finish: Finish | None = None,
     seconds: float = 20.0,
 ) -> LatencyTable:
@@ -59,27 +61,29 @@ def alternatives_table(
     Args:
         network: the network whose layers are timed.
         target: this machine.
-        schemes: how kernels larger than 1 are factorized; see `Factorize`. Linear layers and 1x1
-            convolutions become two matrices.
         skip: names of layers, or prefixes of them, to leave alone.
+        multiple: ranks are multiples of this. Give `Factorize` the same one: a runtime that lays
+            channels out in blocks takes longer for other ranks. By default it is half the target's
+            `channel_multiple`.
         finish: what happens to a network before it is exported, such as quantization.
         seconds: about how long to time the networks. Exporting about 20 of them comes on top of it.
 
     Raises:
-        InputError: the target isn't this machine, `schemes` or `skip` has an unknown name, nothing
-            can be replaced, or the table is off by more than 10 % for the original network, for the
+        InputError: the target isn't this machine, `skip` has an unknown name, nothing can be
+            replaced, or the table is off by more than 10 % for the original network, for the
             fused one, or for one of three with factors at random.
     """
     require_here(target)
     labels = _labels(network)
-    _require_known(schemes, skip, labels)
+    _require_known(skip, labels)
     layers = {
         name: label
         for name, label in labels.items()
         if not any(is_in(label, part) for part in skip)
     }
-    tried = _tried(network, schemes, layers)
-    held = _held_out(network, tried)
+    multiple = multiple or max(1, target.channel_multiple // 2)
+    tried = _tried(network, layers, multiple)
+    held = _held_out(network, tried, multiple)
     fused = {
         end: region
         for end, region in linear_parts(network, shapes(network), front=False).items()
@@ -120,11 +124,8 @@ def _labels(network: Network) -> dict[str, str]:
     return {name: label for name, label in called.items() if counts[label] == 1 and label in sizes}
 
 
-def _require_known(schemes: Sequence[str], skip: Sequence[str], labels: Mapping[str, str]) -> None:
-    """Raise InputError if a scheme isn't one, or a name to skip isn't there."""
-    for scheme in schemes:
-        if scheme not in SCHEMES:
-            raise InputError(f"schemes must be of {', '.join(SCHEMES)}; found {scheme!r}")
+def _require_known(skip: Sequence[str], labels: Mapping[str, str]) -> None:
+    """Raise InputError if a name to skip isn't there."""
     for name in skip:
         if not any(is_in(label, name) for label in labels.values()):
             raise InputError(
@@ -133,7 +134,7 @@ def _require_known(schemes: Sequence[str], skip: Sequence[str], labels: Mapping[
             )
 
 
-def _tried(network: Network, schemes: Sequence[str], layers: Collection[str]) -> list[Factors]:
+def _tried(network: Network, layers: Collection[str], multiple: int) -> list[Factors]:
     """The choices of factors to measure; in each, as many layers are factorized as can be."""
     nodes = [
         node
@@ -141,12 +142,12 @@ def _tried(network: Network, schemes: Sequence[str], layers: Collection[str]) ->
         if node.name in layers and not why_not_factorized(network, node)
     ]
     tried: list[Factors] = []
-    for scheme in schemes:
+    for scheme in OF_KERNELS:
         for shares in PAIRS if scheme == "tucker" else [(share,) for share in SHARES]:
             factors = {}
             for node in nodes:
                 shape = tuple(network.tensor(Layer(node).weight_name).shape)
-                if how := _how(scheme, shape, shares):
+                if how := _how(scheme, shape, shares, multiple):
                     factors[node.name] = how
             if factors and factors not in tried:
                 tried.append(factors)
@@ -154,19 +155,24 @@ def _tried(network: Network, schemes: Sequence[str], layers: Collection[str]) ->
 
 
 def _how(
-    scheme: str, shape: Sequence[int], shares: Sequence[float]
+    scheme: str, shape: Sequence[int], shares: Sequence[float], multiple: int
 ) -> tuple[str, tuple[int, ...]] | None:
     """The scheme and the ranks of one layer, or None if it can't have them."""
     if all(size == 1 for size in shape[2:]):
         scheme, shares = "matrices", shares[-1:]
     if why_not(scheme, shape):
         return None
-    first = max(1, int(shares[0] * full_ranks(scheme, shape)[0]))
-    full = full_ranks(scheme, shape, first)
-    return scheme, (first, *(max(1, int(shares[1] * rank)) for rank in full[1:]))
+    first = _rounded(shares[0] * (full := full_ranks(scheme, shape)[0]), full, multiple)
+    rest = full_ranks(scheme, shape, first)[1:]
+    return scheme, (first, *(_rounded(shares[1] * full, full, multiple) for full in rest))
 
 
-def _held_out(network: Network, tried: Sequence[Factors]) -> list[Factors]:
+def _rounded(rank: float, full: int, multiple: int) -> int:
+    """The multiple below a rank, or the smallest one there is."""
+    return min(full, max(1, int(rank) // multiple) * multiple)
+
+
+def _held_out(network: Network, tried: Sequence[Factors], multiple: int) -> list[Factors]:
     """Factors at random, at shares that aren't measured. They are always the same."""
     draw = random.Random(0)
     ways: dict[str, set[str]] = {}
@@ -179,7 +185,8 @@ def _held_out(network: Network, tried: Sequence[Factors]) -> list[Factors]:
         for name, schemes in ways.items():
             scheme = draw.choice(["", *sorted(schemes)])
             shape = tuple(network.tensor(Layer(nodes[name]).weight_name).shape)
-            how = _how(scheme, shape, draw.choices(BETWEEN, k=2)) if scheme else None
+            shares = draw.choices(BETWEEN, k=2)
+            how = _how(scheme, shape, shares, multiple) if scheme else None
             if how:
                 factors[name] = how
         held.append(factors)

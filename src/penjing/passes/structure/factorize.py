@@ -68,8 +68,8 @@ class Factorize(InTurn):
     A layer is taken only where its factors cost less. Fewer MACs need not be less time: two layers
     move more data than one, so it pays on wide layers first. With a table of measured times
     (`penjing.tools.alternatives.alternatives_table`), a layer is taken only where its factors were
-    more than 1 % faster, and without a budget the fastest are taken. Follow it with `Compensate`,
-    which solves the last factor of each layer again, and with `Tune`.
+    also more than 1 % faster, and without a budget the fastest are taken. Follow it with
+    `Compensate`, which solves the last factor of each layer again, and with `Tune`.
 
     Attributes:
         energy: without `budget` and `ranks`, the share of E|w x|^2 that each layer keeps at least,
@@ -187,7 +187,9 @@ class Factorize(InTurn):
         what = "macs" if self.budget is None else self.budget.what
         if self._times is not None and self.budget is None:
             what = "latency"
-        falls = list(dict.fromkeys([what, *(["latency"] if self._times is not None else [])]))
+        falls = [what]
+        if self._times is not None:  # a table has noise: more MACs that seem faster aren't believed
+            falls = list(dict.fromkeys([what, "latency", "macs"]))
         options: dict[str, list[Choice]] = {}
         wholes: dict[str, Cost] = {}
         for name, sizes, weight, moment in self._examined(network, task, layers):
