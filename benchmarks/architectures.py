@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from data_folder import WANTED, data_folder
-from process_each import Row, StageFailed, in_process, keep, known_rows, stage
+from process_each import Row, StageFailed, each, in_process, stage
 from same_outputs import MOST, finite_outputs, gap_of, onnx_gap, outputs_of
 from zoo import add_networks, drawn, names_of
 
@@ -206,17 +206,14 @@ def main() -> None:
         return
     if options.peer and not options.peer_script.is_file():
         parser.error(f"--peer wants {options.peer_script}; {WANTED}")
-    known = known_rows(options.json)
-    rows = []
-    names = names_of(options)
-    for number, name in enumerate(names, start=1):
-        row = known.get(name) or in_process(__file__, name, options.limit)
+
+    def row_of(name: str, known: Row | None) -> Row:
+        row = known or in_process(__file__, name, options.limit)
         if options.peer and "peer_runs" not in row and "/" not in name:
             row |= peer(name, options.peer_script, options.peer_limit)
-        rows.append(row)
-        known[name] = row
-        print(f"[{number}/{len(names)}] {name}: {row.get('error', 'ok')}", file=sys.stderr)
-        keep(options.json, known)
+        return row
+
+    rows = each(names_of(options), options.json, row_of, lambda row: str(row.get("error", "ok")))
     print(table(rows))
 
 

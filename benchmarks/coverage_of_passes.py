@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from process_each import Row, StageFailed, in_process, keep, known_rows, stage
+from process_each import Row, StageFailed, each, in_process, stage
 from same_outputs import finite_outputs, onnx_gap, outputs_of
 from torch import Tensor
 from torch.nn import functional
@@ -230,15 +229,15 @@ def main() -> None:
     if options.one:
         print(json.dumps(examine(options.one, passes)))
         return
-    known = known_rows(options.json)
-    names = names_of(options)
-    for number, name in enumerate(names, start=1):
-        row = _examined(known.get(name, {"model": name, "passes": {}}), passes, options.limit)
-        known[name] = row
+
+    def row_of(name: str, known: Row | None) -> Row:
+        return _examined(known or {"model": name, "passes": {}}, passes, options.limit)
+
+    def said(row: Row) -> str:
         good = sum(works(row["passes"][pass_name]) for pass_name in passes)
-        print(f"[{number}/{len(names)}] {name}: {good} of {len(passes)}", file=sys.stderr)
-        keep(options.json, known)
-    print(table([known[name] for name in names], passes))
+        return f"{good} of {len(passes)}"
+
+    print(table(each(names_of(options), options.json, row_of, said), passes))
 
 
 if __name__ == "__main__":

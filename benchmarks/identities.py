@@ -22,13 +22,12 @@ import argparse
 import copy
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from process_each import Row, StageFailed, in_process, keep, known_rows, stage
+from process_each import Row, StageFailed, each, in_process, stage
 from same_outputs import gap_of, outputs_of
 from torch import Tensor, fx
 from zoo import add_networks, drawn, names_of
@@ -206,14 +205,13 @@ def main() -> None:
     if options.one:
         print(json.dumps(examine(options.one)))
         return
-    known = known_rows(options.json)
-    names = names_of(options)
-    for number, name in enumerate(names, start=1):
-        if name not in known:
-            known[name] = in_process(__file__, name, options.limit)
-            keep(options.json, known)
-        print(f"[{number}/{len(names)}] {known[name]}", file=sys.stderr)
-    print(table([known[name] for name in names]))
+    rows = each(
+        names_of(options),
+        options.json,
+        lambda name, known: known or in_process(__file__, name, options.limit),
+        str,
+    )
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -63,18 +63,43 @@ def accuracy(network: nn.Module, task: Task) -> float:
     return 100 * float(torch.cat(hits).mean())
 
 
-def methods(task: Task, skip: tuple[str, ...]) -> dict[str, Callable[[Network, float], Network]]:
-    def cut(network: Network, ratio: float) -> Network:
+def methods(
+    network: Network, task: Task, skip: tuple[str, ...]
+) -> dict[str, Callable[[float], Network | None]]:
+    """By name, how the network is cut at a ratio; None where a method isn't for that."""
+    resnet = "ResNet" in task.name
+
+    def cut(ratio: float) -> Network:
         return PruneChannels(ratio, importance="l1", skip=skip)(network, task)
+
+    @functools.cache
+    def dropped() -> Network:
+        return Drop(len(_blocks(network)) // 3, samples=SAMPLES)(network, task)
+
+    def blocks_first(ratio: float) -> Network | None:
+        """Without some blocks, pruned to the MACs of the whole network at that ratio."""
+        if not resnet or ratio < 0.5:
+            return None
+        left = _blocks(dropped())
+        rest = 1 - (1 - ratio) * len(_blocks(network)) / len(left)
+        others = tuple(name for name in find_axes(dropped()).free if name not in left)
+        pruned = PruneChannels(rest, importance="l1", skip=others)(dropped(), task)
+        return Compensate(SAMPLES)(pruned, task)
 
     return {
         "cut": cut,
-        "cut + recalibration": lambda network, ratio: recalibrate(
-            cut(network, ratio), first(task.train, SAMPLES)
+        "cut + recalibration": lambda ratio: (
+            recalibrate(cut(ratio), first(task.train, SAMPLES)) if resnet else None
         ),
-        "merge, no data": lambda network, ratio: Merge(ratio, skip=skip)(network, task),
-        "compensate": lambda network, ratio: Compensate(SAMPLES)(cut(network, ratio), task),
+        "merge, no data": lambda ratio: Merge(ratio, skip=skip)(network, task),
+        "compensate": lambda ratio: Compensate(SAMPLES)(cut(ratio), task),
+        "a third of the blocks first": blocks_first,
     }
+
+
+def _blocks(network: Network) -> list[str]:
+    """The inner axes of a ResNet, one for each block; all blocks have the same MACs."""
+    return [name for name in find_axes(network).free if name.endswith(".conv1")]
 
 
 def rows_of(task: Task, ratios: list[float], inner: str, peer: bool) -> Iterator[Row]:
@@ -86,22 +111,15 @@ def rows_of(task: Task, ratios: list[float], inner: str, peer: bool) -> Iterator
         "model": task.name, "method": "original", "ratio": 0.0,
         "accuracy": accuracy(network, task), "params_left": 1.0,
     }  # fmt: skip
-    dropped = functools.cache(lambda: Drop(_third(network), samples=SAMPLES)(network, task))
+    known = methods(network, task, skip)
     for ratio in ratios:
-        for name, method in methods(task, skip).items():
-            if name == "cut + recalibration" and "LeNet" in task.name:
+        for name, method in known.items():
+            found = method(ratio)
+            if found is None:
                 continue
-            found = method(network, ratio)
             left = sum(one.numel() for one in found.parameters()) / whole
             yield {
                 "model": task.name, "method": name, "ratio": ratio,
-                "accuracy": accuracy(found, task), "params_left": round(left, 3),
-            }  # fmt: skip
-        if ratio >= 0.5 and "ResNet" in task.name:
-            found = blocks_first(network, dropped(), task, ratio)
-            left = sum(one.numel() for one in found.parameters()) / whole
-            yield {
-                "model": task.name, "method": "a third of the blocks first", "ratio": ratio,
                 "accuracy": accuracy(found, task), "params_left": round(left, 3),
             }  # fmt: skip
         if peer and "ResNet" in task.name:
@@ -111,24 +129,6 @@ def rows_of(task: Task, ratios: list[float], inner: str, peer: bool) -> Iterator
                 "model": task.name, "method": "Torch-Pruning", "ratio": ratio,
                 "accuracy": accuracy(pruned, task), "params_left": round(left, 3),
             }  # fmt: skip
-
-
-def _blocks(network: Network) -> list[str]:
-    """The inner axes of a ResNet, one for each block; all blocks have the same MACs."""
-    return [name for name in find_axes(network).free if name.endswith(".conv1")]
-
-
-def _third(network: Network) -> int:
-    return len(_blocks(network)) // 3
-
-
-def blocks_first(network: Network, dropped: Network, task: Task, ratio: float) -> Network:
-    """Prune a network without some blocks to the MACs of the whole one pruned to a ratio."""
-    blocks = _blocks(dropped)
-    rest = 1 - (1 - ratio) * len(_blocks(network)) / len(blocks)
-    skip = tuple(name for name in find_axes(dropped).free if name not in blocks)
-    pruned = PruneChannels(rest, importance="l1", skip=skip)(dropped, task)
-    return Compensate(SAMPLES)(pruned, task)
 
 
 def by_torch_pruning(task: Task, ratio: float) -> nn.Module:

@@ -191,7 +191,7 @@ def by_time(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
             continue
         for share in (0.9, 0.8, 0.7):
             row: Row = {"precision": precision, "share": share}
-            multiple = max(1, this_machine().channel_multiple // 2)  # as in the table
+            multiple = this_machine().width_multiple  # as in the table
             budget = Budget("latency", share, times)
             step = Factorize(budget=budget, multiple=multiple, samples=options.samples)
             try:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,28 @@ def _last_row(printed: str) -> Row:
     rows = [line for line in printed.splitlines() if line.startswith("{")]
     found: Row = json.loads(rows[-1]) if rows and rows[-1].endswith("}") else {}
     return found
+
+
+def each(
+    names: Sequence[str],
+    file: Path | None,
+    row_of: Callable[[str, Row | None], Row],
+    said: Callable[[Row], str],
+) -> list[Row]:
+    """The rows of networks, one after the other; a file that is given has what is done so far.
+
+    Args:
+        names: the networks.
+        file: where rows are kept, and taken from.
+        row_of: the row of a network, given its name and the row that the file has.
+        said: what to say of a row in a line of progress.
+    """
+    known = known_rows(file)
+    for number, name in enumerate(names, start=1):
+        known[name] = row_of(name, known.get(name))
+        print(f"[{number}/{len(names)}] {name}: {said(known[name])}", file=sys.stderr)
+        keep(file, known)
+    return [known[name] for name in names]
 
 
 def known_rows(file: Path | None) -> dict[str, Row]:

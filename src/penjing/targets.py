@@ -72,6 +72,14 @@ class Target:
         """Whether the target is this machine, so that penjing can measure directly."""
         return self.reach == "here"
 
+    @property
+    def width_multiple(self) -> int:
+        """What widths and ranks should be multiples of: half of `channel_multiple`, 1 or more.
+
+        With the whole of it, the narrow layers of small networks couldn't shrink at all.
+        """
+        return max(1, self.channel_multiple // 2)
+
     def shortages(self, stored_bytes: int, value_bytes: int, basis: str) -> list[str]:
         """What doesn't fit on this device, one line each with both numbers. Empty if all fits.
 

@@ -38,8 +38,7 @@ def k_means(numbers: Tensor, count: int) -> Tensor:
     values = torch.linspace(low, high, count, dtype=torch.float64, device=ascending.device)
     last = torch.tensor([len(ascending)], device=ascending.device)
     for _ in range(ROUNDS):  # who is nearest to a value lies side by side
-        between = (values[1:] + values[:-1]) / 2
-        ends = torch.cat([torch.searchsorted(ascending, between, right=True), last])
+        ends = torch.cat([torch.searchsorted(ascending, _between(values), right=True), last])
         starts = torch.cat([torch.zeros_like(last), ends[:-1]])
         members = ends - starts
         moved = torch.where(members > 0, (sums[ends] - sums[starts]) / members.clamp_min(1), values)
@@ -62,8 +61,12 @@ def nearest(numbers: Tensor, values: Tensor) -> Tensor:
     >>> nearest(torch.tensor([-3.0, 0.4, 0.6]), torch.tensor([0.0, 1.0])).tolist()
     [0, 0, 1]
     """
-    between = (values[1:] + values[:-1]) / 2
-    return torch.bucketize(numbers.detach(), between.contiguous())
+    return torch.bucketize(numbers.detach(), _between(values))
+
+
+def _between(values: Tensor) -> Tensor:
+    """Where one of the values, which ascend, stops being the nearest one."""
+    return (values[1:] + values[:-1]) / 2
 
 
 def assigned_in_turn(

@@ -66,12 +66,17 @@ class LatencyTable:
 
     def whole(self) -> dict[str, float]:
         """The milliseconds of each layer at its largest widths."""
+        return {layer: row[3] for layer, row in self._largest.items()}
+
+    @cached_property
+    def _largest(self) -> dict[str, Row]:
+        """The row of each layer at its largest widths."""
         largest: dict[str, Row] = {}
         for row in self.rows:
             old = largest.get(row[0])
             if old is None or row[1:3] > old[1:3]:
                 largest[row[0]] = row
-        return {layer: row[3] for layer, row in largest.items()}
+        return largest
 
     def require_for(self, network: Network) -> None:
         """Refuse a table that was measured for another network, or before layers changed.
@@ -80,8 +85,8 @@ class LatencyTable:
             InputError: the network lacks a layer of the table, or has it in another size.
         """
         sizes = sizes_of(network)
-        largest = {row[0]: row[1:3] for row in sorted(self.rows)}
-        for layer, size in largest.items():
+        for layer, row in self._largest.items():
+            size = row[1:3]
             if sizes.get(layer) != size:
                 now = f"it is {sizes[layer]}" if layer in sizes else "it isn't there"
                 raise InputError(
@@ -202,17 +207,11 @@ def layer_sizes(axes: Axes) -> dict[str, tuple[Polynomial, Polynomial]]:
     """The inputs and outputs of each layer with weights: the dimensions of its largest tensor."""
     network, trace = axes.trace.network, axes.trace
     names = {group.axis: name for name, group in axes.free.items()}
-    largest: dict[str, str] = {}
-    for name, parameter in network.named_parameters():
-        layer = name.rpartition(".")[0]
-        old = largest.get(layer)
-        if name in trace.tensors and (
-            old is None or parameter.numel() > network.tensor(old).numel()
-        ):
-            largest[layer] = name
     nothing = Polynomial({})
     widths = {}
-    for layer, tensor in largest.items():
+    parameters = dict(network.named_parameters())
+    traced = {name: parameters[name] for name in parameters if name in trace.tensors}
+    for layer, tensor in _largest_tensors(traced).items():
         dims = [polynomial(expression, names) for expression in trace.tensors[tensor]]
         widths[layer] = (dims[1] if len(dims) > 1 else nothing, dims[0] if dims else nothing)
     return widths
@@ -220,15 +219,22 @@ def layer_sizes(axes: Axes) -> dict[str, tuple[Polynomial, Polynomial]]:
 
 def sizes_of(network: Network) -> dict[str, tuple[int, int]]:
     """The inputs and outputs of each layer with weights, as `layer_sizes` has them uncut."""
-    largest: dict[str, Tensor] = {}
-    for name, parameter in network.named_parameters():
+    parameters = dict(network.named_parameters())
+    sizes = {}
+    for layer, name in _largest_tensors(parameters).items():
+        shape = parameters[name].shape
+        sizes[layer] = (shape[1] if len(shape) > 1 else 0, shape[0] if shape else 0)
+    return sizes
+
+
+def _largest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """By layer, the name of its largest tensor, the first one of several."""
+    largest: dict[str, str] = {}
+    for name, tensor in tensors.items():
         layer = name.rpartition(".")[0]
-        if layer not in largest or parameter.numel() > largest[layer].numel():
-            largest[layer] = parameter
-    return {
-        layer: (tensor.shape[1] if tensor.dim() > 1 else 0, tensor.shape[0] if tensor.dim() else 0)
-        for layer, tensor in largest.items()
-    }
+        if layer not in largest or tensor.numel() > tensors[largest[layer]].numel():
+            largest[layer] = name
+    return largest
 
 
 def require_additive(pairs: Mapping[str, tuple[float, float]]) -> None:

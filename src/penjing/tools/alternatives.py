@@ -11,7 +11,6 @@ from typing import Any
 from torch import fx
 
 from penjing.arith.kernel_factors import full_ranks, why_not
-from penjing.contract import Plan
 from penjing.errors import InputError
 from penjing.measure.latency_table import (
     FUSED,
@@ -20,16 +19,24 @@ from penjing.measure.latency_table import (
     require_additive,
     sizes_of,
 )
-from penjing.network import Network, carry_out
+from penjing.network import Network
 from penjing.network.analysis.affine import Region
 from penjing.network.edits.factorize import why_not_factorized
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.shapes import shapes
-from penjing.passes.names import is_in
+from penjing.passes.names import is_in, require_names
 from penjing.passes.structure.fuse import linear_parts
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
-from penjing.tools.layer_times import HELD_OUT, ORIGINAL, Finish, by_layer, require_here, timed
+from penjing.tools.layer_times import (
+    HELD_OUT,
+    ORIGINAL,
+    Finish,
+    by_layer,
+    edited,
+    require_here,
+    timed,
+)
 
 OF_KERNELS = ("channel", "spatial", "tucker")
 """The schemes of kernels larger than 1; linear layers and 1x1 convolutions become two matrices."""
@@ -63,8 +70,8 @@ def alternatives_table(
         target: this machine.
         skip: names of layers, or prefixes of them, to leave alone.
         multiple: ranks are multiples of this. Give `Factorize` the same one: a runtime that lays
-            channels out in blocks takes longer for other ranks. By default it is half the target's
-            `channel_multiple`.
+            channels out in blocks takes longer for other ranks. By default it is the target's
+            `width_multiple`.
         finish: what happens to a network before it is exported, such as quantization.
         seconds: about how long to time the networks. Exporting about 20 of them comes on top of it.
 
@@ -75,13 +82,13 @@ def alternatives_table(
     """
     require_here(target)
     labels = _labels(network)
-    _require_known(skip, labels)
+    require_names("skip", skip, [*labels.values()])
     layers = {
         name: label
         for name, label in labels.items()
         if not any(is_in(label, part) for part in skip)
     }
-    multiple = multiple or max(1, target.channel_multiple // 2)
+    multiple = multiple or target.width_multiple
     tried = _tried(network, layers, multiple)
     held = _held_out(network, tried, multiple)
     fused = {
@@ -122,16 +129,6 @@ def _labels(network: Network) -> dict[str, str]:
     called = {node.name: str(node.meta.get("layer")) for node in layers_of(network)}
     counts = Counter(called.values())
     return {name: label for name, label in called.items() if counts[label] == 1 and label in sizes}
-
-
-def _require_known(skip: Sequence[str], labels: Mapping[str, str]) -> None:
-    """Raise InputError if a name to skip isn't there."""
-    for name in skip:
-        if not any(is_in(label, name) for label in labels.values()):
-            raise InputError(
-                f"skip names {name!r}, but the network has no such layer; it has "
-                f"{', '.join(labels.values())}"
-            )
 
 
 def _tried(network: Network, layers: Collection[str], multiple: int) -> list[Factors]:
@@ -206,7 +203,7 @@ def _variants(
         layers = {name: {"scheme": how[0], "ranks": list(how[1])} for name, how in factors.items()}
         edits.append({"edit": "factorize", "layers": layers})
     for edit in edits:
-        yield carry_out(network, Plan("latency table", {}, (edit,)))
+        yield edited(network, edit)
 
 
 def _watched(

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from penjing.contract import Latency, Plan
+from penjing.contract import Latency
 from penjing.measure.cost_model import Counts, cost_in_macs
 from penjing.measure.latency import compare
 from penjing.measure.latency_table import LatencyTable, layer_sizes, require_additive
-from penjing.network import Axes, Group, Network, carry_out, find_axes
+from penjing.network import Axes, Group, Network, find_axes
 from penjing.passes.structure.channels.widths import Widths, allowed
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
@@ -23,6 +23,7 @@ from penjing.tools.layer_times import (
     Finish,
     Timed,
     by_layer,
+    edited,
     one_sample,
     require_here,
     timed,
@@ -51,14 +52,14 @@ def latency_table(
     Args:
         network: the network whose layers are timed.
         target: this machine.
-        skip, multiple: as for the pass that will use the table. By default `multiple` is half the
-            target's `channel_multiple`, as in a fit.
+        skip, multiple: as for the pass that will use the table. By default `multiple` is the
+            target's `width_multiple`, as in a fit.
         finish: what happens to a cut network before it is exported, such as quantization.
         seconds: about how long to time the networks. Exporting each takes a few more seconds.
 
     Raises:
         InputError: the target isn't this machine, or the table is off by more than 10 % for the
-            uncut network or for one of three networks that it wasn't made from.
+            original network or for one of three networks that it wasn't made from.
 
     Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
     Applications", 2018 (summed tables of layers). Profiling whole networks is penjing's addition.
@@ -66,7 +67,7 @@ def latency_table(
     require_here(target)
     axes = find_axes(network)
     chosen, _ = allowed(axes, skip, False)
-    widths = Widths(0.0, multiple=multiple or max(1, target.channel_multiple // 2))
+    widths = Widths(0.0, multiple=multiple or target.width_multiple)
     choices, held = _choices(axes, chosen, widths), _held_out(chosen, widths)
     files = timed(_cut(network, [*choices, *held]), finish, seconds)
     table = _fitted(axes, choices, files[: len(choices)], target.description)
@@ -156,8 +157,7 @@ def _cut(network: Network, choices: Sequence[Counts]) -> Iterator[Network]:
     """The network with each choice of widths."""
     for counts in choices:
         keep = {name: list(range(count)) for name, count in counts.items()}
-        edit = {"edit": "shrink", "axes": keep}
-        yield carry_out(network, Plan("latency table", {}, (edit,)))
+        yield edited(network, {"edit": "shrink", "axes": keep})
 
 
 def _fitted(

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from penjing.contract import as_arrays
+from penjing.contract import Plan, as_arrays
 from penjing.errors import InputError
 from penjing.measure.latency import compare
-from penjing.network import Network
+from penjing.network import Network, carry_out
 from penjing.runtimes.onnx.profile import seconds_by_node
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import Target
@@ -50,6 +50,11 @@ def require_here(target: Target) -> None:
             f"a latency table is measured on this machine in {OnnxRuntime.name}, but target "
             f"{target.name} is {target.description}; use target 'cpu', or give the budget in macs"
         )
+
+
+def edited(network: Network, edit: dict[str, Any]) -> Network:
+    """A copy of a network with one edit made, to be timed."""
+    return carry_out(network, Plan("latency table", {}, (edit,)))
 
 
 def timed(networks: Iterable[Network], finish: Finish | None, seconds: float) -> list[Timed]:

@@ -15,11 +15,10 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
-from penjing.passes.names import is_in
+from penjing.passes.names import is_in, require_names
 from penjing.passes.rounding.calibration import Calibration, calibrated
 from penjing.passes.rounding.weights import (
     ends,
-    require_layers,
     rounding,
     why_not,
     with_bits,
@@ -182,8 +181,8 @@ class Quantize(Pass):
         """The bits of each layer's weights, and the layers that stay in float."""
         nodes = layers_of(network)
         names = [str(node.meta["layer"]) for node in nodes]
-        require_layers("skip", self.skip, names)
-        require_layers("layers", tuple(self.layers), names)
+        require_names("skip", self.skip, names)
+        require_names("layers", tuple(self.layers), names)
         widths: dict[fx.Node, int] = {}
         left = []
         for node, layer in zip(nodes, names, strict=True):

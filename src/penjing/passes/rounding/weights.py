@@ -13,7 +13,6 @@ from penjing.arith.quantizer import (
     weight_scales,
 )
 from penjing.contract import LeftAlone, Plan, some_of
-from penjing.errors import InputError
 from penjing.network import Network, carry_out
 from penjing.network.analysis.saturation import saturating
 from penjing.network.edits.overflow import fix_overflow
@@ -21,23 +20,13 @@ from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.qparams import qparams_in
 from penjing.passes.conditions import Condition
 from penjing.passes.counted import counted
-from penjing.passes.names import is_in
+from penjing.passes.names import is_in, require_names
 
 
 def rounding(weights: bool, values: bool) -> frozenset[Condition]:
     """What a pass provides that quantizes weights, activations or both."""
     conditions = {Condition.ROUNDED: weights, Condition.ROUNDED_VALUES: values}
     return frozenset(condition for condition, provided in conditions.items() if provided)
-
-
-def require_layers(option: str, given: Sequence[str], layers: Sequence[str]) -> None:
-    """Raise InputError if an option names something that is neither a layer nor a prefix of one."""
-    for name in given:
-        if not any(is_in(layer, name) for layer in layers):
-            raise InputError(
-                f"{option} names {name!r}, but the network has no such layer; it has "
-                f"{', '.join(layers)}"
-            )
 
 
 def why_not(layer: fx.Node) -> str:
@@ -123,7 +112,7 @@ def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: 
     """
     nodes = layers_of(network)
     names = [str(node.meta["layer"]) for node in nodes]
-    require_layers("skip", skip, names)
+    require_names("skip", skip, names)
     choice = Choice([], [], [])
     for node, layer in zip(nodes, names, strict=True):
         at_end = node in ends(nodes) and not ends_alike

@@ -26,7 +26,7 @@ from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
-from penjing.passes.names import is_in
+from penjing.passes.names import is_in, require_names
 from penjing.passes.structure.channels.budget import Budget
 from penjing.passes.structure.channels.widths import Widths
 from penjing.passes.structure.ranks.choices import (
@@ -137,8 +137,7 @@ class Factorize(InTurn):
         if (self.energy != ENERGY) + (self.budget is not None) + bool(self.ranks) > 1:
             raise InputError("energy, budget and ranks each say how much to keep; give only one")
         object.__setattr__(self, "table", LatencyTable.read(self.table))
-        of_budget = None if self.budget is None else self.budget.table
-        if self.table is not None and (self.ranks or of_budget is not None):
+        if self.table is not None and (self.ranks or (self.budget and self.budget.table)):
             why = "ranks leave nothing to choose" if self.ranks else "the budget has its own"
             raise InputError(f"table has the times of factors, but {why}; give only one of them")
         times = self._times
@@ -173,8 +172,7 @@ class Factorize(InTurn):
     @property
     def _times(self) -> LatencyTable | None:
         """The measured times, the budget's or those given without one."""
-        of_budget = None if self.budget is None else self.budget.table
-        return self.table if of_budget is None else of_budget
+        return self.table or (self.budget.table if self.budget else None)
 
     def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Find what each rank of each layer keeps and costs, and choose."""
@@ -184,12 +182,10 @@ class Factorize(InTurn):
         if self.ranks:
             taken = self._given(network, layers)
             return self._planned(network, taken, left, examined=False)
-        what = "macs" if self.budget is None else self.budget.what
-        if self._times is not None and self.budget is None:
-            what = "latency"
-        falls = [what]
+        falls: list[str] = [self.budget.what] if self.budget else []
         if self._times is not None:  # a table has noise: more MACs that seem faster aren't believed
-            falls = list(dict.fromkeys([what, "latency", "macs"]))
+            falls += ["latency", "macs"]
+        falls = list(dict.fromkeys(falls or ["macs"]))
         options: dict[str, list[Choice]] = {}
         wholes: dict[str, Cost] = {}
         for name, sizes, weight, moment in self._examined(network, task, layers):
@@ -227,13 +223,9 @@ class Factorize(InTurn):
     def _layers(self, network: Network) -> tuple[dict[str, fx.Node], list[LeftAlone]]:
         """The layers that may become factors, by node name, and the others with the reasons."""
         nodes = [node for node in network.calls() if node.target in LAYERS | TRANSPOSED.keys()]
-        for name in (*self.skip, *self.ranks):
-            if not any(is_in(_label(node), name) for node in nodes):
-                given = "skip" if name in self.skip else "ranks"
-                raise InputError(
-                    f"{given} names {name!r}, but the network has no such layer; it has "
-                    f"{', '.join(map(_label, nodes))}"
-                )
+        labels = [_label(node) for node in nodes]
+        require_names("skip", self.skip, labels)
+        require_names("ranks", self.ranks, labels)
         layers, left = {}, []
         for node in nodes:
             why = why_not_factorized(network, node)

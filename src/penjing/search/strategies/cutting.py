@@ -43,10 +43,10 @@ class Cut:
 def cuts(target: Target) -> list[Cut]:
     """The pruned networks to try.
 
-    Their widths are multiples of half the target's `channel_multiple`. With the whole of it, the
+    Their widths are multiples of the target's `width_multiple`. With its `channel_multiple`, the
     narrow layers of small networks couldn't shrink at all.
     """
-    multiple = max(1, target.channel_multiple // 2)
+    multiple = target.width_multiple
     return [
         Cut(
             f"prune {100 * share:.0f} %",

@@ -12,7 +12,7 @@ from torch import Tensor
 from penjing.contract import LeftAlone
 from penjing.errors import InputError
 from penjing.network import Axes, Group
-from penjing.passes.names import is_in
+from penjing.passes.names import is_in, require_names
 
 RANKINGS = ("per-axis", "global", "isomorphic")
 
@@ -93,11 +93,7 @@ def allowed(
     Raises:
         InputError: `skip` names an unknown axis.
     """
-    for name in skip:
-        if not any(is_in(axis, name) for axis in axes):
-            raise InputError(
-                f"skip names {name!r}, but the network has no such axis; it has {', '.join(axes)}"
-            )
+    require_names("skip", skip, list(axes), "axis")
     chosen, left = [], list(axes.pinned())
     for name, group in axes.free.items():
         if any(is_in(name, skipped) for skipped in skip):

@@ -12,7 +12,7 @@ from penjing.contract import LeftAlone
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import Layer, layers_of
-from penjing.passes.names import is_in
+from penjing.passes.names import is_in, require_names
 
 
 @dataclass
@@ -53,12 +53,7 @@ def own_weights(
     nodes, choice = layers_of(network), Choice()
     names = [str(node.meta["layer"]) for node in nodes]
     for option, given in (("layers", only), ("skip", skip)):
-        for name in given:
-            if not any(is_in(layer, name) for layer in names):
-                raise InputError(
-                    f"{option} names {name!r}, but the network has no such layer; it has "
-                    f"{', '.join(names)}"
-                )
+        require_names(option, given, names)
     readers = Counter(
         str(node.target)
         for node in network.graph.nodes
