@@ -1,9 +1,9 @@
 """Save: write a network to disk without pickle, as the plans that made it and its weights.
 
 The files may come from someone else, so `restore` checks everything before it uses it. The text
-must be strict JSON. The plans must pass `penjing.network.edits.allowed`. The weights must have the
-hash that the text gives, must be finite, and must match the network that the plans make in names,
-shapes and types.
+must be strict JSON. The plans must pass `penjing.network.edits.checking.allowed`. The weights must
+have the hash that the text gives, must be finite, and must match the network that the plans make in
+names, shapes and types.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from penjing.contract import Plan
 from penjing.errors import InputError, UnsafeError, first_line
 from penjing.files import read_regular, require_writable_folder, sha256_of, write_atomically
 from penjing.network.capture.capture import capture
-from penjing.network.edits.allowed import plans_from
 from penjing.network.edits.carry_out import carry_out
+from penjing.network.edits.checking.allowed import plans_from
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import fake_values
 from penjing.strict_json import parse

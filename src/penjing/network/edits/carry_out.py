@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from penjing.contract import Plan
-from penjing.network.edits.allowed import require_fit, require_known, require_parts
+from penjing.network.edits.checking.allowed import require_fit, require_known, require_parts
 from penjing.network.edits.table import EDITS
 from penjing.network.graph.network import Network
 
@@ -22,7 +22,7 @@ def carry_out(network: Network, plan: Plan) -> Network:
 
     Raises:
         UnsafeError: an edit is unknown, or an edit or a part of the plan doesn't fit the network
-            (`penjing.network.edits.allowed`).
+            (`penjing.network.edits.checking.allowed`).
         InputError: an axis to shrink doesn't exist, or can't shrink.
     """
     require_known(plan)

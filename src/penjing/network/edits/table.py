@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from penjing.network.edits import checks, fitting
 from penjing.network.edits.bypass import bypass
+from penjing.network.edits.checking import checks, fitting
 from penjing.network.edits.factorize import factorize
 from penjing.network.edits.fake_quantize import fake_quantize, give_bias
 from penjing.network.edits.fold import fold_batch_norm, pool_means, split_silu

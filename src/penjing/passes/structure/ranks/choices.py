@@ -14,7 +14,7 @@ from penjing.arith.knapsack import choose
 from penjing.errors import InputError
 from penjing.measure.latency import INDIFFERENCE
 from penjing.measure.latency_table import LatencyTable
-from penjing.network.edits.checks import INT32, is_integer, is_list
+from penjing.network.edits.checking.checks import INT32, is_integer, is_list
 
 MOST_RANKS = 32
 """How many ranks of a layer and a scheme are examined at most."""

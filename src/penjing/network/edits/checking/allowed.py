@@ -15,7 +15,7 @@ from torch import fx
 
 from penjing.contract import LeftAlone, Plan, parts_from
 from penjing.errors import UnsafeError
-from penjing.network.edits.checks import is_list, is_object, names
+from penjing.network.edits.checking.checks import is_list, is_object, names
 from penjing.network.edits.table import EDITS
 from penjing.network.graph.layers import layers_of
 from penjing.network.graph.network import Network

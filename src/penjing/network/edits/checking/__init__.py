@@ -1,0 +1,1 @@
+"""Checking: whether what a plan holds is known, well formed, and fits the network."""
