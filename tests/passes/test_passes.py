@@ -249,6 +249,32 @@ def test_widths_respect_multiple_and_keep() -> None:
     )
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_named_axes_get_the_widths_that_they_are_given(name: str) -> None:
+    task, network = _task(name)
+    axes = find_axes(network).free
+    wanted = {axis: max(1, group.size // 2) for axis, group in list(axes.items())[:2]}
+    plan = PruneChannels(widths=wanted).plan(network, task)
+    assert {axis: len(keep) for axis, keep in plan.edits[0]["axes"].items()} == wanted
+    alike = PruneChannels(0.5).plan(network, task).edits[0]["axes"]
+    assert all(alike[axis] == keep for axis, keep in plan.edits[0]["axes"].items())
+
+
+def test_widths_that_cannot_be_are_refused() -> None:
+    task, network = _task("plain_cnn")
+    for given in ({"ratio": 0.4}, {"keep": 2}, {"budget": Budget("macs", 0.5)}):
+        with pytest.raises(InputError, match="beside widths, give none of the others"):
+            PruneChannels(widths={"conv1": 4}, **given)  # type: ignore[arg-type]
+    for widths, line in {
+        ("conv9", 4): r"widths names 'conv9', but the network has no such axis; it has conv1",
+        ("conv1", 17): r"widths\['conv1'\] must be from 1 to 16; found 17",
+        ("conv1", 0): r"widths\['conv1'\] must be from 1 to 16; found 0",
+        ("fc2", 4): r"widths names 'fc2', which can't shrink on its own",
+    }.items():
+        with pytest.raises(InputError, match=line):
+            PruneChannels(widths=dict([widths])).plan(network, task)
+
+
 def test_bad_options_are_refused() -> None:
     task, network = _task("plain_cnn")
     with pytest.raises(InputError, match=r"ratio must be in \[0, 1\).*found 1.5"):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 
 from penjing.contract import Plan
 from penjing.errors import InputError
-from penjing.network import Network, find_axes
+from penjing.network import Axes, Group, Network, find_axes
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.counted import counted
+from penjing.passes.names import require_names
 from penjing.passes.structure.channels.budget import Budget, counts_that_stay
 from penjing.passes.structure.channels.importance import (
     CRITERIA,
@@ -57,10 +59,12 @@ class PruneChannels(Pass):
         budget: replaces `ratio` and `ranking`: a `Budget`, or a mapping of its fields, that says
             which share of the MACs, the parameters or the measured latency may remain. Each axis
             then gets its own ratio, chosen so that the least importance is lost.
+        widths: replaces `ratio` and `ranking`: by axis, the number of indices that stay. Other axes
+            stay as they are.
 
     Raises:
-        InputError: an option is out of range, `skip` names something unknown, or the budget can't
-            be reached.
+        InputError: an option is out of range, `skip` or `widths` name something unknown or an axis
+            that can't shrink, or the budget can't be reached.
 
     Source: H. Li, A. Kadav, I. Durdanovic, H. Samet, H. P. Graf, "Pruning Filters for Efficient
     ConvNets", 2016; G. Fang, X. Ma, M. Song, M. B. Mi, X. Wang, "DepGraph: Towards Any Structural
@@ -91,6 +95,7 @@ class PruneChannels(Pass):
     skip_mixed: bool = False
     samples: int = 512
     budget: Budget | None = None
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     provides: ClassVar[frozenset[Condition]] = frozenset({Condition.REDUCED})
 
@@ -101,7 +106,13 @@ class PruneChannels(Pass):
                 f"importance must be one of {', '.join(CRITERIA)}; found {self.importance!r}"
             )
         object.__setattr__(self, "skip", tuple(self.skip))
+        object.__setattr__(self, "widths", dict(self.widths))
         object.__setattr__(self, "budget", Budget.read(self.budget, self._widths()))
+        if self.widths and (self.budget or self._widths() != Widths()):
+            raise InputError(
+                "widths, budget, ratio, ranking, keep and multiple all say how much to remove; "
+                "beside widths, give none of the others"
+            )
 
     @property
     def requires(self) -> frozenset[Condition]:
@@ -114,13 +125,17 @@ class PruneChannels(Pass):
         """Score the indices of every axis that can shrink, and choose those that stay."""
         axes = find_axes(network)
         chosen, left = allowed(axes, self.skip, self.skip_mixed)
+        if self.widths:
+            chosen = self._named(axes, chosen)
         gradients = None
         if self.importance in NEEDS_GRADIENTS:
             squared = self.importance == "fisher"
             gradients = gradients_of(network, task, self.samples, squared)
         groups = {group.name: group for group in chosen}
         scores = importances(network, groups, self.importance, gradients)
-        counts = counts_that_stay(self.budget, self._widths(), axes, scores)
+        counts = dict(self.widths)
+        if not counts:
+            counts = counts_that_stay(self.budget, self._widths(), axes, scores)
         keep = {
             name: sorted(torch.topk(scores[name], count).indices.tolist())
             for name, count in counts.items()
@@ -138,6 +153,19 @@ class PruneChannels(Pass):
             )
         edits = [{"edit": "shrink", "axes": keep}] if keep else []
         return self._plan(edits, summary, (*left, *self._widths().too_narrow(chosen)))
+
+    def _named(self, axes: Axes, able: Sequence[Group]) -> list[Group]:
+        """The axes that `widths` names."""
+        require_names("widths", self.widths, list(axes), "axis")
+        groups = {group.name: group for group in able}
+        for name, count in self.widths.items():
+            if name not in groups:
+                raise InputError(f"widths names {name!r}, which can't shrink on its own")
+            if not 1 <= count <= groups[name].size:
+                raise InputError(
+                    f"widths[{name!r}] must be from 1 to {groups[name].size}; found {count}"
+                )
+        return [groups[name] for name in self.widths]
 
     def _widths(self) -> Widths:
         return Widths(self.ratio, self.ranking, self.keep, self.multiple)
