@@ -16,8 +16,8 @@ from penjing.network import Network, capture, carry_out, find_axes, restore, sav
 from penjing.network.analysis.blocks import find_blocks
 from penjing.network.graph.layers import layers_of
 from penjing.passes import Compensate, Drop, PruneChannels, Quantize, Tune
-from penjing.passes.structure.blocks.losses import BlockLosses
 from penjing.passes.structure.channels.budget import Budget
+from penjing.passes.structure.cut_losses import CutLosses
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
@@ -84,7 +84,7 @@ def test_the_silent_block_is_the_one_that_goes_first() -> None:
     assert plan.summary == "removes 1 of 6 blocks: layers.3"
     assert plan.notes[0].startswith("layers.3: 1 - cos 0.000; saves ")
     blocks = [block for block in find_blocks(network) if block.alike]
-    losses = BlockLosses(network, task, blocks, samples=32, rows=1000)
+    losses = CutLosses(network, task, blocks, samples=32, rows=1000)
     silent = next(block for block in blocks if block.name == "layers.3")
     assert abs(losses.added(silent, by_map=False)) < 1e-3
     assert [block.name for block in blocks if (losses.unlikeness(block) or 0) < 0.01] == [
@@ -254,7 +254,7 @@ def test_a_block_that_reads_one_that_has_gone_reads_what_is_in_front_of_it() -> 
     pairs = [(one, two) for one in blocks for two in blocks if two.start == one.end]
     assert pairs
     for pair in pairs:
-        losses = BlockLosses(network, task, blocks, 16, 2000)
+        losses = CutLosses(network, task, blocks, 16, 2000)
         for block in pair:
             losses.added(block, by_map=False)
             losses.accept(block, by_map=False)

@@ -33,21 +33,39 @@ def surviving(original: Network, plans: Sequence[Plan]) -> Indices:
     current = original
     for plan in plans:
         for edit in plan.edits:
-            axes = find_axes(current) if edit["edit"] in ("shrink", "leave_out") else None
-            if axes is not None:
-                keep = _keep(axes, edit)
-                for name, dims in axes.trace.tensors.items():
-                    for dim, expression in enumerate(dims):
-                        left = kept(expression, keep)
-                        indices[name][dim] = [indices[name][dim][index] for index in left]
+            if edit["edit"] in ("shrink", "leave_out"):
+                indices = indices_after(find_axes(current), edit, indices)
         current = carry_out(current, plan)
-        for name, tensor in (*current.named_parameters(), *current.named_buffers()):
-            old = indices.get(name, [])
-            indices[name] = [
-                old[dim] if dim < len(old) and len(old[dim]) == size else list(range(size))
-                for dim, size in enumerate(tensor.shape)
-            ]
+        indices = indices_of(current, indices)
     return indices
+
+
+def indices_of(network: Network, known: Indices) -> Indices:
+    """The indices of every tensor that a network has: those that are known, where they fit."""
+    indices = dict(known)
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        old = indices.get(name, [])
+        indices[name] = [
+            old[dim] if dim < len(old) and len(old[dim]) == size else list(range(size))
+            for dim, size in enumerate(tensor.shape)
+        ]
+    return indices
+
+
+def indices_after(axes: Axes, edit: Mapping[str, Any], indices: Indices) -> Indices:
+    """The indices that are left after an edit that takes indices away.
+
+    Args:
+        axes: of the network before the edit.
+        edit: `"shrink"` or `"leave_out"`.
+        indices: what was left before it.
+    """
+    keep = _keep(axes, edit)
+    left = {name: list(dims) for name, dims in indices.items()}
+    for name, expressions in axes.trace.tensors.items():
+        for dim, expression in enumerate(expressions):
+            left[name][dim] = [indices[name][dim][index] for index in kept(expression, keep)]
+    return left
 
 
 def _keep(axes: Axes, edit: Mapping[str, Any]) -> dict[Axis, list[int]]:

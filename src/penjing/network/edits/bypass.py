@@ -91,10 +91,17 @@ def _write_map(
 
 def _write_once(node: fx.Node) -> None:
     """Let the readers of a ReLU of a ReLU read the inner one."""
-    source = read_by(node) if node.target in IDEMPOTENT else node
-    if source is not node and source.target in IDEMPOTENT and _function(node) == _function(source):
-        node.replace_all_uses_with(source)
+    if repeats(node):
+        node.replace_all_uses_with(read_by(node))
         erase(node)
+
+
+def repeats(node: fx.Node) -> bool:
+    """Whether it is a ReLU of the same kind as the one that it reads, and so changes nothing."""
+    if node.target not in IDEMPOTENT:
+        return False
+    source = read_by(node)
+    return source.target in IDEMPOTENT and _function(node) == _function(source)
 
 
 def _function(node: fx.Node) -> str:

@@ -20,8 +20,8 @@ from penjing.passes.counted import counted
 from penjing.passes.in_turn import InTurn, Work
 from penjing.passes.names import is_in
 from penjing.passes.structure.blocks.costs import BlockCosts
-from penjing.passes.structure.blocks.losses import RIDGE, BlockLosses
 from penjing.passes.structure.channels.budget import Budget
+from penjing.passes.structure.cut_losses import RIDGE, CutLosses
 from penjing.passes.structure.solve import Solve
 from penjing.tasks.task import Task
 
@@ -240,7 +240,7 @@ class _Choice:
         self.drop, self.blocks, self.prices = drop, blocks, prices
         if drop.budget is None:
             _require_one_stays(drop.blocks, blocks)
-        self.losses = BlockLosses(network, task, blocks, drop.samples, drop.rows)
+        self.losses = CutLosses(network, task, blocks, drop.samples, drop.rows)
         self.begun = self.losses.loss if drop.importance == "loss" else 0.0
         self.unlikeness = {block: self.losses.unlikeness(block) for block in blocks}
         self.latest: dict[Block, float] = {}

@@ -12,7 +12,7 @@ from penjing.measure.costs import costs, mac_terms
 from penjing.network import Network
 from penjing.network.analysis.blocks import Block, lost
 from penjing.network.graph.shapes import shapes
-from penjing.passes.structure.blocks.losses import cut_block
+from penjing.passes.structure.blocks.cut import cut_block
 from penjing.passes.structure.channels.budget import Budget
 
 
