@@ -78,7 +78,8 @@ class Fit:
         str,
         typer.Option(
             metavar="NAME",
-            help="What proposes the candidates: quick, a file such as mystrategy.py, or "
+            help="What proposes the candidates: quick; joint, which searches blocks and widths "
+            "together and needs time to train; a file such as mystrategy.py, or "
             "package.module:name.",
             rich_help_panel=SEARCH,
         ),

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from penjing.contract import Array, Json, Latency
+from penjing.network import Network
+from penjing.tasks.task import Task
+from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.promise import Promise
 from penjing.trials.trial import Proposal, Trial
 from penjing.tune.options import TuneOptions
@@ -147,6 +150,28 @@ class Evaluator(Protocol):
 
     def profiler(self, trial: Trial) -> str:
         """The name of what would have to time a file's layers."""
+        ...
+
+    def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
+        """The latencies of candidates beside the original's. Nothing else is measured, and their
+        files aren't kept.
+
+        Raises:
+            InputError: the runtime can't take one of the networks.
+        """
+        ...
+
+    def made(self, recipe: Sequence[Json], watch: Watch) -> Network:
+        """The network that a recipe makes.
+
+        Raises:
+            PenjingError: a pass can't be applied.
+        """
+        ...
+
+    @property
+    def blind(self) -> Task:
+        """The task without the data on which candidates are judged."""
         ...
 
     def changes(self, recipe: Sequence[Json], watch: Watch) -> bool:

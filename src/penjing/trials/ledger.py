@@ -144,6 +144,14 @@ class Ledger:
         """Add a line that the user should read, once."""
         self._append("note", {"text": text})
 
+    def remember(self, name: str, value: Json) -> None:
+        """Keep plain data that took long to find, for when the fit is resumed."""
+        self._append("remembered", {"name": name, "value": value})
+
+    def recall(self, name: str) -> Json:
+        """What was remembered last under a name; None if nothing was."""
+        return self._seen.remembered.get(name)
+
     def promise(self, made: Promise) -> None:
         """Record which data certifies, with the note that users should read about it."""
         self._append("promise", asdict(made))

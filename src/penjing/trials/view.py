@@ -31,6 +31,7 @@ class View:
         known: the newest trial of each candidate, by key, in the order of the rows.
         proposed: all candidates that were begun.
         replaced: the keys of those whose row another trial has taken.
+        remembered: what took long to find, by name.
         proven: what the test data said; None before it was used.
         delivered: whether the answer's file, `artifact`, lies beside `result.json`.
     """
@@ -42,6 +43,7 @@ class View:
     notes: list[str] = field(default_factory=list)
     files: tuple[str, ...] = ()
     promise: Promise | None = None
+    remembered: dict[str, Json] = field(default_factory=dict)
     interrupted: bool = False
     proven: Mapping[str, Json] | None = None
     delivered: bool = False
@@ -134,6 +136,10 @@ class View:
         if text and text not in self.notes:
             self.notes.append(text)
 
+    def remember(self, data: Mapping[str, Json]) -> None:
+        """Keep plain data under a name."""
+        self.remembered[data["name"]] = data["value"]
+
     def promised(self, data: Mapping[str, Json]) -> None:
         """Take which data certifies."""
         self.promise = Promise(**data)
@@ -177,6 +183,7 @@ EVENTS: Mapping[str, Callable[[View, Any], None]] = {
     "promise": View.promised,
     "proposed": View.propose,
     "proven": View.prove,
+    "remembered": View.remember,
     "resumed": View.go_on,
     "timed": View.time,
     "trial": View.add,

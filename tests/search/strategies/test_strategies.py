@@ -2,140 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from penjing.contract import Array, Drop, Json, Latency, Measurement
 from penjing.errors import InputError
 from penjing.passes import Quantize
-from penjing.runtimes.onnx.runtime import OnnxRuntime
-from penjing.search.options import FitOptions
-from penjing.search.run import Run
-from penjing.search.schedule import Schedule
 from penjing.search.strategies import Quick, find_strategy
-from penjing.search.study import Proposals, Strategy, Study
-from penjing.search.ways import Way, Ways
-from penjing.targets import this_machine
-from penjing.trials.contract import Pace, Sitting, Watch
-from penjing.trials.judgement.promise import Promise
-from penjing.trials.ledger import Ledger
-from penjing.trials.result import Result
-from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
-from penjing.tune.options import TuneOptions
+from penjing.search.study import Proposals, Study
+from penjing.trials.contract import Sitting
+from penjing.trials.trial import ORIGINAL, Status, Trial
+from tests.search.strategies.playing import FakeEvaluator, played
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "my_strategy.py"
-
-
-@dataclass
-class FakeEvaluator:
-    """Files that were never made, whose figures hang on their titles alone.
-
-    Attributes:
-        ratio, drop: of a candidate, by its title.
-        asked: the titles of all that was evaluated, in order.
-    """
-
-    ratio: Callable[[str], float]
-    drop: Callable[[str], float] = lambda _: 0.0
-    timing_seconds: float = 1.0
-    scoring_seconds: float = 1.0
-    travel_seconds: float = 0.0
-    stretch: float = 1.0
-    asked: list[str] = field(default_factory=list)
-    promise: Promise = field(default_factory=lambda: Promise(1.0))
-
-    def testing_seconds(self) -> float:
-        return 1.0
-
-    def baseline(self, watch: Watch) -> Trial:
-        return self._trial(Proposal(Way(OnnxRuntime()).candidate(), ORIGINAL), Status.BASELINE)
-
-    def original_scores(self) -> Array:
-        return np.ones(1000)
-
-    def settle(self, max_drop: float) -> Promise:
-        return self.promise
-
-    def hold_to(self, promise: Promise) -> None:
-        self.promise = promise
-
-    def evaluate(self, proposal: Proposal, watch: Watch) -> Trial:
-        self.asked.append(proposal.title)
-        if proposal.extent == Extent.SPEED:
-            return self._trial(proposal, Status.NOT_TUNED)
-        kept = self.drop(proposal.title) <= self.promise.max_drop
-        return self._trial(proposal, Status.KEPT if kept else Status.OVER_BUDGET)
-
-    def _trial(self, proposal: Proposal, status: Status) -> Trial:
-        whole = proposal.extent == Extent.EVERYTHING
-        lost = self.drop(proposal.title)
-        figures = Measurement(
-            file_bytes=round(1e6 * self.ratio(proposal.title)),
-            latency=self._latency(proposal.title) if whole else None,
-            drop=Drop(lost, lost, 0.95, 1000) if whole else None,
-        )
-        return Trial(
-            proposal.candidate, proposal.title, status, "", figures, replaces=proposal.replaces
-        )
-
-    def _latency(self, title: str) -> Latency:
-        ratio, spread = self.ratio(title), 0.0 if title == ORIGINAL else 0.02
-        return Latency(ratio, ratio, ratio, ratio * (1 - spread), ratio * (1 + spread), 20)
-
-    def has(self, trial: Trial) -> bool:
-        return True
-
-    def time(self, trials: Sequence[Trial], seconds: float) -> Sitting:
-        return Sitting({trial.key: self._latency(trial.title) for trial in trials})
-
-    def compare(self, trial: Trial, rival: Trial) -> Latency:
-        return self._latency(trial.title)
-
-    def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
-        return None
-
-    def profiler(self, trial: Trial) -> str:
-        return "nobody"
-
-    def changes(self, recipe: Sequence[Json], watch: Watch) -> bool:
-        return True
-
-    def pace(self, recipe: Sequence[Json], training: TuneOptions, watch: Watch) -> Pace:
-        return Pace(0.1, 10)
-
-    def is_trained(self, recipe: Sequence[Json]) -> bool:
-        return False
-
-    def test(self, trial: Trial) -> Array:
-        return np.ones(1000)
-
-    def notes(self, trial: Trial) -> tuple[str, ...]:
-        return ()
-
-
-@contextmanager
-def played(
-    folder: Path, strategy: Strategy, evaluator: FakeEvaluator, goal: str = "latency"
-) -> Iterator[Run]:
-    """A fit whose files nobody makes, from its begin to its end."""
-    ways = Ways(Way(OnnxRuntime()))
-    original = Trial(ways.usual.candidate(), ORIGINAL, Status.BASELINE)
-    result = Result("t", "cpu", "m", goal, 1.0, 0.95, 0, {}, original)
-    ledger = Ledger.resumed(folder) or Ledger.begin(folder, result)
-    schedule = Schedule(lambda: 0.0, math.inf, epochs=1)
-    study = Study(this_machine(), ways, schedule, TuneOptions(), ledger, evaluator)
-    targets = [(torch.zeros(1), torch.arange(1000) % 10)]
-    run = Run(study, FitOptions(strategy=strategy), targets, lambda: None)
-    run.run()
-    yield run
-    ledger.close()
 
 
 def test_quick_is_played_without_a_file(tmp_path: Path) -> None:
@@ -187,7 +67,7 @@ def test_a_users_strategy_that_raises_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("slow", "no strategy 'slow'; wanted 'quick', a file such as mystrategy.py"),
+        ("slow", "no strategy 'slow'; wanted 'quick', 'joint', a file such as mystrategy.py"),
         ("none.py", "strategy file none.py doesn't exist"),
         ("tests.bad_tasks:good", "is a Task; wanted an object with a method propose"),
     ],

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penjing.errors import PenjingError, in_one_line
-from penjing.search.strategies.cutting import CUTS, MOST_EPOCHS, Cutting
+from penjing.search.strategies.beginning import (
+    best_float_way,
+    look_ahead,
+    must_try,
+    try_unpruned,
+)
+from penjing.search.strategies.cutting import CUTS, Cutting
 from penjing.search.strategies.rounding import Asking, Rounding
 from penjing.search.study import Proposals, Study
-from penjing.search.ways import Way
-from penjing.trials.contract import Pace
-from penjing.trials.judgement.choice import choose
-from penjing.trials.trial import ORIGINAL, Status
+from penjing.trials.trial import Status
 
 FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in float may take
 
@@ -33,43 +35,13 @@ class Quick:
 
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
-        must = len(study.ways.others) + len(study.ways.integer)
+        must = must_try(study)
         study.expect(must + 2 + 2 * len(CUTS), must)
-        pace, rounding = _look_ahead(study), Rounding(study)
-        for way in study.ways.others:
-            yield [study.proposal(ORIGINAL, way=way, must=True)]
-        yield from rounding.try_everywhere()
-        yield from rounding.try_schemes()
+        pace, rounding = look_ahead(study), Rounding(study)
+        yield from try_unpruned(study, rounding)
         yield from _refined(study, rounding)
         if pace is not None and rounding.trial is not None:
-            yield from Cutting(study, rounding, _best_float_way(study), pace).run()
-
-
-def _look_ahead(study: Study) -> Pace | None:
-    """Measure how fast the network trains, and say how much training the time allows.
-
-    Returns None if the network can't be trained. The strategy then goes on without training.
-    """
-    study.say("timing a few steps of training")
-    try:
-        pace = study.pace()
-    except PenjingError as error:
-        study.note(f"the network can't be tuned, so it isn't pruned: {in_one_line(error)}")
-        return None
-    if study.schedule.epochs is not None:
-        return pace
-    files = len(study.ways.others) + len(study.ways.integer) + 2  # two of a pruned network
-    left = study.schedule.left() - files * study.result.baseline.seconds
-    allowed = f"{study.schedule.seconds / 60:g} minutes allow"
-    epochs = max(0.0, left) / pace.epoch
-    if left < pace.least:
-        text = f"{allowed} hardly any tuning, since measuring will take most of that time"
-    elif epochs > MOST_EPOCHS * len(CUTS):
-        text = f"{allowed} {MOST_EPOCHS:g} epochs of tuning for each width, which is enough"
-    else:
-        text = f"{allowed} at most {epochs:.1f} epochs of tuning in total"
-    study.note(text, aloud=True)
-    return pace
+            yield from Cutting(study, rounding, best_float_way(study), pace).run()
 
 
 def _refined(study: Study, rounding: Rounding) -> Asking:
@@ -84,11 +56,3 @@ def _refined(study: Study, rounding: Rounding) -> Asking:
         yield from rounding.leave_in_float()
     else:
         study.note(f"too little time to look for layers that {trial.title} slows down")
-
-
-def _best_float_way(study: Study) -> Way:
-    """The way in which the original does best."""
-    files = {trial.key: way for way in study.ways.every if (trial := study.original(way))}
-    trials = [trial for trial in study.result.trials if trial.key in files]
-    best, _ = choose(study.result.baseline, trials, study.goal, study.max_drop)
-    return files[best.key]

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from penjing.errors import InputError
+from penjing.search.strategies.joint import Joint
 from penjing.search.strategies.quick import Quick
 from penjing.search.study import Proposals, Strategy, Study
 from penjing.tasks.reference import guarded, named
 from penjing.trials.trial import Proposal, Trial
+
+STRATEGIES: Mapping[str, Callable[[], Strategy]] = {"quick": Quick, "joint": Joint}
 
 
 def find_strategy(text: str) -> Strategy:
     """Find the strategy that `text` names.
 
     Args:
-        text: `"quick"`, a Python file with a `strategy` or a function `strategy()`, or
+        text: `"quick"`, `"joint"`, a Python file with a `strategy` or a function `strategy()`, or
             `"package.module:name"`.
 
     Raises:
         InputError: nothing has that name, or the user's file raises; the message has the line.
     """
-    if text == "quick":
-        return Quick()
+    if text in STRATEGIES:
+        return STRATEGIES[text]()
     wanted = "an object with a method propose(study), or a function returning one"
-    name, strategy = named(text, "strategy", wanted, "'quick', a file such as mystrategy.py")
+    name, strategy = named(
+        text, "strategy", wanted, "'quick', 'joint', a file such as mystrategy.py"
+    )
     if callable(strategy) and not hasattr(strategy, "propose"):
         strategy = guarded(text, strategy)
     if isinstance(strategy, type) or not callable(getattr(strategy, "propose", None)):

@@ -28,6 +28,7 @@ from penjing.targets import Target
 from penjing.tasks.batches import number_of_batches, number_of_samples
 from penjing.tasks.data import cut, first
 from penjing.tasks.task import Batches, Task
+from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Pace, Sitting, StoppedError, Watch
 from penjing.trials.evaluation.divergence import require_parity
 from penjing.trials.evaluation.files import TRACEBACK, Files, Loaded
@@ -35,6 +36,7 @@ from penjing.trials.evaluation.float_layers import slower_layers
 from penjing.trials.evaluation.instruments import Instruments
 from penjing.trials.evaluation.networks import Networks
 from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
+from penjing.trials.evaluation.probes import probe
 from penjing.trials.evaluation.saturation import as_json
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Here, OnDevice, Timing
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, Promise, promise_of
@@ -297,6 +299,21 @@ class FileEvaluator:
     def profiler(self, trial: Trial) -> str:
         """See `Evaluator.profiler`."""
         return trial.runtime if self.device is None else "the device"
+
+    # ---- what a strategy learns before it proposes
+
+    def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
+        """See `Evaluator.probe`."""
+        return probe(candidates, self.networks, self.files, self.timing, self.target, watch)
+
+    def made(self, recipe: Sequence[Json], watch: Watch) -> Network:
+        """See `Evaluator.made`."""
+        return self.networks.made(recipe, watch.say)
+
+    @property
+    def blind(self) -> Task:
+        """See `Evaluator.blind`."""
+        return self.networks.blind
 
     # ---- training and testing
 

@@ -1,0 +1,60 @@
+"""Shape: which blocks of a network are gone, and how wide its axes are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from penjing.contract import Json
+from penjing.passes import Drop, Pass, PruneChannels
+from penjing.passes.structure.channels.importance import Criterion
+
+IMPORTANCE: Criterion = "l1+l2"
+"""How the indices are ranked that stay."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is left of a network.
+
+    >>> [type(step).__name__ for step in Shape(("layer1.2",), {"layer1.0.conv1": 8}).passes]
+    ['PruneChannels', 'Drop']
+
+    Attributes:
+        gone: the names of the blocks that are gone.
+        widths: by name of each axis that is narrower, how many indices are left.
+    """
+
+    gone: tuple[str, ...] = ()
+    widths: Mapping[str, int] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.gone, *sorted(self.widths.items())))
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The passes that make it from the original network."""
+        passes: list[Pass] = []
+        if self.widths:
+            passes.append(PruneChannels(importance=IMPORTANCE, widths=self.widths))
+        if self.gone:
+            passes.append(Drop(names=self.gone))
+        return tuple(passes)
+
+    def __str__(self) -> str:
+        """What was taken away, in words."""
+        words = []
+        if self.gone:
+            words.append(f"{len(self.gone)} block{'s' * (len(self.gone) > 1)} gone")
+        if self.widths:
+            words.append(f"{len(self.widths)} narrower")
+        return ", ".join(words) or "whole"
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data, the inverse of `from_json`."""
+        return {"gone": list(self.gone), "widths": dict(self.widths)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Shape:
+        """Read what `to_json` wrote."""
+        return cls(tuple(data["gone"]), dict(data["widths"]))

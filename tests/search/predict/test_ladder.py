@@ -1,0 +1,136 @@
+"""The ladder: each rung is what its recipe makes, as fast as was predicted, and nothing is cut that
+has gone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from penjing.contract import Plan
+from penjing.network import Network, capture, carry_out, find_axes
+from penjing.passes import Compensate
+from penjing.passes.structure.cut_losses import CutLosses
+from penjing.search.predict import ladder
+from penjing.search.predict.ladder import Change, Ladder, Parts, Rung, counts_of
+from penjing.search.predict.recovery import Recovery, Tuned
+from penjing.search.predict.shape import Shape
+from penjing.search.predict.times import TimeModel, features
+from penjing.tasks.data import first
+from penjing.tasks.task import Task
+from penjing.trials.recipe import Recipe
+from tests.reference_networks import self_taught
+
+MODEL = TimeModel({}, (0.1, 1e-5, 1e-4))
+NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "densenet", "vit_by_hand"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def begun(request: pytest.FixtureRequest) -> tuple[Task, Network, list[Rung]]:
+    task = self_taught(request.param)
+    network = capture(task.model, task.example)
+    found = Ladder(network, task, MODEL, 4, 32)
+    rungs = [rung for rung, _ in zip(found.rungs(lambda *_: None), range(5), strict=False)]
+    return task, network, rungs
+
+
+def test_a_rung_is_what_its_recipe_makes(begun: tuple[Task, Network, list[Rung]]) -> None:
+    task, network, rungs = begun
+    assert rungs
+    for rung in rungs:
+        made = Recipe(rung.shape.passes)(network, task)
+        assert MODEL.predict(features(made)) == pytest.approx(rung.time, rel=1e-6)
+        axes = find_axes(made)
+        for name, width in rung.shape.widths.items():
+            assert name not in axes or axes[name].size == width  # it may be called otherwise now
+        solved = Compensate(samples=32)(made, task)
+        assert torch.isfinite(solved(task.example)).all()
+
+
+def test_each_rung_takes_less_time(begun: tuple[Task, Network, list[Rung]]) -> None:
+    _, network, rungs = begun
+    times = [MODEL.predict(features(network)), *(rung.time for rung in rungs)]
+    for before, after in itertools.pairwise(times):
+        assert after <= ladder.STEP * before * 1.05  # changes that share a layer save less together
+    assert [Rung.from_json(rung.to_json()) for rung in rungs] == rungs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_changed_that_has_gone(name: str) -> None:
+    task = self_taught(name)
+    parts = Parts(capture(task.model, task.example), 4)
+    shape = Shape()
+    while changes := parts.changes(shape):
+        change = changes[len(changes) // 2]
+        shape = parts.cleared(parts.after(shape, change))
+        gone = {layer for block in shape.gone for layer in parts.blocks[block].layers}
+        for other in parts.changes(shape):
+            if other.left:
+                assert other.left < shape.widths.get(other.name, other.left + 1)
+                assert not parts.layers[other.name] <= gone
+            else:
+                assert not gone & set(parts.blocks[other.name].layers)
+
+
+def test_changes_of_which_one_can_be_made_are_apart() -> None:
+    task = self_taught("resnet_a")
+    parts = Parts(capture(task.model, task.example), 4)
+    changes = parts.changes(Shape())
+    sets = [{changes[place] for place in places} for places in parts.apart(changes)]
+    by_axis = [{c for c in changes if c.name == name and c.left} for name in parts.keep]
+    assert all(levels in sets for levels in by_axis if len(levels) > 1)
+    for change in changes:
+        inside = [name for name in parts.keep if not change.left
+                  and parts.layers[name] <= set(parts.blocks[change.name].layers)]  # fmt: skip
+        for name in inside:
+            assert any(change in members and Change(name, min(parts.keep[name])) in members
+                       for members in sets)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_narrower_axis_loses_what_its_recipe_loses(name: str) -> None:
+    """The loss that is measured in place is that of a network that was cut and solved."""
+    task = self_taught(name)
+    network = capture(task.model, task.example)
+    parts = Parts(network, 4)
+    change = next(change for change in parts.changes(Shape()) if change.left)
+    losses = CutLosses(network, task, [], 32, 10_000)
+    added, student = losses.tried(parts.cut(change, Shape()))
+    shape = Shape(widths={change.name: change.left})
+    cut = Recipe(shape.passes)(network, task)
+    assert [p.shape for p in student.parameters()] == [p.shape for p in cut.parameters()]
+    whole, plainly = (_loss(task, one) for one in (network, cut))
+    solved = _loss(task, carry_out(student, Plan("cut", {}, ())))
+    assert added == pytest.approx(solved - whole, abs=1e-4)
+    assert solved <= plainly + 0.02
+
+
+def _loss(task: Task, network: Network) -> float:
+    total, count = 0.0, 0
+    for inputs, targets in first(task.train, 32):
+        with torch.no_grad():
+            total += float(task.loss(network(inputs), targets)) * len(targets)
+        count += len(targets)
+    return total / count
+
+
+def test_widths_are_multiples() -> None:
+    assert counts_of(64, 16) == [48, 32, 16]
+    assert counts_of(10, 1) == [8, 5, 3]
+
+
+def test_a_longer_training_and_a_smaller_loss_lose_less() -> None:
+    known = Recovery(0.1, [Tuned(0.5, 0.2, 1.0, 2.0), Tuned(0.4, 0.4, 2.0, 3.0)])
+    losses = [known.predicted(0.6, loss, 2.0) for loss in (0.0, 0.1, 0.2, 0.4)]
+    lengths = [known.predicted(0.6, 0.2, epochs) for epochs in (8.0, 4.0, 2.0, 0.0)]
+    assert losses == sorted(losses)
+    assert lengths == sorted(lengths)
+    assert losses[0] == pytest.approx(0.1, abs=0.02)
+
+
+def test_what_was_measured_is_expected_again() -> None:
+    one = Recovery(0.0, [Tuned(0.5, 0.2, 1.0, 2.0)])
+    assert one.predicted(0.5, 0.2, 1.0) == pytest.approx(2.0)
+    assert one.predicted(0.4, 0.0, 1.0) == pytest.approx(2.0), "it is faster, so no better"
+    assert one.predicted(0.6, 0.1, 1.0) == pytest.approx(1.0)

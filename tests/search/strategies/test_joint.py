@@ -1,0 +1,110 @@
+"""The joint search, played on real small networks whose files are never made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from penjing.contract import Json, Latency
+from penjing.network import Network, capture
+from penjing.search.predict.times import Features, features
+from penjing.search.strategies import find_strategy
+from penjing.tasks.task import Task
+from penjing.trials.candidate import Candidate
+from penjing.trials.contract import Watch
+from penjing.trials.recipe import Recipe, from_json
+from tests.reference_networks import self_taught
+from tests.search.strategies.playing import FakeEvaluator, played
+
+JOINT = find_strategy("joint")
+
+
+def _sum(network: Features) -> float:
+    return sum(float(v[0] + 1e-4 * v[1] + 1e-3 * v[2]) for v in network.values()) / 1e3
+
+
+@dataclass
+class Parted(FakeEvaluator):
+    """Its times are a sum over the operators of the network that a recipe really makes."""
+
+    task: Task = field(default_factory=lambda: self_taught("resnet_a"))
+    time_of: Callable[[Features], float] = _sum
+    probed: int = 0
+
+    def __post_init__(self) -> None:
+        self.network = capture(self.task.model, self.task.example)
+
+    def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
+        self.probed += len(candidates)
+        whole = self.time_of(features(self.network))
+        ratios = []
+        for candidate in candidates:
+            shape = [step for step in candidate.recipe if step["method"] != "Quantize"]
+            ratios.append(0.5 * self.time_of(features(self.made(shape, watch))) / whole)
+        return [Latency(ratio, ratio, ratio, ratio, ratio, 20) for ratio in ratios]
+
+    def made(self, recipe: Sequence[Json], watch: Watch) -> Network:
+        return Recipe(from_json(list(recipe)))(self.network, self.task)
+
+    @property
+    def blind(self) -> Task:
+        return self.task
+
+
+def _share(title: str) -> float:
+    """What a file takes of the original's time, by what it is called."""
+    if title.startswith("cut to"):
+        return int(title.split()[2]) / 100
+    return 0.5 if title.startswith("int8") else 1.0
+
+
+@pytest.mark.parametrize("name", ["resnet_a", "mobilenet_v2", "vit_by_hand", "plain_cnn"])
+def test_it_ends_with_the_fastest_that_keeps_the_budget(tmp_path: Path, name: str) -> None:
+    evaluator = Parted(
+        _share, lambda title: 2.0 if _share(title) < 0.3 else 0.1, task=self_taught(name)
+    )
+    with played(tmp_path, JOINT, evaluator) as run:
+        cut = [title for title in evaluator.asked if title.startswith("cut to")]
+        kept = [title for title in cut if _share(title) >= 0.3]
+        assert cut
+        assert run.result.finished
+        assert run.result.chosen == (min(kept, key=_share) if kept else "int8")
+        said = [note for note in run.result.notes if "was expected to lose" in note]
+        assert len(said) == len([title for title in cut if "with its rounding" not in title])
+
+
+def test_what_was_learnt_and_tuned_is_not_repeated(tmp_path: Path) -> None:
+    first, second = (Parted(_share) for _ in range(2))
+    with played(tmp_path, JOINT, first) as run:
+        rows = [trial.key for trial in run.result.trials]
+    with played(tmp_path, JOINT, second) as again:
+        assert [trial.key for trial in again.result.trials] == rows
+    assert first.probed
+    assert not second.probed
+    assert not second.asked
+
+
+def test_times_that_are_no_sum_leave_it_to_the_usual_widths(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    evaluator = Parted(_share, time_of=lambda _: float(draw.uniform(1, 10)))
+    with played(tmp_path, JOINT, evaluator) as run:
+        titles = [trial.title for trial in run.result.trials]
+        assert any("times of whole files don't add up" in note for note in run.result.notes)
+    assert any(title.startswith("prune") for title in titles)
+
+
+def test_a_small_file_as_the_goal_leaves_it_to_the_usual_widths(tmp_path: Path) -> None:
+    evaluator = Parted(_share)
+    with played(tmp_path, JOINT, evaluator, "size") as run:
+        assert any("because the goal is a small file" in note for note in run.result.notes)
+    assert not evaluator.probed
+
+
+def test_a_file_near_the_budget_is_trained_with_its_rounding(tmp_path: Path) -> None:
+    evaluator = Parted(_share, lambda title: 1.5 if title.startswith("cut") else 0.1)
+    with played(tmp_path, JOINT, evaluator):
+        assert any("trained with its rounding" in title for title in evaluator.asked)
