@@ -264,7 +264,7 @@ def test_widths_that_cannot_be_are_refused() -> None:
     task, network = _task("plain_cnn")
     for given in ({"ratio": 0.4}, {"keep": 2}, {"budget": Budget("macs", 0.5)}):
         with pytest.raises(InputError, match="beside widths, give none of the others"):
-            PruneChannels(widths={"conv1": 4}, **given)  # type: ignore[arg-type]
+            PruneChannels(widths={"conv1": 4}, **given)
     for widths, line in {
         ("conv9", 4): r"widths names 'conv9', but the network has no such axis; it has conv1",
         ("conv1", 17): r"widths\['conv1'\] must be from 1 to 16; found 17",

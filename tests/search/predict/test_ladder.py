@@ -1,4 +1,4 @@
-"""The ladder: each rung is what its recipe makes, as fast as was predicted, and nothing is cut that
+"""The ladder: each step is what its recipe makes, as fast as was predicted, and nothing is cut that
 has gone."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import Compensate
 from penjing.passes.structure.cut_losses import CutLosses
 from penjing.search.predict import ladder
-from penjing.search.predict.ladder import Change, Ladder, Parts, Rung, counts_of
+from penjing.search.predict.ladder import Change, Ladder, Parts, Step, counts_of
 from penjing.search.predict.recovery import Recovery, Tuned
 from penjing.search.predict.shape import Shape
 from penjing.search.predict.times import TimeModel, features
@@ -27,33 +27,35 @@ NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "densenet", "vit_by_hand"]
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def begun(request: pytest.FixtureRequest) -> tuple[Task, Network, list[Rung]]:
+def begun(request: pytest.FixtureRequest) -> tuple[Task, Network, list[Step]]:
     task = self_taught(request.param)
     network = capture(task.model, task.example)
     found = Ladder(network, task, MODEL, 4, 32)
-    rungs = [rung for rung, _ in zip(found.rungs(lambda *_: None), range(5), strict=False)]
-    return task, network, rungs
+    steps = [step for step, _ in zip(found.steps(lambda *_: None), range(5), strict=False)]
+    return task, network, steps
 
 
-def test_a_rung_is_what_its_recipe_makes(begun: tuple[Task, Network, list[Rung]]) -> None:
-    task, network, rungs = begun
-    assert rungs
-    for rung in rungs:
-        made = Recipe(rung.shape.passes)(network, task)
-        assert MODEL.predict(features(made)) == pytest.approx(rung.time, rel=1e-6)
+def test_a_step_is_what_its_recipe_makes(begun: tuple[Task, Network, list[Step]]) -> None:
+    task, network, steps = begun
+    assert steps
+    for step in steps:
+        made = Recipe(step.shape.passes)(network, task)
+        assert MODEL.predict(features(made)) == pytest.approx(step.time, rel=1e-6)
         axes = find_axes(made)
-        for name, width in rung.shape.widths.items():
+        for name, width in step.shape.widths.items():
             assert name not in axes or axes[name].size == width  # it may be called otherwise now
         solved = Compensate(samples=32)(made, task)
         assert torch.isfinite(solved(task.example)).all()
 
 
-def test_each_rung_takes_less_time(begun: tuple[Task, Network, list[Rung]]) -> None:
-    _, network, rungs = begun
-    times = [MODEL.predict(features(network)), *(rung.time for rung in rungs)]
+def test_each_step_takes_less_time(begun: tuple[Task, Network, list[Step]]) -> None:
+    _, network, steps = begun
+    times = [MODEL.predict(features(network)), *(step.time for step in steps)]
     for before, after in itertools.pairwise(times):
-        assert after <= ladder.STEP * before * 1.05  # changes that share a layer save less together
-    assert [Rung.from_json(rung.to_json()) for rung in rungs] == rungs
+        assert (
+            after <= ladder.SHARE * before * 1.05
+        )  # changes that share a layer save less together
+    assert [Step.from_json(step.to_json()) for step in steps] == steps
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -24,16 +24,16 @@ from penjing.tasks.task import Task
 
 LEVELS = (0.75, 0.5, 0.25)
 """The shares of an axis that may be left."""
-STEP = 0.9
-"""Each rung takes this share of the time of the one before."""
+SHARE = 0.9
+"""Each step takes this share of the time of the one before."""
 LEAST = 0.25
-"""The share of the first time below which no rung goes."""
+"""The share of the first time below which no step goes."""
 WIDE = 0.25
 """An axis that touches a larger share of the layers isn't cut: all of them would change."""
 FEW = 4
 """Unless it touches no more layers than this."""
 ROUNDS = 6
-"""How often a rung's choice is made anew with losses that were just measured."""
+"""How often a step's choice is made anew with losses that were just measured."""
 ROWS = 10_000
 Say = Callable[[str, float], None]
 
@@ -47,14 +47,14 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Step:
     """A network of the ladder.
 
     Attributes:
         shape: what is left of the network.
         time: predicted, of the original's.
         loss: what the network loses on training samples, measured after least squares.
-        expected: the same, as the sum over its changes since the last rung.
+        expected: the same, as the sum over its changes since the last step.
     """
 
     shape: Shape
@@ -68,7 +68,7 @@ class Rung:
         return {"shape": self.shape.to_json(), **figures}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Json]) -> Rung:
+    def from_json(cls, data: Mapping[str, Json]) -> Step:
         """Read what `to_json` wrote."""
         return cls(Shape.from_json(data["shape"]), data["time"], data["loss"], data["expected"])
 
@@ -154,9 +154,9 @@ class Parts:
                 by_axis.setdefault(change.name, []).append(place)
         yield from (tuple(places) for places in by_axis.values() if len(places) > 1)
         blocks = [(place, self.blocks[c.name]) for place, c in enumerate(changes) if not c.left]
-        for (one, block), (other, rival) in itertools.combinations(blocks, 2):
+        for (place, block), (other, rival) in itertools.combinations(blocks, 2):
             if set(block.layers) & set(rival.layers) or block.end == rival.end:
-                yield one, other
+                yield place, other
         for place, block in blocks:
             for name, places in by_axis.items():
                 if self.layers[name] <= set(block.layers):
@@ -203,8 +203,8 @@ def counts_of(size: int, multiple: int) -> list[int]:
 
 
 class Ladder:
-    """Goes down rung by rung. On each, the changes are chosen that lose least for the time that the
-    rung has to save, by integer programming; their losses are measured, and the choice is made
+    """Goes down step by step. On each, the changes are chosen that lose least for the time that the
+    step has to save, by integer programming; their losses are measured, and the choice is made
     again until all that is chosen was measured in the present network."""
 
     def __init__(
@@ -219,18 +219,18 @@ class Ladder:
         self.effects: dict[Change, Effect] = {}
         self.fresh: set[Change] = set()
 
-    def rungs(self, say: Say) -> Iterator[Rung]:
-        """All rungs, the slowest first."""
+    def steps(self, say: Say) -> Iterator[Step]:
+        """All steps, the slowest first."""
         whole, begun = self.time, self.losses.loss
         changes = self.parts.changes(self.shape)
         for number, change in enumerate(changes):
             say(f"what {change.name} costs and saves", 0.5 * number / len(changes))
             self._measure(change)
-        total = math.log(LEAST) / math.log(STEP)
+        total = math.log(LEAST) / math.log(SHARE)
         for number in itertools.count():
             say(f"choosing what goes: step {number + 1}", 0.5 + 0.5 * min(1.0, number / total))
-            chosen = self._chosen(STEP * self.time)
-            if chosen is None or self.time * STEP < LEAST * whole:
+            chosen = self._chosen(SHARE * self.time)
+            if chosen is None or self.time * SHARE < LEAST * whole:
                 return
             expected = sum(self.effects[change].lost for change in chosen)
             before = self.losses.loss
@@ -241,7 +241,7 @@ class Ladder:
             self.time = self.model.predict(features(self.losses.student))
             self.fresh = set()
             loss = self.losses.loss
-            yield Rung(self.shape, self.time, loss - begun, before - begun + expected)
+            yield Step(self.shape, self.time, loss - begun, before - begun + expected)
 
     def _measure(self, change: Change) -> None:
         self.fresh.add(change)
@@ -258,15 +258,15 @@ class Ladder:
         for _ in range(ROUNDS):
             changes = [c for c in self.parts.changes(self.shape) if self.effects[c].saved > 0]
             apart = list(self.parts.apart(changes))
-            found = least_lost(
+            best = least_lost(
                 [self.effects[change].saved for change in changes],
                 [self.effects[change].lost for change in changes],
                 apart,
                 self.time - wanted,
             )
-            if found is None:
+            if best is None:
                 return None
-            chosen = [changes[index] for index in found]
+            chosen = [changes[index] for index in best]
             stale = [change for change in chosen if change not in self.fresh]
             if not stale:
                 return chosen

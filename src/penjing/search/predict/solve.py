@@ -40,13 +40,13 @@ def least_lost(
     low = np.full(len(matrix), -np.inf)
     high = np.ones(len(matrix))
     low[0], high[0] = wanted, np.inf
-    found = milp(
+    solution = milp(
         np.asarray(lost, np.float64),
         integrality=np.ones(len(saved)),
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(matrix, low, high),
         options={"time_limit": SECONDS},
     )
-    if found.x is None:
+    if solution.x is None:
         return None
-    return [index for index, value in enumerate(found.x) if value > 0.5]
+    return [index for index, value in enumerate(solution.x) if value > 0.5]

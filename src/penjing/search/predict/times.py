@@ -86,8 +86,8 @@ class TimeModel:
             (relative * usual).reshape(len(measured), -1),
             np.diag(weight),
         ])  # fmt: skip
-        found = nnls(matrix, np.concatenate([np.ones(len(measured)), weight]))[0]
-        values = found.reshape(len(kinds), FEATURES) * usual
+        fitted = nnls(matrix, np.concatenate([np.ones(len(measured)), weight]))[0]
+        values = fitted.reshape(len(kinds), FEATURES) * usual
         return cls(
             {kind: tuple(map(float, row)) for kind, row in zip(kinds, values, strict=True)},
             tuple(map(float, average)),
@@ -127,8 +127,8 @@ def features(network: Network) -> Features:
 
     >>> import penjing
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU())
-    >>> found = features(penjing.capture(model, torch.zeros(2, 3, 4, 4)))
-    >>> {kind: values.tolist() for kind, values in found.items()}
+    >>> known = features(penjing.capture(model, torch.zeros(2, 3, 4, 4)))
+    >>> {kind: values.tolist() for kind, values in known.items()}
     {'conv2d 3x3 on 4x4': [1.0, 3456.0, 128.0], 'relu': [1.0, 0.0, 128.0]}
     """
     known = shapes(network)

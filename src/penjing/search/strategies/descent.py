@@ -9,7 +9,7 @@ from penjing.contract import Json
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.passes import Compensate, Quantize
-from penjing.search.predict.ladder import Ladder, Parts, Rung
+from penjing.search.predict.ladder import Ladder, Parts, Step
 from penjing.search.predict.learning import learnt
 from penjing.search.predict.recovery import Recovery, Tuned
 from penjing.search.predict.shape import Shape
@@ -48,16 +48,16 @@ class Descent:
         study: the fit.
         rounding: the chosen quantization scheme, and the runtime in which the search goes on.
         pace: how fast the original trains.
-        rungs: networks of less and less time, each with its measured time, of the original's.
+        steps: networks of less and less time, each with its measured time, of the original's.
         recovery: what is known of how much tuning makes up for.
     """
 
     study: Study
     rounding: Rounding
     pace: Pace
-    rungs: list[tuple[Rung, float]] = field(default_factory=list)
+    steps: list[tuple[Step, float]] = field(default_factory=list)
     recovery: Recovery = field(default_factory=Recovery)
-    trained: dict[Rung, tuple[Passes, float]] = field(default_factory=dict)
+    trained: dict[Step, tuple[Passes, float]] = field(default_factory=dict)
 
     def prepare(self) -> str:
         """Learn what parts cost, and choose networks; the reason if that can't work, else empty."""
@@ -65,7 +65,7 @@ class Descent:
         if known is None:
             known = self._learnt()
             self.study.ledger.remember(self._name, known)
-        self.rungs = [(Rung.from_json(data), data["measured"]) for data in known["rungs"]]
+        self.steps = [(Step.from_json(data), data["measured"]) for data in known["steps"]]
         if known["note"]:
             self.study.note(known["note"])
         return str(known["why"])
@@ -76,7 +76,7 @@ class Descent:
         return f"ladder of {self.rounding.way.candidate(*self.rounding.recipe).key}"
 
     def _learnt(self) -> dict[str, Json]:
-        nothing: dict[str, Json] = {"why": "", "note": "", "rungs": []}
+        nothing: dict[str, Json] = {"why": "", "note": "", "steps": []}
         network = self.study.evaluator.made((), self.study.watch)
         parts = Parts(network, self.study.target.width_multiple)
         if not parts.changes(Shape()):
@@ -94,14 +94,14 @@ class Descent:
         ladder = Ladder(
             network, self.study.evaluator.blind, model, self.study.target.width_multiple, SAMPLES
         )
-        rungs = self._found(ladder)
-        if not rungs:
+        steps = self._found(ladder)
+        if not steps:
             return nothing | {"why": "there is too little time to measure what its parts lose"}
-        times = self._times([rung.shape for rung in rungs])
+        times = self._times([step.shape for step in steps])
         rows = [
-            rung.to_json() | {"measured": time} for rung, time in zip(rungs, times, strict=True)
+            step.to_json() | {"measured": time} for step, time in zip(steps, times, strict=True)
         ]
-        return {"why": "", "note": note, "rungs": rows}
+        return {"why": "", "note": note, "steps": rows}
 
     def _model(self, network: Network, parts: Parts) -> TimeModel:
         """A model of times in the way in which the files will ship."""
@@ -115,18 +115,18 @@ class Descent:
     def _times(self, shapes: Sequence[Shape]) -> list[float]:
         """The times of networks, of the original's, in the way in which they will ship."""
         quickly = tuple(
-            replace(step, samples=PROBED_SAMPLES) if isinstance(step, Quantize) else step
-            for step in self.rounding.recipe
+            replace(method, samples=PROBED_SAMPLES) if isinstance(method, Quantize) else method
+            for method in self.rounding.recipe
         )
         candidates = [self.rounding.way.candidate(*shape.passes, *quickly) for shape in shapes]
         latencies = self.study.evaluator.probe(candidates, self.study.watch)
         return [latency.ratio for latency in latencies]
 
-    def _found(self, ladder: Ladder) -> list[Rung]:
-        """The rungs of a ladder, as many as there is time for."""
+    def _found(self, ladder: Ladder) -> list[Step]:
+        """The steps of a ladder, as many as there is time for."""
         schedule = self.study.schedule
         end = schedule.spent() + LEARNING_SHARE * schedule.left()
-        rungs: list[Rung] = []
+        steps: list[Step] = []
 
         def say(line: str, share: float) -> None:
             self.study.watch.say(line, share)
@@ -134,11 +134,11 @@ class Descent:
                 raise _LateError
 
         try:
-            for rung in ladder.rungs(say):
-                rungs.append(rung)
+            for step in ladder.steps(say):
+                steps.append(step)
         except _LateError:
             pass
-        return rungs
+        return steps
 
     # ---- tuning
 
@@ -149,56 +149,56 @@ class Descent:
         assert rounded.drop is not None
         self.recovery.floor = max(0.0, rounded.drop.drop)
         margin = rounded.drop.bound - rounded.drop.drop
-        last: tuple[Rung, Trial] | None = None
+        last: tuple[Step, Trial] | None = None
         for turn, share in enumerate(SHARES):
-            step = self._step(turn, share, margin)
-            if step is None:
+            training = self._next(turn, share, margin)
+            if training is None:
                 break
-            trial = yield from self._tuned(step)
+            trial = yield from self._tuned(training)
             if trial.drop is not None:
                 margin = max(margin, trial.drop.bound - trial.drop.drop)
-                last = step.rung, trial
+                last = training.step, trial
         if last is not None:
             yield from self._with_rounding(*last)
 
-    def _step(self, turn: int, share: float, margin: float) -> Training | None:
+    def _next(self, turn: int, share: float, margin: float) -> Training | None:
         """What to train next, and for how long; the same again in a fit that is resumed."""
         name = f"{self._name}, training {turn}"
         known = self.study.ledger.recall(name)
         if known is not None:
-            return Training(self.rungs[known["rung"]][0], known["epochs"])
-        rung = self._pick(margin)
-        if rung is None or (self.study.schedule.epochs is not None and rung in self.trained):
+            return Training(self.steps[known["step"]][0], known["epochs"])
+        step = self._pick(margin)
+        if step is None or (self.study.schedule.epochs is not None and step in self.trained):
             return None
-        training = self._planned(rung, self._passes(rung), share)
+        training = self._planned(step, self._passes(step), share)
         if training is not None:
-            place = [other for other, _ in self.rungs].index(rung)
-            self.study.ledger.remember(name, {"rung": place, "epochs": training.epochs})
+            place = [other for other, _ in self.steps].index(step)
+            self.study.ledger.remember(name, {"step": place, "epochs": training.epochs})
         return training
 
-    def _pick(self, margin: float) -> Rung | None:
+    def _pick(self, margin: float) -> Step | None:
         """The fastest network that should keep the budget if it gets all the time that is left; the
         slowest if none should."""
         answer = self.study.result.answer.latency
         best = 1.0 if answer is None else answer.ratio
-        able = [rung for rung, time in self.rungs if time < best or rung in self.trained]
+        able = [step for step, time in self.steps if time < best or step in self.trained]
         should = [
-            rung
-            for rung in able
-            if self.recovery.predicted(rung.time, rung.loss, self._epochs(rung)) + margin
+            step
+            for step in able
+            if self.recovery.predicted(step.time, step.loss, self._epochs(step)) + margin
             <= self.study.max_drop
         ]
         if should:
-            return min(should, key=lambda rung: rung.time)
-        return max(able, key=lambda rung: rung.time, default=None)
+            return min(should, key=lambda step: step.time)
+        return max(able, key=lambda step: step.time, default=None)
 
-    def _epochs(self, rung: Rung) -> float:
+    def _epochs(self, step: Step) -> float:
         """How long a network will have been trained if it gets all the time that is left."""
-        before = self.trained[rung][1] if rung in self.trained else 0.0
+        before = self.trained[step][1] if step in self.trained else 0.0
         if self.study.schedule.epochs is not None:
             return before + self.study.schedule.epochs
-        whole = max(other.time for other, _ in self.rungs)
-        epoch = self.pace.epoch * (TEACHER + (1 - TEACHER) * rung.time / whole)
+        whole = max(other.time for other, _ in self.steps)
+        epoch = self.pace.epoch * (TEACHER + (1 - TEACHER) * step.time / whole)
         return before + min(MOST_EPOCHS, max(0.0, self._left()) / epoch)
 
     def _left(self) -> float:
@@ -206,16 +206,16 @@ class Descent:
         rounded = self.rounding.trial
         return self.study.schedule.left() - (0.0 if rounded is None else rounded.seconds)
 
-    def _passes(self, rung: Rung) -> Passes:
+    def _passes(self, step: Step) -> Passes:
         """The passes that have made a network so far."""
-        if rung in self.trained:
-            return self.trained[rung][0]
-        return (*rung.shape.passes, Compensate())
+        if step in self.trained:
+            return self.trained[step][0]
+        return (*step.shape.passes, Compensate())
 
-    def _planned(self, rung: Rung, passes: Passes, share: float) -> Training | None:
+    def _planned(self, step: Step, passes: Passes, share: float) -> Training | None:
         """How long to train a network; None if that is too short to be of use."""
         if self.study.schedule.epochs is not None:
-            return Training(rung, self.study.schedule.epochs)
+            return Training(step, self.study.schedule.epochs)
         begin = self.study.schedule.spent()
         seconds = share * self._left()
         if seconds < self.pace.least:
@@ -223,27 +223,27 @@ class Descent:
         pace = self.study.pace(*passes)
         seconds = max(seconds - (self.study.schedule.spent() - begin), pace.step)
         epochs = min(MOST_EPOCHS, max(seconds / pace.epoch, 1 / pace.steps))
-        return Training(rung, round(epochs, 2) or epochs, seconds)
+        return Training(step, round(epochs, 2) or epochs, seconds)
 
     def _tuned(self, training: Training) -> Asked:
         """Train a network, and measure its file."""
-        rung = training.rung
-        before = self.trained[rung][1] if rung in self.trained else 0.0
-        passes = (*self._passes(rung), self.study.tuning(training.epochs))
-        longer = " tuned longer" if rung in self.trained else ""
-        expected = self.recovery.predicted(rung.time, rung.loss, before + training.epochs)
-        trial = yield from self._asked(f"{self._title(rung)}{longer}", passes, (), training)
-        self.trained[rung] = passes, before + training.epochs
+        step = training.step
+        before = self.trained[step][1] if step in self.trained else 0.0
+        passes = (*self._passes(step), self.study.tuning(training.epochs))
+        longer = " tuned longer" if step in self.trained else ""
+        expected = self.recovery.predicted(step.time, step.loss, before + training.epochs)
+        trial = yield from self._asked(f"{self._title(step)}{longer}", passes, (), training)
+        self.trained[step] = passes, before + training.epochs
         if trial.drop is not None:
-            tuned = Tuned(rung.time, rung.loss, before + training.epochs, trial.drop.drop)
+            tuned = Tuned(step.time, step.loss, before + training.epochs, trial.drop.drop)
             self.recovery.seen.append(tuned)
             self.study.note(
-                f"{trial.title} ({rung.shape}; {tuned.epochs:.3g} epochs) was expected to lose "
+                f"{trial.title} ({step.shape}; {tuned.epochs:.3g} epochs) was expected to lose "
                 f"{expected:.2f} points and lost {tuned.drop:.2f}"
             )
         return trial
 
-    def _with_rounding(self, rung: Rung, trial: Trial) -> Asking:
+    def _with_rounding(self, step: Step, trial: Trial) -> Asking:
         """Train with the rounding in place, if the file is over the budget, but near it."""
         drop = trial.drop
         if trial.status != Status.OVER_BUDGET or drop is None:
@@ -252,17 +252,17 @@ class Descent:
             return
         name = f"{self._name}, training with rounding"
         known = self.study.ledger.recall(name)
-        passes = self.trained[rung][0]
+        passes = self.trained[step][0]
         if known is not None:
-            training: Training | None = Training(rung, known["epochs"])
+            training: Training | None = Training(step, known["epochs"])
         else:
-            training = self._planned(rung, (*passes, *self.rounding.recipe), 1.0)
+            training = self._planned(step, (*passes, *self.rounding.recipe), 1.0)
         if training is None:
             return
         self.study.ledger.remember(name, {"epochs": training.epochs})
         usual = self.study.tuning(training.epochs)
         gently = replace(usual, options=replace(usual.options, lr=GENTLY * usual.options.lr))
-        title = f"{self._title(rung)} trained with its rounding"
+        title = f"{self._title(step)} trained with its rounding"
         yield from self._asked(title, passes, (gently,), training)
 
     def _asked(self, title: str, passes: Passes, behind: Passes, training: Training) -> Asked:
@@ -272,15 +272,15 @@ class Descent:
         (trial,) = yield [replace(proposal, seconds=training.seconds)]
         return trial
 
-    def _title(self, rung: Rung) -> str:
-        return f"cut to {100 * dict(self.rungs)[rung]:.0f} %"
+    def _title(self, step: Step) -> str:
+        return f"cut to {100 * dict(self.steps)[step]:.0f} %"
 
 
 @dataclass(frozen=True)
 class Training:
     """A network to train, for so many epochs, and no longer than so many seconds."""
 
-    rung: Rung
+    step: Step
     epochs: float
     seconds: float | None = None
 
