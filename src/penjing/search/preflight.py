@@ -11,6 +11,7 @@ from penjing.contract import Array, as_arrays
 from penjing.errors import InputError
 from penjing.measure import scores
 from penjing.network import Network
+from penjing.search.memory import judged_on_unseen
 from penjing.tasks.checks import check, require_scores
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
@@ -30,10 +31,13 @@ def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
     Raises:
         InputError: describes the first problem with the model, the data, the metric or the loss.
     """
-    task, note = with_validation(task)
+    given, (task, note) = task, with_validation(task)
     task, notes = check(task)
     assert task.validation is not None
     require_scores(task, task.validation, loss=True)
+    if note:
+        judged, note = judged_on_unseen(task, given, note, max_drop)
+        task, notes = (task, notes) if judged is task else check(judged)
     notes = (*((note,) if note else ()), *notes, *require_apart(task))
     if 0 < max_drop < SMALLEST_BUDGET:
         notes += (

@@ -49,25 +49,45 @@ def with_validation(task: Task, share: float = 0.1, seed: int = 0) -> tuple[Task
     """
     if task.validation is not None:
         return task, ""
-    given = task.train
-    train: Batches
-    validation: Batches
-    if isinstance(given, Arrays):
-        aside, how = _drawn(given.samples, given.y, share, seed)
-        train = given.subset(np.flatnonzero(~aside))
-        validation = given.subset(np.flatnonzero(aside), shuffle=False, augment=None)
-    elif isinstance(given, DataLoader) and not isinstance(given.dataset, IterableDataset):
-        _require_plain(given)
-        aside, how = _drawn(len(given.dataset), _labels(given.dataset), share, seed)  # type: ignore[arg-type]
-        train = _loader(given, np.flatnonzero(~aside), training=True)
-        validation, how = _same_each_pass(_loader(given, np.flatnonzero(aside), False), how)
-    else:
-        train, validation, aside, how = _of_batches(given, share, seed)
+    train, validation, aside, how = _split(task.train, share, seed, "training")
     note = (
         f"no validation data was given, so {aside.sum()} of {len(aside)} training samples were "
         f"set aside, {how}"
     )
     return dataclasses.replace(task, train=train, validation=validation), note
+
+
+def with_test_as_validation(task: Task, seed: int = 0) -> tuple[Task, str]:
+    """The task with half of its test data as validation data, and how that was drawn.
+
+    The split is made as `with_validation` makes it; the training data stays as it is.
+
+    Raises:
+        InputError: the test data is too small, or a `DataLoader` has a custom sampler.
+    """
+    test, validation, aside, how = _split(task.test, 0.5, seed, "test")
+    words = f"{aside.sum()} of {len(aside)} test samples, drawn {how},"
+    return dataclasses.replace(task, test=test, validation=validation), words
+
+
+def _split(
+    given: Batches, share: float, seed: int, what: str
+) -> tuple[Batches, Batches, Aside, str]:
+    """What is left of the data, and what is set aside; which samples that are, and how they were
+    drawn."""
+    training = what == "training"
+    if isinstance(given, Arrays):
+        aside, how = _drawn(given.samples, given.y, share, seed, what)
+        left = given.subset(np.flatnonzero(~aside))
+        return left, given.subset(np.flatnonzero(aside), shuffle=False, augment=None), aside, how
+    if isinstance(given, DataLoader) and not isinstance(given.dataset, IterableDataset):
+        _require_plain(given, what)
+        size, labels = len(given.dataset), _labels(given.dataset)  # type: ignore[arg-type]
+        aside, how = _drawn(size, labels, share, seed, what)
+        rest = _loader(given, np.flatnonzero(~aside), training)
+        validation, how = _same_each_pass(_loader(given, np.flatnonzero(aside), False), how)
+        return rest, validation, aside, how
+    return _of_batches(given, share, seed, what)
 
 
 def classes(labels: Tensor | None) -> NDArray[Any] | None:
@@ -83,7 +103,9 @@ def classes(labels: Tensor | None) -> NDArray[Any] | None:
     return values if LEAST_OF_A_CLASS * len(np.unique(values)) <= len(values) else None
 
 
-def _drawn(samples: int, labels: Tensor | None, share: float, seed: int) -> tuple[Aside, str]:
+def _drawn(
+    samples: int, labels: Tensor | None, share: float, seed: int, what: str
+) -> tuple[Aside, str]:
     """Which samples are set aside, and how they were drawn."""
     draw = np.random.default_rng(seed)
     aside = np.zeros(samples, bool)
@@ -97,13 +119,13 @@ def _drawn(samples: int, labels: Tensor | None, share: float, seed: int) -> tupl
             aside[draw.permutation(index)[: max(least, round(share * len(index)))]] = True
     if samples - aside.sum() < 2 or not aside.any():
         raise InputError(
-            f"the training data has {samples} sample(s), too few to set some aside for "
-            "validation; give more training data, or give validation data"
+            f"the {what} data has {samples} sample(s), too few to set some aside for "
+            f"validation; give more {what} data, or give validation data"
         )
     return aside, AT_RANDOM if known is None else BY_CLASS
 
 
-def _require_plain(loader: DataLoader[Any]) -> None:
+def _require_plain(loader: DataLoader[Any], what: str) -> None:
     """Raise InputError unless the loader reads its whole dataset, in order or shuffled."""
     sampler: Any = loader.sampler
     plain = isinstance(sampler, SequentialSampler) or (
@@ -114,7 +136,7 @@ def _require_plain(loader: DataLoader[Any]) -> None:
     if not plain or loader.batch_size is None:
         own = sampler if loader.batch_size is not None else loader.batch_sampler
         raise InputError(
-            f"the training DataLoader has a custom sampler ({type(own).__name__}), so penjing "
+            f"the {what} DataLoader has a custom sampler ({type(own).__name__}), so penjing "
             "can't set validation data aside; give validation data"
         )
 
@@ -168,21 +190,23 @@ def _same_each_pass(loader: DataLoader[Any], how: str) -> tuple[Batches, str]:
     return list(Reading(loader, "validation")), how + note
 
 
-def _of_batches(given: Batches, share: float, seed: int) -> tuple[Batches, Batches, Aside, str]:
+def _of_batches(
+    given: Batches, share: float, seed: int, what: str
+) -> tuple[Batches, Batches, Aside, str]:
     """Split the batches into two lists. If there are only a few, their samples are split."""
-    held = list(Reading(given, "training"))
+    held = list(Reading(given, what))
     if not held:
-        raise InputError("the training data is empty; give at least one batch")
+        raise InputError(f"the {what} data is empty; give at least one batch")
     owner = np.repeat(np.arange(len(held)), [len(targets) for _, targets in held])
     once = "" if isinstance(given, list | tuple) else "; the data is now kept in memory"
     if len(held) >= WHOLE_BATCHES:
-        chosen, _ = _drawn(len(held), None, share, seed)
+        chosen, _ = _drawn(len(held), None, share, seed, what)
         train = [batch for batch, out in zip(held, chosen, strict=True) if not out]
         validation = [batch for batch, out in zip(held, chosen, strict=True) if out]
         return train, validation, chosen[owner], f"{AT_RANDOM} in whole batches{once}"
     labels = [targets for _, targets in held]
     known = torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
-    aside, how = _drawn(len(owner), known, share, seed)
+    aside, how = _drawn(len(owner), known, share, seed, what)
     parts = [np.asarray(aside[owner == number]) for number in range(len(held))]
     train = [_some(batch, ~part) for batch, part in zip(held, parts, strict=True) if not part.all()]
     validation = [_some(batch, part) for batch, part in zip(held, parts, strict=True) if part.any()]

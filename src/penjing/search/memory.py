@@ -1,0 +1,73 @@
+"""Memory: whether the original knows the data that was to judge candidates.
+
+The original was trained on its training data. So it answers better there than on data that it has
+never seen, and a candidate that was trained anew, without the samples that judge it, seems to lose
+what it only forgot. Then a part of the test data is the better judge.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from penjing.contract import Array, as_arrays
+from penjing.measure.bounds import least_samples
+from penjing.tasks.batches import number_of_samples
+from penjing.tasks.data import first
+from penjing.tasks.splits import with_test_as_validation
+from penjing.tasks.task import Batches, Metric, Task, as_call, scored
+
+SAMPLES = 2000
+"""How many samples of each split tell whether it knows one better."""
+LEAST_GAP = 0.01
+"""A smaller difference between the two scores doesn't matter."""
+SURE = 3.0
+"""The difference is so many standard errors or more."""
+LARGE = 5
+"""Half of the test data has to be so many times what a certificate takes at least."""
+
+
+def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tuple[Task, str]:
+    """The task, judged on half of the test data if the original knows the validation data.
+
+    Args:
+        task: with validation data that was set aside from the training data.
+        given: the same without.
+        note: what the user is told about the validation data.
+        max_drop: the budget in points.
+
+    Returns:
+        The task and the note, as they were, or with the new judge.
+    """
+    least = least_samples(max_drop / 100, 1.0, 0.95)
+    if least is None or number_of_samples(task.test) < 2 * LARGE * least:
+        return task, note
+    assert task.validation is not None
+    known = _scores(task.model, task.validation, task.metric)
+    unseen = _scores(task.model, task.test, task.metric)
+    gap = float(known.mean() - unseen.mean())
+    error = math.sqrt(known.var() / len(known) + unseen.var() / len(unseen))
+    if gap < max(LEAST_GAP, SURE * error):
+        return task, note
+    judged, words = with_test_as_validation(given)
+    return judged, (
+        f"no validation data was given, and the original knows the training data "
+        f"({task.metric.name} {100 * known.mean():.2f} there, {100 * unseen.mean():.2f} on test "
+        f"data), so {words} choose among candidates, and the others certify the answer"
+    )
+
+
+def _scores(model: nn.Module, batches: Batches, metric: Metric) -> Array:
+    """The model's score on each of the first samples."""
+    was_training = model.training
+    model.eval()
+    scores = []
+    with torch.no_grad():
+        for inputs, targets in first(batches, SAMPLES):
+            args, kwargs = as_call(inputs)
+            scores.append(scored(metric, as_arrays(model(*args, **kwargs)), as_arrays(targets)))
+    model.train(was_training)
+    return np.concatenate(scores)
