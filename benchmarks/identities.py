@@ -12,6 +12,9 @@ largest difference of any output from the unchanged network's, relative to the l
 - all values: a codebook that has every value, of weights rounded to a grid beforehand
 - silent: one branch of a sum, whose last layer is set to zero beforehand, is dropped
 
+With --float64 everything is computed in float64, which tells rounding in a deep network from an
+identity that doesn't hold: there no difference may exceed 1e-12.
+
 A network in which nothing can be fused, or no branch ends in a layer, has an empty cell. Every
 network gets a process of its own; what is in ROWS.json already isn't measured again.
 """
@@ -54,7 +57,7 @@ KEEP_ZERO = {
 BATCH_NORM = aten.batch_norm.default
 
 
-def examine(name: str) -> Row:
+def examine(name: str, double: bool) -> Row:
     """One network and all identities."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -62,6 +65,8 @@ def examine(name: str) -> Row:
     try:
         with stage(row, "build"):
             model, x = drawn(name)
+            if double:
+                model, x = model.double(), x.double()
         with stage(row, "capture"):
             network = capture(model, x)
             task = Task(model, x, [(x, torch.zeros(2))], [(x, torch.zeros(2))])
@@ -200,15 +205,17 @@ def main() -> None:
     add_networks(parser)
     parser.add_argument("--json", type=Path, help="rows go here, and are taken from here")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each network")
+    parser.add_argument("--float64", action="store_true", help="compute in float64")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(examine(options.one)))
+        print(json.dumps(examine(options.one, options.float64)))
         return
+    more = ["--float64"] * options.float64
     rows = each(
         names_of(options),
         options.json,
-        lambda name, known: known or in_process(__file__, name, options.limit),
+        lambda name, known: known or in_process(__file__, name, options.limit, more),
         str,
     )
     print(table(rows))

@@ -28,8 +28,8 @@ from penjing.measure.latency import compare
 from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes import find
-from penjing.search.predict.ladder import Parts
 from penjing.search.predict.learning import learnt
+from penjing.search.predict.parts import Parts
 from penjing.search.predict.shape import Shape
 from penjing.tasks.task import Task
 from penjing.trials.recipe import Recipe

@@ -15,9 +15,8 @@ from torch import nn
 
 from penjing.contract import Array, as_arrays
 from penjing.measure.bounds import least_samples
-from penjing.tasks.batches import number_of_samples
-from penjing.tasks.data import first
-from penjing.tasks.splits import with_test_as_validation
+from penjing.tasks.batches import Reading, number_of_samples
+from penjing.tasks.splits import drawn_from, with_test_as_validation
 from penjing.tasks.task import Batches, Metric, Task, as_call, scored
 
 SAMPLES = 2000
@@ -31,7 +30,10 @@ LARGE = 5
 
 
 def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tuple[Task, str]:
-    """The task, judged on half of the test data if the original knows the validation data.
+    """The task, judged on half of the test data if the original knows its training data.
+
+    That is looked at only where samples can be drawn at random (`tasks.splits.drawn_from`) and have
+    scores from 0 to 1, as accuracy has.
 
     Args:
         task: with validation data that was set aside from the training data.
@@ -45,9 +47,12 @@ def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tup
     least = least_samples(max_drop / 100, 1.0, 0.95)
     if least is None or number_of_samples(task.test) < 2 * LARGE * least:
         return task, note
-    assert task.validation is not None
-    known = _scores(task.model, task.validation, task.metric)
-    unseen = _scores(task.model, task.test, task.metric)
+    seen, new = drawn_from(given.train, SAMPLES), drawn_from(given.test, SAMPLES)
+    if seen is None or new is None:
+        return task, note
+    known, unseen = (_scores(task.model, batches, task.metric) for batches in (seen, new))
+    if min(known.min(), unseen.min()) < 0 or max(known.max(), unseen.max()) > 1:
+        return task, note
     gap = float(known.mean() - unseen.mean())
     error = math.sqrt(known.var() / len(known) + unseen.var() / len(unseen))
     if gap < max(LEAST_GAP, SURE * error):
@@ -61,12 +66,12 @@ def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tup
 
 
 def _scores(model: nn.Module, batches: Batches, metric: Metric) -> Array:
-    """The model's score on each of the first samples."""
+    """The model's score on each sample, in evaluation mode."""
     was_training = model.training
     model.eval()
     scores = []
     with torch.no_grad():
-        for inputs, targets in first(batches, SAMPLES):
+        for inputs, targets in Reading(batches, "given"):
             args, kwargs = as_call(inputs)
             scores.append(scored(metric, as_arrays(model(*args, **kwargs)), as_arrays(targets)))
     model.train(was_training)

@@ -70,6 +70,26 @@ def with_test_as_validation(task: Task, seed: int = 0) -> tuple[Task, str]:
     return dataclasses.replace(task, test=test, validation=validation), words
 
 
+def drawn_from(batches: Batches, samples: int, seed: int = 0) -> Batches | None:
+    """Samples drawn at random, each pass the same; None if they can't be drawn without reading all
+    of the data: it is neither `Arrays` nor a `DataLoader` that reads a whole dataset in order.
+
+    >>> from penjing.tasks.batches import number_of_samples
+    >>> number_of_samples(drawn_from(Arrays(torch.zeros(9, 2), torch.zeros(9)), 4))
+    4
+    """
+    draw = np.random.default_rng(seed)
+    if isinstance(batches, Arrays):
+        index = draw.permutation(batches.samples)[:samples]
+        return batches.subset(index, shuffle=False, augment=None)
+    if isinstance(batches, DataLoader) and not isinstance(batches.dataset, IterableDataset):
+        if not _is_plain(batches):
+            return None
+        index = draw.permutation(len(batches.dataset))[:samples]  # type: ignore[arg-type]
+        return _loader(batches, index, training=False)
+    return None
+
+
 def _split(
     given: Batches, share: float, seed: int, what: str
 ) -> tuple[Batches, Batches, Aside, str]:
@@ -128,17 +148,23 @@ def _drawn(
 def _require_plain(loader: DataLoader[Any], what: str) -> None:
     """Raise InputError unless the loader reads its whole dataset, in order or shuffled."""
     sampler: Any = loader.sampler
-    plain = isinstance(sampler, SequentialSampler) or (
-        isinstance(sampler, RandomSampler)
-        and not sampler.replacement
-        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
-    )
-    if not plain or loader.batch_size is None:
+    if not _is_plain(loader):
         own = sampler if loader.batch_size is not None else loader.batch_sampler
         raise InputError(
             f"the {what} DataLoader has a custom sampler ({type(own).__name__}), so penjing "
             "can't set validation data aside; give validation data"
         )
+
+
+def _is_plain(loader: DataLoader[Any]) -> bool:
+    """Whether it reads each sample of its dataset once, in order or shuffled."""
+    sampler: Any = loader.sampler
+    whole = isinstance(sampler, SequentialSampler) or (
+        isinstance(sampler, RandomSampler)
+        and not sampler.replacement
+        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+    )
+    return whole and loader.batch_size is not None
 
 
 def _labels(dataset: Dataset[Any]) -> Tensor | None:

@@ -13,7 +13,8 @@ from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import Compensate
 from penjing.passes.structure.cut_losses import CutLosses
 from penjing.search.predict import ladder
-from penjing.search.predict.ladder import Change, Ladder, Parts, Step, counts_of
+from penjing.search.predict.ladder import Ladder, Step
+from penjing.search.predict.parts import Change, Parts, counts_of
 from penjing.search.predict.recovery import Recovery, Tuned
 from penjing.search.predict.shape import Shape
 from penjing.search.predict.times import TimeModel, features
@@ -23,14 +24,17 @@ from penjing.trials.recipe import Recipe
 from tests.reference_networks import self_taught
 
 MODEL = TimeModel({}, (0.1, 1e-5, 1e-4))
-NAMES = ["plain_cnn", "resnet_a", "mobilenet_v2", "densenet", "vit_by_hand"]
+NAMES = [
+    "plain_cnn", "vgg", "resnet_a", "resnet_b", "mobilenet_v1", "mobilenet_v2", "densenet",
+    "vit_by_hand",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def begun(request: pytest.FixtureRequest) -> tuple[Task, Network, list[Step]]:
     task = self_taught(request.param)
     network = capture(task.model, task.example)
-    found = Ladder(network, task, MODEL, 4, 32)
+    found = Ladder(network, task, MODEL, Parts(network, 4), 32)
     steps = [step for step, _ in zip(found.steps(lambda *_: None), range(5), strict=False)]
     return task, network, steps
 
@@ -65,7 +69,7 @@ def test_nothing_is_changed_that_has_gone(name: str) -> None:
     shape = Shape()
     while changes := parts.changes(shape):
         change = changes[len(changes) // 2]
-        shape = parts.cleared(parts.after(shape, change))
+        shape = parts.after(shape, change)
         gone = {layer for block in shape.gone for layer in parts.blocks[block].layers}
         for other in parts.changes(shape):
             if other.left:

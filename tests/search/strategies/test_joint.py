@@ -58,7 +58,7 @@ class Parted(FakeEvaluator):
 def _share(title: str) -> float:
     """What a file takes of the original's time, by what it is called."""
     if title.startswith("cut to"):
-        return int(title.split()[2]) / 100
+        return float(title.split()[2]) / 100
     return 0.5 if title.startswith("int8") else 1.0
 
 

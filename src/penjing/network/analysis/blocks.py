@@ -102,14 +102,19 @@ def find_blocks(network: Network) -> list[Block]:
 
 
 def _named(blocks: list[Block]) -> list[Block]:
-    """The blocks with a number behind each name that an earlier one has."""
+    """The blocks with a number behind each name that an earlier one has.
+
+    Activation functions come last, because a cut elsewhere decides whether they can go: the name of
+    a whole block stays what it is.
+    """
     seen: Counter[str] = Counter()
-    named = []
-    for block in blocks:
+    named: dict[int, Block] = {}
+    by_kind = sorted(enumerate(blocks), key=lambda entry: entry[1].kind == "activation")
+    for place, block in by_kind:
         number = seen[block.name]
         seen[block.name] += 1
-        named.append(replace(block, name=f"{block.name}[{number}]") if number else block)
-    return named
+        named[place] = replace(block, name=f"{block.name}[{number}]") if number else block
+    return [named[place] for place in range(len(blocks))]
 
 
 def lost(end: fx.Node, start: fx.Node | None) -> set[fx.Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -202,9 +203,9 @@ class CutLosses:
                 loss = float(self._task.loss(outputs, targets))
                 total, count = total + loss * len(targets), count + len(targets)
         cache.keep(self._kept)
-        if not total == total:
+        if not math.isfinite(total):
             raise InputError(
-                "the loss on the training samples is NaN; check the labels and the loss"
+                f"the loss on the training samples is {total}; check the labels and the loss"
             )
         return total / count
 

@@ -202,7 +202,6 @@ class Drop(InTurn):
         chosen: list[Block] = []
         for name in self.names:
             exactly = [block for block in blocks if block.name == name]
-            exactly.sort(key=lambda block: block.kind == "activation")  # the whole block goes first
             inside = [block for block in blocks if is_in(block.name, name)]
             for block in exactly or inside:
                 if _stands(block, chosen):

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from penjing.network import Network
-from penjing.search.predict.ladder import Parts
+from penjing.search.predict.parts import Parts
 from penjing.search.predict.shape import Shape
 from penjing.search.predict.times import Features, TimeModel, features
 
@@ -35,12 +35,13 @@ def learnt(
         parts: what can be cut.
         times_of: times networks of these shapes, side by side.
         made: makes the network of a shape.
-        held_out: how many files only check the model.
+        held_out: how many files only check the model, at most; a small network has few shapes.
     """
     count = min(MOST_FILES, max(LEAST_FILES, len(features(network))))
     shapes = [Shape(), *at_random(parts, count - 1 + held_out)]
+    times = times_of(shapes)
     known: list[Features] = [features(made(shape)) for shape in shapes]
-    return TimeModel.fit(known, times_of(shapes), min(held_out, len(shapes) // 2))
+    return TimeModel.fit(known, times, min(held_out, len(shapes) // 2))
 
 
 def at_random(parts: Parts, count: int) -> list[Shape]:
@@ -52,9 +53,10 @@ def at_random(parts: Parts, count: int) -> list[Shape]:
         shape = Shape()
         for change in draw.sample(every, len(every)):
             likely = NARROW / len(parts.keep[change.name]) if change.left else GONE
-            if change in parts.changes(shape) and draw.random() < likely:
+            if draw.random() < likely and change in parts.changes(shape):
                 shape = parts.after(shape, change)
-        shape = parts.cleared(shape)
         if shape not in (*shapes, Shape()):
             shapes.append(shape)
-    return shapes[:count]
+        if len(shapes) == count:
+            break
+    return shapes

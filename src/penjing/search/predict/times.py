@@ -113,14 +113,6 @@ class TimeModel:
                 f"from is predicted {worst:+.0%} off, and at most {MOST_ERROR:.0%} is allowed"
             )
 
-    def to_json(self) -> dict[str, object]:
-        """Plain data, the inverse of `TimeModel(**data)`."""
-        return {
-            "coefficients": {kind: list(row) for kind, row in self.coefficients.items()},
-            "default": list(self.default),
-            "errors": list(self.errors),
-        }
-
 
 def features(network: Network) -> Features:
     """By kind of operator, how many there are, their MACs, and the values they write; one sample.

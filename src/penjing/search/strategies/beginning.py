@@ -9,7 +9,9 @@ from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.contract import Pace
 from penjing.trials.judgement.choice import choose
-from penjing.trials.trial import ORIGINAL
+from penjing.trials.trial import ORIGINAL, Status
+
+FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in float may take
 
 
 def try_unpruned(study: Study, rounding: Rounding) -> Asking:
@@ -59,3 +61,17 @@ def best_float_way(study: Study) -> Way:
     trials = [trial for trial in study.result.trials if trial.key in files]
     best, _ = choose(study.result.baseline, trials, study.goal, study.max_drop)
     return files[best.key]
+
+
+def refined(study: Study, rounding: Rounding) -> Asking:
+    """Try fewer bits if a small file is wanted, or slow layers in float if a fast one is."""
+    trial = rounding.trial
+    if trial is None:
+        return
+    timing = 2 * study.evaluator.timing_seconds
+    if study.goal == "size" and trial.status == Status.KEPT:
+        yield from rounding.try_fewer_bits()
+    elif study.affords(trial.seconds + timing, FLOAT_SHARE):
+        yield from rounding.leave_in_float()
+    else:
+        study.note(f"too little time to look for layers that {trial.title} slows down")

@@ -8,11 +8,13 @@ from penjing.search.strategies.beginning import (
     best_float_way,
     look_ahead,
     must_try,
+    refined,
     try_unpruned,
 )
 from penjing.search.strategies.cutting import CUTS, Cutting
 from penjing.search.strategies.descent import TURNS, Descent
 from penjing.search.strategies.rounding import Rounding
+from penjing.search.strategies.route import Route
 from penjing.search.study import Proposals, Study
 
 
@@ -23,8 +25,8 @@ class Joint:
     It tries, in this order:
 
     1. the original and int8 in every runtime and precision, and other quantization schemes where
-       int8 loses too much accuracy, as `Quick` does; the best of them decides the runtime and the
-       precision in which the search goes on,
+       int8 loses too much accuracy, as `Quick` does; the fastest way in which the uncut network
+       keeps the budget is the one in which the search goes on,
     2. no files, but what each block and each width costs and saves: time, from files with parts cut
        at random, and loss, from training samples after least squares,
     3. networks of less and less time, each made of the changes that together lose least,
@@ -46,13 +48,23 @@ class Joint:
         study.expect(must + 2 + TURNS, must)
         pace, rounding = look_ahead(study), Rounding(study)
         yield from try_unpruned(study, rounding)
-        if pace is None or rounding.trial is None:
+        route = Route.of(study, rounding)
+        descent = None if pace is None or route is None else Descent(study, route, pace)
+        why = _impossible(study, descent)
+        if descent is not None and not why:
+            yield from descent.run()
             return
-        descent = Descent(study, rounding, pace)
-        why = "the goal is a small file" if study.goal != "latency" else descent.prepare()
-        if why:
-            study.note(f"blocks and widths aren't searched together, because {why}", aloud=True)
-            study.expect(study.rounds + 2 * len(CUTS), must)
+        study.note(f"blocks and widths aren't searched together, because {why}", aloud=True)
+        study.expect(study.rounds + 2 * len(CUTS), must)
+        yield from refined(study, rounding)
+        if pace is not None and rounding.trial is not None:
             yield from Cutting(study, rounding, best_float_way(study), pace).run()
-            return
-        yield from descent.run()
+
+
+def _impossible(study: Study, descent: Descent | None) -> str:
+    """Why blocks and widths can't be searched together; empty if they can."""
+    if descent is None:
+        return "the network can't be trained, or has no file that was measured"
+    if study.goal != "latency":
+        return "the goal is a small file"
+    return descent.prepare()

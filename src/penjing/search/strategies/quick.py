@@ -8,14 +8,12 @@ from penjing.search.strategies.beginning import (
     best_float_way,
     look_ahead,
     must_try,
+    refined,
     try_unpruned,
 )
 from penjing.search.strategies.cutting import CUTS, Cutting
-from penjing.search.strategies.rounding import Asking, Rounding
+from penjing.search.strategies.rounding import Rounding
 from penjing.search.study import Proposals, Study
-from penjing.trials.trial import Status
-
-FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in float may take
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,6 @@ class Quick:
         study.expect(must + 2 + 2 * len(CUTS), must)
         pace, rounding = look_ahead(study), Rounding(study)
         yield from try_unpruned(study, rounding)
-        yield from _refined(study, rounding)
+        yield from refined(study, rounding)
         if pace is not None and rounding.trial is not None:
             yield from Cutting(study, rounding, best_float_way(study), pace).run()
-
-
-def _refined(study: Study, rounding: Rounding) -> Asking:
-    """Try fewer bits if a small file is wanted, or slow layers in float if a fast one is."""
-    trial = rounding.trial
-    if trial is None:
-        return
-    timing = 2 * study.evaluator.timing_seconds
-    if study.goal == "size" and trial.status == Status.KEPT:
-        yield from rounding.try_fewer_bits()
-    elif study.affords(trial.seconds + timing, FLOAT_SHARE):
-        yield from rounding.leave_in_float()
-    else:
-        study.note(f"too little time to look for layers that {trial.title} slows down")

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from penjing.search.predict.solve import least_lost
+from penjing.search.predict.program import least_lost
 
 
 @pytest.mark.parametrize("seed", range(20))
