@@ -8,10 +8,11 @@ POINTS = 25.0
 """Points lost by a nat of loss, before anything was measured."""
 TRUST = 0.03
 """In nats: a measured network with that loss left counts as much as `POINTS`."""
-EPOCHS = 0.3
+EPOCHS = 0.25
 """After so many epochs a part of the loss is made up for; likewise."""
-POWER = 0.6
-"""The longer a training, the less the next epoch brings: the loss falls by this power."""
+POWER = 0.5
+"""The longer a training, the less the next epoch brings: the loss falls by this power. ResNet-56
+without 8 blocks lost 2.85 points on JPEG images, 1.26 after one epoch and 0.86 after 2.66."""
 
 
 @dataclass(frozen=True)
