@@ -35,7 +35,7 @@ def begun(request: pytest.FixtureRequest) -> tuple[Task, Network, list[Step]]:
     task = self_taught(request.param)
     network = capture(task.model, task.example)
     found = Ladder(network, task, MODEL, Parts(network, 4), 32)
-    steps = [step for step, _ in zip(found.steps(lambda *_: None), range(5), strict=False)]
+    steps = [step for step, _ in zip(found.steps(lambda *_: None), range(3), strict=False)]
     return task, network, steps
 
 

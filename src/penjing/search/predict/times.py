@@ -72,6 +72,8 @@ class TimeModel:
 
     @classmethod
     def _of(cls, networks: Sequence[Features], times: Sequence[float]) -> TimeModel:
+        """Non-negative least squares on relative times: the average over all kinds first, and then
+        each kind, drawn toward that average."""
         kinds = sorted({kind for network in networks for kind in network})
         measured = np.asarray(times, np.float64)
         none = np.zeros(FEATURES)
