@@ -18,6 +18,9 @@ from penjing.trials.result import Result
 from penjing.trials.trial import Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 
+MOST_EPOCHS = 20.0
+"""The longest that a network is trained at once."""
+
 Proposals = Generator[Sequence[Proposal], Sequence[Trial], None]
 """Yields what to try next, and receives the trials of it in the same order."""
 
@@ -123,6 +126,25 @@ class Study:
             PenjingError: it can't be trained.
         """
         return self.evaluator.pace(to_json(passes), self.training, self.watch)
+
+    def length_of(self, seconds: float, *passes: Pass) -> tuple[float, float | None]:
+        """How long to train the network that these passes make, if it may take so many seconds.
+
+        Returns:
+            The number of epochs, which follows from the network's own measured pace, and after how
+            many seconds the training has to end. If each training's length is given instead, that,
+            and None.
+
+        Raises:
+            PenjingError: it can't be trained.
+        """
+        if self.schedule.epochs is not None:
+            return self.schedule.epochs, None
+        begin = self.schedule.spent()
+        pace = self.pace(*passes)
+        limit = max(seconds - (self.schedule.spent() - begin), pace.step)
+        epochs = min(MOST_EPOCHS, max(limit / pace.epoch, 1 / pace.steps))
+        return round(epochs, 2) or epochs, limit
 
     def tuning(self, epochs: float) -> Tune:
         """Training for so many epochs, after a cut whose layers and batch norms `Compensate` has

@@ -21,10 +21,7 @@ A dimension that an edit has made anew counts from 0.
 
 def all_indices(network: Network) -> Indices:
     """The indices of every tensor of a network, before anything has gone."""
-    return {
-        name: [list(range(size)) for size in tensor.shape]
-        for name, tensor in (*network.named_parameters(), *network.named_buffers())
-    }
+    return indices_of(network, {})
 
 
 def surviving(original: Network, plans: Sequence[Plan]) -> Indices:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,9 +72,14 @@ class CutLosses:
         self._teacher = ActivationCache(network, self._inputs)
         self._teacher.keep(self._kept)
         self._now = _Tried(self._teacher, all_indices(network))
-        self._sites = {name: _sites(group) for name, group in find_axes(network).items()}
         self._instead: dict[str, str] = {}
         self._loss: float | None = None
+
+    @cached_property
+    def _sites(self) -> dict[str, frozenset[tuple[str, int]]]:
+        """By axis of the uncut network, the dimensions of tensors that it has a part in."""
+        axes = find_axes(self._teacher.network)
+        return {name: _dimensions(group) for name, group in axes.items()}
 
     @property
     def student(self) -> Network:
@@ -165,7 +171,7 @@ class CutLosses:
         able = [
             group
             for group in axes.free.values()
-            if group.size == cut.size and _sites(group) <= self._sites[cut.axis]
+            if group.size == cut.size and _dimensions(group) <= self._sites[cut.axis]
         ]
         able = [group for group in able if group.name == cut.axis] or able
         if len(able) != 1:
@@ -218,7 +224,7 @@ class _Tried:
     left: Indices
 
 
-def _sites(group: Group) -> frozenset[tuple[str, int]]:
+def _dimensions(group: Group) -> frozenset[tuple[str, int]]:
     """The dimensions of tensors that an axis has a part in."""
     return frozenset((site.tensor, site.dim) for site in group.sites)
 

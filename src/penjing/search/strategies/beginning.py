@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+
 from penjing.errors import PenjingError, in_one_line
-from penjing.search.strategies.cutting import CUTS, MOST_EPOCHS
-from penjing.search.strategies.rounding import Asking, Rounding
-from penjing.search.study import Study
+from penjing.search.strategies.cutting import CUTS
+from penjing.search.strategies.rounding import Rounding
+from penjing.search.study import MOST_EPOCHS, Study
 from penjing.search.ways import Way
 from penjing.trials.contract import Pace
 from penjing.trials.judgement.choice import choose
-from penjing.trials.trial import ORIGINAL, Status
-
-FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in float may take
+from penjing.trials.trial import ORIGINAL, Proposal, Trial
 
 
-def try_unpruned(study: Study, rounding: Rounding) -> Asking:
-    """Try the original and int8 in every runtime and precision, however little time there is, and
-    other quantization schemes where int8 loses too much accuracy."""
+def begun(
+    study: Study, rounds: int
+) -> Generator[Sequence[Proposal], Sequence[Trial], tuple[Pace | None, Rounding]]:
+    """Try what isn't pruned: the original and int8 in every runtime and precision, however little
+    time there is, and other quantization schemes where int8 loses too much accuracy.
+
+    Args:
+        study: the fit.
+        rounds: how many times the strategy will propose after that, about.
+
+    Returns:
+        How fast the network trains, None if it can't; and the chosen quantization.
+    """
+    must = _must(study)
+    study.expect(must + rounds, must)
+    pace, rounding = _look_ahead(study), Rounding(study)
     for way in study.ways.others:
         yield [study.proposal(ORIGINAL, way=way, must=True)]
     yield from rounding.try_everywhere()
     yield from rounding.try_schemes()
+    return pace, rounding
 
 
-def must_try(study: Study) -> int:
-    """How many rounds of `try_unpruned` are never left out."""
+def _must(study: Study) -> int:
+    """How many rounds of `begun` are never left out."""
     return len(study.ways.others) + len(study.ways.integer)
 
 
-def look_ahead(study: Study) -> Pace | None:
+def _look_ahead(study: Study) -> Pace | None:
     """Measure how fast the network trains, and say how much training the time allows.
 
     Returns None if the network can't be trained. The strategy then goes on without training.
@@ -41,7 +55,7 @@ def look_ahead(study: Study) -> Pace | None:
         return None
     if study.schedule.epochs is not None:
         return pace
-    files = must_try(study) + 2  # two of a pruned network
+    files = _must(study) + 2  # two of a pruned network
     left = study.schedule.left() - files * study.result.baseline.seconds
     allowed = f"{study.schedule.seconds / 60:g} minutes allow"
     epochs = max(0.0, left) / pace.epoch
@@ -61,17 +75,3 @@ def best_float_way(study: Study) -> Way:
     trials = [trial for trial in study.result.trials if trial.key in files]
     best, _ = choose(study.result.baseline, trials, study.goal, study.max_drop)
     return files[best.key]
-
-
-def refined(study: Study, rounding: Rounding) -> Asking:
-    """Try fewer bits if a small file is wanted, or slow layers in float if a fast one is."""
-    trial = rounding.trial
-    if trial is None:
-        return
-    timing = 2 * study.evaluator.timing_seconds
-    if study.goal == "size" and trial.status == Status.KEPT:
-        yield from rounding.try_fewer_bits()
-    elif study.affords(trial.seconds + timing, FLOAT_SHARE):
-        yield from rounding.leave_in_float()
-    else:
-        study.note(f"too little time to look for layers that {trial.title} slows down")

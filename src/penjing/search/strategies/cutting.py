@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from penjing.passes import Compensate, Pass, PruneChannels, Tune
 from penjing.search.strategies.rounding import Asking, Passes, Rounding
-from penjing.search.study import Study
+from penjing.search.study import MOST_EPOCHS, Study
 from penjing.search.ways import Way
 from penjing.targets import Target
 from penjing.trials.contract import Pace
@@ -21,7 +21,6 @@ from penjing.trials.trial import Proposal, Status, Trial
 
 CUTS = (0.25, 0.5, 0.75)
 """The shares of the channels to remove, the smallest first."""
-MOST_EPOCHS = 20.0
 FAR = 2.0  # a drop of this many times the budget is far over it
 
 
@@ -223,21 +222,11 @@ class Cutting:
         return True
 
     def _planned(self, cut: Cut, seconds: float) -> tuple[Passes, float | None]:
-        """Plan the training of a pruned network.
-
-        Returns:
-            The passes that re-solve and train it, and after how many seconds the training has to
-            end. The number of epochs follows from the network's own measured pace, or is the
-            schedule's; then there is no limit in seconds.
-        """
-        begin = self.study.schedule.spent()
+        """The passes that re-solve and train a pruned network, and after how many seconds the
+        training has to end, see `Study.length_of`."""
         solved = self._solved(cut)
-        if self.study.schedule.epochs is not None:
-            return (*solved, self.study.tuning(self.study.schedule.epochs)), None
-        pace = self.study.pace(*solved)
-        limit = max(seconds - (self.study.schedule.spent() - begin), pace.step)
-        epochs = min(MOST_EPOCHS, max(limit / pace.epoch, 1 / pace.steps))
-        return (*solved, self.study.tuning(round(epochs, 2) or epochs)), limit
+        epochs, limit = self.study.length_of(seconds, *solved)
+        return (*solved, self.study.tuning(epochs)), limit
 
     def _solved(self, cut: Cut) -> Passes:
         """The passes before the training; a network that was just pruned is re-solved first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,10 +16,9 @@ from penjing.search.predict.parts import Parts
 from penjing.search.predict.recovery import Recovery, Tuned
 from penjing.search.predict.shape import Shape
 from penjing.search.predict.times import TimeModel
-from penjing.search.strategies.cutting import MOST_EPOCHS
 from penjing.search.strategies.rounding import Asked, Asking, Passes
 from penjing.search.strategies.route import Route
-from penjing.search.study import Study
+from penjing.search.study import MOST_EPOCHS, Study
 from penjing.trials.contract import Pace, Watch
 from penjing.trials.recipe import to_json
 from penjing.trials.trial import Status
@@ -84,7 +84,7 @@ class Descent:
                 known = self._learnt()
             except _LateError:  # which isn't remembered, since there may be more time next time
                 return "there is too little time to learn what its parts cost"
-            except Exception as error:
+            except (PenjingError, MemoryError, RuntimeError) as error:  # out of memory, the latter
                 if not is_one_candidates(error):
                     raise
                 known = {"why": in_one_line(error), "notes": [], "steps": []}
@@ -169,10 +169,10 @@ class Descent:
                 self.done.add(training.step)
             elif trial.drop is not None:
                 over.append((trial.drop.drop, training.step))
-        near = [pair for pair in over if pair[0] <= self.study.max_drop + NEAR]
-        near = [pair for pair in near if pair[1] not in self.done]
-        if near and self.route.scheme:
-            yield from self._with_rounding(min(near, key=lambda pair: pair[0])[1])
+        near = [pair for pair in over if pair[1] not in self.done]
+        drop, step = min(near, key=lambda pair: pair[0], default=(math.inf, None))
+        if step is not None and drop <= self.study.max_drop + NEAR and self.route.scheme:
+            yield from self._with_rounding(step)
 
     def _next(self, turn: int, share: float, margin: float) -> Training | None:
         """What to train next, and for how long.
@@ -237,20 +237,14 @@ class Descent:
 
     def _planned(self, step: Step, passes: Passes, share: float) -> Training | None:
         """How long to train a network; None if it can't be trained, or too briefly to be of use."""
-        if self.study.schedule.epochs is not None:
-            return Training(step, self.study.schedule.epochs)
-        begin = self.study.schedule.spent()
         seconds = share * self._left()
-        if seconds < self.pace.least:
+        if seconds < self.pace.least and not self._endless:
             return None
         try:
-            pace = self.study.pace(*passes)
+            return Training(step, *self.study.length_of(seconds, *passes))
         except PenjingError as error:
             self.study.note(f"{step.shape}: it can't be trained: {in_one_line(error)}")
             return None
-        seconds = max(seconds - (self.study.schedule.spent() - begin), pace.step)
-        epochs = min(MOST_EPOCHS, max(seconds / pace.epoch, 1 / pace.steps))
-        return Training(step, round(epochs, 2) or epochs, seconds)
 
     def _tuned(self, training: Training) -> Asked:
         """Train a network, and measure its file."""

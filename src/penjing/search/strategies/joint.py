@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penjing.search.strategies.beginning import (
-    best_float_way,
-    look_ahead,
-    must_try,
-    refined,
-    try_unpruned,
-)
-from penjing.search.strategies.cutting import CUTS, Cutting
+from penjing.search.strategies.beginning import begun
 from penjing.search.strategies.descent import TURNS, Descent
-from penjing.search.strategies.rounding import Rounding
+from penjing.search.strategies.quick import ROUNDS, refined_and_cut
 from penjing.search.strategies.route import Route
 from penjing.search.study import Proposals, Study
 
@@ -44,10 +37,7 @@ class Joint:
 
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
-        must = must_try(study)
-        study.expect(must + 2 + TURNS, must)
-        pace, rounding = look_ahead(study), Rounding(study)
-        yield from try_unpruned(study, rounding)
+        pace, rounding = yield from begun(study, 2 + TURNS)
         route = Route.of(study, rounding)
         descent = None if pace is None or route is None else Descent(study, route, pace)
         why = _impossible(study, descent)
@@ -55,10 +45,8 @@ class Joint:
             yield from descent.run()
             return
         study.note(f"blocks and widths aren't searched together, because {why}", aloud=True)
-        study.expect(study.rounds + 2 * len(CUTS), must)
-        yield from refined(study, rounding)
-        if pace is not None and rounding.trial is not None:
-            yield from Cutting(study, rounding, best_float_way(study), pace).run()
+        study.expect(study.rounds + ROUNDS, study.must)
+        yield from refined_and_cut(study, rounding, pace)
 
 
 def _impossible(study: Study, descent: Descent | None) -> str:

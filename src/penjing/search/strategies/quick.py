@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penjing.search.strategies.beginning import (
-    best_float_way,
-    look_ahead,
-    must_try,
-    refined,
-    try_unpruned,
-)
+from penjing.search.strategies.beginning import begun, best_float_way
 from penjing.search.strategies.cutting import CUTS, Cutting
-from penjing.search.strategies.rounding import Rounding
+from penjing.search.strategies.rounding import Asking, Rounding
 from penjing.search.study import Proposals, Study
+from penjing.trials.contract import Pace
+from penjing.trials.trial import Status
+
+ROUNDS = 2 + 2 * len(CUTS)
+"""How many times `refined_and_cut` proposes, about."""
+FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in float may take
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,26 @@ class Quick:
 
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
-        must = must_try(study)
-        study.expect(must + 2 + 2 * len(CUTS), must)
-        pace, rounding = look_ahead(study), Rounding(study)
-        yield from try_unpruned(study, rounding)
-        yield from refined(study, rounding)
-        if pace is not None and rounding.trial is not None:
-            yield from Cutting(study, rounding, best_float_way(study), pace).run()
+        pace, rounding = yield from begun(study, ROUNDS)
+        yield from refined_and_cut(study, rounding, pace)
+
+
+def refined_and_cut(study: Study, rounding: Rounding, pace: Pace | None) -> Asking:
+    """Refine the chosen quantization, and try three widths if the network can be trained."""
+    yield from _refined(study, rounding)
+    if pace is not None and rounding.trial is not None:
+        yield from Cutting(study, rounding, best_float_way(study), pace).run()
+
+
+def _refined(study: Study, rounding: Rounding) -> Asking:
+    """Try fewer bits if a small file is wanted, or slow layers in float if a fast one is."""
+    trial = rounding.trial
+    if trial is None:
+        return
+    timing = 2 * study.evaluator.timing_seconds
+    if study.goal == "size" and trial.status == Status.KEPT:
+        yield from rounding.try_fewer_bits()
+    elif study.affords(trial.seconds + timing, FLOAT_SHARE):
+        yield from rounding.leave_in_float()
+    else:
+        study.note(f"too little time to look for layers that {trial.title} slows down")

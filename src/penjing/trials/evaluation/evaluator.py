@@ -304,7 +304,7 @@ class FileEvaluator:
 
     def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
         """See `Evaluator.probe`."""
-        return probe(candidates, self.networks, self.files, self.timing, self.target, watch)
+        return probe(candidates, self.networks, self.files, self._times, self.target, watch)
 
     def made(self, recipe: Sequence[Json], watch: Watch) -> Network:
         """See `Evaluator.made`."""

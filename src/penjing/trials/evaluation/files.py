@@ -71,10 +71,14 @@ class Files:
         Raises:
             InputError: the runtime can't take the network.
         """
+        return self._hold(self.written(candidate, title, network, self.folder(candidate.key)))
+
+    def written(self, candidate: Candidate, title: str, network: Network, folder: Path) -> Loaded:
+        """Write the network as a file in a folder, and load it; raises as `make` does."""
         runtime = self.runtime_of(candidate)
-        path = self.folder(candidate.key) / f"{STEM}{runtime.ending}"
+        path = folder / f"{STEM}{runtime.ending}"
         artifact = runtime.lower(network, path, candidate.floats)
-        return self._hold(Loaded(candidate.key, title, artifact, runtime.load(artifact)))
+        return Loaded(candidate.key, title, artifact, runtime.load(artifact))
 
     def loaded_original(self) -> Loaded:
         """The original's file."""

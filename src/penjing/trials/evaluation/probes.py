@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from penjing.contract import Latency
@@ -11,9 +11,8 @@ from penjing.errors import InputError
 from penjing.targets import Target
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Watch
-from penjing.trials.evaluation.files import STEM, Files, Loaded
+from penjing.trials.evaluation.files import Files, Loaded
 from penjing.trials.evaluation.networks import Networks
-from penjing.trials.evaluation.timing import Timing
 
 MOST_AT_ONCE = 8
 SECONDS = 0.6
@@ -24,13 +23,20 @@ def probe(
     candidates: Sequence[Candidate],
     networks: Networks,
     files: Files,
-    timing: Timing,
+    times_of: Callable[[Sequence[Loaded], float], Mapping[str, Latency]],
     target: Target,
     watch: Watch,
 ) -> list[Latency]:
     """The latencies of candidates beside the original's; their files aren't kept.
 
     A few are timed at once, so that a device can hold them.
+
+    Args:
+        candidates: what is timed.
+        networks, files: of the fit.
+        times_of: times files for so many seconds, by their keys; the first one's ratio is 1.
+        target: where they run.
+        watch: told which file comes next.
 
     Raises:
         InputError: the runtime can't take one of the networks.
@@ -48,9 +54,7 @@ def probe(
                 )
                 loaded.append(_made(candidate, networks, files, target, Path(folder)))
             together = [files.loaded_original(), *loaded]
-            times = timing.latencies(together, SECONDS * len(together))
-            if any(latency.disturbed for latency in times.values()):
-                times = timing.latencies(together, SECONDS * len(together))
+            times = times_of(together, SECONDS * len(together))
         latencies += [times[candidate.key] for candidate in batch]
     return latencies
 
@@ -63,6 +67,4 @@ def _made(
     for problem in runtime.problems(network, target, candidate.floats):
         raise InputError(problem)
     (folder / candidate.key).mkdir()
-    path = folder / candidate.key / f"{STEM}{runtime.ending}"
-    artifact = runtime.lower(network, path, candidate.floats)
-    return Loaded(candidate.key, candidate.key, artifact, runtime.load(artifact))
+    return files.written(candidate, candidate.key, network, folder / candidate.key)
