@@ -52,6 +52,17 @@ def test_a_step_is_what_its_recipe_makes(begun: tuple[Task, Network, list[Step]]
         assert torch.isfinite(solved(task.example)).all()
 
 
+def test_a_step_can_be_cut_from_the_one_before(begun: tuple[Task, Network, list[Step]]) -> None:
+    task, network, steps = begun
+    made = network
+    for before, after in itertools.pairwise([Shape(), *(step.shape for step in steps)]):
+        made = Recipe(after.passes_after(before))(made, task)
+        at_once = Recipe(after.passes)(network, task)
+        assert {name: values.tolist() for name, values in features(made).items()} == {
+            name: values.tolist() for name, values in features(at_once).items()
+        }
+
+
 def test_each_step_takes_less_time(begun: tuple[Task, Network, list[Step]]) -> None:
     _, network, steps = begun
     times = [MODEL.predict(features(network)), *(step.time for step in steps)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,24 @@ def test_a_small_file_as_the_goal_leaves_it_to_the_usual_widths(tmp_path: Path) 
     assert not evaluator.probed
 
 
-def test_a_file_near_the_budget_is_trained_with_its_rounding(tmp_path: Path) -> None:
-    evaluator = Parted(_share, lambda title: 1.5 if title.startswith("cut") else 0.1)
+@pytest.mark.parametrize("floor", [0.1, 0.5])
+def test_training_with_the_rounding_is_for_where_that_costs_much(
+    tmp_path: Path, floor: float
+) -> None:
+    evaluator = Parted(_share, lambda title: 1.5 if title.startswith("cut") else floor)
     with played(tmp_path, JOINT, evaluator):
-        assert any("trained with its rounding" in title for title in evaluator.asked)
+        rounded = [title for title in evaluator.asked if "trained with its rounding" in title]
+        assert bool(rounded) == (floor > 0.25)
+
+
+def test_each_network_is_cut_from_the_one_that_was_tuned_before(tmp_path: Path) -> None:
+    with played(tmp_path, JOINT, Parted(_share)) as run:
+        cut = [trial for trial in run.result.trials if trial.title.startswith("cut to")]
+        ratios = [trial.latency.ratio for trial in cut if trial.latency]
+        assert len(cut) > 1
+        assert ratios == sorted(ratios, reverse=True)
+        for before, after in itertools.pairwise(cut):
+            assert (
+                after.candidate.recipe[: len(before.candidate.recipe) - 1]
+                == (before.candidate.recipe[:-1])
+            )

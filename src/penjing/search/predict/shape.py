@@ -34,11 +34,19 @@ class Shape:
     @property
     def passes(self) -> tuple[Pass, ...]:
         """The passes that make it from the original network."""
+        return self.passes_after(Shape())
+
+    def passes_after(self, before: Shape) -> tuple[Pass, ...]:
+        """The passes that make it from a network from which less is gone."""
         passes: list[Pass] = []
-        if self.widths:
-            passes.append(PruneChannels(importance=IMPORTANCE, widths=self.widths))
-        if self.gone:
-            passes.append(Drop(names=self.gone))
+        widths = {
+            name: count for name, count in self.widths.items() if before.widths.get(name) != count
+        }
+        gone = tuple(name for name in self.gone if name not in before.gone)
+        if widths:
+            passes.append(PruneChannels(importance=IMPORTANCE, widths=widths))
+        if gone:
+            passes.append(Drop(names=gone))
         return tuple(passes)
 
     def __str__(self) -> str:

@@ -1,193 +1,132 @@
-"""Descent: the second half of `joint`, from what the parts of a network cost to the tuned files."""
+"""Descent: the second half of `joint`, from networks of less and less time to the tuned files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from penjing.contract import Json
-from penjing.errors import PenjingError, in_one_line, is_one_candidates
-from penjing.network import Network
-from penjing.passes import Compensate, Quantize
-from penjing.search.predict.ladder import Ladder, Step
-from penjing.search.predict.learning import learnt
-from penjing.search.predict.parts import Parts
+from penjing.errors import PenjingError, in_one_line
+from penjing.passes import Compensate, Tune
+from penjing.search.predict.ladder import Step
 from penjing.search.predict.recovery import Recovery, Tuned
-from penjing.search.predict.shape import Shape
-from penjing.search.predict.times import TimeModel
 from penjing.search.strategies.rounding import Asked, Asking, Passes
 from penjing.search.strategies.route import Route
+from penjing.search.strategies.survey import Survey
 from penjing.search.study import MOST_EPOCHS, Study
-from penjing.trials.contract import Pace, Watch
-from penjing.trials.recipe import to_json
-from penjing.trials.trial import Status
+from penjing.trials.contract import Pace
+from penjing.trials.trial import Status, Trial
 
-SHARES = (0.25, 0.4, 0.75)
-"""Of the time that is left, what each training may take. The rest is for training with rounding."""
-TURNS = len(SHARES) + 1
-"""How many files are tuned at most, the one that is trained with its rounding included."""
-LEARNING_SHARE = 0.3
-"""Of the time that is left, what learning about the parts may take."""
-SAMPLES = 512
-"""Training samples on which losses are measured."""
-PROBED_SAMPLES = 16
-"""Calibration samples of a file that is only timed."""
+SHARES = (0.3, 0.5, 0.7, 1.0)
+"""Of the time that is left, what each training may take."""
+TURNS = len(SHARES)
+"""How many files are tuned at most."""
 TEACHER = 0.3
 """The share of a training step that the original takes, about."""
+COSTLY = 0.25
+"""Where rounding alone takes more than this share of the budget, training with it may help."""
 NEAR = 1.0
-"""So many points beyond the budget, training with the rounding may still help."""
+"""So many points beyond the budget it may still help."""
 GENTLY = 0.1
 """The peak of the learning rate of such a training, of the usual one."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A network to train, for so many epochs, and no longer than so many seconds."""
+    """A training.
+
+    Attributes:
+        step: the network.
+        passes: what makes it, up to this training.
+        before: the epochs for which what it was cut from, or itself, was trained already.
+        epochs: how long to train it now.
+        seconds: when to end it at the latest.
+    """
 
     step: Step
+    passes: Passes
+    before: float
     epochs: float
     seconds: float | None = None
 
 
 @dataclass
 class Descent:
-    """Learns what the parts of a network cost, and tunes the fastest network that should keep the
-    budget.
+    """Cuts and tunes in turn, down to the fastest network that keeps the budget.
+
+    First comes a network halfway to the fastest one that should keep the budget, so that there is
+    an answer early. Each next one is cut from the last one that was tuned, and so begins with what
+    that has learnt. What came of each training corrects what is expected of the next.
 
     Attributes:
         study: the fit.
-        route: the runtime, the precision and the rounding of all files.
+        survey: the networks.
         pace: how fast the original trains.
-        steps: networks of less and less time.
         recovery: what is known of how much tuning makes up for.
         trained: by network that was tuned, the passes that made it, and for how many epochs.
         done: the networks with which nothing more is to be done: they keep the budget, or failed.
+
+    Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
+    Applications", 2018 (cutting and tuning in turn).
     """
 
     study: Study
-    route: Route
+    survey: Survey
     pace: Pace
-    steps: list[Step] = field(default_factory=list)
     recovery: Recovery = field(default_factory=Recovery)
     trained: dict[Step, tuple[Passes, float]] = field(default_factory=dict)
     done: set[Step] = field(default_factory=set)
-    _end: float = 0.0
-
-    def prepare(self) -> str:
-        """Learn what parts cost, and choose networks; the reason if that can't work, else empty."""
-        known = self.study.ledger.recall(self._name)
-        if known is None:
-            schedule = self.study.schedule
-            self._end = schedule.spent() + LEARNING_SHARE * schedule.left()
-            try:
-                known = self._learnt()
-            except _LateError:  # which isn't remembered, since there may be more time next time
-                return "there is too little time to learn what its parts cost"
-            except (PenjingError, MemoryError, RuntimeError) as error:  # out of memory, the latter
-                if not is_one_candidates(error):
-                    raise
-                known = {"why": in_one_line(error), "notes": [], "steps": []}
-            self.study.ledger.remember(self._name, known)
-        self.steps = [Step.from_json(data) for data in known["steps"]]
-        for note in known["notes"]:
-            self.study.note(note)
-        return str(known["why"])
+    margin: float = 0.0
 
     @property
-    def _name(self) -> str:
-        """Under which the ledger remembers; what is learnt holds for one route."""
-        return f"ladder of {self.route.candidate.key}"
+    def route(self) -> Route:
+        """The runtime, the precision and the rounding of all files."""
+        return self.survey.route
 
-    def _learnt(self) -> dict[str, Json]:
-        network = self.study.evaluator.made((), self.study.watch)
-        parts = Parts(network, self.study.target.width_multiple)
-        if not parts.changes(Shape()):
-            why = "the network has no block or axis that can be cut"
-            return {"why": why, "notes": [], "steps": []}
-        model = self._model(network, parts)
-        model.require_additive()
-        steps = self._found(Ladder(network, self.study.evaluator.blind, model, parts, SAMPLES))
-        if not steps:
-            why = "no part of the network can be cut that saves time"
-            return {"why": why, "notes": [], "steps": []}
-        rows = [step.to_json() for step in steps]
-        return {"why": "", "notes": _notes(model, steps), "steps": rows}
-
-    def _model(self, network: Network, parts: Parts) -> TimeModel:
-        """A model of times in the way in which the files will ship."""
-        study = self.study
-
-        def made(shape: Shape) -> Network:
-            return study.evaluator.made(to_json(shape.passes), study.watch)
-
-        return learnt(network, parts, lambda shapes: self._times(shapes, Watch(self._say)), made)
-
-    def _times(self, shapes: Sequence[Shape], watch: Watch) -> list[float]:
-        """The times of networks, of the original's, in the way in which they will ship."""
-        quickly = tuple(
-            replace(method, samples=PROBED_SAMPLES) if isinstance(method, Quantize) else method
-            for method in self.route.scheme
-        )
-        candidates = [self.route.way.candidate(*shape.passes, *quickly) for shape in shapes]
-        return [latency.ratio for latency in self.study.evaluator.probe(candidates, watch)]
-
-    def _say(self, line: str, share: float = 0.0) -> None:
-        """Show what is being learnt; ends it once its time is over."""
-        self.study.watch.say(line, share)
-        if self.study.schedule.spent() > self._end:
-            raise _LateError
-
-    def _found(self, ladder: Ladder) -> list[Step]:
-        """The steps of a ladder, as many as there is time for, and at least one."""
-        steps: list[Step] = []
-        try:
-            for step in ladder.steps(self._say):
-                steps.append(step)
-        except _LateError:
-            if not steps:
-                raise
-        return steps
-
-    # ---- tuning
+    @property
+    def steps(self) -> list[Step]:
+        """Networks of less and less time."""
+        return self.survey.steps
 
     def run(self) -> Asking:
-        """Tune what should keep the budget; what came of it corrects what is expected next."""
-        before = self.route.trial.drop
-        assert before is not None
-        self.recovery.floor = max(0.0, before.drop)
-        margin = before.bound - before.drop
-        over: list[tuple[float, Step]] = []
-        for turn, share in enumerate(SHARES):
-            training = self._next(turn, share, margin)
+        """Cut and tune, until the turns or the time are used up."""
+        drop = self.route.trial.drop
+        assert drop is not None
+        self.recovery.floor = max(0.0, drop.drop)
+        self.margin = drop.bound - drop.drop
+        over: dict[Step, float] = {}
+        for turn in range(TURNS):
+            nearest = min(over, key=over.__getitem__, default=None)
+            if turn == TURNS - 1 and nearest and self._needs_rounding(over[nearest]):
+                yield from self._with_rounding(nearest)
+                return
+            training = self._next(turn)
             if training is None:
-                break
+                return
             trial = yield from self._tuned(training)
-            if trial.drop is not None:
-                margin = max(margin, trial.drop.bound - trial.drop.drop)
+            over.pop(training.step, None)
             if trial.status != Status.OVER_BUDGET:
                 self.done.add(training.step)
             elif trial.drop is not None:
-                over.append((trial.drop.drop, training.step))
-        near = [pair for pair in over if pair[1] not in self.done]
-        drop, step = min(near, key=lambda pair: pair[0], default=(math.inf, None))
-        if step is not None and drop <= self.study.max_drop + NEAR and self.route.scheme:
-            yield from self._with_rounding(step)
+                over[training.step] = trial.drop.drop
 
-    def _next(self, turn: int, share: float, margin: float) -> Training | None:
+    def _next(self, turn: int) -> Training | None:
         """What to train next, and for how long.
 
         A resumed fit gives the same answer, if that training was finished.
         """
-        name = f"{self._name}, training {turn}"
+        name = f"{self.survey.name}, training {turn}"
         known = self.study.ledger.recall(name)
         if known is not None:
-            step = self.steps[known["step"]]
-            tuning = self.study.tuning(known["epochs"])
-            if self.study.is_trained(*self._passes(step), tuning) or self._endless:
-                return Training(step, known["epochs"])
-        chosen = self._pick(margin)
-        training = None if chosen is None else self._planned(chosen, self._passes(chosen), share)
+            step, epochs = self.steps[known["step"]], known["epochs"]
+            for passes, before in self._starts(step):
+                tuning = self._tuning(passes, epochs)
+                if self.study.is_trained(*passes, tuning) or self._endless:
+                    return Training(step, passes, before, epochs)
+        chosen = self._pick()
+        if chosen is not None and turn == 0:
+            chosen = self._halfway(chosen)
+        training = None if chosen is None else self._planned(chosen, SHARES[turn])
         if training is not None:
             place = self.steps.index(training.step)
             self.study.ledger.remember(name, {"step": place, "epochs": training.epochs})
@@ -198,7 +137,7 @@ class Descent:
         """Whether trainings have a given length, and time never runs out."""
         return self.study.schedule.epochs is not None
 
-    def _pick(self, margin: float) -> Step | None:
+    def _pick(self) -> Step | None:
         """The fastest network that should keep the budget if it gets all the time that is left; the
         slowest that would be an improvement if none should."""
         answer = self.study.result.answer.latency
@@ -209,16 +148,25 @@ class Descent:
         should = [
             step
             for step in able
-            if self.recovery.predicted(step.time, step.loss, self._epochs(step)) + margin
+            if self.recovery.predicted(step.time, step.loss, self._epochs(step)) + self.margin
             <= self.study.max_drop
         ]
         if should:
             return min(should, key=lambda step: step.time)
         return max(able, key=lambda step: step.time, default=None)
 
+    def _halfway(self, step: Step) -> Step:
+        """The network between the uncut one and this one, by the ratio of times."""
+        whole = self.route.trial.latency
+        if whole is None:
+            return step
+        middle = math.sqrt(whole.ratio * step.time)
+        slower = [other for other in self.steps if other.time >= step.time]
+        return min(slower, key=lambda other: abs(math.log(other.time / middle)))
+
     def _epochs(self, step: Step) -> float:
         """How long a network will have been trained if it gets all the time that is left."""
-        before = self.trained[step][1] if step in self.trained else 0.0
+        _, before = next(self._starts(step))
         if self.study.schedule.epochs is not None:
             return before + self.study.schedule.epochs
         whole = max(other.time for other in self.steps)
@@ -229,92 +177,97 @@ class Descent:
         """Seconds for training; what measuring one more file takes is set aside."""
         return self.study.schedule.left() - self.route.trial.seconds
 
-    def _passes(self, step: Step) -> Passes:
-        """The passes that have made a network so far."""
+    def _starts(self, step: Step) -> Iterator[tuple[Passes, float]]:
+        """How a network can be made before its next training, the best way first, and for how many
+        epochs that was trained."""
         if step in self.trained:
-            return self.trained[step][0]
-        return (*step.shape.passes, Compensate())
+            yield self.trained[step]
+            return
+        slower = [other for other in self.trained if other.time > step.time]
+        if slower:
+            last = min(slower, key=lambda other: other.time)
+            passes, epochs = self.trained[last]
+            yield (*passes, *step.shape.passes_after(last.shape)), epochs
+        yield (*step.shape.passes, Compensate()), 0.0
 
-    def _planned(self, step: Step, passes: Passes, share: float) -> Training | None:
-        """How long to train a network; None if it can't be trained, or too briefly to be of use."""
+    def _planned(self, step: Step, share: float) -> Training | None:
+        """How to make and how long to train a network; None if it can't be trained, or too briefly
+        to be of use."""
         seconds = share * self._left()
         if seconds < self.pace.least and not self._endless:
             return None
-        try:
-            return Training(step, *self.study.length_of(seconds, *passes))
-        except PenjingError as error:
-            self.study.note(f"{step.shape}: it can't be trained: {in_one_line(error)}")
-            return None
+        for passes, before in self._starts(step):
+            try:
+                return Training(step, passes, before, *self.study.length_of(seconds, *passes))
+            except PenjingError as error:
+                self.study.note(f"{step.shape}: it can't be trained: {in_one_line(error)}")
+        return None
+
+    def _tuning(self, passes: Passes, epochs: float) -> Tune:
+        """The training of what these passes make. After a cut, without least squares behind it, the
+        statistics of batch norms are measured first."""
+        is_cut = not isinstance(passes[-1], Tune | Compensate)
+        tuning = self.study.tuning(epochs)
+        return Tune(tuning.options) if is_cut else tuning
 
     def _tuned(self, training: Training) -> Asked:
         """Train a network, and measure its file."""
-        step = training.step
-        before = self.trained[step][1] if step in self.trained else 0.0
-        epochs = before + training.epochs
-        passes = (*self._passes(step), self.study.tuning(training.epochs))
-        longer = f" tuned longer ({epochs:.3g} epochs)" if before else ""
+        step, epochs = training.step, training.before + training.epochs
+        passes = (*training.passes, self._tuning(training.passes, training.epochs))
+        longer = " tuned longer" if step in self.trained else ""
         expected = self.recovery.predicted(step.time, step.loss, epochs)
-        trial = yield from self._asked(f"{self._title(step)}{longer}", passes, (), training)
-        self.trained[step] = passes, epochs
+        title = f"{self._title(step)}{longer}"
+        trial = yield from self._asked(title, passes, (), training.seconds)
         if trial.drop is not None:
-            tuned = Tuned(step.time, step.loss, epochs, trial.drop.drop)
-            self.recovery.seen.append(tuned)
-            self.study.note(
-                f"{trial.title} ({step.shape}; {epochs:.3g} epochs) was expected to lose "
-                f"{expected:.2f} points and lost {tuned.drop:.2f}"
-            )
+            self.trained[step] = passes, epochs
+            self._learn(trial, step, epochs, expected)
+        else:
+            self.done.add(step)
         return trial
+
+    def _learn(self, trial: Trial, step: Step, epochs: float, expected: float) -> None:
+        """Hold what came of a training against what was expected."""
+        drop = trial.drop
+        assert drop is not None
+        self.margin = max(self.margin, drop.bound - drop.drop)
+        self.recovery.seen.append(Tuned(step.time, step.loss, epochs, drop.drop))
+        self.study.note(
+            f"{trial.title} ({step.shape}; {epochs:.3g} epochs in all) was expected to lose "
+            f"{expected:.2f} points and lost {drop.drop:.2f}"
+        )
+
+    def _needs_rounding(self, drop: float) -> bool:
+        """Whether a file is near enough to the budget that training with the rounding may help."""
+        budget = self.study.max_drop
+        is_costly = bool(self.route.scheme) and self.recovery.floor > COSTLY * budget
+        return is_costly and drop <= budget + NEAR
 
     def _with_rounding(self, step: Step) -> Asking:
         """Train a network with its rounding in place, which is over the budget, but near it."""
         passes = self.trained[step][0]
-        name = f"{self._name}, step {self.steps.index(step)} with rounding"
+        name = f"{self.survey.name}, step {self.steps.index(step)} with rounding"
         known = self.study.ledger.recall(name)
-        training = self._planned(step, (*passes, *self.route.scheme), 1.0)
-        if known is not None and (training is None or not self._endless):
-            training = Training(step, known, training.seconds if training else None)
-        if training is None:
-            return
-        self.study.ledger.remember(name, training.epochs)
-        usual = self.study.tuning(training.epochs)
+        epochs, seconds = known, None
+        if known is None or not self._endless:
+            left = self._left()
+            if left < self.pace.least and not self._endless:
+                return
+            length, seconds = self.study.length_of(left, *passes, *self.route.scheme)
+            epochs = length if known is None else known
+        self.study.ledger.remember(name, epochs)
+        usual = self.study.tuning(epochs)
         gently = replace(usual, options=replace(usual.options, lr=GENTLY * usual.options.lr))
         title = f"{self._title(step)} trained with its rounding"
-        yield from self._asked(title, passes, (gently,), training)
+        yield from self._asked(title, passes, (gently,), seconds)
 
-    def _asked(self, title: str, passes: Passes, behind: Passes, training: Training) -> Asked:
+    def _asked(self, title: str, passes: Passes, behind: Passes, seconds: float | None) -> Asked:
         recipe = (*passes, *self.route.scheme, *behind)
         proposal = self.study.proposal(
             f"{title}{self.route.label}", *recipe, way=self.route.way, must=True
         )
-        (trial,) = yield [replace(proposal, seconds=training.seconds)]
+        (trial,) = yield [replace(proposal, seconds=seconds)]
         return trial
 
     def _title(self, step: Step) -> str:
-        """What its files are called, by its time, which is measured for that."""
-        name = f"{self._name}, time of step {self.steps.index(step)}"
-        time = self.study.ledger.recall(name)
-        if time is None:
-            (time,) = self._times([step.shape], self.study.watch)
-            self.study.ledger.remember(name, time)
-        return f"cut to {100 * time:.1f} %"
-
-
-def _notes(model: TimeModel, steps: Sequence[Step]) -> list[str]:
-    """How well times and losses are predicted."""
-    notes = []
-    if model.errors:
-        notes.append(
-            f"the model of times is at most {max(map(abs, model.errors)):.1%} off for "
-            f"{len(model.errors)} networks that it wasn't made from"
-        )
-    off = [abs(step.expected - step.loss) for step in steps]
-    notes.append(
-        f"losses of {len(steps)} networks, as the sum of what their parts lose, are "
-        f"{sum(off) / len(off):.3f} off on average; they lose up to "
-        f"{max(step.loss for step in steps):.3f}"
-    )
-    return notes
-
-
-class _LateError(Exception):
-    """The time for learning what parts cost is over."""
+        """What its files are called, by their time, which is measured for that."""
+        return f"cut to {100 * self.survey.time_of(step):.1f} %"

@@ -8,7 +8,9 @@ from penjing.search.strategies.beginning import begun
 from penjing.search.strategies.descent import TURNS, Descent
 from penjing.search.strategies.quick import ROUNDS, refined_and_cut
 from penjing.search.strategies.route import Route
+from penjing.search.strategies.survey import Survey
 from penjing.search.study import Proposals, Study
+from penjing.trials.contract import Pace
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Joint:
     2. no files, but what each block and each width costs and saves: time, from files with parts cut
        at random, and loss, from training samples after least squares,
     3. networks of less and less time, each made of the changes that together lose least,
-    4. the fastest of them that should keep the budget once it is tuned. What is predicted is
-       corrected by what came of each training, and the rest of the time trains the best one.
+    4. the fastest of them that should keep the budget once it is tuned, each cut from the one that
+       was tuned before. What is predicted is corrected by what came of each training.
 
     Where that can't work (too little time, a network that can't be trained or has nothing to cut,
     times that don't add up, a small file as the goal), it goes on as `Quick` does, and says why.
@@ -37,22 +39,24 @@ class Joint:
 
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
-        pace, rounding = yield from begun(study, 2 + TURNS)
+        pace, rounding = yield from begun(study, TURNS)
         route = Route.of(study, rounding)
-        descent = None if pace is None or route is None else Descent(study, route, pace)
-        why = _impossible(study, descent)
-        if descent is not None and not why:
-            yield from descent.run()
+        survey = None if route is None else Survey(study, route)
+        why = _impossible(study, pace, survey)
+        if not why:
+            assert pace is not None
+            assert survey is not None
+            yield from Descent(study, survey, pace).run()
             return
         study.note(f"blocks and widths aren't searched together, because {why}", aloud=True)
         study.expect(study.rounds + ROUNDS, study.must)
         yield from refined_and_cut(study, rounding, pace)
 
 
-def _impossible(study: Study, descent: Descent | None) -> str:
+def _impossible(study: Study, pace: Pace | None, survey: Survey | None) -> str:
     """Why blocks and widths can't be searched together; empty if they can."""
-    if descent is None:
+    if pace is None or survey is None:
         return "the network can't be trained, or has no file that was measured"
     if study.goal != "latency":
         return "the goal is a small file"
-    return descent.prepare()
+    return survey.run()
