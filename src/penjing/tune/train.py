@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from penjing.contract import as_arrays
 from penjing.errors import InputError, in_one_line
 from penjing.network import Network, capture
+from penjing.network.edits.fold import fold_batch_norm
 from penjing.network.graph.qparams import qparams_in
 from penjing.targets import this_machine
 from penjing.tasks.batches import number_of_batches, require_repeatable
@@ -127,7 +128,10 @@ def _prepared(
     student = _in_layout(copy.deepcopy(network).to(device), torch.channels_last)
     teacher = None
     if options.distill:
-        teacher = _in_layout(capture(task.model, task.example).to(device), torch.channels_last)
+        teacher = capture(task.model, task.example).to(device)
+        fold_batch_norm(teacher)  # it isn't trained, and takes a fifth less time so
+        teacher.compile_graph()
+        teacher = _in_layout(teacher, torch.channels_last)
     rounded = any(True for _ in qparams_in(student))  # bfloat16 can't represent all the levels
     mixed = _is_mixed(options.precision, device) and not rounded
     return _Training(student, teacher, task, options, device, mixed)
