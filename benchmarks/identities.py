@@ -13,7 +13,7 @@ largest difference of any output from the unchanged network's, relative to the l
 - silent: one branch of a sum, whose last layer is set to zero beforehand, is dropped
 
 With --float64 everything is computed in float64, which tells rounding in a deep network from an
-identity that doesn't hold: there no difference may exceed 1e-12.
+identity that doesn't hold: what is rounding gets a hundred million times smaller.
 
 A network in which nothing can be fused, or no branch ends in a layer, has an empty cell. Every
 network gets a process of its own; what is in ROWS.json already isn't measured again.
