@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from penjing.cli.advise import advise
 from penjing.cli.app import DEBUG, NAME, app, as_flags, command
 from penjing.cli.files import bench, export, profile, verify
 from penjing.cli.fit import fit
@@ -22,6 +23,12 @@ EXAMPLES = {
           penjing fit mytask.py --max-drop 1.0 --minutes 10 --out fitted
         On a Raspberry Pi that SSH reaches:
           penjing fit mytask.py --target ssh://pi@raspberrypi --out fitted
+        """,
+    advise: """
+        Two minutes before a long fit:
+          penjing advise mytask.py
+        For a device that isn't here, by its compiler's estimates:
+          penjing advise mytask.py --target arm-corstone-300
         """,
     report: """
         All candidates of an earlier fit, with reasons:

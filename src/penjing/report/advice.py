@@ -1,0 +1,95 @@
+"""The advice on a terminal: what to do, then what each method gave, with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penjing.layout import Column, Line, counted, table, wrapped
+from penjing.printable import in_a_line
+from penjing.report.answer import milliseconds
+from penjing.search.advice.outlook import CYCLES, MACS, TIME, Advice, Outlook
+from penjing.targets import in_words
+
+HEADS = {TIME: "time", CYCLES: "cycles\n(estimate)", MACS: "MACs\n(estimate)"}
+
+
+def advice_lines(advice: Advice, width: int) -> Iterator[Line]:
+    """All lines, what to do first.
+
+    Args:
+        width: columns of the terminal.
+    """
+    yield from _prose(_first(advice), width, "bold")
+    yield f"  {in_a_line(advice.recommended.command)}", ""
+    yield "", ""
+    yield from table(_columns(advice), [_cells(o) for o in advice.outlooks], width).lines
+    yield "", ""
+    yield from _prose(_measured(advice), width)
+    yield "", ""
+    yield "What each gave:", "bold"
+    for outlook in advice.outlooks:
+        yield from wrapped(in_a_line(f"{outlook.title}: {outlook.why}"), width, "- ")
+    if advice.notes:
+        yield "", ""
+        yield "Notes:", "bold"
+        for note in advice.notes:
+            yield from wrapped(in_a_line(note), width, "- ")
+
+
+def _first(advice: Advice) -> str:
+    """What to do next, in a sentence."""
+    said = f"For {advice.task} on {advice.target}: {advice.recommended.why}"
+    minutes = advice.recommended.minutes
+    return f"{said}. Next{'' if minutes is None else f', for {minutes:g} minutes'}:"
+
+
+def _columns(advice: Advice) -> list[Column]:
+    return [
+        Column("method", fit="wrap"),
+        Column("verdict"),
+        Column(HEADS[advice.speed], right=True),
+        Column("file", right=True),
+        Column("lost\nuntrained", right=True),
+        Column("lost after\ntraining, about", right=True),
+    ]
+
+
+def _cells(outlook: Outlook) -> list[str]:
+    figures, after = outlook.figures, outlook.expected
+    if figures is None:
+        return [outlook.title, outlook.verdict, "", "", "", ""]
+    return [
+        outlook.title,
+        outlook.verdict,
+        f"{figures.speed:.2f}",
+        in_words(figures.file_bytes),
+        f"{figures.lost:.1f}",
+        "" if after is None else f"{after:.1f}",
+    ]
+
+
+def _measured(advice: Advice) -> str:
+    """Where the figures are from."""
+    speed = {
+        TIME: f"Times were measured on {advice.machine}, one sample at a time on one thread.",
+        CYCLES: f"Cycles are {advice.machine}; nothing was measured on the device.",
+        MACS: "This device isn't here and nobody estimates its time, so MACs are only counted: "
+        "they say nothing of what integers or formats gain.",
+    }[advice.speed]
+    said = (
+        f"{speed} All are shares of {advice.first}'s. Points of {advice.metric} lost are of each "
+        f"file on {counted(advice.samples, 'held-out sample')}, untrained; what training will make "
+        "up for is a formula's guess."
+    )
+    if advice.epoch_seconds is not None:
+        said += f" An epoch of training takes {_long(advice.epoch_seconds)} here."
+    return f"{said} All of this took {_long(advice.seconds)}."
+
+
+def _long(seconds: float) -> str:
+    return f"{milliseconds(seconds)} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+
+
+def _prose(text: str, width: int, style: str = "") -> Iterator[Line]:
+    for line in wrapped(in_a_line(text), width):
+        yield line, style

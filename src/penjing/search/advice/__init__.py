@@ -1,0 +1,1 @@
+"""Advice: which method pays for a network on a device, by trying each without training."""

@@ -1,0 +1,266 @@
+"""Advise: which methods pay for a network on a device, by trying each for a moment."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from penjing.errors import InputError, PenjingError, in_one_line, is_one_candidates
+from penjing.network import Network, capture
+from penjing.passes import Quantize
+from penjing.runtimes.registry import first_runtime
+from penjing.search.advice.methods import INTEGERS, Method, methods
+from penjing.search.advice.outlook import Advice, Outlook
+from penjing.search.advice.recommendation import recommended
+from penjing.search.advice.trying import Tried, Trying
+from penjing.search.advice.verdict import CANT, NOT_TRIED, PAYS, cut, expected, uncut
+from penjing.search.preflight import distillable, prepare
+from penjing.search.ways import Way, Ways
+from penjing.targets import find_target
+from penjing.tasks.batches import number_of_batches, number_of_samples
+from penjing.tasks.reference import find_task
+from penjing.tasks.task import Task
+from penjing.trials.candidate import Candidate
+from penjing.trials.evaluation.files import Files
+from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.evaluation.networks import Networks
+from penjing.tune.options import TuneOptions
+from penjing.tune.train import step_seconds
+
+MOST_LOST = 2.0
+"""Points that an uncut file in integers may lose on the few samples, to be the one that is cut."""
+FEW = 1000
+"""With fewer training samples than this, training a cut network is likely to overfit."""
+Say = Callable[[str, float], None]
+"""Called with what is being done, and the share of the time that is over."""
+
+
+@dataclass(frozen=True)
+class AdviceOptions:
+    """What `advise` may be told beside its task, target and time.
+
+    >>> AdviceOptions(name="mytask.py").name
+    'mytask.py'
+
+    Attributes:
+        name: what the task is called on the command line that is recommended.
+        seed: of everything random.
+        say: told what is being done.
+        instruments: the clock, and what measures times.
+    """
+
+    name: str = "TASK"
+    seed: int = 0
+    say: Say = lambda *_: None
+    instruments: Instruments = field(default_factory=lambda: Instruments())  # the name, for tests
+
+
+def advise(
+    task: Task | str,
+    target: str = "cpu",
+    minutes: float = 2.0,
+    options: AdviceOptions | None = None,
+) -> Advice:
+    """Try each family of methods without training, and say which pay.
+
+    Each method becomes a file in the target's runtime. On this machine the file is timed beside the
+    original's. For a device that isn't here, its compiler's cycles stand for the time where it
+    estimates them, else the MACs do; both are marked as estimates. What a file loses is measured on
+    up to 1,000 held-out samples, with the layers solved again by least squares and nothing trained.
+    The test data isn't used.
+
+    Args:
+        task: a `Task`, or the name of one as on the command line.
+        target: the name of a target, see `penjing targets`.
+        minutes: about how long it may take. The original and the integers are always tried.
+        options: everything else.
+
+    Raises:
+        PenjingError: something is wrong with the task, there is no such target, or no runtime of
+            the target is installed here.
+
+    >>> import penjing, torch
+    >>> _ = torch.manual_seed(0)
+    >>> splits = [penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4) for _ in range(3)]
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+    >>> task = penjing.Task(model, splits[0].x[:2], *splits)
+    >>> advice = advise(task, "raspberry-pi-5")
+    >>> advice.speed, advice.is_estimate
+    ('MACs', True)
+    >>> [outlook.title for outlook in advice.outlooks][:2]
+    ['float32 in onnxruntime', 'int8 in onnxruntime']
+    """
+    options = options or AdviceOptions()
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise InputError(f"`minutes` must be a positive number; found {minutes}")
+    where = find_target(target)
+    runtime = first_runtime(where)
+    begin = options.instruments.clock()
+    options.say("reading the task", 0.0)
+    prepared, notes = prepare(find_task(task) if isinstance(task, str) else task, 1.0)
+    network = capture(prepared.model, prepared.example, source=prepared.source)
+    with tempfile.TemporaryDirectory() as folder:
+        trying = Trying(
+            prepared, where, runtime,
+            Networks(prepared, network, Path(folder), options.instruments.clock),
+            Files(Path(folder), runtime), options.instruments, options.seed,
+        )  # fmt: skip
+        advising = _Advising(trying, network, begin, 60 * minutes, options)
+        advising.run()
+        return advising.advice(notes)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The fastest uncut file so far, whose runtime and rounding the cut networks get."""
+
+    tried: Tried
+    way: Way
+    scheme: tuple[Quantize, ...]
+    title: str
+
+
+@dataclass
+class _Advising:
+    """One advice in the making.
+
+    Attributes:
+        begin, seconds: when it began by the clock, and how long it may take.
+        outlooks: so far.
+        epoch: seconds of an epoch of training; None if the network can't be trained.
+    """
+
+    trying: Trying
+    network: Network
+    begin: float
+    seconds: float
+    options: AdviceOptions
+    outlooks: list[Outlook] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    base: _Base | None = None
+    epoch: float | None = None
+
+    def run(self) -> None:
+        """Try everything that there is time for."""
+        ways = self._ways()
+        for way in ways:
+            self._uncut("float", way, ())
+        for way in ways:
+            if way.floats == "float32":
+                self._uncut(INTEGERS, way, (Quantize(),))
+        if self.base is None:
+            reasons = "; ".join(outlook.why for outlook in self.outlooks)
+            name = self.trying.target.name
+            raise InputError(f"no file could be made for target {name}: {reasons}")
+        self._look_at_training()
+        for method in methods(self.network, self.trying.target.width_multiple):
+            self.outlooks.append(self._outlook(method, self.base))
+
+    def _ways(self) -> list[Way]:
+        """All ways on this machine; of a device that isn't here, its first runtime."""
+        trying = self.trying
+        if not trying.target.local:
+            return [Way(trying.runtime)]
+        return list(Ways.on(trying.target, trying.runtime).every)
+
+    def _uncut(self, family: str, way: Way, scheme: tuple[Quantize, ...]) -> None:
+        """Try the network as it is, in float or in integers."""
+        title = f"{'int8' if scheme else way.floats} in {way.runtime.name}"
+        candidate, before = way.candidate(*scheme), self.base
+        tried = self._tried(title, candidate)
+        outlook = Outlook(family, title, CANT, "", candidate.recipe, way.runtime.name)
+        if isinstance(tried, str):
+            self.outlooks.append(replace(outlook, why=tried))
+            return
+        best = None if before is None else before.tried.figures
+        rival = "" if before is None else before.title
+        verdict, why = uncut(tried.figures, best, self.trying.speed, rival)
+        self.outlooks.append(replace(outlook, verdict=verdict, why=why, figures=tried.figures))
+        is_near = tried.figures.lost <= MOST_LOST
+        if best is None or (is_near and verdict == PAYS):
+            self.base = _Base(tried, way, scheme, title)
+
+    def _outlook(self, method: Method, base: _Base) -> Outlook:
+        """Try a method that takes something from the network."""
+        way = Way(self.trying.runtime) if method.in_first else base.way
+        candidate = way.candidate(*method.passes, *(base.scheme if method.rounded else ()))
+        outlook = Outlook(
+            method.family, method.title, CANT, method.impossible, candidate.recipe, way.runtime.name
+        )
+        if method.impossible:
+            return replace(outlook, recipe=())
+        if self._share() >= 1:
+            return replace(outlook, verdict=NOT_TRIED, why="the time was over; give more minutes")
+        tried = self._tried(method.title, candidate)
+        if isinstance(tried, str):
+            return replace(outlook, why=tried)
+        mine, whole = tried.figures, base.tried.figures
+        verdict, why = cut(mine, whole, self.trying.speed, base.title)
+        after = expected(mine, whole) if self.epoch is not None else None
+        return replace(outlook, verdict=verdict, why=why, figures=mine, expected=after)
+
+    def _tried(self, title: str, candidate: Candidate) -> Tried | str:
+        """A file and its figures, or why there is none."""
+        try:
+            return self.trying.tried(
+                candidate,
+                lambda line, _=0.0: self.options.say(f"{title}: {line}", self._share()),
+            )
+        except PenjingError as error:
+            if not is_one_candidates(error):
+                raise
+            return in_one_line(error)
+
+    def _look_at_training(self) -> None:
+        """How long an epoch takes here, and whether there is data to train with."""
+        task = self.trying.networks.blind
+        distill = 0.9 if distillable(self.trying.task, self.network) else 0.0
+        training = TuneOptions(distill=distill, seed=self.options.seed)
+        self.options.say("timing a few steps of training", self._share())
+        try:
+            step = step_seconds(self.network, task, training, self.options.instruments.clock)
+        except PenjingError as error:
+            self.notes.append(f"the network can't be trained: {in_one_line(error)}")
+            return
+        self.epoch = step * max(1, number_of_batches(task.train))
+        samples = number_of_samples(task.train)
+        if samples < FEW:
+            self.notes.append(
+                f"there are only {samples} training samples; a network from which something was "
+                "taken needs training, and with so few it is likely to overfit"
+            )
+
+    def _share(self) -> float:
+        """The share of the time that is over."""
+        return self._elapsed / self.seconds
+
+    @property
+    def _elapsed(self) -> float:
+        return self.options.instruments.clock() - self.begin
+
+    def advice(self, notes: tuple[str, ...]) -> Advice:
+        """What came of it."""
+        trying, first = self.trying, self.trying.reference
+        assert first is not None
+        title = next(o.title for o in self.outlooks if o.figures is first.figures)
+        runtime = trying.files.runtime_of(Candidate((), first.file.artifact.runtime))
+        estimate = runtime.estimate(first.file.artifact)
+        target, name = trying.target, self.options.name
+        return Advice(
+            task=trying.task.name,
+            target=target.name,
+            speed=trying.speed,
+            machine=target.description if estimate is None else estimate.source,
+            samples=trying.count,
+            metric=trying.task.metric.name,
+            original=first.figures,
+            first=title,
+            outlooks=tuple(self.outlooks),
+            recommended=recommended(self.outlooks, target, name, self.epoch, self._elapsed),
+            epoch_seconds=self.epoch,
+            notes=(*notes, *self.notes),
+            seconds=self._elapsed,
+        )

@@ -1,0 +1,70 @@
+"""Recommendation: the command that comes next, and how long to give it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+
+from penjing.search.advice.outlook import Outlook, Recommended
+from penjing.search.advice.verdict import EPOCHS, PAYS
+from penjing.targets import Target
+
+TRAINED = ("blocks removed", "channels removed")
+"""Families that `joint` searches together."""
+FITTING = 5.0
+"""Minutes of a fit that trains nothing long."""
+TRAINING = 0.6
+"""The share of a fit that is training, about."""
+LONGEST = 24 * 60.0
+"""Minutes beyond which nobody waits."""
+
+
+def recommended(
+    outlooks: Sequence[Outlook], target: Target, task: str, epoch: float | None, took: float
+) -> Recommended:
+    """What follows from all outlooks.
+
+    Args:
+        task: what it is called on a command line.
+        epoch: seconds of training; None if the network can't be trained.
+        took: seconds of the advice, which tell how long a fit takes beside its training.
+    """
+    name = shlex.quote(task)
+    if target.reach not in ("here", "ssh"):
+        runtime = next((o.runtime for o in outlooks if o.figures is not None), target.runtimes[0])
+        command = f"penjing export {name} --target {target.name} --runtime {runtime} "
+        why = "nothing can be measured on this device from here, so no fit can judge it"
+        return Recommended(command + "--precision int8", None, why)
+    where = target.name if target.local else "ssh://user@host"
+    command = f"penjing fit {name} --target {where}"
+    cuts = [o.title for o in outlooks if o.verdict == PAYS and o.family in TRAINED]
+    if not cuts or epoch is None:
+        why = "integers and formats need no long training"
+        if cuts:
+            why = "the network can't be trained here, so only what needs no training is left"
+        elif epoch is not None:
+            why = "neither blocks nor channels that go save time here, so training would be wasted"
+        return Recommended(f"{command} --minutes {FITTING:g}", FITTING, why)
+    minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)
+    why = (
+        f"with {cuts[0]} it is faster, and about {EPOCHS:g} epochs of training, {_long(epoch)} "
+        "each, make up for most of what that loses"
+    )
+    if minutes > LONGEST:
+        why += "; that is more than a day here, so train on a machine with a GPU"
+    return Recommended(f"{command} --strategy joint --minutes {minutes:g}", minutes, why)
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+
+
+def _rounded(minutes: float) -> float:
+    """Up to five minutes that one can say.
+
+    >>> _rounded(1.2), _rounded(23.1), _rounded(141)
+    (5.0, 25.0, 150.0)
+    """
+    step = 5.0 if minutes < 100 else 30.0
+    return step * max(1, math.ceil(minutes / step))

@@ -1,0 +1,153 @@
+"""Trying: makes a recipe into a file, and learns its speed, its size and what it loses."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from penjing.contract import Array, as_arrays
+from penjing.errors import InputError
+from penjing.measure import costs
+from penjing.runtimes.contract import Runtime
+from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
+from penjing.targets import Target
+from penjing.tasks.data import cut, first
+from penjing.tasks.task import Batches, Task, scored
+from penjing.trials.candidate import Candidate
+from penjing.trials.contract import Say
+from penjing.trials.evaluation.files import Files, Loaded
+from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.evaluation.networks import Networks
+
+SAMPLES = 1000
+"""Held-out samples on which files are judged."""
+SECONDS = 1.0
+"""Of timing, for each file."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A file and what was found of it.
+
+    Attributes:
+        cost: its time beside the first file's, its cycles or its MACs, not yet divided.
+    """
+
+    file: Loaded
+    cost: float
+    figures: Figures
+
+
+@dataclass
+class Trying:
+    """Tries candidates on a target, each beside the first file that could be made.
+
+    Attributes:
+        runtime: the target's first one that is installed here.
+        reference: the first file, with which others are compared; None before there is one.
+    """
+
+    task: Task
+    target: Target
+    runtime: Runtime
+    networks: Networks
+    files: Files
+    instruments: Instruments
+    seed: int = 0
+    reference: Tried | None = None
+    scores: dict[str, tuple[Array, float]] = field(default_factory=dict)
+    _samples: list[tuple[object, torch.Tensor]] | None = None
+
+    @property
+    def samples(self) -> Batches:
+        """The held-out samples."""
+        assert self.task.validation is not None
+        if self._samples is None:
+            self._samples = list(first(self.task.validation, SAMPLES))
+        return self._samples
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return sum(len(targets) for _, targets in self.samples)
+
+    @property
+    def speed(self) -> str:
+        """What stands for speed on this target."""
+        if self.target.local:
+            return TIME
+        known = self.reference is not None and self._cycles(self.reference.file) is not None
+        return CYCLES if known else MACS
+
+    def tried(self, candidate: Candidate, say: Say) -> Tried:
+        """Make the candidate's file, and learn what it is like.
+
+        Raises:
+            PenjingError: a pass can't be applied, or the runtime can't take the network.
+        """
+        runtime = self.files.runtime_of(candidate)
+        network = self.networks.made(candidate.recipe, say)
+        for problem in runtime.problems(network, self.target, candidate.floats):
+            raise InputError(problem)
+        say("making the file", 1.0)
+        folder = self.files.folder(candidate.key)
+        file = self.files.written(candidate, candidate.key, network, folder)
+        operators = costs.costs(network)
+        macs = sum(operator.macs for operator in operators)
+        say("judging the file", 1.0)
+        scores, loss = self._judged(file)
+        cost, low, high = self._cost(file, macs)
+        base = self.reference
+        before, loss_before = self.scores[base.file.key] if base else (scores, loss)
+        self.scores[candidate.key] = scores, loss
+        whole = base.cost if base else cost
+        units = Counter(place.unit for place in runtime.placement(file.artifact))
+        figures = Figures(
+            speed=cost / whole, low=low / whole, high=high / whole,
+            file_bytes=file.artifact.file_bytes, macs=macs,
+            params=sum(operator.params for operator in operators),
+            memory_bytes=costs.peak_activation_bytes(network),
+            lost=100 * float((before - scores).mean()), loss=loss - loss_before,
+            placement={} if self.target.local else dict(units),
+        )  # fmt: skip
+        tried = Tried(file, cost, figures)
+        self.reference = self.reference or tried
+        return tried
+
+    def _cost(self, file: Loaded, macs: int) -> tuple[float, float, float]:
+        """What stands for its speed, with an interval where it was measured."""
+        if self.target.local:
+            if self.reference is None:
+                return 1.0, 1.0, 1.0
+            sessions = {"first": self.reference.file.session, "file": file.session}
+            inputs = cut(as_arrays(self.task.example), 1)
+            seconds = SECONDS * len(sessions)
+            times = self.instruments.timer(sessions, inputs, "first", seconds, self.seed)["file"]
+            return times.ratio, times.ratio_low, times.ratio_high
+        cycles = self._cycles(file)
+        cost = float(macs if cycles is None else cycles)
+        return cost, cost, cost
+
+    def _cycles(self, file: Loaded) -> int | None:
+        """The cycles that the device's compiler estimates; None where none does."""
+        runtime = self.files.runtime_of(Candidate((), file.artifact.runtime))
+        estimate = runtime.estimate(file.artifact)
+        return None if estimate is None else estimate.cycles
+
+    def _judged(self, file: Loaded) -> tuple[Array, float]:
+        """The metric's score of each sample, and the mean loss, of the file's own outputs."""
+        parts, losses = [], []
+        for inputs, targets in self.samples:
+            outputs = file.session.run(as_arrays(inputs))
+            parts.append(scored(self.task.metric, outputs, as_arrays(targets)))
+            tensors = pytree.tree_map(lambda value: torch.from_numpy(np.asarray(value)), outputs)
+            losses.append(float(self.task.loss(tensors, targets)) * len(targets))
+        total = math.fsum(losses) / self.count
+        if not math.isfinite(total):
+            raise InputError("its outputs or its loss are NaN or infinite on held-out data")
+        return np.concatenate(parts), total
