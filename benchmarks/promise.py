@@ -33,6 +33,7 @@ from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.bounds import upper_bound
 from penjing.measure.scores import greatest_loss
 from penjing.trials.candidate import Candidate
+from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.choice import choose
 from penjing.trials.judgement.promise import (
@@ -226,7 +227,7 @@ def fit(
     for k in some:
         lost = Drop(float(drops[k]), float(bounds[k]), made.confidence, 1)
         trials.append(_trial(CANDIDATES[k], 0.2 + 0.01 * k, lost, made.judge(lost)[0]))
-    best, why = choose(ORIGINAL, trials, "latency", BUDGET)
+    best, why = choose(ORIGINAL, trials, Aim("latency", BUDGET))
     result = Result(
         "", "", "", "latency", BUDGET, CONFIDENCE, 0, {}, ORIGINAL, tuple(trials), best.key, why,
         certified_by=made.certified_by,

@@ -16,6 +16,7 @@ from penjing.report.markdown import page, write_report
 from penjing.report.plot import Labels, plot
 from penjing.report.screen import Screen
 from penjing.report.table import GROUPS, candidates_table, headings, reasons, rows, that_matter
+from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.choice import choose, with_pareto
 from penjing.trials.judgement.verdicts import verdicts
 from penjing.trials.result import Result
@@ -80,7 +81,7 @@ def _of_many(seed: int, name: str = "") -> Result:
             trial(title, recipe, status, f"reason {k // 3}", figures, runtime=RUNTIMES[k % 4])
         )
     baseline, *marked = with_pareto([original, *trials])
-    best, why = choose(baseline, marked, "latency", 1.0)
+    best, why = choose(baseline, marked, Aim())
     result = Result(
         "task", "cpu", "this machine", "latency", 1.0, 0.95, 0, {"torch": "2"}, baseline,
         tuple(marked), best.key, why, f"model{name}.onnx", 0.981, 0.984, Drop(0.3, 0.6, 0.95, 500),

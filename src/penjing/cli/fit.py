@@ -61,6 +61,22 @@ class Fit:
             rich_help_panel=BUDGET,
         ),
     ] = "latency"
+    max_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="The longest time of one sample on the device, in milliseconds.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = None
+    max_kb: Annotated[
+        float | None,
+        typer.Option(
+            metavar="KB",
+            help="The largest file, in kilobytes of 1,000 bytes.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = None
     minutes: Annotated[
         float,
         typer.Option(metavar="MINUTES", help="About how long to search.", rich_help_panel=SEARCH),
@@ -167,6 +183,8 @@ def _fitted(asked: Fit, task: str) -> Result:
             overwrite=asked.overwrite,
             resume=asked.resume,
             epochs=asked.epochs,
+            max_ms=asked.max_ms,
+            max_kb=asked.max_kb,
             strategy=find_strategy(asked.strategy),
             progress=progress,
             report=write_report,

@@ -193,6 +193,8 @@ def _begin(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task
         machine=given.target.description,
         goal=options.goal,
         max_drop=given.max_drop,
+        max_ms=options.max_ms,
+        max_kb=options.max_kb,
         confidence=options.confidence,
         seed=options.seed,
         versions=_versions(),

@@ -44,6 +44,9 @@ class FitOptions:
             returned. If there is none, a new fit starts.
         epochs: the length of each training in epochs, however long that takes, instead of
             `minutes`. Then every candidate that can win is tried, and nothing depends on the clock.
+        max_ms: the longest time of one sample that the answer may take, in milliseconds on the
+            target; None for any.
+        max_kb: the largest file that the answer may be, in kilobytes of 1,000 bytes.
         strategy: what proposes the candidates.
         instruments: the clock and everything that measures on this machine.
         progress: a function that is called often with the current stage.
@@ -58,6 +61,8 @@ class FitOptions:
     overwrite: bool = False
     resume: bool = False
     epochs: float | None = None
+    max_ms: float | None = None
+    max_kb: float | None = None
     strategy: Strategy = field(default_factory=Quick)
     instruments: Instruments = field(default_factory=lambda: Instruments())  # the name, for tests
     progress: Progress = lambda *_: None
@@ -80,6 +85,10 @@ class FitOptions:
             raise InputError(f"`epochs` must be a positive number; found {self.epochs}")
         if self.goal not in GOALS:
             raise InputError(f"`goal` must be latency or size; found {self.goal!r}")
+        for name in ("max_ms", "max_kb"):
+            limit = getattr(self, name)
+            if limit is not None and not (math.isfinite(limit) and limit > 0):
+                raise InputError(f"`{name}` must be a positive number; found {limit}")
         if not 0.5 <= self.confidence < 1:
             raise InputError(
                 f"`confidence` must be at least 0.5 and below 1; found {self.confidence}"

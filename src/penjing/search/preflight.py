@@ -51,7 +51,7 @@ def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:
     """Raise InputError if the two fits differ in the model, the data, the target or an option that
     affects the result. The message lists all differences."""
     differences = []
-    for name in ("task", "target", "goal", "max_drop", "confidence", "seed"):
+    for name in ("task", "target", "goal", "max_drop", "max_ms", "max_kb", "confidence", "seed"):
         then, now = getattr(earlier, name), getattr(wanted, name)
         if then != now:
             differences.append(f"{name} (was {then!r}, now {now!r})")

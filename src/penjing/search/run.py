@@ -224,7 +224,8 @@ def _explained(result: Result) -> Result:
     def explained(trial: Trial) -> Trial:
         if trial.status != Status.KEPT or trial.key == best.key:
             return trial
-        parts = (trial.reason, _beside(trial, best, result.goal))
+        beyond = result.aim.exceeded(trial)
+        parts = (trial.reason, beyond and f"it {beyond}", _beside(trial, best, result.goal))
         return replace(trial, reason="; ".join(filter(None, parts)))
 
     return replace(result, trials=tuple(map(explained, result.trials)))

@@ -12,6 +12,7 @@ from penjing.contract import Drop, Json
 from penjing.errors import InputError, in_one_line
 from penjing.files import read_regular, write_atomically
 from penjing.strict_json import parse
+from penjing.trials.judgement.aim import Aim
 from penjing.trials.trial import Trial
 
 FORMAT = 4
@@ -46,6 +47,7 @@ class Result:
             `"validation"`, see `promise_of`.
         identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
+        max_ms, max_kb: the longest time and the largest file that were allowed; None for any.
     """
 
     task: str
@@ -72,6 +74,13 @@ class Result:
     certified_by: str = "test"
     identity: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    max_ms: float | None = None
+    max_kb: float | None = None
+
+    @property
+    def aim(self) -> Aim:
+        """What the fit was asked for."""
+        return Aim(self.goal, self.max_drop, self.max_ms, self.max_kb)
 
     @property
     def everything(self) -> tuple[Trial, ...]:
@@ -164,6 +173,7 @@ class Result:
 _PLAIN = (
     "task", "target", "machine", "goal", "max_drop", "confidence", "seed", "best", "reason",
     "artifact", "test_score", "test_baseline", "test_evaluations", "finished", "certified_by",
+    "max_ms", "max_kb",
 )  # fmt: skip
 _LISTS = ("notes", "verdicts", "files")
 _MAPPINGS = ("versions", "judged_on", "identity")

@@ -63,7 +63,7 @@ class View:
         own = self.begun.baseline
         baseline = next((trial for trial in marked if trial.key == own.key), own)
         trials = [trial for trial in marked if trial.key != own.key]
-        best, why = choose(baseline, trials, self.begun.goal, self.begun.max_drop)
+        best, why = choose(baseline, trials, self.begun.aim)
         notes = (*self.notes, *([INTERRUPTED] if self.interrupted else []))
         result = replace(
             self.begun, baseline=baseline, trials=tuple(trials), best=best.key, reason=why,

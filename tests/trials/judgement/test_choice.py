@@ -14,6 +14,7 @@ from penjing.contract import Drop, Latency, Measurement
 from penjing.passes import PruneChannels, Quantize, Tune
 from penjing.report.table import rows
 from penjing.trials.candidate import Candidate
+from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.choice import choose, with_pareto
 from penjing.trials.judgement.comparison import DISTURBED, told
 from penjing.trials.judgement.promise import Promise
@@ -32,7 +33,7 @@ ORIGINAL = fits.trial(
 )  # fmt: skip
 CUT = (PruneChannels(0.5), Tune())
 KINDS = {"int8": (Quantize(),), "prune": CUT, "prune + int8": (*CUT, Quantize()), "original": ()}
-Choose = Callable[[Trial, Sequence[Trial], str, float], tuple[Trial, str]]
+Choose = Callable[[Trial, Sequence[Trial], Aim], tuple[Trial, str]]
 
 
 def _measured(
@@ -65,7 +66,7 @@ def _measured(
 )  # fmt: skip
 def test_choose(trials: list[Trial], goal: str, chosen: str, why: str) -> None:
     original = _measured("original", 1.0, kb=1000, status="baseline")
-    best, reason = choose(original, trials, goal, 1.0)
+    best, reason = choose(original, trials, Aim(goal))
     assert best.title == chosen
     assert why in reason
 
@@ -110,6 +111,9 @@ def _table(seed: int) -> Result:
     draw.shuffle(trials)
     goal = draw.choice(["latency", "latency", "size"])
     result = Result("t", "cpu", "m", goal, max_drop, 0.95, 0, {}, ORIGINAL, tuple(trials))
+    if draw.random() < 0.3:
+        max_ms, max_kb = draw.choice([None, 0.6, 0.9]), draw.choice([None, 0.25, 0.5])
+        result = replace(result, max_ms=max_ms, max_kb=max_kb)
     return replace(result, verdicts=verdicts(result))
 
 
@@ -139,18 +143,32 @@ def _drawn(draw: random.Random, plain: Trial, max_drop: float) -> Trial:
     return replace(plain, status=Status(status), reason=why, measurement=figures)
 
 
+def _is_too_much(trial: Trial, result: Result) -> bool:
+    times, size = trial.latency, trial.measurement.file_bytes
+    slow = result.max_ms is not None and (
+        times is None or times.disturbed or times.latency_ms > result.max_ms
+    )
+    large = size is not None and result.max_kb is not None and size > 1000 * result.max_kb
+    return slow or large
+
+
 def _eligible(trial: Trial, result: Result) -> bool:
     """By the definition, in words of its own."""
     m = trial.measurement
     if trial.status != "kept" or m.drop is None or m.drop.bound > result.max_drop:
         return False
+    if _is_too_much(trial, result):
+        return False
+    is_known = m.latency is not None and not m.latency.disturbed
+    if _is_too_much(ORIGINAL, result):
+        return result.goal == "size" or is_known
     if result.goal == "size":
         return _bytes(trial) < 1000
     return m.latency is not None and m.latency.ratio_high < 1 and not m.latency.disturbed
 
 
 def _require_a_right_choice(result: Result, choosing: Choose = choose) -> None:
-    best, reason = choosing(ORIGINAL, result.trials, result.goal, result.max_drop)
+    best, reason = choosing(ORIGINAL, result.trials, result.aim)
     able = [trial for trial in result.trials if _eligible(trial, result)]
     assert (best is ORIGINAL) == (not able)
     if able:
@@ -164,7 +182,8 @@ def _require_a_right_choice(result: Result, choosing: Choose = choose) -> None:
         fastest = min(able, key=lambda trial: _latency(trial).ratio)
         assert best is fastest or _is_tie(best, fastest)
         assert _bytes(best) <= _bytes(fastest)
-    _require_true(reason, result, best, able)
+    if not _is_beyond_limits(reason, result):
+        _require_true(_without_limits(reason, result), result, best, able)
 
 
 def _is_tie(trial: Trial, other: Trial) -> bool:
@@ -180,9 +199,36 @@ def _least_bytes(trials: Sequence[Trial]) -> int:
     return min(map(_bytes, trials))
 
 
+def _without_limits(reason: str, result: Result) -> str:
+    """The reason as it would be without limits; that there are any is true."""
+    if "and the limits" in reason:
+        assert result.max_ms or result.max_kb
+        reason = reason.replace("the budget and the limits", "the budget")
+    if "a reliable time" in reason:
+        assert _is_too_much(ORIGINAL, result)
+        reason = reason.replace("have a reliable time", "are clearly faster than the original")
+        reason = reason.replace("has a reliable time", "is clearly faster than the original")
+    return reason
+
+
+def _is_beyond_limits(reason: str, result: Result) -> bool:
+    """Whether the reason is that limits are exceeded, and all that is said of that is true."""
+    match = re.fullmatch(
+        r"no candidate that keeps the budget keeps the other limits; the nearest is (.+), which .*",
+        reason,
+    )
+    if match:
+        kept = [trial for trial in result.trials if trial.status == "kept"]
+        assert kept
+        assert all(_is_too_much(trial, result) for trial in kept)
+        assert _is_too_much(result.find(match[1]), result)
+    return bool(match)
+
+
 def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -> None:
     """What is said of the choice holds in the table."""
-    kept = [trial for trial in result.trials if trial.status == "kept"]
+    every_kept = [trial for trial in result.trials if trial.status == "kept"]
+    kept = [trial for trial in every_kept if not _is_too_much(trial, result)]
     timed = [trial.latency for trial in kept]
     if reason == "it is the only candidate that keeps the budget":
         assert kept == able == [best]
@@ -233,7 +279,7 @@ def _require_true(reason: str, result: Result, best: Trial, able: list[Trial]) -
         r"validation samples (.*?)(; more validation data.*)?",
         reason,
     ):
-        assert not kept
+        assert not every_kept
         nearest = result.find(match[1])
         drop = _drop(nearest)
         assert (int(match[2]), match[3]) == (drop.samples, _lost(drop))
@@ -448,14 +494,14 @@ def test_a_row_says_that_its_timing_is_unreliable_and_it_is_on_no_front() -> Non
 
 
 def _by_the_fastest_ones_interval(
-    baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float
+    baseline: Trial, trials: Sequence[Trial], aim: Aim
 ) -> tuple[Trial, str]:
     """A rule that looks right: whatever is faster than the original, and ties by the fastest one's
     own interval."""
     kept = [trial for trial in trials if trial.status == "kept" and trial.latency]
     fast = [trial for trial in kept if _latency(trial).verdict == "faster"]
     if not fast:
-        return choose(baseline, trials, goal, max_drop)
+        return choose(baseline, trials, aim)
     limit = _latency(min(fast, key=lambda trial: _latency(trial).ratio)).ratio_high
     ties = [trial for trial in fast if _latency(trial).ratio <= limit]
     best = min(ties, key=_bytes)
@@ -480,5 +526,5 @@ def test_a_wide_interval_makes_no_tie() -> None:
         return fits.trial(title, (), "kept", "", figures)
 
     wide, narrow = measured("wide", 0.5, 0.4, 0.95, 500), measured("slow", 0.94, 0.92, 0.96, 100)
-    best, _ = choose(ORIGINAL, [narrow, wide], "latency", 1.0)
+    best, _ = choose(ORIGINAL, [narrow, wide], Aim())
     assert best is wide

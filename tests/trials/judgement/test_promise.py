@@ -18,6 +18,7 @@ from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.targets import all_targets
 from penjing.tasks.task import Task
 from penjing.trials.evaluation.evaluator import FileEvaluator
+from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.certify import prove, way_to_chosen
 from penjing.trials.judgement.choice import choose
 from penjing.trials.judgement.promise import (
@@ -49,7 +50,7 @@ FAST = _trial("fast", 0.4, 0.9)
 
 
 def _chosen(*trials: Trial, goal: str = "latency") -> Result:
-    best, why = choose(ORIGINAL, trials, goal, 1.0)
+    best, why = choose(ORIGINAL, trials, Aim(goal))
     return Result("t", "cpu", "m", goal, 1.0, 0.95, 0, {}, ORIGINAL, trials, best.key, why)
 
 

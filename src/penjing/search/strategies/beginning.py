@@ -73,5 +73,5 @@ def best_float_way(study: Study) -> Way:
     """The way in which the original does best."""
     files = {trial.key: way for way in study.ways.every if (trial := study.original(way))}
     trials = [trial for trial in study.result.trials if trial.key in files]
-    best, _ = choose(study.result.baseline, trials, study.goal, study.max_drop)
+    best, _ = choose(study.result.baseline, trials, study.result.aim)
     return files[best.key]

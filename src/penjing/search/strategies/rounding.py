@@ -9,6 +9,7 @@ from penjing.contract import Latency
 from penjing.passes import Equalize, Gptq, Pass, Quantize
 from penjing.search.study import Study
 from penjing.search.ways import Way
+from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.choice import betters, choose, eligible, is_faster
 from penjing.trials.trial import Proposal, Status, Trial
 
@@ -147,7 +148,7 @@ class Rounding:
         """
         trials = self._measured()
         if trials:
-            best = _best(trials, self.study.result.baseline, self.study.goal)
+            best = _best(trials, self.study.result.baseline, self.study.result.aim)
             self.chosen, self.way = self.tried[best.key]
 
     def _ask(self, scheme: str, way: Way, must: bool = False) -> Asked:
@@ -185,19 +186,19 @@ class Rounding:
         keeps it. All schemes are taken to be equally fast.
         """
         mine, trials = self._newest(way), self._measured()
-        baseline, goal = self.study.result.baseline, self.study.goal
+        baseline, aim = self.study.result.baseline, self.study.result.aim
         if mine.status != Status.OVER_BUDGET:
             return False
         if not any(trial.status == Status.KEPT for trial in trials):
             return True
-        if not any(eligible(trial, baseline, goal) for trial in trials):
-            return betters(mine, baseline, goal)
-        best, _ = choose(baseline, trials, goal, self.study.max_drop)
-        return goal == "latency" and is_faster(mine, best)
+        if not any(eligible(trial, baseline, aim) for trial in trials):
+            return betters(mine, baseline, aim.goal)
+        best, _ = choose(baseline, trials, aim)
+        return aim.goal == "latency" and is_faster(mine, best)
 
 
-def _best(trials: Sequence[Trial], baseline: Trial, goal: str) -> Trial:
-    best, _ = choose(baseline, trials, goal, 0.0)
+def _best(trials: Sequence[Trial], baseline: Trial, aim: Aim) -> Trial:
+    best, _ = choose(baseline, trials, aim)
     if best is not baseline:
         return best
     kept = [trial for trial in trials if trial.status == Status.KEPT]

@@ -70,7 +70,7 @@ def _selected_by_drop(result: Result) -> Result:
         return replace(trial, status=Status.KEPT, reason=reason)
 
     trials = tuple(map(selected, result.trials))
-    best, why = choose(result.baseline, trials, result.goal, result.max_drop)
+    best, why = choose(result.baseline, trials, result.aim)
     if best.key == result.baseline.key:
         return result
     why += ", judged on validation by the measured loss alone; the test data certifies it"
@@ -95,7 +95,7 @@ def way_to_chosen(result: Result) -> tuple[Trial, ...]:
     way: list[Trial] = [result.answer]
     while way[-1].key != result.baseline.key:
         safer = [trial for trial in result.trials if _risk(trial) < _risk(way[-1])]
-        way.append(choose(result.baseline, safer, result.goal, result.max_drop)[0])
+        way.append(choose(result.baseline, safer, result.aim)[0])
     trials = way[-2::-1]
     if len(trials) > MOST_TEST_EVALUATIONS:
         trials = [trials[0], trials[len(trials) // 2], trials[-1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.comparison import compared, tie
 from penjing.trials.judgement.wording import lost_at_most, points
 from penjing.trials.trial import Status, Trial
@@ -26,27 +27,31 @@ def betters(trial: Trial, baseline: Trial, goal: str) -> bool:
     return times is not None and not times.disturbed and times.verdict == "faster"
 
 
-def eligible(trial: Trial, baseline: Trial, goal: str) -> bool:
-    """Whether the trial may be the answer: it keeps the budget by the bound of its drop, and
-    betters the original. Only an eligible trial can be a reason to refuse another one."""
-    return trial.status == Status.KEPT and betters(trial, baseline, goal)
+def eligible(trial: Trial, baseline: Trial, aim: Aim) -> bool:
+    """Whether the trial may be the answer: it keeps the budget by the bound of its drop and the
+    other limits, and betters the original, unless that exceeds them. Only an eligible trial can be
+    a reason to refuse another one."""
+    if trial.status != Status.KEPT or aim.exceeded(trial):
+        return False
+    if aim.exceeded(baseline):
+        times = trial.latency
+        return aim.goal == "size" or (times is not None and not times.disturbed)
+    return betters(trial, baseline, aim.goal)
 
 
-def choose(
-    baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float
-) -> tuple[Trial, str]:
+def choose(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> tuple[Trial, str]:
     """The best eligible trial, and why; the baseline if none is eligible.
 
     Trials whose times can't be told apart from the fastest one's tie with it, and the smallest
     file of them wins.
     """
-    able = [trial for trial in trials if eligible(trial, baseline, goal)]
+    able = [trial for trial in trials if eligible(trial, baseline, aim)]
     if not able:
-        return baseline, _none_eligible(baseline, trials, goal, max_drop)
-    kept = [trial for trial in trials if trial.status == Status.KEPT]
-    if goal == "size":
+        return baseline, _none_eligible(baseline, trials, aim)
+    kept = [t for t in trials if t.status == Status.KEPT and not aim.exceeded(t)]
+    if aim.goal == "size":
         best = min(able, key=lambda trial: (_bytes(trial), _ratio(trial)))
-        return best, _first_of("smallest", len(kept))
+        return best, _first_of("smallest", len(kept), aim)
     fastest = min(able, key=_ratio)
     ties = [trial for trial in able if trial is fastest or _tie(trial, fastest)]
     best = min(ties, key=lambda trial: (_bytes(trial), _ratio(trial)))
@@ -54,14 +59,19 @@ def choose(
         return best, f"it is the smallest of {len(ties)} candidates that are equally fast"
     times = [trial.latency for trial in kept]
     if all(known and not known.disturbed and known.ratio >= _ratio(best) for known in times):
-        return best, _first_of("fastest", len(kept))
-    return best, _first_of("fastest", len(able), " and are clearly faster than the original")
+        return best, _first_of("fastest", len(kept), aim)
+    more = (
+        "have a reliable time" if aim.exceeded(baseline) else "are clearly faster than the original"
+    )
+    return best, _first_of("fastest", len(able), aim, f" and {more}")
 
 
-def _first_of(what: str, number: int, more: str = "") -> str:
+def _first_of(what: str, number: int, aim: Aim, more: str = "") -> str:
+    all_of_it = "the budget and the limits" if aim.has_limits else "the budget"
     if number == 1:
-        return f"it is the only candidate that keeps the budget{more.replace(' are ', ' is ')}"
-    return f"it is the {what} of {number} candidates that keep the budget{more}"
+        more = more.replace(" are ", " is ").replace(" have ", " has ")
+        return f"it is the only candidate that keeps {all_of_it}{more}"
+    return f"it is the {what} of {number} candidates that keep {all_of_it}{more}"
 
 
 def _tie(trial: Trial, other: Trial) -> bool:
@@ -78,10 +88,18 @@ def _ratio(trial: Trial) -> float:
     return float("inf") if trial.latency is None else trial.latency.ratio
 
 
-def _none_eligible(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float) -> str:
+def _none_eligible(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> str:
     kept = [trial for trial in trials if trial.status == Status.KEPT]
     if not kept:
-        return _nothing_kept(baseline, trials, goal, max_drop)
+        return _nothing_kept(baseline, trials, aim)
+    within = [trial for trial in kept if not aim.exceeded(trial)]
+    if not within:
+        nearest = min(kept, key=_ratio if aim.max_kb is None else _bytes)
+        return (
+            "no candidate that keeps the budget keeps the other limits; the nearest is "
+            f"{nearest.title}, which {aim.exceeded(nearest)}"
+        )
+    kept, goal = within, aim.goal
     better = "smaller" if goal == "size" else "faster"
     why = f"no candidate that keeps the budget is {better} than the original"
     disturbed = sum(trial.latency is not None and trial.latency.disturbed for trial in kept)
@@ -93,19 +111,20 @@ def _none_eligible(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop
     return why
 
 
-def _nothing_kept(baseline: Trial, trials: Sequence[Trial], goal: str, max_drop: float) -> str:
+def _nothing_kept(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> str:
     over = [(trial.drop, trial) for trial in trials if trial.status == Status.OVER_BUDGET]
     known = [(drop, trial) for drop, trial in over if drop is not None]
     if not known:
         tested = any(trial.status == Status.OVER_ON_TEST for trial in trials)
         return "no other candidate keeps the budget" if tested else "no candidate was finished"
     drop, nearest = min(known, key=lambda pair: pair[0].bound)
+    max_drop = aim.max_drop
     lost = lost_at_most(drop.drop, drop.bound, drop.confidence)
     why = (
         f"no candidate keeps the budget of {points(max_drop)}; the nearest is {nearest.title}, "
         f"which on {drop.samples} validation samples {lost}"
     )
-    if drop.drop <= max_drop < drop.bound and betters(nearest, baseline, goal):
+    if drop.drop <= max_drop < drop.bound and betters(nearest, baseline, aim.goal):
         why += "; more validation data, or a lower `confidence`, would decide it"
     return why
 
