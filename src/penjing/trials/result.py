@@ -12,6 +12,8 @@ from penjing.contract import Drop, Json
 from penjing.errors import InputError, in_one_line
 from penjing.files import read_regular, write_atomically
 from penjing.strict_json import parse
+from penjing.trials.layers import Layers
+from penjing.trials.prediction import Prediction
 from penjing.trials.trial import Trial
 
 FORMAT = 4
@@ -46,6 +48,8 @@ class Result:
             `"validation"`, see `promise_of`.
         identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
+        predictions: what was expected of candidates before they were made; of those measured.
+        layers: of the original and of the answer; empty before the end, and in older results.
     """
 
     task: str
@@ -72,6 +76,8 @@ class Result:
     certified_by: str = "test"
     identity: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    layers: Layers = field(default_factory=Layers)
 
     @property
     def everything(self) -> tuple[Trial, ...]:
@@ -113,6 +119,7 @@ class Result:
         return {
             "format": FORMAT, "chosen": self.chosen, **plain, "test_drop": drop,
             "baseline": self.baseline.to_json(), "candidates": rows,
+            "predictions": list(map(asdict, self.predictions)), "layers": self.layers.to_json(),
         }  # fmt: skip
 
     @classmethod
@@ -130,6 +137,9 @@ class Result:
         plain |= {name: dict(data[name]) for name in _MAPPINGS if name in data}
         if "files" not in data:  # of format 1, which didn't tell
             plain["files"] = (*REPORT, data["artifact"])
+        plain["predictions"] = tuple(Prediction(**row) for row in data.get("predictions", ()))
+        if "layers" in data:
+            plain["layers"] = Layers.from_json(data["layers"])
         trials = tuple(Trial.from_json(row) for row in data["candidates"])
         baseline = Trial.from_json(data["baseline"])
         if "best" not in data:  # before format 3 the titles were names
