@@ -18,7 +18,9 @@ from penjing.trials.trial import Trial
 
 FORMAT = 4
 RECORD = "result.json"
-REPORT = ("report.md", "plot.png")
+REPORT = ("report.md", "plot.png", "report.html")
+OF_FORMAT_1 = ("report.md", "plot.png")
+"""The report of a folder whose result doesn't tell its files."""
 OLD_NAMES = {"test_looks": "test_evaluations"}
 """By their names before format 4, fields of results and ledgers that have other names now."""
 
@@ -136,7 +138,7 @@ class Result:
         plain |= {name: tuple(data[name]) for name in _LISTS if name in data}
         plain |= {name: dict(data[name]) for name in _MAPPINGS if name in data}
         if "files" not in data:  # of format 1, which didn't tell
-            plain["files"] = (*REPORT, data["artifact"])
+            plain["files"] = (*OF_FORMAT_1, data["artifact"])
         plain["predictions"] = tuple(Prediction(**row) for row in data.get("predictions", ()))
         if "layers" in data:
             plain["layers"] = Layers.from_json(data["layers"])
