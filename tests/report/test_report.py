@@ -12,10 +12,11 @@ from PIL import Image
 
 from penjing.contract import Drop, Latency, Measurement
 from penjing.report.answer import answer, certified
-from penjing.report.markdown import page, write_report
+from penjing.report.markdown import page
 from penjing.report.plot import Labels, plot
 from penjing.report.screen import Screen
 from penjing.report.table import GROUPS, candidates_table, headings, reasons, rows, that_matter
+from penjing.report.write import write_report
 from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.choice import choose, with_pareto
 from penjing.trials.judgement.verdicts import verdicts
@@ -138,7 +139,7 @@ def test_candidates_stand_in_groups_and_there_in_the_order_of_their_time(seed: i
 @pytest.mark.parametrize("seed", range(5))
 def test_the_page_tells_all_and_the_plot_is_a_picture(seed: int, tmp_path: Path) -> None:
     result = _result(seed)
-    assert write_report(result, tmp_path) == tmp_path / "report.md"
+    assert write_report(result, tmp_path) == tmp_path / "report.html"
     text = (tmp_path / "report.md").read_text()
     assert text == page(result)
     assert f"**{answer(result)}**" in text

@@ -69,6 +69,9 @@ def test_a_result_survives_json_and_the_report_is_there(fitted: Path) -> None:
     assert result.verdicts[0].startswith("int8, compared with the original: ")
     assert all(line in page for line in result.verdicts)
     assert (fitted / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert (fitted / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert [row.name for row in result.layers.rows][:2] == ["conv1", "conv2"]
+    assert result.layers.notes == ()
     assert all((fitted / str(one.artifact)).exists() for one in result.everything if one.artifact)
 
 

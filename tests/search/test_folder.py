@@ -44,7 +44,7 @@ from penjing.tasks.task import Task
 from penjing.trials.evaluation.files import CANDIDATES, STEM
 from penjing.trials.evaluation.networks import NETWORKS, Networks
 from penjing.trials.ledger import LEDGER, Ledger
-from penjing.trials.result import Result
+from penjing.trials.result import REPORT, Result
 from penjing.tune.options import TuneOptions
 from tests.fits import fit, trial
 
@@ -118,6 +118,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def _report(result: Result, folder: Path) -> None:
     write_atomically(folder / "report.md", result.chosen)
     write_atomically(folder / "plot.png", b"plot")
+    write_atomically(folder / "report.html", result.chosen)
 
 
 def _fit(out: Path, **options: Any) -> Result:
@@ -420,7 +421,8 @@ def test_overwrite_removes_what_penjing_wrote_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "name", ["model.tflite", "model.onnx/", "report.md/", "candidates.mine", "candidates"]
+    "name",
+    ["model.tflite", "model.onnx/", "report.md/", "report.html/", "candidates.mine", "candidates"],
 )
 def test_a_users_file_in_the_way_is_told_before_any_work(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
@@ -443,7 +445,7 @@ def test_a_users_file_in_the_way_is_told_before_any_work(tmp_path: Path, name: s
 
 def _could_deliver(name: str) -> bool:
     endings = [one.ending for one in ENTRIES.values() if not one.missing]
-    return name in names_of_artifacts("model", endings) | {"report.md", "candidates"}
+    return name in names_of_artifacts("model", endings) | {*REPORT, "candidates"}
 
 
 def test_a_folder_that_is_not_penjings_is_refused_and_untouched(tmp_path: Path) -> None:
@@ -468,7 +470,7 @@ def test_a_record_cannot_have_files_removed_that_penjing_does_not_write(tmp_path
     (out / "thesis").write_text("mine")
     names = ("../thesis", str(tmp_path / "thesis"), "thesis", "..", "")
     replace(Result.load(out), files=names).save(out)
-    for one in ("model.onnx", "report.md", "plot.png"):
+    for one in ("model.onnx", *REPORT):
         (out / one).unlink()
     _fit(out, overwrite=True)
     assert (tmp_path / "thesis").exists()

@@ -12,7 +12,9 @@ import pytest
 
 from penjing.contract import Drop, Latency, Measurement
 from penjing.errors import InputError
+from penjing.trials.layers import Layer, LayerFigures, Layers
 from penjing.trials.ledger import LEDGER, Ledger
+from penjing.trials.prediction import Prediction
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 from tests import fits
@@ -31,6 +33,8 @@ def _trial(title: str, ratio: float, status: str = "kept") -> Trial:
 
 ORIGINAL = _trial("original", 1.0, "baseline")
 A, B = _trial("a", 0.5), _trial("b", 0.4)
+EXPECTED = Prediction(A.key, 1.25, 0.5, 3.5)
+LAYERS = Layers((Layer("conv", "conv2d", LayerFigures(4, 16, 64, 0.5), None),), ("a note",))
 
 
 def _ledger(folder: Path) -> Ledger:
@@ -90,6 +94,8 @@ def test_what_was_written_is_never_changed(tmp_path: Path) -> None:
             "amended": lambda: ledger.amend(ORIGINAL, reason="look here"),
             "timed": lambda: ledger.set_latencies({ORIGINAL.key: _latency(1.0)}),
             "note": lambda: ledger.note("look here"),
+            "predicted": lambda: ledger.predict(EXPECTED),
+            "layers": lambda: ledger.describe(LAYERS),
             "interrupted": ledger.interrupted,
             "resumed": ledger.go_on,
         }.items():
@@ -97,6 +103,26 @@ def test_what_was_written_is_never_changed(tmp_path: Path) -> None:
             *before, (_, newest, _) = rows()
             assert (before, newest) == (known, kind)
             known = rows()
+
+
+def test_what_was_expected_is_recorded_once(tmp_path: Path) -> None:
+    with closing(_ledger(tmp_path)) as ledger:
+        ledger.record(ORIGINAL, A)
+        ledger.predict(EXPECTED)
+        ledger.predict(replace(EXPECTED, drop=7.0))  # a resumed fit, after another's training
+        assert ledger.result.predictions == (EXPECTED,)
+        assert _on_disk(tmp_path).predictions == (EXPECTED,)
+
+
+def test_layers_are_those_of_the_answer_and_go_with_it(tmp_path: Path) -> None:
+    with closing(_ledger(tmp_path)) as ledger:
+        ledger.record(ORIGINAL, A)
+        ledger.finish(ledger.result)
+        ledger.describe(LAYERS)
+        assert Result.load(tmp_path) == _on_disk(tmp_path) == ledger.result
+        assert (ledger.result.layers, ledger.result.finished) == (LAYERS, True)
+        ledger.record(B)
+        assert ledger.result.layers == _on_disk(tmp_path).layers == Layers()
 
 
 def test_a_disturbed_figure_never_takes_the_place_of_a_good_one(tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def fit(asked: Fit) -> None:
 
 def _fitted(asked: Fit, task: str) -> Result:
     """`penjing.fit` by flags; imported here, so that no other command waits for it."""
-    from penjing.report.markdown import write_report
     from penjing.report.progress import display
+    from penjing.report.write import write_report
     from penjing.search.fit import fit
     from penjing.search.options import FitOptions
     from penjing.search.strategies import find_strategy

@@ -1,1 +1,1 @@
-"""Reports: what is shown of results, on the terminal, as Markdown and as plots."""
+"""Reports: what is shown of results, on the terminal, as Markdown, as HTML and as plots."""

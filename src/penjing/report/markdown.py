@@ -1,23 +1,12 @@
-"""The report: a Markdown page with the answer, all candidates and the plot."""
+"""The report as a Markdown page with the answer, all candidates and the plot."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from penjing.files import write_atomically
 from penjing.printable import in_a_line
 from penjing.report.answer import answer, certified, how_measured
-from penjing.report.plot import plot
 from penjing.report.table import headings, in_order, legend, reasons, rows
 from penjing.trials.judgement.wording import confident, points
 from penjing.trials.result import Result
-
-
-def write_report(result: Result, folder: Path) -> Path:
-    """Write `report.md` and `plot.png` into the folder; returns the page's path."""
-    write_atomically(folder / "plot.png", plot(result))
-    write_atomically(folder / "report.md", page(result))
-    return folder / "report.md"
 
 
 def page(result: Result) -> str:

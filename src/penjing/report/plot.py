@@ -64,7 +64,7 @@ def plot(result: Result) -> bytes:
     return picture.getvalue()
 
 
-def _highest(result: Result) -> float:
+def highest(result: Result) -> float:
     """The loss beyond which a point is drawn at the upper edge."""
     return FAR * max(result.max_drop, 0.25)
 
@@ -73,14 +73,14 @@ def _gone(trial: Trial, result: Result) -> str:
     """What a point at the upper edge really lost."""
     assert trial.drop is not None
     lost = trial.drop.drop
-    return f" (loses {lost:.1f})" if lost > _highest(result) else ""
+    return f" (loses {lost:.1f})" if lost > highest(result) else ""
 
 
 def _frame(axes: Any, result: Result, shown: Sequence[Trial]) -> Any:
     """Set the axes up; returns the text at the budget's line."""
     losses = [trial.drop.drop for trial in shown if trial.drop is not None]
     bounds = [trial.drop.bound for trial in shown if trial.drop is not None]
-    top = min(max([*bounds, 1.3 * result.max_drop, 0.1]), _highest(result))
+    top = min(max([*bounds, 1.3 * result.max_drop, 0.1]), highest(result))
     low = min([*losses, 0.0])
     space = 0.12 * (top - low)
     axes.set_ylim(low - space, top + 1.5 * space)
@@ -105,7 +105,7 @@ def _spot(axes: Any, trial: Trial, result: Result, matters: bool) -> tuple[float
     """Draw a candidate; returns where it is."""
     assert trial.latency is not None
     assert trial.drop is not None
-    x, y = trial.latency.latency_ms, min(trial.drop.drop, _highest(result))
+    x, y = trial.latency.latency_ms, min(trial.drop.drop, highest(result))
     is_answer, is_gone = trial.key == result.answer.key, bool(_gone(trial, result))
     if matters and not is_gone and trial.key != result.baseline.key:
         bars = np.array([[0.0], [max(trial.drop.bound - y, 0.0)]])

@@ -91,6 +91,7 @@ class Screen:
             self.result.artifact: "the answer",
             REPORT[0]: "all candidates, with reasons",
             REPORT[1]: "loss against time, as a picture",
+            REPORT[2]: "all of it with charts, for a browser",
             RECORD: "everything, for programs",
         }
         names = list(dict.fromkeys((*self.result.files, RECORD)))

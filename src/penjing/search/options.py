@@ -50,7 +50,8 @@ class FitOptions:
         strategy: what proposes the candidates.
         instruments: the clock and everything that measures on this machine.
         progress: a function that is called often with the current stage.
-        report: a function that writes `report.md` and `plot.png` into the folder at the end.
+        report: a function that writes `report.md`, `plot.png` and `report.html` into the folder at
+            the end.
     """
 
     goal: str = "latency"

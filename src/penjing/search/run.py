@@ -96,7 +96,7 @@ class Run:
             share = self.progress.in_search(finished, 1 + study.rounds, 1 + study.must)
         else:
             self._steps += 1
-            share = self.progress.at_end(self._steps, 2 + MOST_TEST_EVALUATIONS)
+            share = self.progress.at_end(self._steps, 3 + MOST_TEST_EVALUATIONS)
         self.options.progress(stage, share, self.result.chosen)
 
     def _measure_original(self) -> None:
@@ -214,7 +214,14 @@ class Run:
         there = self.evaluator.notes(result.answer)
         notes = (*result.notes, *([late] if late else []), *there)
         self.ledger.finish(replace(result, notes=notes))
+        self._describe_layers()
         self.options.progress("done", 1.0, self.result.chosen)
+
+    def _describe_layers(self) -> None:
+        """Say what became of each layer. The answer is delivered by now, whatever happens here."""
+        self._say("timing the layers of the answer")
+        result = self.result
+        self.ledger.describe(self.evaluator.layers(result.answer, result.baseline))
 
 
 def _explained(result: Result) -> Result:

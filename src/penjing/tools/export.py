@@ -270,7 +270,7 @@ def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Pro
     return replace(proof, differs=differences(record, proof.to_json()))
 
 
-def loading_of(path: Path, runtime_name: str, sha256: str | None) -> str:
+def loading_of(path: Path, runtime_name: str, sha256: str | None, called: str | None = None) -> str:
     """Code that loads and runs the answer of a fit without penjing.
 
     It is empty where the file can't be asked for its inputs: its runtime isn't installed here, or
@@ -278,6 +278,7 @@ def loading_of(path: Path, runtime_name: str, sha256: str | None) -> str:
 
     Args:
         sha256: as the fit recorded it.
+        called: how the code names the file; by default as `path` does.
     """
     entry = ENTRIES.get(runtime_name)
     if entry is None or entry.missing:
@@ -286,7 +287,9 @@ def loading_of(path: Path, runtime_name: str, sha256: str | None) -> str:
     if not all(file.is_file() for file in runtime.files(path)):
         return ""
     artifact = runtime.artifact(path)
-    return runtime.loading(path, runtime.signature(artifact)) if artifact.sha256 == sha256 else ""
+    if artifact.sha256 != sha256:
+        return ""
+    return runtime.loading(Path(called or path), runtime.signature(artifact))
 
 
 def _prove(

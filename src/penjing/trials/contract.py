@@ -11,6 +11,7 @@ from penjing.network import Network
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.promise import Promise
+from penjing.trials.layers import Layers
 from penjing.trials.trial import Proposal, Trial
 from penjing.tune.options import TuneOptions
 
@@ -146,6 +147,11 @@ class Evaluator(Protocol):
     def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
         """The layers that a file computes more slowly than another one does; None if nothing can
         time layers."""
+        ...
+
+    def layers(self, trial: Trial, original: Trial) -> Layers:
+        """What became of each layer of the original, and what time it takes in either file. What
+        can't be learnt is said in a note."""
         ...
 
     def profiler(self, trial: Trial) -> str:

@@ -22,6 +22,8 @@ from penjing.runtimes.registry import find_runtime
 from penjing.strict_json import parse
 from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.promise import Promise
+from penjing.trials.layers import Layers
+from penjing.trials.prediction import Prediction
 from penjing.trials.result import REPORT, Result, require_within
 from penjing.trials.trial import Status, Trial
 from penjing.trials.view import PROVEN, View, view_of
@@ -151,6 +153,16 @@ class Ledger:
     def recall(self, name: str) -> Json:
         """What was remembered last under a name; None if nothing was."""
         return self._seen.remembered.get(name)
+
+    def predict(self, prediction: Prediction) -> None:
+        """Record what was expected of a candidate, once; a resumed fit comes here again."""
+        if prediction.key not in {made.key for made in self.result.predictions}:
+            self._append("predicted", asdict(prediction))
+
+    def describe(self, layers: Layers) -> None:
+        """Record what became of each layer, once the answer is certain."""
+        self._append("layers", layers.to_json())
+        self.publish()
 
     def promise(self, made: Promise) -> None:
         """Record which data certifies, with the note that users should read about it."""

@@ -13,11 +13,15 @@ from penjing.errors import InputError, in_one_line
 from penjing.files import read_regular, write_atomically
 from penjing.strict_json import parse
 from penjing.trials.judgement.aim import Aim
+from penjing.trials.layers import Layers
+from penjing.trials.prediction import Prediction
 from penjing.trials.trial import Trial
 
 FORMAT = 4
 RECORD = "result.json"
-REPORT = ("report.md", "plot.png")
+REPORT = ("report.md", "plot.png", "report.html")
+OF_FORMAT_1 = ("report.md", "plot.png")
+"""The report of a folder whose result doesn't tell its files."""
 OLD_NAMES = {"test_looks": "test_evaluations"}
 """By their names before format 4, fields of results and ledgers that have other names now."""
 
@@ -48,6 +52,8 @@ class Result:
         identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
         max_ms, max_kb: the longest time and the largest file that were allowed; None for any.
+        predictions: what was expected of candidates before they were made; of those measured.
+        layers: of the original and of the answer; empty before the end, and in older results.
     """
 
     task: str
@@ -76,6 +82,8 @@ class Result:
     files: tuple[str, ...] = ()
     max_ms: float | None = None
     max_kb: float | None = None
+    predictions: tuple[Prediction, ...] = ()
+    layers: Layers = field(default_factory=Layers)
 
     @property
     def aim(self) -> Aim:
@@ -122,6 +130,7 @@ class Result:
         return {
             "format": FORMAT, "chosen": self.chosen, **plain, "test_drop": drop,
             "baseline": self.baseline.to_json(), "candidates": rows,
+            "predictions": list(map(asdict, self.predictions)), "layers": self.layers.to_json(),
         }  # fmt: skip
 
     @classmethod
@@ -138,7 +147,10 @@ class Result:
         plain |= {name: tuple(data[name]) for name in _LISTS if name in data}
         plain |= {name: dict(data[name]) for name in _MAPPINGS if name in data}
         if "files" not in data:  # of format 1, which didn't tell
-            plain["files"] = (*REPORT, data["artifact"])
+            plain["files"] = (*OF_FORMAT_1, data["artifact"])
+        plain["predictions"] = tuple(Prediction(**row) for row in data.get("predictions", ()))
+        if "layers" in data:
+            plain["layers"] = Layers.from_json(data["layers"])
         trials = tuple(Trial.from_json(row) for row in data["candidates"])
         baseline = Trial.from_json(data["baseline"])
         if "best" not in data:  # before format 3 the titles were names

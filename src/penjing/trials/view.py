@@ -11,6 +11,8 @@ from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.choice import choose, with_pareto
 from penjing.trials.judgement.promise import Promise
 from penjing.trials.judgement.verdicts import verdicts
+from penjing.trials.layers import Layers
+from penjing.trials.prediction import Prediction
 from penjing.trials.result import Result, with_new_names
 from penjing.trials.trial import Status, Trial
 
@@ -32,6 +34,8 @@ class View:
         proposed: all candidates that were begun.
         replaced: the keys of those whose row another trial has taken.
         remembered: what took long to find, by name.
+        predictions: what was expected of candidates.
+        layers: of the original and the answer; empty before that is certain.
         proven: what the test data said; None before it was used.
         delivered: whether the answer's file, `artifact`, lies beside `result.json`.
     """
@@ -44,6 +48,8 @@ class View:
     files: tuple[str, ...] = ()
     promise: Promise | None = None
     remembered: dict[str, Json] = field(default_factory=dict)
+    predictions: list[Prediction] = field(default_factory=list)
+    layers: Layers = field(default_factory=Layers)
     interrupted: bool = False
     proven: Mapping[str, Json] | None = None
     delivered: bool = False
@@ -68,6 +74,7 @@ class View:
         result = replace(
             self.begun, baseline=baseline, trials=tuple(trials), best=best.key, reason=why,
             notes=notes, files=self.files, artifact=self.artifact or best.artifact,
+            predictions=tuple(self.predictions), layers=self.layers,
         )  # fmt: skip
         if self.promise is not None:
             result = replace(result, certified_by=self.promise.certified_by)
@@ -100,6 +107,7 @@ class View:
         if kind in UNDECIDED:
             self.interrupted, self.proven = False, None
             self.delivered, self.artifact = False, None
+            self.layers = Layers()
         EVENTS[kind](self, data)
         self._result = None
 
@@ -140,6 +148,14 @@ class View:
         """Keep plain data under a name."""
         self.remembered[data["name"]] = data["value"]
 
+    def predict(self, data: Mapping[str, Json]) -> None:
+        """Take what was expected of a candidate."""
+        self.predictions.append(Prediction(**data))
+
+    def describe(self, data: Mapping[str, Json]) -> None:
+        """Take what became of each layer."""
+        self.layers = Layers.from_json(data)
+
     def promised(self, data: Mapping[str, Json]) -> None:
         """Take which data certifies."""
         self.promise = Promise(**data)
@@ -179,7 +195,9 @@ EVENTS: Mapping[str, Callable[[View, Any], None]] = {
     "delivered": View.deliver,
     "files": View.own,
     "interrupted": View.interrupt,
+    "layers": View.describe,
     "note": View.note,
+    "predicted": View.predict,
     "promise": View.promised,
     "proposed": View.propose,
     "proven": View.prove,

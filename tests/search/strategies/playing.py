@@ -24,6 +24,7 @@ from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Pace, Sitting, Watch
 from penjing.trials.judgement.promise import Promise
+from penjing.trials.layers import Layers
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
@@ -97,6 +98,9 @@ class FakeEvaluator:
 
     def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
         return None
+
+    def layers(self, trial: Trial, original: Trial) -> Layers:
+        return Layers(notes=("nobody tells",))
 
     def profiler(self, trial: Trial) -> str:
         return "nobody"

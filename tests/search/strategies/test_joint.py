@@ -18,6 +18,7 @@ from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Watch
 from penjing.trials.recipe import Recipe, from_json
+from penjing.trials.result import Result
 from tests.reference_networks import self_taught
 from tests.search.strategies.playing import FakeEvaluator, played
 
@@ -76,14 +77,23 @@ def test_it_ends_with_the_fastest_that_keeps_the_budget(tmp_path: Path, name: st
         assert run.result.chosen == (min(kept, key=_share) if kept else "int8")
         said = [note for note in run.result.notes if "was expected to lose" in note]
         assert len(said) == len([title for title in cut if "with its rounding" not in title])
+        predicted = [run.result.trial(made.key) for made in run.result.predictions]
+        assert [trial.title for trial in predicted if trial] == [
+            title for title in cut if "with its rounding" not in title
+        ]
 
 
 def test_what_was_learnt_and_tuned_is_not_repeated(tmp_path: Path) -> None:
     first, second = (Parted(_share) for _ in range(2))
     with played(tmp_path, JOINT, first) as run:
         rows = [trial.key for trial in run.result.trials]
+        predicted = run.result.predictions
+        assert predicted
+        assert len({made.key for made in predicted}) == len(predicted)
     with played(tmp_path, JOINT, second) as again:
         assert [trial.key for trial in again.result.trials] == rows
+        assert again.result.predictions == predicted
+        assert Result.load(tmp_path).predictions == predicted
     assert first.probed
     assert not second.probed
     assert not second.asked

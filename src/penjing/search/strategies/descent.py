@@ -15,6 +15,7 @@ from penjing.search.strategies.route import Route
 from penjing.search.strategies.survey import Survey
 from penjing.search.study import MOST_EPOCHS, Study
 from penjing.trials.contract import Pace
+from penjing.trials.prediction import Prediction
 from penjing.trials.trial import Status, Trial
 
 SHARES = (0.3, 0.5, 0.7, 1.0)
@@ -230,6 +231,7 @@ class Descent:
         drop = trial.drop
         assert drop is not None
         self.margin = max(self.margin, drop.bound - drop.drop)
+        self.study.ledger.predict(Prediction(trial.key, expected, step.time, epochs))
         self.recovery.seen.append(Tuned(step.time, step.loss, epochs, drop.drop))
         self.study.note(
             f"{trial.title} ({step.shape}; {epochs:.3g} epochs in all) was expected to lose "

@@ -30,6 +30,7 @@ from penjing.tasks.data import cut, first
 from penjing.tasks.task import Batches, Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Pace, Sitting, StoppedError, Watch
+from penjing.trials.evaluation import by_layer
 from penjing.trials.evaluation.divergence import require_parity
 from penjing.trials.evaluation.files import TRACEBACK, Files, Loaded
 from penjing.trials.evaluation.float_layers import slower_layers
@@ -40,6 +41,7 @@ from penjing.trials.evaluation.probes import probe
 from penjing.trials.evaluation.saturation import as_json
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Here, OnDevice, Timing
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, Promise, promise_of
+from penjing.trials.layers import Layers
 from penjing.trials.recipe import from_json
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
@@ -295,6 +297,28 @@ class FileEvaluator:
         ]
         inputs = self.timing.inputs
         return slower_layers(both, self.network, trial.latency, inputs, self.instruments)
+
+    def layers(self, trial: Trial, original: Trial) -> Layers:
+        """See `Evaluator.layers`."""
+        both = (original, trial)
+        try:
+            network = self.networks.made(by_layer.shaping(trial.candidate.recipe))
+            sizes = by_layer.sizes(self.network), by_layer.sizes(network)
+            times = {each.key: self._milliseconds(each) for each in both}
+        except Exception as error:
+            if not is_one_candidates(error):
+                raise
+            return Layers(notes=(f"the layers couldn't be looked at: {in_one_line(error)}",))
+        silent = dict.fromkeys(self.profiler(each) for each in both if times[each.key] is None)
+        notes = tuple(f"{who} doesn't report the time of each layer" for who in silent)
+        return Layers(by_layer.beside(*sizes, times[original.key], times[trial.key]), notes)
+
+    def _milliseconds(self, trial: Trial) -> by_layer.Times:
+        if self.device is not None or trial.latency is None:
+            return None
+        runtime = self.files.runtime_of(trial.candidate)
+        artifact, inputs = self.files.loaded(trial).artifact, self.timing.inputs
+        return by_layer.milliseconds(runtime, artifact, trial.latency, inputs, self.instruments)
 
     def profiler(self, trial: Trial) -> str:
         """See `Evaluator.profiler`."""
