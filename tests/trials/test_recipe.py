@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
-from penjing.errors import InputError
+from penjing.errors import InputError, UnsafeError
 from penjing.network import capture
-from penjing.passes import Gptq, Merge, PruneChannels, Quantize
+from penjing.passes import Gptq, Merge, PruneChannels, Quantize, Tune
 from penjing.trials.recipe import Recipe
 from tests.reference_networks import self_taught
 
@@ -39,3 +42,39 @@ def test_what_can_not_work_is_refused_when_it_is_written_down() -> None:
         Recipe([Gptq(), Quantize()])
     with pytest.raises(InputError, match="no runtime"):
         Recipe([Quantize()]).for_runtime("litrt")
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path: Path) -> None:
+    recipe = Recipe([PruneChannels(0.5), Tune(), Quantize()])
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(recipe.to_json()))
+    assert Recipe.read(path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[{"method": "Shrink"}]', "mine.json: no pass 'Shrink'; there are "),
+        ('[{"method": "Quantize", "bits": 4}]', "mine.json: pass Quantize: .*bits"),
+        ('{"method": "Quantize"}', "mine.json: wanted a list of passes, .*; found dict"),
+        ('["Quantize"]', "mine.json: wanted a list of passes"),
+        ('[{"method": "Gptq"}, {"method": "Quantize"}]', "mine.json: "),
+    ],
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=line):
+        Recipe.read(path)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        Recipe.read(tmp_path / "mine.json")
+
+
+def test_a_recipe_that_is_not_json(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text("Quantize()")
+    with pytest.raises(UnsafeError, match=r"mine\.json"):
+        Recipe.read(path)

@@ -100,6 +100,15 @@ class Fit:
             rich_help_panel=SEARCH,
         ),
     ] = "quick"
+    recipe: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A recipe of your own as JSON (see Recipe.to_json), tried first; may be given "
+            "several times.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
     seed: Annotated[
         int,
         typer.Option(
@@ -172,6 +181,7 @@ def _fitted(asked: Fit, task: str) -> Result:
     from penjing.search.fit import fit
     from penjing.search.options import FitOptions
     from penjing.search.strategies import find_strategy
+    from penjing.trials.recipe import Recipe
 
     with display(console(stderr=True)) as progress:
         options = FitOptions(
@@ -185,6 +195,7 @@ def _fitted(asked: Fit, task: str) -> Result:
             epochs=asked.epochs,
             max_ms=asked.max_ms,
             max_kb=asked.max_kb,
+            recipes={path.stem: Recipe.read(path) for path in asked.recipe or ()},
             strategy=find_strategy(asked.strategy),
             progress=progress,
             report=write_report,

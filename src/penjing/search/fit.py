@@ -137,7 +137,15 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
             distill=0.9 if distillable(task, network) else 0.0, seed=options.seed
         )
         ways = Ways.on(given.target, given.runtime)
-        study = Study(given.target, ways, given.schedule, training, ledger, evaluator)
+        study = Study(
+            given.target,
+            ways,
+            given.schedule,
+            training,
+            ledger,
+            evaluator,
+            recipes=options.recipes,
+        )
         assert task.validation is not None
         _run_or_say_how_to_continue(Run(study, options, task.validation, check))
         if options.report is not None:

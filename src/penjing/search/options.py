@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from penjing.errors import InputError
 from penjing.search.strategies.quick import Quick
 from penjing.search.study import Strategy
 from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.recipe import Recipe
 from penjing.trials.result import Result
 
 MOST_SEED = 2**63
@@ -47,6 +48,8 @@ class FitOptions:
         max_ms: the longest time of one sample that the answer may take, in milliseconds on the
             target; None for any.
         max_kb: the largest file that the answer may be, in kilobytes of 1,000 bytes.
+        recipes: recipes of your own, by the names of their candidates. They are tried first, each
+            in the best runtime that was found for integers or for floats.
         strategy: what proposes the candidates.
         instruments: the clock and everything that measures on this machine.
         progress: a function that is called often with the current stage.
@@ -64,6 +67,7 @@ class FitOptions:
     epochs: float | None = None
     max_ms: float | None = None
     max_kb: float | None = None
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     strategy: Strategy = field(default_factory=Quick)
     instruments: Instruments = field(default_factory=lambda: Instruments())  # the name, for tests
     progress: Progress = lambda *_: None

@@ -17,6 +17,7 @@ from penjing.trials.contract import Evaluator, Sitting, Watch
 from penjing.trials.evaluation.timing import LATENCY_SECONDS
 from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.comparison import DISTURBED, is_disturbed, told
+from penjing.trials.judgement.next_faster import next_faster
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS
 from penjing.trials.judgement.wording import size_beside
 from penjing.trials.ledger import Ledger
@@ -212,7 +213,7 @@ class Run:
         result = prove(_explained(self.result), score)
         late = self.schedule.overrun()
         there = self.evaluator.notes(result.answer)
-        notes = (*result.notes, *([late] if late else []), *there)
+        notes = (*result.notes, *next_faster(result), *([late] if late else []), *there)
         self.ledger.finish(replace(result, notes=notes))
         self._describe_layers()
         self.options.progress("done", 1.0, self.result.chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -47,6 +47,7 @@ class Study:
         max_drop: the budget in points.
         training: how networks are trained; each training sets its own length.
         watch: receives the progress; raises KeyboardInterrupt to end the run.
+        recipes: of the user's, by name; they are tried before anything is pruned.
         rounds: about how many times the strategy will propose, as it expects.
         must: how many of these rounds are taken however little time there is.
     """
@@ -58,6 +59,7 @@ class Study:
     ledger: Ledger
     evaluator: Evaluator
     watch: Watch = field(default_factory=Watch)
+    recipes: Mapping[str, Sequence[Pass]] = field(default_factory=dict)
     rounds: int = 8
     must: int = 0
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from penjing.contract import Json, Plan
 from penjing.errors import InputError
+from penjing.files import read_regular
 from penjing.network import Network
 from penjing.passes import PASSES, Pass, Quantize
 from penjing.passes.contract import Progress
 from penjing.passes.order import require_legal
 from penjing.runtimes.registry import find_runtime
+from penjing.strict_json import parse
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 
@@ -89,6 +92,29 @@ class Recipe(tuple[Pass, ...]):
     def to_json(self) -> list[Json]:
         """The passes with their options, as plain data."""
         return to_json(self)
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a recipe from a file that holds what `to_json` gives, as JSON.
+
+        Raises:
+            InputError: there is no such file, or it isn't a list of passes; or as `from_json`.
+            UnsafeError: it isn't JSON, or not a regular file.
+        """
+        try:
+            data = parse(read_regular(path), str(path))
+        except FileNotFoundError:
+            raise InputError(f"{path}: there is no such file; wanted a recipe as JSON") from None
+        if not isinstance(data, list) or not all(isinstance(step, dict) for step in data):
+            raise InputError(
+                f"{path}: wanted a list of passes, such as "
+                '[{"method": "PruneChannels", "ratio": 0.5}]; found '
+                f"{type(data).__name__}; Recipe.to_json gives one"
+            )
+        try:
+            return cls.from_json(data)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     @classmethod
     def from_json(cls, data: Sequence[Json]) -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from penjing.contract import Array, Drop, Json, Latency, Measurement
 from penjing.network import Network
+from penjing.passes import Pass
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.options import FitOptions
 from penjing.search.run import Run
@@ -133,7 +134,11 @@ class FakeEvaluator:
 
 @contextmanager
 def played(
-    folder: Path, strategy: Strategy, evaluator: FakeEvaluator, goal: str = "latency"
+    folder: Path,
+    strategy: Strategy,
+    evaluator: FakeEvaluator,
+    goal: str = "latency",
+    recipes: Mapping[str, Sequence[Pass]] | None = None,
 ) -> Iterator[Run]:
     """A fit whose files nobody makes, from its begin to its end."""
     ways = Ways(Way(OnnxRuntime()))
@@ -142,6 +147,7 @@ def played(
     ledger = Ledger.resumed(folder) or Ledger.begin(folder, result)
     schedule = Schedule(lambda: 0.0, math.inf, epochs=1)
     study = Study(this_machine(), ways, schedule, TuneOptions(), ledger, evaluator)
+    study.recipes = recipes or {}
     targets = [(torch.zeros(1), torch.arange(1000) % 10)]
     run = Run(study, FitOptions(strategy=strategy), targets, lambda: None)
     run.run()

@@ -12,6 +12,7 @@ import pytest
 
 from penjing.contract import Json, Latency
 from penjing.network import Network, capture
+from penjing.passes import PruneChannels, Quantize
 from penjing.search.predict.times import Features, features
 from penjing.search.strategies import find_strategy
 from penjing.tasks.task import Task
@@ -136,3 +137,21 @@ def test_each_network_is_cut_from_the_one_that_was_tuned_before(tmp_path: Path) 
                 after.candidate.recipe[: len(before.candidate.recipe) - 1]
                 == (before.candidate.recipe[:-1])
             )
+
+
+@pytest.mark.parametrize("strategy", ["quick", "joint"])
+def test_recipes_of_ones_own_are_tried_before_anything_is_cut(
+    tmp_path: Path, strategy: str
+) -> None:
+    evaluator = Parted(_share)
+    recipes = {
+        "mine": (PruneChannels(0.5), Quantize(ranges="percentile")),
+        "float": (PruneChannels(0.25),),
+    }
+    with played(tmp_path, find_strategy(strategy), evaluator, recipes=recipes) as run:
+        asked = evaluator.asked
+        cut = [title for title in asked if title.startswith(("cut", "prune"))]
+        assert [title for title in asked if title in recipes] == list(recipes)
+        assert cut
+        assert asked.index("float") < asked.index(cut[0])
+        assert run.result.finished

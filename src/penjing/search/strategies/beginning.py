@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from penjing.errors import PenjingError, in_one_line
+from penjing.passes import Quantize
 from penjing.search.strategies.cutting import CUTS
-from penjing.search.strategies.rounding import Rounding
+from penjing.search.strategies.rounding import Asking, Rounding
 from penjing.search.study import MOST_EPOCHS, Study
 from penjing.search.ways import Way
 from penjing.trials.contract import Pace
@@ -34,7 +35,16 @@ def begun(
         yield [study.proposal(ORIGINAL, way=way, must=True)]
     yield from rounding.try_everywhere()
     yield from rounding.try_schemes()
+    yield from _own(study, rounding)
     return pace, rounding
+
+
+def _own(study: Study, rounding: Rounding) -> Asking:
+    """Try the user's recipes, in the best way for integers or for floats."""
+    for name, passes in study.recipes.items():
+        is_rounded = any(isinstance(step, Quantize) for step in passes)
+        way = rounding.way if is_rounded else best_float_way(study)
+        yield [study.proposal(name, *passes, way=way, must=True)]
 
 
 def _must(study: Study) -> int:

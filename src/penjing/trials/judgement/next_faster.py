@@ -1,0 +1,65 @@
+"""Next faster: why the answer isn't faster than it is, and what would decide it."""
+
+from __future__ import annotations
+
+import math
+
+from penjing.trials.judgement.choice import is_faster
+from penjing.trials.judgement.wording import lost_at_most, points, ratio
+from penjing.trials.result import Result
+from penjing.trials.trial import Status, Trial
+
+TRAINED = "Tune"
+MOST_TIMES = 20
+"""More data than so many times as much is asked of nobody."""
+
+
+def next_faster(result: Result) -> tuple[str, ...]:
+    """Two lines: what the nearest faster candidate would have lost, and what would decide it. None
+    if no file that was measured is faster than the answer."""
+    answer = result.answer
+    if result.goal != "latency" or answer.latency is None:
+        return ()
+    over = [trial for trial in result.trials if _is_over(trial) and is_faster(trial, answer)]
+    if not over:
+        return ()
+    trial = min(over, key=lambda t: t.drop.bound if t.drop else math.inf)
+    drop = trial.drop
+    assert drop is not None
+    assert trial.latency is not None
+    share = ratio(trial.latency.ratio / answer.latency.ratio)
+    lost = lost_at_most(drop.drop, drop.bound, drop.confidence)
+    return (
+        f"the nearest faster candidate is {trial.title}, in {share} of the answer's time: on "
+        f"{drop.samples} validation samples it {lost}; the budget is {points(result.max_drop)}",
+        f"what would decide it: {_deciding(trial, result)}",
+    )
+
+
+def _is_over(trial: Trial) -> bool:
+    times = trial.latency
+    is_over = trial.status in (Status.OVER_BUDGET, Status.OVER_ON_TEST)
+    return is_over and trial.drop is not None and times is not None and not times.disturbed
+
+
+def _deciding(trial: Trial, result: Result) -> str:
+    """What would let this candidate keep the budget, or show that it can't."""
+    drop, budget = trial.drop, result.max_drop
+    assert drop is not None
+    trained = any(step.get("method") == TRAINED for step in trial.candidate.recipe)
+    if drop.drop < budget:
+        times = ((drop.bound - drop.drop) / (budget - drop.drop)) ** 2
+        if trial.status == Status.OVER_ON_TEST:
+            return "more test data, since validation found its loss within the budget"
+        if times <= MOST_TIMES:
+            more = math.ceil(times * drop.samples / 100) * 100
+            return f"about {more} validation samples, if its loss stays what it is"
+    if trained:
+        return (
+            f"more minutes, since longer training lowers its loss; or a budget of "
+            f"{points(math.ceil(10 * drop.bound) / 10)}"
+        )
+    return (
+        'training it, with `strategy="joint"` and more minutes; or a budget of '
+        f"{points(math.ceil(10 * drop.bound) / 10)}"
+    )
