@@ -360,6 +360,10 @@ ROWS = [
     Row(38, "a loss that raises an exception",
         "penjing: error: the loss raised RuntimeError: ...; pass a loss that fits the task, "
         "loss=...", provoke=fit("loss_that_raises")),
+    Row(38, "a metric that doesn't depend on the outputs",
+        "penjing: error: the metric gives every sample the score 1, whatever the outputs are, so "
+        "it can't tell what a file loses; give a metric that compares outputs with targets, "
+        "metric=Metric(name, scores)", provoke=fit("metric_that_looks_at_nothing")),
     Row(38, "accuracy as the metric of a regression",
         "penjing: error: accuracy needs one integer class per sample and at least two outputs; "
         "found torch.float32 targets of shape [64] and outputs of shape [64, 4]; pass another "

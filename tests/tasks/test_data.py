@@ -20,7 +20,7 @@ from penjing.measure.parity import parity
 from penjing.network import capture
 from penjing.report.table import headings
 from penjing.tasks.batches import Reading, Wanted, number_of_batches, reading
-from penjing.tasks.checks import check, require_scores
+from penjing.tasks.checks import check, require_scores, require_telling_scores
 from penjing.tasks.data import Arrays, calibration
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
@@ -325,6 +325,20 @@ def test_the_accuracy_is_not_asked_of_what_are_no_classes() -> None:
     squares = dataclasses.replace(own, loss=lambda out, y: (out - y) ** 2)
     with pytest.raises(InputError, match=r"the loss returned a tensor of shape \[40, 4\]; it must"):
         require_scores(squares, own.train, loss=True)
+
+
+def test_a_metric_that_looks_at_nothing_is_refused_and_others_are_not() -> None:
+    x = torch.randn(40, 6)
+    mean = _task([(x, torch.randn(40, 4))], metric=Metric("m", lambda o, y: -abs(o - y).mean(1)))
+    require_telling_scores(mean, mean.train)
+    labels = _task(Arrays(x, torch.arange(40) % 4))
+    require_telling_scores(labels, labels.train)
+    always_right = _task(Arrays(x, labels.model(x).argmax(1)))
+    require_telling_scores(always_right, always_right.train)
+    same = dataclasses.replace(labels, metric=Metric("m", lambda o, y: np.full(len(y), 0.5)))
+    with pytest.raises(InputError, match=r"every sample the score 0\.5, whatever the outputs are"):
+        require_telling_scores(same, same.train)
+    require_telling_scores(same, [(x[:8], torch.arange(8) % 4)])  # too few to be sure
 
 
 def test_the_fields_of_a_task_stand_in_the_order_of_its_docstring() -> None:

@@ -12,7 +12,7 @@ from penjing.errors import InputError
 from penjing.measure import scores
 from penjing.network import Network
 from penjing.search.memory import judged_on_unseen
-from penjing.tasks.checks import check, require_scores
+from penjing.tasks.checks import check, require_scores, require_telling_scores
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
 from penjing.tasks.task import Batches, Task, as_call
@@ -35,6 +35,7 @@ def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
     task, notes = check(task)
     assert task.validation is not None
     require_scores(task, task.validation, loss=True)
+    require_telling_scores(task, task.validation)
     if note:
         judged, note = judged_on_unseen(task, given, note, max_drop)
         task, notes = (task, notes) if judged is task else check(judged)

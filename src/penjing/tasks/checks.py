@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, TensorDataset
 
+from penjing.contract import Array, as_arrays
 from penjing.errors import InputError, first_line
 from penjing.tasks.batches import (
     Wanted,
@@ -19,13 +21,15 @@ from penjing.tasks.batches import (
     reading,
     require_repeatable,
 )
-from penjing.tasks.data import Arrays
+from penjing.tasks.data import Arrays, first
 from penjing.tasks.splits import classes
 from penjing.tasks.task import ACCURACY, Batches, Task, as_call, scored
 
 SAMPLES_CHECKED = 512
 """Of data that isn't in memory. The rest is checked while it is read."""
 AT_A_TIME = 4096  # samples of data in memory that are checked at once
+FEW_SCORES = 32
+"""With fewer samples, scores may be all alike by chance."""
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -86,6 +90,41 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
         several = isinstance(value, Tensor) and value.numel() != 1
         what = f"a tensor of shape {list(value.shape)}" if several else value
         raise InputError(f"the loss returned {what}; it must return a tensor of one finite number")
+
+
+def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> None:
+    """Try whether the metric depends on the outputs at all.
+
+    Raises:
+        InputError: it gives all of the first samples one and the same score, whether the outputs
+            are the model's, their negatives or noise.
+    """
+    draw, seen = np.random.default_rng(0), set[float]()
+    known = first(batches, samples)
+    if sum(len(targets) for _, targets in known) < FEW_SCORES:
+        return
+
+    def noise(x: Array) -> Array:
+        return draw.normal(size=x.shape).astype(x.dtype) if x.dtype.kind == "f" else x
+
+    def negative(x: Array) -> Array:
+        return -x if x.dtype.kind == "f" else x
+
+    for inputs, targets in known:
+        outputs = _detached(_run(task.model, inputs, "the first samples"))
+        for made in (outputs, *(pytree.tree_map(change, outputs) for change in (negative, noise))):
+            try:
+                scores = scored(task.metric, made, as_arrays(targets))
+            except InputError:  # it takes no such outputs, and so it looks at them
+                return
+            seen.update(scores.tolist())
+            if len(seen) > 1:
+                return
+    raise InputError(
+        f"the metric gives every sample the score {seen.pop():g}, whatever the outputs are, so it "
+        "can't tell what a file loses; give a metric that compares outputs with targets, "
+        "metric=Metric(name, scores)"
+    )
 
 
 def _detached(outputs: Any) -> Any:
