@@ -6,6 +6,7 @@ import json
 import shlex
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import penjing
@@ -112,6 +113,14 @@ def test_a_network_that_cannot_be_trained_gets_no_long_fit(monkeypatch: pytest.M
     assert "the network can't be trained: no weight can be trained" in advice.notes
     assert all(outlook.expected is None for outlook in advice.outlooks)
     assert "joint" not in advice.recommended.command
+
+
+def test_a_model_that_has_learnt_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = small_task()
+    with torch.no_grad():
+        task.model[3].weight.zero_()  # type: ignore[index]
+    advice = advised(monkeypatch, task)
+    assert any("no better than chance" in note for note in advice.notes)
 
 
 def test_few_training_samples_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

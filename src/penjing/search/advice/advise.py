@@ -17,7 +17,7 @@ from penjing.search.advice.outlook import Advice, Outlook
 from penjing.search.advice.recommendation import recommended
 from penjing.search.advice.trying import Tried, Trying
 from penjing.search.advice.verdict import CANT, NOT_TRIED, PAYS, cut, expected, uncut
-from penjing.search.preflight import distillable, prepare
+from penjing.search.preflight import distillable, prepare, require_better_than_chance
 from penjing.search.ways import Way, Ways
 from penjing.targets import find_target
 from penjing.tasks.batches import number_of_batches, number_of_samples
@@ -155,6 +155,7 @@ class _Advising:
             reasons = "; ".join(outlook.why for outlook in self.outlooks)
             name = self.trying.target.name
             raise InputError(f"no file could be made for target {name}: {reasons}")
+        self._look_at_accuracy()
         self._look_at_training()
         for method in methods(self.network, self.trying.target.width_multiple):
             self.outlooks.append(self._outlook(method, self.base))
@@ -213,6 +214,16 @@ class _Advising:
             if not is_one_candidates(error):
                 raise
             return in_one_line(error)
+
+    def _look_at_accuracy(self) -> None:
+        """Say so if the model has learnt nothing that could be lost."""
+        trying, first = self.trying, self.trying.reference
+        assert first is not None
+        try:
+            scores, _ = trying.scores[first.file.key]
+            require_better_than_chance(trying.task.metric.name, scores, trying.samples)
+        except InputError as error:
+            self.notes.append(f"what files lose tells nothing here: {error}")
 
     def _look_at_training(self) -> None:
         """How long an epoch takes here, and whether there is data to train with."""

@@ -18,7 +18,7 @@ from penjing.trials.contract import Pace
 from penjing.trials.prediction import Prediction
 from penjing.trials.trial import Status, Trial
 
-SHARES = (0.3, 0.5, 0.7, 1.0)
+SHARES = (0.2, 0.4, 0.7, 1.0)
 """Of the time that is left, what each training may take."""
 TURNS = len(SHARES)
 """How many files are tuned at most."""
