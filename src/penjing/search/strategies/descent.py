@@ -65,7 +65,7 @@ class Descent:
         pace: how fast the original trains.
         recovery: what is known of how much tuning makes up for.
         trained: by network that was tuned, the passes that made it, and for how many epochs.
-        done: the networks with which nothing more is to be done: they keep the budget, or failed.
+        kept, failed: the networks that keep the budget, and those that couldn't be measured.
 
     Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
     Applications", 2018 (cutting and tuning in turn).
@@ -76,7 +76,8 @@ class Descent:
     pace: Pace
     recovery: Recovery = field(default_factory=Recovery)
     trained: dict[Step, tuple[Passes, float]] = field(default_factory=dict)
-    done: set[Step] = field(default_factory=set)
+    kept: set[Step] = field(default_factory=set)
+    failed: set[Step] = field(default_factory=set)
     margin: float = 0.0
 
     @property
@@ -106,10 +107,12 @@ class Descent:
                 return
             trial = yield from self._tuned(training)
             over.pop(training.step, None)
-            if trial.status != Status.OVER_BUDGET:
-                self.done.add(training.step)
-            elif trial.drop is not None:
+            if trial.drop is None:
+                self.failed.add(training.step)
+            elif trial.status == Status.OVER_BUDGET:
                 over[training.step] = trial.drop.drop
+            else:
+                self.kept.add(training.step)
 
     def _next(self, turn: int) -> Training | None:
         """What to train next, and for how long.
@@ -142,8 +145,9 @@ class Descent:
         """The fastest network that should keep the budget if it gets all the time that is left; the
         slowest that would be an improvement if none should."""
         answer = self.study.result.answer.latency
-        best = 1.0 if answer is None else answer.ratio
-        able = [step for step in self.steps if step.time < best and step not in self.done]
+        measured = 1.0 if answer is None else answer.ratio
+        best = min([measured, *(step.time for step in self.kept)])
+        able = [step for step in self.steps if step.time < best and step not in self.failed]
         if self._endless:
             able = [step for step in able if step not in self.trained]
         should = [
@@ -198,11 +202,20 @@ class Descent:
         if seconds < self.pace.least and not self._endless:
             return None
         for passes, before in self._starts(step):
-            try:
-                return Training(step, passes, before, *self.study.length_of(seconds, *passes))
-            except PenjingError as error:
-                self.study.note(f"{step.shape}: it can't be trained: {in_one_line(error)}")
+            length = self._length(step, seconds, passes)
+            if length is not None:
+                return Training(step, passes, before, *length)
         return None
+
+    def _length(
+        self, step: Step, seconds: float, passes: Passes
+    ) -> tuple[float, float | None] | None:
+        """How long to train what these passes make, see `Study.length_of`; None if it can't be."""
+        try:
+            return self.study.length_of(seconds, *passes)
+        except PenjingError as error:
+            self.study.note(f"{step.shape}: it can't be trained: {in_one_line(error)}")
+            return None
 
     def _tuning(self, passes: Passes, epochs: float) -> Tune:
         """The training of what these passes make. After a cut, without least squares behind it, the
@@ -222,8 +235,6 @@ class Descent:
         if trial.drop is not None:
             self.trained[step] = passes, epochs
             self._learn(trial, step, epochs, expected)
-        else:
-            self.done.add(step)
         return trial
 
     def _learn(self, trial: Trial, step: Step, epochs: float, expected: float) -> None:
@@ -254,8 +265,10 @@ class Descent:
             left = self._left()
             if left < self.pace.least and not self._endless:
                 return
-            length, seconds = self.study.length_of(left, *passes, *self.route.scheme)
-            epochs = length if known is None else known
+            length = self._length(step, left, (*passes, *self.route.scheme))
+            if length is None:
+                return
+            epochs, seconds = length if known is None else (known, length[1])
         self.study.ledger.remember(name, epochs)
         usual = self.study.tuning(epochs)
         gently = replace(usual, options=replace(usual.options, lr=GENTLY * usual.options.lr))
