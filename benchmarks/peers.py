@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from penjing.network import capture
@@ -41,15 +42,17 @@ def quantize_static(task: Task, folder: Path) -> list[bytes]:
     from onnxruntime.quantization import quantize_static as quantize
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    float32 = OnnxRuntime().lower(capture(task.model, task.example), folder / "fp32.onnx").path
+    (name,) = (each.name for each in onnx.load(float32).graph.input)
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # which has no types
         def __init__(self) -> None:
             self.batches = calibration(task)
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {"input": batch}
+            return None if batch is None else {name: batch}
 
-    float32 = OnnxRuntime().lower(capture(task.model, task.example), folder / "fp32.onnx").path
     prepared, path = folder / "prepared.onnx", folder / "theirs.onnx"
     quant_pre_process(str(float32), str(prepared))
     quantize(
