@@ -26,6 +26,13 @@ from tests.search.strategies.playing import FakeEvaluator, played
 JOINT = find_strategy("joint")
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ladders that end at half of the time, by losses on few samples."""
+    monkeypatch.setattr("penjing.search.predict.ladder.LEAST", 0.5)
+    monkeypatch.setattr("penjing.search.strategies.survey.SAMPLES", 64)
+
+
 def _sum(network: Features) -> float:
     return sum(float(v[0] + 1e-4 * v[1] + 1e-3 * v[2]) for v in network.values()) / 1e3
 
