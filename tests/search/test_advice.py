@@ -16,12 +16,12 @@ from penjing.passes import Compensate
 from penjing.report.advice import advice_lines
 from penjing.search.advice.advise import AdviceOptions, advise
 from penjing.search.advice.outlook import MACS, TIME, Advice
-from penjing.search.advice.verdict import CANT, FIRST, NO, NOT_TRIED, PAYS, SMALLER
+from penjing.search.advice.verdict import CANT, FIRST, MAY_PAY, NO, NOT_TRIED, PAYS, SMALLER
 from penjing.tasks.task import Task
 from tests.instruments import Another, Direct, Told, only, small_task
 from tests.reference_networks import self_taught
 
-VERDICTS = {CANT, FIRST, NO, NOT_TRIED, PAYS, SMALLER}
+VERDICTS = {CANT, FIRST, MAY_PAY, NO, NOT_TRIED, PAYS, SMALLER}
 FAMILIES = {
     "float", "8-bit integers", "blocks removed", "channels removed", "low rank", "sparse weights",
     "shared weights", "fewer bits",
@@ -93,7 +93,7 @@ def test_a_device_that_is_not_here_is_judged_by_estimates() -> None:
     assert advice.is_estimate
     by_family = {o.family: o for o in advice.outlooks}
     assert by_family["8-bit integers"].verdict == SMALLER  # since nothing says that it is faster
-    assert by_family["channels removed"].verdict == PAYS
+    assert by_family["channels removed"].verdict == MAY_PAY
     assert "ssh://" in advice.recommended.command
 
 

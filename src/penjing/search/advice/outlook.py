@@ -47,8 +47,8 @@ class Outlook:
     Attributes:
         family: the kind of method.
         title: what was tried.
-        verdict: `"reference"`, `"pays"`, `"smaller"`, `"doesn't pay"`, `"can't work"` or `"not
-            tried"`.
+        verdict: `"reference"`, `"pays"`, `"may pay"` where only MACs are known, `"smaller"`,
+            `"doesn't pay"`, `"can't work"` or `"not tried"`.
         why: in a sentence, from the figures.
         recipe: the passes, as JSON.
         runtime: whose file it was.

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from penjing.search.advice.outlook import Outlook, Recommended
-from penjing.search.advice.verdict import EPOCHS, PAYS
+from penjing.search.advice.verdict import EPOCHS, MAY_PAY, PAYS
 from penjing.targets import Target
 
 TRAINED = ("blocks removed", "channels removed")
@@ -34,11 +34,18 @@ def recommended(
     if target.reach not in ("here", "ssh"):
         runtime = next((o.runtime for o in outlooks if o.figures is not None), target.runtimes[0])
         command = f"penjing export {name} --target {target.name} --runtime {runtime} "
-        why = "nothing can be measured on this device from here, so no fit can judge it"
+        why = "no time can be measured on this device from here, so no fit can judge it"
+        titles = [o.title for o in outlooks if o.verdict == PAYS]
+        if titles:
+            why += (
+                f"; by the estimates it pays to have {', or '.join(titles)}: compose that by hand, "
+                "with penjing.Recipe, Tune and penjing.export"
+            )
         return Recommended(command + "--precision int8", None, why)
     where = target.name if target.local else "ssh://user@host"
     command = f"penjing fit {name} --target {where}"
-    cuts = [o.title for o in outlooks if o.verdict == PAYS and o.family in TRAINED]
+    paying = [o for o in outlooks if o.verdict in (PAYS, MAY_PAY)]
+    cuts = [o.title for o in paying if o.family in TRAINED]
     if not cuts or epoch is None:
         why = "integers and formats need no long training"
         if cuts:
@@ -47,8 +54,9 @@ def recommended(
             why = "neither blocks nor channels that go save time here, so training would be wasted"
         return Recommended(f"{command} --minutes {FITTING:g}", FITTING, why)
     minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)
+    gain = "it is faster" if target.local else "it has fewer MACs, and so may be faster"
     why = (
-        f"with {cuts[0]} it is faster, and about {EPOCHS:g} epochs of training, {_long(epoch)} "
+        f"with {cuts[0]} {gain}, and about {EPOCHS:g} epochs of training, {_long(epoch)} "
         "each, make up for most of what that loses"
     )
     if minutes > LONGEST:

@@ -6,7 +6,7 @@ from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
 from penjing.search.predict.recovery import Recovery
 from penjing.targets import in_words
 
-PAYS, SMALLER, NO, CANT = "pays", "smaller", "doesn't pay", "can't work"
+PAYS, MAY_PAY, SMALLER, NO, CANT = "pays", "may pay", "smaller", "doesn't pay", "can't work"
 NOT_TRIED, FIRST = "not tried", "reference"
 FASTER = 0.97
 """A file pays where it takes at most this share of the time of the one that it is compared with."""
@@ -49,9 +49,8 @@ def expected(mine: Figures, base: Figures) -> float:
 
 
 def _verdict(mine: Figures, rival: Figures, speed: str) -> str:
-    counts_nothing = speed == MACS and mine.macs == rival.macs
-    if mine.high < FASTER * rival.speed and not counts_nothing:
-        return PAYS
+    if mine.high < FASTER * rival.speed:
+        return MAY_PAY if speed == MACS else PAYS
     if mine.file_bytes < LIGHTER * rival.file_bytes:
         return SMALLER
     return NO
