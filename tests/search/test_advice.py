@@ -16,12 +16,22 @@ from penjing.passes import Compensate
 from penjing.report.advice import advice_lines
 from penjing.search.advice.advise import AdviceOptions, advise
 from penjing.search.advice.outlook import MACS, TIME, Advice
-from penjing.search.advice.verdict import CANT, FIRST, MAY_PAY, NO, NOT_TRIED, PAYS, SMALLER
+from penjing.search.advice.verdict import (
+    CANT,
+    FIRST,
+    MAY_PAY,
+    NO,
+    NOT_TRIED,
+    PAYS,
+    SMALLER,
+    TOO_MUCH,
+    UNCLEAR,
+)
 from penjing.tasks.task import Task
 from tests.instruments import Another, Direct, Told, only, small_task
 from tests.reference_networks import self_taught
 
-VERDICTS = {CANT, FIRST, MAY_PAY, NO, NOT_TRIED, PAYS, SMALLER}
+VERDICTS = {CANT, FIRST, MAY_PAY, NO, NOT_TRIED, PAYS, SMALLER, TOO_MUCH, UNCLEAR}
 FAMILIES = {
     "float", "8-bit integers", "blocks removed", "channels removed", "low rank", "sparse weights",
     "shared weights", "fewer bits",
@@ -50,7 +60,7 @@ def test_each_family_is_tried_or_says_why_not(monkeypatch: pytest.MonkeyPatch, n
     assert {outlook.family for outlook in advice.outlooks} == FAMILIES
     assert advice.speed == TIME
     assert not advice.is_estimate
-    assert [o.title for o in advice.outlooks if o.verdict == FIRST] == [advice.first]
+    assert advice.first == advice.outlooks[0].title
     for outlook in advice.outlooks:
         assert outlook.verdict in VERDICTS
         assert outlook.why
@@ -126,6 +136,22 @@ def test_a_model_that_has_learnt_nothing_is_said(monkeypatch: pytest.MonkeyPatch
 def test_few_training_samples_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     advice = advised(monkeypatch, small_task())
     assert any("120 training samples" in note for note in advice.notes)
+
+
+def test_what_other_programs_disturbed_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = faster_and_faster()
+    told.disturbed = ("file",)
+    advice = advised(monkeypatch, self_taught("resnet_a"), told)
+    timed = [o for o in advice.outlooks if o.figures and o.title != advice.first]
+    assert all(o.verdict in (UNCLEAR, TOO_MUCH) for o in timed)
+
+
+def test_integers_that_lose_too_much_are_not_cut_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penjing.search.advice.verdict.MOST_LOST", -1.0)  # so all lose too much
+    advice = advised(monkeypatch, small_task())
+    by_title = {o.title: o for o in advice.outlooks}
+    assert by_title["int8 in direct"].verdict == TOO_MUCH
+    assert "Quantize" not in str(by_title["25 % of the channels gone"].recipe)
 
 
 def test_a_bug_in_a_pass_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

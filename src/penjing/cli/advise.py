@@ -61,11 +61,11 @@ def advise(asked: Advise) -> None:
     from penjing.search.advice.advise import advise as run
     from penjing.tasks.reference import with_arguments
 
+    task = with_arguments(asked.task, asked.task_arg or ())
     with doing(f"reading {asked.task}") as show:
         options = AdviceOptions(
-            asked.task, asked.seed, lambda line, share: show(f"[{min(share, 1):4.0%}] {line}")
+            task, asked.seed, lambda line, share: show(f"[{min(share, 1):4.0%}] {line}")
         )
-        task = with_arguments(asked.task, asked.task_arg or ())
         advice = run(task, asked.target, asked.minutes, options)
     if asked.as_json:
         print(json.dumps(advice.to_json()))

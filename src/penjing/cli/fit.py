@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,7 @@ from penjing.cli.flags import (
 from penjing.errors import InputError
 
 if TYPE_CHECKING:
+    from penjing.trials.recipe import Recipe
     from penjing.trials.result import Result
 
 
@@ -104,8 +106,8 @@ class Fit:
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A recipe of your own as JSON (see Recipe.to_json), tried first; may be given "
-            "several times.",
+            help="A recipe of your own as JSON (see Recipe.to_json), tried before anything is "
+            "pruned; may be given several times.",
             rich_help_panel=SEARCH,
         ),
     ] = None
@@ -181,7 +183,6 @@ def _fitted(asked: Fit, task: str) -> Result:
     from penjing.search.fit import fit
     from penjing.search.options import FitOptions
     from penjing.search.strategies import find_strategy
-    from penjing.trials.recipe import Recipe
 
     with display(console(stderr=True)) as progress:
         options = FitOptions(
@@ -195,12 +196,24 @@ def _fitted(asked: Fit, task: str) -> Result:
             epochs=asked.epochs,
             max_ms=asked.max_ms,
             max_kb=asked.max_kb,
-            recipes={path.stem: Recipe.read(path) for path in asked.recipe or ()},
+            recipes=_recipes(asked.recipe or ()),
             strategy=find_strategy(asked.strategy),
             progress=progress,
             report=write_report,
         )
         return fit(task, asked.target, asked.max_drop, asked.minutes, asked.out, options)
+
+
+def _recipes(paths: Sequence[Path]) -> dict[str, Recipe]:
+    """The recipes in these files, by the names of the files."""
+    from penjing.trials.recipe import Recipe
+
+    recipes: dict[str, Recipe] = {}
+    for path in paths:
+        if path.stem in recipes:
+            raise InputError(f"two recipes are called {path.stem!r}; rename {path}")
+        recipes[path.stem] = Recipe.read(path)
+    return recipes
 
 
 def what_is_there(out: Path) -> str:

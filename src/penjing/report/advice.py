@@ -77,9 +77,9 @@ def _measured(advice: Advice) -> str:
         "they say nothing of what integers or formats gain.",
     }[advice.speed]
     said = (
-        f"{speed} All are shares of {advice.first}'s. Points of {advice.metric} lost are of each "
-        f"file on {counted(advice.samples, 'held-out sample')}, untrained; what training will make "
-        "up for is a formula's guess."
+        f"{speed} All are shares of {advice.first}'s. Points of {advice.metric} lost are each "
+        f"file's, beside the model, on {counted(advice.samples, 'held-out sample')}, untrained; "
+        "what training will make up for is a formula's guess."
     )
     if advice.epoch_seconds is not None:
         said += f" An epoch of training takes {_long(advice.epoch_seconds)} here."

@@ -73,7 +73,7 @@ class ByLayer:
             f"{counted(len(weighted), 'layer')} with weights: {gone} gone, {narrower} narrower, "
             f"{len(weighted) - gone - narrower} as wide as before."
         ]
-        for what, name in (("macs", "Multiply-accumulates"), ("params", "Parameters")):
+        for what, name in (("macs", "Their multiply-accumulates"), ("params", "Their parameters")):
             before, after = (sum(figures) for figures in self._both(what))
             if before:
                 share = f" ({100 * after / before:.0f} %)" if after != before else ""

@@ -157,6 +157,7 @@ def _made(result: Result, written: date) -> list[tuple[str, str]]:
         "machine": result.machine,
         "accuracy judged on": processor if processor and processor not in result.machine else "",
         "budget": f"{points(result.max_drop)}, with {confident(result.confidence)}",
+        "limits": result.aim.limits,
         "certified by": f"the {result.certified_by} data" if result.finished else "",
         "goal": result.goal,
         "seed": str(result.seed),

@@ -62,6 +62,7 @@ def _made(result: Result) -> list[str]:
     return [
         f"Budget: {points(result.max_drop)}, with {confident(result.confidence)}, certified by the "
         f"{result.certified_by} data.",
+        *([f"Limits: {result.aim.limits}."] if result.aim.has_limits else []),
         f"Goal: {result.goal}. Seed: {result.seed}.",
         f"Versions: {versions}.",
     ]

@@ -48,8 +48,8 @@ class FitOptions:
         max_ms: the longest time of one sample that the answer may take, in milliseconds on the
             target; None for any.
         max_kb: the largest file that the answer may be, in kilobytes of 1,000 bytes.
-        recipes: recipes of your own, by the names of their candidates. They are tried first, each
-            in the best runtime that was found for integers or for floats.
+        recipes: recipes of your own by name. They are tried before anything is pruned, each in the
+            best runtime that was found for integers or for floats.
         strategy: what proposes the candidates.
         instruments: the clock and everything that measures on this machine.
         progress: a function that is called often with the current stage.

@@ -104,14 +104,19 @@ def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> 
     if sum(len(targets) for _, targets in known) < FEW_SCORES:
         return
 
+    def is_real(x: Array) -> bool:
+        return x.dtype.kind == "f"
+
     def noise(x: Array) -> Array:
-        return draw.normal(size=x.shape).astype(x.dtype) if x.dtype.kind == "f" else x
+        return draw.normal(size=x.shape).astype(x.dtype) if is_real(x) else x
 
     def negative(x: Array) -> Array:
-        return -x if x.dtype.kind == "f" else x
+        return -x if is_real(x) else x
 
     for inputs, targets in known:
         outputs = _detached(_run(task.model, inputs, "the first samples"))
+        if not all(map(is_real, pytree.tree_leaves(outputs))):
+            return  # outputs such as class numbers can't be changed into others that mean something
         for made in (outputs, *(pytree.tree_map(change, outputs) for change in (negative, noise))):
             try:
                 scores = scored(task.metric, made, as_arrays(targets))

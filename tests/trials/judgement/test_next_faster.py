@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from penjing.contract import Drop, Latency, Measurement
-from penjing.passes import Pass, Quantize, Tune
+from penjing.passes import Pass, PruneChannels, Quantize, Tune
 from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.next_faster import next_faster
 from penjing.trials.result import Result
@@ -35,9 +36,9 @@ def _result(*trials: Trial, goal: str = "latency") -> Result:
     ("lost", "passes", "said"),
     [
         ((0.5, 1.2), (), "about 2000 validation samples"),
-        ((0.99, 1.9), (), "strategy="),
-        ((1.5, 1.9), (), "strategy="),
-        ((1.5, 1.9), (Tune(),), "more minutes"),
+        ((0.99, 1.9), (), "Tune behind Quantize"),
+        ((1.5, 1.9), (PruneChannels(0.5),), "`strategy='joint'`"),
+        ((1.5, 1.9), (Tune(),), "more time for training"),
     ],
 )
 def test_what_would_decide_it(lost: tuple[float, float], passes: Sequence[Pass], said: str) -> None:
@@ -64,6 +65,8 @@ def test_nothing_is_said_if_nothing_is_faster(goal: str) -> None:
     assert next_faster(_result(kept, slow, goal=goal)) == ()
 
 
-def test_more_test_data_decides_what_only_the_test_data_refused() -> None:
-    over = _trial("fast", 0.3, (0.4, 0.9), Status.OVER_ON_TEST)
-    assert "more test data" in next_faster(_result(over))[1]
+def test_what_has_another_reason_is_not_named() -> None:
+    on_test = _trial("fast", 0.3, (0.4, 0.9), Status.OVER_ON_TEST)
+    large = _trial("large", 0.3, (1.4, 1.9), Status.OVER_BUDGET)
+    assert next_faster(_result(on_test)) == ()
+    assert next_faster(replace(_result(large), max_kb=0.5)) == ()

@@ -11,7 +11,7 @@ from pathlib import Path
 from penjing.errors import InputError, PenjingError, in_one_line, is_one_candidates
 from penjing.network import Network, capture
 from penjing.passes import Quantize
-from penjing.runtimes.registry import first_runtime
+from penjing.runtimes.registry import ENTRIES, first_runtime
 from penjing.search.advice.methods import INTEGERS, Method, methods
 from penjing.search.advice.outlook import Advice, Outlook
 from penjing.search.advice.recommendation import recommended
@@ -22,7 +22,7 @@ from penjing.search.ways import Way, Ways
 from penjing.targets import find_target
 from penjing.tasks.batches import number_of_batches, number_of_samples
 from penjing.tasks.reference import find_task
-from penjing.tasks.task import Task
+from penjing.tasks.task import ACCURACY, Task, cross_entropy
 from penjing.trials.candidate import Candidate
 from penjing.trials.evaluation.files import Files
 from penjing.trials.evaluation.instruments import Instruments
@@ -30,8 +30,6 @@ from penjing.trials.evaluation.networks import Networks
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import step_seconds
 
-MOST_LOST = 2.0
-"""Points that an uncut file in integers may lose on the few samples, to be the one that is cut."""
 FEW = 1000
 """With fewer training samples than this, training a cut network is likely to overfit."""
 Say = Callable[[str, float], None]
@@ -69,8 +67,9 @@ def advise(
     Each method becomes a file in the target's runtime. On this machine the file is timed beside the
     original's. For a device that isn't here, its compiler's cycles stand for the time where it
     estimates them, else the MACs do; both are marked as estimates. What a file loses is measured on
-    up to 1,000 held-out samples, with the layers solved again by least squares and nothing trained.
-    The test data isn't used.
+    about 1,000 held-out samples, with the layers solved again by least squares and nothing trained.
+    Without validation data, samples are held out as in a fit, see
+    `penjing.search.preflight.prepare`.
 
     Args:
         task: a `Task`, or the name of one as on the command line.
@@ -97,7 +96,7 @@ def advise(
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"`minutes` must be a positive number; found {minutes}")
     where = find_target(target)
-    runtime = first_runtime(where)
+    runtime = first_runtime(where).on(where)
     begin = options.instruments.clock()
     options.say("reading the task", 0.0)
     prepared, notes = prepare(find_task(task) if isinstance(task, str) else task, 1.0)
@@ -145,6 +144,7 @@ class _Advising:
 
     def run(self) -> None:
         """Try everything that there is time for."""
+        self._look_at_accuracy()
         ways = self._ways()
         for way in ways:
             self._uncut("float", way, ())
@@ -155,7 +155,6 @@ class _Advising:
             reasons = "; ".join(outlook.why for outlook in self.outlooks)
             name = self.trying.target.name
             raise InputError(f"no file could be made for target {name}: {reasons}")
-        self._look_at_accuracy()
         self._look_at_training()
         for method in methods(self.network, self.trying.target.width_multiple):
             self.outlooks.append(self._outlook(method, self.base))
@@ -180,14 +179,17 @@ class _Advising:
         rival = "" if before is None else before.title
         verdict, why = uncut(tried.figures, best, self.trying.speed, rival)
         self.outlooks.append(replace(outlook, verdict=verdict, why=why, figures=tried.figures))
-        is_near = tried.figures.lost <= MOST_LOST
-        if best is None or (is_near and verdict == PAYS):
+        if best is None or verdict == PAYS:
             self.base = _Base(tried, way, scheme, title)
 
     def _outlook(self, method: Method, base: _Base) -> Outlook:
         """Try a method that takes something from the network."""
         way = Way(self.trying.runtime) if method.in_first else base.way
-        candidate = way.candidate(*method.passes, *(base.scheme if method.rounded else ()))
+        if any(isinstance(step, Quantize) for step in method.passes):
+            way = Way(way.runtime)  # integers are never made in half precision
+        needs_integers = way.runtime.stand_in  # as NPUs do, for which something else stands here
+        scheme = base.scheme if method.rounded or (needs_integers and method.in_first) else ()
+        candidate = way.candidate(*method.passes, *scheme)
         outlook = Outlook(
             method.family, method.title, CANT, method.impossible, candidate.recipe, way.runtime.name
         )
@@ -199,8 +201,10 @@ class _Advising:
         if isinstance(tried, str):
             return replace(outlook, why=tried)
         mine, whole = tried.figures, base.tried.figures
-        verdict, why = cut(mine, whole, self.trying.speed, base.title)
-        after = expected(mine, whole) if self.epoch is not None else None
+        verdict, why = cut(mine, whole, self.trying.speed, base.title, method.trains)
+        in_nats = self.trying.task.metric is ACCURACY and self.trying.task.loss is cross_entropy
+        trains = method.trains and in_nats and self.epoch is not None
+        after = expected(mine, whole) if trains else None
         return replace(outlook, verdict=verdict, why=why, figures=mine, expected=after)
 
     def _tried(self, title: str, candidate: Candidate) -> Tried | str:
@@ -210,17 +214,16 @@ class _Advising:
                 candidate,
                 lambda line, _=0.0: self.options.say(f"{title}: {line}", self._share()),
             )
-        except PenjingError as error:
+        except Exception as error:
             if not is_one_candidates(error):
                 raise
             return in_one_line(error)
 
     def _look_at_accuracy(self) -> None:
         """Say so if the model has learnt nothing that could be lost."""
-        trying, first = self.trying, self.trying.reference
-        assert first is not None
+        trying = self.trying
         try:
-            scores, _ = trying.scores[first.file.key]
+            scores = trying.original.scores
             require_better_than_chance(trying.task.metric.name, scores, trying.samples)
         except InputError as error:
             self.notes.append(f"what files lose tells nothing here: {error}")
@@ -244,6 +247,16 @@ class _Advising:
                 "taken needs training, and with so few it is likely to overfit"
             )
 
+    def _other_runtime(self) -> list[str]:
+        """That the target's own runtime isn't here, if so."""
+        own, used = self.trying.target.runtimes[0], self.trying.runtime.name
+        if self.trying.target.local or own == used:
+            return []
+        return [
+            f"{self.trying.target.name} has {own}, which isn't installed here, so files were made "
+            f"for {used}; with it ({ENTRIES[own].install}) the advice may be another"
+        ]
+
     def _share(self) -> float:
         """The share of the time that is over."""
         return self._elapsed / self.seconds
@@ -260,18 +273,22 @@ class _Advising:
         runtime = trying.files.runtime_of(Candidate((), first.file.artifact.runtime))
         estimate = runtime.estimate(first.file.artifact)
         target, name = trying.target, self.options.name
+        machine = target.description
+        if estimate is not None:
+            machine = f"{estimate.source} for {estimate.machine}"
         return Advice(
             task=trying.task.name,
             target=target.name,
             speed=trying.speed,
-            machine=target.description if estimate is None else estimate.source,
+            machine=machine,
             samples=trying.count,
             metric=trying.task.metric.name,
-            original=first.figures,
             first=title,
             outlooks=tuple(self.outlooks),
-            recommended=recommended(self.outlooks, target, name, self.epoch, self._elapsed),
+            recommended=recommended(
+                self.outlooks, trying.runtime.stand_in, target, name, self.epoch, self._elapsed
+            ),
             epoch_seconds=self.epoch,
-            notes=(*notes, *self.notes),
+            notes=(*notes, *self._other_runtime(), *self.notes),
             seconds=self._elapsed,
         )

@@ -36,6 +36,7 @@ class Method:
         passes: the recipe, without the rounding that comes last.
         rounded: whether the rounding of the fastest uncut file follows.
         in_first: whether the file is for the target's first runtime, and not the fastest.
+        trains: whether such a network is trained afterwards.
         impossible: why it can't be tried; empty if it can.
     """
 
@@ -44,6 +45,7 @@ class Method:
     passes: tuple[Pass, ...] = ()
     rounded: bool = True
     in_first: bool = False
+    trains: bool = True
     impossible: str = ""
 
 
@@ -61,15 +63,11 @@ def methods(network: Network, multiple: int) -> list[Method]:
         Method("low rank", "factors of 0.6 of the MACs", _factors()),
         Method("sparse weights", "half of the weights zero", (_zeros(), _solve())),
         Method(
-            "shared weights", f"{VALUES} values a layer", (Share(VALUES),), False, in_first=True
+            "shared weights", f"{VALUES} values a layer", (Share(VALUES),), False, in_first=True,
+            trains=False,
         ),
-        Method(
-            "fewer bits",
-            "4-bit weights",
-            (Quantize(weights=4), Gptq(samples=SAMPLES)),
-            rounded=False,
-        ),
-    ]
+        Method("fewer bits", "4-bit weights", _four_bits(), rounded=False, trains=False),
+    ]  # fmt: skip
 
 
 def _blocks(network: Network) -> list[Method]:
@@ -93,6 +91,10 @@ def _channels(share: float, multiple: int) -> Method:
 
 def _factors() -> tuple[Pass, ...]:
     return (Factorize(budget=Budget("macs", 0.6), samples=SAMPLES),)
+
+
+def _four_bits() -> tuple[Pass, ...]:
+    return (Quantize(weights=4), Gptq(samples=SAMPLES))
 
 
 def _zeros() -> Sparsify:

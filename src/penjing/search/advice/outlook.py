@@ -20,11 +20,13 @@ class Figures:
     Attributes:
         speed: the share of the first file's time, cycles or MACs, see `Advice.speed`.
         low, high: the interval of a measured share.
+        disturbed: whether other programs spoilt the timing.
         file_bytes: of the file.
         macs, params: of its network.
         memory_bytes: of the values that are alive at once, about.
-        lost: points of the metric lost on the samples; below 0 if it gained.
-        loss: by how much the task's loss rose on them, in nats.
+        lost: points of the metric lost on the samples, beside the model itself; below 0 if it
+            gained.
+        loss: by how much the task's loss rose on them, in its own unit.
         placement: of an NPU's file, how many operators run on each unit.
     """
 
@@ -38,6 +40,7 @@ class Figures:
     lost: float
     loss: float
     placement: Mapping[str, int] = field(default_factory=dict)
+    disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Outlook:
         family: the kind of method.
         title: what was tried.
         verdict: `"reference"`, `"pays"`, `"may pay"` where only MACs are known, `"smaller"`,
-            `"doesn't pay"`, `"can't work"` or `"not tried"`.
+            `"loses too much"`, `"doesn't pay"`, `"unclear"`, `"can't work"` or `"not tried"`.
         why: in a sentence, from the figures.
         recipe: the passes, as JSON.
         runtime: whose file it was.
@@ -87,11 +90,10 @@ class Advice:
 
     Attributes:
         speed: `TIME`, `CYCLES` or `MACS`. Only a time is a measurement.
-        machine: where that is from, in words.
+        machine: where that is from, in words; of a compiler's estimate, for which machine.
         samples: how many held-out samples judged accuracy.
         metric: its name.
-        original: of the first file, with which all are compared.
-        first: what that file is, in words.
+        first: the title of the file of which all times are shares.
         outlooks: of all methods, in the order in which they were tried.
         epoch_seconds: how long an epoch of training takes here; None if the network can't be
             trained.
@@ -105,7 +107,6 @@ class Advice:
     machine: str
     samples: int
     metric: str
-    original: Figures
     first: str
     outlooks: tuple[Outlook, ...]
     recommended: Recommended

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from penjing.search.advice.outlook import Outlook, Recommended
-from penjing.search.advice.verdict import EPOCHS, MAY_PAY, PAYS
+from penjing.search.advice.verdict import EPOCHS, MAY_PAY, NOT_TRIED, PAYS
 from penjing.targets import Target
 
 TRAINED = ("blocks removed", "channels removed")
@@ -21,17 +21,23 @@ LONGEST = 24 * 60.0
 
 
 def recommended(
-    outlooks: Sequence[Outlook], target: Target, task: str, epoch: float | None, took: float
+    outlooks: Sequence[Outlook],
+    stands_in: bool,
+    target: Target,
+    task: str,
+    epoch: float | None,
+    took: float,
 ) -> Recommended:
     """What follows from all outlooks.
 
     Args:
+        stands_in: whether something else stands for the device's unit here.
         task: what it is called on a command line.
         epoch: seconds of training; None if the network can't be trained.
         took: seconds of the advice, which tell how long a fit takes beside its training.
     """
     name = shlex.quote(task)
-    if target.reach not in ("here", "ssh"):
+    if stands_in or target.reach not in ("here", "ssh"):
         runtime = next((o.runtime for o in outlooks if o.figures is not None), target.runtimes[0])
         command = f"penjing export {name} --target {target.name} --runtime {runtime} "
         why = "no time can be measured on this device from here, so no fit can judge it"
@@ -50,8 +56,12 @@ def recommended(
         why = "integers and formats need no long training"
         if cuts:
             why = "the network can't be trained here, so only what needs no training is left"
+        elif any(o.verdict == NOT_TRIED and o.family in TRAINED for o in outlooks):
+            why = "there was no time to try what needs training; give the advice more minutes"
         elif epoch is not None:
-            why = "neither blocks nor channels that go save time here, so training would be wasted"
+            why = (
+                "no blocks or channels were found that save time, so long training would be wasted"
+            )
         return Recommended(f"{command} --minutes {FITTING:g}", FITTING, why)
     minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)
     gain = "it is faster" if target.local else "it has fewer MACs, and so may be faster"

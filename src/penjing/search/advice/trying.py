@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
 from penjing.contract import Array, as_arrays
-from penjing.errors import InputError
+from penjing.errors import InputError, in_one_line
 from penjing.measure import costs
 from penjing.runtimes.contract import Runtime
 from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
 from penjing.targets import Target
 from penjing.tasks.data import cut, first
-from penjing.tasks.task import Batches, Task, scored
+from penjing.tasks.task import Batches, Task, as_call, scored
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Say
 from penjing.trials.evaluation.files import Files, Loaded
@@ -43,13 +45,26 @@ class Tried:
     figures: Figures
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a network or a file answers on the samples.
+
+    Attributes:
+        scores: the metric's, of each sample.
+        loss: the mean of the task's loss.
+    """
+
+    scores: Array
+    loss: float
+
+
 @dataclass
 class Trying:
     """Tries candidates on a target, each beside the first file that could be made.
 
     Attributes:
-        runtime: the target's first one that is installed here.
-        reference: the first file, with which others are compared; None before there is one.
+        runtime: the target's first one that is installed here, set up for it.
+        reference: the first file, of which times are shares; None before there is one.
     """
 
     task: Task
@@ -60,7 +75,7 @@ class Trying:
     instruments: Instruments
     seed: int = 0
     reference: Tried | None = None
-    scores: dict[str, tuple[Array, float]] = field(default_factory=dict)
+    _original: Judged | None = None
     _samples: list[tuple[object, torch.Tensor]] | None = None
 
     @property
@@ -75,6 +90,20 @@ class Trying:
     def count(self) -> int:
         """How many samples there are."""
         return sum(len(targets) for _, targets in self.samples)
+
+    @property
+    def original(self) -> Judged:
+        """What the model itself answers, with which all files are compared."""
+        if self._original is None:
+            self._original = self._judged(self._answers)
+        return self._original
+
+    def _answers(self, inputs: Any) -> Any:
+        """The model's outputs as arrays."""
+        args, kwargs = as_call(inputs)
+        with torch.no_grad():
+            outputs = self.networks.original(*args, **kwargs)
+        return pytree.tree_map(lambda value: value.numpy(force=True), outputs)
 
     @property
     def speed(self) -> str:
@@ -100,38 +129,43 @@ class Trying:
         operators = costs.costs(network)
         macs = sum(operator.macs for operator in operators)
         say("judging the file", 1.0)
-        scores, loss = self._judged(file)
-        cost, low, high = self._cost(file, macs)
-        base = self.reference
-        before, loss_before = self.scores[base.file.key] if base else (scores, loss)
-        self.scores[candidate.key] = scores, loss
-        whole = base.cost if base else cost
-        units = Counter(place.unit for place in runtime.placement(file.artifact))
+        judged = self._judged(lambda inputs: file.session.run(as_arrays(inputs)))
+        cost, low, high, disturbed = self._cost(file, macs)
+        whole = self.reference.cost if self.reference else cost
+        if not whole > 0:
+            raise InputError(
+                "its MACs can't be counted, so nothing stands for its time on a device that isn't "
+                "here; try `target='cpu'`"
+            )
+        here = self.target.local
+        units = {} if here else Counter(p.unit for p in runtime.placement(file.artifact))
         figures = Figures(
-            speed=cost / whole, low=low / whole, high=high / whole,
+            speed=cost / whole, low=low / whole, high=high / whole, disturbed=disturbed,
             file_bytes=file.artifact.file_bytes, macs=macs,
             params=sum(operator.params for operator in operators),
             memory_bytes=costs.peak_activation_bytes(network),
-            lost=100 * float((before - scores).mean()), loss=loss - loss_before,
-            placement={} if self.target.local else dict(units),
+            lost=100 * float((self.original.scores - judged.scores).mean()),
+            loss=judged.loss - self.original.loss,
+            placement=dict(units),
         )  # fmt: skip
         tried = Tried(file, cost, figures)
         self.reference = self.reference or tried
         return tried
 
-    def _cost(self, file: Loaded, macs: int) -> tuple[float, float, float]:
-        """What stands for its speed, with an interval where it was measured."""
+    def _cost(self, file: Loaded, macs: int) -> tuple[float, float, float, bool]:
+        """What stands for its speed, with an interval where it was measured, and whether that was
+        disturbed."""
         if self.target.local:
             if self.reference is None:
-                return 1.0, 1.0, 1.0
+                return 1.0, 1.0, 1.0, False
             sessions = {"first": self.reference.file.session, "file": file.session}
             inputs = cut(as_arrays(self.task.example), 1)
             seconds = SECONDS * len(sessions)
             times = self.instruments.timer(sessions, inputs, "first", seconds, self.seed)["file"]
-            return times.ratio, times.ratio_low, times.ratio_high
+            return times.ratio, times.ratio_low, times.ratio_high, times.disturbed
         cycles = self._cycles(file)
         cost = float(macs if cycles is None else cycles)
-        return cost, cost, cost
+        return cost, cost, cost, False
 
     def _cycles(self, file: Loaded) -> int | None:
         """The cycles that the device's compiler estimates; None where none does."""
@@ -139,15 +173,25 @@ class Trying:
         estimate = runtime.estimate(file.artifact)
         return None if estimate is None else estimate.cycles
 
-    def _judged(self, file: Loaded) -> tuple[Array, float]:
-        """The metric's score of each sample, and the mean loss, of the file's own outputs."""
+    def _judged(self, answers: Callable[[Any], Any]) -> Judged:
+        """The scores and the loss of outputs, which are arrays.
+
+        Raises:
+            InputError: the metric or the loss can't take them.
+        """
         parts, losses = [], []
         for inputs, targets in self.samples:
-            outputs = file.session.run(as_arrays(inputs))
+            outputs = answers(inputs)
             parts.append(scored(self.task.metric, outputs, as_arrays(targets)))
             tensors = pytree.tree_map(lambda value: torch.from_numpy(np.asarray(value)), outputs)
-            losses.append(float(self.task.loss(tensors, targets)) * len(targets))
+            losses.append(self._loss(tensors, targets) * len(targets))
         total = math.fsum(losses) / self.count
         if not math.isfinite(total):
             raise InputError("its outputs or its loss are NaN or infinite on held-out data")
-        return np.concatenate(parts), total
+        return Judged(np.concatenate(parts), total)
+
+    def _loss(self, outputs: Any, targets: torch.Tensor) -> float:
+        try:
+            return float(self.task.loss(outputs, targets))
+        except Exception as error:  # raised by the user's code
+            raise InputError(f"the task's loss raised {in_one_line(error)}") from error

@@ -7,11 +7,13 @@ from penjing.search.predict.recovery import Recovery
 from penjing.targets import in_words
 
 PAYS, MAY_PAY, SMALLER, NO, CANT = "pays", "may pay", "smaller", "doesn't pay", "can't work"
-NOT_TRIED, FIRST = "not tried", "reference"
+TOO_MUCH, UNCLEAR, NOT_TRIED, FIRST = "loses too much", "unclear", "not tried", "reference"
 FASTER = 0.97
 """A file pays where it takes at most this share of the time of the one that it is compared with."""
 LIGHTER = 0.9
 """And it is smaller where it has at most this share of the bytes."""
+MOST_LOST = 2.0
+"""Points that a file may lose which nothing trains afterwards."""
 WRECKED = 50.0
 """Points that are lost without training beyond which little of what was learnt is left."""
 EPOCHS = 8.0
@@ -29,27 +31,39 @@ def uncut(mine: Figures, before: Figures | None, speed: str, rival: str) -> tupl
         rival: what the best file so far is called.
     """
     if before is None:
-        return FIRST, "all others are compared with this file"
-    return _verdict(mine, before, speed), _said(mine, before, speed, rival)
+        verdict = TOO_MUCH if mine.lost > MOST_LOST else FIRST
+        return verdict, f"all times are shares of this file's; it {_lost(mine.lost)}"
+    verdict = TOO_MUCH if mine.lost > MOST_LOST else _verdict(mine, before, speed)
+    return verdict, _said(mine, before, speed, rival)
 
 
-def cut(mine: Figures, base: Figures, speed: str, rival: str) -> tuple[str, str]:
-    """The verdict on a network from which something was taken; see `uncut`."""
+def cut(
+    mine: Figures, base: Figures, speed: str, rival: str, trains: bool = True
+) -> tuple[str, str]:
+    """The verdict on a network from which something was taken; see `uncut`.
+
+    Args:
+        trains: whether such a network is trained afterwards.
+    """
     verdict, said = _verdict(mine, base, speed), _said(mine, base, speed, rival)
+    if not trains and mine.lost - base.lost > MOST_LOST:
+        return TOO_MUCH, said
     if mine.lost - base.lost > WRECKED:
         said += "; so little is left of what it has learnt that training begins nearly anew"
     return verdict, said
 
 
 def expected(mine: Figures, base: Figures) -> float:
-    """Points that are expected to be lost after `EPOCHS` of training; a formula, not a measurement,
-    see `penjing.search.predict.recovery.Recovery`."""
+    """Points of accuracy that are expected to be lost after `EPOCHS` of distillation; a formula for
+    a loss in nats, not a measurement, see `penjing.search.predict.recovery.Recovery`."""
     recovery = Recovery(floor=max(0.0, base.lost))
     return recovery.predicted(mine.speed, max(0.0, mine.loss - base.loss), EPOCHS)
 
 
 def _verdict(mine: Figures, rival: Figures, speed: str) -> str:
-    if mine.high < FASTER * rival.speed:
+    if mine.disturbed or rival.disturbed:
+        return UNCLEAR
+    if mine.high < FASTER * rival.low:
         return MAY_PAY if speed == MACS else PAYS
     if mine.file_bytes < LIGHTER * rival.file_bytes:
         return SMALLER
@@ -60,12 +74,20 @@ def _said(mine: Figures, rival: Figures, speed: str, title: str) -> str:
     share = mine.speed / rival.speed
     spread = ""
     if speed == TIME:
-        spread = f" ({mine.low / rival.speed:.2f} - {mine.high / rival.speed:.2f})"
-    lost = mine.lost - rival.lost
-    change = f"loses {lost:.1f} points" if lost >= 0.05 else "loses nothing"
-    if lost <= -0.05:
-        change = f"gains {-lost:.1f} points"
+        spread = f" ({mine.low / rival.high:.2f} - {mine.high / rival.low:.2f})"
+    unclear = ", which other programs disturbed" if mine.disturbed or rival.disturbed else ""
     return (
-        f"{share:.2f}{spread} {UNITS[speed]} {title}, {in_words(mine.file_bytes)} instead of "
-        f"{in_words(rival.file_bytes)}, {change} untrained"
+        f"{share:.2f}{spread} {UNITS[speed]} {title}{unclear}, {in_words(mine.file_bytes)} instead "
+        f"of {in_words(rival.file_bytes)}, {_lost(mine.lost - rival.lost)} untrained"
     )
+
+
+def _lost(points: float) -> str:
+    """What is lost, in words.
+
+    >>> _lost(1.26), _lost(0.0), _lost(-0.5)
+    ('loses 1.3 points', 'loses nothing', 'gains 0.5 points')
+    """
+    if points <= -0.05:
+        return f"gains {-points:.1f} points"
+    return f"loses {points:.1f} points" if points >= 0.05 else "loses nothing"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 from penjing.errors import PenjingError, in_one_line
-from penjing.passes import Quantize
+from penjing.passes.conditions import Condition
 from penjing.search.strategies.cutting import CUTS
 from penjing.search.strategies.rounding import Asking, Rounding
 from penjing.search.study import MOST_EPOCHS, Study
@@ -42,9 +43,9 @@ def begun(
 def _own(study: Study, rounding: Rounding) -> Asking:
     """Try the user's recipes, in the best way for integers or for floats."""
     for name, passes in study.recipes.items():
-        is_rounded = any(isinstance(step, Quantize) for step in passes)
+        is_rounded = any(Condition.ROUNDED in step.provides for step in passes)
         way = rounding.way if is_rounded else best_float_way(study)
-        yield [study.proposal(name, *passes, way=way, must=True)]
+        yield [study.proposal(f"recipe {name}", *passes, way=way)]
 
 
 def _must(study: Study) -> int:
@@ -83,5 +84,6 @@ def best_float_way(study: Study) -> Way:
     """The way in which the original does best."""
     files = {trial.key: way for way in study.ways.every if (trial := study.original(way))}
     trials = [trial for trial in study.result.trials if trial.key in files]
-    best, _ = choose(study.result.baseline, trials, study.result.aim)
+    aim = replace(study.result.aim, max_ms=None, max_kb=None)  # which cut networks are to keep
+    best, _ = choose(study.result.baseline, trials, aim)
     return files[best.key]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from penjing.errors import PenjingError, in_one_line
+from penjing.errors import PenjingError, in_one_line, is_one_candidates
 from penjing.passes import Compensate, Tune
 from penjing.search.predict.ladder import Step
 from penjing.search.predict.recovery import Recovery, Tuned
@@ -144,10 +144,7 @@ class Descent:
     def _pick(self) -> Step | None:
         """The fastest network that should keep the budget if it gets all the time that is left; the
         slowest that would be an improvement if none should."""
-        answer = self.study.result.answer.latency
-        measured = 1.0 if answer is None else answer.ratio
-        best = min([measured, *(step.time for step in self.kept)])
-        able = [step for step in self.steps if step.time < best and step not in self.failed]
+        able = self._better()
         if self._endless:
             able = [step for step in able if step not in self.trained]
         should = [
@@ -160,13 +157,20 @@ class Descent:
             return min(should, key=lambda step: step.time)
         return max(able, key=lambda step: step.time, default=None)
 
+    def _better(self) -> list[Step]:
+        """The networks that would be faster than all that keeps the budget so far."""
+        answer = self.study.result.answer.latency
+        measured = 1.0 if answer is None else answer.ratio
+        best = min([measured, *(step.time for step in self.kept)])
+        return [step for step in self.steps if step.time < best and step not in self.failed]
+
     def _halfway(self, step: Step) -> Step:
         """The network between the uncut one and this one, by the ratio of times."""
         whole = self.route.trial.latency
         if whole is None:
             return step
         middle = math.sqrt(whole.ratio * step.time)
-        slower = [other for other in self.steps if other.time >= step.time]
+        slower = [other for other in self._better() if other.time >= step.time]
         return min(slower, key=lambda other: abs(math.log(other.time / middle)))
 
     def _epochs(self, step: Step) -> float:
@@ -228,7 +232,7 @@ class Descent:
         """Train a network, and measure its file."""
         step, epochs = training.step, training.before + training.epochs
         passes = (*training.passes, self._tuning(training.passes, training.epochs))
-        longer = " tuned longer" if step in self.trained else ""
+        longer = f" tuned {epochs:.3g} epochs in all" if step in self.trained else ""
         expected = self.recovery.predicted(step.time, step.loss, epochs)
         title = f"{self._title(step)}{longer}"
         trial = yield from self._asked(title, passes, (), training.seconds)
@@ -285,4 +289,10 @@ class Descent:
 
     def _title(self, step: Step) -> str:
         """What its files are called, by their time, which is measured for that."""
-        return f"cut to {100 * self.survey.time_of(step):.1f} %"
+        try:
+            time = self.survey.time_of(step)
+        except (PenjingError, MemoryError, RuntimeError) as error:  # its trial says what that means
+            if not is_one_candidates(error):
+                raise
+            time = step.time
+        return f"cut to {100 * time:.1f} %"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penjing.targets import in_words
+from penjing.trials.judgement.comparison import is_disturbed
 from penjing.trials.trial import Trial
 
 
@@ -36,10 +37,17 @@ class Aim:
         """Which limits a trial's file exceeds, in words; empty if none."""
         return " and ".join(filter(None, (self._time(trial), self._size(trial))))
 
+    @property
+    def limits(self) -> str:
+        """The limits in words; empty without any."""
+        time = "" if self.max_ms is None else f"at most {self.max_ms:g} ms"
+        size = "" if self.max_kb is None else f"at most {self.max_kb:g} kB"
+        return ", ".join(filter(None, (time, size)))
+
     def _time(self, trial: Trial) -> str:
         if self.max_ms is None:
             return ""
-        if trial.latency is None or trial.latency.disturbed:
+        if trial.latency is None or is_disturbed(trial.latency):
             return f"has no reliable time, and at most {self.max_ms:g} ms are allowed"
         took = trial.latency.latency_ms
         if took <= self.max_ms:

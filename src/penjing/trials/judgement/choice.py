@@ -98,6 +98,7 @@ def _none_eligible(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> str:
         return (
             "no candidate that keeps the budget keeps the other limits; the nearest is "
             f"{nearest.title}, which {aim.exceeded(nearest)}"
+            + ("; the original exceeds them too" if aim.exceeded(baseline) else "")
         )
     kept, goal = within, aim.goal
     better = "smaller" if goal == "size" else "faster"

@@ -10,6 +10,7 @@ from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
 TRAINED = "Tune"
+CUTS = {"PruneChannels", "Drop", "Factorize", "Merge"}
 MOST_TIMES = 20
 """More data than so many times as much is asked of nobody."""
 
@@ -20,7 +21,8 @@ def next_faster(result: Result) -> tuple[str, ...]:
     answer = result.answer
     if result.goal != "latency" or answer.latency is None:
         return ()
-    over = [trial for trial in result.trials if _is_over(trial) and is_faster(trial, answer)]
+    over = [trial for trial in result.trials if _is_over(trial, result)]
+    over = [trial for trial in over if is_faster(trial, answer)]
     if not over:
         return ()
     trial = min(over, key=lambda t: t.drop.bound if t.drop else math.inf)
@@ -36,9 +38,11 @@ def next_faster(result: Result) -> tuple[str, ...]:
     )
 
 
-def _is_over(trial: Trial) -> bool:
+def _is_over(trial: Trial, result: Result) -> bool:
+    """Whether only its loss on validation stands against it; what failed on the test data has its
+    reason already."""
     times = trial.latency
-    is_over = trial.status in (Status.OVER_BUDGET, Status.OVER_ON_TEST)
+    is_over = trial.status == Status.OVER_BUDGET and not result.aim.exceeded(trial)
     return is_over and trial.drop is not None and times is not None and not times.disturbed
 
 
@@ -46,20 +50,15 @@ def _deciding(trial: Trial, result: Result) -> str:
     """What would let this candidate keep the budget, or show that it can't."""
     drop, budget = trial.drop, result.max_drop
     assert drop is not None
-    trained = any(step.get("method") == TRAINED for step in trial.candidate.recipe)
+    methods = {step.get("method") for step in trial.candidate.recipe}
     if drop.drop < budget:
         times = ((drop.bound - drop.drop) / (budget - drop.drop)) ** 2
-        if trial.status == Status.OVER_ON_TEST:
-            return "more test data, since validation found its loss within the budget"
         if times <= MOST_TIMES:
             more = math.ceil(times * drop.samples / 100) * 100
             return f"about {more} validation samples, if its loss stays what it is"
-    if trained:
-        return (
-            f"more minutes, since longer training lowers its loss; or a budget of "
-            f"{points(math.ceil(10 * drop.bound) / 10)}"
-        )
-    return (
-        'training it, with `strategy="joint"` and more minutes; or a budget of '
-        f"{points(math.ceil(10 * drop.bound) / 10)}"
-    )
+    other = f"or a budget of {points(math.ceil(10 * drop.bound) / 10)}"
+    if TRAINED in methods:
+        return f"more time for training, since longer training lowers its loss; {other}"
+    if methods & CUTS:
+        return f"training it, with `strategy='joint'` and more minutes; {other}"
+    return f"training it with its rounding in place, by a recipe with Tune behind Quantize; {other}"
