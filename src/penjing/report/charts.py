@@ -111,12 +111,14 @@ def _row(trial: Trial, result: Result) -> dict[str, Json]:
         bound, told = lost, "none, with it all others are compared"
     unsure = f"; the {UNRELIABLE}" if is_disturbed(trial.latency) else ""
     taken = f"{milliseconds(trial.latency.latency_ms)} ms"
+    whole = result.baseline.latency or trial.latency
     share = f"{ratio(trial.latency.ratio)} of the original's"
     return {
         "kind": _kind(trial, result),
         "title": in_a_line(result.named(trial)),
         "recipe": in_short(trial) or "as it came",
-        "time": trial.latency.latency_ms,
+        "time": trial.latency.ratio * whole.latency_ms,  # as only ratios are of one sitting
+        "unsure": bool(unsure),
         "loss": min(lost, most),
         "top": min(max(bound, lost), most),
         "gone": lost > most,
@@ -139,14 +141,16 @@ def _budget(result: Result) -> str:
 
 
 def front_of(rows: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-    """Those that no other one beats in both time and loss, the fastest first.
+    """Those that no other one beats in both time and loss, the fastest first, without those whose
+    timing was disturbed.
 
     >>> rows = [{"time": 1, "loss": 3}, {"time": 2, "loss": 1}, {"time": 3, "loss": 2}]
     >>> [row["time"] for row in front_of(rows)]
     [1, 2]
     """
     front: list[Mapping[str, Json]] = []
-    for row in sorted(rows, key=lambda row: (row["time"], row["loss"])):
+    sure = (row for row in rows if not row.get("unsure"))
+    for row in sorted(sure, key=lambda row: (row["time"], row["loss"])):
         if not front or row["loss"] < front[-1]["loss"]:
             front.append(row)
     return front
