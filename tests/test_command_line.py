@@ -111,6 +111,7 @@ def test_an_unknown_pass_is_one_line() -> None:
 
 COMMANDS = (
     "fit",
+    "advise",
     "report",
     "export",
     "verify",
@@ -170,7 +171,7 @@ def test_python_m_penjing_is_penjing() -> None:
     ("words", "wanted"),
     [
         (("penjing", ""), set(COMMANDS)),
-        (("penjing", "fit", "--max"), {"--max-drop"}),
+        (("penjing", "fit", "--max"), {"--max-drop", "--max-ms", "--max-kb"}),
         (("penjing", "targets", "rasp"), {"raspberry-pi-4", "raspberry-pi-5"}),
         (("penjing", "export", "digits", "--runtime", "lit"), {"litert"}),
         (("penjing", "export", "digits", "--precision", "int8"), {"int8", "int8-weights"}),

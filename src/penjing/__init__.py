@@ -37,8 +37,6 @@ Files for devices
 
 The search
     advise          which methods pay for a network on a device, before any training
-    AdviceOptions   all else that advice may be told
-    Advice          what each method gave when it was tried, and what to do next
     fit             find the best file for a device, within a budget of accuracy
     FitOptions      all else that a fit may be told
     Result          all that a fit measured, its answer, and the reasons
@@ -66,9 +64,7 @@ from penjing.network import Network as Network
 from penjing.network import capture as capture
 from penjing.network import restore as restore
 from penjing.network import save as save
-from penjing.search.advice.advise import AdviceOptions as AdviceOptions
 from penjing.search.advice.advise import advise as advise
-from penjing.search.advice.outlook import Advice as Advice
 from penjing.search.fit import fit as fit
 from penjing.search.options import FitOptions as FitOptions
 from penjing.targets import Target as Target

@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import penjing
+from penjing.cli.advise import spelled
 from penjing.cli.app import app
 from penjing.errors import InputError
 from penjing.passes import Compensate
@@ -70,15 +71,18 @@ def test_each_family_is_tried_or_says_why_not(monkeypatch: pytest.MonkeyPatch, n
 
 def test_what_is_said_can_be_read_in_narrow_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     advice = advised(monkeypatch, self_taught("resnet_a"))
-    lines = [line if isinstance(line, str) else line[0] for line in advice_lines(advice, 80)]
-    assert all(len(line) <= 80 for line in lines if advice.recommended.command not in line)
+    lines = [
+        line if isinstance(line, str) else line[0]
+        for line in advice_lines(advice, "penjing fit TASK", 80)
+    ]
+    assert all(len(line) <= 80 for line in lines)
     for outlook in advice.outlooks:
         assert outlook.title in " ".join(" ".join(lines).split())
 
 
 def test_the_recommended_command_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     advice = advised(monkeypatch, self_taught("resnet_a"))
-    name, command, *arguments = shlex.split(advice.recommended.command)
+    name, command, *arguments = shlex.split(spelled(advice.recommended, "a task.py"))
     assert name == "penjing"
     assert "joint" in arguments
     help_page = CliRunner().invoke(app, [command, "--help"]).stdout
@@ -88,7 +92,7 @@ def test_the_recommended_command_is_understood(monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_that_saves_no_time_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     advice = advised(monkeypatch, self_taught("resnet_a"), Told(lambda _: 1.0))
     assert not any(o.verdict == PAYS for o in advice.outlooks)
-    assert "joint" not in advice.recommended.command
+    assert "joint" not in advice.recommended.options.values()
 
 
 def test_without_time_only_what_must_be_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +108,7 @@ def test_a_device_that_is_not_here_is_judged_by_estimates() -> None:
     by_family = {o.family: o for o in advice.outlooks}
     assert by_family["8-bit integers"].verdict == SMALLER  # since nothing says that it is faster
     assert by_family["channels removed"].verdict == MAY_PAY
-    assert "ssh://" in advice.recommended.command
+    assert advice.recommended.options["target"].startswith("ssh://")
 
 
 def test_a_network_without_blocks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +126,7 @@ def test_a_network_that_cannot_be_trained_gets_no_long_fit(monkeypatch: pytest.M
     advice = advised(monkeypatch, self_taught("resnet_a"))
     assert "the network can't be trained: no weight can be trained" in advice.notes
     assert all(outlook.expected is None for outlook in advice.outlooks)
-    assert "joint" not in advice.recommended.command
+    assert "joint" not in advice.recommended.options.values()
 
 
 def test_a_model_that_has_learnt_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

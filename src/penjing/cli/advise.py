@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ from penjing.cli.flags import (
     by_field,
     names_of_targets,
 )
+
+if TYPE_CHECKING:
+    from penjing.search.advice.outlook import Recommended
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,17 @@ def advise(asked: Advise) -> None:
     task = with_arguments(asked.task, asked.task_arg or ())
     with doing(f"reading {asked.task}") as show:
         options = AdviceOptions(
-            task, asked.seed, lambda line, share: show(f"[{min(share, 1):4.0%}] {line}")
+            asked.seed, lambda line, share: show(f"[{min(share, 1):4.0%}] {line}")
         )
         advice = run(task, asked.target, asked.minutes, options)
+    command = spelled(advice.recommended, task)
     if asked.as_json:
-        print(json.dumps(advice.to_json()))
+        print(json.dumps({**advice.to_json(), "command": command}))
     else:
-        print_lines(advice_lines(advice, width()))
+        print_lines(advice_lines(advice, command, width()))
+
+
+def spelled(recommended: Recommended, task: str) -> str:
+    """What is recommended for a task, as a command line."""
+    flags = (f"--{name} {shlex.quote(value)}" for name, value in recommended.options.items())
+    return " ".join(["penjing", recommended.function, shlex.quote(task), *flags])

@@ -13,14 +13,15 @@ from penjing.targets import in_words
 HEADS = {TIME: "time", CYCLES: "cycles\n(estimate)", MACS: "MACs\n(estimate)"}
 
 
-def advice_lines(advice: Advice, width: int) -> Iterator[Line]:
+def advice_lines(advice: Advice, command: str, width: int) -> Iterator[Line]:
     """All lines, what to do first.
 
     Args:
+        command: what is recommended, as a command line.
         width: columns of the terminal.
     """
     yield from _prose(_first(advice), width, "bold")
-    yield f"  {in_a_line(advice.recommended.command)}", ""
+    yield f"  {in_a_line(command)}", ""
     yield "", ""
     yield from table(_columns(advice), [_cells(o) for o in advice.outlooks], width).lines
     yield "", ""
@@ -39,8 +40,7 @@ def advice_lines(advice: Advice, width: int) -> Iterator[Line]:
 def _first(advice: Advice) -> str:
     """What to do next, in a sentence."""
     said = f"For {advice.task} on {advice.target}: {advice.recommended.why}"
-    minutes = advice.recommended.minutes
-    return f"{said}. Next{'' if minutes is None else f', for {minutes:g} minutes'}:"
+    return f"{said}. Next:"
 
 
 def _columns(advice: Advice) -> list[Column]:

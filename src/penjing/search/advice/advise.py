@@ -40,17 +40,15 @@ Say = Callable[[str, float], None]
 class AdviceOptions:
     """What `advise` may be told beside its task, target and time.
 
-    >>> AdviceOptions(name="mytask.py").name
-    'mytask.py'
+    >>> AdviceOptions(seed=1).seed
+    1
 
     Attributes:
-        name: what the task is called on the command line that is recommended.
         seed: of everything random.
         say: told what is being done.
         instruments: the clock, and what measures times.
     """
 
-    name: str = "TASK"
     seed: int = 0
     say: Say = lambda *_: None
     instruments: Instruments = field(default_factory=lambda: Instruments())  # the name, for tests
@@ -272,7 +270,7 @@ class _Advising:
         title = next(o.title for o in self.outlooks if o.figures is first.figures)
         runtime = trying.files.runtime_of(Candidate((), first.file.artifact.runtime))
         estimate = runtime.estimate(first.file.artifact)
-        target, name = trying.target, self.options.name
+        target = trying.target
         machine = target.description
         if estimate is not None:
             machine = f"{estimate.source} for {estimate.machine}"
@@ -286,7 +284,7 @@ class _Advising:
             first=title,
             outlooks=tuple(self.outlooks),
             recommended=recommended(
-                self.outlooks, trying.runtime.stand_in, target, name, self.epoch, self._elapsed
+                self.outlooks, trying.runtime.stand_in, target, self.epoch, self._elapsed
             ),
             epoch_seconds=self.epoch,
             notes=(*notes, *self._other_runtime(), *self.notes),

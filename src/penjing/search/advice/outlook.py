@@ -74,13 +74,13 @@ class Recommended:
     """What to do next.
 
     Attributes:
-        command: a command line.
-        minutes: how long it is given; None if it takes seconds.
+        function: `"fit"` or `"export"`, in Python and on the command line.
+        options: by name, as both have them.
         why: in a sentence.
     """
 
-    command: str
-    minutes: float | None
+    function: str
+    options: Mapping[str, str]
     why: str
 
 
@@ -99,6 +99,10 @@ class Advice:
             trained.
         notes: what users should know, a line each.
         seconds: how long this took.
+
+    >>> import penjing
+    >>> penjing.advise("digits", "raspberry-pi-5").recommended.function
+    'fit'
     """
 
     task: str

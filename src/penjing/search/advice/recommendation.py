@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 
 from penjing.search.advice.outlook import Outlook, Recommended
@@ -24,7 +23,6 @@ def recommended(
     outlooks: Sequence[Outlook],
     stands_in: bool,
     target: Target,
-    task: str,
     epoch: float | None,
     took: float,
 ) -> Recommended:
@@ -32,14 +30,12 @@ def recommended(
 
     Args:
         stands_in: whether something else stands for the device's unit here.
-        task: what it is called on a command line.
         epoch: seconds of training; None if the network can't be trained.
         took: seconds of the advice, which tell how long a fit takes beside its training.
     """
-    name = shlex.quote(task)
     if stands_in or target.reach not in ("here", "ssh"):
         runtime = next((o.runtime for o in outlooks if o.figures is not None), target.runtimes[0])
-        command = f"penjing export {name} --target {target.name} --runtime {runtime} "
+        options = {"target": target.name, "runtime": runtime, "precision": "int8"}
         why = "no time can be measured on this device from here, so no fit can judge it"
         titles = [o.title for o in outlooks if o.verdict == PAYS]
         if titles:
@@ -47,9 +43,8 @@ def recommended(
                 f"; by the estimates it pays to have {', or '.join(titles)}: compose that by hand, "
                 "with penjing.Recipe, Tune and penjing.export"
             )
-        return Recommended(command + "--precision int8", None, why)
-    where = target.name if target.local else "ssh://user@host"
-    command = f"penjing fit {name} --target {where}"
+        return Recommended("export", options, why)
+    options = {"target": target.name if target.local else "ssh://user@host"}
     paying = [o for o in outlooks if o.verdict in (PAYS, MAY_PAY)]
     cuts = [o.title for o in paying if o.family in TRAINED]
     if not cuts or epoch is None:
@@ -62,7 +57,7 @@ def recommended(
             why = (
                 "no blocks or channels were found that save time, so long training would be wasted"
             )
-        return Recommended(f"{command} --minutes {FITTING:g}", FITTING, why)
+        return Recommended("fit", {**options, "minutes": f"{FITTING:g}"}, why)
     minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)
     gain = "it is faster" if target.local else "it has fewer MACs, and so may be faster"
     why = (
@@ -71,7 +66,8 @@ def recommended(
     )
     if minutes > LONGEST:
         why += "; that is more than a day here, so train on a machine with a GPU"
-    return Recommended(f"{command} --strategy joint --minutes {minutes:g}", minutes, why)
+    options |= {"strategy": "joint", "minutes": f"{minutes:g}"}
+    return Recommended("fit", options, why)
 
 
 def _long(seconds: float) -> str:
