@@ -20,6 +20,7 @@ Messages and the notes of a result name options as Python does, in backticks (`m
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -138,6 +139,11 @@ def ends_the_run(error: Exception) -> bool:
     return lost or isinstance(error, DiskError | BugError)
 
 
+ONE_CANDIDATES = (PenjingError, MemoryError, RuntimeError)
+"""The types of the errors that `is_one_candidates` may accept; torch runs out of memory with the
+last."""
+
+
 def is_one_candidates(error: Exception) -> bool:
     """Whether an error concerns only the current candidate, so that the next one may still work.
 
@@ -159,6 +165,20 @@ def in_one_line(error: Exception) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise InputError unless a number is above 0 and finite.
+
+    Args:
+        name: what it is called in the message.
+
+    >>> require_positive("seconds", 0)
+    Traceback (most recent call last):
+    penjing.errors.InputError: seconds must be a positive number; found 0
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} must be a positive number; found {value}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from penjing.report import charts
-from penjing.report.by_layer import MANY, ByLayer
-from penjing.report.html import page
-from penjing.report.recipes import in_short
+from penjing.report.html import charts
+from penjing.report.html.layer_table import MANY, ByLayer
+from penjing.report.html.page import page
+from penjing.report.html.recipes import in_short
 from penjing.report.table import reasons, rows
 from penjing.report.write import write_report
 from penjing.trials.layers import Layer, LayerFigures, Layers

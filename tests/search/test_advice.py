@@ -122,7 +122,7 @@ def test_a_network_that_cannot_be_trained_gets_no_long_fit(monkeypatch: pytest.M
     def refuses(*_: object) -> float:
         raise InputError("no weight can be trained")
 
-    monkeypatch.setattr("penjing.search.advice.advise.step_seconds", refuses)
+    monkeypatch.setattr("penjing.trials.evaluation.networks.step_seconds", refuses)
     advice = advised(monkeypatch, self_taught("resnet_a"))
     assert "the network can't be trained: no weight can be trained" in advice.notes
     assert all(outlook.expected is None for outlook in advice.outlooks)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penjing.cli.app import as_flags
 from penjing.cli.console import doing, print_lines, width
 from penjing.cli.flags import (
     DEVICE,
     SEARCH,
     AsJson,
+    Seed,
     TaskArguments,
     TaskName,
     by_field,
@@ -43,12 +45,7 @@ class Advise:
         float,
         typer.Option(metavar="MINUTES", help="About how long to try.", rich_help_panel=SEARCH),
     ] = 2.0
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="NUMBER", help="Of everything that is random.", rich_help_panel=SEARCH
-        ),
-    ] = 0
+    seed: Seed = 0
     task_arg: TaskArguments = None
     as_json: AsJson = False
 
@@ -75,7 +72,7 @@ def advise(asked: Advise) -> None:
     if asked.as_json:
         print(json.dumps({**advice.to_json(), "command": command}))
     else:
-        print_lines(advice_lines(advice, command, width()))
+        print_lines(advice_lines(advice, command, width(), as_flags))
 
 
 def spelled(recommended: Recommended, task: str) -> str:

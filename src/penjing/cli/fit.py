@@ -22,6 +22,7 @@ from penjing.cli.flags import (
     AllCandidates,
     AsJson,
     Python,
+    Seed,
     SshConfig,
     TaskArguments,
     TaskName,
@@ -111,12 +112,7 @@ class Fit:
             rich_help_panel=SEARCH,
         ),
     ] = None
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="NUMBER", help="Of everything that is random.", rich_help_panel=SEARCH
-        ),
-    ] = 0
+    seed: Seed = 0
     target: Annotated[
         str,
         typer.Option(

@@ -75,6 +75,10 @@ SshConfig = Annotated[
         rich_help_panel=DEVICE,
     ),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(metavar="NUMBER", help="Of everything that is random.", rich_help_panel=SEARCH),
+]
 AsJson = Annotated[
     bool,
     typer.Option("--json", help="Print JSON, and nothing else, to stdout.", rich_help_panel=OUTPUT),

@@ -51,6 +51,12 @@ def costs(network: Network) -> list[LayerCost]:
     return layers
 
 
+def totals(network: Network) -> tuple[int, int]:
+    """The MACs and the parameters of the whole network, for one sample."""
+    every = costs(network)
+    return sum(cost.macs for cost in every), sum(cost.params for cost in every)
+
+
 def operators(
     network: Network, known: Mapping[fx.Node, Any]
 ) -> Iterator[tuple[fx.Node, list[str]]]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from penjing.layout import Column, Line, counted, table, wrapped
 from penjing.printable import in_a_line
-from penjing.report.answer import milliseconds
 from penjing.search.advice.outlook import CYCLES, MACS, TIME, Advice, Outlook
 from penjing.targets import in_words
+from penjing.trials.judgement.wording import duration
 
 HEADS = {TIME: "time", CYCLES: "cycles\n(estimate)", MACS: "MACs\n(estimate)"}
 
 
-def advice_lines(advice: Advice, command: str, width: int) -> Iterator[Line]:
+def advice_lines(
+    advice: Advice, command: str, width: int, spelled: Callable[[str], str] = str
+) -> Iterator[Line]:
     """All lines, what to do first.
 
     Args:
         command: what is recommended, as a command line.
         width: columns of the terminal.
+        spelled: how a text is written here that names options as Python does.
     """
     yield from _prose(_first(advice), width, "bold")
     yield f"  {in_a_line(command)}", ""
@@ -29,12 +32,12 @@ def advice_lines(advice: Advice, command: str, width: int) -> Iterator[Line]:
     yield "", ""
     yield "What each gave:", "bold"
     for outlook in advice.outlooks:
-        yield from wrapped(in_a_line(f"{outlook.title}: {outlook.why}"), width, "- ")
+        yield from wrapped(in_a_line(spelled(f"{outlook.title}: {outlook.why}")), width, "- ")
     if advice.notes:
         yield "", ""
         yield "Notes:", "bold"
         for note in advice.notes:
-            yield from wrapped(in_a_line(note), width, "- ")
+            yield from wrapped(in_a_line(spelled(note)), width, "- ")
 
 
 def _first(advice: Advice) -> str:
@@ -82,12 +85,8 @@ def _measured(advice: Advice) -> str:
         "what training will make up for is a formula's guess."
     )
     if advice.epoch_seconds is not None:
-        said += f" An epoch of training takes {_long(advice.epoch_seconds)} here."
-    return f"{said} All of this took {_long(advice.seconds)}."
-
-
-def _long(seconds: float) -> str:
-    return f"{milliseconds(seconds)} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+        said += f" An epoch of training takes {duration(advice.epoch_seconds)} here."
+    return f"{said} All of this took {duration(advice.seconds)}."
 
 
 def _prose(text: str, width: int, style: str = "") -> Iterator[Line]:

@@ -6,7 +6,8 @@ from datetime import date
 from pathlib import Path
 
 from penjing.files import write_atomically
-from penjing.report import html, markdown
+from penjing.report import markdown
+from penjing.report.html.page import page
 from penjing.report.plot import plot
 from penjing.tools.export import loading_of
 from penjing.trials.result import Result
@@ -22,7 +23,7 @@ def write_report(result: Result, folder: Path) -> Path:
     write_atomically(folder / "plot.png", picture)
     write_atomically(folder / "report.md", markdown.page(result))
     path = folder / "report.html"
-    write_atomically(path, html.page(result, picture, _loading(result, folder), date.today()))
+    write_atomically(path, page(result, picture, _loading(result, folder), date.today()))
     return path
 
 

@@ -66,6 +66,11 @@ class Runtime(ABC):
             )
         return problems + self.too_large(network, target, floats=floats)
 
+    def require_possible(self, network: Network, target: Target, floats: str = "float32") -> None:
+        """Raise InputError with the first of the `problems` if there are any."""
+        for problem in self.problems(network, target, floats):
+            raise InputError(problem)
+
     def too_large(
         self,
         network: Network,

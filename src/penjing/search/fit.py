@@ -19,7 +19,7 @@ from penjing.search.folder import Folder, hold
 from penjing.search.identity import identity
 from penjing.search.interrupt import Interrupt
 from penjing.search.options import FitOptions, Report
-from penjing.search.preflight import distillable, prepare, require_same_run
+from penjing.search.preflight import prepare, require_same_run, usual_training
 from penjing.search.run import Run
 from penjing.search.schedule import Schedule
 from penjing.search.study import Study
@@ -33,7 +33,6 @@ from penjing.trials.evaluation.saturation import judged_on
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import REPORT, Result
 from penjing.trials.trial import ORIGINAL, Status, Trial
-from penjing.tune.options import TuneOptions
 
 
 def fit(
@@ -133,9 +132,7 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
             given.runtime, given.device, options.instruments,
         )  # fmt: skip
         evaluator.networks.damaged = ledger.note
-        training = TuneOptions(
-            distill=0.9 if distillable(task, network) else 0.0, seed=options.seed
-        )
+        training = usual_training(task, network, options.seed)
         ways = Ways.on(given.target, given.runtime)
         study = Study(
             given.target,
@@ -190,8 +187,7 @@ def _begin(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task
     """The task with validation data, its network, and the result before the first measurement."""
     task, more = prepare(given_task, given.max_drop)
     network = capture(task.model, task.example, source=task.source)
-    for problem in given.runtime.problems(network, given.target):
-        raise InputError(problem)
+    given.runtime.require_possible(network, given.target)
     candidate = Candidate((), given.runtime.name)
     baseline = Trial(candidate, ORIGINAL, Status.BASELINE)
     options = given.options

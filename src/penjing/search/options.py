@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penjing.errors import InputError
+from penjing.errors import InputError, require_positive
 from penjing.search.strategies.quick import Quick
 from penjing.search.study import Strategy
 from penjing.trials.evaluation.instruments import Instruments
@@ -84,16 +84,15 @@ class FitOptions:
                 "`max_drop` must be points between 0 and 100 (1.0 is one percentage point); "
                 f"found {max_drop}"
             )
-        if not (math.isfinite(minutes) and minutes > 0):
-            raise InputError(f"`minutes` must be a positive number; found {minutes}")
-        if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):
-            raise InputError(f"`epochs` must be a positive number; found {self.epochs}")
+        require_positive("`minutes`", minutes)
+        if self.epochs is not None:
+            require_positive("`epochs`", self.epochs)
         if self.goal not in GOALS:
             raise InputError(f"`goal` must be latency or size; found {self.goal!r}")
         for name in ("max_ms", "max_kb"):
             limit = getattr(self, name)
-            if limit is not None and not (math.isfinite(limit) and limit > 0):
-                raise InputError(f"`{name}` must be a positive number; found {limit}")
+            if limit is not None:
+                require_positive(f"`{name}`", limit)
         if not 0.5 <= self.confidence < 1:
             raise InputError(
                 f"`confidence` must be at least 0.5 and below 1; found {self.confidence}"

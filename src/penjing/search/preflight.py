@@ -17,6 +17,7 @@ from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
 from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.result import Result
+from penjing.tune.options import TuneOptions
 
 SMALLEST_BUDGET = 0.05
 """In points. Someone who asks for less may have meant a fraction."""
@@ -82,6 +83,11 @@ def require_better_than_chance(metric: str, original: Array, validation: Batches
             f"{len(targets)} validation samples, and always answering the most common class gives "
             f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
         )
+
+
+def usual_training(task: Task, network: Network, seed: int) -> TuneOptions:
+    """How networks are trained, with distillation wherever the original can teach."""
+    return TuneOptions(distill=0.9 if distillable(task, network) else 0.0, seed=seed)
 
 
 def distillable(task: Task, network: Network) -> bool:

@@ -21,7 +21,7 @@ from penjing.tasks.batches import (
     reading,
     require_repeatable,
 )
-from penjing.tasks.data import Arrays, first
+from penjing.tasks.data import Arrays
 from penjing.tasks.splits import classes
 from penjing.tasks.task import ACCURACY, Batches, Task, as_call, scored
 
@@ -95,36 +95,36 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
 def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> None:
     """Try whether the metric depends on the outputs at all.
 
+    It reads no further than the first batch whose scores differ.
+
     Raises:
         InputError: it gives all of the first samples one and the same score, whether the outputs
             are the model's, their negatives or noise.
     """
-    draw, seen = np.random.default_rng(0), set[float]()
-    known = first(batches, samples)
-    if sum(len(targets) for _, targets in known) < FEW_SCORES:
-        return
-
-    def is_real(x: Array) -> bool:
-        return x.dtype.kind == "f"
+    draw, seen, count = np.random.default_rng(0), set[float](), 0
 
     def noise(x: Array) -> Array:
-        return draw.normal(size=x.shape).astype(x.dtype) if is_real(x) else x
+        return draw.normal(size=x.shape).astype(x.dtype)
 
-    def negative(x: Array) -> Array:
-        return -x if is_real(x) else x
-
-    for inputs, targets in known:
+    for inputs, targets in reading(batches, "given"):
         outputs = _detached(_run(task.model, inputs, "the first samples"))
-        if not all(map(is_real, pytree.tree_leaves(outputs))):
+        if any(leaf.dtype.kind != "f" for leaf in pytree.tree_leaves(outputs)):
             return  # outputs such as class numbers can't be changed into others that mean something
-        for made in (outputs, *(pytree.tree_map(change, outputs) for change in (negative, noise))):
+        for change in (
+            np.asarray,
+            np.negative,
+            lambda x: draw.normal(size=x.shape).astype(x.dtype),
+        ):
             try:
-                scores = scored(task.metric, made, as_arrays(targets))
+                scores = scored(task.metric, pytree.tree_map(change, outputs), as_arrays(targets))
             except InputError:  # it takes no such outputs, and so it looks at them
                 return
             seen.update(scores.tolist())
-            if len(seen) > 1:
-                return
+        count += len(targets)
+        if len(seen) > 1 or count >= samples:
+            break
+    if len(seen) > 1 or count < FEW_SCORES:
+        return
     raise InputError(
         f"the metric gives every sample the score {seen.pop():g}, whatever the outputs are, so it "
         "can't tell what a file loses; give a metric that compares outputs with targets, "

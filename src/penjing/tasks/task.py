@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.contract import Array
-from penjing.errors import InputError
+from penjing.errors import InputError, in_one_line
 
 Inputs = Any
 """One tensor, a tuple of tensors (positional) or a dict of tensors (keyword arguments). The batch
@@ -65,6 +65,18 @@ def scored(metric: Metric, outputs: Any, targets: Array) -> Array:
     if not np.isfinite(scores).all():
         raise InputError(f"metric {metric.name!r} returned NaN or infinite scores; {wanted}")
     return scores
+
+
+def loss_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
+    """The task's loss of a batch.
+
+    Raises:
+        InputError: the loss, which is the user's code, raises.
+    """
+    try:
+        return task.loss(outputs, targets)
+    except Exception as error:
+        raise InputError(f"the task's loss raised {in_one_line(error)}") from error
 
 
 def correct(outputs: Any, targets: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from penjing.contract import Latency
 from penjing.device.address import Device
 from penjing.device.protocol import parcel_of, runtime_for
-from penjing.errors import InputError, UnsafeError
+from penjing.errors import InputError, UnsafeError, require_positive
 from penjing.files import sha256
 from penjing.layout import counted
 from penjing.measure.latency import compare
@@ -147,5 +146,4 @@ def _look_over(path: Path) -> None:
 
 def require_time(seconds: float) -> None:
     """Raise InputError unless one can measure for so long."""
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"`seconds` must be a positive number; found {seconds}")
+    require_positive("`seconds`", seconds)

@@ -176,8 +176,7 @@ class _Writing:
             notes += require_apart(task)
         written = in_precision(given, task, runtime, self.precision)
         network, floats = written.network, written.floats
-        for problem in runtime.problems(network, target, floats):
-            raise InputError(problem)
+        runtime.require_possible(network, target, floats)
         with tempfile.TemporaryDirectory(dir=self.out, prefix=".export-") as folder:
             place = Path(folder) / f"model{runtime.ending}"
             artifact = runtime.lower(network, place, floats)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from penjing.errors import InputError
+from penjing.errors import InputError, require_positive
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ class TuneOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "lr", "temperature"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} must be a positive number; found {value}")
+            require_positive(name, value)
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise InputError(f"weight_decay must be 0 or more; found {self.weight_decay}")
         if not 0 <= self.distill <= 1:

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from penjing.contract import as_arrays
-from penjing.errors import InputError, in_one_line
+from penjing.errors import InputError, require_positive
 from penjing.network import Network, capture
 from penjing.network.edits.fold import fold_batch_norm
 from penjing.network.graph.qparams import qparams_in
 from penjing.targets import this_machine
 from penjing.tasks.batches import number_of_batches, require_repeatable
-from penjing.tasks.task import Batches, Task, as_call
+from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.tune import data_parallel
 from penjing.tune.distill import soft_loss
 from penjing.tune.holding import Holding
@@ -68,8 +68,8 @@ def train(
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
     L. N. Smith, N. Topin, "Super-Convergence", 2017 (one cycle).
     """
-    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"seconds must be a positive number; found {seconds}")
+    if seconds is not None:
+        require_positive("seconds", seconds)
     device = _device(options.device)
     with _seeded(options.seed):
         require_repeatable(task.train, "training")
@@ -265,21 +265,14 @@ class _Training:
         with self._autocast():
             outputs = _wide(self.student(*args, **kwargs))
             if self.teacher is None:
-                return self._plain_loss(outputs, targets)
+                return loss_of(self.task, outputs, targets)
             with torch.no_grad():
                 taught = self.teacher(*args, **kwargs)
         soft = soft_loss(outputs, taught, self.options.temperature)
         if self.options.distill == 1:
             return soft
-        plain = self._plain_loss(outputs, targets)
+        plain = loss_of(self.task, outputs, targets)
         return (1 - self.options.distill) * plain + self.options.distill * soft
-
-    def _plain_loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        try:
-            return self.task.loss(outputs, targets)
-        except Exception as error:  # raised by the user's code
-            text = in_one_line(error)
-            raise InputError(f"the task's loss raised {text}") from error
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from penjing.errors import InputError, PenjingError, in_one_line, is_one_candidates
+from penjing.errors import (
+    ONE_CANDIDATES,
+    InputError,
+    PenjingError,
+    in_one_line,
+    is_one_candidates,
+    require_positive,
+)
 from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.registry import ENTRIES, first_runtime
@@ -17,18 +23,16 @@ from penjing.search.advice.outlook import Advice, Outlook
 from penjing.search.advice.recommendation import recommended
 from penjing.search.advice.trying import Tried, Trying
 from penjing.search.advice.verdict import CANT, NOT_TRIED, PAYS, cut, expected, uncut
-from penjing.search.preflight import distillable, prepare, require_better_than_chance
+from penjing.search.preflight import prepare, require_better_than_chance, usual_training
 from penjing.search.ways import Way, Ways
 from penjing.targets import find_target
-from penjing.tasks.batches import number_of_batches, number_of_samples
+from penjing.tasks.batches import number_of_samples
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import ACCURACY, Task, cross_entropy
 from penjing.trials.candidate import Candidate
 from penjing.trials.evaluation.files import Files
 from penjing.trials.evaluation.instruments import Instruments
 from penjing.trials.evaluation.networks import Networks
-from penjing.tune.options import TuneOptions
-from penjing.tune.train import step_seconds
 
 FEW = 1000
 """With fewer training samples than this, training a cut network is likely to overfit."""
@@ -91,8 +95,7 @@ def advise(
     ['float32 in onnxruntime', 'int8 in onnxruntime']
     """
     options = options or AdviceOptions()
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise InputError(f"`minutes` must be a positive number; found {minutes}")
+    require_positive("`minutes`", minutes)
     where = find_target(target)
     runtime = first_runtime(where).on(where)
     begin = options.instruments.clock()
@@ -212,7 +215,7 @@ class _Advising:
                 candidate,
                 lambda line, _=0.0: self.options.say(f"{title}: {line}", self._share()),
             )
-        except Exception as error:
+        except ONE_CANDIDATES as error:
             if not is_one_candidates(error):
                 raise
             return in_one_line(error)
@@ -220,25 +223,23 @@ class _Advising:
     def _look_at_accuracy(self) -> None:
         """Say so if the model has learnt nothing that could be lost."""
         trying = self.trying
+        scores = trying.original.scores
         try:
-            scores = trying.original.scores
             require_better_than_chance(trying.task.metric.name, scores, trying.samples)
         except InputError as error:
             self.notes.append(f"what files lose tells nothing here: {error}")
 
     def _look_at_training(self) -> None:
         """How long an epoch takes here, and whether there is data to train with."""
-        task = self.trying.networks.blind
-        distill = 0.9 if distillable(self.trying.task, self.network) else 0.0
-        training = TuneOptions(distill=distill, seed=self.options.seed)
+        networks = self.trying.networks
+        training = usual_training(self.trying.task, self.network, self.options.seed)
         self.options.say("timing a few steps of training", self._share())
         try:
-            step = step_seconds(self.network, task, training, self.options.instruments.clock)
+            self.epoch = networks.pace((), training).epoch
         except PenjingError as error:
             self.notes.append(f"the network can't be trained: {in_one_line(error)}")
             return
-        self.epoch = step * max(1, number_of_batches(task.train))
-        samples = number_of_samples(task.train)
+        samples = number_of_samples(networks.blind.train)
         if samples < FEW:
             self.notes.append(
                 f"there are only {samples} training samples; a network from which something was "
@@ -268,9 +269,7 @@ class _Advising:
         trying, first = self.trying, self.trying.reference
         assert first is not None
         title = next(o.title for o in self.outlooks if o.figures is first.figures)
-        runtime = trying.files.runtime_of(Candidate((), first.file.artifact.runtime))
-        estimate = runtime.estimate(first.file.artifact)
-        target = trying.target
+        target, estimate = trying.target, first.estimate
         machine = target.description
         if estimate is not None:
             machine = f"{estimate.source} for {estimate.machine}"

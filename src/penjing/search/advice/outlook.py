@@ -99,10 +99,6 @@ class Advice:
             trained.
         notes: what users should know, a line each.
         seconds: how long this took.
-
-    >>> import penjing
-    >>> penjing.advise("digits", "raspberry-pi-5").recommended.function
-    'fit'
     """
 
     task: str

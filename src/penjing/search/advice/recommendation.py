@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from penjing.search.advice.outlook import Outlook, Recommended
 from penjing.search.advice.verdict import EPOCHS, MAY_PAY, NOT_TRIED, PAYS
 from penjing.targets import Target
+from penjing.trials.judgement.wording import duration
 
 TRAINED = ("blocks removed", "channels removed")
 """Families that `joint` searches together."""
@@ -61,17 +62,13 @@ def recommended(
     minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)
     gain = "it is faster" if target.local else "it has fewer MACs, and so may be faster"
     why = (
-        f"with {cuts[0]} {gain}, and about {EPOCHS:g} epochs of training, {_long(epoch)} "
+        f"with {cuts[0]} {gain}, and about {EPOCHS:g} epochs of training, {duration(epoch)} "
         "each, make up for most of what that loses"
     )
     if minutes > LONGEST:
         why += "; that is more than a day here, so train on a machine with a GPU"
     options |= {"strategy": "joint", "minutes": f"{minutes:g}"}
     return Recommended("fit", options, why)
-
-
-def _long(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
 
 
 def _rounded(minutes: float) -> float:

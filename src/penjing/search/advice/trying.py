@@ -6,20 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import Array, as_arrays
-from penjing.errors import InputError, in_one_line
+from penjing.contract import Array, Estimate, as_arrays
+from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.runtimes.contract import Runtime
 from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
 from penjing.targets import Target
 from penjing.tasks.data import cut, first
-from penjing.tasks.task import Batches, Task, as_call, scored
+from penjing.tasks.task import Batches, Task, as_call, loss_of, scored
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Say
 from penjing.trials.evaluation.files import Files, Loaded
@@ -38,11 +39,13 @@ class Tried:
 
     Attributes:
         cost: its time beside the first file's, its cycles or its MACs, not yet divided.
+        estimate: of the device's compiler, for a device that isn't here; None where none estimates.
     """
 
     file: Loaded
     cost: float
     figures: Figures
+    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -75,43 +78,36 @@ class Trying:
     instruments: Instruments
     seed: int = 0
     reference: Tried | None = None
-    _original: Judged | None = None
-    _samples: list[tuple[object, torch.Tensor]] | None = None
 
-    @property
+    @cached_property
     def samples(self) -> Batches:
         """The held-out samples."""
         assert self.task.validation is not None
-        if self._samples is None:
-            self._samples = list(first(self.task.validation, SAMPLES))
-        return self._samples
+        return first(self.task.validation, SAMPLES)
 
     @property
     def count(self) -> int:
         """How many samples there are."""
         return sum(len(targets) for _, targets in self.samples)
 
-    @property
+    @cached_property
     def original(self) -> Judged:
         """What the model itself answers, with which all files are compared."""
-        if self._original is None:
-            self._original = self._judged(self._answers)
-        return self._original
 
-    def _answers(self, inputs: Any) -> Any:
-        """The model's outputs as arrays."""
-        args, kwargs = as_call(inputs)
-        with torch.no_grad():
-            outputs = self.networks.original(*args, **kwargs)
-        return pytree.tree_map(lambda value: value.numpy(force=True), outputs)
+        def answers(inputs: Any) -> Any:
+            args, kwargs = as_call(inputs)
+            with torch.no_grad():
+                return as_arrays(self.networks.original(*args, **kwargs))
+
+        return self._judged(answers)
 
     @property
     def speed(self) -> str:
         """What stands for speed on this target."""
         if self.target.local:
             return TIME
-        known = self.reference is not None and self._cycles(self.reference.file) is not None
-        return CYCLES if known else MACS
+        estimate = None if self.reference is None else self.reference.estimate
+        return MACS if estimate is None or estimate.cycles is None else CYCLES
 
     def tried(self, candidate: Candidate, say: Say) -> Tried:
         """Make the candidate's file, and learn what it is like.
@@ -121,16 +117,15 @@ class Trying:
         """
         runtime = self.files.runtime_of(candidate)
         network = self.networks.made(candidate.recipe, say)
-        for problem in runtime.problems(network, self.target, candidate.floats):
-            raise InputError(problem)
+        runtime.require_possible(network, self.target, candidate.floats)
         say("making the file", 1.0)
         folder = self.files.folder(candidate.key)
         file = self.files.written(candidate, candidate.key, network, folder)
-        operators = costs.costs(network)
-        macs = sum(operator.macs for operator in operators)
+        macs, params = costs.totals(network)
+        estimate = None if self.target.local else runtime.estimate(file.artifact)
         say("judging the file", 1.0)
         judged = self._judged(lambda inputs: file.session.run(as_arrays(inputs)))
-        cost, low, high, disturbed = self._cost(file, macs)
+        cost, low, high, disturbed = self._cost(file, macs, estimate)
         whole = self.reference.cost if self.reference else cost
         if not whole > 0:
             raise InputError(
@@ -142,17 +137,19 @@ class Trying:
         figures = Figures(
             speed=cost / whole, low=low / whole, high=high / whole, disturbed=disturbed,
             file_bytes=file.artifact.file_bytes, macs=macs,
-            params=sum(operator.params for operator in operators),
+            params=params,
             memory_bytes=costs.peak_activation_bytes(network),
             lost=100 * float((self.original.scores - judged.scores).mean()),
             loss=judged.loss - self.original.loss,
             placement=dict(units),
         )  # fmt: skip
-        tried = Tried(file, cost, figures)
+        tried = Tried(file, cost, figures, estimate)
         self.reference = self.reference or tried
         return tried
 
-    def _cost(self, file: Loaded, macs: int) -> tuple[float, float, float, bool]:
+    def _cost(
+        self, file: Loaded, macs: int, estimate: Estimate | None
+    ) -> tuple[float, float, float, bool]:
         """What stands for its speed, with an interval where it was measured, and whether that was
         disturbed."""
         if self.target.local:
@@ -163,15 +160,9 @@ class Trying:
             seconds = SECONDS * len(sessions)
             times = self.instruments.timer(sessions, inputs, "first", seconds, self.seed)["file"]
             return times.ratio, times.ratio_low, times.ratio_high, times.disturbed
-        cycles = self._cycles(file)
+        cycles = None if estimate is None else estimate.cycles
         cost = float(macs if cycles is None else cycles)
         return cost, cost, cost, False
-
-    def _cycles(self, file: Loaded) -> int | None:
-        """The cycles that the device's compiler estimates; None where none does."""
-        runtime = self.files.runtime_of(Candidate((), file.artifact.runtime))
-        estimate = runtime.estimate(file.artifact)
-        return None if estimate is None else estimate.cycles
 
     def _judged(self, answers: Callable[[Any], Any]) -> Judged:
         """The scores and the loss of outputs, which are arrays.
@@ -184,14 +175,8 @@ class Trying:
             outputs = answers(inputs)
             parts.append(scored(self.task.metric, outputs, as_arrays(targets)))
             tensors = pytree.tree_map(lambda value: torch.from_numpy(np.asarray(value)), outputs)
-            losses.append(self._loss(tensors, targets) * len(targets))
+            losses.append(float(loss_of(self.task, tensors, targets)) * len(targets))
         total = math.fsum(losses) / self.count
         if not math.isfinite(total):
             raise InputError("its outputs or its loss are NaN or infinite on held-out data")
         return Judged(np.concatenate(parts), total)
-
-    def _loss(self, outputs: Any, targets: torch.Tensor) -> float:
-        try:
-            return float(self.task.loss(outputs, targets))
-        except Exception as error:  # raised by the user's code
-            raise InputError(f"the task's loss raised {in_one_line(error)}") from error

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from penjing.errors import PenjingError, in_one_line, is_one_candidates
+from penjing.errors import ONE_CANDIDATES, PenjingError, in_one_line, is_one_candidates
 from penjing.passes import Compensate, Tune
 from penjing.search.predict.ladder import Step
 from penjing.search.predict.recovery import Recovery, Tuned
@@ -291,7 +291,7 @@ class Descent:
         """What its files are called, by their time, which is measured for that."""
         try:
             time = self.survey.time_of(step)
-        except (PenjingError, MemoryError, RuntimeError) as error:  # its trial says what that means
+        except ONE_CANDIDATES as error:  # its trial says what that means
             if not is_one_candidates(error):
                 raise
             time = step.time

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.contract import Json
-from penjing.errors import PenjingError, in_one_line, is_one_candidates
+from penjing.errors import ONE_CANDIDATES, in_one_line, is_one_candidates
 from penjing.network import Network
 from penjing.passes import Quantize
 from penjing.search.predict.ladder import Ladder, Step
@@ -52,7 +52,7 @@ class Survey:
                 known = self._learnt()
             except _LateError:  # which isn't remembered, since there may be more time next time
                 return "there is too little time to learn what its parts cost"
-            except (PenjingError, MemoryError, RuntimeError) as error:  # out of memory, the latter
+            except ONE_CANDIDATES as error:
                 if not is_one_candidates(error):
                     raise
                 known = {"why": in_one_line(error), "notes": [], "steps": []}

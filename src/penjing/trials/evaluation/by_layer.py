@@ -14,7 +14,7 @@ from penjing.network.graph.shapes import shapes
 from penjing.passes.conditions import Condition
 from penjing.runtimes.contract import Runtime
 from penjing.trials import layers
-from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.evaluation.instruments import Instruments, runs_in
 from penjing.trials.layers import LayerFigures
 from penjing.trials.recipe import from_json
 
@@ -52,8 +52,8 @@ def milliseconds(
 ) -> Times:
     """What each layer of a file takes, so that all together take its latency; None if its runtime
     can't tell."""
-    runs = int(1e3 * SECONDS / max(latency.latency_ms, 1e-3))
-    seconds = instruments.profile(runtime, artifact, inputs, min(max(runs, RUNS[0]), RUNS[1]))
+    runs = runs_in(SECONDS, latency, RUNS)
+    seconds = instruments.profile(runtime, artifact, inputs, runs)
     if not seconds:
         return None
     scale = latency.latency_ms / max(sum(seconds.values()), 1e-12)

@@ -11,6 +11,7 @@ from pathlib import Path
 from penjing.contract import Array, Json, Latency, Measurement, Parity, as_arrays
 from penjing.device.address import Device
 from penjing.errors import (
+    ONE_CANDIDATES,
     BugError,
     InputError,
     PenjingError,
@@ -25,7 +26,7 @@ from penjing.network import Network
 from penjing.passes.order import require_legal
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
-from penjing.tasks.batches import number_of_batches, number_of_samples
+from penjing.tasks.batches import number_of_samples
 from penjing.tasks.data import cut, first
 from penjing.tasks.task import Batches, Task
 from penjing.trials.candidate import Candidate
@@ -45,7 +46,6 @@ from penjing.trials.layers import Layers
 from penjing.trials.recipe import from_json
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
-from penjing.tune.train import step_seconds
 
 MAKING = 0.7
 """Share of a candidate's time, about, that its network takes; the rest is measuring."""
@@ -167,16 +167,15 @@ class FileEvaluator:
             proposal.seconds,
         )
         making = self.instruments.clock() - begin
-        for problem in runtime.problems(network, self.target, candidate.floats):
-            raise InputError(problem)
+        runtime.require_possible(network, self.target, candidate.floats)
         artifact = self.files.make(candidate, title, network).artifact
-        operators = costs.costs(network)
+        macs, params = costs.totals(network)
         sizes = Measurement(
             file_bytes=artifact.file_bytes,
             weight_bytes=runtime.weight_bytes(artifact),
             peak_activation_bytes=costs.peak_activation_bytes(network),
-            macs=sum(operator.macs for operator in operators),
-            params=sum(operator.params for operator in operators),
+            macs=macs,
+            params=params,
             metric=self.task.metric.name,
             saturates=as_json(runtime.saturating(artifact)),
         )
@@ -305,7 +304,7 @@ class FileEvaluator:
             network = self.networks.made(by_layer.shaping(trial.candidate.recipe))
             sizes = by_layer.sizes(self.network), by_layer.sizes(network)
             times = {each.key: self._milliseconds(each) for each in both}
-        except Exception as error:
+        except ONE_CANDIDATES as error:
             if not is_one_candidates(error):
                 raise
             return Layers(notes=(f"the layers couldn't be looked at: {in_one_line(error)}",))
@@ -350,9 +349,7 @@ class FileEvaluator:
 
     def pace(self, recipe: Sequence[Json], training: TuneOptions, watch: Watch) -> Pace:
         """See `Evaluator.pace`."""
-        network, task = self.networks.made(recipe, watch.say), self.networks.blind
-        seconds = step_seconds(network, task, training, self.instruments.clock)
-        return Pace(seconds, max(1, number_of_batches(task.train)))
+        return self.networks.pace(recipe, training, watch.say)
 
     def is_trained(self, recipe: Sequence[Json]) -> bool:
         """See `Evaluator.is_trained`."""

@@ -10,7 +10,7 @@ from penjing.contract import Artifact, Latency
 from penjing.network import Network
 from penjing.network.graph.layers import layers_of
 from penjing.runtimes.contract import Runtime
-from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.evaluation.instruments import Instruments, runs_in
 
 REPEATS = 5
 MARGIN = 1.1  # times the float layer's, at least
@@ -42,8 +42,7 @@ def slower_layers(
     Returns:
         Their names; None if the runtime can't time layers.
     """
-    runs = int(SECONDS_A_REPEAT / max(latency.latency_ms / 1e3, 1e-6))
-    runs = min(max(runs, RUNS[0]), RUNS[1])
+    runs = runs_in(SECONDS_A_REPEAT, latency, RUNS)
     profiles = _profiles(files, inputs, runs, instruments)
     if profiles is None:
         return None

@@ -33,6 +33,16 @@ def layer_seconds(
     return runtime.seconds_by_layer(artifact, inputs, runs)
 
 
+def runs_in(seconds: float, latency: Latency, limits: tuple[int, int]) -> int:
+    """How many runs of a file a profile of about so many seconds has, within limits.
+
+    >>> runs_in(0.1, Latency(5, 5, 1, 1, 1, 20), (8, 60))
+    20
+    """
+    runs = int(seconds / max(latency.latency_ms / 1e3, 1e-6))
+    return min(max(runs, limits[0]), limits[1])
+
+
 @dataclass(frozen=True)
 class Instruments:
     """Everything by which a fit learns the time or this machine's speed.

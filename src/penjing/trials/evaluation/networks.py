@@ -12,11 +12,14 @@ from penjing.contract import Json
 from penjing.errors import InputError, UnsafeError
 from penjing.network import Network, restore, save
 from penjing.passes import Tune
+from penjing.tasks.batches import number_of_batches
 from penjing.tasks.task import Task
 from penjing.trials.candidate import hash_of
-from penjing.trials.contract import Say
+from penjing.trials.contract import Pace, Say
 from penjing.trials.evaluation.instruments import Clock
 from penjing.trials.recipe import from_json
+from penjing.tune.options import TuneOptions
+from penjing.tune.train import step_seconds
 
 NETWORKS = "networks"
 MOST_IN_MEMORY = 4
@@ -101,6 +104,18 @@ class Networks:
                 network = step(network, self.blind, part)
             self._hold(steps[:count], network)
         return network
+
+    def pace(
+        self, recipe: Sequence[Json], training: TuneOptions, say: Say = lambda *_: None
+    ) -> Pace:
+        """How fast the network that the recipe makes trains, measured on a few real steps.
+
+        Raises:
+            PenjingError: it can't be trained.
+        """
+        network, task = self.made(recipe, say), self.blind
+        seconds = step_seconds(network, task, training, self.clock)
+        return Pace(seconds, max(1, number_of_batches(task.train)))
 
     def _trained(self, step: Tune, network: Network, part: Part, limit: float | None) -> Network:
         plan = step.plan(network, self.blind)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from penjing.contract import Latency
-from penjing.errors import InputError
 from penjing.targets import Target
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Watch
@@ -64,7 +63,6 @@ def _made(
 ) -> Loaded:
     runtime = files.runtime_of(candidate)
     network = networks.made(candidate.recipe)
-    for problem in runtime.problems(network, target, candidate.floats):
-        raise InputError(problem)
+    runtime.require_possible(network, target, candidate.floats)
     (folder / candidate.key).mkdir()
     return files.written(candidate, candidate.key, network, folder / candidate.key)

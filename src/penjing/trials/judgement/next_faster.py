@@ -50,15 +50,14 @@ def _deciding(trial: Trial, result: Result) -> str:
     """What would let this candidate keep the budget, or show that it can't."""
     drop, budget = trial.drop, result.max_drop
     assert drop is not None
-    methods = {step.get("method") for step in trial.candidate.recipe}
     if drop.drop < budget:
         times = ((drop.bound - drop.drop) / (budget - drop.drop)) ** 2
         if times <= MOST_TIMES:
             more = math.ceil(times * drop.samples / 100) * 100
             return f"about {more} validation samples, if its loss stays what it is"
     other = f"or a budget of {points(math.ceil(10 * drop.bound) / 10)}"
-    if TRAINED in methods:
+    if TRAINED in trial.methods:
         return f"more time for training, since longer training lowers its loss; {other}"
-    if methods & CUTS:
+    if CUTS.intersection(trial.methods):
         return f"training it, with `strategy='joint'` and more minutes; {other}"
     return f"training it with its rounding in place, by a recipe with Tune behind Quantize; {other}"

@@ -93,6 +93,15 @@ def lost_at_most(drop: float, bound: float, confidence: float) -> str:
     return f"loses {drop:.2f} points, and {sure} at most {bound:.2f}"
 
 
+def duration(seconds: float) -> str:
+    """A time that people can imagine.
+
+    >>> duration(0.638), duration(31.3), duration(162)
+    ('0.638 s', '31.3 s', '2.7 minutes')
+    """
+    return f"{seconds:.3g} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+
+
 def confident(confidence: float) -> str:
     """How sure a bound is.
 

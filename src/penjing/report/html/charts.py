@@ -12,8 +12,8 @@ from typing import Any
 from penjing.contract import Json
 from penjing.printable import in_a_line
 from penjing.report.answer import milliseconds
+from penjing.report.html.recipes import in_short
 from penjing.report.plot import highest
-from penjing.report.recipes import in_short
 from penjing.report.table import GROUPS, in_order, kilobytes
 from penjing.trials.judgement.comparison import is_disturbed
 from penjing.trials.judgement.wording import UNRELIABLE, points, ratio

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from penjing.contract import Json
 from penjing.printable import in_a_line, printable
-from penjing.report import charts
 from penjing.report.answer import answer, certified, how_measured
-from penjing.report.by_layer import ByLayer
-from penjing.report.recipes import in_short
+from penjing.report.html import charts
+from penjing.report.html.layer_table import ByLayer
+from penjing.report.html.recipes import in_short
 from penjing.report.table import GROUPS, headings, in_order, legend, reasons, rows
 from penjing.trials.judgement.wording import confident, points, ratio
 from penjing.trials.prediction import Prediction
