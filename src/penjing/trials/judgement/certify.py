@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 from penjing.contract import Array, Drop
 from penjing.layout import counted
 from penjing.measure.scores import drop
-from penjing.trials.judgement.choice import choose
+from penjing.trials.judgement.choice import choose, eligible
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, VALIDATION
 from penjing.trials.judgement.wording import lost_at_most
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
+
+MILDER, SLACK = 1.2, 0.1
+"""What takes so many times as much is a milder cut. It is a way back too if its risk is above the
+smallest so far by at most this share of the budget: that may be the luck of few samples."""
 
 
 def prove(result: Result, score: Callable[[Trial], Array]) -> Result:
@@ -88,18 +93,31 @@ def way_to_chosen(result: Result) -> tuple[Trial, ...]:
 
     There are at most `MOST_TEST_EVALUATIONS`.
 
-    The chosen one comes last. Before it comes the one that would be chosen among those with a
-    smaller bound, and so on down to the smallest bound. A gain on validation counts as no change.
-    If there are more than three, the first, the middle and the last are taken.
+    The chosen one comes last. Before it comes the one that would be chosen among the safer ones,
+    and so on down to the safest. A gain on validation counts as no change. If there are more than
+    three, the first and the last are taken, and the one that lies halfway by the goal.
     """
-    way: list[Trial] = [result.answer]
-    while way[-1].key != result.baseline.key:
-        safer = [trial for trial in result.trials if _risk(trial) < _risk(way[-1])]
-        way.append(choose(result.baseline, safer, result.aim)[0])
-    trials = way[-2::-1]
-    if len(trials) > MOST_TEST_EVALUATIONS:
-        trials = [trials[0], trials[len(trials) // 2], trials[-1]]
-    return tuple(trials)
+    baseline, aim = result.baseline, result.aim
+    able = [trial for trial in result.trials if eligible(trial, baseline, aim)]
+    way: list[Trial] = [] if result.answer.key == baseline.key else [result.answer]
+
+    def is_way_back(trial: Trial) -> bool:
+        lowest, last = min(map(_risk, way)), aim.share(way[-1], baseline)
+        is_milder = aim.share(trial, baseline) > MILDER * last
+        return _risk(trial) < lowest or (
+            is_milder and _risk(trial) <= lowest + SLACK * result.max_drop
+        )
+
+    while way:
+        left = [trial for trial in able if trial not in way and is_way_back(trial)]
+        best, _ = choose(baseline, left, aim)
+        if best.key == baseline.key:
+            break
+        way.append(best)
+    if len(way) > MOST_TEST_EVALUATIONS:
+        between = math.sqrt(aim.share(way[0], baseline) * aim.share(way[-1], baseline))
+        way[1:-1] = [min(way[1:-1], key=lambda t: abs(math.log(aim.share(t, baseline) / between)))]
+    return tuple(reversed(way))
 
 
 def _risk(trial: Trial) -> float:
