@@ -129,7 +129,7 @@ def test_what_a_device_does_not_tell_is_unknown() -> None:
         ({"minutes": float("inf")}, "`minutes` must be a positive number; found inf"),
         ({"max_ms": 0.0}, "`max_ms` must be a positive number; found 0.0"),
         ({"max_kb": -1.0}, "`max_kb` must be a positive number; found -1.0"),
-        ({"goal": "speed"}, "`goal` must be latency or size; found 'speed'"),
+        ({"goal": "speed"}, "`goal` must be latency, size or memory, or several of them"),
         ({"confidence": 1.0}, r"`confidence` must be at least 0.5 and below 1; found 1.0"),
         ({"confidence": float("nan")}, r"`confidence` must be at least 0.5 and below 1; found nan"),
         ({"seed": -1}, "`seed` must be an integer from 0 .*; found -1"),

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
+from penjing.contract import Drop, Latency, Measurement
 from penjing.report.progress import State, display
 from penjing.report.terminal import Console
 from penjing.search.progress import SEARCH, Progress
 from penjing.search.schedule import Schedule
+from penjing.trials.candidate import Candidate
+from penjing.trials.result import Result
+from penjing.trials.trial import Status, Trial
+from penjing.trials.view import View
 from tests.fits import fit
 from tests.instruments import Another, Direct, Slowly, Told, only, small_task
 
@@ -99,6 +104,27 @@ def _console(is_terminal: bool) -> Console:
     )  # fmt: skip
 
 
+def _so_far(*tried: tuple[str, float]) -> Result:
+    """A result in which candidates of these titles take this share of the time, and lose as many
+    points as they save of it."""
+
+    def trial(number: int, title: str, status: Status, share: float) -> Trial:
+        time, lost = (
+            Latency(share, share, share, share, share, 20),
+            Drop(1 - share, 1 - share, 0.95, 9),
+        )
+        figures = Measurement(file_bytes=round(1e6 * share), latency=time, drop=lost)
+        candidate = Candidate(({"method": "Tune", "seed": number},), "onnxruntime")
+        return Trial(candidate, title, status, "", figures)
+
+    original = trial(0, "original", Status.BASELINE, 1.0)
+    rows = [trial(n, title, Status.KEPT, share) for n, (title, share) in enumerate(tried, 1)]
+    return View(
+        Result("t", "cpu", "m", "latency", 1.0, 0.95, 0, {}, original),
+        known={row.key: row for row in (original, *rows)},
+    ).result
+
+
 def _written(console: Console) -> list[str]:
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
@@ -106,11 +132,11 @@ def _written(console: Console) -> list[str]:
 def test_a_pipe_gets_a_line_for_each_stage() -> None:
     console = _console(is_terminal=False)
     with display(console) as show:
-        show("measuring the original", 0.0, "original")
-        show("int8: step 1", 0.1, "original")
-        show("int8: step 2", 0.2, "original")
-        show("a note that is long, " * 6 + "`resume` continues", 0.25, "original")
-        show("prune 25 %", 0.3, "int8")
+        show("measuring the original", 0.0, _so_far())
+        show("int8: step 1", 0.1, _so_far())
+        show("int8: step 2", 0.2, _so_far())
+        show("a note that is long, " * 6 + "`resume` continues", 0.25, _so_far())
+        show("prune 25 %", 0.3, _so_far(("int8", 0.5)))
     lines = _written(console)
     assert lines[:2] == [
         "[  0%] measuring the original (best so far: original)",
@@ -128,23 +154,28 @@ def test_a_terminal_is_drawn_to_by_calls_alone_and_not_too_often() -> None:
     with display(console, lambda: now[0]) as show:
         for step in range(100):
             now[0] += 0.01
-            show(f"int8: step {step}", 0.1, "original")
+            show(f"int8: step {step}", 0.1, _so_far())
         assert threading.active_count() == before
         drawn = console.file.getvalue()  # type: ignore[attr-defined]
         assert 3 <= drawn.count("int8: step") <= 6
-        show("prune 25 %", 0.2, "int8")
+        show("prune 25 %", 0.2, _so_far(("int8", 0.5)))
         assert "best so far: int8" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_terminal_shows_stage_share_time_left_and_the_best_so_far() -> None:
     now = [0.0]
     state = State(_console(is_terminal=True), lambda: now[0])
-    state("prune 25 % + int8 in litert: step 3, loss 0.123", 0.25, "int8 in litert")
+    front = ("int8 in litert", 0.25), ("a slower one", 0.5)
+    state("prune 25 % + int8 in litert: step 3, loss 0.123", 0.25, _so_far(*front))
     now[0] = 60.0
-    bar, stage, best = state.lines()
+    bar, stage, *best = state.lines()
     assert bar.endswith(" 25%  about 3 min left")
     assert stage == "prune 25 % + int8 in litert: step 3, loss 0.123"
-    assert best == "best so far: int8 in litert"
-    state("x" * 200, 0.0, "y" * 200)
+    assert best == [
+        "best so far: int8 in litert: 0.25 of the time, 0.75 points lost (at most 0.75)",
+        "2 tried, 2 within the budget",
+        "    0.50 of the time, 0.50 points lost (at most 0.50): a slower one",
+    ]
+    state("x" * 200, 0.0, _so_far(("y" * 200, 0.5)))
     assert all(len(line) <= 80 for line in state.lines())
     assert "left" not in state.lines()[0]

@@ -11,14 +11,15 @@ from penjing.errors import InputError, require_positive
 from penjing.search.strategies.quick import Quick
 from penjing.search.study import Strategy
 from penjing.trials.evaluation.instruments import Instruments
+from penjing.trials.judgement.goal import weights_of
 from penjing.trials.recipe import Recipe
 from penjing.trials.result import Result
 
 MOST_SEED = 2**63
-GOALS = ("latency", "size")
 
-Progress = Callable[[str, float, str], None]
-"""A function that is called with the stage, the share done (0..1) and the best candidate so far."""
+Progress = Callable[[str, float, Result], None]
+"""A function that is called with the stage, the share done (0..1) and the result so far, whose
+`chosen` is the best candidate's title."""
 Report = Callable[[Result, Path], object]
 """A function that is called with a result and its folder."""
 
@@ -33,7 +34,8 @@ class FitOptions:
     ('size', 0.95)
 
     Attributes:
-        goal: what to minimize, `"latency"` or `"size"`.
+        goal: what to make small: `"latency"`, `"size"` (of the file), `"memory"` (of the values
+            that are alive at once), or several with weights, such as `"latency=2,size=1"`.
         seed: the seed of everything random.
         confidence: the confidence of the bound on the drop, from 0.5 to below 1.
         python: for a device: its Python interpreter that has the runtimes.
@@ -87,8 +89,7 @@ class FitOptions:
         require_positive("`minutes`", minutes)
         if self.epochs is not None:
             require_positive("`epochs`", self.epochs)
-        if self.goal not in GOALS:
-            raise InputError(f"`goal` must be latency or size; found {self.goal!r}")
+        weights_of(self.goal)
         for name in ("max_ms", "max_kb"):
             limit = getattr(self, name)
             if limit is not None:

@@ -19,7 +19,7 @@ from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.comparison import DISTURBED, is_disturbed, told
 from penjing.trials.judgement.next_faster import next_faster
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS
-from penjing.trials.judgement.wording import size_beside
+from penjing.trials.judgement.wording import ratio, size_beside
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import Result
 from penjing.trials.trial import Extent, Proposal, Status, Trial
@@ -98,7 +98,7 @@ class Run:
         else:
             self._steps += 1
             share = self.progress.at_end(self._steps, 3 + MOST_TEST_EVALUATIONS)
-        self.options.progress(stage, share, self.result.chosen)
+        self.options.progress(stage, share, self.result)
 
     def _measure_original(self) -> None:
         self._say("measuring the original")
@@ -216,7 +216,7 @@ class Run:
         notes = (*result.notes, *next_faster(result), *([late] if late else []), *there)
         self.ledger.finish(replace(result, notes=notes))
         self._describe_layers()
-        self.options.progress("done", 1.0, self.result.chosen)
+        self.options.progress("done", 1.0, self.result)
 
     def _describe_layers(self) -> None:
         """Say what became of each layer. The answer is delivered by now, whatever happens here."""
@@ -246,6 +246,9 @@ def _beside(trial: Trial, best: Trial, goal: str) -> str:
         return DISTURBED
     if goal == "latency" and mine.latency is not None and theirs.latency is not None:
         return told(mine.latency, theirs.latency, best.title)
+    if goal == "memory" and mine.peak_activation_bytes and theirs.peak_activation_bytes:
+        share = ratio(mine.peak_activation_bytes / theirs.peak_activation_bytes)
+        return f"needs {share} of the memory of {best.title}"
     if mine.file_bytes and theirs.file_bytes:
         size = size_beside(mine.file_bytes / theirs.file_bytes)
         return f"{size}, compared with {best.title}"

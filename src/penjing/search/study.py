@@ -43,7 +43,7 @@ class Study:
 
     Attributes:
         ways: the runtimes and precisions in which files can be made.
-        goal: `"latency"` or `"size"`.
+        goal: what to make small, see `penjing.trials.judgement.goal.weights_of`.
         max_drop: the budget in points.
         training: how networks are trained; each training sets its own length.
         watch: receives the progress; raises KeyboardInterrupt to end the run.
@@ -70,7 +70,7 @@ class Study:
 
     @property
     def goal(self) -> str:
-        """`"latency"` or `"size"`."""
+        """What to make small, see `penjing.trials.judgement.goal.weights_of`."""
         return self.result.goal
 
     @property

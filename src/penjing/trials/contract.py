@@ -62,6 +62,18 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """A file of which only what a goal may count was measured.
+
+    Attributes:
+        shares: by figure of `penjing.trials.judgement.goal.FIGURES`, what it takes of the
+            original's; no latency where it wasn't timed.
+    """
+
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Sitting:
     """Files that were timed side by side.
 
@@ -158,9 +170,16 @@ class Evaluator(Protocol):
         """The name of what would have to time a file's layers."""
         ...
 
-    def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
-        """The latencies of candidates beside the original's. Nothing else is measured, and their
-        files aren't kept.
+    def probe(
+        self, candidates: Sequence[Candidate], watch: Watch, timed: bool = True
+    ) -> list[Probed]:
+        """What the files of candidates take of the original's. Their accuracy isn't measured, and
+        they aren't kept.
+
+        Args:
+            candidates: what is made into files.
+            watch: told which file comes next.
+            timed: whether times are wanted.
 
         Raises:
             InputError: the runtime can't take one of the networks.

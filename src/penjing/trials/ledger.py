@@ -150,9 +150,14 @@ class Ledger:
         """Keep plain data that took long to find, for when the fit is resumed."""
         self._append("remembered", {"name": name, "value": value})
 
+    @property
+    def remembered(self) -> Mapping[str, Json]:
+        """All that was remembered, by name."""
+        return self._seen.remembered
+
     def recall(self, name: str) -> Json:
         """What was remembered last under a name; None if nothing was."""
-        return self._seen.remembered.get(name)
+        return self.remembered.get(name)
 
     def predict(self, prediction: Prediction) -> None:
         """Record what was expected of a candidate, once; a resumed fit comes here again."""

@@ -12,7 +12,7 @@ class Prediction:
     Attributes:
         key: the candidate's.
         drop: the points that it was expected to lose on the validation data.
-        ratio: the time that it was expected to take, of the original's.
+        ratio: what it was expected to cost of the original: time, bytes, or what the goal names.
         epochs: for how long its network was trained in all.
     """
 

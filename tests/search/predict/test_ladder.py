@@ -13,17 +13,19 @@ from penjing.network import Network, capture, carry_out, find_axes
 from penjing.passes import Compensate
 from penjing.passes.structure.cut_losses import CutLosses
 from penjing.search.predict import ladder
+from penjing.search.predict.additive import Additive
+from penjing.search.predict.cost import Cost
 from penjing.search.predict.ladder import Ladder, Step
+from penjing.search.predict.operators import features
 from penjing.search.predict.parts import Change, Parts, counts_of
 from penjing.search.predict.recovery import Recovery, Tuned
 from penjing.search.predict.shape import Shape
-from penjing.search.predict.times import TimeModel, features
 from penjing.tasks.data import first
 from penjing.tasks.task import Task
 from penjing.trials.recipe import Recipe
 from tests.reference_networks import self_taught
 
-MODEL = TimeModel({}, (0.1, 1e-5, 1e-4))
+COST = Cost("latency", {"latency": Additive({}, (0.1, 1e-5, 1e-4))})
 NAMES = [
     "plain_cnn", "vgg", "resnet_a", "resnet_b", "mobilenet_v1", "mobilenet_v2", "densenet",
     "vit_by_hand",
@@ -34,7 +36,7 @@ NAMES = [
 def begun(request: pytest.FixtureRequest) -> tuple[Task, Network, list[Step]]:
     task = self_taught(request.param)
     network = capture(task.model, task.example)
-    found = Ladder(network, task, MODEL, Parts(network, 4), 32)
+    found = Ladder(network, task, COST, Parts(network, 4), 32)
     steps = [step for step, _ in zip(found.steps(lambda *_: None), range(3), strict=False)]
     return task, network, steps
 
@@ -44,7 +46,7 @@ def test_a_step_is_what_its_recipe_makes(begun: tuple[Task, Network, list[Step]]
     assert steps
     for step in steps:
         made = Recipe(step.shape.passes)(network, task)
-        assert MODEL.predict(features(made)) == pytest.approx(step.time, rel=1e-6)
+        assert COST.of(made) == pytest.approx(step.share, rel=1e-6)
         axes = find_axes(made)
         for name, width in step.shape.widths.items():
             assert name not in axes or axes[name].size == width  # it may be called otherwise now
@@ -63,9 +65,9 @@ def test_a_step_can_be_cut_from_the_one_before(begun: tuple[Task, Network, list[
         }
 
 
-def test_each_step_takes_less_time(begun: tuple[Task, Network, list[Step]]) -> None:
+def test_each_step_costs_less(begun: tuple[Task, Network, list[Step]]) -> None:
     _, network, steps = begun
-    times = [MODEL.predict(features(network)), *(step.time for step in steps)]
+    times = [COST.of(network), *(step.share for step in steps)]
     for before, after in itertools.pairwise(times):
         assert (
             after <= ladder.SHARE * before * 1.05
@@ -149,5 +151,5 @@ def test_a_longer_training_and_a_smaller_loss_lose_less() -> None:
 def test_what_was_measured_is_expected_again() -> None:
     one = Recovery(0.0, [Tuned(0.5, 0.2, 1.0, 2.0)])
     assert one.predicted(0.5, 0.2, 1.0) == pytest.approx(2.0)
-    assert one.predicted(0.4, 0.0, 1.0) == pytest.approx(2.0), "it is faster, so no better"
+    assert one.predicted(0.4, 0.0, 1.0) == pytest.approx(2.0), "it costs less, so it is no better"
     assert one.predicted(0.6, 0.1, 1.0) < 2.0

@@ -10,7 +10,8 @@ import torch
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels
-from penjing.search.predict.times import Features, TimeModel, features
+from penjing.search.predict.additive import Additive, Features
+from penjing.search.predict.operators import features, stored_features
 from tests.passes.test_passes import _task as task_of
 from tests.reference_networks import NETWORKS, build
 
@@ -35,18 +36,29 @@ def _time(network: Features) -> float:
 @pytest.mark.parametrize("name", ["plain_cnn", "resnet_a", "mobilenet_v2", "vit_by_hand"])
 def test_times_that_are_a_sum_are_predicted(name: str) -> None:
     known = [features(network) for network in _variants(name, 9)]
-    model = TimeModel.fit(known, [_time(network) for network in known], held_out=3)
+    model = Additive.fit(known, [_time(network) for network in known], held_out=3)
     assert len(model.errors) == 3
     assert max(map(abs, model.errors)) < 0.02
-    model.require_additive()
+    model.require_additive("times")
 
 
 def test_times_that_are_no_sum_are_refused() -> None:
     draw = random.Random(0)
     known = [features(network) for network in _variants("plain_cnn", 9)]
-    model = TimeModel.fit(known, [draw.uniform(1, 10) for _ in known], held_out=3)
+    model = Additive.fit(known, [draw.uniform(1, 10) for _ in known], held_out=3)
     with pytest.raises(InputError, match=r"times of whole files don't add up: .* is allowed"):
-        model.require_additive()
+        model.require_additive("times")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_stored_features_have_every_parameter(name: str) -> None:
+    from penjing.measure.costs import costs
+
+    model, x = build(name)
+    network = capture(model, x[:2])
+    params = sum(values[1] for values in stored_features(network).values())
+    folded = sum(cost.params for cost in costs(network) if cost.operator == "batch_norm")
+    assert 0 <= sum(cost.params for cost in costs(network)) - params <= folded
 
 
 @pytest.mark.parametrize("name", NETWORKS)

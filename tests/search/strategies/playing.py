@@ -23,7 +23,7 @@ from penjing.search.ways import Way, Ways
 from penjing.targets import this_machine
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
-from penjing.trials.contract import Pace, Sitting, Watch
+from penjing.trials.contract import Pace, Probed, Sitting, Watch
 from penjing.trials.judgement.promise import Promise
 from penjing.trials.layers import Layers
 from penjing.trials.ledger import Ledger
@@ -77,6 +77,7 @@ class FakeEvaluator:
         lost = self.drop(proposal.title)
         figures = Measurement(
             file_bytes=round(1e6 * self.ratio(proposal.title)),
+            peak_activation_bytes=round(1e5 * self.ratio(proposal.title)),
             latency=self._latency(proposal.title) if whole else None,
             drop=Drop(lost, lost, 0.95, 1000) if whole else None,
         )
@@ -106,7 +107,9 @@ class FakeEvaluator:
     def profiler(self, trial: Trial) -> str:
         return "nobody"
 
-    def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
+    def probe(
+        self, candidates: Sequence[Candidate], watch: Watch, timed: bool = True
+    ) -> list[Probed]:
         raise AssertionError("nothing is probed")
 
     def made(self, recipe: Sequence[Json], watch: Watch) -> Network:

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penjing.contract import Json, Latency
+from penjing.contract import Json
+from penjing.measure.costs import totals
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels, Quantize
-from penjing.search.predict.times import Features, features
+from penjing.search.predict.additive import Features
+from penjing.search.predict.operators import features
 from penjing.search.strategies import find_strategy
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
-from penjing.trials.contract import Watch
+from penjing.trials.contract import Probed, Watch
 from penjing.trials.recipe import Recipe, from_json
 from penjing.trials.result import Result
 from tests.reference_networks import self_taught
@@ -48,14 +50,19 @@ class Parted(FakeEvaluator):
     def __post_init__(self) -> None:
         self.network = capture(self.task.model, self.task.example)
 
-    def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
+    def probe(
+        self, candidates: Sequence[Candidate], watch: Watch, timed: bool = True
+    ) -> list[Probed]:
         self.probed += len(candidates)
-        whole = self.time_of(features(self.network))
-        ratios = []
+        whole, params = self.time_of(features(self.network)), totals(self.network)[1]
+        files = []
         for candidate in candidates:
-            shape = [step for step in candidate.recipe if step["method"] != "Quantize"]
-            ratios.append(0.5 * self.time_of(features(self.made(shape, watch))) / whole)
-        return [Latency(ratio, ratio, ratio, ratio, ratio, 20) for ratio in ratios]
+            network = self.made(_shape(candidate.recipe), watch)
+            shares = {"size": 0.25 * totals(network)[1] / params}
+            if timed:
+                shares["latency"] = 0.5 * self.time_of(features(network)) / whole
+            files.append(Probed(shares))
+        return files
 
     def made(self, recipe: Sequence[Json], watch: Watch) -> Network:
         return Recipe(from_json(list(recipe)))(self.network, self.task)
@@ -63,6 +70,11 @@ class Parted(FakeEvaluator):
     @property
     def blind(self) -> Task:
         return self.task
+
+
+def _shape(recipe: Sequence[Json]) -> list[Json]:
+    """The part of a recipe that comes before rounding."""
+    return [step for step in recipe if step["method"] not in ("Quantize", "Gptq")]
 
 
 def _share(title: str) -> float:
@@ -116,10 +128,23 @@ def test_times_that_are_no_sum_leave_it_to_the_usual_widths(tmp_path: Path) -> N
     assert any(title.startswith("prune") for title in titles)
 
 
-def test_a_small_file_as_the_goal_leaves_it_to_the_usual_widths(tmp_path: Path) -> None:
+@pytest.mark.parametrize("goal", ["size", "latency=2,size=1"])
+def test_other_goals_are_searched_together_too(tmp_path: Path, goal: str) -> None:
     evaluator = Parted(_share)
-    with played(tmp_path, JOINT, evaluator, "size") as run:
-        assert any("because the goal is a small file" in note for note in run.result.notes)
+    with played(tmp_path, JOINT, evaluator, goal) as run:
+        aim, baseline = run.result.aim, run.result.baseline
+        cut = [trial for trial in run.result.trials if trial.title.startswith("cut to")]
+        assert cut
+        assert evaluator.probed
+        best = aim.share(run.result.answer, baseline)
+        assert best == min(aim.share(trial, baseline) for trial in run.result.trials)
+        assert any("predicted with an error" in note for note in run.result.notes)
+
+
+def test_memory_is_left_to_the_usual_widths(tmp_path: Path) -> None:
+    evaluator = Parted(_share)
+    with played(tmp_path, JOINT, evaluator, "memory") as run:
+        assert any("because memory is no sum" in note for note in run.result.notes)
     assert not evaluator.probed
 
 

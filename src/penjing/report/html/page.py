@@ -6,6 +6,7 @@ The page is `page.html`, a template. Every text is escaped there, as user's name
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,7 +21,7 @@ from penjing.report.html import charts
 from penjing.report.html.layer_table import ByLayer
 from penjing.report.html.recipes import in_short
 from penjing.report.table import GROUPS, headings, in_order, legend, reasons, rows
-from penjing.trials.judgement.wording import confident, points, ratio
+from penjing.trials.judgement.wording import WHAT, confident, points, ratio
 from penjing.trials.prediction import Prediction
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
@@ -72,6 +73,7 @@ def page(result: Result, picture: bytes, loading: str, written: date) -> str:
         ],
         reasons=[in_a_line(line) for line in reasons(result)],
         predicted=[_cells(result, *pair) for pair in predicted],
+        goal=goal_in_words(result),
         layers=ByLayer(result.layers),
         verdicts=[in_a_line(line) for line in result.verdicts],
         notes=[in_a_line(line) for line in result.notes],
@@ -114,10 +116,16 @@ def predictions(result: Result) -> list[tuple[Prediction, Trial]]:
     return [(made, trial) for made, trial in pairs if trial is not None and trial.drop is not None]
 
 
+def goal_in_words(result: Result) -> str:
+    """What the goal makes small."""
+    return WHAT.get(result.goal, f"figures, by {result.goal}")
+
+
 def _cells(result: Result, made: Prediction, trial: Trial) -> tuple[str, ...]:
     """A row of what was expected and measured."""
     assert trial.drop is not None
-    taken = "" if trial.latency is None else ratio(trial.latency.ratio)
+    share = result.aim.share(trial, result.baseline)
+    taken = ratio(share) if math.isfinite(share) else ""
     return (
         in_a_line(result.named(trial)),
         f"{made.epochs:.3g}",
@@ -136,13 +144,15 @@ def _drawn(
     titles = [in_a_line(result.named(trial)) for _, trial in predicted]
     both = list(zip(titles, predicted, strict=True))
     losses = [(name, made.drop, trial.drop.drop) for name, (made, trial) in both if trial.drop]
-    times = [
-        (name, made.ratio, trial.latency.ratio) for name, (made, trial) in both if trial.latency
+    shares = [
+        (name, made.ratio, share)
+        for name, (made, trial) in both
+        if math.isfinite(share := result.aim.share(trial, result.baseline))
     ]
     possible = {
         "all": charts.loss_against_time(result),
         "losses": charts.expected_and_measured(losses, "points lost"),
-        "times": charts.expected_and_measured(times, "of the original's time"),
+        "times": charts.expected_and_measured(shares, f"of the original's {goal_in_words(result)}"),
     }
     return {name: chart for name, chart in possible.items() if chart is not None}
 

@@ -1,1 +1,1 @@
-"""What a strategy expects of a network before it is made: its time and its loss."""
+"""What a strategy expects of a network before it is made: what it costs and what it loses."""

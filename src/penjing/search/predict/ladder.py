@@ -1,4 +1,4 @@
-"""Ladder: networks of less and less time, each with the least loss that its parts promise."""
+"""Ladder: networks that cost less and less, each with the least loss that its parts promise."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from dataclasses import dataclass
 
 from penjing.contract import Json
 from penjing.errors import InputError
+from penjing.measure.costs import totals
 from penjing.network import Network
 from penjing.passes.structure.cut_losses import CutLosses
+from penjing.search.predict.cost import Cost
 from penjing.search.predict.parts import Change, Parts
 from penjing.search.predict.program import least_lost
 from penjing.search.predict.shape import Shape
-from penjing.search.predict.times import TimeModel, features
 from penjing.tasks.task import Task
 
 SHARE = 0.93
-"""Each step takes this share of the time of the one before."""
+"""Each step costs this share of the one before."""
 LEAST = 0.25
-"""The share of the first time below which no step goes."""
+"""The share of the uncut network's cost below which no step goes."""
 ROUNDS = 6
 """How often a step's choice is made anew with losses that were just measured."""
 ROWS = 10_000
 LEAST_LOST = 1e-3
-"""In nats for all of the time: what a change costs at least, so that none is made for nothing."""
+"""In nats for all of the cost: what a change loses at least, so that none is made for nothing."""
 Say = Callable[[str, float], None]
 
 
@@ -35,25 +36,30 @@ class Step:
 
     Attributes:
         shape: what is left of the network.
-        time: predicted, of the original's.
+        share: what it costs of the original, predicted; see `penjing.search.predict.cost.Cost`.
+        macs: its multiply-accumulates, of the original's.
         loss: what the network loses on training samples, measured after least squares.
         expected: the same, as the sum over its changes since the last step.
     """
 
     shape: Shape
-    time: float
+    share: float
+    macs: float
     loss: float
     expected: float
 
     def to_json(self) -> dict[str, Json]:
         """Plain data, the inverse of `from_json`."""
-        figures = {"time": self.time, "loss": self.loss, "expected": self.expected}
+        figures = {name: getattr(self, name) for name in _FIGURES}
         return {"shape": self.shape.to_json(), **figures}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Step:
         """Read what `to_json` wrote."""
-        return cls(Shape.from_json(data["shape"]), data["time"], data["loss"], data["expected"])
+        return cls(Shape.from_json(data["shape"]), *(data[name] for name in _FIGURES))
+
+
+_FIGURES = ("share", "macs", "loss", "expected")
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Effect:
 
     Attributes:
         lost: the loss that it adds, after the layers behind it were solved again.
-        saved: the time that it saves, of the original's.
+        saved: what it saves of the original's cost.
     """
 
     lost: float
@@ -70,24 +76,25 @@ class Effect:
 
 
 class Ladder:
-    """Goes down step by step. On each, the changes are chosen that lose least for the time that the
+    """Goes down step by step. On each, the changes are chosen that lose least for what the
     step has to save, by integer programming; their losses are measured, and the choice is made
     again until all that is chosen was measured in the present network."""
 
     def __init__(
-        self, network: Network, task: Task, model: TimeModel, parts: Parts, samples: int
+        self, network: Network, task: Task, cost: Cost, parts: Parts, samples: int
     ) -> None:
         self.parts = parts
         blocks = list(parts.blocks.values())
         self.losses = CutLosses(network, task, blocks, samples, ROWS)
-        self.model = model
+        self.cost = cost
         self.shape = Shape()
-        self.time = self.whole = model.predict(features(network))
+        self.share = self.whole = cost.of(network)
+        self.macs = max(totals(network)[0], 1)
         self.effects: dict[Change, Effect] = {}
         self.fresh: set[Change] = set()
 
     def steps(self, say: Say) -> Iterator[Step]:
-        """All steps, the slowest first.
+        """All steps, the costliest first.
 
         Args:
             say: called before each loss that is measured, with a line and the share that is done.
@@ -99,7 +106,7 @@ class Ladder:
             self._measure(change)
         total = math.log(LEAST) / math.log(SHARE)
         for number in itertools.count():
-            if self.time * SHARE < LEAST * self.whole:
+            if self.share * SHARE < LEAST * self.whole:
                 return
             share = 0.5 + 0.5 * min(1.0, number / total)
             chosen = self._chosen(say, share)
@@ -110,10 +117,11 @@ class Ladder:
             for change in sorted(chosen, key=lambda change: -change.left):  # axes, while they exist
                 self.losses.accept(self.parts.cut(change, self.shape))
                 self.shape = self.parts.after(self.shape, change)
-            self.time = self.model.predict(features(self.losses.student))
+            self.share = self.cost.of(self.losses.student)
             self.fresh = set()
             loss = self.losses.loss
-            yield Step(self.shape, self.time, loss - begun, before - begun + expected)
+            macs = totals(self.losses.student)[0] / self.macs
+            yield Step(self.shape, self.share, macs, loss - begun, before - begun + expected)
 
     def _measure(self, change: Change) -> None:
         self.fresh.add(change)
@@ -122,7 +130,7 @@ class Ladder:
         except InputError:  # it has gone, or the loss isn't finite without it
             self.effects[change] = Effect(0.0, 0.0)
             return
-        saved = self.time - self.model.predict(features(student))
+        saved = self.share - self.cost.of(student)
         self.effects[change] = Effect(lost, saved)
 
     def _chosen(self, say: Say, share: float) -> list[Change]:
@@ -133,7 +141,7 @@ class Ladder:
                 [self.effects[change].saved for change in changes],
                 [self._price(self.effects[change]) for change in changes],
                 self.parts.apart(changes),
-                (1 - SHARE) * self.time,
+                (1 - SHARE) * self.share,
             )
             chosen = [changes[index] for index in best or ()]
             stale = [change for change in chosen if change not in self.fresh]

@@ -1,4 +1,4 @@
-"""Learning: a model of times from files with parts cut at random."""
+"""Learning: what parts of a network cost, from files with parts cut at random."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ import random
 from collections.abc import Callable, Sequence
 
 from penjing.network import Network
+from penjing.search.predict.cost import Cost, sums_of
+from penjing.search.predict.operators import features
 from penjing.search.predict.parts import Parts
 from penjing.search.predict.shape import Shape
-from penjing.search.predict.times import Features, TimeModel, features
+from penjing.trials.contract import Probed
 
 LEAST_FILES, MOST_FILES = 10, 24
-"""How many files a model is made from."""
+"""How many files a cost is learnt from."""
 HELD_OUT = 4
 """How many more only check it."""
 GONE, NARROW = 0.25, 0.5
 """How likely a block is gone, or an axis narrower, in such a file."""
 TRIES = 10
 """How many shapes are drawn for each that is wanted, since a small network has few."""
-Times = Callable[[Sequence[Shape]], Sequence[float]]
+Probing = Callable[[Sequence[Shape]], Sequence[Probed]]
+"""Measures the files of networks of these shapes."""
 
 
 def learnt(
-    network: Network,
     parts: Parts,
-    times_of: Times,
+    goal: str,
+    probing: Probing,
     made: Callable[[Shape], Network],
     held_out: int = HELD_OUT,
-) -> TimeModel:
+) -> Cost:
     """Learn what the operators of a network cost.
 
     Args:
-        network: the uncut network.
-        parts: what can be cut.
-        times_of: times networks of these shapes, side by side.
+        parts: what can be cut from it.
+        goal: what counts, see `penjing.search.predict.cost.Cost`.
+        probing: measures files.
         made: makes the network of a shape.
-        held_out: how many files only check the model, at most; a small network has few shapes.
+        held_out: how many files only check the cost, at most; a small network has few shapes.
     """
-    count = min(MOST_FILES, max(LEAST_FILES, len(features(network))))
+    count = min(MOST_FILES, max(LEAST_FILES, len(features(made(Shape())))))
     shapes = [Shape(), *at_random(parts, count - 1 + held_out)]
-    times = times_of(shapes)
-    known: list[Features] = [features(made(shape)) for shape in shapes]
-    return TimeModel.fit(known, times, min(held_out, len(shapes) // 2))
+    files = probing(shapes)
+    sums = [sums_of(made(shape), goal) for shape in shapes]
+    return Cost.learnt(goal, sums, files, min(held_out, len(shapes) // 2))
 
 
 def at_random(parts: Parts, count: int) -> list[Shape]:

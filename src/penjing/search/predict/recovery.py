@@ -20,13 +20,13 @@ class Tuned:
     """A network that was measured.
 
     Attributes:
-        time: that it takes, as predicted.
+        share: what it costs of the original, as predicted.
         loss: what it lost on training samples before it was tuned, in nats.
         epochs: for how long it was tuned.
         drop: what it loses then, in points.
     """
 
-    time: float
+    share: float
     loss: float
     epochs: float
     drop: float
@@ -40,7 +40,7 @@ class Recovery:
 
     `points` is fitted to the networks that were tuned, by least squares, and `POINTS` has a weight
     of its own. A network that was tuned is expected to lose what it lost, less what longer training
-    brings, and a faster one no less than that.
+    brings, and one that costs less no less than that.
 
     >>> Recovery().predicted(0.5, 0.1, 0.0)
     2.5
@@ -55,15 +55,15 @@ class Recovery:
     floor: float = 0.0
     seen: list[Tuned] = field(default_factory=list)
 
-    def predicted(self, time: float, loss: float, epochs: float) -> float:
+    def predicted(self, share: float, loss: float, epochs: float) -> float:
         """The points that a network loses after so many epochs."""
         cut = self._points * max(loss, 0.0) * _left(epochs)
         known = [
-            (tuned.time, (tuned.drop - self.floor) * _left(epochs) / _left(tuned.epochs))
+            (tuned.share, (tuned.drop - self.floor) * _left(epochs) / _left(tuned.epochs))
             for tuned in self.seen
-            if tuned.time >= time
+            if tuned.share >= share
         ]
-        same = [more for of, more in known if of == time]
+        same = [more for of, more in known if of == share]
         if same:
             return self.floor + min(same)
         return self.floor + max(cut, 0.0, *(more for _, more in known))

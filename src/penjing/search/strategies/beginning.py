@@ -32,7 +32,7 @@ def begun(
     must = _must(study)
     study.expect(must + rounds, must)
     pace, rounding = _look_ahead(study), Rounding(study)
-    for way in study.ways.others:
+    for way in study.ways.plain:
         yield [study.proposal(ORIGINAL, way=way, must=True)]
     yield from rounding.try_everywhere()
     yield from rounding.try_schemes()
@@ -50,7 +50,7 @@ def _own(study: Study, rounding: Rounding) -> Asking:
 
 def _must(study: Study) -> int:
     """How many rounds of `begun` are never left out."""
-    return len(study.ways.others) + len(study.ways.integer)
+    return len(study.ways.plain) + len(study.ways.integer)
 
 
 def _look_ahead(study: Study) -> Pace | None:

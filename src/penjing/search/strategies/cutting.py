@@ -42,8 +42,7 @@ class Cut:
 def cuts(target: Target) -> list[Cut]:
     """The pruned networks to try.
 
-    Their widths are multiples of the target's `width_multiple`. With its `channel_multiple`, the
-    narrow layers of small networks couldn't shrink at all.
+    Their widths are multiples of the target's `width_multiple`.
     """
     multiple = target.width_multiple
     return [

@@ -1,4 +1,4 @@
-"""Descent: the second half of `joint`, from networks of less and less time to the tuned files."""
+"""Descent: the second half of `joint`, from networks that cost less and less to the tuned files."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ COSTLY = 0.25
 """Where rounding alone takes more than this share of the budget, training with it may help."""
 NEAR = 1.0
 """So many points beyond the budget it may still help."""
+LEAST_GAIN = 0.98
+"""A network whose file takes more than this share of a kept one's isn't worth a training."""
 GENTLY = 0.1
 """The peak of the learning rate of such a training, of the usual one."""
 
@@ -53,9 +55,9 @@ class Training:
 
 @dataclass
 class Descent:
-    """Cuts and tunes in turn, down to the fastest network that keeps the budget.
+    """Cuts and tunes in turn, down to the cheapest network that keeps the budget.
 
-    First comes a network halfway to the fastest one that should keep the budget, so that there is
+    First comes a network halfway to the cheapest one that should keep the budget, so that there is
     an answer early. Each next one is cut from the last one that was tuned, and so begins with what
     that has learnt. What came of each training corrects what is expected of the next.
 
@@ -65,7 +67,8 @@ class Descent:
         pace: how fast the original trains.
         recovery: what is known of how much tuning makes up for.
         trained: by network that was tuned, the passes that made it, and for how many epochs.
-        kept, failed: the networks that keep the budget, and those that couldn't be measured.
+        kept: the networks that keep the budget.
+        useless: those that couldn't be measured, or cost no less than one that keeps it.
 
     Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
     Applications", 2018 (cutting and tuning in turn).
@@ -77,7 +80,7 @@ class Descent:
     recovery: Recovery = field(default_factory=Recovery)
     trained: dict[Step, tuple[Passes, float]] = field(default_factory=dict)
     kept: set[Step] = field(default_factory=set)
-    failed: set[Step] = field(default_factory=set)
+    useless: set[Step] = field(default_factory=set)
     margin: float = 0.0
 
     @property
@@ -87,7 +90,7 @@ class Descent:
 
     @property
     def steps(self) -> list[Step]:
-        """Networks of less and less time."""
+        """Networks that cost less and less, see `penjing.search.predict.cost`."""
         return self.survey.steps
 
     def run(self) -> Asking:
@@ -108,7 +111,7 @@ class Descent:
             trial = yield from self._tuned(training)
             over.pop(training.step, None)
             if trial.drop is None:
-                self.failed.add(training.step)
+                self.useless.add(training.step)
             elif trial.status == Status.OVER_BUDGET:
                 over[training.step] = trial.drop.drop
             else:
@@ -128,6 +131,9 @@ class Descent:
                 if self.study.is_trained(*passes, tuning) or self._endless:
                     return Training(step, passes, before, epochs)
         chosen = self._pick()
+        while chosen is not None and not self._gains(chosen):
+            self.useless |= {step for step in self.steps if step.share >= chosen.share}
+            chosen = self._pick()
         if chosen is not None and turn == 0:
             chosen = self._halfway(chosen)
         training = None if chosen is None else self._planned(chosen, SHARES[turn])
@@ -142,44 +148,59 @@ class Descent:
         return self.study.schedule.epochs is not None
 
     def _pick(self) -> Step | None:
-        """The fastest network that should keep the budget if it gets all the time that is left; the
-        slowest that would be an improvement if none should."""
+        """The cheapest network that should keep the budget if it gets all the time that is left;
+        the costliest that would be an improvement if none should."""
         able = self._better()
         if self._endless:
             able = [step for step in able if step not in self.trained]
         should = [
             step
             for step in able
-            if self.recovery.predicted(step.time, step.loss, self._epochs(step)) + self.margin
+            if self.recovery.predicted(step.share, step.loss, self._epochs(step)) + self.margin
             <= self.study.max_drop
         ]
         if should:
-            return min(should, key=lambda step: step.time)
-        return max(able, key=lambda step: step.time, default=None)
+            return min(should, key=lambda step: step.share)
+        return max(able, key=lambda step: step.share, default=None)
 
     def _better(self) -> list[Step]:
-        """The networks that would be faster than all that keeps the budget so far."""
-        answer = self.study.result.answer.latency
-        measured = 1.0 if answer is None else answer.ratio
-        best = min([measured, *(step.time for step in self.kept)])
-        return [step for step in self.steps if step.time < best and step not in self.failed]
+        """The networks that would cost less than all that keeps the budget so far."""
+        result = self.study.result
+        measured = result.aim.share(result.answer, result.baseline)
+        best = min([measured, *(step.share for step in self.kept)])
+        return [step for step in self.steps if step.share < best and step not in self.useless]
+
+    def _gains(self, step: Step) -> bool:
+        """Whether a network costs less than all that keep the budget, by measured files too."""
+        if step in self.trained or not self.kept:
+            return True
+        return self._measured(step) < LEAST_GAIN * min(map(self._measured, self.kept))
+
+    def _measured(self, step: Step) -> float:
+        """What a network's file takes of the original's; predicted, if it can't be made."""
+        try:
+            return self.survey.share_of(step)
+        except ONE_CANDIDATES as error:  # its trial says what that means
+            if not is_one_candidates(error):
+                raise
+            return step.share
 
     def _halfway(self, step: Step) -> Step:
-        """The network between the uncut one and this one, by the ratio of times."""
-        whole = self.route.trial.latency
-        if whole is None:
+        """The network between the uncut one and this one, by the ratio of what they cost."""
+        result = self.study.result
+        whole = result.aim.share(self.route.trial, result.baseline)
+        if not math.isfinite(whole):
             return step
-        middle = math.sqrt(whole.ratio * step.time)
-        slower = [other for other in self._better() if other.time >= step.time]
-        return min(slower, key=lambda other: abs(math.log(other.time / middle)))
+        middle = math.sqrt(whole * step.share)
+        costlier = [other for other in self._better() if other.share >= step.share]
+        return min(costlier, key=lambda other: abs(math.log(other.share / middle)))
 
     def _epochs(self, step: Step) -> float:
         """How long a network will have been trained if it gets all the time that is left."""
         _, before = next(self._starts(step))
         if self.study.schedule.epochs is not None:
             return before + self.study.schedule.epochs
-        whole = max(other.time for other in self.steps)
-        epoch = self.pace.epoch * (TEACHER + (1 - TEACHER) * step.time / whole)
+        epoch = self.pace.epoch * (TEACHER + (1 - TEACHER) * step.macs)
         return before + min(MOST_EPOCHS, max(0.0, self._left()) / epoch)
 
     def _left(self) -> float:
@@ -192,9 +213,9 @@ class Descent:
         if step in self.trained:
             yield self.trained[step]
             return
-        slower = [other for other in self.trained if other.time > step.time]
-        if slower:
-            last = min(slower, key=lambda other: other.time)
+        costlier = [other for other in self.trained if other.share > step.share]
+        if costlier:
+            last = min(costlier, key=lambda other: other.share)
             passes, epochs = self.trained[last]
             yield (*passes, *step.shape.passes_after(last.shape)), epochs
         yield (*step.shape.passes, Compensate()), 0.0
@@ -233,7 +254,7 @@ class Descent:
         step, epochs = training.step, training.before + training.epochs
         passes = (*training.passes, self._tuning(training.passes, training.epochs))
         longer = f" tuned {epochs:.3g} epochs in all" if step in self.trained else ""
-        expected = self.recovery.predicted(step.time, step.loss, epochs)
+        expected = self.recovery.predicted(step.share, step.loss, epochs)
         title = f"{self._title(step)}{longer}"
         trial = yield from self._asked(title, passes, (), training.seconds)
         if trial.drop is not None:
@@ -246,8 +267,8 @@ class Descent:
         drop = trial.drop
         assert drop is not None
         self.margin = max(self.margin, drop.bound - drop.drop)
-        self.study.ledger.predict(Prediction(trial.key, expected, step.time, epochs))
-        self.recovery.seen.append(Tuned(step.time, step.loss, epochs, drop.drop))
+        self.study.ledger.predict(Prediction(trial.key, expected, step.share, epochs))
+        self.recovery.seen.append(Tuned(step.share, step.loss, epochs, drop.drop))
         self.study.note(
             f"{trial.title} ({step.shape}; {epochs:.3g} epochs in all) was expected to lose "
             f"{expected:.2f} points and lost {drop.drop:.2f}"
@@ -288,11 +309,5 @@ class Descent:
         return trial
 
     def _title(self, step: Step) -> str:
-        """What its files are called, by their time, which is measured for that."""
-        try:
-            time = self.survey.time_of(step)
-        except ONE_CANDIDATES as error:  # its trial says what that means
-            if not is_one_candidates(error):
-                raise
-            time = step.time
-        return f"cut to {100 * time:.1f} %"
+        """What its files are called, by what they cost, which is measured for that."""
+        return f"cut to {100 * self._measured(step):.1f} %"

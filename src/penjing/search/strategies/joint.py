@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from penjing.search.strategies.beginning import begun
 from penjing.search.strategies.descent import TURNS, Descent
-from penjing.search.strategies.quick import ROUNDS, refined_and_cut
+from penjing.search.strategies.quick import ROUNDS, fewer_bits, refined_and_cut
 from penjing.search.strategies.route import Route
 from penjing.search.strategies.survey import Survey
 from penjing.search.study import Proposals, Study
 from penjing.trials.contract import Pace
+from penjing.trials.judgement.goal import weights_of
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,18 @@ class Joint:
 
     It tries, in this order:
 
-    1. the original and int8 in every runtime and precision, and other quantization schemes where
-       int8 loses too much accuracy, as `Quick` does; the fastest way in which the uncut network
-       keeps the budget is the one in which the search goes on,
-    2. no files, but what each block and each width costs and saves: time, from files with parts cut
-       at random, and loss, from training samples after least squares,
-    3. networks of less and less time, each made of the changes that together lose least,
-    4. the fastest of them that should keep the budget once it is tuned, each cut from the one that
+    1. the original and int8 in every runtime and precision, other quantization schemes where int8
+       loses too much accuracy, and fewer bits where a small file is wanted, as `Quick` does; the
+       best way by the goal in which the uncut network keeps the budget is the one in which the
+       search goes on,
+    2. no files, but what each block and each width costs and saves: time or bytes, from files with
+       parts cut at random, and loss, from training samples after least squares,
+    3. networks that cost less and less, each made of the changes that together lose least,
+    4. the cheapest of them that should keep the budget once it is tuned, each cut from the one that
        was tuned before. What is predicted is corrected by what came of each training.
 
     Where that can't work (too little time, a network that can't be trained or has nothing to cut,
-    times that don't add up, a small file as the goal), it goes on as `Quick` does, and says why.
+    a figure that is no sum over parts, as memory is), it goes on as `Quick` does, and says why.
 
     Source: X. Sun et al., "Multi-Dimensional Pruning: Joint Channel, Layer and Block Pruning with
     Latency Constraint", 2024 (blocks and widths in one integer program); T.-J. Yang et al.,
@@ -40,6 +42,7 @@ class Joint:
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
         pace, rounding = yield from begun(study, TURNS)
+        yield from fewer_bits(study, rounding)
         route = Route.of(study, rounding)
         survey = None if route is None else Survey(study, route)
         why = _impossible(study, pace, survey)
@@ -57,6 +60,6 @@ def _impossible(study: Study, pace: Pace | None, survey: Survey | None) -> str:
     """Why blocks and widths can't be searched together; empty if they can."""
     if pace is None or survey is None:
         return "the network can't be trained, or has no file that was measured"
-    if study.goal != "latency":
-        return "the goal is a small file"
+    if "memory" in weights_of(study.goal):
+        return "memory is no sum over the parts of a network"
     return survey.run()

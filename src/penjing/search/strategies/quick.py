@@ -9,6 +9,7 @@ from penjing.search.strategies.cutting import CUTS, Cutting
 from penjing.search.strategies.rounding import Asking, Rounding
 from penjing.search.study import Proposals, Study
 from penjing.trials.contract import Pace
+from penjing.trials.judgement.goal import weights_of
 from penjing.trials.trial import Status
 
 ROUNDS = 2 + 2 * len(CUTS)
@@ -44,15 +45,24 @@ def refined_and_cut(study: Study, rounding: Rounding, pace: Pace | None) -> Aski
         yield from Cutting(study, rounding, best_float_way(study), pace).run()
 
 
+def fewer_bits(study: Study, rounding: Rounding) -> Asking:
+    """Try fewer bits than eight if a small file is wanted, and eight keep the budget."""
+    trial = rounding.trial
+    is_wanted = "size" in weights_of(study.goal)
+    if is_wanted and trial is not None and trial.status == Status.KEPT:
+        yield from rounding.try_fewer_bits()
+
+
 def _refined(study: Study, rounding: Rounding) -> Asking:
     """Try fewer bits if a small file is wanted, or slow layers in float if a fast one is."""
     trial = rounding.trial
     if trial is None:
         return
     timing = 2 * study.evaluator.timing_seconds
-    if study.goal == "size" and trial.status == Status.KEPT:
-        yield from rounding.try_fewer_bits()
-    elif study.affords(trial.seconds + timing, FLOAT_SHARE):
+    yield from fewer_bits(study, rounding)
+    if "latency" not in weights_of(study.goal) and trial.status == Status.KEPT:
+        return
+    if study.affords(trial.seconds + timing, FLOAT_SHARE):
         yield from rounding.leave_in_float()
     else:
         study.note(f"too little time to look for layers that {trial.title} slows down")

@@ -11,6 +11,7 @@ from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.choice import betters, choose, eligible, is_faster
+from penjing.trials.judgement.goal import is_sure
 from penjing.trials.trial import Proposal, Status, Trial
 
 Passes = tuple[Pass, ...]
@@ -46,6 +47,7 @@ class Rounding:
         way: the runtime and the precision that it goes on with.
         newest: by way, the key of the last candidate that was measured there.
         tried: by key of each candidate that was measured, its scheme and its way.
+        has_fewer_bits: whether fewer bits were tried.
     """
 
     study: Study
@@ -54,6 +56,7 @@ class Rounding:
     way: Way = field(init=False)
     newest: dict[Way, str] = field(default_factory=dict)
     tried: dict[str, tuple[str, Way]] = field(default_factory=dict)
+    has_fewer_bits: bool = False
 
     def __post_init__(self) -> None:
         self.way = self.study.ways.usual
@@ -66,13 +69,19 @@ class Rounding:
     @property
     def label(self) -> str:
         """The name of the chosen scheme in the title of a pruned network."""
-        return self.chosen if self.chosen in FEWER_BITS else INT8
+        return label_of(self.chosen)
 
     @property
     def trial(self) -> Trial | None:
         """The trial of the original, quantized by the chosen scheme; None if it wasn't measured."""
         trial = self._trial(self.way.candidate(*self.recipe).key)
         return trial if trial is not None and trial.drop is not None else None
+
+    @property
+    def every(self) -> dict[tuple[str, Way], Trial]:
+        """All that was measured, by scheme and way."""
+        known = ((how, self._trial(key)) for key, how in self.tried.items())
+        return {how: trial for how, trial in known if trial is not None}
 
     def try_everywhere(self) -> Asking:
         """Try the first scheme in every way, because accuracy may differ between runtimes."""
@@ -98,7 +107,11 @@ class Rounding:
         self.choose()
 
     def try_fewer_bits(self) -> Asking:
-        """Try fewer bits, for a small file, until a scheme breaks the budget or time runs short."""
+        """Try fewer bits, for a small file, until a scheme breaks the budget or time runs short;
+        once."""
+        if self.has_fewer_bits:
+            return
+        self.has_fewer_bits = True
         for scheme, recipe in FEWER_BITS.items():
             newest = self._newest(self.way)
             if not self.study.affords(newest.seconds, FEWER_BITS_SHARE):
@@ -107,6 +120,8 @@ class Rounding:
                 return
             self.recipes[scheme] = recipe
             trial = yield from self._ask(scheme, self.way)
+            if trial.drop is not None:
+                self.tried[trial.key] = scheme, self.way
             if trial.status != Status.KEPT:
                 return
             self.chosen = scheme
@@ -192,9 +207,16 @@ class Rounding:
         if not any(trial.status == Status.KEPT for trial in trials):
             return True
         if not any(eligible(trial, baseline, aim) for trial in trials):
-            return betters(mine, baseline, aim.goal)
+            return betters(mine, baseline, aim)
         best, _ = choose(baseline, trials, aim)
-        return aim.goal == "latency" and is_faster(mine, best)
+        if aim.goal == "latency":
+            return is_faster(mine, best)
+        return aim.share(mine, baseline) < aim.share(best, baseline)
+
+
+def label_of(scheme: str) -> str:
+    """What a scheme is called in the title of a pruned network."""
+    return scheme if scheme in FEWER_BITS else INT8
 
 
 def _best(trials: Sequence[Trial], baseline: Trial, aim: Aim) -> Trial:
@@ -202,14 +224,14 @@ def _best(trials: Sequence[Trial], baseline: Trial, aim: Aim) -> Trial:
     if best is not baseline:
         return best
     kept = [trial for trial in trials if trial.status == Status.KEPT]
-    return min(kept or trials, key=lambda trial: _rank(trial, bool(kept)))
 
+    def rank(trial: Trial) -> tuple[bool, float]:
+        if kept:
+            return not is_sure(aim.goal, trial), aim.share(trial, baseline)
+        assert trial.drop is not None
+        return False, trial.drop.drop
 
-def _rank(trial: Trial, by_time: bool) -> tuple[bool, float]:
-    assert trial.drop is not None
-    if by_time and trial.latency is not None:
-        return trial.latency.disturbed, trial.latency.ratio
-    return by_time, trial.drop.drop
+    return min(kept or trials, key=rank)
 
 
 def _goes_on(trial: Trial, before: Trial, times: Latency) -> bool:

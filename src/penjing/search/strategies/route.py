@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penjing.search.strategies.beginning import best_float_way
-from penjing.search.strategies.rounding import Passes, Rounding
+from penjing.search.strategies.rounding import FEWER_BITS, Passes, Rounding, label_of
 from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.candidate import Candidate
 from penjing.trials.trial import Trial
 
+ROOM = 0.5
+"""Fewer bits than eight may lose this share of the budget, so that some is left for cuts."""
 NAME = "route"
 """Under which the ledger remembers it."""
 
@@ -38,7 +40,7 @@ class Route:
 
     @classmethod
     def of(cls, study: Study, rounding: Rounding) -> Route | None:
-        """The fastest way in which the uncut network keeps the budget; None without any.
+        """The best way by the goal in which the uncut network keeps the budget; None without any.
 
         Integers keep it if what they lose is within the budget, since training comes after. The
         choice is remembered: a resumed fit goes on in the same way.
@@ -53,29 +55,27 @@ class Route:
             study.ledger.remember(NAME, known)
         scheme, runtime, floats = known
         way = next(w for w in study.ways.every if (w.runtime.name, w.floats) == (runtime, floats))
-        passes = rounding.recipes[scheme] if scheme else ()
+        passes = (FEWER_BITS | rounding.recipes)[scheme] if scheme else ()
         trial = study.ledger.trial(way.candidate(*passes).key)
         if trial is None or trial.drop is None:
             return None
-        return cls(way, passes, f" + {rounding.label}" if scheme else "", trial)
+        return cls(way, passes, f" + {label_of(scheme)}" if scheme else "", trial)
 
 
 def _chosen(study: Study, rounding: Rounding) -> tuple[str, Way] | None:
     """The scheme, empty in float, and the way."""
-    floats, rounded = best_float_way(study), rounding.trial
+    floats, aim = best_float_way(study), study.result.aim
+    known = {(rounding.chosen, rounding.way): rounding.trial}
+    if aim.goal != "latency":  # several widths of bits may have been tried
+        known |= rounding.every
+    able = {
+        how: trial
+        for how, trial in known.items()
+        if trial is not None and trial.drop is not None
+        if trial.drop.drop <= (ROOM if how[0] in FEWER_BITS else 1.0) * study.max_drop
+    }
     plain = study.original(floats)
-    able = (
-        rounded is not None
-        and rounded.drop is not None
-        and rounded.drop.drop <= study.max_drop
-        and rounded.latency is not None
-    )
-    if able and (plain is None or plain.latency is None or _ratio(rounded) < _ratio(plain)):
-        return rounding.chosen, rounding.way
-    return None if plain is None or plain.drop is None else ("", floats)
-
-
-def _ratio(trial: Trial | None) -> float:
-    assert trial is not None
-    assert trial.latency is not None
-    return trial.latency.ratio
+    if plain is not None and plain.drop is not None:
+        able["", floats] = plain
+    original = study.result.baseline
+    return min(able, key=lambda how: aim.share(able[how], original), default=None)

@@ -1,4 +1,4 @@
-"""Survey: what the parts of a network cost and save, and networks of less and less time."""
+"""Survey: what the parts of a network cost and save, and networks that cost less and less."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from penjing.contract import Json
 from penjing.errors import ONE_CANDIDATES, in_one_line, is_one_candidates
 from penjing.network import Network
-from penjing.passes import Quantize
+from penjing.passes import Gptq, Quantize
+from penjing.search.predict.cost import SUMS, Cost
 from penjing.search.predict.ladder import Ladder, Step
 from penjing.search.predict.learning import learnt
 from penjing.search.predict.parts import Parts
 from penjing.search.predict.shape import Shape
-from penjing.search.predict.times import TimeModel
 from penjing.search.strategies.route import Route
 from penjing.search.study import Study
-from penjing.trials.contract import Watch
+from penjing.trials.contract import Probed, Watch
+from penjing.trials.judgement.goal import mean_of, weights_of
 from penjing.trials.recipe import to_json
 
 SHARE = 0.3
@@ -24,7 +25,7 @@ SHARE = 0.3
 SAMPLES = 512
 """Training samples on which losses are measured."""
 PROBED_SAMPLES = 16
-"""Calibration samples of a file that is only timed."""
+"""Calibration samples of a file whose accuracy isn't measured."""
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Survey:
     Attributes:
         study: the fit.
         route: the runtime, the precision and the rounding of all files.
-        steps: networks of less and less time, once `run` has found them.
+        steps: networks that cost less and less, once `run` has found them.
     """
 
     study: Study
@@ -65,16 +66,17 @@ class Survey:
     @property
     def name(self) -> str:
         """Under which the ledger remembers; what is learnt holds for one route."""
-        return f"ladder of {self.route.candidate.key}"
+        return f"networks cut from {self.route.candidate.key}"
 
-    def time_of(self, step: Step) -> float:
-        """The measured time of a step, of the original's."""
-        name = f"{self.name}, time of step {self.steps.index(step)}"
-        time = self.study.ledger.recall(name)
-        if time is None:
-            (time,) = self._times([step.shape], self.study.watch)
-            self.study.ledger.remember(name, time)
-        return float(time)
+    def share_of(self, step: Step) -> float:
+        """What a step's file takes of the original's, measured."""
+        name = f"{self.name}, share of step {self.steps.index(step)}"
+        known = self.study.ledger.recall(name)
+        if known is None:
+            (probed,) = self._probed([step.shape], self.study.watch)
+            known = mean_of(self.study.goal, probed.shares)
+            self.study.ledger.remember(name, known)
+        return float(known)
 
     def _learnt(self) -> dict[str, Json]:
         network = self.study.evaluator.made((), self.study.watch)
@@ -82,32 +84,37 @@ class Survey:
         if not parts.changes(Shape()):
             why = "the network has no block or axis that can be cut"
             return {"why": why, "notes": [], "steps": []}
-        model = self._model(network, parts)
-        model.require_additive()
-        steps = self._found(Ladder(network, self.study.evaluator.blind, model, parts, SAMPLES))
+        cost = self._cost(parts)
+        cost.require_additive()
+        steps = self._found(Ladder(network, self.study.evaluator.blind, cost, parts, SAMPLES))
         if not steps:
-            why = "no part of the network can be cut that saves time"
+            why = "no part of the network can be cut that saves anything"
             return {"why": why, "notes": [], "steps": []}
         rows = [step.to_json() for step in steps]
-        return {"why": "", "notes": _notes(model, steps), "steps": rows}
+        return {"why": "", "notes": _notes(cost, steps), "steps": rows}
 
-    def _model(self, network: Network, parts: Parts) -> TimeModel:
-        """A model of times in the way in which the files will ship."""
+    def _cost(self, parts: Parts) -> Cost:
+        """What networks cost in the way in which the files will ship."""
         study = self.study
 
         def made(shape: Shape) -> Network:
             return study.evaluator.made(to_json(shape.passes), study.watch)
 
-        return learnt(network, parts, lambda shapes: self._times(shapes, Watch(self._say)), made)
+        def probing(shapes: Sequence[Shape]) -> list[Probed]:
+            return self._probed(shapes, Watch(self._say))
 
-    def _times(self, shapes: Sequence[Shape], watch: Watch) -> list[float]:
-        """The times of networks, of the original's, in the way in which they will ship."""
+        return learnt(parts, study.goal, probing, made)
+
+    def _probed(self, shapes: Sequence[Shape], watch: Watch) -> list[Probed]:
+        """What the files of networks take, in the way in which they will ship."""
         quickly = tuple(
             replace(method, samples=PROBED_SAMPLES) if isinstance(method, Quantize) else method
             for method in self.route.scheme
+            if not isinstance(method, Gptq)  # which changes neither time nor bytes
         )
         candidates = [self.route.way.candidate(*shape.passes, *quickly) for shape in shapes]
-        return [latency.ratio for latency in self.study.evaluator.probe(candidates, watch)]
+        timed = "latency" in weights_of(self.study.goal)
+        return self.study.evaluator.probe(candidates, watch, timed)
 
     def _say(self, line: str, share: float = 0.0) -> None:
         """Show what is being learnt; ends it once its time is over."""
@@ -127,14 +134,15 @@ class Survey:
         return steps
 
 
-def _notes(model: TimeModel, steps: Sequence[Step]) -> list[str]:
-    """How well times and losses are predicted."""
-    notes = []
-    if model.errors:
-        notes.append(
-            f"the model of times is at most {max(map(abs, model.errors)):.1%} off for "
-            f"{len(model.errors)} networks that it wasn't made from"
-        )
+def _notes(cost: Cost, steps: Sequence[Step]) -> list[str]:
+    """How well costs and losses are predicted."""
+    notes = [
+        f"{SUMS[figure][0]} are predicted with an error of at most "
+        f"{max(map(abs, model.errors)):.1%} for {len(model.errors)} networks from which that "
+        "wasn't learnt"
+        for figure, model in cost.models.items()
+        if model.errors
+    ]
     off = [abs(step.expected - step.loss) for step in steps]
     notes.append(
         f"losses of {len(steps)} networks, as the sum of what their parts lose, are "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from penjing.targets import in_words
 from penjing.trials.judgement.comparison import is_disturbed
+from penjing.trials.judgement.goal import share
 from penjing.trials.trial import Trial
 
 
@@ -14,7 +16,7 @@ class Aim:
     """What makes one file better than another, and what no file may exceed.
 
     Attributes:
-        goal: `"latency"` or `"size"`.
+        goal: see `penjing.trials.judgement.goal.weights_of`.
         max_drop: the budget in points.
         max_ms: the longest time of one sample, in milliseconds; None for any.
         max_kb: the largest file, in kilobytes of 1,000 bytes; None for any.
@@ -32,6 +34,12 @@ class Aim:
     def has_limits(self) -> bool:
         """Whether anything beside the budget is limited."""
         return self.max_ms is not None or self.max_kb is not None
+
+    def share(self, trial: Trial, original: Trial, at_most: bool = False) -> float:
+        """What a file takes of the original's by the goal; infinite if that wasn't measured. See
+        `penjing.trials.judgement.goal.share`."""
+        of = share(self.goal, trial, original, at_most)
+        return math.inf if of is None else of
 
     def exceeded(self, trial: Trial) -> str:
         """Which limits a trial's file exceeds, in words; empty if none."""

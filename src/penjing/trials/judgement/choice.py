@@ -7,8 +7,13 @@ from dataclasses import replace
 
 from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.comparison import compared, tie
+from penjing.trials.judgement.goal import is_sure
 from penjing.trials.judgement.wording import lost_at_most, points
 from penjing.trials.trial import Status, Trial
+
+_BEST = {"size": "smallest", "memory": "least in memory"}
+_BETTER = {"latency": "faster", "size": "smaller", "memory": "smaller in memory"}
+"""By goal, what the answer is of all, and beside the original."""
 
 
 def is_faster(mine: Trial, theirs: Trial) -> bool:
@@ -18,11 +23,10 @@ def is_faster(mine: Trial, theirs: Trial) -> bool:
     return compared(mine.latency, theirs.latency).faster
 
 
-def betters(trial: Trial, baseline: Trial, goal: str) -> bool:
-    """Whether the file is better than the original in the goal's figure, beyond doubt."""
-    if goal == "size":
-        mine, theirs = trial.measurement.file_bytes, baseline.measurement.file_bytes
-        return mine is not None and theirs is not None and mine < theirs
+def betters(trial: Trial, baseline: Trial, aim: Aim) -> bool:
+    """Whether the file is better than the original by the goal, beyond doubt."""
+    if aim.goal != "latency":
+        return is_sure(aim.goal, trial) and aim.share(trial, baseline, at_most=True) < 1
     times = trial.latency
     return times is not None and not times.disturbed and times.verdict == "faster"
 
@@ -34,9 +38,8 @@ def eligible(trial: Trial, baseline: Trial, aim: Aim) -> bool:
     if trial.status != Status.KEPT or aim.exceeded(trial):
         return False
     if aim.exceeded(baseline):
-        times = trial.latency
-        return aim.goal == "size" or (times is not None and not times.disturbed)
-    return betters(trial, baseline, aim.goal)
+        return is_sure(aim.goal, trial)
+    return betters(trial, baseline, aim)
 
 
 def choose(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> tuple[Trial, str]:
@@ -49,9 +52,9 @@ def choose(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> tuple[Trial, s
     if not able:
         return baseline, _none_eligible(baseline, trials, aim)
     kept = [t for t in trials if t.status == Status.KEPT and not aim.exceeded(t)]
-    if aim.goal == "size":
-        best = min(able, key=lambda trial: (_bytes(trial), _ratio(trial)))
-        return best, _first_of("smallest", len(kept), aim)
+    if aim.goal != "latency":
+        best = min(able, key=lambda trial: (aim.share(trial, baseline), _ratio(trial)))
+        return best, _first_of(_BEST.get(aim.goal, f"best by {aim.goal}"), len(kept), aim)
     fastest = min(able, key=_ratio)
     ties = [trial for trial in able if trial is fastest or _tie(trial, fastest)]
     best = min(ties, key=lambda trial: (_bytes(trial), _ratio(trial)))
@@ -101,7 +104,7 @@ def _none_eligible(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> str:
             + ("; the original exceeds them too" if aim.exceeded(baseline) else "")
         )
     kept, goal = within, aim.goal
-    better = "smaller" if goal == "size" else "faster"
+    better = _BETTER.get(goal, f"better by {goal}")
     why = f"no candidate that keeps the budget is {better} than the original"
     disturbed = sum(trial.latency is not None and trial.latency.disturbed for trial in kept)
     if goal == "latency" and disturbed:
@@ -125,7 +128,7 @@ def _nothing_kept(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> str:
         f"no candidate keeps the budget of {points(max_drop)}; the nearest is {nearest.title}, "
         f"which on {drop.samples} validation samples {lost}"
     )
-    if drop.drop <= max_drop < drop.bound and betters(nearest, baseline, aim.goal):
+    if drop.drop <= max_drop < drop.bound and betters(nearest, baseline, aim):
         why += "; more validation data, or a lower `confidence`, would decide it"
     return why
 

@@ -77,6 +77,19 @@ def score_beside(gain: float, metric: str) -> str:
     return f"{'gains' if gain > 0 else 'loses'} {figure} points of {metric}"
 
 
+WHAT = {"latency": "time", "size": "bytes", "memory": "memory"}
+"""By figure of a goal, of what a file takes a share."""
+
+
+def share_in_words(share: float, goal: str) -> str:
+    """What a file takes of the original's, by a goal.
+
+    >>> share_in_words(0.25, "size"), share_in_words(0.5, "latency=2,size=1")
+    ('0.25 of the bytes', '0.50 by latency=2,size=1')
+    """
+    return f"{ratio(share)} of the {WHAT[goal]}" if goal in WHAT else f"{ratio(share)} by {goal}"
+
+
 def lost_at_most(drop: float, bound: float, confidence: float) -> str:
     """A drop with its bound.
 
