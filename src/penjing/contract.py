@@ -346,8 +346,8 @@ class Measurement:
     Attributes:
         file_bytes: the size of the artifact's files.
         weight_bytes: the size of the weights in them.
-        peak_activation_bytes: the most bytes of values that are alive at once, for one sample in
-            float32.
+        peak_activation_bytes: the most bytes of values that are alive at once, for one sample: one
+            byte each if values are quantized, else four.
         peak_process_bytes: the peak memory of a process that loads the artifact and runs it once.
         macs: multiply-accumulates for one sample.
         params: the number of parameters.
@@ -358,6 +358,7 @@ class Measurement:
         parity: how far the outputs are from the network's.
         saturates: `"never"`, or the layers that may saturate on x86 processors without VNNI.
         notes: what to know about the figures, one line each.
+        estimate: of the cost on a device that isn't here; None where time is measured.
     """
 
     file_bytes: int | None = None
@@ -373,6 +374,7 @@ class Measurement:
     parity: Parity | None = None
     saturates: Json = None
     notes: Sequence[str] = field(default=())
+    estimate: Estimate | None = None
 
     def to_json(self) -> dict[str, Json]:
         """This measurement as plain data. `from_json` reads it."""
@@ -381,7 +383,7 @@ class Measurement:
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Measurement:
         """Read a measurement that `to_json` wrote."""
-        parts = {"latency": Latency, "drop": Drop, "parity": Parity}
+        parts = {"latency": Latency, "drop": Drop, "parity": Parity, "estimate": Estimate}
         read = {
             key: parts[key](**value) if key in parts and value is not None else value
             for key, value in data.items()

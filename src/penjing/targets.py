@@ -74,11 +74,13 @@ class Target:
 
     @property
     def width_multiple(self) -> int:
-        """What widths and ranks should be multiples of: half of `channel_multiple`, 1 or more.
+        """What widths and ranks should be multiples of.
 
-        With the whole of it, the narrow layers of small networks couldn't shrink at all.
+        An NPU computes whole groups of `channel_multiple`, so a width between two of them saves
+        nothing. A processor's kernels lose little at half of it; with the whole of it, the narrow
+        layers of small networks couldn't shrink at all.
         """
-        return max(1, self.channel_multiple // 2)
+        return self.channel_multiple if self.npu else max(1, self.channel_multiple // 2)
 
     def shortages(self, stored_bytes: int, value_bytes: int, basis: str) -> list[str]:
         """What doesn't fit on this device, one line each with both numbers. Empty if all fits.

@@ -25,6 +25,7 @@ from penjing.files import sha256
 from penjing.measure import there
 from penjing.measure.memory import peak_process_bytes
 from penjing.measure.there import JobOptions, look_at, measure_there
+from penjing.targets import this_machine
 from penjing.tools.bench import bench_there
 from penjing.trials.evaluation.evaluator import FileEvaluator
 from penjing.trials.evaluation.files import Files, Loaded
@@ -242,7 +243,7 @@ def test_what_a_device_cannot_hold_at_once_is_timed_one_by_one() -> None:
 
     trials = {title: trial(title) for title in "abc"}
     evaluator = object.__new__(Small)
-    evaluator.files = Unread(Path(), None)  # type: ignore[arg-type]
+    evaluator.files = Unread(Path(), None, this_machine())  # type: ignore[arg-type]
     sitting = evaluator.time(list(trials.values()), 6.0)
     seconds = {key: latency.latency_ms for key, latency in sitting.times.items()}
     assert seconds == {trials["a"].key: 2.0, trials["b"].key: 2.0}

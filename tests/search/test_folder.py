@@ -44,7 +44,7 @@ from penjing.tasks.task import Task
 from penjing.trials.evaluation.files import CANDIDATES, STEM
 from penjing.trials.evaluation.networks import NETWORKS, Networks
 from penjing.trials.ledger import LEDGER, Ledger
-from penjing.trials.result import REPORT, Result
+from penjing.trials.result import FORMAT, REPORT, Result
 from penjing.tune.options import TuneOptions
 from tests.fits import fit, trial
 
@@ -745,7 +745,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 def test_a_result_of_a_newer_penjing_is_refused(tmp_path: Path) -> None:
     _fit(tmp_path / "out")
     path = tmp_path / "out" / "result.json"
-    path.write_text(path.read_text().replace('"format": 4', '"format": 5'))
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
+    told = f"format {FORMAT + 1}, this penjing reads {FORMAT}: upgrade it"
     for option in ("resume", "overwrite"):
-        with pytest.raises(InputError, match="format 5, this penjing reads 4: upgrade it"):
+        with pytest.raises(InputError, match=told):
             _fit(tmp_path / "out", **{option: True})

@@ -15,7 +15,7 @@ from penjing.errors import InputError
 from penjing.trials.layers import Layer, LayerFigures, Layers
 from penjing.trials.ledger import LEDGER, Ledger
 from penjing.trials.prediction import Prediction
-from penjing.trials.result import Result
+from penjing.trials.result import FORMAT, Result
 from penjing.trials.trial import Status, Trial
 from tests import fits
 
@@ -174,7 +174,7 @@ def test_what_earlier_penjings_wrote_is_read(tmp_path: Path) -> None:
         ledger.record(ORIGINAL, A)
         ledger.finish(replace(ledger.result, test_evaluations=2, test_score=0.9, test_baseline=0.9))
         new = ledger.result.to_json()
-    assert (new["format"], new["test_evaluations"]) == (4, 2)
+    assert (new["format"], new["test_evaluations"]) == (FORMAT, 2)
     old = {name: value for name, value in new.items() if name != "test_evaluations"}
     old |= {"format": 3, "test_looks": 2}
     assert Result.from_json(old) == Result.from_json(new)

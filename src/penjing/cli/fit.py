@@ -60,7 +60,8 @@ class Fit:
         str,
         typer.Option(
             metavar="GOAL",
-            help="What to make as small as possible: latency, or size (of the file).",
+            help="What to make small: latency, size (of the file), memory (of values), or several "
+            "with weights, such as latency=2,size=1.",
             rich_help_panel=BUDGET,
         ),
     ] = "latency"
@@ -117,8 +118,9 @@ class Fit:
         str,
         typer.Option(
             metavar="DEVICE",
-            help="Where files are timed: cpu or gpu of this machine, or a device as "
-            "ssh://user@host[:port].",
+            help="Where the file will run: cpu or gpu of this machine, a device as "
+            "ssh://user@host[:port], or the name of one that isn't here (penjing targets), for "
+            "which times are estimated.",
             rich_help_panel=DEVICE,
         ),
     ] = "cpu"

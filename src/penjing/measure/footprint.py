@@ -1,7 +1,6 @@
 """Footprint: about how many bytes a network takes on a device, before there is a file.
 
-This is an estimate from the graph, by which penjing refuses early what can't fit. It is never part
-of a result.
+This is an estimate from the graph, by which penjing refuses early what can't fit.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from penjing.search.advice.outlook import CYCLES, MACS, TIME, Advice, Outlook
 from penjing.targets import in_words
 from penjing.trials.judgement.wording import duration
 
-HEADS = {TIME: "time", CYCLES: "cycles\n(estimate)", MACS: "MACs\n(estimate)"}
+HEADS = {TIME: "time", CYCLES: "cycles\n(estimate)", MACS: "work\n(estimate)"}
 
 
 def advice_lines(
@@ -76,8 +76,8 @@ def _measured(advice: Advice) -> str:
     speed = {
         TIME: f"Times were measured on {advice.machine}, one sample at a time on one thread.",
         CYCLES: f"Cycles are {advice.machine}; nothing was measured on the device.",
-        MACS: "This device isn't here and nobody estimates its time, so MACs are only counted: "
-        "they say nothing of what integers or formats gain.",
+        MACS: "This device isn't here and nobody estimates its time, so MACs are only counted, "
+        "one of 8-bit integers as a quarter, one of float16 as a half.",
     }[advice.speed]
     said = (
         f"{speed} All are shares of {advice.first}'s. Points of {advice.metric} lost are each "

@@ -30,6 +30,8 @@ def answer(result: Result) -> str:
 def gains(result: Result) -> str:
     """One sentence: the answer's time and size beside the original's."""
     parts = [_time(result), _size(result)]
+    if "memory" in result.goal:
+        parts.insert(0, _memory(result))
     if result.goal == "size":
         parts.reverse()
     said = ", and ".join(filter(None, parts))
@@ -42,7 +44,11 @@ def _time(result: Result) -> str:
         return ""
     if mine.disturbed:
         return f"its {UNRELIABLE}"
-    figures = f"({milliseconds(mine.latency_ms)} instead of {milliseconds(original.latency_ms)} ms)"
+    unit = result.estimated_in or "ms"
+    values = milliseconds(mine.latency_ms), milliseconds(original.latency_ms)
+    figures = f"({values[0]} instead of {values[1]} {unit})"
+    if result.estimated_in:
+        return f"it is estimated to take {ratio(mine.ratio)} of the original's time {figures}"
     if mine.verdict == "no difference":
         return f"it is neither clearly faster nor clearly slower than the original {figures}"
     if mine.ratio < 1:
@@ -56,6 +62,21 @@ def _size(result: Result) -> str:
         return ""
     figures = f"({in_words(mine)} instead of {in_words(original)})"
     return f"its file {size_beside(mine / original)} {figures}"
+
+
+def _memory(result: Result) -> str:
+    mine = result.answer.measurement.peak_activation_bytes
+    original = result.baseline.measurement.peak_activation_bytes
+    if not mine or not original:
+        return ""
+    return f"by its graph it needs {in_words(mine)} for values instead of {in_words(original)}"
+
+
+def time_axis(result: Result) -> str:
+    """What the axis of a figure is called on which files lie by their time."""
+    if result.estimated_in:
+        return f"estimated cost of one sample, {result.estimated_in}"
+    return "time of one sample on one thread, ms"
 
 
 def milliseconds(value: float) -> str:
@@ -109,6 +130,8 @@ def how_measured(result: Result) -> str:
     metric = result.baseline.measurement.metric
     drops = [trial.drop for trial in (*result.trials, result.baseline) if trial.drop is not None]
     said = f"Measured on {result.machine}, one sample at a time on one thread."
+    if result.estimated_in:
+        said = f"Time is not measured but estimated, for {result.machine}."
     if not drops:
         return said
     return (

@@ -12,6 +12,7 @@ import numpy as np
 
 from penjing.layout import told_apart
 from penjing.printable import in_a_line
+from penjing.report.answer import time_axis
 from penjing.report.table import in_order, that_matter
 from penjing.trials.result import Result
 from penjing.trials.trial import Trial
@@ -92,7 +93,7 @@ def _frame(axes: Any, result: Result, shown: Sequence[Trial]) -> Any:
         ha="right", va="bottom", transform=axes.get_yaxis_transform(),
     )  # fmt: skip
     metric = in_a_line(result.baseline.measurement.metric)
-    axes.set_xlabel("time of one sample on one thread, ms")
+    axes.set_xlabel(time_axis(result))
     axes.set_ylabel(f"points of {metric} lost on validation, with the bound", fontsize=9)
     axes.grid(alpha=0.3)
     (answer,) = told_apart([in_a_line(result.named(result.answer))], NAME)

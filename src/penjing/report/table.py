@@ -31,10 +31,17 @@ def headings(result: Result) -> tuple[str, ...]:
     """Of the candidates' table, with units; the score goes by the metric's own name."""
     words = in_a_line(result.baseline.measurement.metric).split()
     metric = "\n".join(shortened(word, 14) for word in words)
+    what = what_of_time(result)
     return (
-        "candidate", f"{metric}\n%", "lost\npoints", "at most\npoints", "time\nms",
-        "time vs.\noriginal", "file\nkB",
+        "candidate", f"{metric}\n%", "lost\npoints", "at most\npoints",
+        f"{what}\n{result.estimated_in or 'ms'}", f"{what} vs.\noriginal",
+        "file\nkB",
     )  # fmt: skip
+
+
+def what_of_time(result: Result) -> str:
+    """What the figures of a file's time are: measured, or what stands for it."""
+    return {"": "time", "ms": "estimate"}.get(result.estimated_in, "cost")
 
 
 def rows(result: Result) -> list[tuple[str, ...]]:

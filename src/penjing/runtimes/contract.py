@@ -200,6 +200,11 @@ class Runtime(ABC):
     def placement(self, artifact: Artifact) -> list[Placement]:
         """Which unit each operator runs on, in the order of execution, as the runtime tells."""
 
+    @property
+    def clock_hz(self) -> float | None:
+        """The clock of the device by which `estimate` counts time; None where nobody estimates."""
+        return None
+
     def estimate(self, artifact: Artifact) -> Estimate | None:
         """What an inference costs on a device that isn't here, as the vendor estimates; None where
         nobody estimates, because it can be measured."""

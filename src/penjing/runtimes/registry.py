@@ -190,20 +190,27 @@ def find_runtime(name: str) -> Runtime:
     return entry.kind()()
 
 
-def first_runtime(target: Target) -> Runtime:
+def first_runtime(target: Target, floats: bool = False) -> Runtime:
     """The first of the target's runtimes that can run here.
+
+    Args:
+        target: the target.
+        floats: whether its files must be able to hold float32, and be run by itself here; those of
+            NPUs can't.
 
     Raises:
         MachineError: none can; the message says why, and how to have the first.
     """
-    why = ""
+    why, what = "", "holds floats and runs" if floats else "runs"
     for name in target.runtimes:
         entry = ENTRIES[name]
-        absent = entry.absent
-        if not absent:
-            return entry.kind()()
-        why = why or f"{name}: {absent}; {entry.install}"
-    raise MachineError(f"nothing that runs on target {target.name} is here; {why}")
+        if not entry.absent:
+            kind = entry.kind()
+            if not floats or ("float32" in kind.floats and not kind.stand_in):
+                return kind()
+        elif not why:
+            why = f"; {name}: {entry.absent}; {entry.install}"
+    raise MachineError(f"nothing that {what} on target {target.name} is here{why}")
 
 
 def runtime_of(path: Path, name: str | None = None) -> Runtime:

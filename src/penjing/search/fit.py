@@ -24,12 +24,14 @@ from penjing.search.run import Run
 from penjing.search.schedule import Schedule
 from penjing.search.study import Study
 from penjing.search.ways import Ways
-from penjing.targets import Target, find_target, require_local
+from penjing.targets import Target, find_target
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
+from penjing.trials.evaluation.estimates import Estimating
 from penjing.trials.evaluation.evaluator import FileEvaluator
 from penjing.trials.evaluation.saturation import judged_on
+from penjing.trials.judgement.goal import canonical
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import REPORT, Result
 from penjing.trials.trial import ORIGINAL, Status, Trial
@@ -71,10 +73,12 @@ def fit(
 
     Args:
         task: a `Task`, or the name of one as on the command line.
-        target: `"cpu"` or `"gpu"` of this machine, or the address of a device,
-            `"ssh://[user@]host[:port]"`. Time and memory are then measured on the device, and
-            accuracy on this machine with the same files. The original is timed in the first of the
-            target's runtimes that is installed on this machine.
+        target: `"cpu"` or `"gpu"` of this machine; the address of a device,
+            `"ssh://[user@]host[:port]"`, where time and memory are measured then, and accuracy on
+            this machine with the same files; or the name of a device that isn't here (`penjing
+            targets` lists them). For that one, its compiler's estimates stand for the time, or
+            where nobody estimates, the MACs; the result says so. The original is in the first of
+            the target's runtimes that holds floats and is installed on this machine.
         max_drop: the budget in percentage points (hundredths of the metric), 0 to 100.
         minutes: about how long the fit may take. A strategy's mandatory candidates are always
             tried. A note says if they, or a busy machine, made the fit take longer.
@@ -97,9 +101,8 @@ def fit(
         options.require_possible(max_drop, minutes)
         device = Device.of(target, options.python, options.ssh_config)
         where = look_at(device) if device else find_target(target)
-        if device is None:
-            require_local(where)
-        given = Given(task, where, device, first_runtime(where), max_drop, schedule, options)
+        runtime = first_runtime(where, floats=True).on(where)
+        given = Given(task, where, device, runtime, max_drop, schedule, options)
         report = options.report is not None
         with hold(Path(out), options.overwrite, options.resume, _endings(where), report) as folder:
             return _fit(given, folder, interrupt.check)
@@ -122,14 +125,14 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
     """Run the fit in its locked folder."""
     options = given.options
     task = find_task(given.task) if isinstance(given.task, str) else given.task
-    task, network, result = _begin(task, given, folder.notes)
+    task, network, estimating, result = _begin(task, given, folder.notes)
     ledger = _open_ledger(folder, result, options)
     try:
         if ledger.result.finished:
             return _finished_before(folder, ledger, options.report)
         evaluator = FileEvaluator(
             task, network, given.target, folder.path, options.confidence, options.seed,
-            given.runtime, given.device, options.instruments,
+            given.runtime, given.device, estimating, options.instruments,
         )  # fmt: skip
         evaluator.networks.damaged = ledger.note
         training = usual_training(task, network, options.seed)
@@ -183,19 +186,27 @@ def _open_ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
     return Ledger.begin(folder.path, result)
 
 
-def _begin(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task, Network, Result]:
-    """The task with validation data, its network, and the result before the first measurement."""
+def _begin(
+    given_task: Task, given: Given, notes: tuple[str, ...]
+) -> tuple[Task, Network, Estimating | None, Result]:
+    """The task with validation data, its network, what estimates costs, and the result before the
+    first measurement."""
     task, more = prepare(given_task, given.max_drop)
     network = capture(task.model, task.example, source=task.source)
-    given.runtime.require_possible(network, given.target)
     candidate = Candidate((), given.runtime.name)
     baseline = Trial(candidate, ORIGINAL, Status.BASELINE)
-    options = given.options
+    options, estimating = given.options, None
+    if given.device is not None or given.target.local:
+        given.runtime.require_possible(network, given.target)
+    else:
+        estimating = Estimating.on(given.target, network)
+        estimating.require_time(options.max_ms)
+        notes = (estimating.basis, *notes)
     result = Result(
         task=task.name,
         target=given.target.name,
         machine=given.target.description,
-        goal=options.goal,
+        goal=canonical(options.goal),
         max_drop=given.max_drop,
         max_ms=options.max_ms,
         max_kb=options.max_kb,
@@ -207,8 +218,9 @@ def _begin(given_task: Task, given: Given, notes: tuple[str, ...]) -> tuple[Task
         notes=(*more, *notes),
         judged_on=judged_on(this_processor()),
         identity=identity(given_task, network),
+        estimated_in="" if estimating is None else estimating.unit,
     )
-    return task, network, result
+    return task, network, estimating, result
 
 
 def _finished_before(folder: Folder, ledger: Ledger, report: Report | None) -> Result:

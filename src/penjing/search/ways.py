@@ -20,6 +20,9 @@ class Way:
     runtime: Runtime
     floats: str = "float32"
 
+    def __hash__(self) -> int:
+        return hash((self.runtime.name, self.floats))
+
     def candidate(self, *passes: Pass) -> Candidate:
         """The candidate that these passes make in this way, with what the runtime needs of
         `Quantize`."""
@@ -32,7 +35,7 @@ class Ways:
     """The usual way and all others.
 
     Attributes:
-        usual: the target's first runtime, and float32.
+        usual: the target's first runtime that holds floats, and float32.
         others: the other runtimes that are installed here and that the target has, and float16 in
             each runtime that computes in it.
     """
@@ -44,7 +47,7 @@ class Ways:
     def on(cls, target: Target, first: Runtime) -> Ways:
         """All ways that can be tried on the target."""
         names = [name for name in installed() if name in target.runtimes and name != first.name]
-        runtimes = [first, *(find_runtime(name) for name in names)]
+        runtimes = [first, *(find_runtime(name).on(target) for name in names)]
         usual = Way(first)
         ways = [Way(runtime, floats) for runtime in runtimes for floats in _forms(runtime, target)]
         return cls(usual, tuple(way for way in ways if way != usual))
@@ -55,9 +58,18 @@ class Ways:
         return (self.usual, *self.others)
 
     @property
+    def plain(self) -> Sequence[Way]:
+        """The ways for a network in float, without the usual one. An NPU may have none."""
+        return tuple(way for way in self.others if way.runtime.floats)
+
+    @property
     def integer(self) -> Sequence[Way]:
-        """The ways for a quantized network, which is never made in half precision."""
-        return [way for way in self.every if way.floats == self.usual.floats]
+        """The ways for a quantized network, which is never made in half precision.
+
+        Where a compiler estimates times, a file that it doesn't see can't be compared with its own.
+        """
+        ways = [way for way in self.every if way.floats == self.usual.floats]
+        return [way for way in ways if way.runtime.clock_hz is not None] or ways
 
     def title(self, base: str, way: Way) -> str:
         """What `base` made in a way is called; with the runtime, if there are several."""

@@ -17,7 +17,7 @@ from penjing.trials.layers import Layers
 from penjing.trials.prediction import Prediction
 from penjing.trials.trial import Trial
 
-FORMAT = 4
+FORMAT = 5
 RECORD = "result.json"
 REPORT = ("report.md", "plot.png", "report.html")
 OF_FORMAT_1 = ("report.md", "plot.png")
@@ -36,7 +36,7 @@ class Result:
     penjing.errors.InputError: fitted-yesterday/result.json can't be read: FileNotFoundError: ...
 
     Attributes:
-        baseline: the original in the target's first runtime.
+        baseline: the original in the target's first runtime that holds floats.
         trials: of all other candidates, a row for each.
         best: the key of the answer; the baseline's if nothing better keeps the budget.
         judged_on: the processor on which accuracies were found, and its instructions.
@@ -52,6 +52,8 @@ class Result:
         identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
         max_ms, max_kb: the longest time and the largest file that were allowed; None for any.
+        estimated_in: the unit of what stands for the time on a target that isn't here; empty where
+            time was measured.
         predictions: what was expected of candidates before they were made; of those measured.
         layers: of the original and of the answer; empty before the end, and in older results.
     """
@@ -82,6 +84,7 @@ class Result:
     files: tuple[str, ...] = ()
     max_ms: float | None = None
     max_kb: float | None = None
+    estimated_in: str = ""
     predictions: tuple[Prediction, ...] = ()
     layers: Layers = field(default_factory=Layers)
 
@@ -185,7 +188,7 @@ class Result:
 _PLAIN = (
     "task", "target", "machine", "goal", "max_drop", "confidence", "seed", "best", "reason",
     "artifact", "test_score", "test_baseline", "test_evaluations", "finished", "certified_by",
-    "max_ms", "max_kb",
+    "max_ms", "max_kb", "estimated_in",
 )  # fmt: skip
 _LISTS = ("notes", "verdicts", "files")
 _MAPPINGS = ("versions", "judged_on", "identity")

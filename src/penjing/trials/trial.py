@@ -10,7 +10,8 @@ from penjing.contract import Drop, Json, Latency, Measurement
 from penjing.trials.candidate import Candidate
 
 ORIGINAL = "original"
-"""The title of the candidate with an empty recipe, in the target's first runtime."""
+"""The title of the candidate with an empty recipe, in the target's first runtime that holds
+floats."""
 
 
 class Status(StrEnum):

@@ -11,7 +11,7 @@ from typing import Any
 
 from penjing.contract import Json
 from penjing.printable import in_a_line
-from penjing.report.answer import milliseconds
+from penjing.report.answer import milliseconds, time_axis
 from penjing.report.html.recipes import in_short
 from penjing.report.plot import highest
 from penjing.report.table import GROUPS, in_order, kilobytes
@@ -62,7 +62,7 @@ def loss_against_time(result: Result) -> dict[str, Json] | None:
         return None
     rows = [_row(trial, result) for trial in shown]
     metric = in_a_line(result.baseline.measurement.metric)
-    x = alt.X("time:Q", title="time of one sample on one thread, ms", scale=_from_zero(rows))
+    x = alt.X("time:Q", title=time_axis(result), scale=_from_zero(rows))
     y = alt.Y("loss:Q", title=f"points of {metric} lost on validation", scale=_losses(rows, result))
     every = alt.Chart(alt.InlineData(values=rows))
     chosen = alt.selection_point(name="kinds", fields=["kind"], bind="legend")
@@ -110,7 +110,7 @@ def _row(trial: Trial, result: Result) -> dict[str, Json]:
     if trial.status == Status.BASELINE:
         bound, told = lost, "none, with it all others are compared"
     unsure = f"; the {UNRELIABLE}" if is_disturbed(trial.latency) else ""
-    taken = f"{milliseconds(trial.latency.latency_ms)} ms"
+    taken = f"{milliseconds(trial.latency.latency_ms)} {result.estimated_in or 'ms'}"
     whole = result.baseline.latency or trial.latency
     share = f"{ratio(trial.latency.ratio)} of the original's"
     return {

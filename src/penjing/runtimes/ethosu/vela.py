@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from configparser import ConfigParser
 from dataclasses import dataclass, replace
 from importlib import metadata
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -127,6 +129,13 @@ class ByVela(Runtime):
         """Vela's estimate of what an inference costs. Nothing of it is measured."""
         told = self._told(artifact)
         return estimate_of(told["summaries"], told["vela"])
+
+    @property
+    def clock_hz(self) -> float:
+        """See `Runtime.clock_hz`: of the system, as Vela's configuration has it."""
+        read = ConfigParser()
+        read.read_string(files("ethosu.config_files").joinpath(CONFIG).read_text("utf-8"))
+        return read.getfloat(f"System_Config.{self._system}", "core_clock")
 
     def _require_integers(self, network: Network, floats: str) -> None:
         if floats != "float32" or not value_qparams(network):

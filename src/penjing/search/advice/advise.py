@@ -19,10 +19,10 @@ from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.registry import ENTRIES, first_runtime
 from penjing.search.advice.methods import INTEGERS, Method, methods
-from penjing.search.advice.outlook import Advice, Outlook
+from penjing.search.advice.outlook import CYCLES, Advice, Outlook
 from penjing.search.advice.recommendation import recommended
 from penjing.search.advice.trying import Tried, Trying
-from penjing.search.advice.verdict import CANT, NOT_TRIED, PAYS, cut, expected, uncut
+from penjing.search.advice.verdict import CANT, MAY_PAY, NOT_TRIED, PAYS, cut, expected, uncut
 from penjing.search.preflight import prepare, require_better_than_chance, usual_training
 from penjing.search.ways import Way, Ways
 from penjing.targets import find_target
@@ -30,6 +30,7 @@ from penjing.tasks.batches import number_of_samples
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import ACCURACY, Task, cross_entropy
 from penjing.trials.candidate import Candidate
+from penjing.trials.evaluation.estimates import Estimating
 from penjing.trials.evaluation.files import Files
 from penjing.trials.evaluation.instruments import Instruments
 from penjing.trials.evaluation.networks import Networks
@@ -102,11 +103,12 @@ def advise(
     options.say("reading the task", 0.0)
     prepared, notes = prepare(find_task(task) if isinstance(task, str) else task, 1.0)
     network = capture(prepared.model, prepared.example, source=prepared.source)
+    estimating = None if where.local else Estimating.on(where, network)
     with tempfile.TemporaryDirectory() as folder:
         trying = Trying(
             prepared, where, runtime,
             Networks(prepared, network, Path(folder), options.instruments.clock),
-            Files(Path(folder), runtime), options.instruments, options.seed,
+            Files(Path(folder), runtime, where, estimating), options.instruments, options.seed,
         )  # fmt: skip
         advising = _Advising(trying, network, begin, 60 * minutes, options)
         advising.run()
@@ -180,7 +182,7 @@ class _Advising:
         rival = "" if before is None else before.title
         verdict, why = uncut(tried.figures, best, self.trying.speed, rival)
         self.outlooks.append(replace(outlook, verdict=verdict, why=why, figures=tried.figures))
-        if best is None or verdict == PAYS:
+        if best is None or verdict in (PAYS, MAY_PAY):
             self.base = _Base(tried, way, scheme, title)
 
     def _outlook(self, method: Method, base: _Base) -> Outlook:
@@ -269,9 +271,9 @@ class _Advising:
         trying, first = self.trying, self.trying.reference
         assert first is not None
         title = next(o.title for o in self.outlooks if o.figures is first.figures)
-        target, estimate = trying.target, first.estimate
+        target, estimate = trying.target, first.file.estimate
         machine = target.description
-        if estimate is not None:
+        if estimate is not None and trying.speed == CYCLES:
             machine = f"{estimate.source} for {estimate.machine}"
         return Advice(
             task=trying.task.name,
@@ -282,9 +284,7 @@ class _Advising:
             metric=trying.task.metric.name,
             first=title,
             outlooks=tuple(self.outlooks),
-            recommended=recommended(
-                self.outlooks, trying.runtime.stand_in, target, self.epoch, self._elapsed
-            ),
+            recommended=recommended(self.outlooks, target, self.epoch, self._elapsed),
             epoch_seconds=self.epoch,
             notes=(*notes, *self._other_runtime(), *self.notes),
             seconds=self._elapsed,

@@ -74,7 +74,7 @@ class Recommended:
     """What to do next.
 
     Attributes:
-        function: `"fit"` or `"export"`, in Python and on the command line.
+        function: `"fit"`, in Python and on the command line.
         options: by name, as both have them.
         why: in a sentence.
     """

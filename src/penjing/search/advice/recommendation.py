@@ -22,7 +22,6 @@ LONGEST = 24 * 60.0
 
 def recommended(
     outlooks: Sequence[Outlook],
-    stands_in: bool,
     target: Target,
     epoch: float | None,
     took: float,
@@ -30,22 +29,10 @@ def recommended(
     """What follows from all outlooks.
 
     Args:
-        stands_in: whether something else stands for the device's unit here.
         epoch: seconds of training; None if the network can't be trained.
         took: seconds of the advice, which tell how long a fit takes beside its training.
     """
-    if stands_in or target.reach not in ("here", "ssh"):
-        runtime = next((o.runtime for o in outlooks if o.figures is not None), target.runtimes[0])
-        options = {"target": target.name, "runtime": runtime, "precision": "int8"}
-        why = "no time can be measured on this device from here, so no fit can judge it"
-        titles = [o.title for o in outlooks if o.verdict == PAYS]
-        if titles:
-            why += (
-                f"; by the estimates it pays to have {', or '.join(titles)}: compose that by hand, "
-                "with penjing.Recipe, Tune and penjing.export"
-            )
-        return Recommended("export", options, why)
-    options = {"target": target.name if target.local else "ssh://user@host"}
+    options = {"target": "ssh://user@host" if target.reach == "ssh" else target.name}
     paying = [o for o in outlooks if o.verdict in (PAYS, MAY_PAY)]
     cuts = [o.title for o in paying if o.family in TRAINED]
     if not cuts or epoch is None:
@@ -60,7 +47,7 @@ def recommended(
             )
         return Recommended("fit", {**options, "minutes": f"{FITTING:g}"}, why)
     minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)
-    gain = "it is faster" if target.local else "it has fewer MACs, and so may be faster"
+    gain = "it is faster" if target.local else "by the estimates it may be faster"
     why = (
         f"with {cuts[0]} {gain}, and about {EPOCHS:g} epochs of training, {duration(epoch)} "
         "each, make up for most of what that loses"

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import Array, Estimate, as_arrays
+from penjing.contract import Array, as_arrays
 from penjing.errors import InputError
 from penjing.measure import costs
+from penjing.measure.footprint import footprint
 from penjing.runtimes.contract import Runtime
 from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
 from penjing.targets import Target
@@ -38,14 +39,13 @@ class Tried:
     """A file and what was found of it.
 
     Attributes:
-        cost: its time beside the first file's, its cycles or its MACs, not yet divided.
-        estimate: of the device's compiler, for a device that isn't here; None where none estimates.
+        cost: its time beside the first file's, or its estimate (see
+            `penjing.trials.evaluation.estimates.Estimating`), not yet divided.
     """
 
     file: Loaded
     cost: float
     figures: Figures
-    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Trying:
         """What stands for speed on this target."""
         if self.target.local:
             return TIME
-        estimate = None if self.reference is None else self.reference.estimate
-        return MACS if estimate is None or estimate.cycles is None else CYCLES
+        estimating = self.files.estimating
+        return MACS if estimating is None or estimating.clock is None else CYCLES
 
     def tried(self, candidate: Candidate, say: Say) -> Tried:
         """Make the candidate's file, and learn what it is like.
@@ -122,34 +122,26 @@ class Trying:
         folder = self.files.folder(candidate.key)
         file = self.files.written(candidate, candidate.key, network, folder)
         macs, params = costs.totals(network)
-        estimate = None if self.target.local else runtime.estimate(file.artifact)
         say("judging the file", 1.0)
         judged = self._judged(lambda inputs: file.session.run(as_arrays(inputs)))
-        cost, low, high, disturbed = self._cost(file, macs, estimate)
+        cost, low, high, disturbed = self._cost(file)
         whole = self.reference.cost if self.reference else cost
-        if not whole > 0:
-            raise InputError(
-                "its MACs can't be counted, so nothing stands for its time on a device that isn't "
-                "here; try `target='cpu'`"
-            )
         here = self.target.local
         units = {} if here else Counter(p.unit for p in runtime.placement(file.artifact))
         figures = Figures(
             speed=cost / whole, low=low / whole, high=high / whole, disturbed=disturbed,
             file_bytes=file.artifact.file_bytes, macs=macs,
             params=params,
-            memory_bytes=costs.peak_activation_bytes(network),
+            memory_bytes=footprint(network).value_bytes,
             lost=100 * float((self.original.scores - judged.scores).mean()),
             loss=judged.loss - self.original.loss,
             placement=dict(units),
         )  # fmt: skip
-        tried = Tried(file, cost, figures, estimate)
+        tried = Tried(file, cost, figures)
         self.reference = self.reference or tried
         return tried
 
-    def _cost(
-        self, file: Loaded, macs: int, estimate: Estimate | None
-    ) -> tuple[float, float, float, bool]:
+    def _cost(self, file: Loaded) -> tuple[float, float, float, bool]:
         """What stands for its speed, with an interval where it was measured, and whether that was
         disturbed."""
         if self.target.local:
@@ -160,8 +152,9 @@ class Trying:
             seconds = SECONDS * len(sessions)
             times = self.instruments.timer(sessions, inputs, "first", seconds, self.seed)["file"]
             return times.ratio, times.ratio_low, times.ratio_high, times.disturbed
-        cycles = None if estimate is None else estimate.cycles
-        cost = float(macs if cycles is None else cycles)
+        assert file.estimate is not None
+        assert file.estimate.latency_ms is not None
+        cost = file.estimate.latency_ms
         return cost, cost, cost, False
 
     def _judged(self, answers: Callable[[Any], Any]) -> Judged:

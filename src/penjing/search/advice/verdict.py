@@ -18,7 +18,7 @@ WRECKED = 50.0
 """Points that are lost without training beyond which little of what was learnt is left."""
 EPOCHS = 8.0
 """The training that is recommended behind a cut."""
-UNITS = {TIME: "of the time of", CYCLES: "of the cycles of", MACS: "of the MACs of"}
+UNITS = {TIME: "of the time of", CYCLES: "of the cycles of", MACS: "of the work of"}
 
 
 def uncut(mine: Figures, before: Figures | None, speed: str, rival: str) -> tuple[str, str]:

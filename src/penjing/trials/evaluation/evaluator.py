@@ -21,6 +21,7 @@ from penjing.errors import (
 )
 from penjing.files import write_atomically
 from penjing.measure import costs, scores
+from penjing.measure.footprint import footprint
 from penjing.measure.parity import parity
 from penjing.network import Network
 from penjing.passes.order import require_legal
@@ -30,9 +31,10 @@ from penjing.tasks.batches import number_of_samples
 from penjing.tasks.data import cut, first
 from penjing.tasks.task import Batches, Task
 from penjing.trials.candidate import Candidate
-from penjing.trials.contract import Pace, Sitting, StoppedError, Watch
+from penjing.trials.contract import Pace, Probed, Sitting, StoppedError, Watch
 from penjing.trials.evaluation import by_layer
 from penjing.trials.evaluation.divergence import require_parity
+from penjing.trials.evaluation.estimates import Estimating
 from penjing.trials.evaluation.files import TRACEBACK, Files, Loaded
 from penjing.trials.evaluation.float_layers import slower_layers
 from penjing.trials.evaluation.instruments import Instruments
@@ -40,7 +42,7 @@ from penjing.trials.evaluation.networks import Networks
 from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
 from penjing.trials.evaluation.probes import probe
 from penjing.trials.evaluation.saturation import as_json
-from penjing.trials.evaluation.timing import LATENCY_SECONDS, Here, OnDevice, Timing
+from penjing.trials.evaluation.timing import LATENCY_SECONDS, Estimated, Here, OnDevice, Timing
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, Promise, promise_of
 from penjing.trials.layers import Layers
 from penjing.trials.recipe import from_json
@@ -61,6 +63,8 @@ class FileEvaluator:
         confidence: of bounds on validation data.
         device: where time and memory are measured, if not here. Accuracy is always measured here,
             on the same file.
+        estimating: what estimates the costs of files on a target that isn't here; None where time
+            is measured.
         timing: of files, here or on the device.
         scoring_seconds: how long the original took on the validation data.
     """
@@ -73,6 +77,7 @@ class FileEvaluator:
     seed: int
     runtime: Runtime
     device: Device | None = None
+    estimating: Estimating | None = None
     instruments: Instruments = field(default_factory=Instruments)
     scoring_seconds: float = 0.0
     promise: Promise = field(default_factory=Promise)
@@ -83,12 +88,12 @@ class FileEvaluator:
 
     def __post_init__(self) -> None:
         inputs = cut(as_arrays(self.task.example), 1)
-        self.timing = (
-            Here(inputs, self.seed, self.instruments)
-            if self.device is None
-            else OnDevice(inputs, self.seed, self.instruments, device=self.device)
-        )
-        self.files = Files(self.out, self.runtime)
+        given = (inputs, self.seed, self.instruments)
+        if self.device is not None:
+            self.timing = OnDevice(*given, device=self.device)
+        else:
+            self.timing = Here(*given) if self.estimating is None else Estimated(*given)
+        self.files = Files(self.out, self.runtime, self.target, self.estimating)
         self.networks = Networks(self.task, self.network, self.out, self.instruments.clock)
 
     @property
@@ -167,17 +172,20 @@ class FileEvaluator:
             proposal.seconds,
         )
         making = self.instruments.clock() - begin
-        runtime.require_possible(network, self.target, candidate.floats)
-        artifact = self.files.make(candidate, title, network).artifact
+        self.files.require_possible(candidate, network)
+        file = self.files.make(candidate, title, network)
+        artifact = file.artifact
+        self.files.require_possible(candidate, network, artifact)
         macs, params = costs.totals(network)
         sizes = Measurement(
             file_bytes=artifact.file_bytes,
             weight_bytes=runtime.weight_bytes(artifact),
-            peak_activation_bytes=costs.peak_activation_bytes(network),
+            peak_activation_bytes=footprint(network).value_bytes,
             macs=macs,
             params=params,
             metric=self.task.metric.name,
             saturates=as_json(runtime.saturating(artifact)),
+            estimate=file.estimate,
         )
         return Trial(
             candidate, title, Status.NOT_TUNED, "", sizes,
@@ -241,7 +249,7 @@ class FileEvaluator:
     @property
     def timing_seconds(self) -> float:
         """See `Evaluator`."""
-        return self.stretch * LATENCY_SECONDS + 2 * self.travel_seconds
+        return self.stretch * self.timing.usual_seconds + 2 * self.travel_seconds
 
     @property
     def travel_seconds(self) -> float:
@@ -288,7 +296,9 @@ class FileEvaluator:
 
     def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
         """See `Evaluator.slower_layers`."""
-        if self.device is not None or trial.latency is None:
+        if self.estimating is not None:
+            return []  # no layer of an estimate is slow by itself
+        if not self._is_timed_here or trial.latency is None:
             return None
         both = [
             (self.files.runtime_of(each.candidate), self.files.loaded(each).artifact)
@@ -309,11 +319,13 @@ class FileEvaluator:
                 raise
             return Layers(notes=(f"the layers couldn't be looked at: {in_one_line(error)}",))
         silent = dict.fromkeys(self.profiler(each) for each in both if times[each.key] is None)
+        if self.estimating is not None:
+            silent = {}  # nobody was asked
         notes = tuple(f"{who} doesn't report the time of each layer" for who in silent)
         return Layers(by_layer.beside(*sizes, times[original.key], times[trial.key]), notes)
 
     def _milliseconds(self, trial: Trial) -> by_layer.Times:
-        if self.device is not None or trial.latency is None:
+        if not self._is_timed_here or trial.latency is None:
             return None
         runtime = self.files.runtime_of(trial.candidate)
         artifact, inputs = self.files.loaded(trial).artifact, self.timing.inputs
@@ -321,13 +333,20 @@ class FileEvaluator:
 
     def profiler(self, trial: Trial) -> str:
         """See `Evaluator.profiler`."""
-        return trial.runtime if self.device is None else "the device"
+        return trial.runtime if self._is_timed_here else "the device"
+
+    @property
+    def _is_timed_here(self) -> bool:
+        return self.device is None and self.estimating is None
 
     # ---- what a strategy learns before it proposes
 
-    def probe(self, candidates: Sequence[Candidate], watch: Watch) -> list[Latency]:
+    def probe(
+        self, candidates: Sequence[Candidate], watch: Watch, timed: bool = True
+    ) -> list[Probed]:
         """See `Evaluator.probe`."""
-        return probe(candidates, self.networks, self.files, self._times, self.target, watch)
+        times_of = self._times if timed else None
+        return probe(candidates, self.networks, self.files, times_of, watch)
 
     def made(self, recipe: Sequence[Json], watch: Watch) -> Network:
         """See `Evaluator.made`."""
@@ -368,6 +387,9 @@ class FileEvaluator:
 
     def notes(self, trial: Trial) -> tuple[str, ...]:
         """See `Evaluator.notes`."""
+        if self.estimating is not None and trial.key == self.files.original.key:
+            too_large = self.files.runtime.too_large
+            return tuple(too_large(self.network, self.target, self.files.loaded(trial).artifact))
         if self.device is None:
             return ()
         network = self.networks.made(trial.candidate.recipe)

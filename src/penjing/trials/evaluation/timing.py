@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from penjing.contract import Latency
 from penjing.device.address import Device
@@ -27,7 +27,10 @@ class Timing(ABC):
         stretch: how many times longer than planned the timing took, at worst.
         travel_seconds: how long each file took in the last sitting, beside the timing itself.
         notes: what users should know about the device's state during the last sitting.
+        usual_seconds: how long a file is timed beside the original.
     """
+
+    usual_seconds: ClassVar[float] = LATENCY_SECONDS
 
     inputs: Any
     seed: int
@@ -101,6 +104,33 @@ class OnDevice(Timing):
         self.notes = (*there.notes, f"there: {', '.join(versions)}")
         self.travel_seconds = (self.instruments.clock() - begin - seconds) / len(artifacts)
         return there
+
+
+@dataclass
+class Estimated(Timing):
+    """A device that isn't here: estimates in place of times, without any spread."""
+
+    usual_seconds: ClassVar[float] = 0.0
+
+    def latencies(self, files: Sequence[Loaded], seconds: float) -> dict[str, Latency]:
+        """See `Timing`; takes no time."""
+        costs = {file.key: _milliseconds(file) for file in files}
+        whole = costs[files[0].key]
+        shares = {key: cost / whole for key, cost in costs.items()}
+        return {
+            key: Latency(costs[key], costs[key], share, share, share, 0)
+            for key, share in shares.items()
+        }
+
+    def latency_and_peak(self, baseline: Loaded, file: Loaded) -> tuple[Latency, int | None]:
+        """See `Timing`. Nothing estimates the memory of a process."""
+        return self.latencies([baseline, file], 0.0)[file.key], None
+
+
+def _milliseconds(file: Loaded) -> float:
+    assert file.estimate is not None
+    assert file.estimate.latency_ms is not None
+    return file.estimate.latency_ms
 
 
 def _apart(baseline: Loaded, file: Loaded) -> Sequence[Loaded]:
