@@ -158,3 +158,9 @@ def test_targets_on_the_command_line() -> None:
     assert "ethos-u85-256" in table
     assert "2097 kB" in table
     assert "by fit and bench with --target ssh://user@host" in table
+
+
+def test_widths_are_whole_groups_of_an_npu() -> None:
+    for target in described().values():
+        whole = target.channel_multiple
+        assert target.width_multiple == (whole if target.npu else max(1, whole // 2))

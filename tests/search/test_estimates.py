@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from penjing.contract import Artifact, Estimate, Placement
 from penjing.errors import InputError, MachineError
 from penjing.measure import costs
 from penjing.measure.work import work
@@ -16,9 +17,11 @@ from penjing.passes import Quantize
 from penjing.report.answer import answer, how_measured
 from penjing.report.table import headings
 from penjing.report.write import write_report
+from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.registry import ENTRIES
 from penjing.search.strategies import find_strategy
-from penjing.targets import described
+from penjing.targets import described, find_target
+from penjing.trials.evaluation.estimates import Estimating
 from penjing.trials.result import Result
 from penjing.trials.trial import Status
 from tests.fits import fit
@@ -122,3 +125,49 @@ def test_every_described_device_has_a_way_or_says_why(name: str, tmp_path: Path)
     result = fit(small_task(), name, 60.0, 0.001, out)
     assert result.estimated_in
     assert any(trial.latency is not None for trial in result.trials)
+
+
+class Compiled(OnnxRuntime):
+    """An NPU's compiler, which leaves some layers to the processor."""
+
+    left: ClassVar[tuple[str, ...]] = ()
+    milliseconds: ClassVar[float] = 0.5
+
+    def estimate(self, artifact: Artifact) -> Estimate:
+        return Estimate("a compiler", "a board", self.milliseconds, 500_000)
+
+    def placement(self, artifact: Artifact) -> list[Placement]:
+        rows = [Placement(name, "conv", "cpu", "unsupported") for name in self.left]
+        return [*rows, Placement("features.0/CONV_2D", "conv", "npu", "")]
+
+
+def test_what_an_npu_leaves_to_the_processor_counts() -> None:
+    task = self_taught("plain_cnn")
+    network = capture(task.model, task.example)
+    layers = {cost.layer: cost.macs for cost in costs.costs(network) if cost.macs}
+    first = next(iter(layers))
+    estimating = Estimating(find_target("arm-corstone-300"), network, clock=1e9)
+    nothing = Artifact(Path("f"), "onnxruntime", 1, "")
+
+    def estimate(*left: str) -> float:
+        compiler = type("One", (Compiled,), {"left": left})()
+        told = estimating.of(compiler, nothing, network, "float32")
+        assert told.source == "a compiler"
+        assert told.latency_ms is not None
+        return told.latency_ms
+
+    assert estimate() == 0.5
+    for name in (first, f"{first}/CONV_2D"):
+        assert estimate(name) == pytest.approx(0.5 + 1e3 * layers[first] / 1e9)
+
+
+def test_what_a_compiler_gives_no_time_for_is_counted() -> None:
+    """An estimate of no time at all would be better than any."""
+    task = self_taught("plain_cnn")
+    network = capture(task.model, task.example)
+    estimating = Estimating(find_target("arm-corstone-300"), network, clock=1e9)
+    compiler = type("None", (Compiled,), {"milliseconds": 0.0})()
+    told = estimating.of(compiler, Artifact(Path("f"), "onnxruntime", 1, ""), network, "float32")
+    assert told.source == "counted by penjing"
+    assert told.latency_ms is not None
+    assert told.latency_ms > 0

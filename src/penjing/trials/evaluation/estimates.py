@@ -81,7 +81,8 @@ class Estimating:
         """
         told, halves = runtime.estimate(artifact), floats == "float16"
         if told is not None and told.latency_ms and self.clock:
-            beside = {p.name for p in runtime.placement(artifact) if p.unit == "cpu"}
+            units = runtime.placement(artifact)  # LiteRT's names end in the operator's kind
+            beside = {p.name.rsplit("/", 1)[0] for p in units if p.unit == "cpu"}
             left = work(network, halves, beside) if beside else 0.0
             return replace(told, latency_ms=told.latency_ms + 1e3 * left / self.clock)
         counted = work(network, halves)
