@@ -15,11 +15,15 @@ from penjing.measure.costs import totals
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels, Quantize
 from penjing.search.predict.additive import Features
+from penjing.search.predict.ladder import Step
 from penjing.search.predict.operators import features
+from penjing.search.predict.shape import Shape
 from penjing.search.strategies import find_strategy
+from penjing.search.strategies.descent import Descent
+from penjing.search.strategies.survey import Survey
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
-from penjing.trials.contract import Probed, Watch
+from penjing.trials.contract import Pace, Probed, Watch
 from penjing.trials.recipe import Recipe, from_json
 from penjing.trials.result import Result
 from tests.reference_networks import self_taught
@@ -169,6 +173,22 @@ def test_each_network_is_cut_from_the_one_that_was_tuned_before(tmp_path: Path) 
                 after.candidate.recipe[: len(before.candidate.recipe) - 1]
                 == (before.candidate.recipe[:-1])
             )
+
+
+def test_no_two_networks_are_called_the_same() -> None:
+    """Files are told apart by their titles where they are timed side by side."""
+
+    class Alike(Survey):
+        def share_of(self, step: Step) -> float:
+            return 0.01234
+
+    shapes = [Shape(), Shape(("a",)), Shape(("a", "b"), {"c": 4})]
+    steps = [Step(shape, 0.1, 0.1, 0.1, 0.1) for shape in shapes]
+    descent = Descent(None, Alike(None, None, steps), Pace(0.1, 10))  # type: ignore[arg-type]
+    titles = [descent._title(step) for step in (*steps, *steps)]
+    assert titles[0] == "cut to 1.23 %"
+    assert len(set(titles)) == len(steps)
+    assert titles[:3] == titles[3:]
 
 
 @pytest.mark.parametrize("strategy", ["quick", "joint"])

@@ -69,6 +69,7 @@ class Descent:
         trained: by network that was tuned, the passes that made it, and for how many epochs.
         kept: the networks that keep the budget.
         useless: those that couldn't be measured, or cost no less than one that keeps it.
+        titles: what files are called, by network.
 
     Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
     Applications", 2018 (cutting and tuning in turn).
@@ -82,6 +83,7 @@ class Descent:
     kept: set[Step] = field(default_factory=set)
     useless: set[Step] = field(default_factory=set)
     margin: float = 0.0
+    titles: dict[Step, str] = field(default_factory=dict)
 
     @property
     def route(self) -> Route:
@@ -309,5 +311,10 @@ class Descent:
         return trial
 
     def _title(self, step: Step) -> str:
-        """What its files are called, by what they cost, which is measured for that."""
-        return f"cut to {100 * self._measured(step):.1f} %"
+        """What its files are called, by what they cost, which is measured for that; no other
+        network's are called so."""
+        title = f"cut to {100 * self._measured(step):.3g} %"
+        others = [other for other in self.titles if other != step]
+        if title in (self.titles[other] for other in others):
+            title = f"{title} ({step.shape})"
+        return self.titles.setdefault(step, title)
