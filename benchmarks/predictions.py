@@ -75,7 +75,7 @@ def times(task: Task, name: str, precision: str) -> Row:
                     sessions[str(number)] = runtime.load(runtime.lower(recipe(network, task), path))
                 found = compare(sessions, sample, "0", SECONDS * len(batch))
             ratios += [found[str(number)].ratio for number in range(1, len(batch))]
-        return [Probed({"latency": ratio, "memory": 1.0}) for ratio in ratios]
+        return [Probed({"latency": ratio}) for ratio in ratios]
 
     cost = learnt(Parts(network, MULTIPLE), "latency", timed, made, HELD_OUT)
     errors = np.abs(cost.models["latency"].errors)

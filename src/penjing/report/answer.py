@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penjing.contract import Drop
 from penjing.targets import in_words
+from penjing.trials.judgement.goal import weights_of
 from penjing.trials.judgement.promise import VALIDATION
 from penjing.trials.judgement.wording import (
     UNRELIABLE,
@@ -30,7 +31,7 @@ def answer(result: Result) -> str:
 def gains(result: Result) -> str:
     """One sentence: the answer's time and size beside the original's."""
     parts = [_time(result), _size(result)]
-    if "memory" in result.goal:
+    if "memory" in weights_of(result.goal):
         parts.insert(0, _memory(result))
     if result.goal == "size":
         parts.reverse()

@@ -110,11 +110,7 @@ def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> 
         outputs = _detached(_run(task.model, inputs, "the first samples"))
         if any(leaf.dtype.kind != "f" for leaf in pytree.tree_leaves(outputs)):
             return  # outputs such as class numbers can't be changed into others that mean something
-        for change in (
-            np.asarray,
-            np.negative,
-            lambda x: draw.normal(size=x.shape).astype(x.dtype),
-        ):
+        for change in (np.asarray, np.negative, noise):
             try:
                 scores = scored(task.metric, pytree.tree_map(change, outputs), as_arrays(targets))
             except InputError:  # it takes no such outputs, and so it looks at them

@@ -75,7 +75,7 @@ def loss_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
     """
     try:
         return task.loss(outputs, targets)
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         raise InputError(f"the task's loss raised {in_one_line(error)}") from error
 
 

@@ -66,8 +66,8 @@ class Probed:
     """A file of which only what a goal may count was measured.
 
     Attributes:
-        shares: by figure of `penjing.trials.judgement.goal.FIGURES`, what it takes of the
-            original's; no latency where it wasn't timed.
+        shares: what it takes of the original's, by figure: `"size"`, and `"latency"` where it was
+            timed. See `penjing.trials.judgement.goal.FIGURES`.
     """
 
     shares: Mapping[str, float]

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -133,9 +134,7 @@ class ByVela(Runtime):
     @property
     def clock_hz(self) -> float:
         """See `Runtime.clock_hz`: of the system, as Vela's configuration has it."""
-        read = ConfigParser()
-        read.read_string(files("ethosu.config_files").joinpath(CONFIG).read_text("utf-8"))
-        return read.getfloat(f"System_Config.{self._system}", "core_clock")
+        return _configuration().getfloat(f"System_Config.{self._system}", "core_clock")
 
     def _require_integers(self, network: Network, floats: str) -> None:
         if floats != "float32" or not value_qparams(network):
@@ -200,6 +199,14 @@ class ByVela(Runtime):
             with next(Path(folder).glob("model_summary_*.csv")).open(newline="") as file:
                 row = next(csv.DictReader(file))
             return Compiled(made.read_bytes(), row, done.stdout + done.stderr)
+
+
+@cache
+def _configuration() -> ConfigParser:
+    """Vela's own file of systems and memories."""
+    read = ConfigParser()
+    read.read_string(files("ethosu.config_files").joinpath(CONFIG).read_text("utf-8"))
+    return read
 
 
 def estimate_of(rows: Sequence[Row], version: str) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from penjing.network.graph.shapes import shapes
 from penjing.search.predict.additive import FEATURES, Features
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
+Shapes = Mapping[fx.Node, Any]
 
 
 def features(network: Network) -> Features:
@@ -33,17 +34,13 @@ def features(network: Network) -> Features:
     >>> {kind: values.tolist() for kind, values in known.items()}
     {'conv2d 3x3 on 4x4': [1.0, 3456.0, 128.0], 'relu': [1.0, 0.0, 128.0]}
     """
-    known = shapes(network)
     batch = int(torch.utils._pytree.tree_leaves(network.example)[0].shape[0])
-    totals: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(FEATURES))
-    for node, _ in operators(network, known):
-        dims = known[node]
-        if not dims or isinstance(dims[0], tuple) or _is_free(node):
-            continue
+
+    def counted(node: fx.Node, _: Sequence[str], known: Shapes) -> tuple[str, float, float]:
         macs = sum(math.prod(factors) for factors in mac_terms(node, known.__getitem__))
-        kind = _kind(node, dims, known)
-        totals[kind] += (1, macs / batch, math.prod(dims) / batch)
-    return dict(totals)
+        return _kind(node, known), macs / batch, math.prod(known[node]) / batch
+
+    return _summed(network, counted)
 
 
 def stored_features(network: Network) -> Features:
@@ -56,15 +53,32 @@ def stored_features(network: Network) -> Features:
     >>> {kind: values.tolist() for kind, values in known.items()}
     {'conv2d': [1.0, 224.0, 8.0], 'relu': [1.0, 0.0, 0.0]}
     """
+
+    def counted(node: fx.Node, weights: Sequence[str], known: Shapes) -> tuple[str, float, float]:
+        params = sum(network.tensor(weight).numel() for weight in weights)
+        channels = known[Layer(node).weight][0] if node.target in LAYERS else 0
+        return _name(node), params, channels
+
+    return _summed(network, counted)
+
+
+def _summed(
+    network: Network, counted: Callable[[fx.Node, Sequence[str], Shapes], tuple[str, float, float]]
+) -> Features:
+    """By kind of operator that a file has, how many there are, and two figures.
+
+    Args:
+        network: the network.
+        counted: gives an operator's kind and its two figures, from the weights that it is the first
+            to use, and the shapes of all values.
+    """
     known = shapes(network)
     totals: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(FEATURES))
-    for node, tensors in operators(network, known):
+    for node, weights in operators(network, known):
         dims = known[node]
-        if not dims or isinstance(dims[0], tuple) or _is_free(node):
-            continue
-        params = sum(network.tensor(tensor).numel() for tensor in tensors)
-        channels = known[Layer(node).weight][0] if node.target in LAYERS else 0
-        totals[_name(node)] += (1, params, channels)
+        if dims and not isinstance(dims[0], tuple) and not _is_free(node):
+            kind, *figures = counted(node, weights, known)
+            totals[kind] += (1, *figures)
     return dict(totals)
 
 
@@ -79,7 +93,7 @@ def _is_free(node: fx.Node) -> bool:
     return is_folded or repeats(node)
 
 
-def _kind(node: fx.Node, dims: Sequence[int], known: Mapping[fx.Node, Any]) -> str:
+def _kind(node: fx.Node, known: Shapes) -> str:
     """What operators have in common whose times follow one formula."""
     name = _name(node)
     if node.target not in LAYERS:
@@ -87,7 +101,7 @@ def _kind(node: fx.Node, dims: Sequence[int], known: Mapping[fx.Node, Any]) -> s
     layer = Layer(node)
     if not layer.dimensions:
         return name
-    kernel, image = ("x".join(map(str, sizes)) for sizes in (known[layer.weight][2:], dims[2:]))
+    kernel, image = ("x".join(map(str, known[value][2:])) for value in (layer.weight, node))
     words = [name, kernel, "in groups"] if layer.groups > 1 else [name, kernel]
     if max(layer.stride) > 1:
         words += ["with stride", "x".join(map(str, layer.stride))]

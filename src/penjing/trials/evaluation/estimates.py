@@ -23,8 +23,9 @@ class Estimating:
     """Estimates the cost of files on a target that isn't here.
 
     Its compiler's estimate is taken where there is one. For what runs on the processor beside an
-    NPU, such as the original in float, a cycle of the NPU's clock is assumed for each MAC of
-    float32, and one for each byte of weights. Where nobody estimates, the MACs are the cost.
+    NPU, a cycle of the NPU's clock is assumed for each MAC of float32. A file that doesn't use the
+    NPU, such as the original's, takes one for each byte of weights too. Where nobody estimates, the
+    MACs are the cost.
 
     Attributes:
         target: where the files will run.
@@ -39,8 +40,8 @@ class Estimating:
     @classmethod
     def on(cls, target: Target, original: Network) -> Estimating:
         """What estimates for the target, of all that is installed here."""
-        names = [name for name in target.runtimes if name in installed()]
-        clocks = [find_runtime(name).on(target).clock_hz for name in names]
+        names = set(installed()).intersection(target.runtimes)
+        clocks = [find_runtime(name).on(target).clock_hz for name in sorted(names)]
         return cls(target, original, next((clock for clock in clocks if clock), None))
 
     @property
@@ -58,7 +59,8 @@ class Estimating:
             )
         return (
             f"{self.target.name} isn't here: times are its compiler's estimates; for layers that "
-            "don't run on the NPU, a cycle for each MAC and each byte of weights is assumed"
+            "don't run on the NPU, a cycle for each MAC is assumed, and for the original in float "
+            "one for each byte of weights too"
         )
 
     def require_time(self, max_ms: float | None) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from penjing.contract import Latency
-from penjing.measure.footprint import footprint
-from penjing.network import Network
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Probed, Watch
 from penjing.trials.evaluation.files import Files, Loaded
@@ -42,7 +40,6 @@ def probe(
         InputError: the runtime can't take one of the networks.
     """
     original, probed = files.loaded_original(), list[Probed]()
-    whole = _bytes_of(original, networks.original)
     for begin in range(0, len(candidates), MOST_AT_ONCE):
         batch = candidates[begin : begin + MOST_AT_ONCE]
         with tempfile.TemporaryDirectory() as folder:
@@ -53,25 +50,19 @@ def probe(
                     f"{len(candidates)}",
                     number / len(candidates),
                 )
-                network = networks.made(candidate.recipe)
-                file = _written(candidate, network, files, Path(folder))
-                made.append((file, _bytes_of(file, network)))
-            together = [original, *(file for file, _ in made)]
+                made.append(_written(candidate, networks, files, Path(folder)))
+            together = [original, *made]
             times = times_of(together, SECONDS * len(together)) if times_of else {}
-        for file, sizes in made:
-            shares = {name: size / max(whole[name], 1) for name, size in sizes.items()}
+        for file in made:
+            shares = {"size": file.artifact.file_bytes / original.artifact.file_bytes}
             if file.key in times:
                 shares["latency"] = times[file.key].ratio
             probed.append(Probed(shares))
     return probed
 
 
-def _written(candidate: Candidate, network: Network, files: Files, folder: Path) -> Loaded:
+def _written(candidate: Candidate, networks: Networks, files: Files, folder: Path) -> Loaded:
+    network = networks.made(candidate.recipe)
     files.require_possible(candidate, network)
     (folder / candidate.key).mkdir()
     return files.written(candidate, candidate.key, network, folder / candidate.key)
-
-
-def _bytes_of(file: Loaded, network: Network) -> dict[str, int]:
-    """The bytes of a file, and of its network's values that are alive at once."""
-    return {"size": file.artifact.file_bytes, "memory": footprint(network).value_bytes}
