@@ -358,6 +358,23 @@ def test_a_reading_has_a_length_only_if_the_data_has() -> None:
         list(found)
 
 
+def test_a_worker_whose_end_is_reported_late_still_gives_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch raises a worker's end wherever the program is, and so while it waits for that end."""
+
+    def signal() -> list[Any]:
+        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 1")
+
+    def broken() -> Iterator[Any]:
+        yield from _task(None).test
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr("multiprocessing.active_children", signal)
+    with pytest.raises(InputError, match=r"DataLoader worker for the training data died at batch"):
+        list(reading(broken(), "training"))
+
+
 class _Counting(Arrays):
     """Arrays whose constructor takes something else."""
 

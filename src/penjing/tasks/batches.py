@@ -163,16 +163,18 @@ def _each(batches: Batches, name: str) -> Iterator[Any]:
     walk, number = None, 0
     while True:
         try:
-            walk = iter(batches) if walk is None else walk
-            batch = next(walk)
+            try:
+                walk = iter(batches) if walk is None else walk
+                batch = next(walk)
+            except (ConnectionError, EOFError):
+                _let_dying_workers_die()
+                raise
         except StopIteration:
             return
         except PenjingError:
             raise
         except (Exception, SystemExit) as error:
             where, why = f"at batch {number + 1}", _cause(error)
-            if isinstance(error, ConnectionError | EOFError):
-                _let_dying_workers_die()
             if isinstance(error, ConnectionError | EOFError) or why.startswith("DataLoader worker"):
                 raise InputError(
                     f"a DataLoader worker for the {name} data died {where} "
@@ -189,8 +191,9 @@ def _each(batches: Batches, name: str) -> Iterator[Any]:
 def _let_dying_workers_die() -> None:
     """Wait for DataLoader workers that are about to end.
 
-    A worker's connection breaks a moment before the worker ends. When it ends, PyTorch raises an
-    exception wherever the program is by then. Waiting makes it happen here.
+    A worker's connection breaks a moment before the worker ends. When it ends, PyTorch raises a
+    RuntimeError wherever the program is by then. Waiting makes it happen here, or on the way here,
+    where the caller takes it for what it is.
     """
     children = multiprocessing.active_children()
     with contextlib.suppress(RuntimeError):
