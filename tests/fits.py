@@ -8,6 +8,7 @@ from typing import Any
 from penjing.contract import Json, Measurement
 from penjing.search import fit as fitting
 from penjing.search.options import FitOptions
+from penjing.search.strategies import Quick
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.result import Result
@@ -22,8 +23,10 @@ def fit(
     out: Path | str = "fitted",
     **options: Any,
 ) -> Result:
-    """`penjing.fit` with its options by name; None is the default."""
+    """`penjing.fit` with its options by name; None is the default. Unless a test says otherwise, it
+    searches quickly."""
     given = {name: value for name, value in options.items() if value is not None}
+    given.setdefault("strategy", Quick())
     return fitting.fit(task, target, max_drop, minutes, out, FitOptions(**given))
 
 

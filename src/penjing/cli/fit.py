@@ -98,12 +98,12 @@ class Fit:
         str,
         typer.Option(
             metavar="NAME",
-            help="What proposes the candidates: quick; joint, which searches blocks and widths "
-            "together and needs time to train; a file such as mystrategy.py, or "
-            "package.module:name.",
+            help="What proposes the candidates: joint, which searches blocks, widths and ranks "
+            "together; quick, which tries three widths, as joint does where there is too little "
+            "time; a file such as mystrategy.py, or package.module:name.",
             rich_help_panel=SEARCH,
         ),
-    ] = "quick"
+    ] = "joint"
     recipe: Annotated[
         list[Path] | None,
         typer.Option(

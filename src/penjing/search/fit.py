@@ -62,7 +62,7 @@ def fit(
 
     A candidate keeps the budget if the upper confidence bound of its drop on the validation data is
     at most `max_drop`. The strategy decides which candidates are tried (see
-    `penjing.search.strategies.quick.Quick`).
+    `penjing.search.strategies.joint.Joint`).
 
     At the end the test data certifies the answer. At most three candidates are tested one after the
     other, from the safest to the preferred one, until the bound of one exceeds the budget. The last

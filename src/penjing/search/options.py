@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penjing.errors import InputError, require_positive
-from penjing.search.strategies.quick import Quick
+from penjing.search.strategies.joint import Joint
 from penjing.search.study import Strategy
 from penjing.trials.evaluation.instruments import Instruments
 from penjing.trials.judgement.goal import weights_of
@@ -52,7 +52,8 @@ class FitOptions:
         max_kb: the largest file that the answer may be, in kilobytes of 1,000 bytes.
         recipes: recipes of your own by name. They are tried before anything is pruned, each in the
             best runtime that was found for integers or for floats.
-        strategy: what proposes the candidates.
+        strategy: what proposes the candidates; `Joint` by default, which goes on as `Quick` does
+            where there is too little time or nothing to train.
         instruments: the clock and everything that measures on this machine.
         progress: a function that is called often with the current stage.
         report: a function that writes `report.md`, `plot.png` and `report.html` into the folder at
@@ -70,7 +71,7 @@ class FitOptions:
     max_ms: float | None = None
     max_kb: float | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    strategy: Strategy = field(default_factory=Quick)
+    strategy: Strategy = field(default_factory=Joint)
     instruments: Instruments = field(default_factory=lambda: Instruments())  # the name, for tests
     progress: Progress = lambda *_: None
     report: Report | None = None

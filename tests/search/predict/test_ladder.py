@@ -17,9 +17,9 @@ from penjing.search.predict.additive import Additive
 from penjing.search.predict.cost import Cost
 from penjing.search.predict.ladder import Ladder, Step
 from penjing.search.predict.operators import features
-from penjing.search.predict.parts import Change, Parts, counts_of
+from penjing.search.predict.parts import EVERY, Change, Parts, counts_of
 from penjing.search.predict.recovery import Recovery, Tuned
-from penjing.search.predict.shape import Shape
+from penjing.search.predict.shape import Shape, rank_axis
 from penjing.tasks.data import first
 from penjing.tasks.task import Task
 from penjing.trials.recipe import Recipe
@@ -32,11 +32,19 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=NAMES)
+FACTORED = ["plain_cnn", "vgg"]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*((name, EVERY) for name in NAMES), *((name, ("ranks",)) for name in FACTORED)],
+    ids=lambda param: f"{param[0]}-{'all' if param[1] == EVERY else 'ranks'}",
+)
 def begun(request: pytest.FixtureRequest) -> tuple[Task, Network, list[Step]]:
-    task = self_taught(request.param)
+    name, cuts = request.param
+    task = self_taught(name)
     network = capture(task.model, task.example)
-    found = Ladder(network, task, COST, Parts(network, 4), 32)
+    found = Ladder(network, task, COST, Parts(network, 4, cuts), 32)
     steps = [step for step, _ in zip(found.steps(lambda *_: None), range(3), strict=False)]
     return task, network, steps
 
@@ -50,6 +58,8 @@ def test_a_step_is_what_its_recipe_makes(begun: tuple[Task, Network, list[Step]]
         axes = find_axes(made)
         for name, width in step.shape.widths.items():
             assert name not in axes or axes[name].size == width  # it may be called otherwise now
+        for name, rank in step.shape.ranks.items():
+            assert axes[rank_axis(name)].size == rank
         solved = Compensate(samples=32)(made, task)
         assert torch.isfinite(solved(task.example)).all()
 
@@ -84,10 +94,15 @@ def test_nothing_is_changed_that_has_gone(name: str) -> None:
         change = changes[len(changes) // 2]
         shape = parts.after(shape, change)
         gone = {layer for block in shape.gone for layer in parts.blocks[block].layers}
+        factors = {parts.factorable[layer].node for layer in shape.ranks}
         for other in parts.changes(shape):
-            if other.left:
+            if other.kind == "widths":
                 assert other.left < shape.widths.get(other.name, other.left + 1)
                 assert not parts.layers[other.name] <= gone
+                assert not parts.layers[other.name] & factors
+            elif other.kind == "ranks":
+                assert other.left < shape.ranks.get(other.name, other.left + 1)
+                assert parts.factorable[other.name].node not in gone
             else:
                 assert not gone & set(parts.blocks[other.name].layers)
 
@@ -97,13 +112,15 @@ def test_changes_of_which_one_can_be_made_are_apart() -> None:
     parts = Parts(capture(task.model, task.example), 4)
     changes = parts.changes(Shape())
     sets = [{changes[place] for place in places} for places in parts.apart(changes)]
-    by_axis = [{c for c in changes if c.name == name and c.left} for name in parts.keep]
-    assert all(levels in sets for levels in by_axis if len(levels) > 1)
+    by_part = {(c.kind, c.name): {o for o in changes if (o.kind, o.name) == (c.kind, c.name)}
+               for c in changes}  # fmt: skip
+    assert all(levels in sets for levels in by_part.values() if len(levels) > 1)
     for change in changes:
-        inside = [name for name in parts.keep if not change.left
+        inside = [name for name in parts.keep if change.kind == "blocks"
                   and parts.layers[name] <= set(parts.blocks[change.name].layers)]  # fmt: skip
         for name in inside:
-            assert any(change in members and Change(name, min(parts.keep[name])) in members
+            narrow = Change("widths", name, min(parts.keep[name]))
+            assert any(change in members and narrow in members
                        for members in sets)  # fmt: skip
 
 
@@ -113,7 +130,7 @@ def test_a_narrower_axis_loses_what_its_recipe_loses(name: str) -> None:
     task = self_taught(name)
     network = capture(task.model, task.example)
     parts = Parts(network, 4)
-    change = next(change for change in parts.changes(Shape()) if change.left)
+    change = next(change for change in parts.changes(Shape()) if change.kind == "widths")
     losses = CutLosses(network, task, [], 32, 10_000)
     added, student = losses.tried(parts.cut(change, Shape()))
     shape = Shape(widths={change.name: change.left})

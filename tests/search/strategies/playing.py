@@ -142,13 +142,14 @@ def played(
     evaluator: FakeEvaluator,
     goal: str = "latency",
     recipes: Mapping[str, Sequence[Pass]] | None = None,
+    schedule: Schedule | None = None,
 ) -> Iterator[Run]:
     """A fit whose files nobody makes, from its begin to its end."""
     ways = Ways(Way(OnnxRuntime()))
     original = Trial(ways.usual.candidate(), ORIGINAL, Status.BASELINE)
     result = Result("t", "cpu", "m", goal, 1.0, 0.95, 0, {}, original)
     ledger = Ledger.resumed(folder) or Ledger.begin(folder, result)
-    schedule = Schedule(lambda: 0.0, math.inf, epochs=1)
+    schedule = schedule or Schedule(lambda: 0.0, math.inf, epochs=1)
     study = Study(this_machine(), ways, schedule, TuneOptions(), ledger, evaluator)
     study.recipes = recipes or {}
     targets = [(torch.zeros(1), torch.arange(1000) % 10)]

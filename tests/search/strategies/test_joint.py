@@ -17,8 +17,10 @@ from penjing.passes import PruneChannels, Quantize
 from penjing.search.predict.additive import Features
 from penjing.search.predict.ladder import Step
 from penjing.search.predict.operators import features
+from penjing.search.predict.parts import Cuts
 from penjing.search.predict.shape import Shape
-from penjing.search.strategies import find_strategy
+from penjing.search.schedule import Schedule
+from penjing.search.strategies import Joint, find_strategy
 from penjing.search.strategies.descent import Descent
 from penjing.search.strategies.survey import Survey
 from penjing.tasks.task import Task
@@ -62,7 +64,8 @@ class Parted(FakeEvaluator):
         files = []
         for candidate in candidates:
             network = self.made(_shape(candidate.recipe), watch)
-            shares = {"size": 0.25 * totals(network)[1] / params}
+            ternary = any(step["method"] == "Ternarize" for step in candidate.recipe)
+            shares = {"size": (2.0 if ternary else 0.25) * totals(network)[1] / params}
             if timed:
                 shares["latency"] = 0.5 * self.time_of(features(network)) / whole
             files.append(Probed(shares))
@@ -78,7 +81,7 @@ class Parted(FakeEvaluator):
 
 def _shape(recipe: Sequence[Json]) -> list[Json]:
     """The part of a recipe that comes before rounding."""
-    return [step for step in recipe if step["method"] not in ("Quantize", "Gptq")]
+    return [step for step in recipe if step["method"] not in ("Quantize", "Gptq", "Ternarize")]
 
 
 def _share(title: str) -> float:
@@ -123,6 +126,17 @@ def test_what_was_learnt_and_tuned_is_not_repeated(tmp_path: Path) -> None:
     assert not second.asked
 
 
+@pytest.mark.parametrize(
+    ("kind", "method"), [("blocks", "Drop"), ("widths", "PruneChannels"), ("ranks", "Factorize")]
+)
+def test_one_kind_of_cut_alone_can_be_searched(tmp_path: Path, kind: Cuts, method: str) -> None:
+    evaluator = Parted(_share, task=self_taught("vgg" if kind == "ranks" else "resnet_a"))
+    with played(tmp_path, Joint((kind,)), evaluator) as run:
+        cut = [trial for trial in run.result.trials if trial.title.startswith("cut to")]
+        first = {step["method"] for trial in cut[:1] for step in trial.candidate.recipe}
+    assert first & {"Drop", "PruneChannels", "Factorize"} == {method}
+
+
 def test_times_that_are_no_sum_leave_it_to_the_usual_widths(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     evaluator = Parted(_share, time_of=lambda _: float(draw.uniform(1, 10)))
@@ -143,6 +157,39 @@ def test_other_goals_are_searched_together_too(tmp_path: Path, goal: str) -> Non
         best = aim.share(run.result.answer, baseline)
         assert best == min(aim.share(trial, baseline) for trial in run.result.trials)
         assert any("predicted with an error" in note for note in run.result.notes)
+
+
+@dataclass
+class Slow(Parted):
+    """It takes its time for each file, by a clock of its own."""
+
+    seconds: float = 10.0
+    now: float = 0.0
+
+    def probe(
+        self, candidates: Sequence[Candidate], watch: Watch, timed: bool = True
+    ) -> list[Probed]:
+        files: list[Probed] = []
+        for number, candidate in enumerate(candidates):
+            watch.say("a file", number / len(candidates))
+            self.now += self.seconds
+            files += super().probe([candidate], watch, timed)
+        return files
+
+
+@pytest.mark.parametrize(("minutes", "cut"), [(5, False), (500, True)])
+def test_it_sees_early_that_there_is_too_little_time(
+    tmp_path: Path, minutes: int, cut: bool
+) -> None:
+    evaluator = Slow(_share)
+    schedule = Schedule(lambda: evaluator.now, 60.0 * minutes)
+    with played(tmp_path, JOINT, evaluator, schedule=schedule) as run:
+        late = [note for note in run.result.notes if "because there is too little time" in note]
+        began = "cut to" if cut else "prune"
+        assert any(title.startswith(began) for title in evaluator.asked)
+        assert cut != bool(late)
+        if not cut:
+            assert evaluator.now <= 0.1 * schedule.seconds
 
 
 def test_memory_is_left_to_the_usual_widths(tmp_path: Path) -> None:

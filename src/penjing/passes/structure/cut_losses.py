@@ -18,9 +18,12 @@ from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block
 from penjing.network.analysis.lineage import Indices, all_indices, indices_after, indices_of
 from penjing.network.analysis.segments import bottlenecks
+from penjing.network.edits.factorize import factor_nodes, factorize, misfit_of
 from penjing.network.edits.shrink import shrink
+from penjing.network.graph.layers import Layer
 from penjing.network.graph.shapes import fake_values
 from penjing.passes.structure.blocks.cut import cut_block
+from penjing.passes.structure.ranks.fit import fit
 from penjing.passes.structure.solve import Solve, solvable
 from penjing.tasks.data import first
 from penjing.tasks.task import Task
@@ -43,16 +46,31 @@ class Narrowing:
     size: int
 
 
-Cut = Block | Narrowing
+@dataclass(frozen=True)
+class Factoring:
+    """A layer that becomes two factors.
+
+    Attributes:
+        node: the name of its node.
+        scheme: see `penjing.passes.Factorize`.
+        rank: of both factors.
+    """
+
+    node: str
+    scheme: str
+    rank: int
+
+
+Cut = Block | Narrowing | Factoring
 
 
 class CutLosses:
     """Cuts copies of a network, one cut after the other, and measures the loss of each.
 
-    A cut takes a block out, or indices of an axis. After it, the layers behind it, up to the next
-    value on which alone the rest of the network depends, are solved by least squares, so that their
-    outputs come close to those of the uncut network. Values in front of the cut are computed once
-    for all cuts.
+    A cut takes a block out, or indices of an axis, or the rank of a layer. After it, the layers
+    behind it, up to the next value on which alone the rest of the network depends, are solved by
+    least squares, so that their outputs come close to those of the uncut network. Values in front
+    of the cut are computed once for all cuts.
 
     Attributes:
         student: the network with all cuts that were accepted so far.
@@ -106,7 +124,7 @@ class CutLosses:
         """The loss that a cut adds to the present one, and the network after it.
 
         Raises:
-            InputError: the axis has gone.
+            InputError: the axis has gone, or the rank is too large.
         """
         cache = self._cut(cut, False).cache
         return self._loss_of(cache) - self.loss, cache.network
@@ -137,7 +155,9 @@ class CutLosses:
         student = copy.deepcopy(self.student)
         if isinstance(cut, Block):
             return self._without(student, cut, by_map)
-        return self._narrower(student, cut)
+        if isinstance(cut, Narrowing):
+            return self._narrower(student, cut)
+        return self._factored(student, cut)
 
     def _without(self, student: Network, block: Block, by_map: bool) -> _Tried:
         end = self._place[block.end]
@@ -166,12 +186,36 @@ class CutLosses:
         shrink(student, keep)
         return self._solved(student, min(places), max(places), left)
 
+    def _factored(self, student: Network, cut: Factoring) -> _Tried:
+        (layer,) = (node for node in student.calls() if node.name == cut.node)
+        if words := misfit_of(student, layer, cut.scheme, (cut.rank,)):
+            raise InputError(f"ranks of {cut.node}: {words}")
+        source, place = Layer(layer).data.name, self._place[cut.node]
+        factorize(student, {cut.node: {"scheme": cut.scheme, "ranks": [cut.rank]}})
+        cache = self._in_front(student, place)
+        nodes = factor_nodes(cache.nodes[source], cache.nodes[cut.node])
+        assert nodes is not None
+        with torch.no_grad():
+            fit(nodes, self._now.cache, cache, False, torch.Generator().manual_seed(0))
+        self._now.cache.keep(self._kept)
+        return self._solved(student, place, place, self._now.left)
+
+    def _in_front(self, student: Network, begin: int) -> ActivationCache:
+        """The activations of a student, whose values in front of a place are known already."""
+        cache = ActivationCache(student, self._inputs)
+        for node, values in self._now.cache.known.items():
+            if node.name in cache.nodes and self._place.get(node.name, begin) < begin:
+                cache.known[cache.nodes[node.name]] = values
+        return cache
+
     def _now_called(self, cut: Narrowing, axes: Axes) -> Group:
-        """The axis among those that are left."""
+        """The axis among those that are left. One between factors wasn't in the uncut network."""
+        sites = self._sites.get(cut.axis)
         able = [
             group
             for group in axes.free.values()
-            if group.size == cut.size and _dimensions(group) <= self._sites[cut.axis]
+            if group.size == cut.size
+            and (group.name == cut.axis if sites is None else _dimensions(group) <= sites)
         ]
         able = [group for group in able if group.name == cut.axis] or able
         if len(able) != 1:
@@ -181,10 +225,7 @@ class CutLosses:
     def _solved(self, student: Network, begin: int, end: int, left: Indices) -> _Tried:
         """The activations of a student that was changed between two places, its layers behind the
         first one solved again."""
-        cache = ActivationCache(student, self._inputs)
-        for node, values in self._now.cache.known.items():
-            if node.name in cache.nodes and self._place.get(node.name, begin) < begin:
-                cache.known[cache.nodes[node.name]] = values
+        cache = self._in_front(student, begin)
         left, draw = indices_of(student, left), torch.Generator().manual_seed(0)
         for layer in self._next(solvable(student)[0], begin, end):
             with torch.no_grad():

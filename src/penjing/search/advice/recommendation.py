@@ -11,7 +11,7 @@ from penjing.targets import Target
 from penjing.trials.judgement.wording import duration
 
 TRAINED = ("blocks removed", "channels removed")
-"""Families that `joint` searches together."""
+"""Families that a fit searches together."""
 FITTING = 5.0
 """Minutes of a fit that trains nothing long."""
 TRAINING = 0.6
@@ -54,8 +54,7 @@ def recommended(
     )
     if minutes > LONGEST:
         why += "; that is more than a day here, so train on a machine with a GPU"
-    options |= {"strategy": "joint", "minutes": f"{minutes:g}"}
-    return Recommended("fit", options, why)
+    return Recommended("fit", options | {"minutes": f"{minutes:g}"}, why)
 
 
 def _rounded(minutes: float) -> float:

@@ -27,6 +27,8 @@ ROUNDS = 6
 ROWS = 10_000
 LEAST_LOST = 1e-3
 """In nats for all of the cost: what a change loses at least, so that none is made for nothing."""
+LISTED = 0.5
+"""The share that is done once each change was measured, and before the first step; see `steps`."""
 Say = Callable[[str, float], None]
 
 
@@ -102,19 +104,19 @@ class Ladder:
         begun = self.losses.loss
         changes = self.parts.changes(self.shape)
         for number, change in enumerate(changes):
-            say(f"what {change.name} costs and saves", 0.5 * number / len(changes))
+            say(f"what {change.name} costs and saves", LISTED * number / len(changes))
             self._measure(change)
         total = math.log(LEAST) / math.log(SHARE)
         for number in itertools.count():
             if self.share * SHARE < LEAST * self.whole:
                 return
-            share = 0.5 + 0.5 * min(1.0, number / total)
+            share = LISTED + (1 - LISTED) * min(1.0, number / total)
             chosen = self._chosen(say, share)
             if not chosen:
                 return
             expected = sum(self.effects[change].lost for change in chosen)
             before = self.losses.loss
-            for change in sorted(chosen, key=lambda change: -change.left):  # axes, while they exist
+            for change in sorted(chosen, key=lambda change: change.turn):
                 self.losses.accept(self.parts.cut(change, self.shape))
                 self.shape = self.parts.after(self.shape, change)
             self.share = self.cost.of(self.losses.student)
@@ -127,7 +129,7 @@ class Ladder:
         self.fresh.add(change)
         try:
             lost, student = self.losses.tried(self.parts.cut(change, self.shape))
-        except InputError:  # it has gone, or the loss isn't finite without it
+        except InputError:  # it has gone, or is too small, or the loss isn't finite without it
             self.effects[change] = Effect(0.0, 0.0)
             return
         saved = self.share - self.cost.of(student)

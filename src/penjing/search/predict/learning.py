@@ -17,7 +17,7 @@ LEAST_FILES, MOST_FILES = 10, 24
 HELD_OUT = 4
 """How many more only check it."""
 GONE, NARROW = 0.25, 0.5
-"""How likely a block is gone, or an axis narrower, in such a file."""
+"""How likely a block is gone, or an axis narrower or a layer of low rank, in such a file."""
 TRIES = 10
 """How many shapes are drawn for each that is wanted, since a small network has few."""
 Probing = Callable[[Sequence[Shape]], Sequence[Probed]]
@@ -55,7 +55,7 @@ def at_random(parts: Parts, count: int) -> list[Shape]:
     for _ in range(TRIES * count):
         shape = Shape()
         for change in draw.sample(every, len(every)):
-            likely = NARROW / len(parts.keep[change.name]) if change.left else GONE
+            likely = NARROW / parts.levels(change) if change.left else GONE
             if draw.random() < likely and change in parts.changes(shape):
                 shape = parts.after(shape, change)
         if shape not in (*shapes, Shape()):

@@ -1,14 +1,17 @@
-"""Joint: search blocks and widths together, by what they cost in the file that ships."""
+"""Joint: search blocks, widths and ranks together, by what they cost in the file that ships."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penjing.search.predict.parts import EVERY, Cuts
 from penjing.search.strategies.beginning import begun
 from penjing.search.strategies.descent import TURNS, Descent
 from penjing.search.strategies.quick import ROUNDS, fewer_bits, refined_and_cut
 from penjing.search.strategies.route import Route
 from penjing.search.strategies.survey import Survey
+from penjing.search.strategies.ternary import Ternary
 from penjing.search.study import Proposals, Study
 from penjing.trials.contract import Pace
 from penjing.trials.judgement.goal import weights_of
@@ -16,7 +19,7 @@ from penjing.trials.judgement.goal import weights_of
 
 @dataclass(frozen=True)
 class Joint:
-    """The strategy for those who have time to train.
+    """The default strategy.
 
     It tries, in this order:
 
@@ -24,10 +27,12 @@ class Joint:
        loses too much accuracy, and fewer bits where a small file is wanted, as `Quick` does; the
        best way by the goal in which the uncut network keeps the budget is the one in which the
        search goes on,
-    2. no files, but what each block and each width costs and saves: time or bytes, from files with
+    2. weights of three values, trained so, where a small file is wanted and theirs would be the
+       smallest (`Ternary`),
+    3. no files, but what each block, width and rank costs and saves: time or bytes, from files with
        parts cut at random, and loss, from training samples after least squares,
-    3. networks that cost less and less, each made of the changes that together lose least,
-    4. the cheapest of them that should keep the budget once it is tuned, each cut from the one that
+    4. networks that cost less and less, each made of the changes that together lose least,
+    5. the cheapest of them that should keep the budget once it is tuned, each cut from the one that
        was tuned before. What is predicted is corrected by what came of each training.
 
     Where that can't work (too little time, a network that can't be trained or has nothing to cut,
@@ -37,27 +42,34 @@ class Joint:
     Latency Constraint", 2024 (blocks and widths in one integer program); T.-J. Yang et al.,
     "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", 2018 (step by
     step). Times from whole files and losses after least squares are penjing's.
+
+    Attributes:
+        cuts: what may be cut: `"blocks"`, `"widths"`, `"ranks"`, or several of these.
     """
+
+    cuts: Sequence[Cuts] = EVERY
 
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
         pace, rounding = yield from begun(study, TURNS)
         yield from fewer_bits(study, rounding)
+        if pace is not None:
+            yield from Ternary(study, pace).run()
         route = Route.of(study, rounding)
-        survey = None if route is None else Survey(study, route)
+        survey = None if route is None else Survey(study, route, self.cuts)
         why = _impossible(study, pace, survey)
         if not why:
             assert pace is not None
             assert survey is not None
             yield from Descent(study, survey, pace).run()
             return
-        study.note(f"blocks and widths aren't searched together, because {why}", aloud=True)
+        study.note(f"blocks, widths and ranks aren't searched together, because {why}", aloud=True)
         study.expect(study.rounds + ROUNDS, study.must)
         yield from refined_and_cut(study, rounding, pace)
 
 
 def _impossible(study: Study, pace: Pace | None, survey: Survey | None) -> str:
-    """Why blocks and widths can't be searched together; empty if they can."""
+    """Why parts can't be searched together; empty if they can."""
     if pace is None or survey is None:
         return "the network can't be trained, or has no file that was measured"
     if "memory" in weights_of(study.goal):

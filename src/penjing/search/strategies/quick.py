@@ -19,7 +19,7 @@ FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in 
 
 @dataclass(frozen=True)
 class Quick:
-    """The default strategy.
+    """The strategy for those who have little time.
 
     It tries, in this order:
 

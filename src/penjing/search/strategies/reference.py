@@ -13,14 +13,14 @@ from penjing.search.study import Proposals, Strategy, Study
 from penjing.tasks.reference import guarded, named
 from penjing.trials.trial import Proposal, Trial
 
-STRATEGIES: Mapping[str, Callable[[], Strategy]] = {"quick": Quick, "joint": Joint}
+STRATEGIES: Mapping[str, Callable[[], Strategy]] = {"joint": Joint, "quick": Quick}
 
 
 def find_strategy(text: str) -> Strategy:
     """Find the strategy that `text` names.
 
     Args:
-        text: `"quick"`, `"joint"`, a Python file with a `strategy` or a function `strategy()`, or
+        text: `"joint"`, `"quick"`, a Python file with a `strategy` or a function `strategy()`, or
             `"package.module:name"`.
 
     Raises:
@@ -30,7 +30,7 @@ def find_strategy(text: str) -> Strategy:
         return STRATEGIES[text]()
     wanted = "an object with a method propose(study), or a function returning one"
     name, strategy = named(
-        text, "strategy", wanted, "'quick', 'joint', a file such as mystrategy.py"
+        text, "strategy", wanted, "'joint', 'quick', a file such as mystrategy.py"
     )
     if callable(strategy) and not hasattr(strategy, "propose"):
         strategy = guarded(text, strategy)

@@ -10,13 +10,13 @@ from penjing.errors import ONE_CANDIDATES, in_one_line, is_one_candidates
 from penjing.network import Network
 from penjing.passes import Gptq, Quantize
 from penjing.search.predict.cost import SUMS, Cost
-from penjing.search.predict.ladder import Ladder, Step
+from penjing.search.predict.ladder import LISTED, Ladder, Step
 from penjing.search.predict.learning import learnt
-from penjing.search.predict.parts import Parts
+from penjing.search.predict.parts import EVERY, Cuts, Parts
 from penjing.search.predict.shape import Shape
 from penjing.search.strategies.route import Route
 from penjing.search.study import Study
-from penjing.trials.contract import Probed, Watch
+from penjing.trials.contract import Probed, Say, Watch
 from penjing.trials.judgement.goal import mean_of, weights_of
 from penjing.trials.recipe import to_json
 
@@ -24,6 +24,8 @@ SHARE = 0.3
 """Of the time that is left, what a survey may take."""
 SAMPLES = 512
 """Training samples on which losses are measured."""
+TELLING = 0.15
+"""So much must be done until its pace tells how long the rest takes."""
 PROBED_SAMPLES = 16
 """Calibration samples of a file whose accuracy isn't measured."""
 
@@ -35,11 +37,13 @@ class Survey:
     Attributes:
         study: the fit.
         route: the runtime, the precision and the rounding of all files.
+        cuts: which kinds of parts may go.
         steps: networks that cost less and less, once `run` has found them.
     """
 
     study: Study
     route: Route
+    cuts: Sequence[Cuts] = EVERY
     steps: list[Step] = field(default_factory=list)
     _end: float = 0.0
 
@@ -65,8 +69,8 @@ class Survey:
 
     @property
     def name(self) -> str:
-        """Under which the ledger remembers; what is learnt holds for one route."""
-        return f"networks cut from {self.route.candidate.key}"
+        """Under which the ledger remembers; what is learnt holds for one route and these cuts."""
+        return f"networks cut from {self.route.candidate.key} by {' and '.join(self.cuts)}"
 
     def share_of(self, step: Step) -> float:
         """What a step's file takes of the original's, measured."""
@@ -80,7 +84,7 @@ class Survey:
 
     def _learnt(self) -> dict[str, Json]:
         network = self.study.evaluator.made((), self.study.watch)
-        parts = Parts(network, self.study.target.width_multiple)
+        parts = Parts(network, self.study.target.width_multiple, self.cuts)
         if not parts.changes(Shape()):
             why = "the network has no block or axis that can be cut"
             return {"why": why, "notes": [], "steps": []}
@@ -101,7 +105,7 @@ class Survey:
             return study.evaluator.made(to_json(shape.passes), study.watch)
 
         def probing(shapes: Sequence[Shape]) -> list[Probed]:
-            return self._probed(shapes, Watch(self._say))
+            return self._probed(shapes, Watch(self._until(1.0)))
 
         return learnt(parts, study.goal, probing, made)
 
@@ -116,17 +120,25 @@ class Survey:
         timed = "latency" in weights_of(self.study.goal)
         return self.study.evaluator.probe(candidates, watch, timed)
 
-    def _say(self, line: str, share: float = 0.0) -> None:
-        """Show what is being learnt; ends it once its time is over."""
-        self.study.watch.say(line, share)
-        if self.study.schedule.spent() > self._end:
-            raise _LateError
+    def _until(self, needed: float) -> Say:
+        """What shows people what is being learnt. It ends that once its time is over, or as soon as
+        the pace tells that the share which is needed won't be done by then."""
+        begin = self.study.schedule.spent()
+
+        def say(line: str, share: float = 0.0, /) -> None:
+            self.study.watch.say(line, share)
+            now = self.study.schedule.spent()
+            done = begin + needed * (now - begin) / share if share >= TELLING else now
+            if max(now, done) > self._end:
+                raise _LateError
+
+        return say
 
     def _found(self, ladder: Ladder) -> list[Step]:
         """The steps of a ladder, as many as there is time for, and at least one."""
         steps: list[Step] = []
         try:
-            for step in ladder.steps(self._say):
+            for step in ladder.steps(self._until(LISTED)):
                 steps.append(step)
         except _LateError:
             if not steps:
