@@ -55,7 +55,8 @@ def by_penjing(task: Task) -> Network:
     return Compensate()(cut, task)
 
 
-def by_torch_pruning(task: Task) -> Network:
+def by_torch_pruning(task: Task, share: float = SHARE) -> Network:
+    """Its inner channels pruned until that share of the MACs is left."""
     import torch_pruning
 
     model = copy.deepcopy(task.model)
@@ -67,8 +68,8 @@ def by_torch_pruning(task: Task) -> Network:
         ignored_layers=[one for one in layers if one not in inner],
     )  # fmt: skip
     count, one = torch_pruning.utils.count_ops_and_params, task.example[:1]
-    near = 1.03 * SHARE * count(model, one)[0]  # which is cheap; our own count decides
-    most = SHARE * macs(capture(task.model, task.example))
+    near = 1.03 * share * count(model, one)[0]  # which is cheap; our own count decides
+    most = share * macs(capture(task.model, task.example))
     while count(model, one)[0] > near or macs(capture(model, task.example)) > most:
         pruner.step()
     return capture(model, task.example)

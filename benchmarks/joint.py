@@ -2,7 +2,7 @@
 
     PENJING_DATA=FOLDER python benchmarks/joint.py --model ResNet-20 --minutes 60 [--json FILE]
         [--max-drop 1.0] [--strategy joint] [--seed 0] [--out FOLDER] [--goal size]
-        [--target arm-corstone-300]
+        [--target arm-corstone-300] [--duel --seeds 3]
 
 A fit on the JPEG images, with every runtime that is installed. Then its answer and the peers' int8
 files of the unchanged network are timed in the same windows, one thread, batch 1. The peers are
@@ -14,6 +14,8 @@ interrupted fit goes on. MobileNetV2 (width 0.35) is trained here first, for fou
 With another goal than time, or a target that isn't here, there is nothing to time beside the peers:
 then all files that keep the budget are printed with their bytes and their time, or what stands for
 it, as shares of the best uncut int8 file's.
+
+With --duel, searches that are simpler get the same minutes, see `duel.py`.
 
 The fit may have used half of the test images to choose; its own certificate is from the others.
 """
@@ -28,6 +30,7 @@ from typing import Any
 
 import torch
 from data_folder import data_folder
+from duel import Terms, duel
 from harness import table
 from mobilenet_ladder import trained
 from networks import jpeg_task
@@ -139,6 +142,11 @@ def cell(column: str, value: Any) -> str:
     return f"{value:.3f}" if exact else f"{value:.2f}"
 
 
+def in_columns(rows: list[Row]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return table([dict.fromkeys(columns, "") | row for row in rows], columns, cell)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=[*DEPTHS, MOBILENET], default="ResNet-20")
@@ -151,15 +159,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of the last timing")
     parser.add_argument("--out", type=Path, help="keep the fit in this folder, or go on with it")
     parser.add_argument("--weights", type=Path, help="keep MobileNetV2's trained weights here")
+    parser.add_argument("--duel", action="store_true", help="against simpler searches")
+    parser.add_argument("--seeds", type=int, default=3, help="of the duel, 0 and up")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    data = data_folder(needed_by=parser)
     if options.model == MOBILENET:
-        data_folder(needed_by=parser)
         task = trained(WIDTH, EPOCHS, options.weights)
     else:
-        task = jpeg_task(DEPTHS[options.model], data_folder())
+        task = jpeg_task(DEPTHS[options.model], data)
     with tempfile.TemporaryDirectory() as folder:
         out = options.out or Path(folder) / "fitted"
+        if options.duel:
+            terms = Terms(task, options.max_drop, options.minutes)
+            rows = duel(terms, options.seeds, out, options.seconds)
+            print(in_columns(rows))
+            if options.json:
+                options.json.write_text(json.dumps({"rows": rows}, indent=1, default=float))
+            return
         given = FitOptions(
             goal=options.goal,
             seed=options.seed,
@@ -174,8 +191,7 @@ def main() -> None:
         rows = rows_of(task, result, out, options.seconds) if plain else beside_integers(result)
     print("\n".join(result.notes))
     print(f"where the time went: {in_words(seen)}")
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    print(table([dict.fromkeys(columns, "") | row for row in rows], columns, cell))
+    print(in_columns(rows))
     if options.json:
         kept = {"rows": rows, "result": result.to_json(), "seconds by kind": seconds(seen)}
         options.json.write_text(json.dumps(kept, indent=1, default=float))
