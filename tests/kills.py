@@ -200,6 +200,7 @@ class Fit:
 def _prepare() -> tuple[bytes, float]:
     """Make a fit short and its times told, and import what it needs, so that it begins at once when
     it is forked; the bytes of its result, and the seconds that it takes."""
+    from penjing.search.predict.known import ELSEWHERE
     from penjing.search.strategies import cutting
     from tests.instruments import Direct, Told, only
     from tests.slow_task import task
@@ -211,6 +212,7 @@ def _prepare() -> tuple[bytes, float]:
     only(patch, Direct)
     told = Told(lambda _: 1.0).instruments()
     patch.setattr("penjing.search.options.Instruments", lambda: told)
+    patch.setenv(ELSEWHERE, tempfile.mkdtemp(prefix="kills-"))
     patch.setattr(Direct, "store", (Path(tempfile.mkdtemp(prefix="kills-")), task()))
     for _ in range(2):  # the second one has all that it needs imported
         with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,7 @@ from penjing.runtimes.registry import ENTRIES
 from penjing.search.strategies import find_strategy
 from penjing.targets import described, find_target
 from penjing.trials.evaluation.estimates import Estimating
+from penjing.trials.judgement.verdicts import BY_ESTIMATES
 from penjing.trials.result import Result
 from penjing.trials.trial import Status
 from tests.fits import fit
@@ -64,6 +65,7 @@ def test_what_is_counted_is_called_so(estimated: tuple[Path, Result]) -> None:
     assert result.estimated_in == "million MACs"
     assert "nothing is timed" in result.notes[0]
     assert "is estimated to take" in answer(result)
+    assert result.verdicts[0] == BY_ESTIMATES
     assert "not measured but estimated" in how_measured(result)
     assert "cost\nmillion MACs" in headings(result)
     assert "estimated cost" in (out / "report.html").read_text()

@@ -19,6 +19,7 @@ from penjing.search.folder import Folder, hold
 from penjing.search.identity import identity
 from penjing.search.interrupt import Interrupt
 from penjing.search.options import FitOptions, Report
+from penjing.search.predict.known import Known
 from penjing.search.preflight import prepare, require_same_run, usual_training
 from penjing.search.run import Run
 from penjing.search.schedule import Schedule
@@ -144,6 +145,7 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
             training,
             ledger,
             evaluator,
+            known=Known(options.cache),
             recipes=options.recipes,
         )
         assert task.validation is not None

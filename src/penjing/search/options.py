@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penjing.errors import InputError, require_positive
+from penjing.search.predict.known import user_folder
 from penjing.search.strategies.joint import Joint
 from penjing.search.study import Strategy
 from penjing.trials.evaluation.instruments import Instruments
@@ -54,6 +55,9 @@ class FitOptions:
             best runtime that was found for integers or for floats.
         strategy: what proposes the candidates; `Joint` by default, which goes on as `Quick` does
             where there is too little time or nothing to train.
+        cache: the folder that keeps what operators cost here, so that a later fit of such a network
+            needn't learn it; None keeps nothing. `PENJING_CACHE` in the environment names another
+            one than the user's.
         instruments: the clock and everything that measures on this machine.
         progress: a function that is called often with the current stage.
         report: a function that writes `report.md`, `plot.png` and `report.html` into the folder at
@@ -72,6 +76,7 @@ class FitOptions:
     max_kb: float | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     strategy: Strategy = field(default_factory=Joint)
+    cache: Path | None = field(default_factory=user_folder)
     instruments: Instruments = field(default_factory=lambda: Instruments())  # the name, for tests
     progress: Progress = lambda *_: None
     report: Report | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from penjing.passes import Pass, Tune
+from penjing.search.predict.known import Known
 from penjing.search.schedule import Schedule
 from penjing.search.ways import Way, Ways
 from penjing.targets import Target
@@ -47,6 +48,7 @@ class Study:
         max_drop: the budget in points.
         training: how networks are trained; each training sets its own length.
         watch: receives the progress; raises KeyboardInterrupt to end the run.
+        known: what earlier fits have learnt on this machine.
         recipes: of the user's, by name; they are tried before anything is pruned.
         rounds: about how many times the strategy will propose, as it expects.
         must: how many of these rounds are taken however little time there is.
@@ -59,6 +61,7 @@ class Study:
     ledger: Ledger
     evaluator: Evaluator
     watch: Watch = field(default_factory=Watch)
+    known: Known = field(default_factory=lambda: Known(None))
     recipes: Mapping[str, Sequence[Pass]] = field(default_factory=dict)
     rounds: int = 8
     must: int = 0

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from penjing.contract import Array, Drop, Json, Latency, Measurement
 from penjing.network import Network
-from penjing.passes import Pass
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.options import FitOptions
 from penjing.search.run import Run
@@ -141,17 +141,17 @@ def played(
     strategy: Strategy,
     evaluator: FakeEvaluator,
     goal: str = "latency",
-    recipes: Mapping[str, Sequence[Pass]] | None = None,
-    schedule: Schedule | None = None,
+    **attributes: Any,
 ) -> Iterator[Run]:
-    """A fit whose files nobody makes, from its begin to its end."""
+    """A fit whose files nobody makes, from its begin to its end; with these attributes of its
+    study."""
     ways = Ways(Way(OnnxRuntime()))
     original = Trial(ways.usual.candidate(), ORIGINAL, Status.BASELINE)
     result = Result("t", "cpu", "m", goal, 1.0, 0.95, 0, {}, original)
     ledger = Ledger.resumed(folder) or Ledger.begin(folder, result)
-    schedule = schedule or Schedule(lambda: 0.0, math.inf, epochs=1)
+    schedule = Schedule(lambda: 0.0, math.inf, epochs=1)
     study = Study(this_machine(), ways, schedule, TuneOptions(), ledger, evaluator)
-    study.recipes = recipes or {}
+    study = replace(study, **attributes)
     targets = [(torch.zeros(1), torch.arange(1000) % 10)]
     run = Run(study, FitOptions(strategy=strategy), targets, lambda: None)
     run.run()

@@ -15,7 +15,9 @@ from penjing.measure.costs import totals
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels, Quantize
 from penjing.search.predict.additive import Features
+from penjing.search.predict.known import Known
 from penjing.search.predict.ladder import Step
+from penjing.search.predict.learning import LEAST_FILES
 from penjing.search.predict.operators import features
 from penjing.search.predict.parts import Cuts
 from penjing.search.predict.shape import Shape
@@ -135,6 +137,21 @@ def test_one_kind_of_cut_alone_can_be_searched(tmp_path: Path, kind: Cuts, metho
         cut = [trial for trial in run.result.trials if trial.title.startswith("cut to")]
         first = {step["method"] for trial in cut[:1] for step in trial.candidate.recipe}
     assert first & {"Drop", "PruneChannels", "Factorize"} == {method}
+
+
+def test_what_operators_cost_is_known_to_the_next_fit(tmp_path: Path) -> None:
+    """A second fit of such a network only checks it, and finds the same networks."""
+    cache = tmp_path / "cache"
+    first, second, other = (Parted(_share, task=self_taught("plain_cnn")) for _ in range(3))
+    for name, evaluator, goal in [("1", first, "latency"), ("2", second, "latency"),
+                                  ("3", other, "latency=2,size=1")]:  # fmt: skip
+        (tmp_path / name).mkdir()
+        with played(tmp_path / name, JOINT, evaluator, goal, known=Known(cache)) as run:
+            notes = [note for note in run.result.notes if "an earlier fit" in note]
+            assert bool(notes) == (name == "2")
+    assert second.asked == first.asked
+    assert first.probed - second.probed == LEAST_FILES
+    assert other.probed > second.probed
 
 
 def test_times_that_are_no_sum_leave_it_to_the_usual_widths(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ sum is fitted to them. So it works in every runtime, and on a device over SSH to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +53,7 @@ class Additive:
         """
         count = len(networks) - held_out
         model = cls._of(networks[:count], figures[:count])
-        errors = [
-            model.predict(network) / figure - 1
-            for network, figure in zip(networks[count:], figures[count:], strict=True)
-        ]
-        return cls(model.coefficients, model.default, tuple(errors))
+        return model.checked(networks[count:], figures[count:])
 
     @classmethod
     def _of(cls, networks: Sequence[Features], figures: Sequence[float]) -> Additive:
@@ -91,6 +87,19 @@ class Additive:
             for kind, values in network.items()
         )
 
+    def checked(self, networks: Sequence[Features], figures: Sequence[float]) -> Additive:
+        """The same model with its errors for networks that it wasn't made from."""
+        errors = (
+            self.predict(network) / figure - 1
+            for network, figure in zip(networks, figures, strict=True)
+        )
+        return replace(self, errors=tuple(errors))
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether no figure is off by more than 10 %."""
+        return all(abs(error) <= MOST_ERROR for error in self.errors)
+
     def require_additive(self, figure: str) -> None:
         """Refuse a model that doesn't predict networks that it wasn't made from.
 
@@ -100,8 +109,8 @@ class Additive:
         Raises:
             InputError: one is off by more than 10 %.
         """
-        worst = max(self.errors, key=abs, default=0.0)
-        if not abs(worst) <= MOST_ERROR:
+        if not self.is_additive:
+            worst = max(self.errors, key=abs)
             raise InputError(
                 f"{figure} of whole files don't add up: a network that the model wasn't made "
                 f"from is predicted {worst:+.0%} off, and at most {MOST_ERROR:.0%} is allowed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from penjing.contract import Json
 from penjing.network import Network
 from penjing.search.predict.additive import Additive, Features
 from penjing.search.predict.operators import features, stored_features
@@ -62,6 +63,44 @@ class Cost:
             for figure in weights_of(goal)
         }
         return cls(goal, models)
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data, the inverse of `from_json`; without the errors, which are measured anew."""
+        return {
+            figure: {"coefficients": model.coefficients, "default": model.default}
+            for figure, model in self.models.items()
+        } | {"goal": self.goal}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Cost:
+        """Read what `to_json` wrote."""
+        models = {
+            figure: Additive(
+                {kind: tuple(row) for kind, row in data[figure]["coefficients"].items()},
+                tuple(data[figure]["default"]),
+            )
+            for figure in weights_of(data["goal"])
+        }
+        return cls(data["goal"], models)
+
+    def checked(self, networks: Sequence[Sums], files: Sequence[Probed]) -> Cost:
+        """The same with the errors for networks that it wasn't made from.
+
+        Args:
+            networks, files: see `learnt`.
+        """
+        models = {
+            figure: model.checked(
+                [sums[figure] for sums in networks], [file.shares[figure] for file in files]
+            )
+            for figure, model in self.models.items()
+        }
+        return Cost(self.goal, models)
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether all figures of the networks that it wasn't made from are predicted well."""
+        return all(model.is_additive for model in self.models.values())
 
     def require_additive(self) -> None:
         """Refuse a cost that doesn't predict networks that it wasn't made from.

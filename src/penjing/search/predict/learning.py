@@ -40,11 +40,30 @@ def learnt(
         made: makes the network of a shape.
         held_out: how many files only check the cost, at most; a small network has few shapes.
     """
-    count = min(MOST_FILES, max(LEAST_FILES, len(features(made(Shape())))))
-    shapes = [Shape(), *at_random(parts, count - 1 + held_out)]
+    shapes = _shapes(parts, made, held_out)
     files = probing(shapes)
     sums = [sums_of(made(shape), goal) for shape in shapes]
     return Cost.learnt(goal, sums, files, min(held_out, len(shapes) // 2))
+
+
+def checked(
+    cost: Cost,
+    parts: Parts,
+    probing: Probing,
+    made: Callable[[Shape], Network],
+    held_out: int = HELD_OUT,
+) -> Cost:
+    """A cost that was learnt earlier, checked on the same networks that it wasn't made from; see
+    `learnt` for the arguments."""
+    shapes = _shapes(parts, made, held_out)
+    shapes = shapes[-min(held_out, len(shapes) // 2) :]
+    return cost.checked([sums_of(made(shape), cost.goal) for shape in shapes], probing(shapes))
+
+
+def _shapes(parts: Parts, made: Callable[[Shape], Network], held_out: int) -> list[Shape]:
+    """The uncut network and others, of which the last ones are held out."""
+    count = min(MOST_FILES, max(LEAST_FILES, len(features(made(Shape())))))
+    return [Shape(), *at_random(parts, count - 1 + held_out)]
 
 
 def at_random(parts: Parts, count: int) -> list[Shape]:

@@ -9,9 +9,9 @@ from penjing.contract import Json
 from penjing.errors import ONE_CANDIDATES, in_one_line, is_one_candidates
 from penjing.network import Network
 from penjing.passes import Gptq, Quantize
-from penjing.search.predict.cost import SUMS, Cost
+from penjing.search.predict.cost import SUMS, Cost, sums_of
 from penjing.search.predict.ladder import LISTED, Ladder, Step
-from penjing.search.predict.learning import learnt
+from penjing.search.predict.learning import checked, learnt
 from penjing.search.predict.parts import EVERY, Cuts, Parts
 from penjing.search.predict.shape import Shape
 from penjing.search.strategies.route import Route
@@ -98,7 +98,8 @@ class Survey:
         return {"why": "", "notes": _notes(cost, steps), "steps": rows}
 
     def _cost(self, parts: Parts) -> Cost:
-        """What networks cost in the way in which the files will ship."""
+        """What networks cost in the way in which the files will ship. What an earlier fit learnt is
+        only checked."""
         study = self.study
 
         def made(shape: Shape) -> Network:
@@ -107,7 +108,39 @@ class Survey:
         def probing(shapes: Sequence[Shape]) -> list[Probed]:
             return self._probed(shapes, Watch(self._until(1.0)))
 
-        return learnt(parts, study.goal, probing, made)
+        of = self._subject(made(Shape()))
+        known = study.known.recall(of)
+        if known is not None:
+            known = checked(known, parts, probing, made)
+            if known.is_additive:
+                study.note("an earlier fit on this machine has learnt what operators cost")
+                return known
+        cost = learnt(parts, study.goal, probing, made)
+        if cost.is_additive:
+            study.known.remember(of, cost)
+        return cost
+
+    def _subject(self, network: Network) -> dict[str, Json]:
+        """All that a cost hangs on: machine, versions, way, rounding, goal, and the operators."""
+        result, way = self.study.result, self.route.way
+        names = {"penjing", result.baseline.runtime, way.runtime.name}
+        operators = {
+            figure: {kind: values.tolist() for kind, values in sums.items()}
+            for figure, sums in sums_of(network, self.study.goal).items()
+        }
+        return {
+            "machine": result.machine,
+            "processor": dict(result.judged_on),
+            "estimated in": result.estimated_in,
+            "versions": {name: result.versions.get(name) for name in sorted(names)},
+            "original": result.baseline.candidate.to_json(),
+            "way": [way.runtime.name, way.floats],
+            "rounding": to_json(self.route.scheme),
+            "goal": self.study.goal,
+            "cuts": list(self.cuts),
+            "multiple": self.study.target.width_multiple,
+            "operators": operators,
+        }
 
     def _probed(self, shapes: Sequence[Shape], watch: Watch) -> list[Probed]:
         """What the files of networks take, in the way in which they will ship."""

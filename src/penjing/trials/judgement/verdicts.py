@@ -20,6 +20,7 @@ from penjing.trials.recipe import unconstrained
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
+BY_ESTIMATES = 'Nothing was timed: "faster" and "time" are by the estimates.'
 ROUNDING = ("Binarize", "MixedPrecision", "Quantize", "Ternarize")
 """The passes that make integers."""
 LITTLE = 0.9  # of the fastest float file's time; what takes more has gained little
@@ -54,6 +55,8 @@ def verdicts(result: Result) -> tuple[str, ...]:
                 lines.append(
                     f"Nothing can be said about {name}: {trial.title} {trial.status.words}{why}."
                 )
+    if lines and result.estimated_in:
+        lines.insert(0, BY_ESTIMATES)
     return tuple(lines)
 
 
