@@ -70,8 +70,12 @@ def by_torch_pruning(task: Task, share: float = SHARE) -> Network:
     count, one = torch_pruning.utils.count_ops_and_params, task.example[:1]
     near = 1.03 * share * count(model, one)[0]  # which is cheap; our own count decides
     most = share * macs(capture(task.model, task.example))
-    while count(model, one)[0] > near or macs(capture(model, task.example)) > most:
+    for _ in range(400):
+        if count(model, one)[0] <= near and macs(capture(model, task.example)) <= most:
+            break
         pruner.step()
+    else:
+        raise SystemExit(f"Torch-Pruning can't reach {share:.0%} of the MACs")
     return capture(model, task.example)
 
 

@@ -163,6 +163,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the duel, 0 and up")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.duel and (options.model == MOBILENET or options.goal != "latency"
+                         or options.target != "cpu" or options.strategy != "joint"):  # fmt: skip
+        parser.error("--duel is for the two ResNets, and takes no goal, target or strategy")
     data = data_folder(needed_by=parser)
     if options.model == MOBILENET:
         task = trained(WIDTH, EPOCHS, options.weights)
@@ -180,6 +183,7 @@ def main() -> None:
         given = FitOptions(
             goal=options.goal,
             seed=options.seed,
+            cache=None,
             strategy=find_strategy(options.strategy),
             resume=out.exists(),
             progress=say,

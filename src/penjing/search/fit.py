@@ -145,7 +145,7 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
             training,
             ledger,
             evaluator,
-            known=Known(options.cache),
+            known=Known(options.cache if options.epochs is None else None),
             recipes=options.recipes,
         )
         assert task.validation is not None

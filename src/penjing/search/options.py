@@ -56,8 +56,8 @@ class FitOptions:
         strategy: what proposes the candidates; `Joint` by default, which goes on as `Quick` does
             where there is too little time or nothing to train.
         cache: the folder that keeps what operators cost here, so that a later fit of such a network
-            needn't learn it; None keeps nothing. `PENJING_CACHE` in the environment names another
-            one than the user's.
+            needn't learn it; None keeps nothing, and with `epochs` nothing is kept. `PENJING_CACHE`
+            in the environment names another one than the user's.
         instruments: the clock and everything that measures on this machine.
         progress: a function that is called often with the current stage.
         report: a function that writes `report.md`, `plot.png` and `report.html` into the folder at

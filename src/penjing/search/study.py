@@ -11,6 +11,7 @@ from penjing.search.predict.known import Known
 from penjing.search.schedule import Schedule
 from penjing.search.ways import Way, Ways
 from penjing.targets import Target
+from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Evaluator, Pace, Watch
 from penjing.trials.evaluation.timing import LATENCY_SECONDS
 from penjing.trials.ledger import Ledger
@@ -155,6 +156,11 @@ class Study:
         """Training for so many epochs, after a cut whose layers and batch norms `Compensate` has
         adjusted."""
         return Tune(replace(self.training, epochs=epochs), recalibration_samples=0)
+
+    def was_tried(self, candidate: Candidate) -> bool:
+        """Whether a candidate was made before, or failed."""
+        trial = self.ledger.trial(candidate.key)
+        return trial is not None and trial.status not in (Status.NOT_TRIED, Status.NOT_TUNED)
 
     def is_trained(self, *passes: Pass) -> bool:
         """Whether the network that these passes make was trained and saved before."""

@@ -16,6 +16,7 @@ from penjing.search.predict import ladder
 from penjing.search.predict.additive import Additive
 from penjing.search.predict.cost import Cost
 from penjing.search.predict.ladder import Ladder, Step
+from penjing.search.predict.learning import at_random
 from penjing.search.predict.operators import features
 from penjing.search.predict.parts import EVERY, Change, Parts, counts_of
 from penjing.search.predict.recovery import Recovery, Tuned
@@ -102,9 +103,27 @@ def test_nothing_is_changed_that_has_gone(name: str) -> None:
                 assert not parts.layers[other.name] & factors
             elif other.kind == "ranks":
                 assert other.left < shape.ranks.get(other.name, other.left + 1)
-                assert parts.factorable[other.name].node not in gone
+                node = parts.factorable[other.name].node
+                assert node not in gone
+                assert all(node not in parts.layers[axis] for axis in shape.widths)
             else:
                 assert not gone & set(parts.blocks[other.name].layers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shape_that_is_drawn_can_be_made(name: str) -> None:
+    task = self_taught(name)
+    network = capture(task.model, task.example)
+    shapes = at_random(Parts(network, 4), 12)
+    assert shapes
+    for shape in shapes:
+        quickly, made = (
+            features(Recipe(passes)(network, task))
+            for passes in (shape.passes_without_data, shape.passes)
+        )
+        assert {kind: values.tolist() for kind, values in quickly.items()} == {
+            kind: values.tolist() for kind, values in made.items()
+        }
 
 
 def test_changes_of_which_one_can_be_made_are_apart() -> None:

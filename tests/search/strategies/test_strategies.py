@@ -67,7 +67,7 @@ def test_a_users_strategy_that_raises_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("slow", "no strategy 'slow'; wanted 'quick', 'joint', a file such as mystrategy.py"),
+        ("slow", "no strategy 'slow'; wanted 'joint', 'quick', a file such as mystrategy.py"),
         ("none.py", "strategy file none.py doesn't exist"),
         ("tests.bad_tasks:good", "is a Task; wanted an object with a method propose"),
     ],

@@ -124,7 +124,7 @@ class CutLosses:
         """The loss that a cut adds to the present one, and the network after it.
 
         Raises:
-            InputError: the axis has gone, or the rank is too large.
+            InputError: the axis or the layer has gone, or the rank is too large.
         """
         cache = self._cut(cut, False).cache
         return self._loss_of(cache) - self.loss, cache.network
@@ -187,7 +187,9 @@ class CutLosses:
         return self._solved(student, min(places), max(places), left)
 
     def _factored(self, student: Network, cut: Factoring) -> _Tried:
-        (layer,) = (node for node in student.calls() if node.name == cut.node)
+        layer = next((node for node in student.calls() if node.name == cut.node), None)
+        if layer is None:
+            raise InputError(f"the layer {cut.node!r} has gone with a block")
         if words := misfit_of(student, layer, cut.scheme, (cut.rank,)):
             raise InputError(f"ranks of {cut.node}: {words}")
         source, place = Layer(layer).data.name, self._place[cut.node]

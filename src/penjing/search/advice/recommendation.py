@@ -10,7 +10,7 @@ from penjing.search.advice.verdict import EPOCHS, MAY_PAY, NOT_TRIED, PAYS
 from penjing.targets import Target
 from penjing.trials.judgement.wording import duration
 
-TRAINED = ("blocks removed", "channels removed")
+TRAINED = ("blocks removed", "channels removed", "low rank")
 """Families that a fit searches together."""
 FITTING = 5.0
 """Minutes of a fit that trains nothing long."""
@@ -43,7 +43,8 @@ def recommended(
             why = "there was no time to try what needs training; give the advice more minutes"
         elif epoch is not None:
             why = (
-                "no blocks or channels were found that save time, so long training would be wasted"
+                "no blocks, channels or ranks were found that save time, so long training would be "
+                "wasted"
             )
         return Recommended("fit", {**options, "minutes": f"{FITTING:g}"}, why)
     minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)

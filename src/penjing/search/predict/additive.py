@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from penjing.contract import Json
 from penjing.errors import InputError
 
 MOST_ERROR = 0.10
@@ -79,6 +80,26 @@ class Additive:
             {kind: tuple(map(float, row)) for kind, row in zip(kinds, values, strict=True)},
             tuple(map(float, average)),
         )
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain data, the inverse of `from_json`."""
+        return {
+            "coefficients": {kind: list(row) for kind, row in self.coefficients.items()},
+            "default": list(self.default), "errors": list(self.errors),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Json]) -> Additive:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it wasn't that.
+        """
+        rows = {kind: tuple(map(float, row)) for kind, row in data["coefficients"].items()}
+        default, errors = (tuple(map(float, data[name])) for name in ("default", "errors"))
+        if not all(len(row) == FEATURES and min(row) >= 0 for row in (*rows.values(), default)):
+            raise ValueError(f"not {FEATURES} numbers for each kind of operator")
+        return cls(rows, default, errors)
 
     def predict(self, network: Features) -> float:
         """The figure of a network's file."""

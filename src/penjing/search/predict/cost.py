@@ -65,23 +65,21 @@ class Cost:
         return cls(goal, models)
 
     def to_json(self) -> dict[str, Json]:
-        """Plain data, the inverse of `from_json`; without the errors, which are measured anew."""
-        return {
-            figure: {"coefficients": model.coefficients, "default": model.default}
-            for figure, model in self.models.items()
-        } | {"goal": self.goal}
+        """Plain data, the inverse of `from_json`."""
+        models = {figure: model.to_json() for figure, model in self.models.items()}
+        return {"goal": self.goal, "models": models}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Cost:
-        """Read what `to_json` wrote."""
-        models = {
-            figure: Additive(
-                {kind: tuple(row) for kind, row in data[figure]["coefficients"].items()},
-                tuple(data[figure]["default"]),
-            )
-            for figure in weights_of(data["goal"])
-        }
-        return cls(data["goal"], models)
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError, ValueError, KeyError, TypeError, AttributeError: it wasn't that.
+        """
+        goal, models = data["goal"], data["models"]
+        return cls(
+            goal, {figure: Additive.from_json(models[figure]) for figure in weights_of(goal)}
+        )
 
     def checked(self, networks: Sequence[Sums], files: Sequence[Probed]) -> Cost:
         """The same with the errors for networks that it wasn't made from.

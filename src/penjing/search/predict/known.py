@@ -13,7 +13,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from penjing.contract import Json
-from penjing.errors import DiskError
+from penjing.errors import DiskError, PenjingError
 from penjing.files import write_atomically
 from penjing.search.predict.cost import Cost
 
@@ -53,7 +53,7 @@ class Known:
             data = json.loads(self._path(of).read_text())
             same = data["of"] == json.loads(json.dumps(of))  # which has no tuples
             return Cost.from_json(data["cost"]) if same else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, PenjingError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def remember(self, of: Mapping[str, Json], cost: Cost) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import fx
 
 from penjing.arith.kernel_factors import full_ranks
 from penjing.measure.costs import mac_terms, totals
@@ -64,11 +65,21 @@ def factorable(network: Network, multiple: int) -> dict[str, Factorable]:
         unknowns = weight[0].numel()
         if not is_large or unknowns > MOST_UNKNOWNS or why_not_solved(node, unknowns):
             continue
-        scheme = "channel" if any(size > 1 for size in weight.shape[2:]) else "matrices"
-        if not misfit_of(network, node, scheme, (1,)):
+        path, scheme = _path(network, node), "matrices"
+        if any(size > 1 for size in weight.shape[2:]):
+            scheme = "channel"
+        if path and not misfit_of(network, node, scheme, (1,)):
             ranks = _ranks(tuple(weight.shape), scheme, max(1, multiple // 2))
-            found[str(node.meta["layer"])] = Factorable(node.name, scheme, ranks)
+            found[path] = Factorable(node.name, scheme, ranks)
     return {name: layer for name, layer in found.items() if layer.ranks}
+
+
+def _path(network: Network, node: fx.Node) -> str:
+    """The path of a layer's module, if it has one of its own; else empty."""
+    path = Layer(node).weight_name.rpartition(".")[0]
+    labels = [str(other.meta.get("layer")) for other in layers_of(network)]
+    alone = labels.count(path) == 1 and str(node.meta.get("layer")) == path
+    return path if alone and not hasattr(network.get_submodule(path), "reduce") else ""
 
 
 def _ranks(shape: Sequence[int], scheme: str, multiple: int) -> tuple[int, ...]:

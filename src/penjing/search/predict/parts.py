@@ -60,7 +60,7 @@ class Parts:
             these axes are whole, because then its ends are equally wide.
         sizes: by axis that may become narrower, how wide it is.
         keep: likewise, and by number of indices left, which ones stay.
-        factorable: by path, the layers that may become factors. Their axes can't change then.
+        factorable: by path, the layers that may become factors. Either that or their axes change.
     """
 
     def __init__(self, network: Network, multiple: int, cuts: Sequence[Cuts] = EVERY) -> None:
@@ -98,6 +98,7 @@ class Parts:
         ends = {self.blocks[name].end for name in shape.gone}
         merged = {axis for name in shape.gone for axis in self.tied[name]}
         factors = {self.factorable[name].node for name in shape.ranks}
+        narrowed = {layer for name in shape.widths for layer in self.layers[name]}
         blocks = [
             Change("blocks", name)
             for name, block in self.blocks.items()
@@ -119,7 +120,7 @@ class Parts:
             Change("ranks", name, rank)
             for name, layer in self.factorable.items()
             for rank in layer.ranks
-            if rank < shape.ranks.get(name, math.inf) and layer.node not in gone
+            if rank < shape.ranks.get(name, math.inf) and layer.node not in gone | narrowed
         ]
         return [*(blocks if len(blocks) > 1 else []), *axes, *ranks]
 

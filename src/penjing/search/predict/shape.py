@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from penjing.contract import Json
 from penjing.passes import Drop, Factorize, Pass, PruneChannels
@@ -37,6 +37,14 @@ class Shape:
     def passes(self) -> tuple[Pass, ...]:
         """The passes that make it from the original network."""
         return self.passes_after(Shape())
+
+    @property
+    def passes_without_data(self) -> tuple[Pass, ...]:
+        """The same, but for the values of factors; sooner, where only what a file takes counts."""
+        return tuple(
+            replace(step, basis="weights") if isinstance(step, Factorize) else step
+            for step in self.passes
+        )
 
     def passes_after(self, before: Shape) -> tuple[Pass, ...]:
         """The passes that make it from a network from which less is gone."""

@@ -1,4 +1,4 @@
-"""Cutting: the pruned networks of `quick`.
+"""Cutting: three widths, where there is no time for more.
 
 The strategy prunes and times as many networks as it has time to tune, and tunes those that can win.
 """

@@ -129,8 +129,10 @@ class Descent:
         if known is not None:
             step, epochs = self.steps[known["step"]], known["epochs"]
             for passes, before in self._starts(step):
-                tuning = self._tuning(passes, epochs)
-                if self.study.is_trained(*passes, tuning) or self._endless:
+                whole = (*passes, self._tuning(passes, epochs))
+                file = self.route.way.candidate(*whole, *self.route.scheme)
+                done = self.study.is_trained(*whole) or self.study.was_tried(file)
+                if done or self._endless:
                     return Training(step, passes, before, epochs)
         chosen = self._pick()
         while chosen is not None and not self._gains(chosen):

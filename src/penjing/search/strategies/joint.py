@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penjing.errors import InputError
 from penjing.search.predict.parts import EVERY, Cuts
 from penjing.search.strategies.beginning import begun
 from penjing.search.strategies.descent import TURNS, Descent
-from penjing.search.strategies.quick import ROUNDS, fewer_bits, refined_and_cut
+from penjing.search.strategies.quick import ROUNDS, cut, refined
 from penjing.search.strategies.route import Route
 from penjing.search.strategies.survey import Survey
 from penjing.search.strategies.ternary import Ternary
 from penjing.search.study import Proposals, Study
 from penjing.trials.contract import Pace
 from penjing.trials.judgement.goal import weights_of
+from penjing.trials.judgement.wording import listed
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Joint:
     It tries, in this order:
 
     1. the original and int8 in every runtime and precision, other quantization schemes where int8
-       loses too much accuracy, and fewer bits where a small file is wanted, as `Quick` does; the
-       best way by the goal in which the uncut network keeps the budget is the one in which the
-       search goes on,
+       loses too much accuracy, fewer bits where a small file is wanted, and slow layers in float,
+       as `Quick` does; the best way by the goal in which the uncut network keeps the budget is the
+       one in which the search goes on,
     2. weights of three values, trained so, where a small file is wanted and theirs would be the
        smallest (`Ternary`),
     3. no files, but what each block, width and rank costs and saves: time or bytes, from files with
@@ -49,10 +51,16 @@ class Joint:
 
     cuts: Sequence[Cuts] = EVERY
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cuts", tuple(self.cuts))
+        unknown = [kind for kind in self.cuts if kind not in EVERY]
+        if unknown or not self.cuts:
+            raise InputError(f"cuts must be some of {listed(EVERY)}; found {self.cuts!r}")
+
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
         pace, rounding = yield from begun(study, TURNS)
-        yield from fewer_bits(study, rounding)
+        yield from refined(study, rounding)
         if pace is not None:
             yield from Ternary(study, pace).run()
         route = Route.of(study, rounding)
@@ -63,9 +71,10 @@ class Joint:
             assert survey is not None
             yield from Descent(study, survey, pace).run()
             return
-        study.note(f"blocks, widths and ranks aren't searched together, because {why}", aloud=True)
+        if pace is not None:  # else that was said
+            study.note(f"{listed(self.cuts)} aren't searched together, because {why}", aloud=True)
         study.expect(study.rounds + ROUNDS, study.must)
-        yield from refined_and_cut(study, rounding, pace)
+        yield from cut(study, rounding, pace)
 
 
 def _impossible(study: Study, pace: Pace | None, survey: Survey | None) -> str:

@@ -12,8 +12,8 @@ from penjing.trials.contract import Pace
 from penjing.trials.judgement.goal import weights_of
 from penjing.trials.trial import Status
 
-ROUNDS = 2 + 2 * len(CUTS)
-"""How many times `refined_and_cut` proposes, about."""
+ROUNDS = 2 * len(CUTS)
+"""How many times `cut` proposes, about."""
 FLOAT_SHARE = 0.15  # the largest share of the time left that leaving layers in float may take
 
 
@@ -34,32 +34,26 @@ class Quick:
 
     def propose(self, study: Study) -> Proposals:
         """See `penjing.search.study.Strategy`."""
-        pace, rounding = yield from begun(study, ROUNDS)
-        yield from refined_and_cut(study, rounding, pace)
+        pace, rounding = yield from begun(study, 2 + ROUNDS)
+        yield from refined(study, rounding)
+        yield from cut(study, rounding, pace)
 
 
-def refined_and_cut(study: Study, rounding: Rounding, pace: Pace | None) -> Asking:
-    """Refine the chosen quantization, and try three widths if the network can be trained."""
-    yield from _refined(study, rounding)
+def cut(study: Study, rounding: Rounding, pace: Pace | None) -> Asking:
+    """Try three widths if the network can be trained."""
     if pace is not None and rounding.trial is not None:
         yield from Cutting(study, rounding, best_float_way(study), pace).run()
 
 
-def fewer_bits(study: Study, rounding: Rounding) -> Asking:
-    """Try fewer bits than eight if a small file is wanted, and eight keep the budget."""
-    trial = rounding.trial
-    is_wanted = "size" in weights_of(study.goal)
-    if is_wanted and trial is not None and trial.status == Status.KEPT:
-        yield from rounding.try_fewer_bits()
-
-
-def _refined(study: Study, rounding: Rounding) -> Asking:
-    """Try fewer bits if a small file is wanted, or slow layers in float if a fast one is."""
+def refined(study: Study, rounding: Rounding) -> Asking:
+    """Try fewer bits than eight if a small file is wanted and eight keep the budget, and slow
+    layers in float if a fast one is."""
     trial = rounding.trial
     if trial is None:
         return
     timing = 2 * study.evaluator.timing_seconds
-    yield from fewer_bits(study, rounding)
+    if "size" in weights_of(study.goal) and trial.status == Status.KEPT:
+        yield from rounding.try_fewer_bits()
     if "latency" not in weights_of(study.goal) and trial.status == Status.KEPT:
         return
     if study.affords(trial.seconds + timing, FLOAT_SHARE):

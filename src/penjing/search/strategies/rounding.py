@@ -1,4 +1,4 @@
-"""Rounding: the quantization schemes that `quick` tries, and the one that it goes on with."""
+"""Rounding: the quantization schemes that are tried, and the one that a search goes on with."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Rounding:
         study: the fit.
         recipes: the passes of each scheme, by its name.
         chosen: the name of the scheme that the search goes on with.
+        plain: the same before layers were left in float, which a network without them can't have.
         way: the runtime and the precision that it goes on with.
         newest: by way, the key of the last candidate that was measured there.
         tried: by key of each candidate that was measured, its scheme and its way.
@@ -53,6 +54,7 @@ class Rounding:
     study: Study
     recipes: dict[str, Passes] = field(default_factory=lambda: dict(SCHEMES))
     chosen: str = INT8
+    plain: str = INT8
     way: Way = field(init=False)
     newest: dict[Way, str] = field(default_factory=dict)
     tried: dict[str, tuple[str, Way]] = field(default_factory=dict)
@@ -124,7 +126,7 @@ class Rounding:
                 self.tried[trial.key] = scheme, self.way
             if trial.status != Status.KEPT:
                 return
-            self.chosen = scheme
+            self.chosen = self.plain = scheme
 
     def leave_in_float(self) -> Asking:
         """Try to leave those layers in float that the chosen scheme slows down.
@@ -165,6 +167,7 @@ class Rounding:
         if trials:
             best = _best(trials, self.study.result.baseline, self.study.result.aim)
             self.chosen, self.way = self.tried[best.key]
+            self.plain = self.chosen
 
     def _ask(self, scheme: str, way: Way, must: bool = False) -> Asked:
         proposal = self.study.proposal(scheme, *self.recipes[scheme], way=way, must=must)

@@ -65,14 +65,15 @@ class Route:
 def _chosen(study: Study, rounding: Rounding) -> tuple[str, Way] | None:
     """The scheme, empty in float, and the way."""
     floats, aim = best_float_way(study), study.result.aim
-    known = {(rounding.chosen, rounding.way): rounding.trial}
-    if aim.goal != "latency":  # several widths of bits may have been tried
-        known |= rounding.every
+    known = rounding.every
+    if aim.goal == "latency":  # else several widths of bits may have been tried
+        mine = rounding.plain, rounding.way
+        known = {mine: known[mine]} if mine in known else {}
     able = {
         how: trial
         for how, trial in known.items()
-        if trial is not None and trial.drop is not None
-        if trial.drop.drop <= (ROOM if how[0] in FEWER_BITS else 1.0) * study.max_drop
+        if trial.drop is not None
+        and trial.drop.drop <= (ROOM if how[0] in FEWER_BITS else 1.0) * study.max_drop
     }
     plain = study.original(floats)
     if plain is not None and plain.drop is not None:

@@ -18,6 +18,7 @@ from penjing.search.strategies.route import Route
 from penjing.search.study import Study
 from penjing.trials.contract import Probed, Say, Watch
 from penjing.trials.judgement.goal import mean_of, weights_of
+from penjing.trials.judgement.wording import listed
 from penjing.trials.recipe import to_json
 
 SHARE = 0.3
@@ -86,39 +87,42 @@ class Survey:
         network = self.study.evaluator.made((), self.study.watch)
         parts = Parts(network, self.study.target.width_multiple, self.cuts)
         if not parts.changes(Shape()):
-            why = "the network has no block or axis that can be cut"
+            why = f"the network has no {listed(self.cuts)} that can be cut"
             return {"why": why, "notes": [], "steps": []}
-        cost = self._cost(parts)
-        cost.require_additive()
+        cost, said = self._cost(parts)
         steps = self._found(Ladder(network, self.study.evaluator.blind, cost, parts, SAMPLES))
         if not steps:
             why = "no part of the network can be cut that saves anything"
             return {"why": why, "notes": [], "steps": []}
         rows = [step.to_json() for step in steps]
-        return {"why": "", "notes": _notes(cost, steps), "steps": rows}
+        return {"why": "", "notes": [*said, *_notes(cost, steps)], "steps": rows}
 
-    def _cost(self, parts: Parts) -> Cost:
-        """What networks cost in the way in which the files will ship. What an earlier fit learnt is
-        only checked."""
-        study = self.study
+    def _cost(self, parts: Parts) -> tuple[Cost, list[str]]:
+        """What networks cost in the way in which the files will ship, and what to note about that.
+        What an earlier fit learnt is only checked."""
+        study, name = self.study, f"{self.name}, their cost"
+        settled = study.ledger.recall(name)
+        if settled is not None:
+            return Cost.from_json(settled["cost"]), settled["notes"]
 
         def made(shape: Shape) -> Network:
-            return study.evaluator.made(to_json(shape.passes), study.watch)
+            recipe = to_json(shape.passes_without_data)
+            return study.evaluator.made(recipe, Watch(self._until(0.0)))
 
         def probing(shapes: Sequence[Shape]) -> list[Probed]:
             return self._probed(shapes, Watch(self._until(1.0)))
 
-        of = self._subject(made(Shape()))
-        known = study.known.recall(of)
-        if known is not None:
-            known = checked(known, parts, probing, made)
-            if known.is_additive:
-                study.note("an earlier fit on this machine has learnt what operators cost")
-                return known
-        cost = learnt(parts, study.goal, probing, made)
-        if cost.is_additive:
+        of, notes = self._subject(made(Shape())), []
+        cost = study.known.recall(of)
+        if cost is not None:
+            cost = checked(cost, parts, probing, made)
+            notes = ["an earlier fit on this machine has learnt what operators cost"]
+        if cost is None or not cost.is_additive:
+            cost, notes = learnt(parts, study.goal, probing, made), []
+            cost.require_additive()
             study.known.remember(of, cost)
-        return cost
+        study.ledger.remember(name, {"cost": cost.to_json(), "notes": notes})
+        return cost, notes
 
     def _subject(self, network: Network) -> dict[str, Json]:
         """All that a cost hangs on: machine, versions, way, rounding, goal, and the operators."""
@@ -149,7 +153,9 @@ class Survey:
             for method in self.route.scheme
             if not isinstance(method, Gptq)  # which changes neither time nor bytes
         )
-        candidates = [self.route.way.candidate(*shape.passes, *quickly) for shape in shapes]
+        candidates = [
+            self.route.way.candidate(*shape.passes_without_data, *quickly) for shape in shapes
+        ]
         timed = "latency" in weights_of(self.study.goal)
         return self.study.evaluator.probe(candidates, watch, timed)
 

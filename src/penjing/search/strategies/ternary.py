@@ -11,7 +11,7 @@ from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.contract import Pace
 from penjing.trials.judgement.goal import mean_of, weights_of
-from penjing.trials.trial import Status
+from penjing.trials.trial import Status, Trial
 
 SHARES = (0.5, 0.9)
 """Of the time that is left, what each training may take."""
@@ -19,8 +19,11 @@ NEAR = 1.0
 """So many points beyond the budget a network is trained on."""
 LEAST_GAIN = 0.95
 """A file that takes more than this share of the answer's isn't worth a training."""
-FASTER = 2.5
-"""The peak of the learning rate, of the usual one: weights have to change their sign."""
+LEAST_EPOCHS = 2.0
+"""So long the first training must be: all weights begin anew."""
+PEAKS = (2.5, 0.25)
+"""The peak of the learning rate, of the usual one: weights have to change their sign. The second
+is for a network whose training fails with the first."""
 NAME = "ternary weights"
 """Under which the ledger remembers, and what files are called."""
 
@@ -42,26 +45,32 @@ class Ternary:
     pace: Pace
 
     def run(self) -> Asking:
-        """Train it; and once more if it is over the budget, but near."""
+        """Train it; and once more if it is over the budget, but near, or if the training failed."""
         if "size" not in weights_of(self.study.goal):
             return
         way = self._way()
         if way is None:
             return
         passes: Passes = (Ternarize(),)
-        trained = 0.0
+        trained, peak = 0.0, PEAKS[0]
         for turn, share in enumerate(SHARES):
-            length = self._length(turn, share, passes)
+            length = self._length(turn, share, way, passes, peak)
             if length is None:
                 return
             epochs, seconds = length
-            passes, trained = (*passes, self._tuning(epochs)), trained + epochs
+            longer, trained = (*passes, self._tuning(epochs, peak)), trained + epochs
             title = f"{NAME} tuned {trained:.3g} epochs in all" if turn else NAME
-            proposal = self.study.proposal(title, *passes, way=way, must=True)
+            proposal = self.study.proposal(title, *longer, way=way, must=True)
             (trial,) = yield [replace(proposal, seconds=seconds)]
-            near = self.study.max_drop + NEAR
-            if trial.status != Status.OVER_BUDGET or trial.drop is None or trial.drop.drop > near:
+            if trial.status == Status.FAILED:
+                peak, trained = PEAKS[1], 0.0
+            elif trial.status != Status.OVER_BUDGET or self._is_far(trial):
                 return
+            else:
+                passes = longer
+
+    def _is_far(self, trial: Trial) -> bool:
+        return trial.drop is None or trial.drop.drop > self.study.max_drop + NEAR
 
     def _way(self) -> Way | None:
         """The way in which its file is the best by the goal; None if the answer so far is about as
@@ -71,7 +80,9 @@ class Ternary:
             shares: dict[int, float] = {}
             for place, way in enumerate(self.study.ways.every):
                 try:
-                    shares[place] = self._share_in(way)
+                    share = self._share_in(way)
+                    if share is not None:
+                        shares[place] = share
                 except ONE_CANDIDATES as error:  # there are others
                     if not is_one_candidates(error):
                         raise
@@ -83,13 +94,27 @@ class Ternary:
         place = known["way"]
         return None if place is None else self.study.ways.every[place]
 
-    def _share_in(self, way: Way) -> float:
-        timed = "latency" in weights_of(self.study.goal)
-        watch = self.study.watch
-        (probed,) = self.study.evaluator.probe([way.candidate(Ternarize())], watch, timed)
-        return mean_of(self.study.goal, probed.shares)
+    def _share_in(self, way: Way) -> float | None:
+        """What its file takes by the goal; None if that is beyond a limit."""
+        goal, result = self.study.goal, self.study.result
+        timed = "latency" in weights_of(goal) or result.max_ms is not None
+        (probed,) = self.study.evaluator.probe(
+            [way.candidate(Ternarize())], self.study.watch, timed
+        )
+        limits = {"latency": result.max_ms, "size": result.max_kb}
+        whole = result.baseline.measurement
+        figures = {
+            "latency": whole.latency.latency_ms if whole.latency else 0.0,
+            "size": (whole.file_bytes or 0) / 1e3,
+        }
+        for name, limit in limits.items():
+            if limit is not None and probed.shares[name] * figures[name] > limit:
+                return None
+        return mean_of(goal, probed.shares)
 
-    def _length(self, turn: int, share: float, passes: Passes) -> tuple[float, float | None] | None:
+    def _length(
+        self, turn: int, share: float, way: Way, passes: Passes, peak: float
+    ) -> tuple[float, float | None] | None:
         """How long to train; None if it can't be trained, or too briefly to be of use.
 
         A resumed fit gives the same answer, if that training was finished.
@@ -97,10 +122,14 @@ class Ternary:
         study, name = self.study, f"{NAME}, training {turn}"
         endless = study.schedule.epochs is not None
         known = study.ledger.recall(name)
-        if known is not None and (endless or study.is_trained(*passes, self._tuning(known))):
-            return known, None
+        if known is not None:
+            candidate = way.candidate(*passes, self._tuning(known, peak))
+            if endless or study.was_tried(candidate) or study.is_trained(*candidate.passes):
+                return known, None
         seconds = share * study.schedule.left()
-        if seconds < self.pace.least and not endless:
+        least = self.pace.least if turn else LEAST_EPOCHS * self.pace.epoch
+        if seconds < least and not endless:
+            study.note(f"too little time to train {NAME}")
             return None
         try:
             length = study.length_of(seconds, *passes)
@@ -110,10 +139,10 @@ class Ternary:
         study.ledger.remember(name, length[0])
         return length
 
-    def _tuning(self, epochs: float) -> Tune:
+    def _tuning(self, epochs: float, peak: float) -> Tune:
         """Training for so many epochs, without weight decay, which would pull scales to 0."""
         options = self.study.training
         return Tune(
-            replace(options, epochs=epochs, lr=FASTER * options.lr, weight_decay=0.0),
+            replace(options, epochs=epochs, lr=peak * options.lr, weight_decay=0.0),
             recalibration_samples=0,
         )
