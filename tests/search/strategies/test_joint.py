@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,24 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ladders that end at half of the time, by losses on few samples."""
     monkeypatch.setattr("penjing.search.predict.ladder.LEAST", 0.5)
     monkeypatch.setattr("penjing.search.strategies.survey.SAMPLES", 64)
+
+
+LEARNT: list[str] = []
+
+
+@pytest.fixture
+def learnt_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What parts of `Parted`'s network cost and lose, which is the same in all tests that use this,
+    is learnt in the first one only."""
+    learn = Survey._learnt
+
+    def once(self: Survey) -> dict[str, Json]:
+        if not LEARNT:
+            LEARNT.append(json.dumps(learn(self)))
+        known: dict[str, Json] = json.loads(LEARNT[0])
+        return known
+
+    monkeypatch.setattr(Survey, "_learnt", once)
 
 
 def _sum(network: Features) -> float:
@@ -216,6 +235,7 @@ def test_memory_is_left_to_the_usual_widths(tmp_path: Path) -> None:
     assert not evaluator.probed
 
 
+@pytest.mark.usefixtures("learnt_before")
 @pytest.mark.parametrize("floor", [0.1, 0.5])
 def test_training_with_the_rounding_is_for_where_that_costs_much(
     tmp_path: Path, floor: float
@@ -226,6 +246,7 @@ def test_training_with_the_rounding_is_for_where_that_costs_much(
         assert bool(rounded) == (floor > 0.25)
 
 
+@pytest.mark.usefixtures("learnt_before")
 def test_each_network_is_cut_from_the_one_that_was_tuned_before(tmp_path: Path) -> None:
     with played(tmp_path, JOINT, Parted(_share)) as run:
         cut = [trial for trial in run.result.trials if trial.title.startswith("cut to")]
@@ -255,6 +276,7 @@ def test_no_two_networks_are_called_the_same() -> None:
     assert titles[:3] == titles[3:]
 
 
+@pytest.mark.usefixtures("learnt_before")
 @pytest.mark.parametrize("strategy", ["quick", "joint"])
 def test_recipes_of_ones_own_are_tried_before_anything_is_cut(
     tmp_path: Path, strategy: str

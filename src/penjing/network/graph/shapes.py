@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -13,6 +15,10 @@ from penjing.network.graph.network import Network
 from penjing.tasks.task import as_call
 
 Shape = tuple[int, ...]
+MOST_KNOWN = 64
+"""For so many networks the values are kept, the latest ones."""
+_known: OrderedDict[str, dict[str, Any]] = OrderedDict()
+"""By fingerprint of a network, and by name of a node."""
 
 
 class _Recorder(fx.Interpreter):
@@ -33,7 +39,36 @@ class _Recorder(fx.Interpreter):
 
 
 def fake_values(network: Network) -> dict[fx.Node, Any]:
-    """The result of each node for `network.example`: fake tensors (shape, dtype) or numbers."""
+    """The result of each node for `network.example`: fake tensors (shape, dtype) or numbers.
+
+    Running a graph on fake tensors takes far longer than writing it down. So the results are kept
+    for graphs that are the same to the last argument, with tensors of the same shapes and types.
+    """
+    key = _fingerprint(network)
+    if key not in _known:
+        _known[key] = {node.name: value for node, value in _computed(network).items()}
+        while len(_known) > MOST_KNOWN:
+            _known.popitem(last=False)
+    _known.move_to_end(key)
+    values = _known[key]
+    return {node: values[node.name] for node in network.graph.nodes if node.name in values}
+
+
+def _fingerprint(network: Network) -> str:
+    """What the shapes and types of all values hang on, in a word."""
+    reads = (str(node.target) for node in network.graph.nodes if node.op == "get_attr")
+    given = [*pytree.tree_leaves(as_call(network.example)), *map(network.attribute, reads)]
+    text = "\n".join([str(network.graph), *map(_described, given)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    return f"{tuple(value.shape)} {value.dtype} {value.device} {tuple(value.stride())}"
+
+
+def _computed(network: Network) -> dict[fx.Node, Any]:
     args, kwargs = as_call(network.example)
     mode = FakeTensorMode()
     recorder = _Recorder(network, mode)
