@@ -55,13 +55,13 @@ def factorable(network: Network, multiple: int) -> dict[str, Factorable]:
     """
     known = shapes(network)
     batch = len(torch.utils._pytree.tree_leaves(network.example)[0])
-    most_macs, most_params = totals(network)
-    found: dict[str, Factorable] = {}
+    all_macs, all_params = totals(network)
+    layers: dict[str, Factorable] = {}
     for node in layers_of(network):
         layer = Layer(node)
         weight = network.tensor(layer.weight_name)
         macs = sum(math.prod(terms) for terms in mac_terms(node, known.__getitem__)) / batch
-        is_large = macs >= LARGE * most_macs or weight.numel() >= LARGE * most_params
+        is_large = macs >= LARGE * all_macs or weight.numel() >= LARGE * all_params
         unknowns = weight[0].numel()
         if not is_large or unknowns > MOST_UNKNOWNS or why_not_solved(node, unknowns):
             continue
@@ -70,8 +70,8 @@ def factorable(network: Network, multiple: int) -> dict[str, Factorable]:
             scheme = "channel"
         if path and not misfit_of(network, node, scheme, (1,)):
             ranks = _ranks(tuple(weight.shape), scheme, max(1, multiple // 2))
-            found[path] = Factorable(node.name, scheme, ranks)
-    return {name: layer for name, layer in found.items() if layer.ranks}
+            layers[path] = Factorable(node.name, scheme, ranks)
+    return {name: layer for name, layer in layers.items() if layer.ranks}
 
 
 def _path(network: Network, node: fx.Node) -> str:

@@ -146,8 +146,8 @@ class Parts:
         for place, change in enumerate(changes):
             levels.setdefault((change.kind, change.name), []).append(place)
         yield from (tuple(places) for places in levels.values() if len(places) > 1)
-        for (one, mine), (other, theirs) in itertools.combinations(levels.items(), 2):
-            if self._exclude(*one, *other) or self._exclude(*other, *one):
+        for (part, mine), (other, theirs) in itertools.combinations(levels.items(), 2):
+            if self._exclude(*part, *other) or self._exclude(*other, *part):
                 yield *mine, *theirs
 
     def _exclude(self, kind: Cuts, name: str, other: Cuts, its_name: str) -> bool:
