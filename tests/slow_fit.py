@@ -20,7 +20,7 @@ def run() -> None:
     patch.setattr(Direct, "store", (out.with_name(f"{out.name}-networks"), task()))
     told = Told(lambda _: 1.0).instruments()
     patch.setattr("penjing.search.options.Instruments", lambda: told)
-    options = ["--epochs", "4", "--max-drop", "20", "--goal", "size"]
+    options = ["--epochs", "4", "--max-drop", "20", "--goal", "size", "--strategy", "quick"]
     sys.argv = ["penjing", "fit", str(TASK), *options, *sys.argv[1:]]
     main()
 

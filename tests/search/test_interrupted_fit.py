@@ -107,6 +107,26 @@ def test_an_interrupted_fit_keeps_what_was_finished_and_can_be_resumed(tmp_path:
     assert tuned[:4] == ["PruneChannels", "Compensate", "Tune", "Quantize"]
 
 
+def test_the_joint_search_is_resumed_where_it_was(tmp_path: Path) -> None:
+    out, options = tmp_path / "out", ("--strategy", "joint", "--epochs", "0.5")
+    process = _start(out, *options)
+    _wait(process, lambda: _first_cut_is_tuned(out))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 130, errors
+    before = {trial.key for trial in _require_whole(out).trials}
+
+    process = _start(out, *options, "--resume")
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    result = _require_whole(out)
+    assert result.finished
+    keys = [trial.key for trial in result.trials]
+    assert before <= {*keys}
+    assert len({*keys}) == len(keys)
+    assert any(trial.title.startswith("cut to") for trial in result.trials)
+
+
 def test_a_terminated_fit_ends_as_an_interrupted_one(tmp_path: Path) -> None:
     assert not _interrupted(tmp_path / "out", signal.SIGTERM).finished
 
