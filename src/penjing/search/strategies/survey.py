@@ -57,7 +57,7 @@ class Survey:
             try:
                 known = self._learnt()
             except _LateError:  # which isn't remembered, since there may be more time next time
-                return "there is too little time to learn what its parts cost"
+                return "there is too little time to learn what the network's parts cost"
             except ONE_CANDIDATES as error:
                 if not is_one_candidates(error):
                     raise
