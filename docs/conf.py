@@ -56,5 +56,6 @@ nitpick_ignore = [
     ("py:class", "penjing.network.axes.algebra.Axis"),  # inside of what a user reads
     ("py:class", "penjing.network.axes.groups.Site"),
     ("py:class", "penjing.trials.contract.Watch"),
+    ("py:class", "penjing.search.predict.known.Known"),
     ("py:class", "penjing.runtimes.onnx.session.Provider"),
 ]
