@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from penjing.errors import PenjingError, in_one_line
 from penjing.passes import Pass, Tune
 from penjing.search.predict.known import Known
 from penjing.search.schedule import Schedule
@@ -151,6 +152,21 @@ class Study:
         limit = max(seconds - (self.schedule.spent() - begin), pace.step)
         epochs = min(MOST_EPOCHS, max(limit / pace.epoch, 1 / pace.steps))
         return round(epochs, 2) or epochs, limit
+
+    def length_if_any(
+        self, seconds: float, what: object, *passes: Pass
+    ) -> tuple[float, float | None] | None:
+        """The same; None, with a note, if the network can't be trained.
+
+        Args:
+            seconds, passes: see `length_of`.
+            what: what the note calls the network.
+        """
+        try:
+            return self.length_of(seconds, *passes)
+        except PenjingError as error:
+            self.note(f"{what}: it can't be trained: {in_one_line(error)}")
+            return None
 
     def tuning(self, epochs: float) -> Tune:
         """Training for so many epochs, after a cut whose layers and batch norms `Compensate` has

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from penjing.errors import ONE_CANDIDATES, PenjingError, in_one_line, is_one_candidates
+from penjing.errors import ONE_CANDIDATES, is_one_candidates
 from penjing.passes import Compensate, Tune
 from penjing.search.predict.ladder import Step
 from penjing.search.predict.recovery import Recovery, Tuned
@@ -231,20 +231,10 @@ class Descent:
         if seconds < self.pace.least and not self._endless:
             return None
         for passes, before in self._starts(step):
-            length = self._length(step, seconds, passes)
+            length = self.study.length_if_any(seconds, step.shape, *passes)
             if length is not None:
                 return Training(step, passes, before, *length)
         return None
-
-    def _length(
-        self, step: Step, seconds: float, passes: Passes
-    ) -> tuple[float, float | None] | None:
-        """How long to train what these passes make, see `Study.length_of`; None if it can't be."""
-        try:
-            return self.study.length_of(seconds, *passes)
-        except PenjingError as error:
-            self.study.note(f"{step.shape}: it can't be trained: {in_one_line(error)}")
-            return None
 
     def _tuning(self, passes: Passes, epochs: float) -> Tune:
         """The training of what these passes make. After a cut, without least squares behind it, the
@@ -294,7 +284,8 @@ class Descent:
             left = self._left()
             if left < self.pace.least and not self._endless:
                 return
-            length = self._length(step, left, (*passes, *self.route.scheme))
+            whole = (*passes, *self.route.scheme)
+            length = self.study.length_if_any(left, step.shape, *whole)
             if length is None:
                 return
             epochs, seconds = length if known is None else (known, length[1])

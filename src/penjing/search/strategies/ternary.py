@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from penjing.errors import ONE_CANDIDATES, PenjingError, in_one_line, is_one_candidates
+from penjing.errors import ONE_CANDIDATES, is_one_candidates
 from penjing.passes import Ternarize, Tune
 from penjing.search.strategies.rounding import Asking, Passes
 from penjing.search.study import Study
@@ -131,12 +131,9 @@ class Ternary:
         if seconds < least and not endless:
             study.note(f"too little time to train {NAME}")
             return None
-        try:
-            length = study.length_of(seconds, *passes)
-        except PenjingError as error:
-            study.note(f"{NAME}: they can't be trained: {in_one_line(error)}")
-            return None
-        study.ledger.remember(name, length[0])
+        length = study.length_if_any(seconds, NAME, *passes)
+        if length is not None:
+            study.ledger.remember(name, length[0])
         return length
 
     def _tuning(self, epochs: float, peak: float) -> Tune:
