@@ -25,7 +25,7 @@ from penjing.measure.latency import compare
 from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.registry import find_runtime
-from penjing.search.strategies.rounding import in_float
+from penjing.search.strategies.schemes import in_float
 from penjing.tasks.task import Task
 from penjing.trials.evaluation.float_layers import slower_layers
 from penjing.trials.evaluation.instruments import Instruments

@@ -33,7 +33,7 @@ from penjing.passes import (
 )
 from penjing.passes.conditions import OF_NETWORK, OF_TASK, Condition, require_of_task
 from penjing.passes.order import ENDS, SPOILS, problems, require_legal
-from penjing.search.strategies.rounding import FEWER_BITS, SCHEMES
+from penjing.search.strategies.schemes import FEWER_BITS, SCHEMES
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions

@@ -20,6 +20,7 @@ from penjing.errors import InputError
 from penjing.files import sha256
 from penjing.runtimes.registry import find_runtime
 from penjing.search.interrupt import Interrupt
+from penjing.search.strategies.rounding import Rounding
 from penjing.trials.evaluation.evaluator import FileEvaluator
 from penjing.trials.judgement.certify import way_to_chosen
 from penjing.trials.result import Result
@@ -232,7 +233,7 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_tests_tel
     monkeypatch.setattr(FileEvaluator, "test", test)
     only(monkeypatch, Direct)
     monkeypatch.setattr("penjing.search.strategies.cutting.CUTS", (0.5,))
-    monkeypatch.setattr("penjing.search.strategies.rounding.FEWER_BITS", {})
+    monkeypatch.setattr(Rounding, "try_fewer_bits", lambda _: iter(()))
     out = tmp_path / "out"
     told = Told(lambda _: 1.0).instruments()
     options: dict[str, Any] = {

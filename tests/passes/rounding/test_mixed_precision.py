@@ -79,7 +79,10 @@ def test_a_loss_is_that_of_the_network_with_this_weight(network: Network, task: 
         x = torch.cat([inputs for inputs, _ in task.train])
         mine, theirs = (one(x).log_softmax(1) for one in (changed, network))
     want = float((theirs.exp() * (theirs - mine)).sum(1).mean())
-    found = sensitivities(network, task, {layer: [network.tensor("3.weight"), other]}, "kl", 48)
+    weights = {layer: [network.tensor("3.weight"), other]}
+    shares: list[float] = []
+    found = sensitivities(network, task, weights, "kl", 48, lambda _, share: shares.append(share))
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3])
     assert found[layer] == pytest.approx([0.0, want], abs=1e-6)
 
 
@@ -121,6 +124,15 @@ def test_uniform_bytes_are_those_of_quantize(network: Network, task: Task, tmp_p
     assert len(set(_bits(made["mixed"]).values())) > 1
 
 
+def test_half_a_bit_allows_the_mean_of_what_both_widths_do(network: Network, task: Task) -> None:
+    allowed = []
+    for bits in (3, 3.5, 4):
+        plan = MixedPrecision(uniform=bits, samples=32).plan(network, task)
+        allowed.append(int(plan.summary.partition(" allowed")[0].split()[-1]))
+    assert allowed[1] == pytest.approx((allowed[0] + allowed[2]) / 2, abs=1)
+    assert allowed[0] < allowed[2]
+
+
 def test_more_bytes_lose_less_and_skipped_layers_stay(network: Network, task: Task) -> None:
     lost = []
     for share in (0.08, 0.12, 0.2, 0.26):
@@ -140,6 +152,8 @@ def test_more_bytes_lose_less_and_skipped_layers_stay(network: Network, task: Ta
         ({"bytes": 0.0}, r"bytes must be in \(0, 1\]"),
         ({"uniform": 4, "widths": (1, 4)}, "must be 2 to 8 bits"),
         ({"uniform": 4, "widths": ()}, "must be 2 to 8 bits"),
+        ({"uniform": 1.5}, "must be 2 to 8 bits"),
+        ({"uniform": 4, "activations": 0}, "must be 2 to 8 bits"),
         ({"uniform": 4, "loss": "l1"}, "loss must be kl or squares"),
         ({"uniform": 4, "samples": 1}, "samples must be 2 or more"),
     ],

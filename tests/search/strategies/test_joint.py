@@ -102,7 +102,11 @@ class Parted(FakeEvaluator):
 
 def _shape(recipe: Sequence[Json]) -> list[Json]:
     """The part of a recipe that comes before rounding."""
-    return [step for step in recipe if step["method"] not in ("Quantize", "Gptq", "Ternarize")]
+    return [
+        step
+        for step in recipe
+        if step["method"] not in ("Quantize", "MixedPrecision", "Gptq", "Ternarize")
+    ]
 
 
 def _share(title: str) -> float:

@@ -19,7 +19,8 @@ from penjing.passes import Pass, PruneChannels, Quantize, Tune
 from penjing.report.markdown import page
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.schedule import Schedule
-from penjing.search.strategies.rounding import INT8, Rounding, in_float
+from penjing.search.strategies.rounding import Rounding
+from penjing.search.strategies.schemes import INT8, in_float
 from penjing.search.study import Study
 from penjing.search.ways import Way, Ways
 from penjing.targets import all_targets
@@ -250,23 +251,6 @@ def test_schemes_are_tried_until_one_keeps_the_budget(
     assert [trial.title for trial in fit.ledger.result.trials] == titles
 
 
-@pytest.mark.parametrize(
-    ("drops", "chosen", "after"),
-    [([0.1, 1.5], "int8", "int8"), ([0.1, 0.2, 1.5], "int4 weights", "int4 weights"),
-     ([0.1, 0.2, 0.9], "int3 weights", "int3 weights")],
-)  # fmt: skip
-def test_bits_are_taken_away_while_the_budget_is_kept(
-    drops: list[float | None], chosen: str, after: str, tmp_path: Path
-) -> None:
-    told = _Told(list(drops))
-    fit = _Fit(tmp_path, told, "size")
-    fit.carry_out(fit.rounding.try_everywhere())
-    fit.carry_out(fit.rounding.try_fewer_bits())
-    assert not told.drops
-    assert fit.rounding.chosen == chosen
-    assert fit.rounding.label == after
-
-
 def test_no_scheme_is_tried_that_there_is_no_time_for(tmp_path: Path) -> None:
     fit = _Fit(tmp_path, _Told([1.5]), "size", seconds=0.0)
     fit.carry_out(fit.rounding.try_everywhere())
@@ -276,7 +260,7 @@ def test_no_scheme_is_tried_that_there_is_no_time_for(tmp_path: Path) -> None:
     assert fit.ledger.result.notes == (
         "too little time to try int8 by percentile",
         "too little time to try int8 equalized",
-        "too little time to try fewer bits than in int8",
+        "too little time to try int4 weights",
     )
 
 

@@ -47,7 +47,7 @@ class MixedPrecision(Pass):
     Attributes:
         bytes: the budget as a share of the weights' bytes in float32, in (0, 1].
         uniform: the budget as the bytes that this width, 2 to 8 bits, would take in all layers,
-            with eight bits in the first and the last.
+            with eight bits in the first and the last; 2.5 bits take the mean of what 2 and 3 do.
         widths: the widths to choose from, each 2 to 8 bits.
         activations: the bits of activations, as in `Quantize`, or None.
         loss: the loss of the outputs: `"kl"` for class scores, `"squares"` for any outputs.
@@ -74,7 +74,7 @@ class MixedPrecision(Pass):
     """
 
     bytes: float | None = None
-    uniform: int | None = None
+    uniform: float | None = None
     widths: tuple[int, ...] = (2, 3, 4, 6, 8)
     activations: int | None = 8
     loss: OutputLoss = "kl"
@@ -97,8 +97,9 @@ class MixedPrecision(Pass):
                 f"bytes must be in (0, 1], as a share of the weights' bytes in float32; found "
                 f"{self.bytes}"
             )
-        given = (*self.widths, *(bits for bits in (self.uniform, self.activations) if bits))
-        if not self.widths or any(bits not in range(2, 9) for bits in given):
+        whole = (*self.widths, *([] if self.activations is None else [self.activations]))
+        is_wrong = not self.widths or any(bits not in range(2, 9) for bits in whole)
+        if is_wrong or not (self.uniform is None or 2 <= self.uniform <= 8):
             raise InputError(
                 f"widths, uniform and activations must be 2 to 8 bits; found {self.widths}, "
                 f"{self.uniform} and {self.activations}"
@@ -124,7 +125,7 @@ class MixedPrecision(Pass):
             return self._plan(left_alone=layers.left)
         table = _Table(folded, layers.few, self.widths)
         limit = self._limit(table)
-        table.measure(task, self.loss, self.samples)
+        table.measure(task, self.loss, self.samples, progress)
         chosen = table.solve(limit)
         activations: dict[str, Any] = {}
         if self.activations is not None:
@@ -150,7 +151,7 @@ class MixedPrecision(Pass):
             limit, asked = int(self.bytes * full), f"bytes={self.bytes:g} allows"
         else:
             assert self.uniform is not None
-            limit, asked = table.uniform_bytes(self.uniform), f"uniform={self.uniform} takes"
+            limit, asked = table.uniform_bytes(self.uniform), f"uniform={self.uniform:g} takes"
         if least > limit:
             raise InputError(
                 f"{asked} {limit} bytes, but widths of {', '.join(map(str, self.widths))} bits "
@@ -195,8 +196,14 @@ class _Table:
     def least_bytes(self) -> int:
         return sum(map(min, self.costs))
 
-    def uniform_bytes(self, bits: int) -> int:
-        """The bytes of all layers at one width, with eight bits in the first and the last."""
+    def uniform_bytes(self, bits: float) -> int:
+        """The bytes of all layers at one width, with eight bits in the first and the last; between
+        two widths, in proportion."""
+        below, part = int(bits), bits - int(bits)
+        least = self._at_one_width(below)
+        return least if not part else round(least + part * (self._at_one_width(below + 1) - least))
+
+    def _at_one_width(self, bits: int) -> int:
         edges = ends(layers_of(self.network))
         total = 0
         for layer in self.layers:
@@ -204,7 +211,7 @@ class _Table:
             total += _bytes(weight, weight_scales(weight, width), width)
         return total
 
-    def measure(self, task: Task, loss: OutputLoss, samples: int) -> None:
+    def measure(self, task: Task, loss: OutputLoss, samples: int, progress: Progress) -> None:
         """Measure the losses."""
         device = self.network.device
         weights = {
@@ -214,7 +221,7 @@ class _Table:
             ]
             for layer, some in zip(self.layers, self.scales, strict=True)
         }
-        losses = sensitivities(self.network, task, weights, loss, samples)
+        losses = sensitivities(self.network, task, weights, loss, samples, progress)
         self.losses = [losses[layer] for layer in self.layers]
 
     def solve(self, limit: int) -> list[int]:

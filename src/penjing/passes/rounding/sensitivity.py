@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import Layer
+from penjing.passes.contract import Progress
+from penjing.passes.counted import counted
 from penjing.tasks.data import calibration
 from penjing.tasks.task import Task, as_call
 
@@ -26,6 +28,7 @@ def sensitivities(
     weights: Mapping[fx.Node, Sequence[Tensor]],
     loss: OutputLoss,
     samples: int,
+    progress: Progress,
 ) -> dict[fx.Node, list[float]]:
     """The loss of the outputs for each weight that a layer could have, with all others unchanged.
 
@@ -39,6 +42,7 @@ def sensitivities(
         weights: by node of a layer, the weights to try.
         loss: `"kl"` or `"squares"`.
         samples: the number of training samples.
+        progress: called for every few samples.
 
     Raises:
         InputError: the data has another shape, or `"kl"` is asked of outputs that aren't scores.
@@ -47,6 +51,8 @@ def sensitivities(
     behind = {node: _behind(network, Layer(node).weight) for node in weights}
     total = 0
     for leaves in _parts(task, samples):
+        doing = f"measuring what fewer bits do to {counted(len(weights), 'layer')}"
+        progress(doing, min(1.0, total / samples))
         run = _Rerun(network)
         wanted = run.run(*leaves, enable_io_processing=False)
         total += len(leaves[0])

@@ -9,7 +9,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.passes import Compensate, Pass, PruneChannels, Tune
-from penjing.search.strategies.rounding import Asking, Passes, Rounding
+from penjing.search.strategies.rounding import Asking, Rounding
+from penjing.search.strategies.schemes import Passes
 from penjing.search.study import MOST_EPOCHS, Study
 from penjing.search.ways import Way
 from penjing.targets import Target

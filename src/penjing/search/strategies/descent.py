@@ -10,8 +10,9 @@ from penjing.errors import ONE_CANDIDATES, is_one_candidates
 from penjing.passes import Compensate, Tune
 from penjing.search.predict.ladder import Step
 from penjing.search.predict.recovery import Recovery, Tuned
-from penjing.search.strategies.rounding import Asked, Asking, Passes
+from penjing.search.strategies.rounding import Asked, Asking
 from penjing.search.strategies.route import Route
+from penjing.search.strategies.schemes import Passes
 from penjing.search.strategies.survey import Survey
 from penjing.search.study import MOST_EPOCHS, Study
 from penjing.trials.contract import Pace

@@ -26,9 +26,9 @@ class Joint:
     It tries, in this order:
 
     1. the original and int8 in every runtime and precision, other quantization schemes where int8
-       loses too much accuracy, fewer bits where a small file is wanted, and slow layers in float,
-       as `Quick` does; the best way by the goal in which the uncut network keeps the budget is the
-       one in which the search goes on,
+       loses too much accuracy, fewer bits by layer where a small file is wanted, and slow layers
+       in float, as `Quick` does; the best way by the goal in which the uncut network keeps the
+       budget is the one in which the search goes on,
     2. weights of three values, trained so, where a small file is wanted and theirs would be the
        smallest (`Ternary`),
     3. no files, but what each block, width and rank costs and saves: time or bytes, from files with

@@ -1,12 +1,22 @@
-"""Rounding: the quantization schemes that are tried, and the one that a search goes on with."""
+"""Rounding: tries quantization schemes, and finds the one that a search goes on with."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from penjing.contract import Latency
-from penjing.passes import Equalize, Gptq, Pass, Quantize
+from penjing.network.graph.layers import layers_of
+from penjing.search.strategies.schemes import (
+    FEWER_BITS,
+    INT4,
+    INT8,
+    MIXED,
+    SCHEMES,
+    Passes,
+    in_float,
+    label_of,
+)
 from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.judgement.aim import Aim
@@ -14,26 +24,15 @@ from penjing.trials.judgement.choice import betters, choose, eligible, is_faster
 from penjing.trials.judgement.goal import is_sure
 from penjing.trials.trial import Proposal, Status, Trial
 
-Passes = tuple[Pass, ...]
 Asked = Generator[Sequence[Proposal], Sequence[Trial], Trial]
 """Proposes a candidate and returns its trial."""
 Asking = Generator[Sequence[Proposal], Sequence[Trial], None]
 
-INT8 = "int8"
-"""The name of the first scheme. Pruned networks are called so with any scheme of eight bits."""
-SCHEMES: dict[str, Passes] = {
-    INT8: (Quantize(),),
-    "int8 by percentile": (Quantize(ranges="percentile"),),
-    "int8 equalized": (Equalize(), Quantize()),
-}
-"""Quantization schemes without training, by name. They are tried in this order until one keeps the
-budget. The last pass of each is a `Quantize`, or refines one."""
-FEWER_BITS: dict[str, Passes] = {
-    f"int{bits} weights": (Quantize(weights=bits), Gptq()) for bits in (4, 3)
-}
-"""The schemes for small files, tried once eight bits keep the budget. Activations keep eight bits,
-so runtimes still compute with the same integers, just as fast."""
 FEWER_BITS_SHARE = 0.08  # the largest share of the time left that a step to fewer bits may take
+LOOKS = 3
+"""How many widths by layer are tried at most; that finds the right one to a quarter of a bit."""
+SLOWER = 1.5
+"""How many times longer PyTorch takes for a sample than a runtime, about."""
 
 
 @dataclass
@@ -48,7 +47,6 @@ class Rounding:
         way: the runtime and the precision that it goes on with.
         newest: by way, the key of the last candidate that was measured there.
         tried: by key of each candidate that was measured, its scheme and its way.
-        has_fewer_bits: whether fewer bits were tried.
     """
 
     study: Study
@@ -58,7 +56,6 @@ class Rounding:
     way: Way = field(init=False)
     newest: dict[Way, str] = field(default_factory=dict)
     tried: dict[str, tuple[str, Way]] = field(default_factory=dict)
-    has_fewer_bits: bool = False
 
     def __post_init__(self) -> None:
         self.way = self.study.ways.usual
@@ -109,24 +106,46 @@ class Rounding:
         self.choose()
 
     def try_fewer_bits(self) -> Asking:
-        """Try fewer bits, for a small file, until a scheme breaks the budget or time runs short;
-        once."""
-        if self.has_fewer_bits:
+        """Try four bits, for a small file, and then widths by layer, of fewer bits if four keep the
+        budget and of more if they don't. Ends when time runs short."""
+        before = self._newest(self.way)
+        trial = yield from self._fewer(INT4, before.seconds)
+        if trial is None or not _is_smaller(trial, before):
             return
-        self.has_fewer_bits = True
-        for scheme, recipe in FEWER_BITS.items():
-            newest = self._newest(self.way)
-            if not self.study.affords(newest.seconds, FEWER_BITS_SHARE):
-                now = self.study.ways.title(self.chosen, self.way)
-                self.study.note(f"too little time to try fewer bits than in {now}")
+        low, high = (2.0, 4.0) if trial.status == Status.KEPT else (4.0, 8.0)
+        seconds = trial.seconds + self._mixing_seconds()
+        for _ in range(LOOKS):
+            bits = round(2 * (low + high)) / 4
+            trial = yield from self._fewer(f"weights of {bits:g} bits", seconds)
+            if trial is None:
                 return
-            self.recipes[scheme] = recipe
-            trial = yield from self._ask(scheme, self.way)
-            if trial.drop is not None:
-                self.tried[trial.key] = scheme, self.way
-            if trial.status != Status.KEPT:
-                return
+            low, high = (low, bits) if trial.status == Status.KEPT else (bits, high)
+            seconds = trial.seconds
+
+    def _fewer(
+        self, scheme: str, seconds: float
+    ) -> Generator[Sequence[Proposal], Sequence[Trial], Trial | None]:
+        """Try a scheme of fewer bits, which takes so long, and go on with it if it keeps the
+        budget; None if there is too little time, or if it couldn't be measured."""
+        if not self.study.affords(seconds, FEWER_BITS_SHARE):
+            self.study.note(f"too little time to try {self.study.ways.title(scheme, self.way)}")
+            return None
+        self.recipes[scheme] = FEWER_BITS[scheme]
+        trial = yield from self._ask(scheme, self.way)
+        if trial.drop is None:
+            return None
+        self.tried[trial.key] = scheme, self.way
+        if trial.status == Status.KEPT:
             self.chosen = self.plain = scheme
+        return trial
+
+    def _mixing_seconds(self) -> float:
+        """About how long `MixedPrecision` takes to see what each width does to each layer. Half of
+        a network is behind a layer, on average."""
+        evaluator = self.study.evaluator
+        layers = len(layers_of(evaluator.made((), self.study.watch)))
+        sample = SLOWER * evaluator.scoring_seconds / max(1, len(evaluator.original_scores()))
+        return sample * MIXED.samples * len(MIXED.widths) * layers / 2
 
     def leave_in_float(self) -> Asking:
         """Try to leave those layers in float that the chosen scheme slows down.
@@ -217,9 +236,9 @@ class Rounding:
         return aim.share(mine, baseline) < aim.share(best, baseline)
 
 
-def label_of(scheme: str) -> str:
-    """What a scheme is called in the title of a pruned network."""
-    return scheme if scheme in FEWER_BITS else INT8
+def _is_smaller(trial: Trial, than: Trial) -> bool:
+    mine, theirs = trial.measurement.file_bytes, than.measurement.file_bytes
+    return mine is not None and theirs is not None and mine < theirs
 
 
 def _best(trials: Sequence[Trial], baseline: Trial, aim: Aim) -> Trial:
@@ -244,15 +263,6 @@ def _goes_on(trial: Trial, before: Trial, times: Latency) -> bool:
         return times.verdict == "faster" and not times.disturbed
     mine, theirs = trial.drop, before.drop
     return mine is not None and theirs is not None and mine.drop < theirs.drop
-
-
-def in_float(recipe: Passes, layers: Sequence[str]) -> Passes:
-    """The recipe, changed so that these layers stay in float."""
-    floats = dict.fromkeys(layers, 0)
-    return tuple(
-        replace(step, layers={**step.layers, **floats}) if isinstance(step, Quantize) else step
-        for step in recipe
-    )
 
 
 def explained(before: str, layers: Sequence[str], times: Latency) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penjing.search.strategies.beginning import best_float_way
-from penjing.search.strategies.rounding import FEWER_BITS, Passes, Rounding, label_of
+from penjing.search.strategies.rounding import Rounding
+from penjing.search.strategies.schemes import FEWER_BITS, Passes, label_of
 from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.candidate import Candidate

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from penjing.contract import Json
 from penjing.errors import ONE_CANDIDATES, in_one_line, is_one_candidates
 from penjing.network import Network
-from penjing.passes import Gptq, Quantize
+from penjing.passes import Gptq, MixedPrecision, Quantize
 from penjing.search.predict.cost import SUMS, Cost, sums_of
 from penjing.search.predict.ladder import LISTED, Ladder, Step
 from penjing.search.predict.learning import checked, learnt
@@ -149,7 +149,9 @@ class Survey:
     def _probed(self, shapes: Sequence[Shape], watch: Watch) -> list[Probed]:
         """What the files of networks take, in the way in which they will ship."""
         quickly = tuple(
-            replace(method, samples=PROBED_SAMPLES) if isinstance(method, Quantize) else method
+            replace(method, samples=PROBED_SAMPLES)
+            if isinstance(method, Quantize | MixedPrecision)
+            else method
             for method in self.route.scheme
             if not isinstance(method, Gptq)  # which changes neither time nor bytes
         )

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from penjing.errors import ONE_CANDIDATES, is_one_candidates
 from penjing.passes import Ternarize, Tune
-from penjing.search.strategies.rounding import Asking, Passes
+from penjing.search.strategies.rounding import Asking
+from penjing.search.strategies.schemes import Passes
 from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.contract import Pace

@@ -1,0 +1,52 @@
+"""Schemes: the ways to quantize that a search tries, by name, and how each can be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from penjing.passes import Equalize, Gptq, MixedPrecision, Pass, Quantize
+
+Passes = tuple[Pass, ...]
+
+INT8 = "int8"
+"""The name of the first scheme. Pruned networks are called so with any scheme of eight bits."""
+SCHEMES: dict[str, Passes] = {
+    INT8: (Quantize(),),
+    "int8 by percentile": (Quantize(ranges="percentile"),),
+    "int8 equalized": (Equalize(), Quantize()),
+}
+"""Without training. They are tried in this order until one keeps the budget. The last pass of each
+is a `Quantize`, or refines one."""
+
+INT4 = "int4 weights"
+MIXED = MixedPrecision(uniform=4, loss="squares")
+"""How widths are found by layer; `uniform` is what is looked for."""
+FEWER_BITS: dict[str, Passes] = {
+    INT4: (Quantize(weights=4), Gptq()),
+    **{
+        f"weights of {quarters / 4:g} bits": (replace(MIXED, uniform=quarters / 4), Gptq())
+        for quarters in range(9, 32)
+    },
+}
+"""For small files, once eight bits keep the budget: four bits in all layers, and widths by layer
+that take as many bytes as so many bits in all layers would. Activations keep eight bits, so
+runtimes still compute with the same integers, just as fast."""
+
+
+def label_of(scheme: str) -> str:
+    """What a scheme is called in the title of a pruned network."""
+    return scheme if scheme in FEWER_BITS else INT8
+
+
+def in_float(recipe: Passes, layers: Sequence[str]) -> Passes:
+    """The recipe, changed so that these layers stay in float."""
+
+    def changed(step: Pass) -> Pass:
+        if isinstance(step, Quantize):
+            return replace(step, layers={**step.layers, **dict.fromkeys(layers, 0)})
+        if isinstance(step, MixedPrecision):
+            return replace(step, skip=(*step.skip, *layers))
+        return step
+
+    return tuple(map(changed, recipe))
