@@ -347,6 +347,14 @@ ROWS = [
     Row(37, "a budget that the few test samples can't certify: a note before any long work",
         "test samples can't certify", 0,
         test="tests/trials/judgement/test_promise.py::test_the_ledger_says_what_certifies_and_what_to_know_of_it"),
+    Row(38, "a metric that is a plain function",
+        "penjing: error: the task's metric is a function; wanted penjing.Metric(name, scores), "
+        "with a name to print and a function of a batch's outputs and targets that returns one "
+        "score for each sample", provoke=task("metric_of_a_function")),
+    Row(38, "a class in place of a model",
+        "penjing: error: the task's model is the class Small; wanted an nn.Module with trained "
+        "weights",
+        provoke=task("class_as_model")),
     Row(38, "a metric that raises an exception",
         "penjing: error: metric 'mine' raised AxisError: axis 9 is out of bounds for array of "
         "dimension 2; it is called with the outputs and targets of a batch, as NumPy arrays",

@@ -362,6 +362,14 @@ def leaves() -> Iterator[Task]:
     sys.exit(0)
 
 
+def metric_of_a_function() -> Task:
+    return good(metric=correct)
+
+
+def class_as_model() -> Task:
+    return good(Small)  # type: ignore[arg-type]
+
+
 def metric_that_raises() -> Task:
     return good(metric=Metric("mine", lambda outputs, targets: outputs.argmax(9) == targets))
 

@@ -39,6 +39,12 @@ class Metric:
     name: str
     scores: Callable[[Any, Array], Array]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not callable(self.scores):
+            raise InputError(
+                f"a metric needs a name and a function; found {self.name!r} and {self.scores!r}"
+            )
+
 
 def scored(metric: Metric, outputs: Any, targets: Array) -> Array:
     """Score a batch with the metric, and check the scores; shape (N,).
@@ -143,6 +149,28 @@ class Task:
     metric: Metric = ACCURACY
     name: str = "task"
     source: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise InputError(
+                f"the task's model is {_kind(self.model)}; wanted an nn.Module with trained weights"
+            )
+        if not isinstance(self.metric, Metric):
+            raise InputError(
+                f"the task's metric is {_kind(self.metric)}; wanted "
+                "penjing.Metric(name, scores), with a name to print and a function of a batch's "
+                "outputs and targets that returns one score for each sample"
+            )
+        if not callable(self.loss):
+            raise InputError(
+                f"the task's loss is {_kind(self.loss)}; wanted a function of outputs and targets"
+            )
+
+
+def _kind(value: object) -> str:
+    """What a value is, in a few words."""
+    name = type(value).__name__
+    return f"a {name}" if not isinstance(value, type) else f"the class {value.__name__}"
 
 
 def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
