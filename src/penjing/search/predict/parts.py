@@ -25,7 +25,8 @@ EVERY: tuple[Cuts, ...] = get_args(Cuts)
 LEVELS = (0.75, 0.5, 0.25)
 """The shares of an axis that may be left."""
 WIDE = 0.25
-"""An axis that touches a larger share of the layers isn't cut: all of them would change."""
+"""An axis that touches a larger share of the layers isn't cut: all of them would change. With all
+axes allowed, ResNet-20's networks down to a quarter of its MACs are the same."""
 FEW = 4
 """Unless it touches no more layers than this."""
 
