@@ -31,7 +31,7 @@ from harness import progress, table
 
 from penjing.contract import Array, Drop, Latency, Measurement
 from penjing.measure.bounds import upper_bound
-from penjing.measure.scores import greatest_loss
+from penjing.measure.scores import Means
 from penjing.trials.candidate import Candidate
 from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.certify import prove
@@ -232,7 +232,7 @@ def fit(
         "", "", "", "latency", BUDGET, CONFIDENCE, 0, {}, ORIGINAL, tuple(trials), best.key, why,
         certified_by=made.certified_by,
     )  # fmt: skip
-    proven = prove(result, lambda trial: score(NUMBER.get(trial.key)))
+    proven = prove(result, lambda trial: Means(score(NUMBER.get(trial.key))))
     return NUMBER.get(proven.best)
 
 
@@ -318,7 +318,7 @@ def cell(kind: Scores, case: str, sizes: tuple[int, int], fits: int, seed: int) 
     """One row: a metric, a case and the numbers of samples."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{kind.name} {case} {sizes}".encode())])
     scores = np.repeat(kind.original, np.maximum(1, np.round(sizes[0] * kind.shares).astype(int)))
-    made = promise_of(BUDGET, CONFIDENCE, *sizes, greatest_loss(scores, scores))
+    made = promise_of(BUDGET, CONFIDENCE, *sizes, Means(scores).least)
     row: dict[str, Any] = {
         "scores": kind.name, "case": case, "validation": sizes[0], "test": sizes[1],
         "certified by": made.certified_by, "fits": fits,

@@ -19,7 +19,8 @@ from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset
 
 from penjing.tasks.data import Arrays, image_folder, npz
-from penjing.tasks.task import Metric, Task, correct
+from penjing.tasks.metrics import Metric, correct
+from penjing.tasks.task import Task
 
 CLASSES = 4
 

@@ -12,7 +12,7 @@
 What you bring
     Task            a trained model, an example of its inputs, data, a loss and a metric
     find_task       the task that a text names: "digits", "mytask.py", "mytask.py:small"
-    Metric          a figure of merit, computed sample by sample
+    Metric          a figure of merit, a mean over samples or one figure of all
     Arrays          data in memory, in batches
     npz             the same, from a file of NumPy's
     image_folder    the same, from a folder for each class
@@ -71,8 +71,8 @@ from penjing.targets import Target as Target
 from penjing.tasks.data import Arrays as Arrays
 from penjing.tasks.data import image_folder as image_folder
 from penjing.tasks.data import npz as npz
+from penjing.tasks.metrics import Metric as Metric
 from penjing.tasks.reference import find_task as find_task
-from penjing.tasks.task import Metric as Metric
 from penjing.tasks.task import Task as Task
 from penjing.tools.bench import bench as bench
 from penjing.tools.export import ExportOptions as ExportOptions

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penjing.contract import Array
 from penjing.errors import InputError
 from penjing.files import sha256
+from penjing.measure.scores import Means, Scores
 from penjing.runtimes.registry import find_runtime
 from penjing.search.interrupt import Interrupt
 from penjing.search.strategies.rounding import Rounding
@@ -220,11 +220,12 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_tests_tel
     tested: list[str] = []
     stop_at = "first"
 
-    def test(evaluator: FileEvaluator, trial: Trial) -> Array:
+    def test(evaluator: FileEvaluator, trial: Trial) -> Scores:
         tested.append(trial.title)
         if len(tested) == 2 and stop_at == "first":
             raise KeyboardInterrupt
-        return np.repeat([1.0, 0.0], [1000, 0] if trial.title == "original" else [700, 300])
+        right = [1000, 0] if trial.title == "original" else [700, 300]
+        return Means(np.repeat([1.0, 0.0], right))
 
     def progress(stage: str, share: float, best: str) -> None:
         if stage == "done" and stop_at == "the end":

@@ -43,7 +43,7 @@ def _losing(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[str], int]) -> Non
 
     whole = FileEvaluator._measured
     monkeypatch.setattr(FileEvaluator, "_measured", measured)
-    monkeypatch.setattr(FileEvaluator, "test", lambda *_: _right(0))
+    monkeypatch.setattr(FileEvaluator, "test", lambda *_: scores.Means(_right(0)))
 
 
 def _right(wrong: int) -> Array:

@@ -22,9 +22,10 @@ from penjing.report.table import headings
 from penjing.tasks.batches import Reading, Wanted, number_of_batches, reading
 from penjing.tasks.checks import check, require_scores, require_telling_scores
 from penjing.tasks.data import Arrays, calibration
+from penjing.tasks.metrics import Metric
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
-from penjing.tasks.task import Metric, Task
+from penjing.tasks.task import Task
 from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train

@@ -20,7 +20,8 @@ from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.passes import PruneChannels, Tune
 from penjing.tasks.data import Arrays
-from penjing.tasks.task import Metric, Task
+from penjing.tasks.metrics import Metric
+from penjing.tasks.task import Task
 from penjing.tune.distill import soft_loss
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import one_cycle, train, validate

@@ -11,6 +11,7 @@ from penjing.contract import Array
 
 WIDEST = 25.0  # the natural logarithm of the tilt is between -25 and 25
 HALVINGS, SECANTS = 9, 5  # the steps that find it
+LEAST_BEYOND = 10  # so many draws must be beyond a quantile of them
 FLAT = 1e-3  # below this deviation from the mean, the tail counts as one half
 
 
@@ -108,3 +109,45 @@ def least_samples(largest: float, greatest: float, confidence: float) -> int | N
 
 def _bound_if_unchanged(samples: int, greatest: float, confidence: float) -> float:
     return float(upper_bound(np.zeros(1), np.array([[samples]]), greatest, confidence)[0])
+
+
+def bootstrapped(value: float, drawn: Array, without: Array, confidence: float) -> float:
+    """Upper confidence bound of a figure of all samples, by the bias-corrected and accelerated
+    bootstrap (BCa).
+
+    It holds better the more samples there are; with 200 of a difference of two areas under a curve,
+    a bound at 95 % held in 94 % of the draws (`benchmarks/bootstrap.py`). It knows nothing of what
+    no sample has shown.
+
+    Args:
+        value: the figure.
+        drawn: the same of as many samples, drawn again with replacement; shape (draws,).
+        without: the same without one group of samples after the other; shape (groups,).
+        confidence: of the bound. If fewer than ten draws are beyond it, it is that of the normal
+            distribution with the deviation of what was drawn.
+
+    Source: B. Efron, "Better Bootstrap Confidence Intervals", Journal of the American Statistical
+    Association, 1987.
+
+    >>> draw = np.random.default_rng(0)
+    >>> x = draw.normal(size=400)
+    >>> drawn = np.array([draw.choice(x, 400).mean() for _ in range(2000)])
+    >>> without = np.array([np.delete(x, k).mean() for k in range(400)])
+    >>> bound = bootstrapped(float(x.mean()), drawn, without, 0.95)
+    >>> bool(abs(bound - x.mean() - 1.645 / 20) < 0.01)
+    True
+    """
+    normal = NormalDist()
+    deviation = normal.inv_cdf(confidence)
+    spread = float(drawn.std())
+    if spread == 0:
+        return max(value, float(drawn.max()))
+    if (1 - confidence) * len(drawn) < LEAST_BEYOND:
+        return value + deviation * spread
+    below = float((drawn < value).mean() + (drawn <= value).mean()) / 2
+    bias = normal.inv_cdf(min(max(below, 1 / len(drawn)), 1 - 1 / len(drawn)))
+    lever = without.mean() - without
+    acceleration = float((lever**3).sum() / (6 * (lever**2).sum() ** 1.5 + 1e-300))
+    away = bias + deviation
+    share = normal.cdf(bias + away / max(1 - acceleration * away, 1e-3))
+    return float(np.quantile(drawn, share))

@@ -16,8 +16,9 @@ from torch import nn
 from penjing.contract import Array, as_arrays
 from penjing.measure.bounds import least_samples
 from penjing.tasks.batches import Reading, number_of_samples
+from penjing.tasks.metrics import Metric, joined, scored
 from penjing.tasks.splits import drawn_from, with_test_as_validation
-from penjing.tasks.task import Batches, Metric, Task, as_call, scored
+from penjing.tasks.task import Batches, Task, as_call
 
 SAMPLES = 2000
 """How many samples of each split tell whether it knows one better."""
@@ -32,8 +33,8 @@ LARGE = 5
 def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tuple[Task, str]:
     """The task, judged on half of the test data if the original knows its training data.
 
-    That is looked at only where samples can be drawn at random (`tasks.splits.drawn_from`) and have
-    scores from 0 to 1, as accuracy has.
+    That is looked at only where samples can be drawn at random (`tasks.splits.drawn_from`), and the
+    metric is a mean of scores from 0 to 1, as accuracy is.
 
     Args:
         task: with validation data that was set aside from the training data.
@@ -44,6 +45,8 @@ def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tup
     Returns:
         The task and the note, as they were, or with the new judge.
     """
+    if not task.metric.is_mean:
+        return task, note
     least = least_samples(max_drop / 100, 1.0, 0.95)
     if least is None or number_of_samples(task.test) < 2 * LARGE * least:
         return task, note
@@ -75,4 +78,4 @@ def _scores(model: nn.Module, batches: Batches, metric: Metric) -> Array:
             args, kwargs = as_call(inputs)
             scores.append(scored(metric, as_arrays(model(*args, **kwargs)), as_arrays(targets)))
     model.train(was_training)
-    return np.concatenate(scores)
+    return np.asarray(joined(scores))

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penjing.contract import Array, as_arrays
+from penjing.contract import as_arrays
 from penjing.errors import InputError
 from penjing.measure import scores
+from penjing.measure.scores import Scores
 from penjing.network import Network
 from penjing.search.memory import judged_on_unseen
 from penjing.tasks.checks import check, require_scores, require_telling_scores
@@ -72,14 +73,14 @@ def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:
         )
 
 
-def require_better_than_chance(metric: str, original: Array, validation: Batches) -> None:
+def require_better_than_chance(metric: str, original: Scores, validation: Batches) -> None:
     """Raise InputError if a classifier isn't better than one that always gives the same answer."""
     if metric != "accuracy":
         return
     targets = np.concatenate([as_arrays(y) for _, y in validation])
-    if scores.is_at_chance(original, targets):
+    if scores.is_at_chance(original.figure, targets):
         raise InputError(
-            f"the model is no better than chance: its accuracy is {original.mean():.1%} on "
+            f"the model is no better than chance: its accuracy is {original.figure:.1%} on "
             f"{len(targets)} validation samples, and always answering the most common class gives "
             f"{scores.chance(targets):.1%}; check the labels, the preprocessing and the checkpoint"
         )

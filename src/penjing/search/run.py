@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from penjing.contract import Array
 from penjing.engines.local import Engine, Local
+from penjing.measure.scores import Scores
 from penjing.search.options import FitOptions
 from penjing.search.preflight import require_better_than_chance
 from penjing.search.progress import Progress
@@ -204,7 +204,7 @@ class Run:
         """Use the test data, once, at the end. The ledger hears of it after the last evaluation:
         an interrupted fit has learnt nothing from them, and one that is resumed tests again."""
 
-        def score(trial: Trial) -> Array:
+        def score(trial: Trial) -> Scores:
             is_original = trial.key == self.result.baseline.key
             name = f"the {trial.title}" if is_original else trial.title
             self._say(f"evaluating {name} on the test data")

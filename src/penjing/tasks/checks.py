@@ -22,8 +22,9 @@ from penjing.tasks.batches import (
     require_repeatable,
 )
 from penjing.tasks.data import Arrays
+from penjing.tasks.metrics import ACCURACY, scored
 from penjing.tasks.splits import classes
-from penjing.tasks.task import ACCURACY, Batches, Task, as_call, scored
+from penjing.tasks.task import Batches, Task, as_call
 
 SAMPLES_CHECKED = 512
 """Of data that isn't in memory. The rest is checked while it is read."""
@@ -76,7 +77,8 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
             f"{targets.dtype} targets of shape {list(targets.shape)} and outputs of shape "
             f"{list(leaf.shape)}; pass another metric, metric=Metric(name, scores)"
         )
-    scored(task.metric, _detached(outputs), targets.numpy(force=True))
+    kept = scored(task.metric, _detached(outputs), targets.numpy(force=True))
+    task.metric.figure(kept)
     if not loss:
         return
     try:
@@ -112,14 +114,15 @@ def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> 
             return  # outputs such as class numbers can't be changed into others that mean something
         for change in (np.asarray, np.negative, noise):
             try:
-                scores = scored(task.metric, pytree.tree_map(change, outputs), as_arrays(targets))
+                kept = scored(task.metric, pytree.tree_map(change, outputs), as_arrays(targets))
+                scores = [task.metric.figure(kept)] if task.metric.over else list(kept)
             except InputError:  # it takes no such outputs, and so it looks at them
                 return
-            seen.update(scores.tolist())
+            seen.update(float(score) for score in scores if np.isfinite(score))
         count += len(targets)
         if len(seen) > 1 or count >= samples:
             break
-    if len(seen) > 1 or count < FEW_SCORES:
+    if len(seen) != 1 or count < FEW_SCORES:
         return
     raise InputError(
         f"the metric gives every sample the score {seen.pop():g}, whatever the outputs are, so it "

@@ -6,71 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from penjing.contract import Array
 from penjing.errors import InputError, in_one_line
+from penjing.tasks.metrics import ACCURACY, Metric
 
 Inputs = Any
 """One tensor, a tuple of tensors (positional) or a dict of tensors (keyword arguments). The batch
 is the first dimension."""
 Batches = Iterable[tuple[Inputs, Tensor]]
 """Anything that yields pairs of (inputs, targets) and can be iterated more than once."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What the accuracy budget is about: the mean of one score per sample. Higher is better.
-
-    >>> import penjing
-    >>> within_one = penjing.Metric("within one", lambda y, t: (abs(y[:, 0] - t) <= 1) * 1.0)
-    >>> within_one.scores(np.array([[3.2], [7.0]]), np.array([3, 5]))
-    array([1., 0.])
-
-    Attributes:
-        name: the name that is printed, such as `"accuracy"`.
-        scores: a function of the outputs and targets of a batch of N samples, both as NumPy arrays.
-            It returns an array of N scores.
-    """
-
-    name: str
-    scores: Callable[[Any, Array], Array]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not callable(self.scores):
-            raise InputError(
-                f"a metric needs a name and a function; found {self.name!r} and {self.scores!r}"
-            )
-
-
-def scored(metric: Metric, outputs: Any, targets: Array) -> Array:
-    """Score a batch with the metric, and check the scores; shape (N,).
-
-    Raises:
-        InputError: the metric raises, or returns anything but one finite number per sample.
-    """
-    wanted = f"it must return one finite score per sample, an array of shape ({len(targets)},)"
-    try:
-        given = metric.scores(outputs, targets)
-        scores = np.asarray(given, dtype=np.float64)
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}; it is "
-            "called with the outputs and targets of a batch, as NumPy arrays"
-        ) from error
-    if given is None:
-        raise InputError(f"metric {metric.name!r} returned None; {wanted}")
-    if scores.shape != (len(targets),):
-        raise InputError(
-            f"metric {metric.name!r} returned shape {scores.shape} for {len(targets)} samples; "
-            f"{wanted}"
-        )
-    if not np.isfinite(scores).all():
-        raise InputError(f"metric {metric.name!r} returned NaN or infinite scores; {wanted}")
-    return scores
 
 
 def loss_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
@@ -83,27 +30,6 @@ def loss_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
         return task.loss(outputs, targets)
     except Exception as error:  # the user's code may raise anything
         raise InputError(f"the task's loss raised {in_one_line(error)}") from error
-
-
-def correct(outputs: Any, targets: Array) -> Array:
-    """Score each sample with 1.0 if the target's class has the largest output, else 0.0.
-
-    The outputs have shape (N, classes). Of a tuple or dict, the first entry counts. The result has
-    shape (N,).
-
-    >>> correct(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
-    array([1., 0.])
-    """
-    if isinstance(outputs, dict):
-        outputs = next(iter(outputs.values()))
-    elif isinstance(outputs, tuple):
-        outputs = outputs[0]
-    finite = np.isfinite(outputs).all(axis=1)
-    scores: Array = ((outputs.argmax(axis=1) == targets) & finite).astype(np.float64)
-    return scores
-
-
-ACCURACY = Metric("accuracy", correct)
 
 
 def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:

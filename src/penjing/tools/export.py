@@ -19,7 +19,7 @@ from penjing.contract import Array, Artifact, Input, Parity, Session, as_arrays
 from penjing.errors import DivergenceError, InputError
 from penjing.files import require_writable_folder, write_atomically
 from penjing.measure.parity import parity
-from penjing.measure.scores import drop, score
+from penjing.measure.scores import judge
 from penjing.network import Network, capture
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
@@ -295,8 +295,8 @@ def _prove(
     artifact: Artifact, session: Session, runtime: Runtime, task: Task, original: Network
 ) -> Proof:
     """What the file itself tells and gives."""
-    scores = score(session, task.test, task.metric)
-    usual = score(_InPyTorch(original), task.test, task.metric)
+    scores = judge(session, task.test, task.metric)
+    usual = judge(_InPyTorch(original), task.test, task.metric)
     places = runtime.placement(artifact)
     return Proof(
         path=artifact.path,
@@ -305,8 +305,9 @@ def _prove(
         sha256=None,
         file_bytes=artifact.file_bytes,
         metric=task.metric.name,
-        score=float(scores.mean()),
-        drop=drop(usual, scores),
+        score=scores.figure,
+        original=usual.figure,
+        drop=usual.lost(scores),
         to_original=parity(original, session, task.test),
         parity=None,
         signature=runtime.signature(artifact),

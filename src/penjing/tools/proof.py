@@ -36,7 +36,7 @@ class Proof:
         sha256: of its bytes; None if no record beside the file says what it should be.
         file_bytes: of all its files.
         metric: what `score` is called.
-        score: of the file on the test data.
+        score, original: of the file, and of the original model in PyTorch, on the test data.
         drop: how much it loses against the original model in PyTorch on the same samples.
         to_original: how close its outputs are to the original model's.
         parity: how close they are to those of the network that was written; None for a file that
@@ -62,6 +62,7 @@ class Proof:
     file_bytes: int
     metric: str
     score: float
+    original: float
     drop: Drop
     to_original: Parity
     parity: Parity | None
@@ -124,11 +125,10 @@ class Proof:
     def _in_words(self) -> str:
         """The score beside the original's."""
         lost = self.drop
-        original = 100 * self.score + lost.drop
         return (
             f"{100 * self.score:.2f} on {lost.samples} test samples; the original model has "
-            f"{original:.2f}. The drop is {lost.drop:.2f} points, at most {lost.bound:.2f} with "
-            f"{100 * lost.confidence:.4g} % confidence"
+            f"{100 * self.original:.2f}. The drop is {lost.drop:.2f} points, at most "
+            f"{lost.bound:.2f} with {100 * lost.confidence:.4g} % confidence"
         )
 
     def _likeness(self) -> list[tuple[str, str]]:

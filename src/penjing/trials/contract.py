@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penjing.contract import Array, Json, Latency
+from penjing.contract import Json, Latency
+from penjing.measure.scores import Scores
 from penjing.network import Network
 from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
@@ -125,8 +126,8 @@ class Evaluator(Protocol):
         """
         ...
 
-    def original_scores(self) -> Array:
-        """The original's score on every validation sample."""
+    def original_scores(self) -> Scores:
+        """What the metric says of the original on the validation data."""
         ...
 
     def settle(self, max_drop: float) -> Promise:
@@ -211,8 +212,8 @@ class Evaluator(Protocol):
         """Whether the network that this recipe makes was trained and saved before."""
         ...
 
-    def test(self, trial: Trial) -> Array:
-        """The score of a trial's file on every sample of the test data."""
+    def test(self, trial: Trial) -> Scores:
+        """What the metric says of a trial's file on the test data."""
         ...
 
     def notes(self, trial: Trial) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from penjing.network.edits.fold import fold_batch_norm
 from penjing.network.graph.qparams import qparams_in
 from penjing.targets import this_machine
 from penjing.tasks.batches import number_of_batches, require_repeatable
+from penjing.tasks.metrics import joined, scored
 from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.tune import data_parallel
 from penjing.tune.distill import soft_loss
@@ -138,17 +139,17 @@ def _prepared(
 
 
 def validate(network: Network, task: Task) -> float:
-    """The mean score of the task's metric on the validation data."""
+    """The task's metric on the validation data; negative if a lower one is better."""
     assert task.validation is not None
     network.eval()
-    total, count = 0.0, 0
+    parts = []
     with torch.no_grad():
         for inputs, targets in task.validation:
             args, kwargs = as_call(_on(inputs, network.device))
             outputs = as_arrays(_wide(network(*args, **kwargs)))
-            scores = task.metric.scores(outputs, as_arrays(targets))
-            total, count = total + float(scores.sum()), count + len(scores)
-    return total / max(count, 1)
+            parts.append(scored(task.metric, outputs, as_arrays(targets)))
+    figure = task.metric.figure(joined(parts))
+    return figure if task.metric.higher else -figure
 
 
 def one_cycle(share: float, warm_up: float = 0.2, end: float = 1e-3) -> float:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from penjing.contract import Array, Drop, Json, Latency, Measurement
+from penjing.contract import Drop, Json, Latency, Measurement
+from penjing.measure.scores import Means, Scores
 from penjing.network import Network, capture
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.options import FitOptions
@@ -58,8 +59,8 @@ class FakeEvaluator:
     def baseline(self, watch: Watch) -> Trial:
         return self._trial(Proposal(Way(OnnxRuntime()).candidate(), ORIGINAL), Status.BASELINE)
 
-    def original_scores(self) -> Array:
-        return np.ones(1000)
+    def original_scores(self) -> Scores:
+        return Means(np.ones(1000))
 
     def settle(self, max_drop: float) -> Promise:
         return self.promise
@@ -130,8 +131,8 @@ class FakeEvaluator:
     def is_trained(self, recipe: Sequence[Json]) -> bool:
         return False
 
-    def test(self, trial: Trial) -> Array:
-        return np.ones(1000)
+    def test(self, trial: Trial) -> Scores:
+        return Means(np.ones(1000))
 
     def notes(self, trial: Trial) -> tuple[str, ...]:
         return ()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from penjing.contract import Array, Drop, Latency, Measurement
-from penjing.measure.scores import drop
+from penjing.measure.scores import Means, Scores, drop
 from penjing.network import capture
 from penjing.report.answer import answer, certified
 from penjing.report.markdown import page
@@ -66,9 +66,9 @@ def _proven(result: Result, wrong: dict[str, int], samples: int = 1000) -> tuple
     """What becomes of candidates that get so many test samples wrong; and who was asked."""
     asked: list[str] = []
 
-    def score(trial: Trial) -> Array:
+    def score(trial: Trial) -> Scores:
         asked.append(trial.title)
-        return _right(wrong.get(trial.title, 0), samples)
+        return Means(_right(wrong.get(trial.title, 0), samples))
 
     return prove(result, score), asked
 
@@ -97,7 +97,7 @@ def test_who_certifies_follows_from_the_sizes(
 
 
 def test_a_smaller_loss_at_most_needs_fewer_samples_and_no_budget_cant_be_certified() -> None:
-    assert promise_of(1.0, 0.95, 450, 150, greatest=0.5).note == ""
+    assert promise_of(1.0, 0.95, 450, 150, Means(np.full(2, 0.5)).least).note == ""
     assert (
         "no number of samples can certify a budget of 0 points" in promise_of(0, 0.9, 99, 99).note
     )
@@ -111,7 +111,14 @@ def _evaluator(original_scores: Array) -> FileEvaluator:
     task = Task(model, torch.zeros(2, 3), train=batches, test=batches)
     network, target = capture(model, torch.zeros(2, 3)), all_targets()["cpu"]
     return FileEvaluator(
-        task, network, target, Path(), 0.95, 0, OnnxRuntime(), _original_scores=original_scores
+        task,
+        network,
+        target,
+        Path(),
+        0.95,
+        0,
+        OnnxRuntime(),
+        _original_scores=Means(original_scores),
     )
 
 
@@ -122,7 +129,7 @@ def test_the_evaluator_bounds_as_the_promise_wants_once_the_original_is_measured
     evaluator = _evaluator(np.full(5000, 0.4))
     assert evaluator.settle(1.0).certified_by == TEST  # 119 samples of which none loses over 0.4
     assert evaluator.confidence == 0.95
-    assert evaluator.promise == promise_of(1.0, 0.95, 5000, 130, 0.4)
+    assert evaluator.promise == promise_of(1.0, 0.95, 5000, 130, Means(np.full(2, 0.4)).least)
     resumed = _evaluator(np.full(5000, 0.4))
     resumed.hold_to(promise_of(1.0, 0.95, 10_000, 200))
     assert resumed.promise.certified_by == VALIDATION

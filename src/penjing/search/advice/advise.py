@@ -27,8 +27,9 @@ from penjing.search.preflight import prepare, require_better_than_chance, usual_
 from penjing.search.ways import Way, Ways
 from penjing.targets import find_target
 from penjing.tasks.batches import number_of_samples
+from penjing.tasks.metrics import ACCURACY
 from penjing.tasks.reference import find_task
-from penjing.tasks.task import ACCURACY, Task, cross_entropy
+from penjing.tasks.task import Task, cross_entropy
 from penjing.trials.candidate import Candidate
 from penjing.trials.evaluation.estimates import Estimating
 from penjing.trials.evaluation.files import Files

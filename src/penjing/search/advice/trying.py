@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import Array, as_arrays
+from penjing.contract import as_arrays
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.measure.footprint import footprint
+from penjing.measure.scores import Scores, judged
 from penjing.runtimes.contract import Runtime
 from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
 from penjing.targets import Target
 from penjing.tasks.data import cut, first
-from penjing.tasks.task import Batches, Task, as_call, loss_of, scored
+from penjing.tasks.metrics import scored
+from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Say
 from penjing.trials.evaluation.files import Files, Loaded
@@ -53,11 +55,11 @@ class Judged:
     """What a network or a file answers on the samples.
 
     Attributes:
-        scores: the metric's, of each sample.
+        scores: what the metric says.
         loss: the mean of the task's loss.
     """
 
-    scores: Array
+    scores: Scores
     loss: float
 
 
@@ -123,7 +125,7 @@ class Trying:
         file = self.files.written(candidate, candidate.key, network, folder)
         macs, params = costs.totals(network)
         say("judging the file", 1.0)
-        judged = self._judged(lambda inputs: file.session.run(as_arrays(inputs)))
+        answered = self._judged(lambda inputs: file.session.run(as_arrays(inputs)))
         cost, low, high, disturbed = self._cost(file)
         whole = self.reference.cost if self.reference else cost
         here = self.target.local
@@ -133,8 +135,8 @@ class Trying:
             file_bytes=file.artifact.file_bytes, macs=macs,
             params=params,
             memory_bytes=footprint(network).value_bytes,
-            lost=100 * float((self.original.scores - judged.scores).mean()),
-            loss=judged.loss - self.original.loss,
+            lost=self.original.scores.points_lost(answered.scores),
+            loss=answered.loss - self.original.loss,
             placement=dict(units),
         )  # fmt: skip
         tried = Tried(file, cost, figures)
@@ -172,4 +174,4 @@ class Trying:
         total = math.fsum(losses) / self.count
         if not math.isfinite(total):
             raise InputError("its outputs or its loss are NaN or infinite on held-out data")
-        return Judged(np.concatenate(parts), total)
+        return Judged(judged(self.task.metric, parts), total)

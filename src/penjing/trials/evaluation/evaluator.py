@@ -8,7 +8,7 @@ from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from penjing.contract import Array, Json, Latency, Measurement, Parity, as_arrays
+from penjing.contract import Json, Latency, Measurement, Parity, as_arrays
 from penjing.device.address import Device
 from penjing.errors import (
     ONE_CANDIDATES,
@@ -20,9 +20,10 @@ from penjing.errors import (
     is_one_candidates,
 )
 from penjing.files import write_atomically
-from penjing.measure import costs, scores
+from penjing.measure import costs
 from penjing.measure.footprint import footprint
 from penjing.measure.parity import parity
+from penjing.measure.scores import Scores, judge
 from penjing.network import Network
 from penjing.passes.order import require_legal
 from penjing.runtimes.contract import Runtime
@@ -84,7 +85,7 @@ class FileEvaluator:
     timing: Timing = field(init=False)
     networks: Networks = field(init=False)
     files: Files = field(init=False)
-    _original_scores: Array | None = None
+    _original_scores: Scores | None = None
 
     def __post_init__(self) -> None:
         inputs = cut(as_arrays(self.task.example), 1)
@@ -114,8 +115,7 @@ class FileEvaluator:
         """See `Evaluator.settle`."""
         original = self.original_scores()
         samples = number_of_samples(self.task.test)
-        greatest = scores.greatest_loss(original, original)
-        made = promise_of(max_drop, self.confidence, len(original), samples, greatest)
+        made = promise_of(max_drop, self.confidence, len(original), samples, original.least)
         self.hold_to(made)
         return made
 
@@ -202,9 +202,7 @@ class FileEvaluator:
             DivergenceError: it computes something else here than its network.
         """
         file, start = self.files.loaded(trial), self.instruments.clock()
-        score = scores.score(
-            file.session, self.validation, self.task.metric, lambda _: watch.check()
-        )
+        score = judge(file.session, self.validation, self.task.metric, lambda _: watch.check())
         if trial.key == self.files.original.key:
             self._original_scores = score
             self.scoring_seconds = self.instruments.clock() - start
@@ -213,9 +211,9 @@ class FileEvaluator:
         figures = replace(
             trial.measurement,
             peak_process_bytes=peak,
-            score=float(score.mean()),
+            score=score.figure,
             latency=took,
-            drop=scores.drop(self.original_scores(), score, self.confidence),
+            drop=self.original_scores().lost(score, self.confidence),
             parity=same,
         )
         return replace(trial, measurement=figures, seconds=self.instruments.clock() - begin)
@@ -231,12 +229,12 @@ class FileEvaluator:
         require_parity(agreement, network, runtime, file.artifact, inputs, floats)
         return agreement
 
-    def original_scores(self) -> Array:
-        """The original's score on every validation sample; computed again in a resumed run."""
+    def original_scores(self) -> Scores:
+        """See `Evaluator.original_scores`; computed again in a resumed run."""
         if self._original_scores is None:
             start = self.instruments.clock()
             session = self.files.loaded_original().session
-            self._original_scores = scores.score(session, self.validation, self.task.metric)
+            self._original_scores = judge(session, self.validation, self.task.metric)
             self.scoring_seconds = self.instruments.clock() - start
         return self._original_scores
 
@@ -374,9 +372,9 @@ class FileEvaluator:
         """See `Evaluator.is_trained`."""
         return self.networks.is_saved(recipe)
 
-    def test(self, trial: Trial) -> Array:
+    def test(self, trial: Trial) -> Scores:
         """See `Evaluator.test`."""
-        return scores.score(self.files.loaded(trial).session, self.task.test, self.task.metric)
+        return judge(self.files.loaded(trial).session, self.task.test, self.task.metric)
 
     def testing_seconds(self) -> float:
         """See `Evaluator.testing_seconds`; if both splits have batches of the same size."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from penjing.contract import Array, Drop
+from penjing.contract import Drop
 from penjing.layout import counted
-from penjing.measure.scores import drop
+from penjing.measure.scores import Scores
 from penjing.trials.judgement.choice import choose, eligible
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, VALIDATION
 from penjing.trials.judgement.wording import lost_at_most
@@ -20,7 +20,7 @@ MILDER, SLACK = 1.2, 0.1
 smallest so far by at most this share of the budget: that may be the luck of few samples."""
 
 
-def prove(result: Result, score: Callable[[Trial], Array]) -> Result:
+def prove(result: Result, score: Callable[[Trial], Scores]) -> Result:
     """The result with the best candidate that the test data certifies, or else the original.
 
     Candidates are tested one after the other, in the order of `way_to_chosen`, which validation
@@ -42,7 +42,7 @@ def prove(result: Result, score: Callable[[Trial], Array]) -> Result:
         score: gives the score of a trial's file on every test sample.
     """
     original = score(result.baseline)
-    result = replace(result, test_baseline=float(original.mean()))
+    result = replace(result, test_baseline=original.figure)
     result = replace(result, test_score=result.test_baseline)
     if result.certified_by == VALIDATION:
         return _reported(result, original, score)
@@ -50,12 +50,12 @@ def prove(result: Result, score: Callable[[Trial], Array]) -> Result:
     way, passed = way_to_chosen(selected), result.baseline
     for evaluations, trial in enumerate(way, start=1):
         scores = score(trial)
-        lost = drop(original, scores, result.confidence)
+        lost = original.lost(scores, result.confidence)
         result = replace(_with(result, trial), test_evaluations=evaluations)
         if lost.bound > result.max_drop:
             return _stopped(result, way, passed, lost)
         passed = trial
-        result = replace(result, test_score=float(scores.mean()), test_drop=lost)
+        result = replace(result, test_score=scores.figure, test_drop=lost)
     return replace(result, best=selected.best, reason=selected.reason)
 
 
@@ -129,13 +129,13 @@ def _risk(trial: Trial) -> float:
     return float("inf") if trial.drop is None else trial.drop.bound - min(trial.drop.drop, 0.0)
 
 
-def _reported(result: Result, original: Array, score: Callable[[Trial], Array]) -> Result:
+def _reported(result: Result, original: Scores, score: Callable[[Trial], Scores]) -> Result:
     """The result with the drop on test of the trial that validation certified."""
     if not _has_answer(result):
         return result
     scores = score(result.answer)
-    lost = drop(original, scores, result.confidence)
-    return replace(result, test_evaluations=1, test_score=float(scores.mean()), test_drop=lost)
+    lost = original.lost(scores, result.confidence)
+    return replace(result, test_evaluations=1, test_score=scores.figure, test_drop=lost)
 
 
 def _stopped(result: Result, way: tuple[Trial, ...], passed: Trial, lost: Drop) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from penjing.contract import Drop
@@ -13,6 +14,8 @@ MOST_CANDIDATES = 64
 """If validation certifies, its bounds are corrected for so many candidates."""
 MOST_TEST_EVALUATIONS = 3
 """How many candidates are evaluated on the test data at most."""
+
+LeastOf = Callable[[float, float], int | None]
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,13 @@ class Promise:
         return "over budget", f"{lost}, and the budget is {self.max_drop:g}"
 
 
+def for_accuracy(max_drop: float, confidence: float) -> int | None:
+    """How many samples certify a budget where one sample can lose 1 at most."""
+    return least_samples(max_drop / 100, 1.0, confidence)
+
+
 def promise_of(
-    max_drop: float, confidence: float, validation: int, test: int, greatest: float = 1.0
+    max_drop: float, confidence: float, validation: int, test: int, least_of: LeastOf = for_accuracy
 ) -> Promise:
     """Which of the two splits certifies, by their numbers of samples alone.
 
@@ -55,11 +63,11 @@ def promise_of(
     a single drop, candidates are selected by the drop itself.
 
     Args:
-        greatest: the most that a sample can lose, see `measure.scores.greatest_loss`.
+        least_of: how many samples certify a budget with some confidence, for a candidate that
+            answers exactly as the original does; see `penjing.measure.scores.Scores.least`.
     """
     corrected = 1 - (1 - confidence) / MOST_CANDIDATES
-    least = least_samples(max_drop / 100, greatest, confidence)
-    least_corrected = least_samples(max_drop / 100, greatest, corrected)
+    least, least_corrected = (least_of(max_drop, level) for level in (confidence, corrected))
     budget = f"a budget of {points(max_drop)} with {confident(confidence)}"
     if least is None or least_corrected is None:
         note = (

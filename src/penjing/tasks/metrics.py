@@ -1,0 +1,183 @@
+"""Metrics: what the accuracy budget is about, a mean over samples or a figure of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from penjing.contract import Array
+from penjing.errors import InputError, first_line
+
+Kept = Array | Sequence[Any]
+"""What a metric keeps of samples: an array whose first dimension they are, or a list of them."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the accuracy budget is about: the mean of one score per sample, or a figure of them all.
+
+    >>> import penjing
+    >>> within_one = penjing.Metric("within one", lambda y, t: (abs(y[:, 0] - t) <= 1) * 1.0)
+    >>> within_one.scores(np.array([[3.2], [7.0]]), np.array([3, 5]))
+    array([1., 0.])
+
+    A figure of all samples, such as the area under a curve, a mean average precision or a rate of
+    words that are wrong, is given in two parts. `scores` keeps of each sample what the figure
+    needs, and `over` makes the figure of what was kept:
+
+    >>> wrong_words = penjing.Metric(
+    ...     "word error rate",
+    ...     scores=lambda y, t: np.stack([(y.argmax(2) != t).sum(1), (t >= 0).sum(1)], axis=1),
+    ...     over=lambda kept: kept[:, 0].sum() / kept[:, 1].sum(),
+    ...     higher=False,
+    ... )
+    >>> wrong_words.figure(np.array([[1, 4], [0, 6]]))
+    0.1
+
+    Attributes:
+        name: the name that is printed, such as `"accuracy"`.
+        scores: a function of the outputs and targets of a batch of N samples, both as NumPy arrays.
+            It returns an array of N scores. With `over` it returns what that needs of each sample:
+            an array whose first dimension is N, or a list of N things of any kind.
+        over: a function of what `scores` returned for all samples, one after the other, that
+            returns the figure. It is called often, with samples that were drawn again, so it should
+            take milliseconds. None takes the mean.
+        higher: whether a higher figure is better.
+    """
+
+    name: str
+    scores: Callable[[Any, Array], Kept]
+    over: Callable[[Any], float] | None = None
+    higher: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not callable(self.scores):
+            raise InputError(
+                f"a metric needs a name and a function; found {self.name!r} and {self.scores!r}"
+            )
+        if self.over is not None and not callable(self.over):
+            raise InputError(
+                f"`over` of metric {self.name!r} must be a function of all samples; found "
+                f"{self.over!r}"
+            )
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a mean of scores, and higher is better."""
+        return self.over is None and self.higher
+
+    def figure(self, kept: Kept) -> float:
+        """The figure of so many samples.
+
+        Raises:
+            InputError: `over` raises, or returns anything but one number. The number may be NaN.
+        """
+        if self.over is None:
+            return float(np.mean(kept))
+        try:
+            given = self.over(kept)
+        except (Exception, SystemExit) as error:
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(
+                f"`over` of metric {self.name!r} raised {what}; it is called with what `scores` "
+                f"returned for {len(kept)} samples"
+            ) from error
+        try:
+            figure = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            figure = np.zeros(0)
+        if figure.size != 1:
+            what = f"an array of shape {figure.shape}" if figure.size else repr(given)
+            raise InputError(
+                f"`over` of metric {self.name!r} returned {what}; it must return one number"
+            )
+        return float(figure.reshape(()))
+
+
+def scored(metric: Metric, outputs: Any, targets: Array) -> Kept:
+    """What the metric says of each sample of a batch.
+
+    Raises:
+        InputError: the metric raises, or returns something else than `Metric` says.
+    """
+    wanted = f"it must return one finite score per sample, an array of shape ({len(targets)},)"
+    if metric.over is not None:
+        wanted = (
+            f"with `over`, it must return something for each sample, an array or a list of "
+            f"{len(targets)}"
+        )
+    try:
+        given = metric.scores(outputs, targets)
+        if metric.over is None:
+            scores = np.asarray(given, dtype=np.float64)
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}; it is "
+            "called with the outputs and targets of a batch, as NumPy arrays"
+        ) from error
+    if given is None:
+        raise InputError(f"metric {metric.name!r} returned None; {wanted}")
+    if metric.over is not None:
+        return _kept(metric, given, len(targets), wanted)
+    if scores.shape != (len(targets),):
+        raise InputError(
+            f"metric {metric.name!r} returned shape {scores.shape} for {len(targets)} samples; "
+            f"{wanted}"
+        )
+    if not np.isfinite(scores).all():
+        raise InputError(f"metric {metric.name!r} returned NaN or infinite scores; {wanted}")
+    return scores
+
+
+def _kept(metric: Metric, given: Any, samples: int, wanted: str) -> Kept:
+    """What was kept of each sample, checked."""
+    if not isinstance(given, np.ndarray | list | tuple):
+        raise InputError(f"metric {metric.name!r} returned a {type(given).__name__}; {wanted}")
+    if (isinstance(given, np.ndarray) and given.ndim == 0) or len(given) != samples:
+        count = "one number" if isinstance(given, np.ndarray) and given.ndim == 0 else len(given)
+        raise InputError(f"metric {metric.name!r} returned {count} for {samples} samples; {wanted}")
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f" and not np.isfinite(given).all():
+        raise InputError(f"metric {metric.name!r} returned NaN or infinite values; {wanted}")
+    return given if isinstance(given, np.ndarray) else list(given)
+
+
+def joined(parts: Sequence[Kept]) -> Kept:
+    """What a metric said of several batches, one after the other.
+
+    Raises:
+        InputError: arrays of batches whose samples have different shapes.
+    """
+    if not all(isinstance(part, np.ndarray) for part in parts):
+        return [sample for part in parts for sample in part]
+    try:
+        return np.concatenate(parts)
+    except ValueError as error:
+        shapes = sorted({part.shape[1:] for part in parts if isinstance(part, np.ndarray)})
+        raise InputError(
+            f"a metric returned samples of different shapes for different batches, {shapes}; "
+            "return a list of arrays instead"
+        ) from error
+
+
+def correct(outputs: Any, targets: Array) -> Array:
+    """Score each sample with 1.0 if the target's class has the largest output, else 0.0.
+
+    The outputs have shape (N, classes). Of a tuple or dict, the first entry counts. The result has
+    shape (N,).
+
+    >>> correct(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    array([1., 0.])
+    """
+    if isinstance(outputs, dict):
+        outputs = next(iter(outputs.values()))
+    elif isinstance(outputs, tuple):
+        outputs = outputs[0]
+    finite = np.isfinite(outputs).all(axis=1)
+    scores: Array = ((outputs.argmax(axis=1) == targets) & finite).astype(np.float64)
+    return scores
+
+
+ACCURACY = Metric("accuracy", correct)
