@@ -18,13 +18,13 @@ from torch.nn import functional
 
 from penjing.errors import InputError
 from penjing.network import Network, capture
-from penjing.passes import PruneChannels, Tune
+from penjing.passes import Binarize, Pass, PruneChannels, Quantize, Ternarize, Tune
 from penjing.tasks.data import Arrays
 from penjing.tasks.metrics import Metric
 from penjing.tasks.task import Task
 from penjing.tune.distill import soft_loss
 from penjing.tune.options import TuneOptions
-from penjing.tune.train import one_cycle, train, validate
+from penjing.tune.train import _prepared, one_cycle, train, validate
 from tests.reference_networks import build
 
 QUICK = TuneOptions(epochs=1, lr=0.01)
@@ -84,6 +84,21 @@ def test_either_precision_gives_float32_weights_in_plain_order(precision: str) -
     tuned = train(network, task, dataclasses.replace(QUICK, precision=precision))
     assert all(one.dtype is torch.float32 for one in tuned.parameters())
     assert all(one.is_contiguous() for one in tuned.parameters())
+
+
+@pytest.mark.parametrize(
+    ("rounding", "mixed"),
+    [(None, True), (Ternarize(), True), (Quantize(activations=None), True), (Quantize(), False),
+     (Binarize(), False)],
+)  # fmt: skip
+def test_integer_values_and_signs_are_trained_in_float32(
+    rounding: Pass | None, mixed: bool
+) -> None:
+    """Their levels and sums aren't in bfloat16; those of weights are as good as all others."""
+    task, network = _task("plain_cnn")
+    rounded = network if rounding is None else rounding(network, task)
+    options = dataclasses.replace(QUICK, precision="bfloat16")
+    assert _prepared(rounded, task, options, torch.device("cpu")).mixed == mixed
 
 
 def test_soft_loss_by_hand() -> None:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from penjing.arith.binary import SIGN
 from penjing.contract import as_arrays
 from penjing.errors import InputError, require_positive
 from penjing.network import Network, capture
 from penjing.network.edits.fold import fold_batch_norm
-from penjing.network.graph.qparams import qparams_in
+from penjing.network.graph.qparams import value_qparams
 from penjing.targets import this_machine
 from penjing.tasks.batches import number_of_batches, require_repeatable
 from penjing.tasks.metrics import joined, scored
@@ -133,8 +134,7 @@ def _prepared(
         fold_batch_norm(teacher)  # it isn't trained, and takes a fifth less time so
         teacher.compile_graph()
         teacher = _in_layout(teacher, torch.channels_last)
-    rounded = any(True for _ in qparams_in(student))  # bfloat16 can't represent all the levels
-    mixed = _is_mixed(options.precision, device) and not rounded
+    mixed = _is_mixed(options.precision, device) and not _rounds_values(student)
     return _Training(student, teacher, task, options, device, mixed)
 
 
@@ -277,6 +277,12 @@ class _Training:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+
+
+def _rounds_values(network: Network) -> bool:
+    """Whether values are integers or signs, whose levels and sums bfloat16 can't represent. Weights
+    that are rounded are as exact in it as it is itself."""
+    return bool(value_qparams(network)) or any(node.target is SIGN for node in network.calls())
 
 
 def _without_single_ones(batches: Batches) -> Iterator[tuple[Any, Tensor]]:
