@@ -160,7 +160,6 @@ def test_targets_on_the_command_line() -> None:
     assert "by fit and bench with --target ssh://user@host" in table
 
 
-def test_widths_are_whole_groups_of_an_npu() -> None:
+def test_two_widths_make_a_group_of_channels() -> None:
     for target in described().values():
-        whole = target.channel_multiple
-        assert target.width_multiple == (whole if target.npu else max(1, whole // 2))
+        assert target.channel_multiple == 2 * target.width_multiple

@@ -74,13 +74,14 @@ class Target:
 
     @property
     def width_multiple(self) -> int:
-        """What widths and ranks should be multiples of.
+        """What widths and ranks should be multiples of: half of `channel_multiple`.
 
-        An NPU computes whole groups of `channel_multiple`, so a width between two of them saves
-        nothing. A processor's kernels lose little at half of it; with the whole of it, the narrow
-        layers of small networks couldn't shrink at all.
+        Kernels lose little there, and with the whole of it, the narrow layers of small networks
+        couldn't shrink at all. By Vela's estimates for four Ethos-U, ResNet-20 with 8 channels for
+        16 in the first stage takes 0.88 to 0.92 of the cycles. Between two groups little is saved:
+        24 channels for 32 in the second stage take 0.99 to 1.02.
         """
-        return self.channel_multiple if self.npu else max(1, self.channel_multiple // 2)
+        return max(1, self.channel_multiple // 2)
 
     def shortages(self, stored_bytes: int, value_bytes: int, basis: str) -> list[str]:
         """What doesn't fit on this device, one line each with both numbers. Empty if all fits.
