@@ -264,6 +264,28 @@ def test_each_network_is_cut_from_the_one_that_was_tuned_before(tmp_path: Path) 
             )
 
 
+@pytest.mark.usefixtures("learnt_before")
+def test_what_fails_twice_makes_room_for_a_milder_cut(tmp_path: Path) -> None:
+    """Training the same network again and again wins nothing back."""
+    kept: list[float] = []
+
+    def lost(title: str) -> float:
+        """Only the first network that is tuned keeps the budget."""
+        if not title.startswith("cut to"):
+            return 0.0
+        kept.append(_share(title))
+        return 0.1 if _share(title) == kept[0] else 1.02
+
+    evaluator = Parted(_share, lost)
+    schedule = Schedule(lambda: 0.0, 60_000.0)
+    with played(tmp_path, JOINT, evaluator, schedule=schedule) as run:
+        cut = [_share(title) for title in evaluator.asked if title.startswith("cut to")]
+        failed = [share for share in cut if share != cut[0]]
+        assert len(cut) == 4
+        assert failed[0] == failed[1] < failed[2] < cut[0]
+        assert _share(run.result.chosen) == cut[0]
+
+
 def test_no_two_networks_are_called_the_same() -> None:
     """Files are told apart by their titles where they are timed side by side."""
 

@@ -69,7 +69,8 @@ class Descent:
         recovery: what is known of how much tuning makes up for.
         trained: by network that was tuned, the passes that made it, and for how many epochs.
         kept: the networks that keep the budget.
-        useless: those that couldn't be measured, or cost no less than one that keeps it.
+        useless: those that couldn't be measured, that cost no less than one that keeps it, or that
+            cost no more than one that was trained twice and doesn't.
         titles: what files are called, by network.
 
     Source: T.-J. Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
@@ -111,12 +112,15 @@ class Descent:
             training = self._next(turn)
             if training is None:
                 return
+            again = training.step in self.trained
             trial = yield from self._tuned(training)
             over.pop(training.step, None)
             if trial.drop is None:
                 self.useless.add(training.step)
             elif trial.status == Status.OVER_BUDGET:
                 over[training.step] = trial.drop.drop
+                if again:
+                    self.useless |= {s for s in self.steps if s.share <= training.step.share}
             else:
                 self.kept.add(training.step)
 
