@@ -93,7 +93,7 @@ def test_samples_of_any_kind_are_kept(lists: bool) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (lambda y, t: None, "returned None; with `over`, it must return something for each"),
+        (lambda y, t: None, "returned None; with over, it must return something for each"),
         (lambda y, t: 3.0, "returned a float"),
         (lambda y, t: np.zeros(()), "returned one number for 4 samples"),
         (lambda y, t: y[:2], "returned 2 for 4 samples"),

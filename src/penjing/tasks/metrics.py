@@ -60,8 +60,7 @@ class Metric:
             )
         if self.over is not None and not callable(self.over):
             raise InputError(
-                f"`over` of metric {self.name!r} must be a function of all samples; found "
-                f"{self.over!r}"
+                f"metric {self.name!r}: over must be a function of all samples; found {self.over!r}"
             )
 
     @property
@@ -82,8 +81,8 @@ class Metric:
         except (Exception, SystemExit) as error:
             what = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(
-                f"`over` of metric {self.name!r} raised {what}; it is called with what `scores` "
-                f"returned for {len(kept)} samples"
+                f"metric {self.name!r}: over raised {what}; it is called with what scores returned "
+                f"for {len(kept)} samples"
             ) from error
         try:
             figure = np.asarray(given, dtype=np.float64)
@@ -92,7 +91,7 @@ class Metric:
         if figure.size != 1:
             what = f"an array of shape {figure.shape}" if figure.size else repr(given)
             raise InputError(
-                f"`over` of metric {self.name!r} returned {what}; it must return one number"
+                f"metric {self.name!r}: over returned {what}; it must return one number"
             )
         return float(figure.reshape(()))
 
@@ -106,7 +105,7 @@ def scored(metric: Metric, outputs: Any, targets: Array) -> Kept:
     wanted = f"it must return one finite score per sample, an array of shape ({len(targets)},)"
     if metric.over is not None:
         wanted = (
-            f"with `over`, it must return something for each sample, an array or a list of "
+            f"with over, it must return something for each sample, an array or a list of "
             f"{len(targets)}"
         )
     try:
