@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from penjing.contract import Array
 from penjing.errors import InputError
@@ -146,8 +147,6 @@ def test_a_file_is_judged_over_all_batches() -> None:
             return 2 * inputs
 
     spread = Metric("spread", lambda y, t: y, over=lambda kept: float(kept.max() - kept.min()))
-    import torch
-
     batches = [(torch.tensor([1.0, 2.0]), torch.zeros(2)), (torch.tensor([5.0]), torch.zeros(1))]
     assert judge(Twice(), batches, spread).figure == 8.0  # type: ignore[arg-type]
     assert isinstance(judged(Metric("mean", _nothing), [np.ones(3)]), Means)

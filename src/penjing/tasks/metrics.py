@@ -43,8 +43,9 @@ class Metric:
             It returns an array of N scores. With `over` it returns what that needs of each sample:
             an array whose first dimension is N, or a list of N things of any kind.
         over: a function of what `scores` returned for all samples, one after the other, that
-            returns the figure. It is called often, with samples that were drawn again, so it should
-            take milliseconds. None takes the mean.
+            returns the figure, or NaN for samples that have none, such as those of one class alone.
+            It is called often, with samples that were drawn again, so it should take milliseconds.
+            None takes the mean.
         higher: whether a higher figure is better.
     """
 
@@ -102,45 +103,47 @@ def scored(metric: Metric, outputs: Any, targets: Array) -> Kept:
     Raises:
         InputError: the metric raises, or returns something else than `Metric` says.
     """
-    wanted = f"it must return one finite score per sample, an array of shape ({len(targets)},)"
-    if metric.over is not None:
-        wanted = (
-            f"with over, it must return something for each sample, an array or a list of "
-            f"{len(targets)}"
-        )
     try:
         given = metric.scores(outputs, targets)
-        if metric.over is None:
-            scores = np.asarray(given, dtype=np.float64)
+        scores = None if metric.over else np.asarray(given, dtype=np.float64)
     except (Exception, SystemExit) as error:
         raise InputError(
             f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}; it is "
             "called with the outputs and targets of a batch, as NumPy arrays"
         ) from error
-    if given is None:
-        raise InputError(f"metric {metric.name!r} returned None; {wanted}")
-    if metric.over is not None:
-        return _kept(metric, given, len(targets), wanted)
-    if scores.shape != (len(targets),):
-        raise InputError(
-            f"metric {metric.name!r} returned shape {scores.shape} for {len(targets)} samples; "
-            f"{wanted}"
+    samples = len(targets)
+    if scores is None:
+        wanted = (
+            f"with over, it must return something for each sample, an array or a list of {samples}"
         )
-    if not np.isfinite(scores).all():
-        raise InputError(f"metric {metric.name!r} returned NaN or infinite scores; {wanted}")
-    return scores
+        wrong = _why_not_kept(given, samples)
+    else:
+        wanted = f"it must return one finite score per sample, an array of shape ({samples},)"
+        wrong = "None" if given is None else _why_no_scores(scores, samples)
+    if wrong:
+        raise InputError(f"metric {metric.name!r} returned {wrong}; {wanted}")
+    return given if scores is None else scores
 
 
-def _kept(metric: Metric, given: Any, samples: int, wanted: str) -> Kept:
-    """What was kept of each sample, checked."""
+def _why_no_scores(scores: Array, samples: int) -> str:
+    """What these are if they aren't a finite score for each sample; empty if they are."""
+    if scores.shape != (samples,):
+        return f"shape {scores.shape} for {samples} samples"
+    return "" if np.isfinite(scores).all() else "NaN or infinite scores"
+
+
+def _why_not_kept(given: Any, samples: int) -> str:
+    """What this is if it isn't something for each sample; empty if it is."""
+    if given is None:
+        return "None"
     if not isinstance(given, np.ndarray | list | tuple):
-        raise InputError(f"metric {metric.name!r} returned a {type(given).__name__}; {wanted}")
-    if (isinstance(given, np.ndarray) and given.ndim == 0) or len(given) != samples:
-        count = "one number" if isinstance(given, np.ndarray) and given.ndim == 0 else len(given)
-        raise InputError(f"metric {metric.name!r} returned {count} for {samples} samples; {wanted}")
-    if isinstance(given, np.ndarray) and given.dtype.kind == "f" and not np.isfinite(given).all():
-        raise InputError(f"metric {metric.name!r} returned NaN or infinite values; {wanted}")
-    return given if isinstance(given, np.ndarray) else list(given)
+        return f"a {type(given).__name__}"
+    if isinstance(given, np.ndarray) and given.ndim == 0:
+        return f"one number for {samples} samples"
+    if len(given) != samples:
+        return f"{len(given)} for {samples} samples"
+    floats = isinstance(given, np.ndarray) and given.dtype.kind == "f"
+    return "NaN or infinite values" if floats and not np.isfinite(given).all() else ""
 
 
 def joined(parts: Sequence[Kept]) -> Kept:
@@ -161,6 +164,13 @@ def joined(parts: Sequence[Kept]) -> Kept:
         ) from error
 
 
+def first_of(outputs: Any) -> Any:
+    """The first entry of a tuple or a dict of outputs; other outputs as they are."""
+    if isinstance(outputs, dict):
+        return next(iter(outputs.values()))
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
 def correct(outputs: Any, targets: Array) -> Array:
     """Score each sample with 1.0 if the target's class has the largest output, else 0.0.
 
@@ -170,10 +180,7 @@ def correct(outputs: Any, targets: Array) -> Array:
     >>> correct(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     array([1., 0.])
     """
-    if isinstance(outputs, dict):
-        outputs = next(iter(outputs.values()))
-    elif isinstance(outputs, tuple):
-        outputs = outputs[0]
+    outputs = first_of(outputs)
     finite = np.isfinite(outputs).all(axis=1)
     scores: Array = ((outputs.argmax(axis=1) == targets) & finite).astype(np.float64)
     return scores

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.errors import InputError, in_one_line
-from penjing.tasks.metrics import ACCURACY, Metric
+from penjing.tasks.metrics import ACCURACY, Metric, first_of
 
 Inputs = Any
 """One tensor, a tuple of tensors (positional) or a dict of tensors (keyword arguments). The batch
@@ -34,11 +34,7 @@ def loss_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
 
 def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
     """Mean cross-entropy of the logits. Of a tuple or dict, the first entry counts."""
-    if isinstance(outputs, dict):
-        outputs = next(iter(outputs.values()))
-    elif isinstance(outputs, tuple):
-        outputs = outputs[0]
-    return functional.cross_entropy(outputs, targets)
+    return functional.cross_entropy(first_of(outputs), targets)
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,10 @@ def _way(result: Result) -> list[str]:
     return [trial.title for trial in way_to_chosen(result)]
 
 
+ACCURATE = Means(np.ones(2)).least
+"""How many samples certify where one can lose 1 at most, as by accuracy."""
+
+
 def _right(wrong: int, samples: int = 1000) -> Array:
     return np.repeat([0.0, 1.0], [wrong, samples - wrong])
 
@@ -88,7 +92,7 @@ def _proven(result: Result, wrong: dict[str, int], samples: int = 1000) -> tuple
 def test_who_certifies_follows_from_the_sizes(
     validation: int, test: int, certified_by: str, by_bound: bool, said: str
 ) -> None:
-    made = promise_of(1.0, 0.95, validation, test)
+    made = promise_of(1.0, 0.95, validation, test, ACCURATE)
     assert (made.certified_by, made.by_bound) == (certified_by, by_bound)
     assert said in made.note
     assert bool(said) == bool(made.note)
@@ -99,9 +103,10 @@ def test_who_certifies_follows_from_the_sizes(
 def test_a_smaller_loss_at_most_needs_fewer_samples_and_no_budget_cant_be_certified() -> None:
     assert promise_of(1.0, 0.95, 450, 150, Means(np.full(2, 0.5)).least).note == ""
     assert (
-        "no number of samples can certify a budget of 0 points" in promise_of(0, 0.9, 99, 99).note
+        "no number of samples can certify a budget of 0 points"
+        in promise_of(0, 0.9, 99, 99, ACCURATE).note
     )
-    assert promise_of(100.0, 0.95, 1, 1).note == ""
+    assert promise_of(100.0, 0.95, 1, 1, ACCURATE).note == ""
 
 
 def _evaluator(original_scores: Array) -> FileEvaluator:
@@ -131,13 +136,13 @@ def test_the_evaluator_bounds_as_the_promise_wants_once_the_original_is_measured
     assert evaluator.confidence == 0.95
     assert evaluator.promise == promise_of(1.0, 0.95, 5000, 130, Means(np.full(2, 0.4)).least)
     resumed = _evaluator(np.full(5000, 0.4))
-    resumed.hold_to(promise_of(1.0, 0.95, 10_000, 200))
+    resumed.hold_to(promise_of(1.0, 0.95, 10_000, 200, ACCURATE))
     assert resumed.promise.certified_by == VALIDATION
     assert resumed.confidence == 1 - 0.05 / MOST_CANDIDATES
 
 
 def test_the_ledger_says_what_certifies_and_what_to_know_of_it(tmp_path: Path) -> None:
-    ledger, made = Ledger.begin(tmp_path, _chosen()), promise_of(1.0, 0.95, 10_000, 200)
+    ledger, made = Ledger.begin(tmp_path, _chosen()), promise_of(1.0, 0.95, 10_000, 200, ACCURATE)
     ledger.record(ORIGINAL)
     ledger.promise(made)
     ledger.publish()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from penjing.contract import Drop
-from penjing.measure.bounds import least_samples
 from penjing.trials.judgement.wording import confident, points
 
 TEST, VALIDATION = "test", "validation"
@@ -47,13 +46,8 @@ class Promise:
         return "over budget", f"{lost}, and the budget is {self.max_drop:g}"
 
 
-def for_accuracy(max_drop: float, confidence: float) -> int | None:
-    """How many samples certify a budget where one sample can lose 1 at most."""
-    return least_samples(max_drop / 100, 1.0, confidence)
-
-
 def promise_of(
-    max_drop: float, confidence: float, validation: int, test: int, least_of: LeastOf = for_accuracy
+    max_drop: float, confidence: float, validation: int, test: int, least_of: LeastOf
 ) -> Promise:
     """Which of the two splits certifies, by their numbers of samples alone.
 
