@@ -36,10 +36,10 @@ def task(
     wants = timm.data.resolve_model_data_config(model)
     size = wants["input_size"][1:]
 
-    def split(name: str, augment: str | None = None) -> penjing.Arrays:
-        return penjing.image_folder(
-            Path(images, name), size=size, mean=wants["mean"], std=wants["std"], batch_size=64,
-            augment=augment, shuffle=augment is not None,
+    def split(name: str, augment: str | None = None) -> penjing.ImageFolder:
+        return penjing.ImageFolder(
+            Path(images, name), size=size, crop=wants.get("crop_pct"), mean=wants["mean"],
+            std=wants["std"], augment=augment, shuffle=augment is not None,
         )  # fmt: skip
 
     train, validation, test = split("train", "flip-crop"), split("validation"), split("test")

@@ -283,6 +283,10 @@ ROWS = [
     Row(24, "a single sample",
         "penjing: error: the training data has 1 sample(s), too few to set some aside for "
         "validation; give more training data, or give validation data", provoke=fit("one_sample")),
+    Row(24, "an iterable `DataLoader` without a length, and no validation data",
+        "penjing: error: the training data can be read only in order (Stream), so penjing can't "
+        "set validation data aside without keeping all of it in memory; give validation data, "
+        "validation=...", provoke=fit("stream_without_validation")),
     Row(25, "NHWC images for an NCHW model",
         "penjing: error: samples of the training data have shape (8, 8, 3), but the example has "
         "(3, 8, 8); they are NHWC, so convert them to NCHW with permute(0, 3, 1, 2)",
@@ -310,6 +314,16 @@ ROWS = [
     Row(29, "such a label after the first batch",
         "penjing: error: the training labels range from -1 to 3, but the model has 4 outputs, for "
         "classes 0 to 3; fix the labels or the model", provoke=task("label_outside_later")),
+    Row(29, "labels that are text",
+        "penjing: error: the training targets contain text ('red'); wanted numbers: number the "
+        "classes from 0", provoke=task("labels_of_text")),
+    Row(29, "labels with a fraction, where classes are wanted",
+        "penjing: error: the training labels are torch.float32, but the model has 4 outputs, for "
+        "classes 0 to 3; give integers (torch.int64)", provoke=task("labels_of_floats")),
+    Row(29, "folders of images whose classes differ, and so their numbers",
+        "penjing: error: the training data has a folder of the class 'cat', and the test data has "
+        "none, so the two number their classes differently; make an empty folder .../cat",
+        provoke=task("folders_of_other_classes")),
     Row(30, "shuffled labels: the model is no better than chance",
         "penjing: error: the model is no better than chance: its accuracy is ...% on 64 validation "
         "samples, and always answering the most common class gives 25.0%; check the labels, the "
@@ -323,6 +337,9 @@ ROWS = [
     Row(33, "a corrupt image",
         "penjing: error: image .../dog/1.png can't be read: ...; replace it or remove it",
         provoke=task("corrupt_image")),
+    Row(33, "an image of another size",
+        "penjing: error: image .../dog/2.png has (height, width) (9, 8), but .../cat/0.png has (8, "
+        "8); pass size=(height, width)", provoke=task("image_of_another_size")),
     Row(33, "a data set that raises an exception",
         "penjing: error: reading the training data raised OSError at batch 3: image 40 is "
         "truncated; repair that sample or leave it out",
@@ -335,6 +352,9 @@ ROWS = [
     Row(35, "a DataLoader worker that dies",
         "penjing: error: a DataLoader worker for the training data died at batch ... (...); set "
         "num_workers=0 to see the error", provoke=task("dying_worker")),
+    Row(35, "such a worker while test data is read",
+        "penjing: error: a DataLoader worker for the test data died at batch 1 (...); set "
+        "num_workers=0 to see the error", provoke=fit("dying_loader_of_test_data")),
     Row(36, "a budget below 0, above 100 or NaN",
         "penjing: error: --max-drop must be points between 0 and 100 (1.0 is one percentage "
         "point); found nan", provoke=fit("good", "--max-drop", "nan")),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import functools
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,9 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import prune
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from penjing.tasks.data import Arrays, image_folder, npz
+from penjing.tasks.data import Arrays, npz
+from penjing.tasks.images import ImageFolder
 from penjing.tasks.metrics import Metric, correct
 from penjing.tasks.task import Task
 
@@ -299,16 +302,29 @@ def calibrated_on_test() -> Task:
     return good(train=Arrays(*samples(64, 2)))
 
 
+def folder_of_images(*classes: str) -> Path:
+    """A folder with three images of each class, until the process ends."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    for label in classes:
+        Path(folder, label).mkdir()
+        for number in range(3):
+            image = Image.fromarray(np.full((8, 8, 3), 80 * number, np.uint8))
+            image.save(Path(folder, label, f"{number}.png"))
+    return Path(folder)
+
+
 def corrupt_image() -> Task:
-    with tempfile.TemporaryDirectory() as folder:
-        for label in ("cat", "dog"):
-            Path(folder, label).mkdir()
-            for number in range(3):
-                image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
-                image.save(Path(folder, label, f"{number}.png"))
-        broken = Path(folder, "dog", "1.png")
-        broken.write_bytes(broken.read_bytes()[:40])
-        return good(train=image_folder(folder))
+    folder = folder_of_images("cat", "dog")
+    broken = folder / "dog" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    return good(train=ImageFolder(folder))
+
+
+def image_of_another_size() -> Task:
+    folder = folder_of_images("cat", "dog")
+    Image.new("RGB", (8, 9)).save(folder / "dog" / "2.png")
+    return good(train=ImageFolder(folder))
 
 
 class Worker(Dataset[tuple[Tensor, int]]):
@@ -336,6 +352,40 @@ def sample_that_cannot_be_read() -> Task:
 
 def dying_worker() -> Task:
     return good(train=DataLoader(Worker(lambda: os._exit(1)), 16, num_workers=1))
+
+
+def dying_loader_of_test_data() -> Task:
+    return good(test=DataLoader(Worker(lambda: os._exit(1), 0), 16, num_workers=1))
+
+
+class Stream(IterableDataset[tuple[Tensor, int]]):
+    """Samples in order, nobody knows how many."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return zip(*samples(64, 1), strict=True)  # type: ignore[arg-type]
+
+
+def stream_without_validation() -> Task:
+    return good(train=DataLoader(Stream(), 16), validation=None)
+
+
+def labels_of_text() -> Task:
+    x, y = samples(64, 1)
+    pairs = [
+        (image, ("red", "green", "blue", "white")[label])
+        for image, label in zip(x, y.tolist(), strict=True)
+    ]
+    return good(train=DataLoader(pairs, 16))  # type: ignore[arg-type]
+
+
+def labels_of_floats() -> Task:
+    x, y = samples(64, 1)
+    return good(train=Arrays(x, y.float()))
+
+
+def folders_of_other_classes() -> Task:
+    train, test = (folder_of_images("bird", "cat", "dog"), folder_of_images("bird", "dog"))
+    return good(train=ImageFolder(train), test=ImageFolder(test))
 
 
 def three_things() -> Task:

@@ -15,7 +15,7 @@ What you bring
     Metric          a figure of merit, a mean over samples or one figure of all
     Arrays          data in memory, in batches
     npz             the same, from a file of NumPy's
-    image_folder    the same, from a folder for each class
+    ImageFolder     images in a folder for each class, decoded as they are needed
 
 Networks and methods
     capture         make a Network of a model, by torch.export
@@ -69,8 +69,8 @@ from penjing.search.fit import fit as fit
 from penjing.search.options import FitOptions as FitOptions
 from penjing.targets import Target as Target
 from penjing.tasks.data import Arrays as Arrays
-from penjing.tasks.data import image_folder as image_folder
 from penjing.tasks.data import npz as npz
+from penjing.tasks.images import ImageFolder as ImageFolder
 from penjing.tasks.metrics import Metric as Metric
 from penjing.tasks.reference import find_task as find_task
 from penjing.tasks.task import Task as Task

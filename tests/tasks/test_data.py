@@ -19,9 +19,9 @@ from penjing.errors import InputError
 from penjing.measure.parity import parity
 from penjing.network import capture
 from penjing.report.table import headings
-from penjing.tasks.batches import Reading, Wanted, number_of_batches, reading
+from penjing.tasks.batches import Reading, Wanted, number_of_batches, number_of_samples, reading
 from penjing.tasks.checks import check, require_scores, require_telling_scores
-from penjing.tasks.data import Arrays, calibration
+from penjing.tasks.data import Arrays, calibration, first
 from penjing.tasks.metrics import Metric
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
@@ -113,11 +113,61 @@ def test_a_loader_is_split_by_index_and_goes_on_to_shuffle_and_augment() -> None
     assert torch.equal(validation, _samples(task.validation))
     assert len(task.train) == number_of_batches(task.train) == 17
 
-    task, note = with_validation(_task(DataLoader(Counted(300, noise=True), 16)))
-    assert "the dataset is random" in note
-    assert torch.equal(_samples(task.validation), _samples(task.validation))
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_random_dataset_judges_with_the_same_draws_and_none_is_kept(processes: int) -> None:
+    dataset = Counted(300, noise=True)
+    loader = DataLoader(
+        dataset, 16, num_workers=processes, persistent_workers=processes > 0,
+        generator=torch.Generator(),
+    )  # fmt: skip
+    task, note = with_validation(_task(loader))
+    assert note.endswith("; the dataset is random, so each pass has the same random numbers")
+    assert not isinstance(task.validation, list)
+    assert number_of_samples(task.validation) == 30  # type: ignore[arg-type]
+    state = torch.get_rng_state()
+    once, again = _samples(task.validation), _samples(task.validation)
+    assert torch.equal(once, again)
+    assert len(set(once.frac().flatten().tolist())) > 1
+    assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(_samples(task.train), _samples(task.train))
     assert torch.equal(_samples(task.train).floor(), _samples(task.train).floor())  # not shuffled
+
+
+class Own(Dataset[tuple[Tensor, int]]):
+    """Noise of a generator of its own, in as many numbers as wanted."""
+
+    def __init__(self, numbers: int) -> None:
+        self.numbers, self.draw = numbers, np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return 200
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.tensor(self.draw.random(1)).expand(self.numbers), index % 4
+
+
+def test_what_no_seed_repeats_is_kept_if_it_is_small_and_else_refused() -> None:
+    task, note = with_validation(_task(DataLoader(Own(6), 10)))
+    assert note.endswith("they were read once and are kept in memory")
+    assert isinstance(task.validation, list)
+    with pytest.raises(InputError, match="random in a way that can't be repeated"):
+        with_validation(_task(DataLoader(Own(2_000_000), 10)))
+
+
+def test_few_samples_are_drawn_at_random_and_no_others_are_read() -> None:
+    dataset = Counted(1000)
+    dataset.targets.sort()
+    loader = DataLoader(dataset, 16)
+    test = Arrays(torch.zeros(9, 1), torch.zeros(9).long())
+    model = nn.Linear(1, 5).eval()
+    task, _ = check(_task(loader, example=torch.zeros(2, 1), model=model, test=test))
+    for given in (loader, task.train):
+        before = dataset.reads
+        batches = first(given, 40)
+        assert dataset.reads == before + 40
+        assert set(torch.cat([y for _, y in batches]).tolist()) == set(range(5))
+        assert torch.equal(_samples(batches), _samples(first(given, 40)))
 
 
 def test_a_loader_whose_sampler_is_its_own_needs_validation_data() -> None:
@@ -134,7 +184,7 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
 
 
 @pytest.mark.parametrize("size", [10, 50])
-@pytest.mark.parametrize("kind", ["list", "stream", "numpy"])
+@pytest.mark.parametrize("kind", ["list", "numpy"])
 def test_batches_are_held_and_not_copied(kind: str, size: int) -> None:
     pairs = [
         (torch.arange(at, at + size).float()[:, None], torch.arange(at, at + size) % 4)
@@ -142,13 +192,11 @@ def test_batches_are_held_and_not_copied(kind: str, size: int) -> None:
     ]
     given: Any = {
         "list": pairs,
-        "stream": DataLoader(Stream(), size),
         "numpy": [(x.numpy(), y.numpy()) for x, y in pairs],
     }[kind]
     task, note = with_validation(_task(given))
     both = torch.cat([_samples(task.train), _samples(task.validation)])
     assert torch.equal(both.sort(0).values.flatten(), torch.arange(200.0))
-    assert ("now kept in memory" in note) == (kind == "stream")
     if size == 10:
         assert "20 of 200 training samples were set aside, at random in whole batches" in note
         mine = {x.data_ptr() for x, _ in pairs}
@@ -156,6 +204,36 @@ def test_batches_are_held_and_not_copied(kind: str, size: int) -> None:
         assert kind != "list" or held == mine
     else:
         assert "stratified by class" in note
+
+
+def test_what_can_be_read_only_in_order_needs_validation_data() -> None:
+    stream = DataLoader(Stream(), 50)
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(stream)
+
+    for given, kind in [(stream, "Stream"), (Batches(), "Batches")]:
+        line = rf"can be read only in order \({kind}\), .* give validation data"
+        with pytest.raises(InputError, match=line):
+            with_validation(_task(given))
+        task, note = with_validation(_task(given, validation=stream))
+        assert (task.train, note) == (given, "")
+
+
+def test_data_without_a_length_is_counted_once() -> None:
+    passes: list[int] = []
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            passes.append(1)
+            return iter([(torch.zeros(8, 6), torch.zeros(8).long())] * 5)
+
+    held, said = reading(Batches(), "training"), list[str]()
+    assert held.count(said.append) == (5, 40)
+    assert said[-1] == "counting the training data, which has no length: 40 samples"
+    assert (number_of_batches(held), number_of_samples(held)) == (5, 40)
+    assert len(passes) == 1
 
 
 @pytest.mark.parametrize("samples", [1, 2])

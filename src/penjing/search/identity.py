@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,8 @@ import torch
 
 from penjing.network import Network
 from penjing.tasks.data import Arrays, first
+from penjing.tasks.draws import same_draws
+from penjing.tasks.images import ImageFolder
 from penjing.tasks.task import Batches, Task
 
 SAMPLES = 256
@@ -22,9 +22,9 @@ SAMPLES = 256
 def identity(task: Task, network: Network) -> dict[str, str]:
     """Hashes of the network and of each split of the data, by name.
 
-    Data in memory is hashed whole. Other data is hashed by its length and its first samples, read
-    with a fixed seed. If two such reads differ, the data is random in some other way, and only its
-    length counts.
+    Data in memory is hashed whole, and image folders by their files' names and sizes too. Other
+    data is hashed by its length and a few samples, read with a fixed seed. If two such reads
+    differ, the data is random in some other way, and only its length counts.
 
     Args:
         task: the task as the user gave it.
@@ -46,14 +46,24 @@ def _of_data(batches: Batches) -> str:
     if isinstance(batches, Arrays):
         how = (batches.batch_size, batches.mean, batches.std, batches.augment, batches.shuffle)
         return _hash([batches.x, batches.y, str(how)])
+    if isinstance(batches, ImageFolder):
+        files = zip(batches.names, batches.file_bytes(), strict=True)
+        plain = (batches.batch_size, batches.shuffle, batches.mean, batches.std, _named(batches))
+        return _hash([*map(str, files), str(plain), _of_first_samples(batches)])
     length = str(len(batches)) if isinstance(batches, Sized) else "unknown"
     once, again = (_of_first_samples(batches) for _ in range(2))
     return _hash([length, once if once == again else "never the same"])
 
 
 def _of_first_samples(batches: Batches) -> str:
-    with _same_draws():
+    with same_draws():
         return _hash(first(batches, SAMPLES))
+
+
+def _named(images: ImageFolder) -> str:
+    """How a folder's images are augmented; of a function, its name."""
+    how = images.augment
+    return getattr(how, "__qualname__", type(how).__name__) if callable(how) else str(how)
 
 
 def _hash(value: Any) -> str:
@@ -67,19 +77,3 @@ def _hash(value: Any) -> str:
         else:
             digest.update(f"{leaf!r};".encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _same_draws() -> Iterator[None]:
-    """Within this context, random numbers come from a fixed seed. Afterwards all random states are
-    as before."""
-    state, legacy, own = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        torch.default_generator.manual_seed(0)
-        np.random.seed(0)
-        random.seed(0)
-        yield
-    finally:
-        torch.set_rng_state(state)
-        np.random.set_state(legacy)
-        random.setstate(own)

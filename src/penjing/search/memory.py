@@ -8,17 +8,18 @@ what it only forgot. Then a part of the test data is the better judge.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
 
 from penjing.contract import Array, as_arrays
 from penjing.measure.bounds import least_samples
 from penjing.tasks.batches import Reading, number_of_samples
-from penjing.tasks.metrics import Metric, joined, scored
-from penjing.tasks.splits import drawn_from, with_test_as_validation
-from penjing.tasks.task import Batches, Task, as_call
+from penjing.tasks.loaders import drawn_from
+from penjing.tasks.metrics import joined, scored
+from penjing.tasks.splits import with_test_as_validation
+from penjing.tasks.task import Batches, Task, as_call, count
 
 SAMPLES = 2000
 """How many samples of each split tell whether it knows one better."""
@@ -30,17 +31,20 @@ LARGE = 5
 """Half of the test data has to be so many times what a certificate takes at least."""
 
 
-def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tuple[Task, str]:
+def judged_on_unseen(
+    task: Task, given: Task, note: str, max_drop: float, say: Callable[[str], object]
+) -> tuple[Task, str]:
     """The task, judged on half of the test data if the original knows its training data.
 
-    That is looked at only where samples can be drawn at random (`tasks.splits.drawn_from`), and the
-    metric is a mean of scores from 0 to 1, as accuracy is.
+    That is looked at only where samples can be drawn at random (`tasks.loaders.drawn_from`), and
+    the metric is a mean of scores from 0 to 1, as accuracy is.
 
     Args:
         task: with validation data that was set aside from the training data.
         given: the same without.
         note: what the user is told about the validation data.
         max_drop: the budget in points.
+        say: called often with a line for people.
 
     Returns:
         The task and the note, as they were, or with the new judge.
@@ -53,7 +57,8 @@ def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tup
     seen, new = drawn_from(given.train, SAMPLES), drawn_from(given.test, SAMPLES)
     if seen is None or new is None:
         return task, note
-    known, unseen = (_scores(task.model, batches, task.metric) for batches in (seen, new))
+    known = _scores(task, seen, "training", say)
+    unseen = _scores(task, new, "test", say)
     if min(known.min(), unseen.min()) < 0 or max(known.max(), unseen.max()) > 1:
         return task, note
     gap = float(known.mean() - unseen.mean())
@@ -68,14 +73,17 @@ def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tup
     )
 
 
-def _scores(model: nn.Module, batches: Batches, metric: Metric) -> Array:
+def _scores(task: Task, batches: Batches, name: str, say: Callable[[str], object]) -> Array:
     """The model's score on each sample, in evaluation mode."""
+    model, scores, done = task.model, [], 0
     was_training = model.training
     model.eval()
-    scores = []
     with torch.no_grad():
-        for inputs, targets in Reading(batches, "given"):
+        for inputs, targets in Reading(batches, name):
             args, kwargs = as_call(inputs)
-            scores.append(scored(metric, as_arrays(model(*args, **kwargs)), as_arrays(targets)))
+            outputs = as_arrays(model(*args, **kwargs))
+            scores.append(scored(task.metric, outputs, as_arrays(targets)))
+            done += count(inputs)
+            say(f"scoring the original on samples of the {name} data: {done:,}")
     model.train(was_training)
     return np.asarray(joined(scores))

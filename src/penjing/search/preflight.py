@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sized
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from penjing.measure import scores
 from penjing.measure.scores import Scores
 from penjing.network import Network
 from penjing.search.memory import judged_on_unseen
+from penjing.tasks.batches import Reading
 from penjing.tasks.checks import check, require_scores, require_telling_scores
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
@@ -24,8 +26,15 @@ SMALLEST_BUDGET = 0.05
 """In points. Someone who asks for less may have meant a fraction."""
 
 
-def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
+def prepare(
+    task: Task, max_drop: float, say: Callable[[str], object] = lambda _: None
+) -> tuple[Task, tuple[str, ...]]:
     """Check the whole task, and set validation data aside if there is none.
+
+    Args:
+        task: what the user gave.
+        max_drop: the budget in points.
+        say: called often with a line for people.
 
     Returns:
         The checked task, and notes for the user, one line each.
@@ -34,14 +43,17 @@ def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
         InputError: describes the first problem with the model, the data, the metric or the loss.
     """
     given, (task, note) = task, with_validation(task)
-    task, notes = check(task)
+    task, notes = check(task, say)
     assert task.validation is not None
     require_scores(task, task.validation, loss=True)
     require_telling_scores(task, task.validation)
     if note:
-        judged, note = judged_on_unseen(task, given, note, max_drop)
-        task, notes = (task, notes) if judged is task else check(judged)
-    notes = (*((note,) if note else ()), *notes, *require_apart(task))
+        judged, note = judged_on_unseen(task, given, note, max_drop, say)
+        task, notes = (task, notes) if judged is task else check(judged, say)
+    notes = (*((note,) if note else ()), *notes, *require_apart(task, say))
+    for batches in (task.train, task.validation, task.test):
+        if isinstance(batches, Reading) and not isinstance(batches, Sized):
+            batches.count(say)  # once; whoever asks again is told what was counted
     if 0 < max_drop < SMALLEST_BUDGET:
         notes += (
             f"the budget is only {max_drop:g} percentage points; for one percentage point, use "

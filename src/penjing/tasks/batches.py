@@ -6,7 +6,7 @@ import contextlib
 import math
 import multiprocessing
 import multiprocessing.connection
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from penjing.errors import InputError, PenjingError, first_line
-from penjing.tasks.task import Batches, Inputs
+from penjing.tasks.task import Batches, Inputs, count
 
 RANGES_APART = 50.0
 """If the largest values of the data and of the example differ by more than this factor, they were
@@ -31,10 +31,12 @@ class Wanted:
     Attributes:
         example: inputs that have the right shapes, types and names.
         classes: the number of classes, which labels must be below. 0 if the targets aren't classes.
+        integers: whether the targets must be classes, because the metric is accuracy.
     """
 
     example: Inputs
     classes: int = 0
+    integers: bool = False
 
     def check(self, name: str, inputs: Inputs, targets: Tensor, where: str) -> None:
         """Raise InputError if the batch can't be used; the message names the split and `where`."""
@@ -49,6 +51,11 @@ class Wanted:
         if targets.is_floating_point() and not bool(torch.isfinite(targets).all()):
             raise InputError(
                 f"the {name} targets contain NaN or infinite values in {where}; remove them"
+            )
+        if self.classes and self.integers and targets.dim() == 1 and targets.is_floating_point():
+            raise InputError(
+                f"the {name} labels are {targets.dtype}, but the model has {self.classes} outputs, "
+                f"for classes 0 to {self.classes - 1}; give integers (torch.int64)"
             )
         if self.classes:
             check_labels(name, targets, self.classes)
@@ -129,6 +136,21 @@ class Reading:
 
     def __init__(self, batches: Batches, name: str, wanted: Wanted | None = None) -> None:
         self.batches, self.name, self.wanted = batches, name, wanted
+        self._counted: tuple[int, int] | None = None
+
+    def count(self, say: Callable[[str], object] = lambda _: None) -> tuple[int, int]:
+        """How many batches and samples one pass gives, by reading them all the first time.
+
+        Args:
+            say: called after each batch with a line for people.
+        """
+        if self._counted is None:
+            number = samples = 0
+            for inputs, _ in self:
+                number, samples = number + 1, samples + count(inputs)
+                say(f"counting the {self.name} data, which has no length: {samples:,} samples")
+            self._counted = number, samples
+        return self._counted
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         for number, batch in enumerate(_each(self.batches, self.name), start=1):
@@ -171,8 +193,10 @@ def _each(batches: Batches, name: str) -> Iterator[Any]:
                 raise
         except StopIteration:
             return
-        except PenjingError:
-            raise
+        except PenjingError as error:
+            if str(error) == _cause(error):
+                raise
+            raise type(error)(_cause(error).partition(": ")[2]) from error  # of a worker
         except (Exception, SystemExit) as error:
             where, why = f"at batch {number + 1}", _cause(error)
             if isinstance(error, ConnectionError | EOFError) or why.startswith("DataLoader worker"):
@@ -238,7 +262,19 @@ def _as_tensor(value: Any, what: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.tensor(value)
     kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    if text := _text_in(value):
+        raise InputError(
+            f"the {what} contain text ({text[:40]!r}); wanted numbers: number the classes from 0"
+        )
     raise InputError(f"the {what} contain {kind}; wanted tensors or NumPy arrays of numbers")
+
+
+def _text_in(value: Any) -> str:
+    """The text that a value is or begins with, such as the labels that a `DataLoader` collects."""
+    is_array = isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "USO"
+    if (isinstance(value, list | tuple) or is_array) and len(value):
+        value = value[0]
+    return value if isinstance(value, str) else ""
 
 
 def _of_type(inputs: Inputs, example: Inputs) -> Inputs:
@@ -275,7 +311,7 @@ def number_of_batches(batches: Batches) -> int:
     try:
         return len(batches)  # type: ignore[arg-type]
     except TypeError:
-        return sum(1 for _ in batches)
+        return _counted(batches)[0]
 
 
 def samples_told(batches: Batches) -> float:
@@ -300,7 +336,12 @@ def samples_told(batches: Batches) -> float:
 def number_of_samples(batches: Batches) -> int:
     """How many samples one pass gives. They are counted if the data doesn't know."""
     told = samples_told(batches)
-    return int(told) if math.isfinite(told) else sum(len(targets) for _, targets in batches)
+    return int(told) if math.isfinite(told) else _counted(batches)[1]
+
+
+def _counted(batches: Batches) -> tuple[int, int]:
+    held = batches if isinstance(batches, Reading) else Reading(batches, "given")
+    return held.count()
 
 
 def refuse_generator(batches: Batches, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,33 @@ from penjing.tasks.batches import (
     reading,
     require_repeatable,
 )
-from penjing.tasks.data import Arrays
+from penjing.tasks.data import Arrays, drawn
+from penjing.tasks.images import ImageFolder, require_same_classes
+from penjing.tasks.indexed import Indexed
 from penjing.tasks.metrics import ACCURACY, scored
 from penjing.tasks.splits import classes
-from penjing.tasks.task import Batches, Task, as_call
+from penjing.tasks.task import Batches, Task, as_call, count
 
 SAMPLES_CHECKED = 512
 """Of data that isn't in memory. The rest is checked while it is read."""
 AT_A_TIME = 4096  # samples of data in memory that are checked at once
 FEW_SCORES = 32
 """With fewer samples, scores may be all alike by chance."""
+Say = Callable[[str], object]
+"""Shows people what is being done."""
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def check(task: Task) -> tuple[Task, tuple[str, ...]]:
+def check(task: Task, say: Say = lambda _: None) -> tuple[Task, tuple[str, ...]]:
     """Check the model and each split of the data before any long work.
 
-    Of data in memory, every sample is checked; of other data, the first 512. The returned task
-    checks the rest whenever it is read, and raises the same messages.
+    Of data in memory, every sample is checked; of image folders all labels and 512 images; of other
+    data, the first 512 samples. The returned task checks the rest whenever it is read, and raises
+    the same messages.
+
+    Args:
+        task: what the user gave.
+        say: called often with a line for people.
 
     Returns:
         The task with its data as pairs of tensors, and notes for the user, one line each.
@@ -52,10 +62,14 @@ def check(task: Task) -> tuple[Task, tuple[str, ...]]:
     wanted = Wanted(task.example, _classes(task))
     checked: dict[str, Batches] = {}
     labels: dict[str, Tensor | None] = {}
+    require_same_classes({name: getattr(task, field) for field, name in SPLITS.items()})
     for field, name in SPLITS.items():
         batches = getattr(task, field)
         if batches is not None:
-            checked[field], labels[name] = _checked(batches, name, wanted, field != "train")
+            integers = task.metric is ACCURACY and field == "train"  # others, see `require_scores`
+            wanted = dataclasses.replace(wanted, integers=integers)
+            judged = field != "train"
+            checked[field], labels[name] = _checked(batches, name, wanted, judged, say)
     return dataclasses.replace(task, **checked), (*notes, *_missing(labels))  # type: ignore[arg-type]
 
 
@@ -137,17 +151,19 @@ def _detached(outputs: Any) -> Any:
 
 
 def _checked(
-    batches: Batches, name: str, wanted: Wanted, judged: bool
+    batches: Batches, name: str, wanted: Wanted, judged: bool, say: Say
 ) -> tuple[Batches, Tensor | None]:
-    """The batches as they are read from now on, and all labels if every sample was read."""
+    """The batches as they are read from now on, and all labels if they are known."""
+    if judged and isinstance(batches, Indexed):
+        batches = batches.in_order()
     held: Batches = batches if isinstance(batches, Arrays) else reading(batches, name, wanted)
     once = require_repeatable(held, name)
-    if isinstance(held, Arrays) and wanted.classes:
-        check_labels(name, held.y, wanted.classes)  # all at once, for a better message
+    if isinstance(batches, Indexed) and wanted.classes:
+        check_labels(name, batches.y, wanted.classes)  # all at once, for a better message
     wanted.check(name, *once, "its first batch")
     check_range(name, once[0], wanted.example)
-    if judged:
-        held = _same_each_pass(held, once, name)
+    if judged and not isinstance(held, Arrays):
+        _require_same_each_pass(held, once, name)
     if isinstance(held, Arrays):
         for tensor in (*pytree.tree_leaves(held.x), held.y):
             _check_finite(tensor, name)
@@ -156,19 +172,23 @@ def _checked(
     if isinstance(batches, DataLoader) and isinstance(loaded, TensorDataset):
         for tensor in loaded.tensors:
             _check_finite(tensor, name)
-    return held, _read(held, isinstance(batches, list | tuple))
+    if isinstance(batches, ImageFolder):
+        _read(held if batches.is_small else drawn(held, SAMPLES_CHECKED), name, True, say)
+        return held, batches.y
+    return held, _read(held, name, isinstance(batches, list | tuple), say)
 
 
-def _read(held: Batches, whole: bool) -> Tensor | None:
+def _read(held: Batches, name: str, whole: bool, say: Say) -> Tensor | None:
     """Read the whole split if it is in memory, else its first samples, and so check them.
 
     Returns:
         The labels, if every sample was read.
     """
     labels, seen = [], 0
-    for _, targets in held:
+    for inputs, targets in held:
         labels.append(targets)
-        seen += len(targets)
+        seen += count(inputs)
+        say(f"checking the {name} data: {seen:,} samples")
         if seen >= SAMPLES_CHECKED and not whole:
             return None
     return torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
@@ -189,16 +209,13 @@ def _check_finite(tensor: Tensor, name: str) -> None:
             )
 
 
-def _same_each_pass(held: Batches, once: Any, name: str) -> Batches:
+def _require_same_each_pass(held: Batches, once: Any, name: str) -> None:
     """Require the same samples in the same order on each pass, so that files can be compared."""
-    if isinstance(held, Arrays):
-        return held.in_order()
     if not equal(once, next(iter(held))):
         raise InputError(
             f"the {name} data gives different samples on each pass; turn off shuffling "
             "(shuffle=False) and augmentation"
         )
-    return held
 
 
 def _missing(labels: dict[str, Tensor | None]) -> tuple[str, ...]:

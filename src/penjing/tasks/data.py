@@ -1,4 +1,4 @@
-"""Data: arrays, image folders and .npz files as batches, and the first samples of any data."""
+"""Data: arrays and .npz files as batches, and a few samples of any data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch import Tensor
 
 from penjing.errors import InputError
 from penjing.tasks.batches import Wanted, reading
+from penjing.tasks.indexed import NAMED, Indexed, require_batch_size
+from penjing.tasks.loaders import drawn_from
 from penjing.tasks.task import Batches, Inputs, Task
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 @dataclass(eq=False, repr=False)
-class Arrays:
+class Arrays(Indexed):
     """Samples in memory, served in batches of (inputs, targets). Can be iterated many times.
 
     Args:
@@ -53,10 +54,9 @@ class Arrays:
     shuffle: bool = False
 
     def __post_init__(self) -> None:
-        if self.augment not in (None, "crop", "flip-crop"):
+        if self.augment not in (None, *NAMED):
             raise InputError(f"augment must be 'crop', 'flip-crop' or None; found {self.augment!r}")
-        if self.batch_size < 1:
-            raise InputError(f"batch_size must be 1 or more; found {self.batch_size}")
+        require_batch_size(self.batch_size)
         self.x = torch.utils._pytree.tree_map(torch.as_tensor, self.x)
         self.y = torch.as_tensor(self.y)
         if self.y.dim() == 1 and self.y.dtype in NARROW:
@@ -74,11 +74,6 @@ class Arrays:
                 "per sample"
             )
 
-    @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return len(self.y)
-
     def subset(self, index: Any, **changes: Any) -> Arrays:
         """The samples at `index`. Keyword arguments change options of the constructor."""
         where = torch.as_tensor(index)
@@ -92,61 +87,14 @@ class Arrays:
         still.shuffle, still.augment = False, None
         return still
 
-    def __len__(self) -> int:
-        return len(self._starts())
-
-    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
-        random = self.shuffle or self.augment
-        draw = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if random else 0)
-        order = (
-            torch.randperm(self.samples, generator=draw)
-            if self.shuffle
-            else torch.arange(self.samples)
-        )
-        starts = self._starts()
-        ends = (*starts[1:], self.samples) if starts else ()
-        for start, end in zip(starts, ends, strict=True):
-            where = order[start:end]
-            x = torch.utils._pytree.tree_map(
+    def _batches(self, places: Sequence[Tensor], draw: torch.Generator) -> Iterator[Inputs]:
+        for where in places:
+            yield torch.utils._pytree.tree_map(
                 lambda tensor, w=where: self._ready(tensor[w], draw), self.x
             )
-            yield x, self.y[where]
-
-    def _starts(self) -> range:
-        """The position at which each batch starts."""
-        starts = range(0, self.samples, self.batch_size)
-        alone = len(starts) > 1 and self.samples - starts[-1] == 1
-        return starts[:-1] if alone else starts  # batch normalization can't train on one sample
-
-    def _ready(self, x: Tensor, draw: torch.Generator) -> Tensor:
-        if x.dtype is torch.uint8:
-            x = x.float() / 255
-        elif x.dtype is torch.float64:
-            x = x.float()
-        if self.mean is not None and self.std is not None:
-            shape = (1, -1, *[1] * (x.dim() - 2))
-            x = (x - torch.tensor(self.mean).view(shape)) / torch.tensor(self.std).view(shape)
-        if self.augment and x.dim() == 4:
-            x = _shifted(x, draw, mirror=self.augment == "flip-crop")
-        return x
 
 
 OPTIONS = tuple(field.name for field in fields(Arrays) if field.kw_only)
-
-
-def _shifted(x: Tensor, draw: torch.Generator, mirror: bool, by: int = 4) -> Tensor:
-    """Shift each image by up to `by` pixels, pad with zeros, and flip half of them if `mirror`."""
-    n, _, height, width = x.shape
-    top = torch.randint(0, 2 * by + 1, (n, 1), generator=draw)
-    left = torch.randint(0, 2 * by + 1, (n, 1), generator=draw)
-    columns = torch.arange(width).expand(n, -1)
-    if mirror:
-        flip = torch.rand(n, 1, generator=draw) < 0.5
-        columns = torch.where(flip, width - 1 - columns, columns)
-    rows, columns = top + torch.arange(height), left + columns
-    padded = torch.nn.functional.pad(x, (by, by, by, by)).permute(0, 2, 3, 1)
-    sample = torch.arange(n)[:, None, None]
-    return padded[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def npz(path: Path | str, x: str = "x", y: str = "y", **options: Any) -> Arrays:
@@ -180,91 +128,36 @@ def npz(path: Path | str, x: str = "x", y: str = "y", **options: Any) -> Arrays:
         raise InputError(f"{path} can't be read as .npz: {error}") from error
 
 
-def image_folder(path: Path | str, size: tuple[int, int] | None = None, **options: Any) -> Arrays:
-    """Read images from one folder per class, as uint8 of shape (N, 3, H, W).
+def drawn(batches: Batches, samples: int) -> Iterator[tuple[Inputs, Tensor]]:
+    """Batches of a few samples, read one after the other, until `samples` are reached.
 
-    The classes are numbered in the order of their folders' names.
-
-    >>> import penjing, tempfile
-    >>> from PIL import Image
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("cat", "dog"):
-    ...         Path(folder, name).mkdir()
-    ...         Image.new("RGB", (8, 6)).save(f"{folder}/{name}/0.png")
-    ...     images = penjing.image_folder(folder)
-    >>> images.x.shape, images.y
-    (torch.Size([2, 3, 6, 8]), tensor([0, 1]))
-
-    Args:
-        path: the folder that holds the folders of classes.
-        size: (height, width) to which every image is scaled. None expects images of one size.
-        options: the options of `Arrays`, such as `batch_size`.
-
-    Raises:
-        InputError: there are no classes or images, an image can't be read, or the sizes differ.
+    Where samples can be read in any order (see `penjing.tasks.loaders.drawn_from`), random ones
+    are drawn, each time the same, and no others are read. Of other data they are the first ones.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    root = Path(path)
-    classes = sorted(entry for entry in root.glob("*") if entry.is_dir())
-    if not classes:
-        raise InputError(
-            f"{root} has no class folders; wanted one folder per class: {root}/CLASS/IMAGE.png"
-        )
-    images, labels = [], []
-    for label, folder in enumerate(classes):
-        files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
-        for file in sorted(files):
-            try:
-                with Image.open(file) as image:
-                    colour = image.convert("RGB")
-                    scaled = colour.resize(size[::-1]) if size else colour
-                    images.append(np.asarray(scaled).transpose(2, 0, 1))
-            except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                raise InputError(
-                    f"image {file} can't be read: {error}; replace it or remove it"
-                ) from error
-            labels.append(label)
-    shapes = {image.shape for image in images}
-    if not images:
-        raise InputError(
-            f"the class folders in {root} hold no images; wanted {root}/CLASS/IMAGE.png"
-        )
-    if len(shapes) != 1:
-        sizes = ", ".join(str(shape[1:]) for shape in sorted(shapes)[:3])
-        raise InputError(
-            f"the images in {root} differ in (height, width): found {sizes}; pass "
-            "size=(height, width) to scale them"
-        )
-    return Arrays(np.stack(images), np.array(labels), **options)
-
-
-def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
-    """Batches that hold the first samples, until `samples` are reached.
-
-    Of data in memory, random samples are drawn instead, without augmentation.
-    """
-    if isinstance(batches, Arrays):
-        index = np.random.default_rng(0).permutation(batches.samples)[:samples]
-        return list(batches.subset(index, augment=None, shuffle=False, batch_size=64))
-    taken, seen = [], 0
-    for inputs, targets in reading(batches, "given"):
-        taken.append((inputs, targets))
+    some, seen = drawn_from(batches, samples), 0
+    for inputs, targets in reading(batches if some is None else some, "given"):
+        yield inputs, targets
         seen += len(targets)
         if seen >= samples:
             break
-    return taken
+
+
+def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
+    """The batches of `drawn`, in memory."""
+    return list(drawn(batches, samples))
 
 
 def calibration(task: Task, samples: int) -> Iterator[Inputs]:
     """Training inputs for calibration, batch by batch, until `samples` are reached.
+
+    They are read one batch after the other, see `drawn`.
 
     Raises:
         InputError: their shape isn't the example's, they contain NaN or infinite values, or there
             are fewer than two.
     """
     wanted, seen = Wanted(task.example), 0
-    for number, (inputs, targets) in enumerate(first(task.train, samples), start=1):
+    for number, (inputs, targets) in enumerate(drawn(task.train, samples), start=1):
         where = "its first batch" if number == 1 else f"batch {number}"
         wanted.check("calibration", inputs, targets, where)
         seen += len(targets)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader
 
 from penjing.errors import InputError
-from penjing.tasks.batches import Reading, equal
-from penjing.tasks.data import Arrays
+from penjing.tasks.batches import Reading, equal, require_repeatable
+from penjing.tasks.indexed import Indexed
+from penjing.tasks.loaders import SameDraws, has_index, is_plain, labels_of, part_of
 from penjing.tasks.task import Batches, Inputs, Task
 
 WHOLE_BATCHES = 10
 """With at least this many batches in memory, whole batches are set aside."""
 LEAST_OF_A_CLASS = 2  # samples per class on average; with fewer, labels aren't taken as classes
+MOST_HELD = 200_000_000  # bytes of batches that may be kept in memory
 BY_CLASS, AT_RANDOM = "stratified by class", "at random"
 Aside = NDArray[np.bool_]
 
@@ -39,13 +32,14 @@ def with_validation(task: Task, share: float = 0.1, seed: int = 0) -> tuple[Task
     A tenth of the training data is set aside, always the same for the same seed. The split is
     stratified by class if the labels are classes and can be had without reading the inputs.
 
-    A `DataLoader` and `Arrays` are split by index: nothing is kept in memory, and training stays
-    shuffled and augmented. Of other data, the batches are kept in memory. The validation data is
+    `Arrays`, `ImageFolder` and a `DataLoader` are split by index: nothing is kept in memory, and
+    training stays shuffled and augmented. A list of batches is split too. The validation data is
     the same on each pass: it is neither shuffled nor augmented, and if the dataset itself is
-    random, its batches are read once and kept in memory.
+    random, it is read with the same random numbers each time.
 
     Raises:
-        InputError: the training data is too small, or a `DataLoader` has a custom sampler.
+        InputError: the training data is too small, it can be read only in order, or a `DataLoader`
+            has a custom sampler.
     """
     if task.validation is not None:
         return task, ""
@@ -70,44 +64,30 @@ def with_test_as_validation(task: Task, seed: int = 0) -> tuple[Task, str]:
     return dataclasses.replace(task, test=test, validation=validation), words
 
 
-def drawn_from(batches: Batches, samples: int, seed: int = 0) -> Batches | None:
-    """Samples drawn at random, each pass the same; None if they can't be drawn without reading all
-    of the data: it is neither `Arrays` nor a `DataLoader` that reads a whole dataset in order.
-
-    >>> from penjing.tasks.batches import number_of_samples
-    >>> number_of_samples(drawn_from(Arrays(torch.zeros(9, 2), torch.zeros(9)), 4))
-    4
-    """
-    draw = np.random.default_rng(seed)
-    if isinstance(batches, Arrays):
-        index = draw.permutation(batches.samples)[:samples]
-        return batches.subset(index, shuffle=False, augment=None)
-    if isinstance(batches, DataLoader) and not isinstance(batches.dataset, IterableDataset):
-        if not _is_plain(batches):
-            return None
-        index = draw.permutation(len(batches.dataset))[:samples]  # type: ignore[arg-type]
-        return _loader(batches, index, training=False)
-    return None
-
-
 def _split(
     given: Batches, share: float, seed: int, what: str
 ) -> tuple[Batches, Batches, Aside, str]:
     """What is left of the data, and what is set aside; which samples that are, and how they were
     drawn."""
-    training = what == "training"
-    if isinstance(given, Arrays):
+    if isinstance(given, Indexed):
         aside, how = _drawn(given.samples, given.y, share, seed, what)
         left = given.subset(np.flatnonzero(~aside))
         return left, given.subset(np.flatnonzero(aside), shuffle=False, augment=None), aside, how
-    if isinstance(given, DataLoader) and not isinstance(given.dataset, IterableDataset):
+    if isinstance(given, DataLoader) and has_index(given):
         _require_plain(given, what)
-        size, labels = len(given.dataset), _labels(given.dataset)  # type: ignore[arg-type]
+        size, labels = len(given.dataset), labels_of(given.dataset)  # type: ignore[arg-type]
         aside, how = _drawn(size, labels, share, seed, what)
-        rest = _loader(given, np.flatnonzero(~aside), training)
-        validation, how = _same_each_pass(_loader(given, np.flatnonzero(aside), False), how)
+        rest = part_of(given, np.flatnonzero(~aside), what == "training")
+        validation, how = _same_each_pass(given, np.flatnonzero(aside), how, what)
         return rest, validation, aside, how
-    return _of_batches(given, share, seed, what)
+    if isinstance(given, list | tuple):
+        return _of_batches(given, share, seed, what)
+    require_repeatable(given, what)
+    kind = type(given.dataset if isinstance(given, DataLoader) else given).__name__
+    raise InputError(
+        f"the {what} data can be read only in order ({kind}), so penjing can't set validation data "
+        "aside without keeping all of it in memory; give validation data, validation=..."
+    )
 
 
 def classes(labels: Tensor | None) -> NDArray[Any] | None:
@@ -148,7 +128,7 @@ def _drawn(
 def _require_plain(loader: DataLoader[Any], what: str) -> None:
     """Raise InputError unless the loader reads its whole dataset, in order or shuffled."""
     sampler: Any = loader.sampler
-    if not _is_plain(loader):
+    if not is_plain(loader):
         own = sampler if loader.batch_size is not None else loader.batch_sampler
         raise InputError(
             f"the {what} DataLoader has a custom sampler ({type(own).__name__}), so penjing "
@@ -156,64 +136,36 @@ def _require_plain(loader: DataLoader[Any], what: str) -> None:
         )
 
 
-def _is_plain(loader: DataLoader[Any]) -> bool:
-    """Whether it reads each sample of its dataset once, in order or shuffled."""
-    sampler: Any = loader.sampler
-    whole = isinstance(sampler, SequentialSampler) or (
-        isinstance(sampler, RandomSampler)
-        and not sampler.replacement
-        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
-    )
-    return whole and loader.batch_size is not None
+def _same_each_pass(
+    loader: DataLoader[Any], index: NDArray[np.intp], how: str, what: str
+) -> tuple[Batches, str]:
+    """Samples of a loader that are the same on each pass, and how they were drawn.
 
-
-def _labels(dataset: Dataset[Any]) -> Tensor | None:
-    """All labels, if they can be had without reading the inputs."""
-    if isinstance(dataset, Subset):
-        whole = _labels(dataset.dataset)
-        return None if whole is None else whole[torch.as_tensor(dataset.indices)]
-    if isinstance(dataset, TensorDataset):
-        return dataset.tensors[-1] if len(dataset.tensors) == 2 else None
-    for name in ("targets", "labels"):
-        given = getattr(dataset, name, None)
-        try:
-            labels = torch.as_tensor(given) if isinstance(given, Sequence) else given
-        except (TypeError, ValueError, RuntimeError):  # a list of something other than numbers
-            continue
-        labels = torch.as_tensor(labels) if isinstance(labels, np.ndarray) else labels
-        if isinstance(labels, Tensor) and labels.dim() and len(labels) == len(dataset):  # type: ignore[arg-type]
-            return labels
-    return None
-
-
-def _loader(of: DataLoader[Any], index: NDArray[np.intp], training: bool) -> DataLoader[Any]:
-    """A loader of some of the samples, with the settings of the given loader."""
-    assert of.batch_size is not None
-    alone = len(index) > of.batch_size and len(index) % of.batch_size == 1
-    return DataLoader(
-        Subset(of.dataset, index.tolist()),
-        batch_size=of.batch_size,
-        shuffle=training and isinstance(of.sampler, RandomSampler),
-        drop_last=training and (of.drop_last or (alone and of.batch_size > 1)),
-        num_workers=of.num_workers,
-        collate_fn=of.collate_fn,
-        pin_memory=of.pin_memory,
-        timeout=of.timeout,
-        worker_init_fn=of.worker_init_fn,
-        multiprocessing_context=of.multiprocessing_context,
-        generator=of.generator,
-        prefetch_factor=of.prefetch_factor,
-        persistent_workers=of.persistent_workers,
-    )
-
-
-def _same_each_pass(loader: DataLoader[Any], how: str) -> tuple[Batches, str]:
-    """The loader, or its batches in memory if its dataset gives different ones on each pass."""
-    once, again = (next(iter(Reading(loader, "validation"))) for _ in range(2))
-    if equal(once, again):
-        return loader, how
+    Raises:
+        InputError: its dataset is random in a way that can't be repeated, and it is large.
+    """
+    part = part_of(loader, index, training=False)
+    if _gives_the_same(part):
+        return part, how
+    seeded = SameDraws(part)
+    if _gives_the_same(seeded):
+        return seeded, f"{how}; the dataset is random, so each pass has the same random numbers"
+    inputs, _ = next(iter(Reading(part, "validation")))
+    size = sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(inputs))
+    if size * len(part) > MOST_HELD:
+        raise InputError(
+            f"the {what} data is random in a way that can't be repeated, so no validation data can "
+            "be set aside from it; give validation data that is the same on each pass, "
+            "validation=..."
+        )
     note = "; the dataset is random, so they were read once and are kept in memory"
-    return list(Reading(loader, "validation")), how + note
+    return list(Reading(part, "validation")), how + note
+
+
+def _gives_the_same(batches: Batches) -> bool:
+    """Whether two passes begin with the same batch."""
+    once, again = (next(iter(Reading(batches, "validation"))) for _ in range(2))
+    return equal(once, again)
 
 
 def _of_batches(
@@ -224,19 +176,18 @@ def _of_batches(
     if not held:
         raise InputError(f"the {what} data is empty; give at least one batch")
     owner = np.repeat(np.arange(len(held)), [len(targets) for _, targets in held])
-    once = "" if isinstance(given, list | tuple) else "; the data is now kept in memory"
     if len(held) >= WHOLE_BATCHES:
         chosen, _ = _drawn(len(held), None, share, seed, what)
         train = [batch for batch, out in zip(held, chosen, strict=True) if not out]
         validation = [batch for batch, out in zip(held, chosen, strict=True) if out]
-        return train, validation, chosen[owner], f"{AT_RANDOM} in whole batches{once}"
+        return train, validation, chosen[owner], f"{AT_RANDOM} in whole batches"
     labels = [targets for _, targets in held]
     known = torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
     aside, how = _drawn(len(owner), known, share, seed, what)
     parts = [np.asarray(aside[owner == number]) for number in range(len(held))]
     train = [_some(batch, ~part) for batch, part in zip(held, parts, strict=True) if not part.all()]
     validation = [_some(batch, part) for batch, part in zip(held, parts, strict=True) if part.any()]
-    return train, validation, aside, how + once
+    return train, validation, aside, how
 
 
 def _some(batch: tuple[Inputs, Tensor], which: Aside) -> tuple[Inputs, Tensor]:
