@@ -37,6 +37,9 @@ from penjing.trials.ledger import Ledger
 from penjing.trials.result import REPORT, Result
 from penjing.trials.trial import ORIGINAL, Status, Trial
 
+SOON = 1.0
+"""Seconds; the data is read without a word if that takes no longer."""
+
 
 def fit(
     task: Task | str,
@@ -126,7 +129,7 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
     """Run the fit in its locked folder."""
     options = given.options
     task = find_task(given.task) if isinstance(given.task, str) else given.task
-    task, network, estimating, result = _begin(task, given, folder.notes)
+    task, network, estimating, result = _begin(task, given, folder.notes, check)
     ledger = _open_ledger(folder, result, options)
     try:
         if ledger.result.finished:
@@ -189,23 +192,14 @@ def _open_ledger(folder: Folder, result: Result, options: FitOptions) -> Ledger:
 
 
 def _begin(
-    given_task: Task, given: Given, notes: tuple[str, ...]
+    given_task: Task, given: Given, notes: tuple[str, ...], check: Callable[[], None]
 ) -> tuple[Task, Network, Estimating | None, Result]:
     """The task with validation data, its network, what estimates costs, and the result before the
     first measurement."""
-    task, more = prepare(given_task, given.max_drop)
-    network = capture(task.model, task.example, source=task.source)
-    candidate = Candidate((), given.runtime.name)
-    baseline = Trial(candidate, ORIGINAL, Status.BASELINE)
     options, estimating = given.options, None
-    if given.device is not None or given.target.local:
-        given.runtime.require_possible(network, given.target)
-    else:
-        estimating = Estimating.on(given.target, network)
-        estimating.require_time(options.max_ms)
-        notes = (estimating.basis, *notes)
+    baseline = Trial(Candidate((), given.runtime.name), ORIGINAL, Status.BASELINE)
     result = Result(
-        task=task.name,
+        task=given_task.name,
         target=given.target.name,
         machine=given.target.description,
         goal=canonical(options.goal),
@@ -217,8 +211,25 @@ def _begin(
         versions=_versions(),
         baseline=baseline,
         best=baseline.key,
-        notes=(*more, *notes),
         judged_on=judged_on(this_processor()),
+    )
+
+    def say(line: str) -> None:
+        check()
+        if given.schedule.spent() > SOON:
+            options.progress(line, 0.0, result)
+
+    task, more = prepare(given_task, given.max_drop, say)
+    network = capture(task.model, task.example, source=task.source)
+    if given.device is not None or given.target.local:
+        given.runtime.require_possible(network, given.target)
+    else:
+        estimating = Estimating.on(given.target, network)
+        estimating.require_time(options.max_ms)
+        notes = (estimating.basis, *notes)
+    result = replace(
+        result,
+        notes=(*more, *notes),
         identity=identity(given_task, network),
         estimated_in="" if estimating is None else estimating.unit,
     )

@@ -102,7 +102,9 @@ def advise(
     runtime = first_runtime(where).on(where)
     begin = options.instruments.clock()
     options.say("reading the task", 0.0)
-    prepared, notes = prepare(find_task(task) if isinstance(task, str) else task, 1.0)
+    prepared, notes = prepare(
+        find_task(task) if isinstance(task, str) else task, 1.0, lambda line: options.say(line, 0.0)
+    )
     network = capture(prepared.model, prepared.example, source=prepared.source)
     estimating = None if where.local else Estimating.on(where, network)
     with tempfile.TemporaryDirectory() as folder:
