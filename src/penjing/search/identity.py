@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from penjing.network import Network
-from penjing.tasks.data import Arrays, first
+from penjing.tasks.data import Arrays, drawn
 from penjing.tasks.draws import same_draws
 from penjing.tasks.images import ImageFolder
 from penjing.tasks.task import Batches, Task
@@ -57,7 +57,7 @@ def _of_data(batches: Batches) -> str:
 
 def _of_first_samples(batches: Batches) -> str:
     with same_draws():
-        return _hash(first(batches, SAMPLES))
+        return _hash([_hash(batch) for batch in drawn(batches, SAMPLES)])
 
 
 def _named(images: ImageFolder) -> str:
