@@ -36,13 +36,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import penjing
+from penjing.trials.contract import MEASURING
 
 SIDE = 224
 CLASSES = 10
 DIFFERENT = {"train": 400, "test": 40}
 COLUMNS = ("data", "images", "peak MB", "libraries MB", "seconds")
 KINDS = ("ImageFolder", "DataLoader")
-FIRST_STAGE = "measuring the original"
 LIMIT = 3600.0  # seconds of one process
 
 
@@ -134,7 +134,7 @@ def examine(kind: str, root: Path) -> Row:
 
     def watch(stage: str, share: float, result: penjing.Result) -> None:
         say(stage, share)
-        if stage == FIRST_STAGE:
+        if stage == MEASURING:
             raise Reached
 
     options = penjing.FitOptions(progress=watch, cache=None)

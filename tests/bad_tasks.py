@@ -362,7 +362,7 @@ class Stream(IterableDataset[tuple[Tensor, int]]):
     """Samples in order, nobody knows how many."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        return zip(*samples(64, 1), strict=True)  # type: ignore[arg-type]
+        return zip(*samples(64, 1), strict=True)
 
 
 def stream_without_validation() -> Task:

@@ -62,6 +62,13 @@ def test_by_epochs_it_rises_with_the_rounds(
     assert firsts["int8 in direct"] < 0.4
     steps = [share for stage, share in seen if stage == "int8 in direct"]
     assert steps[0] < steps[-1]  # within a round too
+    said = [stage for stage, _ in seen]
+    for stage in (
+        "measuring the original", "int8 in direct", "evaluating the original on the test data",
+    ):  # fmt: skip
+        begin = said.index(f"{stage}: 20 of 120 samples scored")
+        counts = (f"{stage}: {count} of 120 samples scored" for count in range(20, 121, 20))
+        assert said[begin : begin + 6] == list(counts)
 
 
 @pytest.mark.parametrize("minutes", [0.01, 8.0])

@@ -13,7 +13,7 @@ from penjing.search.progress import Progress
 from penjing.search.schedule import NoTimeError, Schedule
 from penjing.search.study import Study
 from penjing.tasks.task import Batches
-from penjing.trials.contract import Evaluator, Sitting, Watch
+from penjing.trials.contract import MEASURING, Evaluator, Sitting, Watch
 from penjing.trials.evaluation.timing import LATENCY_SECONDS
 from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.comparison import DISTURBED, is_disturbed, told
@@ -100,8 +100,13 @@ class Run:
             share = self.progress.at_end(self._steps, 3 + MOST_TEST_EVALUATIONS)
         self.options.progress(stage, share, self.result)
 
+    def _tell(self, stage: str, within: float = 0.0) -> None:
+        """Show how far a step at the end is."""
+        self.check()
+        self.options.progress(stage, self.progress.done, self.result)
+
     def _measure_original(self) -> None:
-        self._say("measuring the original")
+        self._say(MEASURING)
         known = self.ledger.trial(self.result.baseline.key)
         if known is None or not self.evaluator.has(known):
             trial = self.evaluator.baseline(self.study.watch)
@@ -207,8 +212,9 @@ class Run:
         def score(trial: Trial) -> Scores:
             is_original = trial.key == self.result.baseline.key
             name = f"the {trial.title}" if is_original else trial.title
-            self._say(f"evaluating {name} on the test data")
-            return self.evaluator.test(trial)
+            stage = f"evaluating {name} on the test data"
+            self._say(stage)
+            return self.evaluator.test(trial, stage, Watch(self._tell))
 
         result = prove(_explained(self.result), score)
         late = self.schedule.overrun()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,6 +17,8 @@ from penjing.trials.layers import Layers
 from penjing.trials.trial import Proposal, Trial
 from penjing.tune.options import TuneOptions
 
+MEASURING = "measuring the original"
+"""The first stage of a fit."""
 LEAST_EPOCHS, LEAST_STEPS = 0.5, 100  # the shorter of both; a cut needs as much training
 
 
@@ -60,6 +63,25 @@ class Watch:
 
     say: Say = lambda *_: None
     check: Callable[[], None] = lambda: None
+
+    def scoring(self, stage: str, samples: float, share: float = 0.0) -> Callable[[int], None]:
+        """What is to be called while a file is scored, with the number of samples so far.
+
+        Args:
+            stage: what is being done.
+            samples: how many there are; infinite if that isn't known.
+            share: how much of this step is done.
+
+        >>> Watch(print).scoring("int8", 5000, 0.7)(640)
+        int8: 640 of 5,000 samples scored 0.7
+        """
+        of_all = f" of {samples:,.0f}" if math.isfinite(samples) else ""
+
+        def told(done: int) -> None:
+            self.check()
+            self.say(f"{stage}: {done:,}{of_all} samples scored", share)
+
+        return told
 
 
 @dataclass(frozen=True)
@@ -212,8 +234,12 @@ class Evaluator(Protocol):
         """Whether the network that this recipe makes was trained and saved before."""
         ...
 
-    def test(self, trial: Trial) -> Scores:
-        """What the metric says of a trial's file on the test data."""
+    def test(self, trial: Trial, stage: str, watch: Watch) -> Scores:
+        """What the metric says of a trial's file on the test data.
+
+        Args:
+            stage: what to call this while it lasts.
+        """
         ...
 
     def notes(self, trial: Trial) -> tuple[str, ...]:

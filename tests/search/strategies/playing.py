@@ -131,7 +131,7 @@ class FakeEvaluator:
     def is_trained(self, recipe: Sequence[Json]) -> bool:
         return False
 
-    def test(self, trial: Trial) -> Scores:
+    def test(self, trial: Trial, stage: str, watch: Watch) -> Scores:
         return Means(np.ones(1000))
 
     def notes(self, trial: Trial) -> tuple[str, ...]:

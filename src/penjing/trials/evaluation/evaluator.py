@@ -28,11 +28,11 @@ from penjing.network import Network
 from penjing.passes.order import require_legal
 from penjing.runtimes.contract import Runtime
 from penjing.targets import Target
-from penjing.tasks.batches import number_of_samples
+from penjing.tasks.batches import number_of_samples, samples_told
 from penjing.tasks.data import cut, first
 from penjing.tasks.task import Batches, Task
 from penjing.trials.candidate import Candidate
-from penjing.trials.contract import Pace, Probed, Sitting, StoppedError, Watch
+from penjing.trials.contract import MEASURING, Pace, Probed, Sitting, StoppedError, Watch
 from penjing.trials.evaluation import by_layer
 from penjing.trials.evaluation.divergence import require_parity
 from penjing.trials.evaluation.estimates import Estimating
@@ -202,7 +202,9 @@ class FileEvaluator:
             DivergenceError: it computes something else here than its network.
         """
         file, start = self.files.loaded(trial), self.instruments.clock()
-        score = judge(file.session, self.validation, self.task.metric, lambda _: watch.check())
+        stage = MEASURING if trial.status == Status.BASELINE else trial.title
+        told = watch.scoring(stage, samples_told(self.validation), MAKING)
+        score = judge(file.session, self.validation, self.task.metric, told)
         if trial.key == self.files.original.key:
             self._original_scores = score
             self.scoring_seconds = self.instruments.clock() - start
@@ -372,9 +374,10 @@ class FileEvaluator:
         """See `Evaluator.is_trained`."""
         return self.networks.is_saved(recipe)
 
-    def test(self, trial: Trial) -> Scores:
+    def test(self, trial: Trial, stage: str, watch: Watch) -> Scores:
         """See `Evaluator.test`."""
-        return judge(self.files.loaded(trial).session, self.task.test, self.task.metric)
+        told = watch.scoring(stage, samples_told(self.task.test))
+        return judge(self.files.loaded(trial).session, self.task.test, self.task.metric, told)
 
     def testing_seconds(self) -> float:
         """See `Evaluator.testing_seconds`; if both splits have batches of the same size."""
