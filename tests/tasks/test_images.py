@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch._utils import ExceptionWrapper
 
 from penjing.errors import InputError
+from penjing.measure.scores import Means
 from penjing.search.identity import identity
-from penjing.search.preflight import prepare
+from penjing.search.preflight import prepare, require_better_than_chance
 from penjing.tasks import images as module
 from penjing.tasks.batches import reading
 from penjing.tasks.checks import check
@@ -220,6 +221,15 @@ def test_checks_and_calibration_read_few_images_of_many(
     assert sum(map(len, inputs)) == 10
     labels = torch.cat([y for _, y in first(task.train, 30)])
     assert set(labels.tolist()) == {0, 1, 2}  # though the files are in order of their classes
+
+
+def test_labels_that_are_known_need_no_image(folder: Path, decoded: list[str]) -> None:
+    images = reading(ImageFolder(folder, size=8), "validation")
+    right = Means(np.ones(images.batches.samples))  # type: ignore[attr-defined]
+    require_better_than_chance("accuracy", right, images)
+    with pytest.raises(InputError, match=r"the most common class gives 33\.3%"):
+        require_better_than_chance("accuracy", Means(np.arange(60) % 3 == 0), images)
+    assert not decoded
 
 
 def test_files_in_two_splits_are_refused_or_told(folder: Path, tmp_path: Path) -> None:

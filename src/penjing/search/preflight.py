@@ -16,6 +16,7 @@ from penjing.network import Network
 from penjing.search.memory import judged_on_unseen
 from penjing.tasks.batches import Reading
 from penjing.tasks.checks import check, require_scores, require_telling_scores
+from penjing.tasks.indexed import Indexed
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
 from penjing.tasks.task import Batches, Task, as_call
@@ -89,7 +90,11 @@ def require_better_than_chance(metric: str, original: Scores, validation: Batche
     """Raise InputError if a classifier isn't better than one that always gives the same answer."""
     if metric != "accuracy":
         return
-    targets = np.concatenate([as_arrays(y) for _, y in validation])
+    given = validation.batches if isinstance(validation, Reading) else validation
+    if isinstance(given, Indexed):
+        targets = given.y.numpy()
+    else:
+        targets = np.concatenate([as_arrays(y) for _, y in validation])
     if scores.is_at_chance(original.figure, targets):
         raise InputError(
             f"the model is no better than chance: its accuracy is {original.figure:.1%} on "
