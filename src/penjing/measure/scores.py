@@ -14,6 +14,7 @@ from penjing.contract import Array, Drop, Session, as_arrays
 from penjing.errors import InputError
 from penjing.measure.bounds import bootstrapped, least_samples, upper_bound
 from penjing.tasks.metrics import Kept, Metric, joined, scored
+from penjing.tasks.targets import targets_as_arrays
 from penjing.tasks.task import Batches
 
 DRAWS = 1000
@@ -214,7 +215,7 @@ def _scored(
     parts: list[Kept] = []
     done = 0
     for inputs, targets in batches:
-        parts.append(scored(metric, session.run(as_arrays(inputs)), as_arrays(targets)))
+        parts.append(scored(metric, session.run(as_arrays(inputs)), targets_as_arrays(targets)))
         done += len(parts[-1])
         if progress is not None:
             progress(done)

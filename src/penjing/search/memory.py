@@ -18,6 +18,7 @@ from penjing.measure.bounds import least_samples
 from penjing.tasks.batches import Reading, number_of_samples
 from penjing.tasks.metrics import Metric, joined, scored
 from penjing.tasks.splits import drawn_from, with_test_as_validation
+from penjing.tasks.targets import targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call
 
 SAMPLES = 2000
@@ -76,6 +77,7 @@ def _scores(model: nn.Module, batches: Batches, metric: Metric) -> Array:
     with torch.no_grad():
         for inputs, targets in Reading(batches, "given"):
             args, kwargs = as_call(inputs)
-            scores.append(scored(metric, as_arrays(model(*args, **kwargs)), as_arrays(targets)))
+            outputs = as_arrays(model(*args, **kwargs))
+            scores.append(scored(metric, outputs, targets_as_arrays(targets)))
     model.train(was_training)
     return np.asarray(joined(scores))

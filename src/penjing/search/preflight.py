@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from penjing.contract import as_arrays
 from penjing.errors import InputError
@@ -94,6 +95,8 @@ def usual_training(task: Task, network: Network, seed: int) -> TuneOptions:
 def distillable(task: Task, network: Network) -> bool:
     """Whether the targets are classes, and the outputs are scores of at least two classes."""
     _, targets = next(iter(task.train))
+    if not isinstance(targets, Tensor):
+        return False
     args, kwargs = as_call(task.example)
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(network(*args, **kwargs))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from penjing.errors import InputError
 from penjing.tasks.batches import Wanted, reading
+from penjing.tasks.targets import Targets, as_targets, picked, samples_in
 from penjing.tasks.task import Batches, Inputs, Task
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -27,7 +30,8 @@ class Arrays:
     Args:
         x: inputs of shape (N, ...): an array or tensor, or a tuple or dict of them. uint8 is
             divided by 255, and float64 is converted to float32.
-        y: targets of shape (N, ...): integer classes, or whatever the loss takes.
+        y: targets of shape (N, ...): integer classes, or whatever the loss takes. Also a tuple or a
+            dict of them, or a list with something for each sample, see `penjing.tasks.targets`.
         batch_size: samples per batch. A last batch of one sample joins the batch before it.
         mean, std: one number per channel of (N, C, H, W) inputs, to normalize each batch with.
         augment: `"flip-crop"` (flip horizontally and shift by up to 4 pixels), `"crop"` (shift
@@ -58,16 +62,15 @@ class Arrays:
         if self.batch_size < 1:
             raise InputError(f"batch_size must be 1 or more; found {self.batch_size}")
         self.x = torch.utils._pytree.tree_map(torch.as_tensor, self.x)
-        self.y = torch.as_tensor(self.y)
-        if self.y.dim() == 1 and self.y.dtype in NARROW:
-            self.y = self.y.long()  # as losses want classes
-        both = [*torch.utils._pytree.tree_leaves(self.x), self.y]
+        both = torch.utils._pytree.tree_leaves(self.x)
+        self.y = _targets(self.y, len(both[0]) if both and both[0].dim() else 0)
+        both = [*both, *([] if isinstance(self.y, list) else pytree.tree_leaves(self.y))]
         if not all(tensor.dim() for tensor in both):
             raise InputError(
                 "inputs and targets must have the samples as their first dimension; found a single "
                 "number"
             )
-        lengths = {len(tensor) for tensor in both}
+        lengths = {len(tensor) for tensor in both} | {samples_in(self.y)}
         if len(lengths) != 1:
             raise InputError(
                 f"inputs and targets differ in length: found {sorted(lengths)}; give one target "
@@ -77,14 +80,14 @@ class Arrays:
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return len(self.y)
+        return samples_in(self.y)
 
     def subset(self, index: Any, **changes: Any) -> Arrays:
         """The samples at `index`. Keyword arguments change options of the constructor."""
         where = torch.as_tensor(index)
         x = torch.utils._pytree.tree_map(lambda tensor: tensor[where], self.x)
         options = {name: getattr(self, name) for name in OPTIONS}
-        return Arrays(x, self.y[where], **options | changes)
+        return Arrays(x, picked(self.y, where), **options | changes)
 
     def in_order(self) -> Arrays:
         """The same samples without shuffling or augmentation. The data isn't copied."""
@@ -95,7 +98,7 @@ class Arrays:
     def __len__(self) -> int:
         return len(self._starts())
 
-    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Inputs, Targets]]:
         random = self.shuffle or self.augment
         draw = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if random else 0)
         order = (
@@ -110,7 +113,7 @@ class Arrays:
             x = torch.utils._pytree.tree_map(
                 lambda tensor, w=where: self._ready(tensor[w], draw), self.x
             )
-            yield x, self.y[where]
+            yield x, picked(self.y, where)
 
     def _starts(self) -> range:
         """The position at which each batch starts."""
@@ -129,6 +132,16 @@ class Arrays:
         if self.augment and x.dim() == 4:
             x = _shifted(x, draw, mirror=self.augment == "flip-crop")
         return x
+
+
+def _targets(given: Any, samples: int) -> Targets:
+    """Targets as they are served; lists of numbers are one tensor."""
+    if isinstance(given, list | tuple):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # not numbers alone
+            given = torch.as_tensor(given)
+    given = as_targets(given, samples, "targets")
+    narrow = isinstance(given, Tensor) and given.dim() == 1 and given.dtype in NARROW
+    return given.long() if narrow else given  # as losses want classes
 
 
 OPTIONS = tuple(field.name for field in fields(Arrays) if field.kw_only)
@@ -239,7 +252,7 @@ def image_folder(path: Path | str, size: tuple[int, int] | None = None, **option
     return Arrays(np.stack(images), np.array(labels), **options)
 
 
-def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
+def first(batches: Batches, samples: int) -> list[tuple[Inputs, Targets]]:
     """Batches that hold the first samples, until `samples` are reached.
 
     Of data in memory, random samples are drawn instead, without augmentation.
@@ -250,7 +263,7 @@ def first(batches: Batches, samples: int) -> list[tuple[Inputs, Tensor]]:
     taken, seen = [], 0
     for inputs, targets in reading(batches, "given"):
         taken.append((inputs, targets))
-        seen += len(targets)
+        seen += samples_in(targets)
         if seen >= samples:
             break
     return taken
@@ -267,7 +280,7 @@ def calibration(task: Task, samples: int) -> Iterator[Inputs]:
     for number, (inputs, targets) in enumerate(first(task.train, samples), start=1):
         where = "its first batch" if number == 1 else f"batch {number}"
         wanted.check("calibration", inputs, targets, where)
-        seen += len(targets)
+        seen += samples_in(targets)
         yield inputs
     if seen < 2:
         raise InputError(

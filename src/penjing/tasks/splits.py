@@ -24,6 +24,7 @@ from torch.utils.data import (
 from penjing.errors import InputError
 from penjing.tasks.batches import Reading, equal
 from penjing.tasks.data import Arrays
+from penjing.tasks.targets import Targets, labels_in, picked, samples_in
 from penjing.tasks.task import Batches, Inputs, Task
 
 WHOLE_BATCHES = 10
@@ -97,7 +98,7 @@ def _split(
     drawn."""
     training = what == "training"
     if isinstance(given, Arrays):
-        aside, how = _drawn(given.samples, given.y, share, seed, what)
+        aside, how = _drawn(given.samples, labels_in(given.y), share, seed, what)
         left = given.subset(np.flatnonzero(~aside))
         return left, given.subset(np.flatnonzero(aside), shuffle=False, augment=None), aside, how
     if isinstance(given, DataLoader) and not isinstance(given.dataset, IterableDataset):
@@ -108,6 +109,12 @@ def _split(
         validation, how = _same_each_pass(_loader(given, np.flatnonzero(aside), False), how)
         return rest, validation, aside, how
     return _of_batches(given, share, seed, what)
+
+
+def labels_of(batches: Batches) -> Tensor | None:
+    """All labels of some batches, if the targets of each are labels; else None."""
+    labels = [labels_in(targets) for _, targets in batches]
+    return None if any(some is None for some in labels) else torch.cat(labels)  # type: ignore[arg-type]
 
 
 def classes(labels: Tensor | None) -> NDArray[Any] | None:
@@ -223,15 +230,14 @@ def _of_batches(
     held = list(Reading(given, what))
     if not held:
         raise InputError(f"the {what} data is empty; give at least one batch")
-    owner = np.repeat(np.arange(len(held)), [len(targets) for _, targets in held])
+    owner = np.repeat(np.arange(len(held)), [samples_in(targets) for _, targets in held])
     once = "" if isinstance(given, list | tuple) else "; the data is now kept in memory"
     if len(held) >= WHOLE_BATCHES:
         chosen, _ = _drawn(len(held), None, share, seed, what)
         train = [batch for batch, out in zip(held, chosen, strict=True) if not out]
         validation = [batch for batch, out in zip(held, chosen, strict=True) if out]
         return train, validation, chosen[owner], f"{AT_RANDOM} in whole batches{once}"
-    labels = [targets for _, targets in held]
-    known = torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
+    known = labels_of(held)
     aside, how = _drawn(len(owner), known, share, seed, what)
     parts = [np.asarray(aside[owner == number]) for number in range(len(held))]
     train = [_some(batch, ~part) for batch, part in zip(held, parts, strict=True) if not part.all()]
@@ -239,7 +245,7 @@ def _of_batches(
     return train, validation, aside, how + once
 
 
-def _some(batch: tuple[Inputs, Tensor], which: Aside) -> tuple[Inputs, Tensor]:
+def _some(batch: tuple[Inputs, Targets], which: Aside) -> tuple[Inputs, Targets]:
     index = torch.as_tensor(np.flatnonzero(which))
     inputs, targets = batch
-    return pytree.tree_map(lambda leaf: leaf[index], inputs), targets[index]
+    return pytree.tree_map(lambda leaf: leaf[index], inputs), picked(targets, index)

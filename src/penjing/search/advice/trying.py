@@ -23,6 +23,7 @@ from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
 from penjing.targets import Target
 from penjing.tasks.data import cut, first
 from penjing.tasks.metrics import scored
+from penjing.tasks.targets import samples_in, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Say
@@ -90,7 +91,7 @@ class Trying:
     @property
     def count(self) -> int:
         """How many samples there are."""
-        return sum(len(targets) for _, targets in self.samples)
+        return sum(samples_in(targets) for _, targets in self.samples)
 
     @cached_property
     def original(self) -> Judged:
@@ -168,9 +169,9 @@ class Trying:
         parts, losses = [], []
         for inputs, targets in self.samples:
             outputs = answers(inputs)
-            parts.append(scored(self.task.metric, outputs, as_arrays(targets)))
+            parts.append(scored(self.task.metric, outputs, targets_as_arrays(targets)))
             tensors = pytree.tree_map(lambda value: torch.from_numpy(np.asarray(value)), outputs)
-            losses.append(float(loss_of(self.task, tensors, targets)) * len(targets))
+            losses.append(float(loss_of(self.task, tensors, targets)) * samples_in(targets))
         total = math.fsum(losses) / self.count
         if not math.isfinite(total):
             raise InputError("its outputs or its loss are NaN or infinite on held-out data")
