@@ -15,6 +15,7 @@ from penjing.network import Network, capture
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
+from penjing.search.budget import Budget, in_words
 from penjing.search.folder import Folder, hold
 from penjing.search.identity import identity
 from penjing.search.interrupt import Interrupt
@@ -41,7 +42,7 @@ from penjing.trials.trial import ORIGINAL, Status, Trial
 def fit(
     task: Task | str,
     target: str = "cpu",
-    max_drop: float = 1.0,
+    max_drop: float | str = 1.0,
     minutes: float = 10.0,
     out: Path | str = "fitted",
     options: FitOptions | None = None,
@@ -80,7 +81,8 @@ def fit(
             targets` lists them). For that one, its compiler's estimates stand for the time, or
             where nobody estimates, the MACs; the result says so. The original is in the first of
             the target's runtimes that holds floats and is installed on this machine.
-        max_drop: the budget in percentage points (hundredths of the metric), 0 to 100.
+        max_drop: the budget: percentage points (hundredths of the metric), 0 to 100, or an amount
+            in the metric's own unit if it has one. `"5%"` is a share of the original's figure.
         minutes: about how long the fit may take. A strategy's mandatory candidates are always
             tried. A note says if they, or a busy machine, made the fit take longer.
         out: the folder for `model.onnx` (or another ending), `result.json`, the ledger and the
@@ -99,11 +101,12 @@ def fit(
     options = options or FitOptions()
     schedule = Schedule(options.instruments.clock, 60 * minutes, options.epochs)
     with Interrupt() as interrupt:
-        options.require_possible(max_drop, minutes)
+        budget = Budget.of(max_drop)
+        options.require_possible(minutes)
         device = Device.of(target, options.python, options.ssh_config)
         where = look_at(device) if device else find_target(target)
         runtime = first_runtime(where, floats=True).on(where)
-        given = Given(task, where, device, runtime, max_drop, schedule, options)
+        given = Given(task, where, device, runtime, budget, schedule, options)
         report = options.report is not None
         with hold(Path(out), options.overwrite, options.resume, _endings(where), report) as folder:
             return _fit(given, folder, interrupt.check)
@@ -117,7 +120,7 @@ class Given:
     target: Target
     device: Device | None
     runtime: Runtime
-    max_drop: float
+    budget: Budget
     schedule: Schedule
     options: FitOptions
 
@@ -193,7 +196,7 @@ def _begin(
 ) -> tuple[Task, Network, Estimating | None, Result]:
     """The task with validation data, its network, what estimates costs, and the result before the
     first measurement."""
-    task, more = prepare(given_task, given.max_drop)
+    task, max_drop, more = prepare(given_task, given.budget)
     network = capture(task.model, task.example, source=task.source)
     candidate = Candidate((), given.runtime.name)
     baseline = Trial(candidate, ORIGINAL, Status.BASELINE)
@@ -209,7 +212,7 @@ def _begin(
         target=given.target.name,
         machine=given.target.description,
         goal=canonical(options.goal),
-        max_drop=given.max_drop,
+        max_drop=max_drop,
         max_ms=options.max_ms,
         max_kb=options.max_kb,
         confidence=options.confidence,
@@ -221,7 +224,9 @@ def _begin(
         judged_on=judged_on(this_processor()),
         identity=identity(given_task, network),
         estimated_in="" if estimating is None else estimating.unit,
+        unit=task.metric.unit,
     )
+    options.progress(in_words(max_drop, task), 0.0, result)
     return task, network, estimating, result
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import torch
 from torch import nn
 
-from penjing.contract import Array, as_arrays
+from penjing.contract import Array
 from penjing.measure.bounds import least_samples
+from penjing.measure.in_pytorch import InPyTorch
+from penjing.measure.scores import Means, judge
 from penjing.tasks.batches import Reading, number_of_samples
-from penjing.tasks.metrics import Metric, joined, scored
+from penjing.tasks.metrics import Metric
 from penjing.tasks.splits import drawn_from, with_test_as_validation
-from penjing.tasks.targets import targets_as_arrays
-from penjing.tasks.task import Batches, Task, as_call
+from penjing.tasks.task import Batches, Task
+from penjing.trials.judgement.wording import figure_digits
 
 SAMPLES = 2000
 """How many samples of each split tell whether it knows one better."""
@@ -41,14 +41,14 @@ def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tup
         task: with validation data that was set aside from the training data.
         given: the same without.
         note: what the user is told about the validation data.
-        max_drop: the budget in points.
+        max_drop: the budget in the metric's unit.
 
     Returns:
         The task and the note, as they were, or with the new judge.
     """
     if not task.metric.is_mean:
         return task, note
-    least = least_samples(max_drop / 100, 1.0, 0.95)
+    least = least_samples(max_drop / task.metric.scale, 1.0, 0.95)
     if least is None or number_of_samples(task.test) < 2 * LARGE * least:
         return task, note
     seen, new = drawn_from(given.train, SAMPLES), drawn_from(given.test, SAMPLES)
@@ -62,22 +62,16 @@ def judged_on_unseen(task: Task, given: Task, note: str, max_drop: float) -> tup
     if gap < max(LEAST_GAP, SURE * error):
         return task, note
     judged, words = with_test_as_validation(given)
+    before, after = (figure_digits(split.mean(), task.metric.unit) for split in (known, unseen))
     return judged, (
         f"no validation data was given, and the original knows the training data "
-        f"({task.metric.name} {100 * known.mean():.2f} there, {100 * unseen.mean():.2f} on test "
+        f"({task.metric.name} {before} there, {after} on test "
         f"data), so {words} choose among candidates, and the others certify the answer"
     )
 
 
 def _scores(model: nn.Module, batches: Batches, metric: Metric) -> Array:
-    """The model's score on each sample, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    scores = []
-    with torch.no_grad():
-        for inputs, targets in Reading(batches, "given"):
-            args, kwargs = as_call(inputs)
-            outputs = as_arrays(model(*args, **kwargs))
-            scores.append(scored(metric, outputs, targets_as_arrays(targets)))
-    model.train(was_training)
-    return np.asarray(joined(scores))
+    """The model's score on each sample."""
+    scores = judge(InPyTorch(model), Reading(batches, "given"), metric)
+    assert isinstance(scores, Means)
+    return scores.values

@@ -13,6 +13,7 @@ from penjing.errors import InputError
 from penjing.measure import scores
 from penjing.measure.scores import Scores
 from penjing.network import Network
+from penjing.search.budget import Budget
 from penjing.search.memory import judged_on_unseen
 from penjing.tasks.checks import check, require_scores, require_telling_scores
 from penjing.tasks.overlap import require_apart
@@ -21,15 +22,12 @@ from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
 
-SMALLEST_BUDGET = 0.05
-"""In points. Someone who asks for less may have meant a fraction."""
 
-
-def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
+def prepare(task: Task, budget: Budget) -> tuple[Task, float, tuple[str, ...]]:
     """Check the whole task, and set validation data aside if there is none.
 
     Returns:
-        The checked task, and notes for the user, one line each.
+        The checked task, the budget in its metric's unit, and notes for the user, one line each.
 
     Raises:
         InputError: describes the first problem with the model, the data, the metric or the loss.
@@ -39,16 +37,12 @@ def prepare(task: Task, max_drop: float) -> tuple[Task, tuple[str, ...]]:
     assert task.validation is not None
     require_scores(task, task.validation, loss=True)
     require_telling_scores(task, task.validation)
+    max_drop, more = budget.in_units(task)
     if note:
         judged, note = judged_on_unseen(task, given, note, max_drop)
         task, notes = (task, notes) if judged is task else check(judged)
-    notes = (*((note,) if note else ()), *notes, *require_apart(task))
-    if 0 < max_drop < SMALLEST_BUDGET:
-        notes += (
-            f"the budget is only {max_drop:g} percentage points; for one percentage point, use "
-            "`max_drop=1.0`",
-        )
-    return task, notes
+    notes = (*((note,) if note else ()), *notes, *require_apart(task), *more)
+    return task, max_drop, notes
 
 
 def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:

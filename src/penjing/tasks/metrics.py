@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.contract import Array
+from penjing.contract import POINTS, Array
 from penjing.errors import InputError, first_line
 from penjing.tasks.targets import samples_in
 
@@ -49,22 +49,32 @@ class Metric:
             It is called often, with samples that were drawn again, so it should take milliseconds.
             None takes the mean.
         higher: whether a higher figure is better.
+        unit: of budgets and losses. Points are hundredths of the figure, as of an accuracy. Any
+            other text is the figure's own unit, such as `"mm"`, or nothing for a plain number.
     """
 
     name: str
     scores: Callable[[Any, Any], Kept]
     over: Callable[[Any], float] | None = None
     higher: bool = True
+    unit: str = POINTS
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not callable(self.scores):
             raise InputError(
                 f"a metric needs a name and a function; found {self.name!r} and {self.scores!r}"
             )
+        if not isinstance(self.unit, str):
+            raise InputError(f"metric {self.name!r}: unit must be a text; found {self.unit!r}")
         if self.over is not None and not callable(self.over):
             raise InputError(
                 f"metric {self.name!r}: over must be a function of all samples; found {self.over!r}"
             )
+
+    @property
+    def scale(self) -> float:
+        """How many units a difference of 1 in the figure is."""
+        return 100.0 if self.unit == POINTS else 1.0
 
     @property
     def is_mean(self) -> bool:

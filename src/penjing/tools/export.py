@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import Array, Artifact, Input, Parity, Session, as_arrays
+from penjing.contract import Artifact, Parity, Session
 from penjing.errors import DivergenceError, InputError
 from penjing.files import require_writable_folder, write_atomically
+from penjing.measure.in_pytorch import InPyTorch
 from penjing.measure.parity import parity
 from penjing.measure.scores import judge
 from penjing.network import Network, capture
@@ -296,7 +294,7 @@ def _prove(
 ) -> Proof:
     """What the file itself tells and gives."""
     scores = judge(session, task.test, task.metric)
-    usual = judge(_InPyTorch(original), task.test, task.metric)
+    usual = judge(InPyTorch(original), task.test, task.metric)
     places = runtime.placement(artifact)
     return Proof(
         path=artifact.path,
@@ -318,20 +316,3 @@ def _prove(
         judged_on=judged_on(this_processor()),
         estimate=runtime.estimate(artifact),
     )
-
-
-class _InPyTorch:
-    """A network as a session: the same question for both."""
-
-    inputs: Sequence[Input] = ()
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def run(self, inputs: Any) -> Any:
-        """See `penjing.contract.Session`."""
-        args, kwargs = as_call(pytree.tree_map(torch.from_numpy, inputs))
-        with torch.no_grad():
-            outputs = self.network(*args, **kwargs)
-        arrays: Array | Any = pytree.tree_map(np.asarray, as_arrays(outputs))
-        return arrays

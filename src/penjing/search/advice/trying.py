@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import as_arrays
+from penjing.contract import POINTS, as_arrays
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.measure.footprint import footprint
 from penjing.measure.scores import Scores, judged
 from penjing.runtimes.contract import Runtime
-from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
+from penjing.search.advice.outlook import CYCLES, HUNDREDTHS, MACS, TIME, Figures
 from penjing.targets import Target
 from penjing.tasks.data import cut, first
 from penjing.tasks.metrics import scored
@@ -136,13 +136,24 @@ class Trying:
             file_bytes=file.artifact.file_bytes, macs=macs,
             params=params,
             memory_bytes=footprint(network).value_bytes,
-            lost=self.original.scores.points_lost(answered.scores),
+            lost=self._lost(answered.scores),
+            unit=self.unit,
             loss=answered.loss - self.original.loss,
             placement=dict(units),
         )  # fmt: skip
         tried = Tried(file, cost, figures)
         self.reference = self.reference or tried
         return tried
+
+    @property
+    def unit(self) -> str:
+        """Of what files lose, see `Figures.unit`."""
+        return POINTS if self.task.metric.unit == POINTS else HUNDREDTHS
+
+    def _lost(self, scores: Scores) -> float:
+        whole = self.original.scores
+        lost = whole.units_lost(scores)
+        return lost if self.unit == POINTS else 100 * lost / max(abs(whole.figure), 1e-12)
 
     def _cost(self, file: Loaded) -> tuple[float, float, float, bool]:
         """What stands for its speed, with an interval where it was measured, and whether that was

@@ -115,7 +115,8 @@ class FileEvaluator:
         """See `Evaluator.settle`."""
         original = self.original_scores()
         samples = number_of_samples(self.task.test)
-        made = promise_of(max_drop, self.confidence, len(original), samples, original.least)
+        unit = self.task.metric.unit
+        made = promise_of(max_drop, self.confidence, len(original), samples, original.least, unit)
         self.hold_to(made)
         return made
 
