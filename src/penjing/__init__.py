@@ -13,6 +13,8 @@ What you bring
     Task            a trained model, an example of its inputs, data, a loss and a metric
     find_task       the task that a text names: "digits", "mytask.py", "mytask.py:small"
     Metric          a figure of merit, a mean over samples or one figure of all
+    mean_average_precision, Boxes, without_overlapping
+                    the metric of detectors, and boxes
     Arrays          data in memory, in batches
     npz             the same, from a file of NumPy's
     image_folder    the same, from a folder for each class
@@ -71,6 +73,9 @@ from penjing.targets import Target as Target
 from penjing.tasks.data import Arrays as Arrays
 from penjing.tasks.data import image_folder as image_folder
 from penjing.tasks.data import npz as npz
+from penjing.tasks.detection import Boxes as Boxes
+from penjing.tasks.detection import mean_average_precision as mean_average_precision
+from penjing.tasks.detection import without_overlapping as without_overlapping
 from penjing.tasks.metrics import Metric as Metric
 from penjing.tasks.reference import find_task as find_task
 from penjing.tasks.task import Task as Task
