@@ -62,9 +62,19 @@ def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
         _leave_joins_unrounded(new)
     for qparams in list(qparams_in(new)):
         _value(qparams, float(scales[qparams.node]), form)
+    if form.one_reader:
+        _dequantize_for_each_reader(new)
     drop_unused(new)
     new.compile_graph()
     return new
+
+
+def _dequantize_for_each_reader(network: Network) -> None:
+    for node in list(network.calls()):
+        if node.target is DEQUANTIZE:
+            for reader in list(node.users)[1:]:
+                copied = insert_before(reader, DEQUANTIZE, *node.args, like=node)
+                reader.replace_input_with(node, copied)
 
 
 def round_between(node: fx.Node, reader: fx.Node, qparams: tuple[Any, ...]) -> None:
