@@ -17,9 +17,11 @@ SIZE, CELL, MOST = 64, 8, 4
 
 
 class Detector(nn.Module):
+    """Six convolutions, the last of which gives 14 numbers for each cell."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        layers, before = [], 1
+        layers, before = list[nn.Module](), 1
         for size, stride in ((1, 2), (2, 2), (4, 2), (4, 1), (4, 1)):
             layers.append(nn.Conv2d(before, size * width, 3, stride, 1, bias=False))
             layers += [nn.BatchNorm2d(size * width), nn.ReLU()]
@@ -64,16 +66,19 @@ def loss(y: Tensor, boxes: Tensor) -> Tensor:
 
 
 def found(y: np.ndarray) -> list[penjing.Boxes]:
+    """The boxes in each image, without those that overlap a surer one."""
     surest = (penjing.Boxes(some[:, :4], some[:, 4:].argmax(1), some[:, 4:].max(1)) for some in y)
     return [penjing.without_overlapping(boxes, least=0.05) for boxes in surest]
 
 
 def truth(targets: np.ndarray) -> list[penjing.Boxes]:
+    """The boxes that are in each image."""
     there = (boxes[boxes[:, 4] >= 0] for boxes in targets)
     return [penjing.Boxes(boxes[:, :4], boxes[:, 4]) for boxes in there]
 
 
 def task(width: int = 16, epochs: int = 8, count: int = 4000, mnist: str = "") -> penjing.Task:
+    """The trained detector, data, its loss and its metric."""
     if mnist:
         with np.load(mnist) as file:
             digits, classes = file["test_x"] / 255, file["test_y"]
@@ -92,7 +97,7 @@ def task(width: int = 16, epochs: int = 8, count: int = 4000, mnist: str = "") -
     for _ in range(epochs):
         for x, y in train:
             optimizer.zero_grad()
-            loss(model(x), y).backward()
+            torch.autograd.backward(loss(model(x), y))
             optimizer.step()
             rates.step()
     metric = penjing.mean_average_precision(found, truth, size=(SIZE, SIZE))

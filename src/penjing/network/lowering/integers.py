@@ -62,14 +62,13 @@ def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
         _leave_joins_unrounded(new)
     for qparams in list(qparams_in(new)):
         _value(qparams, float(scales[qparams.node]), form)
-    if form.one_reader:
-        _dequantize_for_each_reader(new)
     drop_unused(new)
     new.compile_graph()
     return new
 
 
-def _dequantize_for_each_reader(network: Network) -> None:
+def dequantize_for_each_reader(network: Network) -> None:
+    """Give each reader of integers a dequantize of its own, in place."""
     for node in list(network.calls()):
         if node.target is DEQUANTIZE:
             for reader in list(node.users)[1:]:
