@@ -72,7 +72,9 @@ def check(asked: Check) -> None:
 def _require_writable(path: Path) -> None:
     """Raise if the verdicts can't be written there once they are known."""
     if not os.path.isdir(path.parent) or os.path.isdir(path):
-        wrong = f"{path} is a folder" if os.path.isdir(path) else f"there is no folder {path.parent}"
+        wrong = (
+            f"{path} is a folder" if os.path.isdir(path) else f"there is no folder {path.parent}"
+        )
         raise InputError(f"`junit` must be a file in a folder that exists; {wrong}; name another")
     if not os.access(path.parent, os.W_OK):
         raise MachineError(f"`junit`: folder {path.parent} can't be written; choose another one")

@@ -13,12 +13,12 @@ from torch import nn
 
 from penjing.contract import Artifact, Latency, Placement, Session
 from penjing.errors import InputError, MachineError, UnsafeError
+from penjing.measure.scores import Scores, judge
 from penjing.network import capture
 from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.runtimes.onnx.session import OnnxSession
 from penjing.tasks.metrics import Metric, correct
-from penjing.tools.check import subject
 from penjing.tools.check.budgets import read_budgets
 from penjing.tools.check.check import Checked, check
 from penjing.tools.check.rules import RULES
@@ -372,8 +372,12 @@ def test_a_file_is_loaded_and_run_once(
     checked: Callable[..., Checked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[Any] = []
-    real = subject.judge
-    monkeypatch.setattr(subject, "judge", lambda *given: (judged.append(given), real(*given))[1])
+
+    def counting(session: Session, *data: Any) -> Scores:
+        judged.append(session)
+        return judge(session, *data)
+
+    monkeypatch.setattr("penjing.tools.check.subject.judge", counting)
     rules = ("min_score = 0", "max_drop = 10", "max_drop_to_reference = 10")
     checked(TASK + _file("int8", *rules) + _file("float", *rules[:2]))
     assert len(judged) == 3  # the two files and the original

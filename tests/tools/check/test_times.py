@@ -47,7 +47,12 @@ def test_an_alarm_must_be_confirmed(measured: list[Latency], broken: bool, times
 
 def test_each_measurement_has_a_seed_of_its_own() -> None:
     seeds: list[int] = []
-    timed(lambda seed: (seeds.append(seed), SLOW)[1], 1.0)
+
+    def measure(seed: int) -> Latency:
+        seeds.append(seed)
+        return SLOW
+
+    timed(measure, 1.0)
     assert len(set(seeds)) == 3
 
 
