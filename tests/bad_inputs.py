@@ -8,6 +8,7 @@ row, the row has that test's name.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import zipfile
@@ -21,6 +22,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from penjing.files import sha256_of
 from penjing.runtimes import registry
 from penjing.trials.result import Result
 from tests.fits import trial
@@ -149,6 +151,20 @@ def record(content: bytes) -> Provoke:
     return provoke
 
 
+def budgets(text: str, *options: str) -> Provoke:
+    """Check a file of budgets, beside which lies `model.onnx`, a file with a record."""
+
+    def provoke(folder: Path, _: pytest.MonkeyPatch) -> list[str]:
+        data = model().SerializeToString()
+        (folder / "model.onnx").write_bytes(data)
+        told = {"file": "model.onnx", "sha256": sha256_of(data), "runtime": "onnxruntime"}
+        (folder / "export.json").write_text(json.dumps(told))
+        (folder / "penjing.toml").write_text(text)
+        return ["check", str(folder / "penjing.toml"), *options]
+
+    return provoke
+
+
 def failing(where: Any, name: str, number: int, provoke: Provoke) -> Provoke:
     """Provoke while a function of the operating system fails with this error number."""
 
@@ -203,6 +219,8 @@ MODEL, DATA, TARGET, DISK, HOSTILE, REMOTE = (
 GROUPS = {1: MODEL, 23: DATA, 39: TARGET, 47: DISK, 63: HOSTILE, 85: REMOTE}
 """The heading of each group, by the number of its first row."""
 INT8 = ("--precision", "int8")
+CHECKED, OF_GOOD = "[[file]]\npath = 'model.onnx'\n", "task = 'tests.bad_tasks:good'\n"
+"""A file of budgets without a rule, and the line that names a task."""
 SSH, FAULTS = "tests/device/test_ssh.py", "tests/device/test_ssh_faults.py"
 FOLDER = "tests/search/test_folder.py"
 ROWS = [
@@ -520,6 +538,49 @@ ROWS = [
         "CPU governor: unknown", 0,
         test="tests/test_bad_inputs.py::test_what_a_device_does_not_tell_is_unknown"),
     # Not among the 96, but similar.
+    Row(36, "a file of budgets that doesn't exist",
+        "penjing: error: no file .../penjing.toml; name the file of budgets, or write one called "
+        "penjing.toml", provoke=words("check", "FOLDER/penjing.toml")),
+    Row(36, "a file of budgets that isn't TOML",
+        "penjing: error: .../penjing.toml is not valid TOML: ... (at line 2, column ...); correct "
+        "it there", provoke=budgets("[[file]]\npath model.onnx")),
+    Row(36, "an unknown key in a file of budgets",
+        "penjing: error: .../penjing.toml, file model.onnx: unknown key max_bk; did you mean "
+        "max_kb?", provoke=budgets(f"{CHECKED}max_bk = 200")),
+    Row(36, "a limit of the wrong kind",
+        "penjing: error: .../penjing.toml, file model.onnx: max_kb must be a number above 0; found "
+        '"200 kB"', provoke=budgets(f'{CHECKED}max_kb = "200 kB"')),
+    Row(36, "a file of budgets without a rule for a file",
+        "penjing: error: .../penjing.toml, file model.onnx has no rule; add one of max_kb, ...",
+        provoke=budgets(CHECKED)),
+    Row(36, "a rule about time without a reference",
+        "penjing: error: .../penjing.toml, file model.onnx: max_time_ratio needs a reference, "
+        'which the file is compared with; write reference = "original.onnx"',
+        provoke=budgets(f"{CHECKED}max_time_ratio = 1.0")),
+    Row(36, "rules that contradict each other",
+        "penjing: error: .../penjing.toml, file model.onnx has both min_score and max_score; keep "
+        "min_score if a higher figure of the metric is better, else max_score",
+        provoke=budgets(f"{OF_GOOD}{CHECKED}min_score = 0.9\nmax_score = 0.95")),
+    Row(36, "a file to check that doesn't exist",
+        "penjing: error: .../penjing.toml, file absent.onnx: path is absent.onnx, but there "
+        "is no file .../absent.onnx; paths are relative to the file of budgets",
+        provoke=budgets(f"{CHECKED}max_kb = 1\n[[file]]\npath = 'absent.onnx'\nmax_kb = 1")),
+    Row(36, "a file to check that doesn't take the task's inputs",
+        "penjing: error: .../penjing.toml, file model.onnx: model.onnx fails on test data of "
+        "shape [16, 3, 8, 8]: ...; name a file that takes the task's batches",
+        provoke=budgets(f"{OF_GOOD}{CHECKED}min_score = 0.9")),
+    Row(36, "a report of a check in a folder that doesn't exist",
+        "penjing: error: --junit must be a file in a folder that exists; there is no folder "
+        "/absent; name another",
+        provoke=budgets(f"{CHECKED}max_kb = 1", "--junit", "/absent/check.xml")),
+    Row(36, "a file to check that is a reference to itself",
+        "penjing: error: .../penjing.toml, file model.onnx: reference is the file itself, so "
+        "max_time_ratio would always hold; name another file",
+        provoke=budgets(f"reference = 'model.onnx'\n{CHECKED}max_time_ratio = 1.0")),
+    Row(37, "a rule of a check that the few test samples can't certify",
+        "test samples can't certify ... not even for a", 2,
+        test="tests/tools/check/test_check.py::"
+        "test_what_cannot_be_judged_is_told_before_any_long_work"),
     Row(18, "a task file that calls `sys.exit`",
         "penjing: error: .../mytask.py raised SystemExit at mytask.py:2: 0", provoke=leaving),
     Row(31, "validation or test data that is shuffled",
