@@ -26,7 +26,6 @@ from penjing.tasks.checks import check, require_scores
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.task import Task, as_call
 from penjing.tools.fallbacks import fallbacks
-from penjing.measure.in_pytorch import InPyTorch
 from penjing.tools.inputs import as_recorded
 from penjing.tools.precision import PRECISIONS, in_precision
 from penjing.tools.proof import Proof

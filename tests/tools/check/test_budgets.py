@@ -109,7 +109,7 @@ WRONG = {
     "min_score": ("nan", '"98 %"', "false"),
     "max_score": ("inf", "[1]"),
     "min_same_decisions": ("98", "-0.1", "true"),
-    "max_drop": ("-1", "101", '"1 %"', "{points = 1}"),
+    "max_drop": ("-1", "nan", '"1 %"', "{points = 1}"),
     "max_drop_to_reference": ("-1", "nan"),
 }
 """By rule, values that it can't have."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import Parity, as_arrays
+from penjing.contract import POINTS, Parity, as_arrays
 from penjing.device.runner import RUNTIMES
 from penjing.errors import InputError
 from penjing.layout import counted
@@ -15,7 +15,7 @@ from penjing.tasks.metrics import scored
 from penjing.tasks.task import as_call
 from penjing.tools.check.subject import Loaded, Subject
 from penjing.tools.inputs import random_inputs, require_runs, require_same_inputs
-from penjing.trials.judgement.wording import confident, points
+from penjing.trials.judgement.wording import amount, confident
 
 
 def require_placement(subject: Subject) -> None:
@@ -84,14 +84,20 @@ def require_certifiable(subject: Subject) -> None:
 
 def _require_enough(subject: Subject, key: str, scores: Scores) -> None:
     limit, confidence = subject.limits[key], subject.conditions.confidence
+    unit = subject.file.task.metric.unit
+    if unit == POINTS and limit > 100:
+        raise InputError(
+            f"{subject.place}: {key} must be points between 0 and 100 (1.0 is one percentage "
+            f"point); found {limit:g}"
+        )
     least = scores.least(limit, confidence)
     if least is not None and len(scores) >= least:
         return
     more = f"give {least} test samples, or " if least else ""
     raise InputError(
         f"{subject.place}: {counted(len(scores), 'test sample')} can't certify {key} = "
-        f"{points(limit)} with {confident(confidence)}, not even for a file that answers exactly "
-        f"alike; {more}allow a larger {key}"
+        f"{amount(limit, unit)} with {confident(confidence)}, not even for a file that answers "
+        f"exactly alike; {more}allow a larger {key}"
     )
 
 

@@ -22,8 +22,8 @@ from penjing.tools.check.requirements import (
 from penjing.tools.check.subject import Subject
 from penjing.tools.check.times import timed
 from penjing.tools.check.values import (
+    AMOUNT,
     NUMBER,
-    POINTS,
     POSITIVE,
     SHARE,
     TRUE,
@@ -148,10 +148,9 @@ def _drop_to_reference(subject: Subject, limit: float) -> Judgement:
 
 def _lost(subject: Subject, of: Scores, whose: str, limit: float) -> Judgement:
     drop = of.lost(subject.file.scores, subject.conditions.confidence)
-    said = lost_at_most(drop.drop, drop.bound, drop.confidence)
     metric = subject.file.task.metric.name
     on = counted(drop.samples, "test sample")
-    text = f"in {metric} it {said}, compared with {whose} on {on}"
+    text = f"in {metric} it {lost_at_most(drop)}, compared with {whose} on {on}"
     return Judgement(drop.bound <= limit, {"drop": drop.drop, "bound": drop.bound}, text)
 
 
@@ -177,9 +176,9 @@ RULES = {
     "min_score": Rule(NUMBER, _score, (TASK,), require_right_way),
     "max_score": Rule(NUMBER, _score, (TASK,), require_right_way),
     "min_same_decisions": Rule(SHARE, _decisions, (TASK,), require_decisions),
-    "max_drop": Rule(POINTS, _drop, (TASK,), require_certifiable),
+    "max_drop": Rule(AMOUNT, _drop, (TASK,), require_certifiable),
     "max_drop_to_reference": Rule(
-        POINTS, _drop_to_reference, (TASK, REFERENCE), require_certifiable
+        AMOUNT, _drop_to_reference, (TASK, REFERENCE), require_certifiable
     ),
 }
 """By key. They are judged in this order, the quick ones first."""

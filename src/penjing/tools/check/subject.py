@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.contract import Artifact, Input, Parity, Placement, Session
 from penjing.errors import InputError, PenjingError, first_line, is_out_of_memory
+from penjing.measure.in_pytorch import InPyTorch
 from penjing.measure.parity import parity
 from penjing.measure.scores import Scores, judge
 from penjing.network import Network, capture
@@ -18,7 +19,6 @@ from penjing.runtimes.contract import Runtime
 from penjing.tasks.checks import check, require_scores
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
-from penjing.tools.in_pytorch import InPyTorch
 from penjing.trials.evaluation.instruments import Instruments
 
 

@@ -63,7 +63,10 @@ def _is_text(value: Any) -> bool:
 TEXT = Value("text in quotes", _is_text)
 NUMBER = Value("a number", _is_number)
 POSITIVE = Value("a number above 0", lambda value: _is_number(value) and value > 0)
-POINTS = Value("points between 0 and 100 (1.0 is one percentage point)", _between(0, 100))
+AMOUNT = Value(
+    "0 or more: points (1.0 is one percentage point), or an amount in the metric's own unit",
+    lambda value: _is_number(value) and value >= 0,
+)
 SHARE = Value("a share between 0 and 1, such as 0.98", _between(0, 1))
 CONFIDENCE = Value("at least 0.5 and below 1", lambda value: _is_number(value) and 0.5 <= value < 1)
 UNITS_LIST = Value(f'a list of units, such as ["cpu"], of {", ".join(UNITS)}', _are_units)
