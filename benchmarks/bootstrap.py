@@ -118,7 +118,7 @@ def row(kind: Kind, samples: int, draws: int, seed: int) -> dict[str, Any]:
     """How often the bound held."""
     draw = np.random.default_rng([seed, len(kind.metric.name)])
     whole, other = (Pooled(kind.metric, kept) for kept in kind.drawn(draw, TRUE_SAMPLES))
-    true = whole.points_lost(other)
+    true = whole.units_lost(other)
     bounds = []
     say = progress(kind.metric.name)
     for number in range(draws):

@@ -8,6 +8,7 @@ row, the row has that test's name.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import zipfile
@@ -21,6 +22,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from penjing.files import sha256_of
 from penjing.runtimes import registry
 from penjing.trials.result import Result
 from tests.fits import trial
@@ -149,6 +151,20 @@ def record(content: bytes) -> Provoke:
     return provoke
 
 
+def budgets(text: str, *options: str) -> Provoke:
+    """Check a file of budgets, beside which lies `model.onnx`, a file with a record."""
+
+    def provoke(folder: Path, _: pytest.MonkeyPatch) -> list[str]:
+        data = model().SerializeToString()
+        (folder / "model.onnx").write_bytes(data)
+        told = {"file": "model.onnx", "sha256": sha256_of(data), "runtime": "onnxruntime"}
+        (folder / "export.json").write_text(json.dumps(told))
+        (folder / "penjing.toml").write_text(text)
+        return ["check", str(folder / "penjing.toml"), *options]
+
+    return provoke
+
+
 def failing(where: Any, name: str, number: int, provoke: Provoke) -> Provoke:
     """Provoke while a function of the operating system fails with this error number."""
 
@@ -203,6 +219,8 @@ MODEL, DATA, TARGET, DISK, HOSTILE, REMOTE = (
 GROUPS = {1: MODEL, 23: DATA, 39: TARGET, 47: DISK, 63: HOSTILE, 85: REMOTE}
 """The heading of each group, by the number of its first row."""
 INT8 = ("--precision", "int8")
+CHECKED, OF_GOOD = "[[file]]\npath = 'model.onnx'\n", "task = 'tests.bad_tasks:good'\n"
+"""A file of budgets without a rule, and the line that names a task."""
 SSH, FAULTS = "tests/device/test_ssh.py", "tests/device/test_ssh_faults.py"
 FOLDER = "tests/search/test_folder.py"
 ROWS = [
@@ -315,11 +333,12 @@ ROWS = [
         "penjing: error: the training labels range from -1 to 3, but the model has 4 outputs, for "
         "classes 0 to 3; fix the labels or the model", provoke=task("label_outside_later")),
     Row(29, "labels that are text",
-        "penjing: error: the training targets contain text ('red'); wanted numbers: number the "
-        "classes from 0", provoke=task("labels_of_text")),
+        "penjing: error: the training labels are text ('red'), but the model has 4 outputs, for "
+        "classes 0 to 3; give integers (torch.int64)", provoke=task("labels_of_text")),
     Row(29, "labels with a fraction, where classes are wanted",
-        "penjing: error: the training labels are torch.float32, but the model has 4 outputs, for "
-        "classes 0 to 3; give integers (torch.int64)", provoke=task("labels_of_floats")),
+        "penjing: error: the training labels are torch.float32 of shape [64], but the model has 4 "
+        "outputs, for classes 0 to 3; give integers (torch.int64)",
+        provoke=task("labels_of_floats")),
     Row(29, "folders of images whose classes differ, and so their numbers",
         "penjing: error: the training data has a folder of the class 'cat', and the test data has "
         "none, so the two number their classes differently; make an empty folder .../cat",
@@ -357,10 +376,12 @@ ROWS = [
         "num_workers=0 to see the error", provoke=fit("dying_loader_of_test_data")),
     Row(36, "a budget below 0, above 100 or NaN",
         "penjing: error: --max-drop must be points between 0 and 100 (1.0 is one percentage "
-        "point); found nan", provoke=fit("good", "--max-drop", "nan")),
-    Row(36, "a budget with a percent sign",
-        "penjing: error: invalid value for '--max-drop': ... (penjing fit --help)",
-        provoke=fit("good", "--max-drop", "1%")),
+        "point), an amount in the metric's own unit, or a share of the original's figure such as "
+        "'5%'; found nan", provoke=fit("good", "--max-drop", "nan")),
+    Row(36, "a budget that is no number",
+        "penjing: error: --max-drop must be points between 0 and 100 (1.0 is one percentage "
+        "point), an amount in the metric's own unit, or a share of the original's figure such as "
+        "'5%'; found little", provoke=fit("good", "--max-drop", "little")),
     Row(36, "a negative time",
         "penjing: error: --seconds must be a positive number; found -1.0",
         provoke=words("bench", "a.onnx", "--seconds", "-1")),
@@ -394,7 +415,8 @@ ROWS = [
         "metric=Metric(name, scores)", provoke=fit("metric_that_looks_at_nothing")),
     Row(38, "accuracy as the metric of a regression",
         "penjing: error: accuracy needs one integer class per sample and at least two outputs; "
-        "found torch.float32 targets of shape [64] and outputs of shape [64, 4]; pass another "
+        "found targets that are torch.float32 of shape [64] and outputs of shape [64, 4]; pass "
+        "another "
         "metric, metric=Metric(name, scores)", provoke=task("accuracy_of_numbers")),
     Row(39, "an unknown device",
         "penjing: error: ...did you mean 'raspberry-pi-5'...",
@@ -540,6 +562,49 @@ ROWS = [
         "CPU governor: unknown", 0,
         test="tests/test_bad_inputs.py::test_what_a_device_does_not_tell_is_unknown"),
     # Not among the 96, but similar.
+    Row(36, "a file of budgets that doesn't exist",
+        "penjing: error: no file .../penjing.toml; name the file of budgets, or write one called "
+        "penjing.toml", provoke=words("check", "FOLDER/penjing.toml")),
+    Row(36, "a file of budgets that isn't TOML",
+        "penjing: error: .../penjing.toml is not valid TOML: ... (at line 2, column ...); correct "
+        "it there", provoke=budgets("[[file]]\npath model.onnx")),
+    Row(36, "an unknown key in a file of budgets",
+        "penjing: error: .../penjing.toml, file model.onnx: unknown key max_bk; did you mean "
+        "max_kb?", provoke=budgets(f"{CHECKED}max_bk = 200")),
+    Row(36, "a limit of the wrong kind",
+        "penjing: error: .../penjing.toml, file model.onnx: max_kb must be a number above 0; found "
+        '"200 kB"', provoke=budgets(f'{CHECKED}max_kb = "200 kB"')),
+    Row(36, "a file of budgets without a rule for a file",
+        "penjing: error: .../penjing.toml, file model.onnx has no rule; add one of max_kb, ...",
+        provoke=budgets(CHECKED)),
+    Row(36, "a rule about time without a reference",
+        "penjing: error: .../penjing.toml, file model.onnx: max_time_ratio needs a reference, "
+        'which the file is compared with; write reference = "original.onnx"',
+        provoke=budgets(f"{CHECKED}max_time_ratio = 1.0")),
+    Row(36, "rules that contradict each other",
+        "penjing: error: .../penjing.toml, file model.onnx has both min_score and max_score; keep "
+        "min_score if a higher figure of the metric is better, else max_score",
+        provoke=budgets(f"{OF_GOOD}{CHECKED}min_score = 0.9\nmax_score = 0.95")),
+    Row(36, "a file to check that doesn't exist",
+        "penjing: error: .../penjing.toml, file absent.onnx: path is absent.onnx, but there "
+        "is no file .../absent.onnx; paths are relative to the file of budgets",
+        provoke=budgets(f"{CHECKED}max_kb = 1\n[[file]]\npath = 'absent.onnx'\nmax_kb = 1")),
+    Row(36, "a file to check that doesn't take the task's inputs",
+        "penjing: error: .../penjing.toml, file model.onnx: model.onnx fails on test data of "
+        "shape [16, 3, 8, 8]: ...; name a file that takes the task's batches",
+        provoke=budgets(f"{OF_GOOD}{CHECKED}min_score = 0.9")),
+    Row(36, "a report of a check in a folder that doesn't exist",
+        "penjing: error: --junit must be a file in a folder that exists; there is no folder "
+        "/absent; name another",
+        provoke=budgets(f"{CHECKED}max_kb = 1", "--junit", "/absent/check.xml")),
+    Row(36, "a file to check that is a reference to itself",
+        "penjing: error: .../penjing.toml, file model.onnx: reference is the file itself, so "
+        "max_time_ratio would always hold; name another file",
+        provoke=budgets(f"reference = 'model.onnx'\n{CHECKED}max_time_ratio = 1.0")),
+    Row(37, "a rule of a check that the few test samples can't certify",
+        "test samples can't certify ... not even for a", 2,
+        test="tests/tools/check/test_check.py::"
+        "test_what_cannot_be_judged_is_told_before_any_long_work"),
     Row(18, "a task file that calls `sys.exit`",
         "penjing: error: .../mytask.py raised SystemExit at mytask.py:2: 0", provoke=leaving),
     Row(31, "validation or test data that is shuffled",

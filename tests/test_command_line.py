@@ -89,6 +89,44 @@ def test_profile_of_a_task_gives_its_layers() -> None:
     assert "conv" in _printed("profile", GOOD)
 
 
+def _check(folder: Path, exported: tuple[Path, dict[str, Any]], *rules: str) -> Path:
+    path = folder / "penjing.toml"
+    head = [f"task = '{GOOD}'", "[[file]]", f"path = '{exported[0]}'"]
+    path.write_text("\n".join([*head, *rules]))
+    return path
+
+
+def test_check_has_a_line_for_each_rule_and_ends_with_1_if_one_is_broken(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    rules, report = ("min_score = 0.5", "max_kb = 20", "max_memory_mb = 4000"), tmp_path / "a.xml"
+    kept = _check(tmp_path, exported, *rules)
+    lines = _printed("check", str(kept), "--junit", str(report)).splitlines()
+    assert [line.split(": ")[1] for line in lines[:3]] == [
+        "max_kb = 20", "max_memory_mb = 4000", "min_score = 0.5",
+    ]  # fmt: skip
+    assert all(line.startswith("kept    ") for line in lines[:3])
+    assert lines[3].startswith("3 rules kept, on ")
+    assert 'failures="0"' in report.read_text()
+    broken = _check(tmp_path, exported, "max_kb = 0.1", "no_saturation = true")
+    done = CliRunner().invoke(app, ["check", str(broken), "--junit", str(report)])
+    assert done.exit_code == 1
+    assert done.stdout.startswith(f"BROKEN  {exported[0]}: max_kb = 0.1: has ")
+    assert "\n1 of 2 rules broken, on " in done.stdout
+    assert 'failures="1"' in report.read_text()
+    told = CliRunner().invoke(app, ["check", str(broken), "--json"])
+    assert told.exit_code == 1
+    assert [row["kept"] for row in json.loads(told.stdout)["rules"]] == [False, True]
+
+
+def test_check_takes_penjing_toml_where_no_file_is_named(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _check(tmp_path, exported, "max_kb = 20")
+    monkeypatch.chdir(tmp_path)
+    assert "1 rule kept" in _printed("check")
+
+
 # ---- help, completion, and what fits a terminal
 
 
@@ -117,6 +155,7 @@ COMMANDS = (
     "verify",
     "profile",
     "bench",
+    "check",
     "targets",
     "runtimes",
     "passes",

@@ -42,8 +42,8 @@ FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.
 OF_FORMER_DAYS = ("CHANGELOG.md", "results.md")
 OF_A_USER = {"mytask.py", "mystrategy.py"}
 """Files that examples speak of."""
-KEYS = {"penjing.outputs"}
-"""Of metadata, which are spelled as a module is."""
+KEYS = {"penjing.outputs", "penjing.toml"}
+"""Of metadata, and a file of a user; they are spelled as a module is."""
 PAGES = [
     path
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *FILES)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from penjing.layout import folded, wrapped
 
 Array = NDArray[Any]
+POINTS = "points"
+"""The unit of drops and budgets that are hundredths of a metric. Any other is the metric's own."""
 Json = Any
 """A value that `json.dumps` accepts and `json.loads` returns unchanged."""
 
@@ -318,19 +320,21 @@ class Latency:
 
 @dataclass(frozen=True)
 class Drop:
-    """How much a candidate scores below the original on the same samples, in points (hundredths).
+    """How much worse a candidate does than the original on the same samples.
 
     Attributes:
-        drop: the original's mean score minus the candidate's. Negative if the candidate is better.
+        drop: how much worse its figure is. Negative if the candidate is better.
         bound: the one-sided upper confidence bound of `drop`.
         confidence: the confidence of the bound, such as 0.95.
         samples: the number of samples.
+        unit: of both: points, which are hundredths of the metric, or the metric's own.
     """
 
     drop: float
     bound: float
     confidence: float
     samples: int
+    unit: str = POINTS
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from penjing.search.budget import Budget
 from penjing.search.preflight import prepare
 from penjing.tasks.batches import number_of_samples
 from penjing.tasks.data import Arrays
@@ -43,7 +44,7 @@ def _task(known: float, unseen: float, test: int = 6000, kind: str = "arrays") -
 
 @pytest.mark.parametrize("kind", ["arrays", "loader"])
 def test_half_of_the_test_data_judges_an_original_that_knows_its_training_data(kind: str) -> None:
-    task, notes = prepare(_task(0.99, 0.85, kind=kind), 1.0)
+    task, _, notes = prepare(_task(0.99, 0.85, kind=kind), Budget(1.0))
     assert task.validation is not None
     assert [number_of_samples(part) for part in (task.train, task.validation, task.test)] == [
         5000, 3000, 3000,
@@ -60,7 +61,7 @@ def test_half_of_the_test_data_judges_an_original_that_knows_its_training_data(k
     ("known", "unseen", "test"), [(0.9, 0.9, 6000), (0.85, 0.99, 6000), (0.99, 0.85, 600)]
 )
 def test_else_training_samples_judge(known: float, unseen: float, test: int) -> None:
-    task, notes = prepare(_task(known, unseen, test), 1.0)
+    task, _, notes = prepare(_task(known, unseen, test), Budget(1.0))
     assert task.validation is not None
     assert number_of_samples(task.validation) == 500
     assert number_of_samples(task.test) == test
@@ -70,7 +71,7 @@ def test_else_training_samples_judge(known: float, unseen: float, test: int) -> 
 def test_validation_data_that_is_given_judges() -> None:
     given = _task(0.99, 0.85)
     given = Task(given.model, given.example, given.train, given.test, _data(700, 0.85))
-    task, notes = prepare(given, 1.0)
+    task, _, notes = prepare(given, Budget(1.0))
     assert task.validation is not None
     assert number_of_samples(task.validation) == 700
     assert not any("training" in note for note in notes)

@@ -17,6 +17,7 @@ from torch._utils import ExceptionWrapper
 
 from penjing.errors import InputError
 from penjing.measure.scores import Means
+from penjing.search.budget import Budget
 from penjing.search.identity import identity
 from penjing.search.preflight import prepare, require_better_than_chance
 from penjing.tasks import images as module
@@ -260,7 +261,7 @@ def test_files_in_two_splits_are_refused_or_told(folder: Path, tmp_path: Path) -
 
 def test_the_whole_task_of_folders_is_taken(folder: Path, tmp_path: Path) -> None:
     test = ImageFolder(_made(tmp_path / "test", seed=1), size=8)
-    task, notes = prepare(_task(ImageFolder(folder, size=8), test=test), 1.0)
+    task, _, notes = prepare(_task(ImageFolder(folder, size=8), test=test), Budget(1.0))
     assert [note for note in notes if "set aside" in note]
     x, _ = next(iter(task.train))
     assert (x.shape[1:], x.dtype) == ((3, 8, 8), torch.float32)

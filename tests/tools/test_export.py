@@ -202,7 +202,7 @@ def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None
         export_model(task, "onnxruntime", "int3", tmp_path)
     with pytest.raises(InputError, match="did you mean 'onnxruntime'"):
         export_model(task, "onnxruntim", "float32", tmp_path)
-    with pytest.raises(InputError, match=r"no file .*nothing\.onnx"):
+    with pytest.raises(InputError, match=r"file .*nothing\.onnx doesn't exist"):
         verify(tmp_path / "nothing.onnx", task)
 
 

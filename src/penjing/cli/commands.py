@@ -10,6 +10,7 @@ import typer
 
 from penjing.cli.advise import advise
 from penjing.cli.app import DEBUG, NAME, app, as_flags, command
+from penjing.cli.check import check
 from penjing.cli.files import bench, export, profile, verify
 from penjing.cli.fit import fit
 from penjing.cli.lists import passes, runtimes, targets
@@ -50,6 +51,10 @@ EXAMPLES = {
     bench: """
         Two files side by side:
           penjing bench original.onnx smaller.onnx --seconds 10
+        """,
+    check: """
+        In a repository of yours, after each build:
+          penjing check penjing.toml --junit check.xml
         """,
     targets: """
         One of them, with the sources of its figures:

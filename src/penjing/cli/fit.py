@@ -41,13 +41,14 @@ class Fit:
 
     task: TaskName
     max_drop: Annotated[
-        float,
+        str,
         typer.Option(
-            metavar="POINTS",
-            help="How much the metric may fall; 1 point of accuracy is 1 %.",
+            metavar="AMOUNT",
+            help="How much the metric may fall: points (1 point of accuracy is 1 %), an amount in "
+            "the metric's own unit, or 5% of what the original has.",
             rich_help_panel=BUDGET,
         ),
-    ] = 1.0
+    ] = "1.0"
     confidence: Annotated[
         float,
         typer.Option(

@@ -10,10 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from penjing.contract import Array, Drop, Session, as_arrays
+from penjing.contract import POINTS, Array, Drop, Session, as_arrays
 from penjing.errors import InputError
 from penjing.measure.bounds import bootstrapped, least_samples, upper_bound
-from penjing.tasks.metrics import Kept, Metric, joined, scored
+from penjing.tasks.metrics import ACCURACY, Kept, Metric, joined, scored
+from penjing.tasks.targets import targets_as_arrays
 from penjing.tasks.task import Batches
 
 DRAWS = 1000
@@ -38,8 +39,9 @@ class Scores(ABC):
         """The number of samples."""
 
     @abstractmethod
-    def points_lost(self, by: Scores) -> float:
-        """How many points worse another file does on the same samples; negative if it is better."""
+    def units_lost(self, by: Scores) -> float:
+        """How much worse another file does on the same samples, in the metric's unit; negative if
+        it is better."""
 
     @abstractmethod
     def lost(self, by: Scores, confidence: float = 0.95) -> Drop:
@@ -47,15 +49,21 @@ class Scores(ABC):
 
     @abstractmethod
     def least(self, max_drop: float, confidence: float) -> int | None:
-        """How many samples certify that a file which answers as this one does keeps a budget in
-        points; None if no number does."""
+        """How many samples certify that a file which answers as this one does keeps a budget; None
+        if no number does."""
 
 
 @dataclass(frozen=True, eq=False)
 class Means(Scores):
-    """Scores of which the mean counts; shape (N,)."""
+    """Scores of which the mean counts.
+
+    Attributes:
+        values: of shape (N,).
+        metric: what they are scores of.
+    """
 
     values: Array
+    metric: Metric = ACCURACY
 
     @property
     def figure(self) -> float:
@@ -65,19 +73,20 @@ class Means(Scores):
     def __len__(self) -> int:
         return len(self.values)
 
-    def points_lost(self, by: Scores) -> float:
-        """See `Scores.points_lost`."""
+    def units_lost(self, by: Scores) -> float:
+        """See `Scores.units_lost`."""
         assert isinstance(by, Means)
-        return 100 * float((self.values - by.values).mean())
+        return self.metric.scale * float((self.values - by.values).mean())
 
     def lost(self, by: Scores, confidence: float = 0.95) -> Drop:
         """See `Scores.lost`, and `drop`."""
         assert isinstance(by, Means)
-        return drop(self.values, by.values, confidence)
+        return drop(self.values, by.values, confidence, self.metric.unit)
 
     def least(self, max_drop: float, confidence: float) -> int | None:
         """See `Scores.least`."""
-        return least_samples(max_drop / 100, greatest_loss(self.values, self.values), confidence)
+        greatest = greatest_loss(self.values, self.values)
+        return least_samples(max_drop / self.metric.scale, greatest, confidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +125,10 @@ class Pooled(Scores):
 
     @property
     def _sign(self) -> float:
-        return 100.0 if self.metric.higher else -100.0
+        return self.metric.scale if self.metric.higher else -self.metric.scale
 
-    def points_lost(self, by: Scores) -> float:
-        """See `Scores.points_lost`."""
+    def units_lost(self, by: Scores) -> float:
+        """See `Scores.units_lost`."""
         return self._sign * (self.figure - by.figure)
 
     def lost(self, by: Scores, confidence: float = 0.95) -> Drop:
@@ -129,7 +138,7 @@ class Pooled(Scores):
             InputError: the figure of most samples that are drawn again is NaN.
         """
         assert isinstance(by, Pooled)
-        lost = self.points_lost(by)
+        lost = self.units_lost(by)
         drawn, without = (
             self._sign * (mine - theirs)
             for mine, theirs in ((self._drawn, by._drawn), (self._without, by._without))
@@ -140,7 +149,8 @@ class Pooled(Scores):
                 f"metric {self.metric.name!r} is NaN for most samples that are drawn again from "
                 f"{len(self)}; give more samples"
             )
-        return Drop(lost, bootstrapped(lost, drawn, without, confidence), confidence, len(self))
+        bound = bootstrapped(lost, drawn, without, confidence)
+        return Drop(lost, bound, confidence, len(self), self.metric.unit)
 
     def least(self, max_drop: float, confidence: float) -> int | None:
         """See `Scores.least`."""
@@ -192,7 +202,7 @@ def judge(
 def judged(metric: Metric, parts: Sequence[Kept]) -> Scores:
     """What a metric says of samples of which it kept this, batch by batch."""
     kept = joined(parts)
-    return Means(np.asarray(kept, np.float64)) if metric.is_mean else Pooled(metric, kept)
+    return Means(np.asarray(kept, np.float64), metric) if metric.is_mean else Pooled(metric, kept)
 
 
 def score(session: Session, batches: Batches, metric: Metric) -> Array:
@@ -214,7 +224,7 @@ def _scored(
     parts: list[Kept] = []
     done = 0
     for inputs, targets in batches:
-        parts.append(scored(metric, session.run(as_arrays(inputs)), as_arrays(targets)))
+        parts.append(scored(metric, session.run(as_arrays(inputs)), targets_as_arrays(targets)))
         done += len(parts[-1])
         if progress is not None:
             progress(done)
@@ -223,8 +233,8 @@ def _scored(
     return parts
 
 
-def drop(original: Array, candidate: Array, confidence: float = 0.95) -> Drop:
-    """How much the candidate scores below the original on the same samples, in points.
+def drop(original: Array, candidate: Array, confidence: float = 0.95, unit: str = POINTS) -> Drop:
+    """How much the candidate scores below the original on the same samples, in a metric's unit.
 
     The bound is the `upper_bound` of the differences, whose greatest possible value is
     `greatest_loss`. So it accounts for losses that no sample has shown.
@@ -236,7 +246,8 @@ def drop(original: Array, candidate: Array, confidence: float = 0.95) -> Drop:
     greatest = max(greatest_loss(original, candidate), float(differences[-1]))
     bound = upper_bound(differences, counts[None], greatest, confidence)[0]
     n = len(original)
-    return Drop(100 * float(counts @ differences) / n, 100 * float(bound), confidence, n)
+    scale = 100 if unit == POINTS else 1
+    return Drop(scale * float(counts @ differences) / n, scale * float(bound), confidence, n, unit)
 
 
 def greatest_loss(original: Array, candidate: Array) -> float:

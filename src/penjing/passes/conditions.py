@@ -8,7 +8,6 @@ from enum import Enum
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from penjing.contract import LeftAlone
 from penjing.errors import InputError, in_one_line
@@ -17,6 +16,7 @@ from penjing.network.edits.table import EDITS
 from penjing.network.graph.qparams import qparams_in, weight_qparams
 from penjing.tasks.batches import Wanted, refuse_generator
 from penjing.tasks.data import calibration, first
+from penjing.tasks.targets import Targets, moved
 from penjing.tasks.task import Inputs, Task, as_call
 
 SAMPLES = 64  # in the batch on which a loss is tried
@@ -93,9 +93,7 @@ def _require_labels(name: str, network: Network, task: Task) -> None:
 
 
 def _require_gradients(name: str, network: Network, task: Task) -> None:
-    inputs, targets = pytree.tree_map(
-        lambda leaf: leaf.to(network.device), _first_batch(name, task)
-    )
+    inputs, targets = moved(_first_batch(name, task), network.device)
     args, kwargs = as_call(inputs)
     student = copy.deepcopy(network).eval() if network.training else network
     with torch.enable_grad():
@@ -118,7 +116,7 @@ def _require_gradients(name: str, network: Network, task: Task) -> None:
     )
 
 
-def _first_batch(name: str, task: Task) -> tuple[Inputs, Tensor]:
+def _first_batch(name: str, task: Task) -> tuple[Inputs, Targets]:
     batches = first(task.train, SAMPLES)
     if not batches:
         raise InputError(f"{name} needs training data, but there is none; give at least one batch")

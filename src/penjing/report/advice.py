@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from penjing.contract import POINTS
 from penjing.layout import Column, Line, counted, table, wrapped
 from penjing.printable import in_a_line
 from penjing.search.advice.outlook import CYCLES, MACS, TIME, Advice, Outlook
@@ -80,13 +81,20 @@ def _measured(advice: Advice) -> str:
         "one of 8-bit integers as a quarter, one of float16 as a half.",
     }[advice.speed]
     said = (
-        f"{speed} All are shares of {advice.first}'s. Points of {advice.metric} lost are each "
-        f"file's, beside the model, on {counted(advice.samples, 'held-out sample')}, untrained; "
+        f"{speed} All are shares of {advice.first}'s. {_losses(advice)} lost are each file's, "
+        f"beside the model, on {counted(advice.samples, 'held-out sample')}, untrained; "
         "what training will make up for is a formula's guess."
     )
     if advice.epoch_seconds is not None:
         said += f" An epoch of training takes {duration(advice.epoch_seconds)} here."
     return f"{said} All of this took {duration(advice.seconds)}."
+
+
+def _losses(advice: Advice) -> str:
+    units = {outlook.figures.unit for outlook in advice.outlooks if outlook.figures}
+    if POINTS in units or not units:
+        return f"Points of {advice.metric}"
+    return f"Hundredths of the model's {advice.metric}"
 
 
 def _prose(text: str, width: int, style: str = "") -> Iterator[Line]:

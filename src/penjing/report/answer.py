@@ -8,8 +8,10 @@ from penjing.trials.judgement.goal import weights_of
 from penjing.trials.judgement.promise import VALIDATION
 from penjing.trials.judgement.wording import (
     UNRELIABLE,
+    amount,
     confident,
-    points,
+    figure,
+    measured,
     ratio,
     size_beside,
 )
@@ -95,18 +97,18 @@ def certified(result: Result) -> str:
     metric = result.baseline.measurement.metric
     if result.test_score is None or result.test_baseline is None:
         return "The test data has not been used, so nothing is certified yet."
-    original = 100 * result.test_baseline
+    original = figure(result.test_baseline, result.unit)
     if result.test_drop is None:
-        return f"On the test data the original's {metric} is {original:.2f} %."
+        return f"On the test data the original's {metric} is {original}."
     drop = result.test_drop
     scores = (
-        f"On {drop.samples} test samples its {metric} is {100 * result.test_score:.2f} %, and the "
-        f"original's is {original:.2f} %."
+        f"On {drop.samples} test samples its {metric} is {figure(result.test_score, drop.unit)}, "
+        f"and the original's is {original}."
     )
     if result.certified_by == VALIDATION:
         small = f"The test data is too small to certify it: {_most(drop)} there."
         return f"{_by_validation(result)} {scores} {small}"
-    budget = f"the budget is {points(result.max_drop)}"
+    budget = f"the budget is {amount(result.max_drop, result.unit)}"
     return f"{scores} {_most(drop).capitalize()}, and {budget}."
 
 
@@ -115,15 +117,15 @@ def _by_validation(result: Result) -> str:
     assert drop is not None
     return (
         f"The validation data certifies it: on {drop.samples} samples {_most(drop)}, and the "
-        f"budget is {points(result.max_drop)}."
+        f"budget is {amount(result.max_drop, result.unit)}."
     )
 
 
 def _most(drop: Drop) -> str:
     sure = f"with {confident(drop.confidence)}"
     if drop.bound < 0:
-        return f"{sure} it gains at least {-drop.bound:.2f} points"
-    return f"{sure} it loses at most {drop.bound:.2f} points"
+        return f"{sure} it gains at least {measured(-drop.bound, drop.unit)}"
+    return f"{sure} it loses at most {measured(drop.bound, drop.unit)}"
 
 
 def how_measured(result: Result) -> str:

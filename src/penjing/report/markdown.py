@@ -5,7 +5,7 @@ from __future__ import annotations
 from penjing.printable import in_a_line
 from penjing.report.answer import answer, certified, how_measured
 from penjing.report.table import headings, in_order, legend, reasons, rows
-from penjing.trials.judgement.wording import confident, points
+from penjing.trials.judgement.wording import amount, confident
 from penjing.trials.result import Result
 
 
@@ -60,8 +60,8 @@ def _section(title: str, texts: tuple[str, ...] | list[str]) -> list[str]:
 def _made(result: Result) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return [
-        f"Budget: {points(result.max_drop)}, with {confident(result.confidence)}, certified by the "
-        f"{result.certified_by} data.",
+        f"Budget: {amount(result.max_drop, result.unit)}, with {confident(result.confidence)}, "
+        f"certified by the {result.certified_by} data.",
         *([f"Limits: {result.aim.limits}."] if result.aim.has_limits else []),
         f"Goal: {result.goal}. Seed: {result.seed}.",
         f"Versions: {versions}.",

@@ -14,6 +14,7 @@ from penjing.layout import told_apart
 from penjing.printable import in_a_line
 from penjing.report.answer import time_axis
 from penjing.report.table import in_order, that_matter
+from penjing.trials.judgement.wording import digits, lost_of
 from penjing.trials.result import Result
 from penjing.trials.trial import Trial
 
@@ -67,21 +68,21 @@ def plot(result: Result) -> bytes:
 
 def highest(result: Result) -> float:
     """The loss beyond which a point is drawn at the upper edge."""
-    return FAR * max(result.max_drop, 0.25)
+    return FAR * max(result.max_drop, 0.25 * result.point)
 
 
 def _gone(trial: Trial, result: Result) -> str:
     """What a point at the upper edge really lost."""
     assert trial.drop is not None
     lost = trial.drop.drop
-    return f" (loses {lost:.1f})" if lost > highest(result) else ""
+    return f" (loses {digits(lost, result.unit)})" if lost > highest(result) else ""
 
 
 def _frame(axes: Any, result: Result, shown: Sequence[Trial]) -> Any:
     """Set the axes up; returns the text at the budget's line."""
     losses = [trial.drop.drop for trial in shown if trial.drop is not None]
     bounds = [trial.drop.bound for trial in shown if trial.drop is not None]
-    top = min(max([*bounds, 1.3 * result.max_drop, 0.1]), highest(result))
+    top = min(max([*bounds, 1.3 * result.max_drop, 0.1 * result.point]), highest(result))
     low = min([*losses, 0.0])
     space = 0.12 * (top - low)
     axes.set_ylim(low - space, top + 1.5 * space)
@@ -94,7 +95,7 @@ def _frame(axes: Any, result: Result, shown: Sequence[Trial]) -> Any:
     )  # fmt: skip
     metric = in_a_line(result.baseline.measurement.metric)
     axes.set_xlabel(time_axis(result))
-    axes.set_ylabel(f"points of {metric} lost on validation, with the bound", fontsize=9)
+    axes.set_ylabel(f"{lost_of(metric, result.unit)} on validation, with the bound", fontsize=9)
     axes.grid(alpha=0.3)
     (answer,) = told_apart([in_a_line(result.named(result.answer))], NAME)
     title = f"{in_a_line(result.task)} on {in_a_line(result.target)}: {answer} is the answer"

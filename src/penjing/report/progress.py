@@ -15,7 +15,7 @@ from penjing.layout import shortened, wrapped
 from penjing.printable import in_a_line
 from penjing.report.table import in_order
 from penjing.report.terminal import Console
-from penjing.trials.judgement.wording import share_in_words
+from penjing.trials.judgement.wording import digits, measured, share_in_words
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -136,7 +136,8 @@ def _figures(trial: Trial, result: Result) -> str:
     share, drop = result.aim.share(trial, result.baseline), trial.drop
     parts = [share_in_words(share, result.goal)] if math.isfinite(share) else []
     if drop is not None:
-        parts.append(f"{drop.drop:.2f} points lost (at most {drop.bound:.2f})")
+        most = digits(drop.bound, drop.unit)
+        parts.append(f"{measured(drop.drop, drop.unit)} lost (at most {most})")
     return ", ".join(parts)
 
 

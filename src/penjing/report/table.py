@@ -9,7 +9,14 @@ from penjing.printable import in_a_line
 from penjing.report.answer import milliseconds
 from penjing.trials.evaluation.saturation import processor_of, warning
 from penjing.trials.judgement.comparison import is_disturbed
-from penjing.trials.judgement.wording import UNRELIABLE, points, ratio
+from penjing.trials.judgement.wording import (
+    UNRELIABLE,
+    amount,
+    digits,
+    figure_digits,
+    figure_unit,
+    ratio,
+)
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -33,7 +40,8 @@ def headings(result: Result) -> tuple[str, ...]:
     metric = "\n".join(shortened(word, 14) for word in words)
     what = what_of_time(result)
     return (
-        "candidate", f"{metric}\n%", "lost\npoints", "at most\npoints",
+        "candidate", f"{metric}\n{figure_unit(result.unit)}", f"lost\n{result.unit}",
+        f"at most\n{result.unit}",
         f"{what}\n{result.estimated_in or 'ms'}", f"{what} vs.\noriginal",
         "file\nkB",
     )  # fmt: skip
@@ -66,9 +74,9 @@ def _row(trial: Trial, result: Result) -> tuple[str, ...]:
     unsure = UNSURE if times is not None and is_disturbed(times) else ""
     return (
         in_a_line(result.named(trial)),
-        "" if m.score is None else f"{100 * m.score:.2f}",
-        "" if drop is None else f"{drop.drop:.2f}",
-        "" if drop is None else f"{drop.bound:.2f}",
+        "" if m.score is None else figure_digits(m.score, result.unit),
+        "" if drop is None else digits(drop.drop, result.unit),
+        "" if drop is None else digits(drop.bound, result.unit),
         "" if times is None else milliseconds(times.latency_ms),
         "" if times is None else ratio(times.ratio) + unsure,
         "" if m.file_bytes is None else kilobytes(m.file_bytes),
@@ -114,7 +122,8 @@ def candidates_table(
     for trial, row in zip(shown, laid.rows, strict=True):
         if GROUPS[trial.status] != group:
             group = GROUPS[trial.status]
-            of = f" of {points(result.max_drop)}" if trial.status == Status.KEPT else ""
+            budget = amount(result.max_drop, result.unit)
+            of = f" of {budget}" if trial.status == Status.KEPT else ""
             lines.append((f"{group}{of}", "italic"))
         lines += [(line, "bold" if trial.key == result.answer.key else "") for line in row]
     return lines

@@ -15,6 +15,7 @@ from penjing.network import Network, capture
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, first_runtime, installed
+from penjing.search.budget import Budget, in_words
 from penjing.search.folder import Folder, hold
 from penjing.search.identity import identity
 from penjing.search.interrupt import Interrupt
@@ -44,7 +45,7 @@ SOON = 1.0
 def fit(
     task: Task | str,
     target: str = "cpu",
-    max_drop: float = 1.0,
+    max_drop: float | str = 1.0,
     minutes: float = 10.0,
     out: Path | str = "fitted",
     options: FitOptions | None = None,
@@ -83,7 +84,8 @@ def fit(
             targets` lists them). For that one, its compiler's estimates stand for the time, or
             where nobody estimates, the MACs; the result says so. The original is in the first of
             the target's runtimes that holds floats and is installed on this machine.
-        max_drop: the budget in percentage points (hundredths of the metric), 0 to 100.
+        max_drop: the budget: percentage points (hundredths of the metric), 0 to 100, or an amount
+            in the metric's own unit if it has one. `"5%"` is a share of the original's figure.
         minutes: about how long the fit may take. A strategy's mandatory candidates are always
             tried. A note says if they, or a busy machine, made the fit take longer.
         out: the folder for `model.onnx` (or another ending), `result.json`, the ledger and the
@@ -102,11 +104,12 @@ def fit(
     options = options or FitOptions()
     schedule = Schedule(options.instruments.clock, 60 * minutes, options.epochs)
     with Interrupt() as interrupt:
-        options.require_possible(max_drop, minutes)
+        budget = Budget.of(max_drop)
+        options.require_possible(minutes)
         device = Device.of(target, options.python, options.ssh_config)
         where = look_at(device) if device else find_target(target)
         runtime = first_runtime(where, floats=True).on(where)
-        given = Given(task, where, device, runtime, max_drop, schedule, options)
+        given = Given(task, where, device, runtime, budget, schedule, options)
         report = options.report is not None
         with hold(Path(out), options.overwrite, options.resume, _endings(where), report) as folder:
             return _fit(given, folder, interrupt.check)
@@ -120,7 +123,7 @@ class Given:
     target: Target
     device: Device | None
     runtime: Runtime
-    max_drop: float
+    budget: Budget
     schedule: Schedule
     options: FitOptions
 
@@ -203,7 +206,7 @@ def _begin(
         target=given.target.name,
         machine=given.target.description,
         goal=canonical(options.goal),
-        max_drop=given.max_drop,
+        max_drop=given.budget.value,
         max_ms=options.max_ms,
         max_kb=options.max_kb,
         confidence=options.confidence,
@@ -219,7 +222,7 @@ def _begin(
         if given.schedule.spent() > SOON:
             options.progress(line, 0.0, result)
 
-    task, more = prepare(given_task, given.max_drop, say)
+    task, max_drop, more = prepare(given_task, given.budget, say)
     network = capture(task.model, task.example, source=task.source)
     if given.device is not None or given.target.local:
         given.runtime.require_possible(network, given.target)
@@ -229,10 +232,13 @@ def _begin(
         notes = (estimating.basis, *notes)
     result = replace(
         result,
+        max_drop=max_drop,
         notes=(*more, *notes),
         identity=identity(given_task, network),
         estimated_in="" if estimating is None else estimating.unit,
+        unit=task.metric.unit,
     )
+    options.progress(in_words(max_drop, task), 0.0, result)
     return task, network, estimating, result
 
 

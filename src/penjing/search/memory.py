@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-import torch
-
-from penjing.contract import Array, as_arrays
+from penjing.contract import Array
 from penjing.measure.bounds import least_samples
+from penjing.measure.in_pytorch import InPyTorch
+from penjing.measure.scores import Means, judge
 from penjing.tasks.batches import Reading, number_of_samples
 from penjing.tasks.loaders import drawn_from
-from penjing.tasks.metrics import joined, scored
 from penjing.tasks.splits import with_test_as_validation
-from penjing.tasks.task import Batches, Task, as_call, count
+from penjing.tasks.task import Batches, Task
+from penjing.trials.judgement.wording import figure_digits
 
 SAMPLES = 2000
 """How many samples of each split tell whether it knows one better."""
@@ -43,7 +42,7 @@ def judged_on_unseen(
         task: with validation data that was set aside from the training data.
         given: the same without.
         note: what the user is told about the validation data.
-        max_drop: the budget in points.
+        max_drop: the budget in the metric's unit.
         say: called often with a line for people.
 
     Returns:
@@ -51,7 +50,7 @@ def judged_on_unseen(
     """
     if not task.metric.is_mean:
         return task, note
-    least = least_samples(max_drop / 100, 1.0, 0.95)
+    least = least_samples(max_drop / task.metric.scale, 1.0, 0.95)
     if least is None or number_of_samples(task.test) < 2 * LARGE * least:
         return task, note
     seen, new = drawn_from(given.train, SAMPLES), drawn_from(given.test, SAMPLES)
@@ -66,24 +65,20 @@ def judged_on_unseen(
     if gap < max(LEAST_GAP, SURE * error):
         return task, note
     judged, words = with_test_as_validation(given)
+    before, after = (figure_digits(split.mean(), task.metric.unit) for split in (known, unseen))
     return judged, (
         f"no validation data was given, and the original knows the training data "
-        f"({task.metric.name} {100 * known.mean():.2f} there, {100 * unseen.mean():.2f} on test "
+        f"({task.metric.name} {before} there, {after} on test "
         f"data), so {words} choose among candidates, and the others certify the answer"
     )
 
 
 def _scores(task: Task, batches: Batches, name: str, say: Callable[[str], object]) -> Array:
-    """The model's score on each sample, in evaluation mode."""
-    model, scores, done = task.model, [], 0
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for inputs, targets in Reading(batches, name):
-            args, kwargs = as_call(inputs)
-            outputs = as_arrays(model(*args, **kwargs))
-            scores.append(scored(task.metric, outputs, as_arrays(targets)))
-            done += count(inputs)
-            say(f"scoring the original on samples of the {name} data: {done:,}")
-    model.train(was_training)
-    return np.asarray(joined(scores))
+    """The model's score on each sample."""
+
+    def progress(done: int) -> None:
+        say(f"scoring the original on samples of the {name} data: {done:,}")
+
+    scores = judge(InPyTorch(task.model), Reading(batches, name), task.metric, progress)
+    assert isinstance(scores, Means)
+    return scores.values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,17 +80,12 @@ class FitOptions:
     progress: Progress = lambda *_: None
     report: Report | None = None
 
-    def require_possible(self, max_drop: float, minutes: float) -> None:
+    def require_possible(self, minutes: float) -> None:
         """Raise InputError for an option that is out of range.
 
         Args:
-            max_drop, minutes: the arguments of the fit.
+            minutes: the argument of the fit.
         """
-        if not (math.isfinite(max_drop) and 0 <= max_drop <= 100):
-            raise InputError(
-                "`max_drop` must be points between 0 and 100 (1.0 is one percentage point); "
-                f"found {max_drop}"
-            )
         require_positive("`minutes`", minutes)
         if self.epochs is not None:
             require_positive("`epochs`", self.epochs)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from penjing.contract import as_arrays
 from penjing.errors import InputError
 from penjing.measure import scores
 from penjing.measure.scores import Scores
 from penjing.network import Network
+from penjing.search.budget import Budget
 from penjing.search.memory import judged_on_unseen
 from penjing.tasks.batches import Reading
 from penjing.tasks.checks import check, require_scores, require_telling_scores
@@ -23,22 +25,19 @@ from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
 
-SMALLEST_BUDGET = 0.05
-"""In points. Someone who asks for less may have meant a fraction."""
-
 
 def prepare(
-    task: Task, max_drop: float, say: Callable[[str], object] = lambda _: None
-) -> tuple[Task, tuple[str, ...]]:
+    task: Task, budget: Budget, say: Callable[[str], object] = lambda _: None
+) -> tuple[Task, float, tuple[str, ...]]:
     """Check the whole task, and set validation data aside if there is none.
 
     Args:
         task: what the user gave.
-        max_drop: the budget in points.
+        budget: what may be lost.
         say: called often with a line for people.
 
     Returns:
-        The checked task, and notes for the user, one line each.
+        The checked task, the budget in its metric's unit, and notes for the user, one line each.
 
     Raises:
         InputError: describes the first problem with the model, the data, the metric or the loss.
@@ -48,19 +47,15 @@ def prepare(
     assert task.validation is not None
     require_scores(task, task.validation, loss=True)
     require_telling_scores(task, task.validation)
+    max_drop, more = budget.in_units(task)
     if note:
         judged, note = judged_on_unseen(task, given, note, max_drop, say)
         task, notes = (task, notes) if judged is task else check(judged, say)
-    notes = (*((note,) if note else ()), *notes, *require_apart(task, say))
+    notes = (*((note,) if note else ()), *notes, *require_apart(task, say), *more)
     for batches in (task.train, task.validation, task.test):
         if isinstance(batches, Reading) and not isinstance(batches, Sized):
             batches.count(say)  # once; whoever asks again is told what was counted
-    if 0 < max_drop < SMALLEST_BUDGET:
-        notes += (
-            f"the budget is only {max_drop:g} percentage points; for one percentage point, use "
-            "`max_drop=1.0`",
-        )
-    return task, notes
+    return task, max_drop, notes
 
 
 def require_same_run(out: Path, earlier: Result, wanted: Result) -> None:
@@ -111,6 +106,8 @@ def usual_training(task: Task, network: Network, seed: int) -> TuneOptions:
 def distillable(task: Task, network: Network) -> bool:
     """Whether the targets are classes, and the outputs are scores of at least two classes."""
     _, targets = next(iter(task.train))
+    if not isinstance(targets, Tensor):
+        return False
     args, kwargs = as_call(task.example)
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(network(*args, **kwargs))[0]

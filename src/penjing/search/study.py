@@ -47,7 +47,7 @@ class Study:
     Attributes:
         ways: the runtimes and precisions in which files can be made.
         goal: what to make small, see `penjing.trials.judgement.goal.weights_of`.
-        max_drop: the budget in points.
+        max_drop: the budget in the metric's unit.
         training: how networks are trained; each training sets its own length.
         watch: receives the progress; raises KeyboardInterrupt to end the run.
         known: what earlier fits have learnt on this machine.
@@ -80,7 +80,7 @@ class Study:
 
     @property
     def max_drop(self) -> float:
-        """The budget in points."""
+        """The budget in the metric's unit."""
         return self.result.max_drop
 
     def proposal(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from penjing.errors import InputError, PenjingError, first_line
+from penjing.tasks.targets import Targets, as_targets, as_tensor, labels_in, samples_in, spelled
 from penjing.tasks.task import Batches, Inputs, count
 
 RANGES_APART = 50.0
@@ -38,7 +38,7 @@ class Wanted:
     classes: int = 0
     integers: bool = False
 
-    def check(self, name: str, inputs: Inputs, targets: Tensor, where: str) -> None:
+    def check(self, name: str, inputs: Inputs, targets: Targets, where: str) -> None:
         """Raise InputError if the batch can't be used; the message names the split and `where`."""
         mine, wanted = pytree.tree_leaves(inputs), pytree.tree_leaves(self.example)
         if _names(inputs) != _names(self.example) or len(mine) != len(wanted):
@@ -47,18 +47,19 @@ class Wanted:
                 f"{_spelled(self.example)}; give both the same structure"
             )
         for x, like in zip(mine, wanted, strict=True):
-            _check_samples(name, x, like, len(targets), where)
-        if targets.is_floating_point() and not bool(torch.isfinite(targets).all()):
+            _check_samples(name, x, like, samples_in(targets), where)
+        if not _are_finite(targets):
             raise InputError(
                 f"the {name} targets contain NaN or infinite values in {where}; remove them"
             )
-        if self.classes and self.integers and targets.dim() == 1 and targets.is_floating_point():
+        labels = labels_in(targets)
+        if self.classes and self.integers and _is_of_another_kind(targets):
             raise InputError(
-                f"the {name} labels are {targets.dtype}, but the model has {self.classes} outputs, "
-                f"for classes 0 to {self.classes - 1}; give integers (torch.int64)"
+                f"the {name} labels are {spelled(targets)}, but the model has {self.classes} "
+                f"outputs, for classes 0 to {self.classes - 1}; give integers (torch.int64)"
             )
-        if self.classes:
-            check_labels(name, targets, self.classes)
+        if self.classes and labels is not None:
+            check_labels(name, labels, self.classes)
 
 
 def _check_samples(name: str, x: Tensor, like: Tensor, targets: int, where: str) -> None:
@@ -90,6 +91,20 @@ def _check_samples(name: str, x: Tensor, like: Tensor, targets: int, where: str)
         raise InputError(f"the {name} data contains NaN or infinite values in {where}; remove them")
 
 
+def _is_of_another_kind(targets: Targets) -> bool:
+    """Whether these are one number for each sample, but no integers, or text."""
+    if isinstance(targets, list):
+        return isinstance(targets[0], str)
+    one_each = isinstance(targets, Tensor) and targets.dim() == 1
+    return one_each and labels_in(targets) is None
+
+
+def _are_finite(targets: Targets) -> bool:
+    leaves = (leaf for leaf in pytree.tree_leaves(targets) if isinstance(leaf, Tensor | float))
+    floats = (leaf for leaf in map(torch.as_tensor, leaves) if leaf.is_floating_point())
+    return all(bool(torch.isfinite(leaf).all()) for leaf in floats)
+
+
 def check_range(name: str, inputs: Inputs, example: Inputs) -> None:
     """Raise InputError if the data is in 0..255 and the example in 0..1, or the other way round.
 
@@ -110,8 +125,8 @@ def check_range(name: str, inputs: Inputs, example: Inputs) -> None:
 
 
 def check_labels(name: str, labels: Tensor, classes: int) -> None:
-    """Raise InputError if a label isn't a class. Only integers, one per sample, are checked."""
-    if labels.dim() != 1 or labels.is_floating_point() or not len(labels):
+    """Raise InputError if a label, one integer per sample, isn't a class."""
+    if not len(labels):
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
@@ -152,7 +167,7 @@ class Reading:
             self._counted = number, samples
         return self._counted
 
-    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Inputs, Targets]]:
         for number, batch in enumerate(_each(self.batches, self.name), start=1):
             inputs, targets = _as_pair(batch, self.name)
             if self.wanted is not None:
@@ -235,7 +250,7 @@ def _cause(error: BaseException) -> str:
     return first_line(error)
 
 
-def _as_pair(batch: Any, name: str) -> tuple[Inputs, Tensor]:
+def _as_pair(batch: Any, name: str) -> tuple[Inputs, Targets]:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         what = f"{len(batch)} values" if isinstance(batch, list | tuple) else type(batch).__name__
         raise InputError(
@@ -244,37 +259,29 @@ def _as_pair(batch: Any, name: str) -> tuple[Inputs, Tensor]:
         )
     inputs, targets = batch
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-    tensors = pytree.tree_map(lambda leaf: _as_tensor(leaf, f"{name} inputs"), inputs)
-    labels = _as_tensor(targets, f"{name} targets")
-    if isinstance(targets, np.ndarray) and targets.dtype.kind in "iu":
-        labels = labels.long()  # losses expect classes as int64
-    if not labels.dim():
+    tensors = pytree.tree_map(lambda leaf: as_tensor(leaf, f"{name} inputs"), inputs)
+    answers = as_targets(targets, _samples_of(tensors), f"{name} targets")
+    whole = [] if isinstance(answers, list) else pytree.tree_leaves(answers)
+    if not isinstance(answers, list) and not whole:
+        raise InputError(
+            f"the targets in a batch of the {name} data are empty; give one per sample"
+        )
+    if not all(leaf.dim() for leaf in whole):
         raise InputError(
             f"the targets in a batch of the {name} data are a single number; give one target per "
             "sample"
         )
-    return tensors, labels
-
-
-def _as_tensor(value: Any, what: str) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return torch.tensor(value)
-    kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-    if text := _text_in(value):
+    if len({len(leaf) for leaf in whole}) > 1:
         raise InputError(
-            f"the {what} contain text ({text[:40]!r}); wanted numbers: number the classes from 0"
+            f"the targets in a batch of the {name} data differ in length: "
+            f"{', '.join(str(len(leaf)) for leaf in whole)}; give one target per sample"
         )
-    raise InputError(f"the {what} contain {kind}; wanted tensors or NumPy arrays of numbers")
+    return tensors, answers
 
 
-def _text_in(value: Any) -> str:
-    """The text that a value is or begins with, such as the labels that a `DataLoader` collects."""
-    is_array = isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "USO"
-    if (isinstance(value, list | tuple) or is_array) and len(value):
-        value = value[0]
-    return value if isinstance(value, str) else ""
+def _samples_of(inputs: Inputs) -> int:
+    """How many samples a batch has, by the first of its inputs that has a first dimension."""
+    return next((len(leaf) for leaf in pytree.tree_leaves(inputs) if leaf.dim()), 0)
 
 
 def _of_type(inputs: Inputs, example: Inputs) -> Inputs:
@@ -299,11 +306,15 @@ def _spelled(inputs: Inputs) -> str:
 
 def equal(batch: Any, other: Any) -> bool:
     """Whether two batches hold the same numbers. NaN counts as equal to NaN."""
-    pairs = zip(pytree.tree_leaves(batch), pytree.tree_leaves(other), strict=True)
-    return all(
-        mine.shape == its.shape and bool(((mine == its) | (mine.isnan() & its.isnan())).all())
-        for mine, its in pairs
+    leaves, others = pytree.tree_leaves(batch), pytree.tree_leaves(other)
+    pairs = zip(leaves, others, strict=False)
+    return len(leaves) == len(others) and all(
+        _is_equal(mine, its) if isinstance(mine, Tensor) else mine == its for mine, its in pairs
     )
+
+
+def _is_equal(mine: Tensor, its: Tensor) -> bool:
+    return mine.shape == its.shape and bool(((mine == its) | (mine.isnan() & its.isnan())).all())
 
 
 def number_of_batches(batches: Batches) -> int:
@@ -322,7 +333,7 @@ def samples_told(batches: Batches) -> float:
     """
     given = batches.batches if isinstance(batches, Reading) else batches
     if isinstance(given, list | tuple):
-        return float(sum(len(targets) for _, targets in given))
+        return float(sum(samples_in(targets) for _, targets in given))
     for holder in (given, getattr(given, "dataset", None)):
         samples = getattr(holder, "samples", None)
         if isinstance(samples, int):
@@ -354,7 +365,7 @@ def refuse_generator(batches: Batches, name: str) -> None:
         )
 
 
-def require_repeatable(batches: Batches, name: str) -> tuple[Inputs, Tensor]:
+def require_repeatable(batches: Batches, name: str) -> tuple[Inputs, Targets]:
     """Check that the data isn't empty and can be read more than once, and return the first batch.
 
     Raises:
@@ -370,6 +381,6 @@ def require_repeatable(batches: Batches, name: str) -> tuple[Inputs, Tensor]:
         )
     held = batches if isinstance(batches, Reading) else Reading(batches, name)
     first_batch = next(iter(held), None)
-    if first_batch is None or len(first_batch[1]) == 0:
+    if first_batch is None or samples_in(first_batch[1]) == 0:
         raise InputError(f"the {name} data is empty; give at least one batch")
     return first_batch

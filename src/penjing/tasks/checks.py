@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, TensorDataset
 
-from penjing.contract import Array, as_arrays
+from penjing.contract import Array
 from penjing.errors import InputError, first_line
 from penjing.tasks.batches import (
     Wanted,
@@ -27,7 +27,8 @@ from penjing.tasks.images import ImageFolder, require_same_classes
 from penjing.tasks.indexed import Indexed
 from penjing.tasks.metrics import ACCURACY, scored
 from penjing.tasks.splits import classes
-from penjing.tasks.task import Batches, Task, as_call, count
+from penjing.tasks.targets import all_labels, labels_in, samples_in, spelled, targets_as_arrays
+from penjing.tasks.task import Batches, Task, as_call
 
 SAMPLES_CHECKED = 512
 """Of data that isn't in memory. The rest is checked while it is read."""
@@ -84,14 +85,16 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
     outputs = _run(task.model, inputs, "the first batch")
     leaf = pytree.tree_leaves(outputs)[0]
     if task.metric is ACCURACY and (
-        targets.is_floating_point() or targets.dim() != 1 or leaf.dim() < 2 or leaf.shape[1] < 2
+        labels_in(targets) is None or leaf.dim() < 2 or leaf.shape[1] < 2
     ):
+        is_text = isinstance(targets, list) and isinstance(targets[0], str)
+        other = "pass another metric, metric=Metric(name, scores)"
         raise InputError(
             "accuracy needs one integer class per sample and at least two outputs; found "
-            f"{targets.dtype} targets of shape {list(targets.shape)} and outputs of shape "
-            f"{list(leaf.shape)}; pass another metric, metric=Metric(name, scores)"
+            f"targets that are {spelled(targets)} and outputs of shape {list(leaf.shape)}; "
+            f"{'number the classes from 0' if is_text else other}"
         )
-    kept = scored(task.metric, _detached(outputs), targets.numpy(force=True))
+    kept = scored(task.metric, _detached(outputs), targets_as_arrays(targets))
     task.metric.figure(kept)
     if not loss:
         return
@@ -126,14 +129,15 @@ def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> 
         outputs = _detached(_run(task.model, inputs, "the first samples"))
         if any(leaf.dtype.kind != "f" for leaf in pytree.tree_leaves(outputs)):
             return  # outputs such as class numbers can't be changed into others that mean something
+        answers = targets_as_arrays(targets)
         for change in (np.asarray, np.negative, noise):
             try:
-                kept = scored(task.metric, pytree.tree_map(change, outputs), as_arrays(targets))
+                kept = scored(task.metric, pytree.tree_map(change, outputs), answers)
                 scores = [task.metric.figure(kept)] if task.metric.over else list(kept)
             except InputError:  # it takes no such outputs, and so it looks at them
                 return
             seen.update(float(score) for score in scores if np.isfinite(score))
-        count += len(targets)
+        count += samples_in(targets)
         if len(seen) > 1 or count >= samples:
             break
     if len(seen) != 1 or count < FEW_SCORES:
@@ -159,15 +163,17 @@ def _checked(
     held: Batches = batches if isinstance(batches, Arrays) else reading(batches, name, wanted)
     once = require_repeatable(held, name)
     if isinstance(batches, Indexed) and wanted.classes:
-        check_labels(name, batches.y, wanted.classes)  # all at once, for a better message
+        labels = labels_in(batches.y)
+        if labels is not None:
+            check_labels(name, labels, wanted.classes)  # all at once, for a better message
     wanted.check(name, *once, "its first batch")
     check_range(name, once[0], wanted.example)
     if judged and not isinstance(held, Arrays):
         _require_same_each_pass(held, once, name)
     if isinstance(held, Arrays):
-        for tensor in (*pytree.tree_leaves(held.x), held.y):
-            _check_finite(tensor, name)
-        return held, held.y
+        for leaf in pytree.tree_leaves([held.x, *([] if isinstance(held.y, list) else [held.y])]):
+            _check_finite(leaf, name)
+        return held, labels_in(held.y)
     loaded = getattr(batches, "dataset", None)
     if isinstance(batches, DataLoader) and isinstance(loaded, TensorDataset):
         for tensor in loaded.tensors:
@@ -184,14 +190,14 @@ def _read(held: Batches, name: str, whole: bool, say: Say) -> Tensor | None:
     Returns:
         The labels, if every sample was read.
     """
-    labels, seen = [], 0
-    for inputs, targets in held:
-        labels.append(targets)
-        seen += count(inputs)
+    read, seen = [], 0
+    for _, targets in held:
+        read.append(targets)
+        seen += samples_in(targets)
         say(f"checking the {name} data: {seen:,} samples")
         if seen >= SAMPLES_CHECKED and not whole:
             return None
-    return torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
+    return all_labels(read)
 
 
 def _check_finite(tensor: Tensor, name: str) -> None:

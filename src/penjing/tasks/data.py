@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from penjing.errors import InputError
 from penjing.tasks.batches import Wanted, reading
 from penjing.tasks.indexed import NAMED, Indexed, require_batch_size
 from penjing.tasks.loaders import drawn_from
+from penjing.tasks.targets import Targets, as_targets, picked, samples_in
 from penjing.tasks.task import Batches, Inputs, Task
 
 NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
@@ -28,7 +31,8 @@ class Arrays(Indexed):
     Args:
         x: inputs of shape (N, ...): an array or tensor, or a tuple or dict of them. uint8 is
             divided by 255, and float64 is converted to float32.
-        y: targets of shape (N, ...): integer classes, or whatever the loss takes.
+        y: targets of shape (N, ...): integer classes, or whatever the loss takes. Also a tuple or a
+            dict of them, or a list with something for each sample, see `penjing.tasks.targets`.
         batch_size: samples per batch. A last batch of one sample joins the batch before it.
         mean, std: one number per channel of (N, C, H, W) inputs, to normalize each batch with.
         augment: `"flip-crop"` (flip horizontally and shift by up to 4 pixels), `"crop"` (shift
@@ -58,16 +62,15 @@ class Arrays(Indexed):
             raise InputError(f"augment must be 'crop', 'flip-crop' or None; found {self.augment!r}")
         require_batch_size(self.batch_size)
         self.x = torch.utils._pytree.tree_map(torch.as_tensor, self.x)
-        self.y = torch.as_tensor(self.y)
-        if self.y.dim() == 1 and self.y.dtype in NARROW:
-            self.y = self.y.long()  # as losses want classes
-        both = [*torch.utils._pytree.tree_leaves(self.x), self.y]
+        both = torch.utils._pytree.tree_leaves(self.x)
+        self.y = _targets(self.y, len(both[0]) if both and both[0].dim() else 0)
+        both = [*both, *([] if isinstance(self.y, list) else pytree.tree_leaves(self.y))]
         if not all(tensor.dim() for tensor in both):
             raise InputError(
                 "inputs and targets must have the samples as their first dimension; found a single "
                 "number"
             )
-        lengths = {len(tensor) for tensor in both}
+        lengths = {len(tensor) for tensor in both} | {samples_in(self.y)}
         if len(lengths) != 1:
             raise InputError(
                 f"inputs and targets differ in length: found {sorted(lengths)}; give one target "
@@ -79,7 +82,7 @@ class Arrays(Indexed):
         where = torch.as_tensor(index)
         x = torch.utils._pytree.tree_map(lambda tensor: tensor[where], self.x)
         options = {name: getattr(self, name) for name in OPTIONS}
-        return Arrays(x, self.y[where], **options | changes)
+        return Arrays(x, picked(self.y, where), **options | changes)
 
     def in_order(self) -> Arrays:
         """The same samples without shuffling or augmentation. The data isn't copied."""
@@ -92,6 +95,16 @@ class Arrays(Indexed):
             yield torch.utils._pytree.tree_map(
                 lambda tensor, w=where: self._ready(tensor[w], draw), self.x
             )
+
+
+def _targets(given: Any, samples: int) -> Targets:
+    """Targets as they are served; lists of numbers are one tensor."""
+    if isinstance(given, list | tuple):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # not numbers alone
+            given = torch.as_tensor(given)
+    given = as_targets(given, samples, "targets")
+    narrow = isinstance(given, Tensor) and given.dim() == 1 and given.dtype in NARROW
+    return given.long() if narrow else given  # as losses want classes
 
 
 OPTIONS = tuple(field.name for field in fields(Arrays) if field.kw_only)
@@ -137,7 +150,7 @@ def drawn(batches: Batches, samples: int) -> Iterator[tuple[Inputs, Tensor]]:
     some, seen = drawn_from(batches, samples), 0
     for inputs, targets in reading(batches if some is None else some, "given"):
         yield inputs, targets
-        seen += len(targets)
+        seen += samples_in(targets)
         if seen >= samples:
             break
 
@@ -160,7 +173,7 @@ def calibration(task: Task, samples: int) -> Iterator[Inputs]:
     for number, (inputs, targets) in enumerate(drawn(task.train, samples), start=1):
         where = "its first batch" if number == 1 else f"batch {number}"
         wanted.check("calibration", inputs, targets, where)
-        seen += len(targets)
+        seen += samples_in(targets)
         yield inputs
     if seen < 2:
         raise InputError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from penjing.errors import InputError
+from penjing.tasks.targets import Targets, picked, samples_in
 from penjing.tasks.task import Inputs
 
 NAMED = ("crop", "flip-crop")
@@ -27,7 +28,7 @@ class Indexed(ABC):
         shuffle: whether each pass has a new order.
     """
 
-    y: Tensor
+    y: Targets
     batch_size: int
     mean: Sequence[float] | None
     std: Sequence[float] | None
@@ -37,7 +38,7 @@ class Indexed(ABC):
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return len(self.y)
+        return samples_in(self.y)
 
     @abstractmethod
     def subset(self, index: Any, **changes: Any) -> Self:
@@ -59,7 +60,7 @@ class Indexed(ABC):
     def __len__(self) -> int:
         return len(self._starts())
 
-    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Inputs, Targets]]:
         random = self.shuffle or self.augment
         draw = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if random else 0)
         order = (
@@ -71,7 +72,7 @@ class Indexed(ABC):
         ends = (*starts[1:], self.samples) if starts else ()
         places = [order[start:end] for start, end in zip(starts, ends, strict=True)]
         for where, inputs in zip(places, self._batches(places, draw), strict=True):
-            yield inputs, self.y[where]
+            yield inputs, picked(self.y, where)
 
     def _starts(self) -> range:
         """The position at which each batch starts."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from penjing.contract import Array
+from penjing.contract import POINTS, Array
 from penjing.errors import InputError, first_line
+from penjing.tasks.targets import samples_in
 
 Kept = Array | Sequence[Any]
 """What a metric keeps of samples: an array whose first dimension they are, or a list of them."""
@@ -39,7 +40,8 @@ class Metric:
 
     Attributes:
         name: the name that is printed, such as `"accuracy"`.
-        scores: a function of the outputs and targets of a batch of N samples, both as NumPy arrays.
+        scores: a function of the outputs and targets of a batch of N samples, with NumPy arrays in
+            place of tensors.
             It returns an array of N scores. With `over` it returns what that needs of each sample:
             an array whose first dimension is N, or a list of N things of any kind.
         over: a function of what `scores` returned for all samples, one after the other, that
@@ -47,22 +49,32 @@ class Metric:
             It is called often, with samples that were drawn again, so it should take milliseconds.
             None takes the mean.
         higher: whether a higher figure is better.
+        unit: of budgets and losses. Points are hundredths of the figure, as of an accuracy. Any
+            other text is the figure's own unit, such as `"mm"`, or nothing for a plain number.
     """
 
     name: str
-    scores: Callable[[Any, Array], Kept]
+    scores: Callable[[Any, Any], Kept]
     over: Callable[[Any], float] | None = None
     higher: bool = True
+    unit: str = POINTS
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not callable(self.scores):
             raise InputError(
                 f"a metric needs a name and a function; found {self.name!r} and {self.scores!r}"
             )
+        if not isinstance(self.unit, str):
+            raise InputError(f"metric {self.name!r}: unit must be a text; found {self.unit!r}")
         if self.over is not None and not callable(self.over):
             raise InputError(
                 f"metric {self.name!r}: over must be a function of all samples; found {self.over!r}"
             )
+
+    @property
+    def scale(self) -> float:
+        """How many units a difference of 1 in the figure is."""
+        return 100.0 if self.unit == POINTS else 1.0
 
     @property
     def is_mean(self) -> bool:
@@ -97,8 +109,8 @@ class Metric:
         return float(figure.reshape(()))
 
 
-def scored(metric: Metric, outputs: Any, targets: Array) -> Kept:
-    """What the metric says of each sample of a batch.
+def scored(metric: Metric, outputs: Any, targets: Any) -> Kept:
+    """What the metric says of each sample of a batch, of outputs and targets as arrays.
 
     Raises:
         InputError: the metric raises, or returns something else than `Metric` says.
@@ -111,7 +123,7 @@ def scored(metric: Metric, outputs: Any, targets: Array) -> Kept:
             f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}; it is "
             "called with the outputs and targets of a batch, as NumPy arrays"
         ) from error
-    samples = len(targets)
+    samples = samples_in(targets)
     if scores is None:
         wanted = (
             f"with over, it must return something for each sample, an array or a list of {samples}"

@@ -17,6 +17,7 @@ from penjing.tasks.batches import Reading, reading, samples_told
 from penjing.tasks.data import Arrays
 from penjing.tasks.images import ImageFolder
 from penjing.tasks.loaders import drawn_from
+from penjing.tasks.targets import of_sample, samples_in
 from penjing.tasks.task import Batches, Task
 
 IN_MEMORY, READ = 4096, 512
@@ -152,12 +153,17 @@ def _hashes(batches: Batches, seed: int) -> list[bytes]:
         batches = reading(batches, "given")
     digests: list[bytes] = []
     for inputs, targets in batches:
-        rows = [leaf.numpy(force=True) for leaf in (*pytree.tree_leaves(inputs), targets)]
-        for number in range(len(targets)):
+        rows = [leaf.numpy(force=True) for leaf in pytree.tree_leaves(inputs)]
+        for number in range(samples_in(targets)):
             digest = hashlib.blake2b(digest_size=8)
-            for row in rows:
-                digest.update(row[number].tobytes())
+            for part in (*(row[number] for row in rows), *of_sample(targets, number)):
+                digest.update(_as_bytes(part))
             digests.append(digest.digest())
         if len(digests) >= most:
             break
     return digests
+
+
+def _as_bytes(value: Any) -> bytes:
+    """An array's bytes; of a number or a text, those of how it is written."""
+    return value.tobytes() if isinstance(value, np.ndarray | np.generic) else repr(value).encode()

@@ -16,6 +16,7 @@ from penjing.errors import InputError
 from penjing.tasks.batches import Reading, equal, require_repeatable
 from penjing.tasks.indexed import Indexed
 from penjing.tasks.loaders import SameDraws, has_index, is_plain, labels_of, part_of
+from penjing.tasks.targets import Targets, all_labels, labels_in, picked, samples_in
 from penjing.tasks.task import Batches, Inputs, Task
 
 WHOLE_BATCHES = 10
@@ -70,7 +71,7 @@ def _split(
     """What is left of the data, and what is set aside; which samples that are, and how they were
     drawn."""
     if isinstance(given, Indexed):
-        aside, how = _drawn(given.samples, given.y, share, seed, what)
+        aside, how = _drawn(given.samples, labels_in(given.y), share, seed, what)
         left = given.subset(np.flatnonzero(~aside))
         return left, given.subset(np.flatnonzero(aside), shuffle=False, augment=None), aside, how
     if isinstance(given, DataLoader) and has_index(given):
@@ -175,14 +176,13 @@ def _of_batches(
     held = list(Reading(given, what))
     if not held:
         raise InputError(f"the {what} data is empty; give at least one batch")
-    owner = np.repeat(np.arange(len(held)), [len(targets) for _, targets in held])
+    owner = np.repeat(np.arange(len(held)), [samples_in(targets) for _, targets in held])
     if len(held) >= WHOLE_BATCHES:
         chosen, _ = _drawn(len(held), None, share, seed, what)
         train = [batch for batch, out in zip(held, chosen, strict=True) if not out]
         validation = [batch for batch, out in zip(held, chosen, strict=True) if out]
         return train, validation, chosen[owner], f"{AT_RANDOM} in whole batches"
-    labels = [targets for _, targets in held]
-    known = torch.cat(labels) if all(targets.dim() == 1 for targets in labels) else None
+    known = all_labels(targets for _, targets in held)
     aside, how = _drawn(len(owner), known, share, seed, what)
     parts = [np.asarray(aside[owner == number]) for number in range(len(held))]
     train = [_some(batch, ~part) for batch, part in zip(held, parts, strict=True) if not part.all()]
@@ -190,7 +190,7 @@ def _of_batches(
     return train, validation, aside, how
 
 
-def _some(batch: tuple[Inputs, Tensor], which: Aside) -> tuple[Inputs, Tensor]:
+def _some(batch: tuple[Inputs, Targets], which: Aside) -> tuple[Inputs, Targets]:
     index = torch.as_tensor(np.flatnonzero(which))
     inputs, targets = batch
-    return pytree.tree_map(lambda leaf: leaf[index], inputs), targets[index]
+    return pytree.tree_map(lambda leaf: leaf[index], inputs), picked(targets, index)

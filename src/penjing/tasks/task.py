@@ -12,15 +12,16 @@ from torch.nn import functional
 
 from penjing.errors import InputError, in_one_line
 from penjing.tasks.metrics import ACCURACY, Metric, first_of
+from penjing.tasks.targets import Targets
 
 Inputs = Any
 """One tensor, a tuple of tensors (positional) or a dict of tensors (keyword arguments). The batch
 is the first dimension."""
-Batches = Iterable[tuple[Inputs, Tensor]]
+Batches = Iterable[tuple[Inputs, Targets]]
 """Anything that yields pairs of (inputs, targets) and can be iterated more than once."""
 
 
-def loss_of(task: Task, outputs: Any, targets: Tensor) -> Tensor:
+def loss_of(task: Task, outputs: Any, targets: Targets) -> Tensor:
     """The task's loss of a batch.
 
     Raises:
@@ -51,7 +52,8 @@ class Task:
     Attributes:
         model: a trained `nn.Module`.
         example: inputs for one batch of at least two samples: a tensor, a tuple or a dict.
-        train: batches for training and calibration. Each is a pair (inputs, targets).
+        train: batches for training and calibration. Each is a pair (inputs, targets). Targets are a
+            tensor, a tuple or a dict of tensors, or a list with something for each sample.
         test: batches that certify the result. They are read only at the end, for the original and
             at most three candidates.
         validation: batches by which the search compares candidates. None sets a tenth of `train`
@@ -67,7 +69,7 @@ class Task:
     train: Batches
     test: Batches
     validation: Batches | None = None
-    loss: Callable[[Any, Tensor], Tensor] = cross_entropy
+    loss: Callable[[Any, Any], Tensor] = cross_entropy
     metric: Metric = ACCURACY
     name: str = "task"
     source: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from penjing.contract import Latency
@@ -18,7 +17,13 @@ from penjing.measure.there import JobOptions, There, measure_there
 from penjing.processor import this_processor
 from penjing.runtimes.onnx.scan import require_plain
 from penjing.runtimes.registry import runtime_of
-from penjing.tools.inputs import open_file, random_inputs, require_runs, spelled, usable
+from penjing.tools.inputs import (
+    open_file,
+    random_inputs,
+    require_runs,
+    require_same_inputs,
+    usable,
+)
 from penjing.tools.record import is_ours
 from penjing.trials.evaluation.saturation import as_json, warning
 
@@ -60,22 +65,16 @@ def bench(
     (1.0, True)
     """
     require_time(seconds)
-    sessions, shapes = {}, {}
+    sessions = {}
     for path, runtime in zip(paths, _one_for_each(runtimes, paths), strict=True):
         name = f"{path} in {runtime}" if runtime else str(path)
         while name in sessions:
             name += " (again)"
         say(f"loading {name}")
         sessions[name] = open_file(path, runtime)
-        shapes[name] = [replace(wanted, name="") for wanted in sessions[name].inputs]
     first = next(iter(sessions))
-    for name, shape in shapes.items():
-        if shape != shapes[first]:
-            raise InputError(
-                f"inputs differ: {first} takes {spelled(shapes[first])}, {name} takes "
-                f"{spelled(shape)}; give files that take the same inputs"
-            )
-    inputs = random_inputs(shapes[first], seed)
+    require_same_inputs({name: session.inputs for name, session in sessions.items()})
+    inputs = random_inputs(sessions[first].inputs, seed)
     for name, session in sessions.items():
         require_runs(name, session, inputs)
     say(f"timing {counted(len(sessions), 'file')} for {seconds:g} s")

@@ -5,33 +5,30 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import Array, Artifact, Input, Parity, Session, as_arrays
+from penjing.contract import Artifact, Parity, Session
 from penjing.errors import DivergenceError, InputError
 from penjing.files import require_writable_folder, write_atomically
+from penjing.measure.in_pytorch import InPyTorch
 from penjing.measure.parity import parity
 from penjing.measure.scores import judge
 from penjing.network import Network, capture
 from penjing.processor import this_processor
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.registry import ENTRIES, find_runtime, runtime_of
+from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.targets import Target, find_target
 from penjing.tasks.checks import check, require_scores
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.task import Task, as_call
 from penjing.tools.fallbacks import fallbacks
+from penjing.tools.inputs import as_recorded
 from penjing.tools.precision import PRECISIONS, in_precision
 from penjing.tools.proof import Proof
-from penjing.tools.quarantine import admitted
 from penjing.tools.record import RECORD, differences, recorded
 from penjing.trials.evaluation.divergence import require_parity
 from penjing.trials.evaluation.saturation import as_json, judged_on
@@ -86,7 +83,7 @@ def export(
             explains; the message names the first layer and the likely cause.
         MachineError: `out` can't be written.
 
-    >>> import penjing, tempfile
+    >>> import penjing, tempfile, torch
     >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
     >>> task = penjing.Task(torch.nn.Linear(8, 4), data.x[:2], train=data, test=data)
     >>> network = penjing.capture(task.model, task.example)
@@ -238,7 +235,7 @@ def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Pro
         InputError: there is no such file, or no runtime for it.
         MachineError: this machine hasn't what the runtime runs on.
 
-    >>> import penjing, tempfile
+    >>> import penjing, tempfile, torch
     >>> data = penjing.Arrays(torch.randn(64, 8), torch.arange(64) % 4)
     >>> task = penjing.Task(torch.nn.Linear(8, 4), data.x[:2], train=data, test=data)
     >>> network = penjing.capture(task.model, task.example)
@@ -249,22 +246,13 @@ def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Pro
     (True, ())
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no file {path}")
     record = recorded(path)
-    runtime = runtime_of(path, runtime_name or record.get("runtime"))
-    wanted = record.get("sha256")
-    with ExitStack() as until:
-        if wanted is None:
-            artifact = until.enter_context(admitted(path, runtime, whole=True))
-        else:
-            artifact = replace(runtime.artifact(path), sha256=wanted)
-        session = runtime.load(artifact)  # refused before any work, if it has changed
+    with as_recorded(path, runtime_name) as (runtime, artifact, session):
         task, notes = check(task)
         require_scores(task, task.test)
         network = capture(task.model, task.example, source=task.source)
         proof = _prove(artifact, session, runtime, task, network)
-    loading = runtime.loading(path, proof.signature)
+    loading, wanted = runtime.loading(path, proof.signature), record.get("sha256")
     proof = replace(proof, path=path, sha256=wanted, loading=loading, notes=notes)
     return replace(proof, differs=differences(record, proof.to_json()))
 
@@ -296,7 +284,7 @@ def _prove(
 ) -> Proof:
     """What the file itself tells and gives."""
     scores = judge(session, task.test, task.metric)
-    usual = judge(_InPyTorch(original), task.test, task.metric)
+    usual = judge(InPyTorch(original), task.test, task.metric)
     places = runtime.placement(artifact)
     return Proof(
         path=artifact.path,
@@ -318,20 +306,3 @@ def _prove(
         judged_on=judged_on(this_processor()),
         estimate=runtime.estimate(artifact),
     )
-
-
-class _InPyTorch:
-    """A network as a session: the same question for both."""
-
-    inputs: Sequence[Input] = ()
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def run(self, inputs: Any) -> Any:
-        """See `penjing.contract.Session`."""
-        args, kwargs = as_call(pytree.tree_map(torch.from_numpy, inputs))
-        with torch.no_grad():
-            outputs = self.network(*args, **kwargs)
-        arrays: Array | Any = pytree.tree_map(np.asarray, as_arrays(outputs))
-        return arrays

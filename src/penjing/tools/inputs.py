@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from penjing.errors import InputError
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import runtime_of
 from penjing.tools.quarantine import admitted
-from penjing.tools.record import is_ours
+from penjing.tools.record import is_ours, recorded
 
 
 @contextlib.contextmanager
@@ -32,10 +33,7 @@ def usable(path: Path, runtime: Runtime, whole: bool = False) -> Iterator[Artifa
     if not path.is_file():
         raise InputError(f"file {path} doesn't exist; check its name")
     with contextlib.ExitStack() as until:
-        try:
-            artifact = runtime.artifact(path)
-        except OSError as error:
-            raise InputError(f"{path}: {error}") from error
+        artifact = _artifact(path, runtime)
         if not is_ours(path, artifact.sha256):
             artifact = until.enter_context(admitted(path, runtime, whole=whole))
         yield artifact
@@ -65,11 +63,49 @@ def opened(
             "nothing; give a file for another runtime"
         )
     with usable(path, runtime, whole) as artifact:
-        try:
-            session = runtime.load(artifact)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        yield session, artifact
+        yield _loaded(path, runtime, artifact), artifact
+
+
+@contextlib.contextmanager
+def as_recorded(
+    path: Path, runtime_name: str | None = None
+) -> Iterator[tuple[Runtime, Artifact, Session]]:
+    """A file that has the bytes that the record beside it tells of; without a record, a tried copy.
+
+    Args:
+        runtime_name: the runtime to load the file in. None takes the record's, or the ending's.
+
+    Raises:
+        InputError: the file doesn't exist, or its runtime isn't installed or can't load it.
+        UnsafeError: its bytes have changed since the record was written, and aren't loaded; or it
+            has no record, and see `usable`.
+        MachineError: this machine lacks what the runtime runs on.
+    """
+    if not path.is_file():
+        raise InputError(f"file {path} doesn't exist; check its name")
+    record = recorded(path)
+    runtime = runtime_of(path, runtime_name or record.get("runtime"))
+    wanted = record.get("sha256")
+    with contextlib.ExitStack() as until:
+        if wanted is not None:
+            artifact = replace(_artifact(path, runtime), sha256=wanted)
+        else:
+            artifact = until.enter_context(admitted(path, runtime, whole=True))
+        yield runtime, artifact, _loaded(path, runtime, artifact)
+
+
+def _artifact(path: Path, runtime: Runtime) -> Artifact:
+    try:
+        return runtime.artifact(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _loaded(path: Path, runtime: Runtime, artifact: Artifact) -> Session:
+    try:
+        return runtime.load(artifact)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def open_file(path: Path, runtime_name: str | None = None) -> Session:
@@ -108,6 +144,27 @@ def random_inputs(of: Sequence[Input], seed: int = 0) -> tuple[Any, ...]:
 def spelled(inputs: Sequence[Input]) -> str:
     """Shapes and types in words."""
     return ", ".join(f"{wanted.dtype} of {' x '.join(map(str, wanted.shape))}" for wanted in inputs)
+
+
+def require_same_inputs(taken: Mapping[str, Sequence[Input]]) -> None:
+    """Check that files can be run on the same inputs.
+
+    Args:
+        taken: by file, what it takes. Names may differ.
+
+    Raises:
+        InputError: a file takes other inputs than the first one.
+    """
+    shapes = {
+        name: [replace(wanted, name="") for wanted in inputs] for name, inputs in taken.items()
+    }
+    first = next(iter(shapes))
+    for name, shape in shapes.items():
+        if shape != shapes[first]:
+            raise InputError(
+                f"inputs differ: {first} takes {spelled(shapes[first])}, {name} takes "
+                f"{spelled(shape)}; give files that take the same inputs"
+            )
 
 
 def require_runs(name: str, session: Session, inputs: tuple[Any, ...]) -> None:

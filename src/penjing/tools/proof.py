@@ -11,6 +11,7 @@ from penjing.layout import in_columns
 from penjing.printable import printable
 from penjing.runtimes.signature import Signature
 from penjing.trials.evaluation.saturation import processor_of, warning
+from penjing.trials.judgement.wording import confident, digits, figure_digits, measured
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,10 @@ class Proof:
         """The score beside the original's."""
         lost = self.drop
         return (
-            f"{100 * self.score:.2f} on {lost.samples} test samples; the original model has "
-            f"{100 * self.original:.2f}. The drop is {lost.drop:.2f} points, at most "
-            f"{lost.bound:.2f} with {100 * lost.confidence:.4g} % confidence"
+            f"{figure_digits(self.score, lost.unit)} on {lost.samples} test samples; the original "
+            f"model has {figure_digits(self.original, lost.unit)}. The drop is "
+            f"{measured(lost.drop, lost.unit)}, at most {digits(lost.bound, lost.unit)} with "
+            f"{confident(lost.confidence)}"
         )
 
     def _likeness(self) -> list[tuple[str, str]]:

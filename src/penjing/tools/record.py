@@ -10,6 +10,7 @@ from penjing.contract import Json
 from penjing.errors import InputError, PenjingError
 from penjing.files import read_regular
 from penjing.strict_json import parse
+from penjing.trials.judgement.wording import figure_digits
 from penjing.trials.result import Result
 
 RECORD = "export.json"
@@ -60,9 +61,11 @@ def differences(record: Mapping[str, Json], given: Mapping[str, Json]) -> tuple[
     Another version of the runtime or another processor is only reported if some figure differs.
     """
     lines = []
-    score, now = record.get("score"), given["score"]
+    score, now, unit = record.get("score"), given["score"], given["drop"]["unit"]
     if score is not None and abs(score - now) > 1e-9:
-        lines.append(f"score {100 * now:.2f}, but the record says {100 * score:.2f}")
+        lines.append(
+            f"score {figure_digits(now, unit)}, but the record says {figure_digits(score, unit)}"
+        )
     before, after = record.get("to_original"), given["to_original"]
     if before:
         same, kept = before["same_decisions"], after["same_decisions"]

@@ -184,6 +184,10 @@ class Evaluator(Protocol):
         time layers."""
         ...
 
+    def sensitive_layers(self, trial: Trial) -> list[str]:
+        """The layers of a quantized trial whose rounding loses most, the worst first."""
+        ...
+
     def layers(self, trial: Trial, original: Trial) -> Layers:
         """What became of each layer of the original, and what time it takes in either file. What
         can't be learnt is said in a note."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from penjing.contract import Drop, Json
+from penjing.contract import POINTS, Drop, Json
 from penjing.errors import InputError, in_one_line
 from penjing.files import read_regular, write_atomically
 from penjing.strict_json import parse
@@ -51,6 +51,7 @@ class Result:
             `"validation"`, see `promise_of`.
         identity: hashes of what it was begun with, see `penjing.search.identity`.
         files: the names of what penjing wrote, or is about to write, beside `result.json`.
+        unit: of the budget and of all losses, see `penjing.Metric`.
         max_ms, max_kb: the longest time and the largest file that were allowed; None for any.
         estimated_in: the unit of what stands for the time on a target that isn't here; empty where
             time was measured.
@@ -87,11 +88,18 @@ class Result:
     estimated_in: str = ""
     predictions: tuple[Prediction, ...] = ()
     layers: Layers = field(default_factory=Layers)
+    unit: str = POINTS
 
     @property
     def aim(self) -> Aim:
         """What the fit was asked for."""
         return Aim(self.goal, self.max_drop, self.max_ms, self.max_kb)
+
+    @property
+    def point(self) -> float:
+        """What is about as much as a point of accuracy, in the metric's unit: with one of its own,
+        the budget."""
+        return 1.0 if self.unit == POINTS else self.max_drop or 1.0
 
     @property
     def everything(self) -> tuple[Trial, ...]:
@@ -188,7 +196,7 @@ class Result:
 _PLAIN = (
     "task", "target", "machine", "goal", "max_drop", "confidence", "seed", "best", "reason",
     "artifact", "test_score", "test_baseline", "test_evaluations", "finished", "certified_by",
-    "max_ms", "max_kb", "estimated_in",
+    "max_ms", "max_kb", "estimated_in", "unit",
 )  # fmt: skip
 _LISTS = ("notes", "verdicts", "files")
 _MAPPINGS = ("versions", "judged_on", "identity")

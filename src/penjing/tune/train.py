@@ -25,6 +25,7 @@ from penjing.network.graph.qparams import value_qparams
 from penjing.targets import this_machine
 from penjing.tasks.batches import number_of_batches, require_repeatable
 from penjing.tasks.metrics import joined, scored
+from penjing.tasks.targets import Targets, moved, samples_in, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.tune import data_parallel
 from penjing.tune.distill import soft_loss
@@ -147,7 +148,7 @@ def validate(network: Network, task: Task) -> float:
         for inputs, targets in task.validation:
             args, kwargs = as_call(_on(inputs, network.device))
             outputs = as_arrays(_wide(network(*args, **kwargs)))
-            parts.append(scored(task.metric, outputs, as_arrays(targets)))
+            parts.append(scored(task.metric, outputs, targets_as_arrays(targets)))
     figure = task.metric.figure(joined(parts))
     return figure if task.metric.higher else -figure
 
@@ -247,8 +248,8 @@ class _Training:
         with self._autocast():
             return data_parallel.agree(validate(self.student, self.task), self.device)
 
-    def _step(self, inputs: Any, targets: Tensor, optimizer: torch.optim.Optimizer) -> float:
-        loss = self._loss(_on(inputs, self.device), targets.to(self.device))
+    def _step(self, inputs: Any, targets: Targets, optimizer: torch.optim.Optimizer) -> float:
+        loss = self._loss(_on(inputs, self.device), moved(targets, self.device))
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(f"the loss became {value} at step {self.step}; lower lr")
@@ -261,7 +262,7 @@ class _Training:
         self.step += 1
         return value
 
-    def _loss(self, inputs: Any, targets: Tensor) -> Tensor:
+    def _loss(self, inputs: Any, targets: Targets) -> Tensor:
         args, kwargs = as_call(inputs)
         with self._autocast():
             outputs = _wide(self.student(*args, **kwargs))
@@ -285,15 +286,16 @@ def _rounds_values(network: Network) -> bool:
     return bool(value_qparams(network)) or any(node.target is SIGN for node in network.calls())
 
 
-def _without_single_ones(batches: Batches) -> Iterator[tuple[Any, Tensor]]:
+def _without_single_ones(batches: Batches) -> Iterator[tuple[Any, Targets]]:
     """The batches with more than one sample, or all if no batch has more.
 
     Batch norm can't train on a batch of one sample, such as an incomplete last batch.
     """
     largest = 0
     for inputs, targets in batches:
-        largest = max(largest, len(targets))
-        if len(targets) > 1 or largest == 1:
+        samples = samples_in(targets)
+        largest = max(largest, samples)
+        if samples > 1 or largest == 1:
             yield inputs, targets
 
 

@@ -104,6 +104,9 @@ class FakeEvaluator:
     def slower_layers(self, trial: Trial, rival: Trial) -> list[str] | None:
         return None
 
+    def sensitive_layers(self, trial: Trial) -> list[str]:
+        return []
+
     def layers(self, trial: Trial, original: Trial) -> Layers:
         return Layers(notes=("nobody tells",))
 

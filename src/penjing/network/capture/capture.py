@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import os
+import sys
 from typing import Any
 
 import torch
@@ -216,10 +217,15 @@ def _spell_out(program: fx.GraphModule) -> None:
 
     A `chunk` or an even `split` becomes a split by sizes. Attention gets the scale that it would
     derive from its width. Both then stay as trained when an axis shrinks. A view becomes a reshape,
-    which accepts images in any memory format.
+    which accepts images in any memory format. A slice that takes all, as of the batch in
+    `x[:, 2:]`, goes.
     """
     for node in list(program.graph.nodes):
         if node.target in CHECKS and not node.users:
+            program.graph.erase_node(node)
+            continue
+        if node.target is torch.ops.aten.slice.Tensor and _takes_all(node):
+            node.replace_all_uses_with(read_by(node))
             program.graph.erase_node(node)
             continue
         if node.target is ATTENTION and argument(node, "scale") is None:
@@ -235,6 +241,11 @@ def _spell_out(program: fx.GraphModule) -> None:
     for node in program.graph.nodes:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         node.meta = {"layer": stack[-1][0] if stack else "", "source": _source(node.meta)}
+
+
+def _takes_all(node: fx.Node) -> bool:
+    start, end, step = (argument(node, name) for name in ("start", "end", "step"))
+    return start in (None, 0) and end in (None, sys.maxsize) and step in (None, 1)
 
 
 def _source(meta: dict[str, Any]) -> str:

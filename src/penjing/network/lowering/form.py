@@ -31,6 +31,8 @@ class Form:
         biases: whether biases are stored as integers where weights are.
         joins: whether a concatenation whose parts share quantization parameters is quantized once
             more, which changes no number.
+        one_reader: whether each reader of integers has a dequantize of its own, as torchao's
+            quantizer leaves it.
         choices: whether the output of an operator that selects from values with different
             quantization parameters is quantized, with a range that covers all of them.
         pools: whether means over height and width are written as pools.
@@ -41,6 +43,7 @@ class Form:
     codes: bool = True
     biases: bool = True
     joins: bool = True
+    one_reader: bool = False
     choices: bool = False
     pools: bool = False
     convolutions: tuple[Kind, ...] = ()

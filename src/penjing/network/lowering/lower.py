@@ -11,7 +11,7 @@ from penjing.network.lowering.as_convolutions import write_as_convolutions
 from penjing.network.lowering.choices import round_choices
 from penjing.network.lowering.complex import without_complex
 from penjing.network.lowering.form import Form
-from penjing.network.lowering.integers import with_integers
+from penjing.network.lowering.integers import dequantize_for_each_reader, with_integers
 from penjing.network.lowering.plain import write_plainly
 
 
@@ -35,4 +35,6 @@ def lowered(network: Network, form: Form) -> Network:
     integers = with_integers(real, form)
     if form.choices:
         round_choices(integers, form)
+    if form.one_reader:
+        dequantize_for_each_reader(integers)
     return write_plainly(integers, shapes(integers))

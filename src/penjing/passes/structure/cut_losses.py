@@ -26,6 +26,7 @@ from penjing.passes.structure.blocks.cut import cut_block
 from penjing.passes.structure.ranks.fit import fit
 from penjing.passes.structure.solve import Solve, solvable
 from penjing.tasks.data import first
+from penjing.tasks.targets import samples_in
 from penjing.tasks.task import Task
 
 RIDGE = 1e-4
@@ -250,7 +251,8 @@ class CutLosses:
         with torch.no_grad():
             for outputs, targets in zip(cache.outputs(), self._targets, strict=True):
                 loss = float(self._task.loss(outputs, targets))
-                total, count = total + loss * len(targets), count + len(targets)
+                some = samples_in(targets)
+                total, count = total + loss * some, count + some
         cache.keep(self._kept)
         if not math.isfinite(total):
             raise InputError(

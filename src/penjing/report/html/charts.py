@@ -16,7 +16,7 @@ from penjing.report.html.recipes import in_short
 from penjing.report.plot import highest
 from penjing.report.table import GROUPS, in_order, kilobytes
 from penjing.trials.judgement.comparison import is_disturbed
-from penjing.trials.judgement.wording import UNRELIABLE, points, ratio
+from penjing.trials.judgement.wording import UNRELIABLE, amount, digits, lost_of, measured, ratio
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -63,7 +63,9 @@ def loss_against_time(result: Result) -> dict[str, Json] | None:
     rows = [_row(trial, result) for trial in shown]
     metric = in_a_line(result.baseline.measurement.metric)
     x = alt.X("time:Q", title=time_axis(result), scale=_from_zero(rows))
-    y = alt.Y("loss:Q", title=f"points of {metric} lost on validation", scale=_losses(rows, result))
+    y = alt.Y(
+        "loss:Q", title=f"{lost_of(metric, result.unit)} on validation", scale=_losses(rows, result)
+    )
     every = alt.Chart(alt.InlineData(values=rows))
     chosen = alt.selection_point(name="kinds", fields=["kind"], bind="legend")
     kinds = [kind for kind in COLOURS if any(row["kind"] == kind for row in rows)]
@@ -106,7 +108,7 @@ def _row(trial: Trial, result: Result) -> dict[str, Json]:
     assert trial.drop is not None
     most, size = highest(result), trial.measurement.file_bytes
     lost, bound = trial.drop.drop, trial.drop.bound
-    told = f"{lost:.2f} points, at most {bound:.2f}"
+    told = f"{measured(lost, result.unit)}, at most {digits(bound, result.unit)}"
     if trial.status == Status.BASELINE:
         bound, told = lost, "none, with it all others are compared"
     unsure = f"; the {UNRELIABLE}" if is_disturbed(trial.latency) else ""
@@ -137,7 +139,7 @@ def _kind(trial: Trial, result: Result) -> str:
 
 
 def _budget(result: Result) -> str:
-    return f"budget: {points(result.max_drop)}"
+    return f"budget: {amount(result.max_drop, result.unit)}"
 
 
 def front_of(rows: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
@@ -165,7 +167,7 @@ def _from_zero(rows: Sequence[Mapping[str, Json]]) -> Any:
 def _losses(rows: Sequence[Mapping[str, Json]], result: Result) -> Any:
     import altair as alt
 
-    top = max([*(row["top"] for row in rows), 1.3 * result.max_drop, 0.1])
+    top = max([*(row["top"] for row in rows), 1.3 * result.max_drop, 0.1 * result.point])
     low = min([*(row["loss"] for row in rows), 0.0])
     space = 0.08 * (top - low)
     return alt.Scale(domain=[low - space, top + space], nice=False)

@@ -21,7 +21,7 @@ from penjing.report.html import charts
 from penjing.report.html.layer_table import ByLayer
 from penjing.report.html.recipes import in_short
 from penjing.report.table import GROUPS, headings, in_order, legend, reasons, rows
-from penjing.trials.judgement.wording import WHAT, confident, points, ratio
+from penjing.trials.judgement.wording import WHAT, amount, confident, ratio
 from penjing.trials.prediction import Prediction
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
@@ -102,7 +102,7 @@ def _rows(result: Result) -> list[Row]:
     table, before = [], ""
     for trial, cells in zip(in_order(result), rows(result), strict=True):
         group = GROUPS[trial.status]
-        of = f" of {points(result.max_drop)}" if trial.status == Status.KEPT else ""
+        of = f" of {amount(result.max_drop, result.unit)}" if trial.status == Status.KEPT else ""
         heading = f"{group}{of}" if group != before else ""
         before = group
         is_answer = trial.key == result.answer.key
@@ -151,7 +151,7 @@ def _drawn(
     ]
     possible = {
         "all": charts.loss_against_time(result),
-        "losses": charts.expected_and_measured(losses, "points lost"),
+        "losses": charts.expected_and_measured(losses, f"{result.unit} lost".lstrip()),
         "times": charts.expected_and_measured(shares, f"of the original's {goal_in_words(result)}"),
     }
     return {name: chart for name, chart in possible.items() if chart is not None}
@@ -166,7 +166,7 @@ def _made(result: Result, written: date) -> list[tuple[str, str]]:
         "target": result.target,
         "machine": result.machine,
         "accuracy judged on": processor if processor and processor not in result.machine else "",
-        "budget": f"{points(result.max_drop)}, with {confident(result.confidence)}",
+        "budget": f"{amount(result.max_drop, result.unit)}, with {confident(result.confidence)}",
         "limits": result.aim.limits,
         "certified by": f"the {result.certified_by} data" if result.finished else "",
         "goal": result.goal,

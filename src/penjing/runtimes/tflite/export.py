@@ -38,7 +38,8 @@ from penjing.tasks.task import as_call, batch_dims
 
 aten = torch.ops.aten
 KINDS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
-FORM = Form(torch.int8, codes=False, choices=True, pools=True, convolutions=KINDS)
+FORM = Form(torch.int8, codes=False, one_reader=True, choices=True, pools=True, convolutions=KINDS)
+"""The converter mixes up the layouts of values if several operators read one dequantize."""
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
 KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
 

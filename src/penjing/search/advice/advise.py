@@ -23,6 +23,7 @@ from penjing.search.advice.outlook import CYCLES, Advice, Outlook
 from penjing.search.advice.recommendation import recommended
 from penjing.search.advice.trying import Tried, Trying
 from penjing.search.advice.verdict import CANT, MAY_PAY, NOT_TRIED, PAYS, cut, expected, uncut
+from penjing.search.budget import Budget
 from penjing.search.preflight import prepare, require_better_than_chance, usual_training
 from penjing.search.ways import Way, Ways
 from penjing.targets import find_target
@@ -102,9 +103,8 @@ def advise(
     runtime = first_runtime(where).on(where)
     begin = options.instruments.clock()
     options.say("reading the task", 0.0)
-    prepared, notes = prepare(
-        find_task(task) if isinstance(task, str) else task, 1.0, lambda line: options.say(line, 0.0)
-    )
+    given = find_task(task) if isinstance(task, str) else task
+    prepared, _, notes = prepare(given, Budget(1.0), lambda line: options.say(line, 0.0))
     network = capture(prepared.model, prepared.example, source=prepared.source)
     estimating = None if where.local else Estimating.on(where, network)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from penjing.contract import Json
+from penjing.contract import POINTS, Json
 
 FORMAT = 1
 TIME, CYCLES, MACS = "time", "cycles", "MACs"
+HUNDREDTHS = "%"
 """What stands for speed: measured here, estimated by the device's compiler, or only counted."""
 
 
@@ -24,8 +25,10 @@ class Figures:
         file_bytes: of the file.
         macs, params: of its network.
         memory_bytes: of the values that are alive at once, about.
-        lost: points of the metric lost on the samples, beside the model itself; below 0 if it
+        lost: how much of the metric is lost on the samples, beside the model itself; below 0 if it
             gained.
+        unit: of that: points, or hundredths of the model's figure if the metric has a unit of its
+            own.
         loss: by how much the task's loss rose on them, in its own unit.
         placement: of an NPU's file, how many operators run on each unit.
     """
@@ -41,6 +44,7 @@ class Figures:
     loss: float
     placement: Mapping[str, int] = field(default_factory=dict)
     disturbed: bool = False
+    unit: str = POINTS
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Outlook:
         recipe: the passes, as JSON.
         runtime: whose file it was.
         figures: None if there was no file.
-        expected: points lost after the training that the recommendation has; None if unknown.
+        expected: what is lost after the training that the recommendation has; None if unknown.
     """
 
     family: str

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from penjing.contract import as_arrays
+from penjing.contract import POINTS, as_arrays
 from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.measure.footprint import footprint
 from penjing.measure.scores import Scores, judged
 from penjing.runtimes.contract import Runtime
-from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
+from penjing.search.advice.outlook import CYCLES, HUNDREDTHS, MACS, TIME, Figures
 from penjing.targets import Target
 from penjing.tasks.data import cut, first
 from penjing.tasks.metrics import scored
+from penjing.tasks.targets import samples_in, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Say
@@ -90,7 +91,7 @@ class Trying:
     @property
     def count(self) -> int:
         """How many samples there are."""
-        return sum(len(targets) for _, targets in self.samples)
+        return sum(samples_in(targets) for _, targets in self.samples)
 
     @cached_property
     def original(self) -> Judged:
@@ -135,13 +136,24 @@ class Trying:
             file_bytes=file.artifact.file_bytes, macs=macs,
             params=params,
             memory_bytes=footprint(network).value_bytes,
-            lost=self.original.scores.points_lost(answered.scores),
+            lost=self._lost(answered.scores),
+            unit=self.unit,
             loss=answered.loss - self.original.loss,
             placement=dict(units),
         )  # fmt: skip
         tried = Tried(file, cost, figures)
         self.reference = self.reference or tried
         return tried
+
+    @property
+    def unit(self) -> str:
+        """Of what files lose, see `Figures.unit`."""
+        return POINTS if self.task.metric.unit == POINTS else HUNDREDTHS
+
+    def _lost(self, scores: Scores) -> float:
+        whole = self.original.scores
+        lost = whole.units_lost(scores)
+        return lost if self.unit == POINTS else 100 * lost / max(abs(whole.figure), 1e-12)
 
     def _cost(self, file: Loaded) -> tuple[float, float, float, bool]:
         """What stands for its speed, with an interval where it was measured, and whether that was
@@ -168,9 +180,9 @@ class Trying:
         parts, losses = [], []
         for inputs, targets in self.samples:
             outputs = answers(inputs)
-            parts.append(scored(self.task.metric, outputs, as_arrays(targets)))
+            parts.append(scored(self.task.metric, outputs, targets_as_arrays(targets)))
             tensors = pytree.tree_map(lambda value: torch.from_numpy(np.asarray(value)), outputs)
-            losses.append(float(loss_of(self.task, tensors, targets)) * len(targets))
+            losses.append(float(loss_of(self.task, tensors, targets)) * samples_in(targets))
         total = math.fsum(losses) / self.count
         if not math.isfinite(total):
             raise InputError("its outputs or its loss are NaN or infinite on held-out data")

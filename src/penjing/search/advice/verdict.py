@@ -13,9 +13,9 @@ FASTER = 0.97
 LIGHTER = 0.9
 """And it is smaller where it has at most this share of the bytes."""
 MOST_LOST = 2.0
-"""Points that a file may lose which nothing trains afterwards."""
+"""So many points or hundredths may a file lose which nothing trains afterwards."""
 WRECKED = 50.0
-"""Points that are lost without training beyond which little of what was learnt is left."""
+"""If more than so many are lost without training, little of what was learnt is left."""
 EPOCHS = 8.0
 """The training that is recommended behind a cut."""
 UNITS = {TIME: "of the time of", CYCLES: "of the cycles of", MACS: "of the work of"}
@@ -32,7 +32,7 @@ def uncut(mine: Figures, before: Figures | None, speed: str, rival: str) -> tupl
     """
     if before is None:
         verdict = TOO_MUCH if mine.lost > MOST_LOST else FIRST
-        return verdict, f"all times are shares of this file's; it {_lost(mine.lost)}"
+        return verdict, f"all times are shares of this file's; it {_lost(mine.lost, mine.unit)}"
     verdict = TOO_MUCH if mine.lost > MOST_LOST else _verdict(mine, before, speed)
     return verdict, _said(mine, before, speed, rival)
 
@@ -54,7 +54,7 @@ def cut(
 
 
 def expected(mine: Figures, base: Figures) -> float:
-    """Points of accuracy that are expected to be lost after `EPOCHS` of distillation; a formula for
+    """What is expected to be lost after `EPOCHS` of distillation; a formula for
     a loss in nats, not a measurement, see `penjing.search.predict.recovery.Recovery`."""
     recovery = Recovery(floor=max(0.0, base.lost))
     return recovery.predicted(mine.speed, max(0.0, mine.loss - base.loss), EPOCHS)
@@ -78,16 +78,16 @@ def _said(mine: Figures, rival: Figures, speed: str, title: str) -> str:
     unclear = ", which other programs disturbed" if mine.disturbed or rival.disturbed else ""
     return (
         f"{share:.2f}{spread} {UNITS[speed]} {title}{unclear}, {in_words(mine.file_bytes)} instead "
-        f"of {in_words(rival.file_bytes)}, {_lost(mine.lost - rival.lost)} untrained"
+        f"of {in_words(rival.file_bytes)}, {_lost(mine.lost - rival.lost, mine.unit)} untrained"
     )
 
 
-def _lost(points: float) -> str:
+def _lost(value: float, unit: str) -> str:
     """What is lost, in words.
 
-    >>> _lost(1.26), _lost(0.0), _lost(-0.5)
-    ('loses 1.3 points', 'loses nothing', 'gains 0.5 points')
+    >>> _lost(1.26, "points"), _lost(0.0, "%"), _lost(-0.5, "%")
+    ('loses 1.3 points', 'loses nothing', 'gains 0.5 %')
     """
-    if points <= -0.05:
-        return f"gains {-points:.1f} points"
-    return f"loses {points:.1f} points" if points >= 0.05 else "loses nothing"
+    if value <= -0.05:
+        return f"gains {-value:.1f} {unit}"
+    return f"loses {value:.1f} {unit}" if value >= 0.05 else "loses nothing"

@@ -20,7 +20,8 @@ def begun(
     study: Study, rounds: int
 ) -> Generator[Sequence[Proposal], Sequence[Trial], tuple[Pace | None, Rounding]]:
     """Try what isn't pruned: the original and int8 in every runtime and precision, however little
-    time there is, and other quantization schemes where int8 loses too much accuracy.
+    time there is, and other quantization schemes, or sensitive layers in float, where int8 loses
+    too much accuracy.
 
     Args:
         study: the fit.
@@ -36,6 +37,7 @@ def begun(
         yield [study.proposal(ORIGINAL, way=way, must=True)]
     yield from rounding.try_everywhere()
     yield from rounding.try_schemes()
+    yield from rounding.leave_sensitive_in_float()
     yield from _own(study, rounding)
     return pace, rounding
 

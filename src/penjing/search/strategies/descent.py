@@ -16,6 +16,7 @@ from penjing.search.strategies.schemes import Passes
 from penjing.search.strategies.survey import Survey
 from penjing.search.study import MOST_EPOCHS, Study
 from penjing.trials.contract import Pace
+from penjing.trials.judgement.wording import digits, measured
 from penjing.trials.prediction import Prediction
 from penjing.trials.trial import Status, Trial
 
@@ -270,14 +271,14 @@ class Descent:
         self.recovery.seen.append(Tuned(step.share, step.loss, epochs, drop.drop))
         self.study.note(
             f"{trial.title} ({step.shape}; {epochs:.3g} epochs in all) was expected to lose "
-            f"{expected:.2f} points and lost {drop.drop:.2f}"
+            f"{measured(expected, drop.unit)} and lost {digits(drop.drop, drop.unit)}"
         )
 
     def _needs_rounding(self, drop: float) -> bool:
         """Whether a file is near enough to the budget that training with the rounding may help."""
         budget = self.study.max_drop
         is_costly = bool(self.route.scheme) and self.recovery.floor > COSTLY * budget
-        return is_costly and drop <= budget + NEAR
+        return is_costly and drop <= budget + NEAR * self.study.result.point
 
     def _with_rounding(self, step: Step) -> Asking:
         """Train a network with its rounding in place, which is over the budget, but near it."""

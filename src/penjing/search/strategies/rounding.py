@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
-from penjing.contract import Latency
+from penjing.contract import Latency, some_of
 from penjing.network.graph.layers import layers_of
 from penjing.search.strategies.schemes import (
     FEWER_BITS,
@@ -175,6 +175,29 @@ class Rounding:
         self.study.remark(trial, "; ".join(filter(None, (trial.reason, why))))
         if _goes_on(trial, before, times):
             self.chosen = scheme
+
+    def leave_sensitive_in_float(self) -> Asking:
+        """Try to leave those layers in float whose rounding loses most, as the head of a detector,
+        if the chosen scheme doesn't keep the budget. The search goes on with the result if it
+        loses less."""
+        before = self.trial
+        if before is None or before.status != Status.OVER_BUDGET:
+            return
+        if not self.study.affords(before.seconds):
+            self.study.note(f"too little time to look for layers that {before.title} rounds badly")
+            return
+        sensitive = self.study.evaluator.sensitive_layers(before)
+        if not sensitive:
+            return
+        scheme = f"{self.chosen} with {len(sensitive)} sensitive in float"
+        self.recipes[scheme] = in_float(self.recipe, sensitive)
+        trial = yield from self._ask(scheme, self.way)
+        if trial.drop is None:
+            return
+        self.tried[trial.key] = scheme, self.way
+        why = f"layers whose rounding loses most in {before.title}: {some_of(sensitive)}"
+        self.study.remark(trial, "; ".join(filter(None, (trial.reason, why))))
+        self.choose()
 
     def choose(self) -> None:
         """Choose the scheme and the way to go on with.

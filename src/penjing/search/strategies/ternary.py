@@ -72,7 +72,8 @@ class Ternary:
                 passes, peak = longer, AGAIN
 
     def _is_far(self, trial: Trial) -> bool:
-        return trial.drop is None or trial.drop.drop > self.study.max_drop + NEAR
+        most = self.study.max_drop + NEAR * self.study.result.point
+        return trial.drop is None or trial.drop.drop > most
 
     def _way(self) -> Way | None:
         """The way in which its file is the best by the goal; None if the answer so far is about as

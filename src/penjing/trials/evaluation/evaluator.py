@@ -43,6 +43,7 @@ from penjing.trials.evaluation.networks import Networks
 from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
 from penjing.trials.evaluation.probes import probe
 from penjing.trials.evaluation.saturation import as_json
+from penjing.trials.evaluation.sensitive_layers import sensitive_layers
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Estimated, Here, OnDevice, Timing
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, Promise, promise_of
 from penjing.trials.layers import Layers
@@ -103,8 +104,6 @@ class FileEvaluator:
         assert self.task.validation is not None
         return self.task.validation
 
-    # ---- making and measuring
-
     def baseline(self, watch: Watch) -> Trial:
         """See `Evaluator.baseline`."""
         begin = self.instruments.clock()
@@ -115,7 +114,8 @@ class FileEvaluator:
         """See `Evaluator.settle`."""
         original = self.original_scores()
         samples = number_of_samples(self.task.test)
-        made = promise_of(max_drop, self.confidence, len(original), samples, original.least)
+        unit = self.task.metric.unit
+        made = promise_of(max_drop, self.confidence, len(original), samples, original.least, unit)
         self.hold_to(made)
         return made
 
@@ -307,6 +307,11 @@ class FileEvaluator:
         inputs = self.timing.inputs
         return slower_layers(both, self.network, trial.latency, inputs, self.instruments)
 
+    def sensitive_layers(self, trial: Trial) -> list[str]:
+        """See `Evaluator.sensitive_layers`."""
+        rounded = self.networks.made(trial.candidate.recipe)
+        return sensitive_layers(rounded, self.network, self.task)
+
     def layers(self, trial: Trial, original: Trial) -> Layers:
         """See `Evaluator.layers`."""
         both = (original, trial)
@@ -356,8 +361,6 @@ class FileEvaluator:
     def blind(self) -> Task:
         """See `Evaluator.blind`."""
         return self.networks.blind
-
-    # ---- training and testing
 
     def changes(self, recipe: Sequence[Json], watch: Watch) -> bool:
         """See `Evaluator.changes`."""

@@ -17,7 +17,7 @@ class Aim:
 
     Attributes:
         goal: see `penjing.trials.judgement.goal.weights_of`.
-        max_drop: the budget in points.
+        max_drop: the budget in the metric's unit.
         max_ms: the longest time of one sample, in milliseconds; None for any.
         max_kb: the largest file, in kilobytes of 1,000 bytes; None for any.
 

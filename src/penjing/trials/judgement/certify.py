@@ -11,7 +11,7 @@ from penjing.layout import counted
 from penjing.measure.scores import Scores
 from penjing.trials.judgement.choice import choose, eligible
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, VALIDATION
-from penjing.trials.judgement.wording import lost_at_most
+from penjing.trials.judgement.wording import lost_at_most, measured
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -142,13 +142,14 @@ def _stopped(result: Result, way: tuple[Trial, ...], passed: Trial, lost: Drop) 
     """The result with the last candidate that passed as the answer, because the next one failed."""
     budget, failed = result.max_drop, way[result.test_evaluations - 1]
     if lost.drop > budget:
-        figures = f"loses {lost.drop:.2f} points on the test data, and the budget is {budget:g}"
+        figures = (
+            f"loses {measured(lost.drop, lost.unit)} on the test data, and the budget is {budget:g}"
+        )
         story = f"{failed.title} was selected on validation, but {figures}"
         reason = figures
     else:
-        lost_there = lost_at_most(lost.drop, lost.bound, lost.confidence)
         figures = (
-            f"keeps the budget: on {lost.samples} test samples it {lost_there}, and the "
+            f"keeps the budget: on {lost.samples} test samples it {lost_at_most(lost)}, and the "
             f"budget is {budget:g}"
         )
         story = f"the test data can't confirm that {failed.title} {figures}"

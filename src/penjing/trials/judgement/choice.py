@@ -8,7 +8,7 @@ from dataclasses import replace
 from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.comparison import compared, tie
 from penjing.trials.judgement.goal import is_sure
-from penjing.trials.judgement.wording import lost_at_most, points
+from penjing.trials.judgement.wording import amount, lost_at_most
 from penjing.trials.trial import Status, Trial
 
 _BEST = {"size": "smallest", "memory": "least in memory"}
@@ -123,10 +123,9 @@ def _nothing_kept(baseline: Trial, trials: Sequence[Trial], aim: Aim) -> str:
         return "no other candidate keeps the budget" if tested else "no candidate was finished"
     drop, nearest = min(known, key=lambda pair: pair[0].bound)
     max_drop = aim.max_drop
-    lost = lost_at_most(drop.drop, drop.bound, drop.confidence)
     why = (
-        f"no candidate keeps the budget of {points(max_drop)}; the nearest is {nearest.title}, "
-        f"which on {drop.samples} validation samples {lost}"
+        f"no candidate keeps the budget of {amount(max_drop, drop.unit)}; the nearest is "
+        f"{nearest.title}, which on {drop.samples} validation samples {lost_at_most(drop)}"
     )
     if drop.drop <= max_drop < drop.bound and betters(nearest, baseline, aim):
         why += "; more validation data, or a lower `confidence`, would decide it"

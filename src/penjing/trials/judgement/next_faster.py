@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from penjing.trials.judgement.choice import is_faster
-from penjing.trials.judgement.wording import lost_at_most, points, ratio
+from penjing.trials.judgement.wording import amount, lost_at_most, ratio, rounded_up
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
 
@@ -30,10 +30,10 @@ def next_faster(result: Result) -> tuple[str, ...]:
     assert drop is not None
     assert trial.latency is not None
     share = ratio(trial.latency.ratio / answer.latency.ratio)
-    lost = lost_at_most(drop.drop, drop.bound, drop.confidence)
     return (
         f"the nearest faster candidate is {trial.title}, in {share} of the answer's time: on "
-        f"{drop.samples} validation samples it {lost}; the budget is {points(result.max_drop)}",
+        f"{drop.samples} validation samples it {lost_at_most(drop)}; the budget is "
+        f"{amount(result.max_drop, drop.unit)}",
         f"what would decide it: {_deciding(trial, result)}",
     )
 
@@ -55,7 +55,7 @@ def _deciding(trial: Trial, result: Result) -> str:
         if times <= MOST_TIMES:
             more = math.ceil(times * drop.samples / 100) * 100
             return f"about {more} validation samples, if its loss stays what it is"
-    other = f"or a budget of {points(math.ceil(10 * drop.bound) / 10)}"
+    other = f"or a budget of {amount(rounded_up(drop.bound, drop.unit), drop.unit)}"
     if TRAINED in trial.methods:
         return f"more time for training, since longer training lowers its loss; {other}"
     if CUTS.intersection(trial.methods):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from penjing.contract import Drop
-from penjing.trials.judgement.wording import confident, points
+from penjing.contract import POINTS, Drop
+from penjing.trials.judgement.wording import amount, confident, measured
 
 TEST, VALIDATION = "test", "validation"
 MOST_CANDIDATES = 64
@@ -22,7 +22,7 @@ class Promise:
     """The budget that a file must keep, and the data whose bound decides that it does.
 
     Attributes:
-        max_drop: budget in points.
+        max_drop: budget in the metric's unit.
         certified_by: `TEST` or `VALIDATION`.
         confidence: of the bounds on validation.
         by_bound: whether validation selects by the bound of a drop, or by the drop itself.
@@ -40,14 +40,20 @@ class Promise:
         if (drop.bound if self.by_bound else drop.drop) <= self.max_drop:
             return "kept", ""
         if drop.drop > self.max_drop:
-            lost = f"loses {drop.drop:.2f} points"
+            lost = f"loses {measured(drop.drop, drop.unit)}"
         else:
-            lost = f"may lose {drop.bound:.2f} points, with {confident(drop.confidence)}"
+            bound = measured(drop.bound, drop.unit)
+            lost = f"may lose {bound}, with {confident(drop.confidence)}"
         return "over budget", f"{lost}, and the budget is {self.max_drop:g}"
 
 
 def promise_of(
-    max_drop: float, confidence: float, validation: int, test: int, least_of: LeastOf
+    max_drop: float,
+    confidence: float,
+    validation: int,
+    test: int,
+    least_of: LeastOf,
+    unit: str = POINTS,
 ) -> Promise:
     """Which of the two splits certifies, by their numbers of samples alone.
 
@@ -59,10 +65,11 @@ def promise_of(
     Args:
         least_of: how many samples certify a budget with some confidence, for a candidate that
             answers exactly as the original does; see `penjing.measure.scores.Scores.least`.
+        unit: of the budget.
     """
     corrected = 1 - (1 - confidence) / MOST_CANDIDATES
     least, least_corrected = (least_of(max_drop, level) for level in (confidence, corrected))
-    budget = f"a budget of {points(max_drop)} with {confident(confidence)}"
+    budget = f"a budget of {amount(max_drop, unit)} with {confident(confidence)}"
     if least is None or least_corrected is None:
         note = (
             f"no number of samples can certify {budget}, not even for a candidate that answers "
@@ -86,7 +93,7 @@ def promise_of(
     elif not by_bound:
         note = (
             f"{validation} validation samples are too few to bound a loss within "
-            f"{points(max_drop)}, which takes {least}; so candidates are selected by their "
+            f"{amount(max_drop, unit)}, which takes {least}; so candidates are selected by their "
             f"measured loss, and the {test} test samples certify the answer"
         )
     return Promise(max_drop, TEST, confidence, by_bound, note)

@@ -11,7 +11,9 @@ from penjing.contract import Json, Latency, Measurement
 from penjing.trials.judgement.comparison import Comparison, compared
 from penjing.trials.judgement.wording import (
     UNRELIABLE,
+    digits,
     listed,
+    measured,
     score_beside,
     size_beside,
     time_taken,
@@ -119,12 +121,13 @@ def _score(trial: Trial, rival: Trial, is_baseline: bool) -> str:
     assert trial.drop is not None
     assert rival.drop is not None
     before = 0.0 if is_baseline else rival.drop.drop
-    said = score_beside(before - trial.drop.drop, trial.measurement.metric)
-    if not is_baseline or trial.drop.bound < 0:
+    unit, most = trial.drop.unit, trial.drop.bound
+    said = score_beside(before - trial.drop.drop, trial.measurement.metric, unit)
+    if not is_baseline or most < 0:
         return said
     if said.startswith("loses"):
-        return f"{said} (at most {trial.drop.bound:.2f})"
-    return f"{said} (and loses at most {trial.drop.bound:.2f} points)"
+        return f"{said} (at most {digits(most, unit)})"
+    return f"{said} (and loses at most {measured(most, unit)})"
 
 
 def _conclusion(trial: Trial, rival: Trial, times: Comparison, size: float) -> str:

@@ -2,19 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+from penjing.contract import POINTS, Drop
 
 UNRELIABLE = "timing is unreliable, because other programs were running"
 
 
-def points(value: float) -> str:
-    """Points of a metric, as a budget has them.
+def amount(value: float, unit: str = POINTS) -> str:
+    """So much of a metric, as a budget has it.
 
-    >>> points(1.0), points(0.5)
-    ('1 point', '0.5 points')
+    >>> amount(1.0), amount(0.5), amount(0.02, ""), amount(0.3, "mm")
+    ('1 point', '0.5 points', '0.02', '0.3 mm')
     """
     text = f"{value:g}"
-    return f"{text} point" if text == "1" else f"{text} points"
+    return "1 point" if (text, unit) == ("1", POINTS) else f"{text} {unit}".rstrip()
+
+
+def digits(value: float, unit: str = POINTS) -> str:
+    """A measured loss without its unit.
+
+    >>> digits(0.6), digits(0.01234, "")
+    ('0.60', '0.0123')
+    """
+    return f"{value:.2f}" if unit == POINTS else f"{value:.3g}"
+
+
+def measured(value: float, unit: str = POINTS) -> str:
+    """A measured loss.
+
+    >>> measured(0.6), measured(0.01234, "mm")
+    ('0.60 points', '0.0123 mm')
+    """
+    return f"{digits(value, unit)} {unit}".rstrip()
+
+
+def figure_digits(score: float, unit: str = POINTS) -> str:
+    """The figure of a metric without its unit, as hundredths if losses are.
+
+    >>> figure_digits(0.8798), figure_digits(0.41234, "")
+    ('87.98', '0.4123')
+    """
+    return f"{100 * score:.2f}" if unit == POINTS else f"{score:.4g}"
+
+
+def figure_unit(unit: str) -> str:
+    """The unit of figures whose losses have this unit."""
+    return "%" if unit == POINTS else unit
+
+
+def figure(score: float, unit: str = POINTS) -> str:
+    """The figure of a metric.
+
+    >>> figure(0.8798), figure(1.25, "mm")
+    ('87.98 %', '1.25 mm')
+    """
+    return f"{figure_digits(score, unit)} {figure_unit(unit)}".rstrip()
+
+
+def rounded_up(value: float, unit: str = POINTS) -> float:
+    """A budget that a loss would keep: a tenth of a point, or two digits, above it.
+
+    >>> rounded_up(1.43), rounded_up(0.01234, "")
+    (1.5, 0.013)
+    """
+    plain = unit == POINTS or value <= 0
+    scale = 10.0 if plain else 10.0 ** (1 - math.floor(math.log10(value)))
+    return math.ceil(value * scale) / scale
 
 
 def ratio(value: float) -> str:
@@ -62,19 +117,27 @@ def size_beside(value: float) -> str:
     return f"is {change} {'smaller' if value < 1 else 'larger'}"
 
 
-def score_beside(gain: float, metric: str) -> str:
+def score_beside(gain: float, metric: str, unit: str = POINTS) -> str:
     """How a score compares with another one.
 
     Args:
-        gain: in points; negative is a loss.
+        gain: negative is a loss.
 
     >>> score_beside(-0.14, "accuracy"), score_beside(0.0, "accuracy")
     ('loses 0.14 points of accuracy', 'has the same accuracy')
     """
-    figure = f"{abs(gain):.2f}"
-    if figure == "0.00":
+    if digits(abs(gain), unit) in ("0.00", "0"):
         return f"has the same {metric}"
-    return f"{'gains' if gain > 0 else 'loses'} {figure} points of {metric}"
+    return f"{'gains' if gain > 0 else 'loses'} {measured(abs(gain), unit)} of {metric}"
+
+
+def lost_of(metric: str, unit: str = POINTS) -> str:
+    """What an axis of losses is called.
+
+    >>> lost_of("accuracy"), lost_of("mAP", ""), lost_of("error", "mm")
+    ('points of accuracy lost', 'mAP lost', 'mm of error lost')
+    """
+    return f"{unit} of {metric} lost" if unit else f"{metric} lost"
 
 
 WHAT = {"latency": "time", "size": "bytes", "memory": "memory"}
@@ -90,20 +153,20 @@ def share_in_words(share: float, goal: str) -> str:
     return f"{ratio(share)} of the {WHAT[goal]}" if goal in WHAT else f"{ratio(share)} by {goal}"
 
 
-def lost_at_most(drop: float, bound: float, confidence: float) -> str:
+def lost_at_most(lost: Drop) -> str:
     """A drop with its bound.
 
-    >>> lost_at_most(0.6, 1.43, 0.95)
+    >>> lost_at_most(Drop(0.6, 1.43, 0.95, 500))
     'loses 0.60 points, and with 95 % confidence at most 1.43'
-    >>> lost_at_most(-0.2, 0.5, 0.95)
+    >>> lost_at_most(Drop(-0.2, 0.5, 0.95, 500))
     'gains 0.20 points, and with 95 % confidence loses at most 0.50'
     """
-    sure = f"with {confident(confidence)}"
-    if bound < 0:
-        return f"gains {-drop:.2f} points, and {sure} at least {-bound:.2f}"
+    drop, bound, unit = lost.drop, lost.bound, lost.unit
+    sure, most = f"with {confident(lost.confidence)}", digits(abs(bound), unit)
     if drop < 0:
-        return f"gains {-drop:.2f} points, and {sure} loses at most {bound:.2f}"
-    return f"loses {drop:.2f} points, and {sure} at most {bound:.2f}"
+        more = "at least" if bound < 0 else "loses at most"
+        return f"gains {measured(-drop, unit)}, and {sure} {more} {most}"
+    return f"loses {measured(drop, unit)}, and {sure} at most {most}"
 
 
 def duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from penjing.network.axes.algebra import owners
 from penjing.network.axes.groups import Site
 from penjing.network.graph.qparams import scale_names
 from penjing.tasks.data import first
+from penjing.tasks.targets import Targets, picked, samples_in
 from penjing.tasks.task import Task, as_call
 
 Criterion = Literal["l1", "l2", "l1+l2", "taylor", "fisher"]
@@ -156,10 +157,10 @@ def gradients_of(network: Network, task: Task, samples: int, squared: bool) -> d
     return {name: total / max(batches, 1) for name, total in sums.items()}
 
 
-def _small(inputs: object, targets: Tensor, by: int = 8) -> list[tuple[object, Tensor]]:
+def _small(inputs: object, targets: Targets, by: int = 8) -> list[tuple[object, Targets]]:
     """A batch, split into parts of a few samples."""
     split = torch.utils._pytree.tree_map
+    parts = torch.split(torch.arange(samples_in(targets)), by)
     return [
-        (split(lambda leaf, s=start: leaf[s : s + by], inputs), targets[start : start + by])
-        for start in range(0, len(targets), by)
+        (split(lambda leaf, at=part: leaf[at], inputs), picked(targets, part)) for part in parts
     ]
