@@ -176,15 +176,91 @@ def test_what_cannot_be_trained_is_said(
         train(network, _changed(task, **changes), dataclasses.replace(QUICK, **options))
 
 
-def test_a_single_output_cannot_be_distilled_but_trained() -> None:
+def test_scores_of_a_single_class_cannot_be_distilled_but_trained() -> None:
     torch.manual_seed(0)
     model, x = nn.Linear(3, 1), torch.randn(8, 3)
-    data = [(x, torch.randn(8, 1))]
-    task = Task(model, x[:2], data, data, loss=functional.mse_loss)
+    data = [(x, torch.zeros(8, dtype=torch.int64))]
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.mse_loss(outputs[:, 0], targets.float())
+
+    task = Task(model, x[:2], data, data, loss=loss)
     network = capture(model, x[:2])
     with pytest.raises(InputError, match=r"\(8, 1\) can't be distilled.*set distill=0"):
         train(network, task, QUICK)
     train(network, task, dataclasses.replace(QUICK, distill=0.0))
+
+
+def _of_two_outputs(**more: Any) -> tuple[Task, Network]:
+    """A network that gives boxes of hundreds and scores below 1, with noise for targets, and a copy
+    of it whose weights are a little off."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 16), nn.Linear(16, 5)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            y = self.head(self.body(x).relu())
+            return {"boxes": 300 * y[:, :4], "scores": y[:, 4:].sigmoid()}
+
+    torch.manual_seed(0)
+    model, x = Heads().eval(), torch.randn(128, 6)
+    data = Arrays(x, [{"noise": torch.randn(2)} for _ in x], batch_size=32)
+
+    def loss(outputs: dict[str, Tensor], targets: Any) -> Tensor:
+        noise = torch.stack([sample["noise"].mean() for sample in targets])
+        return (outputs["scores"][:, 0] + noise).mean()
+
+    network = capture(model, x[:2])
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return Task(model, x[:2], data, data, loss=loss, **more), network
+
+
+def _apart(task: Task, network: Network) -> list[float]:
+    (x, _), *_ = task.train
+    with torch.no_grad():
+        mine, theirs = network(x), task.model(x)
+    return [float((mine[key] - theirs[key]).abs().mean() / theirs[key].std()) for key in theirs]
+
+
+def test_any_outputs_are_distilled_each_in_units_of_its_spread() -> None:
+    task, network = _of_two_outputs()
+    options = TuneOptions(30, "adamw", 0.01, distill=1.0, precision="float32")
+    tuned = train(network, task, options)
+    before, after = _apart(task, network), _apart(task, tuned)
+    assert all(b < 0.7 * a for a, b in zip(before, after, strict=True))
+
+
+def test_the_tasks_own_distance_is_what_counts() -> None:
+    seen = []
+
+    def distill(outputs: dict[str, Tensor], taught: dict[str, Tensor]) -> Tensor:
+        seen.append(set(outputs))
+        return (outputs["scores"] - taught["scores"]).square().mean()
+
+    task, network = _of_two_outputs(distill=distill)
+    tuned = train(network, task, TuneOptions(epochs=12, distill=1.0, lr=2.0, precision="float32"))
+    assert seen[0] == {"boxes", "scores"}
+    assert _apart(task, tuned)[1] < 0.7 * _apart(task, network)[1]
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        (lambda outputs, taught: outputs["scores"] - taught["scores"], "distill returned shape"),
+        (lambda outputs, taught: 0.5, "distill returned 0.5; it must return one number"),
+        (lambda outputs, taught: outputs["maps"], "distill raised KeyError"),
+    ],
+)
+def test_a_distance_that_is_none_is_refused(own: Any, text: str) -> None:
+    task, network = _of_two_outputs(distill=own)
+    with pytest.raises(InputError, match=text):
+        train(network, task, QUICK)
+    with pytest.raises(InputError, match="the task's distill is a float; wanted a function"):
+        dataclasses.replace(task, distill=0.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
 
+ADAM = 2e-3
+"""The peak learning rate of AdamW."""
+
 
 def prepare(
     task: Task, budget: Budget, say: Callable[[str], object] = lambda _: None
@@ -99,8 +102,15 @@ def require_better_than_chance(metric: str, original: Scores, validation: Batche
 
 
 def usual_training(task: Task, network: Network, seed: int) -> TuneOptions:
-    """How networks are trained, with distillation wherever the original can teach."""
-    return TuneOptions(distill=0.9 if distillable(task, network) else 0.0, seed=seed)
+    """How networks are trained: with distillation where the original gives scores of classes.
+
+    Losses of other tasks are of any size, so AdamW trains them, whose steps don't depend on that.
+    The detector of the examples, at half of its MACs, lost 0.041 of its mean average precision
+    after 1.5 epochs so, and 0.068 with SGD; distillation changed neither clearly.
+    """
+    if distillable(task, network):
+        return TuneOptions(distill=0.9, seed=seed)
+    return TuneOptions(optimizer="adamw", lr=ADAM, weight_decay=0.01, distill=0.0, seed=seed)
 
 
 def distillable(task: Task, network: Network) -> bool:

@@ -60,6 +60,10 @@ class Task:
             aside.
         loss: a function of (outputs, targets) that returns a scalar tensor.
         metric: what the accuracy budget is about, see `Metric`.
+        distill: a function of the outputs of a network and of the original model's that says how
+            far they are apart, as a scalar tensor. Networks learn from the original by it. None
+            compares class scores, and other outputs in units of their spread
+            (`penjing.tune.distill.distance`).
         name: the name that is printed.
         source: how to find this task again (`"file.py"`, `"package.module:name"`, `"digits"`).
     """
@@ -73,6 +77,7 @@ class Task:
     metric: Metric = ACCURACY
     name: str = "task"
     source: str | None = None
+    distill: Callable[[Any, Any], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -88,6 +93,11 @@ class Task:
         if not callable(self.loss):
             raise InputError(
                 f"the task's loss is {_kind(self.loss)}; wanted a function of outputs and targets"
+            )
+        if self.distill is not None and not callable(self.distill):
+            raise InputError(
+                f"the task's distill is {_kind(self.distill)}; wanted a function of the outputs of "
+                "a network and of the original model's"
             )
 
 

@@ -28,7 +28,7 @@ from penjing.tasks.metrics import joined, scored
 from penjing.tasks.targets import Targets, moved, samples_in, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.tune import data_parallel
-from penjing.tune.distill import soft_loss
+from penjing.tune.distill import distance
 from penjing.tune.holding import Holding
 from penjing.tune.options import TuneOptions
 
@@ -46,13 +46,14 @@ def train(
 ) -> Network:
     """Train a copy of a network and return it in evaluation mode.
 
-    The loss is (1 - d) task.loss + d T^2 KL(teacher || student) at the temperature T. The teacher
-    is the task's original model. The learning rate follows one cycle. With validation data, the
-    function returns the weights of the epoch that validated best, the start included, so training
-    never ends worse on that data than it began. If `torchrun` has started several processes and the
-    caller has made a process group, all of them train one network. Training a quantized network
-    also learns its scales (quantization-aware training), always in float32. Weights that `Sparsify`
-    has set to zero stay zero, and those to which `Share` has given one value keep one value.
+    The loss is (1 - d) task.loss + d distance(student, teacher); the teacher is the task's original
+    model, and `penjing.tune.distill.distance` compares the two. The learning rate follows one
+    cycle. With validation data, the function returns the weights of the epoch that validated best,
+    the start included, so training never ends worse on that data than it began. If `torchrun` has
+    started several processes and the caller has made a process group, all of them train one
+    network. Training a quantized network also learns its scales (quantization-aware training),
+    always in float32. Weights that `Sparsify` has set to zero stay zero, and those to which `Share`
+    has given one value keep one value.
 
     Args:
         network: the network, which stays unchanged.
@@ -270,7 +271,8 @@ class _Training:
                 return loss_of(self.task, outputs, targets)
             with torch.no_grad():
                 taught = self.teacher(*args, **kwargs)
-        soft = soft_loss(outputs, taught, self.options.temperature)
+        own, heat = self.task.distill, self.options.temperature
+        soft = distance(outputs, taught, heat, targets, own)
         if self.options.distill == 1:
             return soft
         plain = loss_of(self.task, outputs, targets)
