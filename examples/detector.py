@@ -1,7 +1,7 @@
 """A detector: `penjing fit examples/detector.py --max-drop 0.01`.
 
-Up to four digits lie on an image of 64 x 64 pixels. Each cell of a grid of 8 x 8 tells the box and
-the class of the digit whose middle is in it. The network learns in a minute or two. The digits are
+Up to four digits lie on an image of 64 x 64 pixels. Each cell of 8 x 8 pixels tells the box and the
+class of the digit whose middle is in it. The network learns in a minute or two. The digits are
 scikit-learn's; with `--task-arg mnist=FILE` they are those of a NumPy file of MNIST.
 """
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, interpolate, smooth_l1_loss
 
 import penjing
+from penjing import detection
 
 SIZE, CELL, MOST = 64, 8, 4
 
@@ -69,16 +70,16 @@ def loss(y: Tensor, boxes: Tensor) -> Tensor:
     return scores + smooth_l1_loss(y[image, cell, :4], there[:, :4])
 
 
-def found(y: np.ndarray) -> list[penjing.Boxes]:
+def found(y: np.ndarray) -> list[detection.Boxes]:
     """The boxes in each image, without those that overlap a surer one."""
-    surest = (penjing.Boxes(some[:, :4], some[:, 4:].argmax(1), some[:, 4:].max(1)) for some in y)
-    return [penjing.without_overlapping(boxes, least=0.05) for boxes in surest]
+    surest = (detection.Boxes(some[:, :4], some[:, 4:].argmax(1), some[:, 4:].max(1)) for some in y)
+    return [detection.without_overlapping(boxes, least=0.05) for boxes in surest]
 
 
-def truth(targets: np.ndarray) -> list[penjing.Boxes]:
+def truth(targets: np.ndarray) -> list[detection.Boxes]:
     """The boxes that are in each image."""
     there = (boxes[boxes[:, 4] >= 0] for boxes in targets)
-    return [penjing.Boxes(boxes[:, :4], boxes[:, 4]) for boxes in there]
+    return [detection.Boxes(boxes[:, :4], boxes[:, 4]) for boxes in there]
 
 
 def task(width: int = 16, epochs: int = 8, count: int = 4000, mnist: str = "") -> penjing.Task:
@@ -104,5 +105,5 @@ def task(width: int = 16, epochs: int = 8, count: int = 4000, mnist: str = "") -
             torch.autograd.backward(loss(model(x), y))
             optimizer.step()
             rates.step()
-    metric = penjing.mean_average_precision(found, truth, size=(SIZE, SIZE))
+    metric = detection.mean_average_precision(found, truth, size=(SIZE, SIZE))
     return penjing.Task(model.eval(), test.x[:2], train, test, validation, loss, metric, "digits")

@@ -13,8 +13,7 @@ What you bring
     Task            a trained model, an example of its inputs, data, a loss and a metric
     find_task       the task that a text names: "digits", "mytask.py", "mytask.py:small"
     Metric          a figure of merit, a mean over samples or one figure of all
-    mean_average_precision, Boxes, without_overlapping
-                    the metric of detectors, and boxes
+    detection       boxes, and the mean average precision of detectors
     Arrays          data in memory, in batches
     npz             the same, from a file of NumPy's
     ImageFolder     images in a folder for each class, decoded as they are needed
@@ -70,11 +69,9 @@ from penjing.search.advice.advise import advise as advise
 from penjing.search.fit import fit as fit
 from penjing.search.options import FitOptions as FitOptions
 from penjing.targets import Target as Target
+from penjing.tasks import detection as detection
 from penjing.tasks.data import Arrays as Arrays
 from penjing.tasks.data import npz as npz
-from penjing.tasks.detection import Boxes as Boxes
-from penjing.tasks.detection import mean_average_precision as mean_average_precision
-from penjing.tasks.detection import without_overlapping as without_overlapping
 from penjing.tasks.images import ImageFolder as ImageFolder
 from penjing.tasks.metrics import Metric as Metric
 from penjing.tasks.reference import find_task as find_task

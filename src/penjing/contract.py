@@ -47,8 +47,7 @@ class Plan:
       left alone: 87 parts: named in skip (conv0, conv1, … and 85 more)
 
     Attributes:
-        method: the name of the pass, such as `"PruneChannels"`.
-        options: the fields of the pass.
+        method, options: the name of the pass, such as `"PruneChannels"`, and its fields.
         edits: the edits of the graph, in order. Each is a mapping whose key `"edit"` names an entry
             of `penjing.network.edits.table.EDITS`. Empty means that there is nothing to do.
         summary: one line for people.
@@ -348,15 +347,12 @@ class Measurement:
     True
 
     Attributes:
-        file_bytes: the size of the artifact's files.
-        weight_bytes: the size of the weights in them.
+        file_bytes, weight_bytes: the size of the artifact's files, and of the weights in them.
         peak_activation_bytes: the most bytes of values that are alive at once, for one sample: one
             byte each if values are quantized, else four.
         peak_process_bytes: the peak memory of a process that loads the artifact and runs it once.
-        macs: multiply-accumulates for one sample.
-        params: the number of parameters.
-        score: the mean of the metric.
-        metric: the name of the metric.
+        macs, params: multiply-accumulates for one sample, and the number of parameters.
+        score, metric: the figure of the metric, and its name.
         latency: the time of one inference.
         drop: the drop of the score compared with the original.
         parity: how far the outputs are from the network's.

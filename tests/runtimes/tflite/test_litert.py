@@ -296,3 +296,31 @@ def test_a_stack_of_several_scales_is_refused(tmp_path: Path) -> None:
     network, _ = _choosing("stack", True)
     with pytest.raises(InputError, match="would quantize everything that is stacked at test_lit"):
         LiteRt().lower(network, tmp_path / "a.tflite")
+
+
+class Cells(nn.Module):
+    """A head as detectors have it: operators of their own for some of its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 14, 1)
+        self.register_buffer("middles", torch.rand(2, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(self.body(x).relu())
+        middle, half = self.middles + y[:, :2].tanh(), y[:, 2:4].sigmoid()
+        cells = torch.cat([middle - half, middle + half, y[:, 4:].sigmoid()], 1)
+        return cells.flatten(2).transpose(1, 2)
+
+
+def test_operators_that_read_some_channels_of_integers_are_converted(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Cells().eval()
+    x = torch.randn(32, 3, 8, 8)
+    batches = [(x, torch.zeros(32, 1))]
+    task = Task(model, x[:2], batches, batches)
+    network = Quantize()(capture(model, x[:2]), task)
+    artifact = LiteRt().lower(network, tmp_path / "a.tflite")
+    given = LiteRt().load(artifact).run(x.numpy())
+    with torch.no_grad():
+        assert np.abs(given - network(x).numpy()).max() < 0.05

@@ -74,6 +74,7 @@ def dequantize_for_each_reader(network: Network) -> None:
             for reader in list(node.users)[1:]:
                 copied = insert_before(reader, DEQUANTIZE, *node.args, like=node)
                 reader.replace_input_with(node, copied)
+    network.compile_graph()
 
 
 def round_between(node: fx.Node, reader: fx.Node, qparams: tuple[Any, ...]) -> None:

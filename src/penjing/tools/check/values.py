@@ -18,7 +18,7 @@ UNITS = ("cpu", "gpu", "npu", "xnnpack")
 class Value:
     """A kind of value.
 
-    >>> POINTS.fits(1.0), POINTS.fits("1 %"), POINTS.fits(True)
+    >>> AMOUNT.fits(1.0), AMOUNT.fits("1 %"), AMOUNT.fits(True)
     (True, False, False)
 
     Attributes:

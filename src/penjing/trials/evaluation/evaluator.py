@@ -244,8 +244,6 @@ class FileEvaluator:
         """See `Evaluator.has`."""
         return self.files.has(trial)
 
-    # ---- timing
-
     @property
     def timing_seconds(self) -> float:
         """See `Evaluator`."""
@@ -309,8 +307,7 @@ class FileEvaluator:
 
     def sensitive_layers(self, trial: Trial) -> list[str]:
         """See `Evaluator.sensitive_layers`."""
-        rounded = self.networks.made(trial.candidate.recipe)
-        return sensitive_layers(rounded, self.network, self.task)
+        return sensitive_layers(self.networks.made(trial.candidate.recipe), self.network, self.task)
 
     def layers(self, trial: Trial, original: Trial) -> Layers:
         """See `Evaluator.layers`."""
@@ -343,8 +340,6 @@ class FileEvaluator:
     @property
     def _is_timed_here(self) -> bool:
         return self.device is None and self.estimating is None
-
-    # ---- what a strategy learns before it proposes
 
     def probe(
         self, candidates: Sequence[Candidate], watch: Watch, timed: bool = True
