@@ -29,7 +29,10 @@ DATA = ROOT.parent / "shared"
 SMALL = {
     "anomaly.py": ({"width": 64, "epochs": 8, "count": 2000}, 0.9),
     "detector.py": ({"width": 8, "epochs": 16, "count": 800}, 0.05),
-    "forecast.py": ({"width": 16, "epochs": 3, "hours": 3000}, 6.0),
+    "forecast.py": ({"width": 16, "epochs": 2, "hours": 3000}, 8.0),
+    "keywords.py": ({"width": 12, "epochs": 4, "count": 800}, 0.5),
+    "segmentation.py": ({"width": 8, "epochs": 8, "count": 400}, 0.2),
+    "text.py": ({"width": 48, "depth": 1, "epochs": 2}, 0.4),
 }
 """Examples that learn for longer: what makes them small, and what their metric reaches then."""
 
@@ -62,8 +65,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 def test_each_example_has_a_test() -> None:
     assert {one.name for one in (ROOT / "examples").glob("*.py")} == {
-        "anomaly.py", "cifar10_resnet20.py", "detector.py", "forecast.py", "my_strategy.py",
-        "own_network.py", "timm_model.py", "two_inputs.py", "vibration.py",
+        "anomaly.py", "cifar10_resnet20.py", "detector.py", "forecast.py", "keywords.py",
+        "my_strategy.py", "own_network.py", "segmentation.py", "text.py",
+        "timm_model.py", "two_inputs.py", "vibration.py",
     }  # fmt: skip
 
 
