@@ -20,7 +20,7 @@ def sound(word: str, draw: np.random.Generator) -> np.ndarray:
     """A second with a word in it, at any place, by a speaker of any pitch, size and speed."""
     length = int(draw.uniform(0.4, 0.9) * RATE)
     time, turn = np.linspace(0, len(word) - 1, length), 2 * np.pi / RATE
-    pitch = np.linspace(*draw.uniform(90, 250, 2), length)
+    pitch = np.linspace(draw.uniform(90, 250), draw.uniform(90, 250), length)
     voice = np.exp(3 * np.cos(turn * pitch.cumsum()) - 3)
     for steps in np.array([VOWELS[vowel] for vowel in word]).T * draw.uniform(0.85, 1.2):
         formant = np.interp(time, np.arange(len(word)), steps)
@@ -38,7 +38,7 @@ def spectrograms(count: int, seed: int) -> tuple[Tensor, Tensor]:
     clean = np.stack([sound(word, draw) for word in words])
     noisy = torch.tensor(clean + draw.normal(0, 0.3, clean.shape)).float()
     bins = torch.stft(noisy, 256, 160, window=torch.hann_window(256), return_complex=True).abs()
-    bands = bins[:, 1:97, :50].unflatten(1, (32, 3)).mean(2)  # up to 3 kHz
+    bands = bins[:, 1:97, :50].reshape(count, 32, 3, 50).mean(2)  # up to 3 kHz
     return (bands + 0.1).log()[:, None], torch.tensor(classes)
 
 
