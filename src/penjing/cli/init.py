@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from penjing.cli.console import print_lines, print_prose
 from penjing.errors import InputError
+from penjing.printable import in_a_line
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,21 @@ def names_of_kinds(incomplete: str) -> list[str]:
 def init(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help=f"{', '.join(KINDS)}.", autocompletion=names_of_kinds),
+        typer.Argument(
+            metavar="KIND",
+            help=f"What it is about: {', '.join(KINDS)}.",
+            autocompletion=names_of_kinds,
+        ),
     ],
     file: Annotated[
         Path,
         typer.Argument(metavar="[FILE]", help="Where to write it; mytask.py if none is given."),
     ] = Path("mytask.py"),
 ) -> None:
-    """Write a task file to begin from: a network, data, loss and metric that run as they stand.
+    """Write a task file to begin from, which is one of penjing's examples.
 
-    It is one of penjing's examples. Put your own network and data in their places.
+    It has a network, data, a loss and a metric, and is trained as it stands; images alone needs
+    folders of yours. Put your own network and data in their places.
     """
     from penjing.files import write_atomically
 
@@ -75,10 +82,10 @@ def init(
     _require_new(file)
     text = (examples() / chosen.example).read_text("utf-8")
     write_atomically(file, re.sub(rf"(examples/)?{re.escape(chosen.example)}", file.name, text))
-    print_lines([f"wrote {file}: {chosen.shows}"])
+    print_lines([in_a_line(f"wrote {file}: {chosen.shows}")])
     if chosen.package is not None and find_spec(chosen.package[0]) is None:
         print_lines(["first install what it needs:", f"  pip install {chosen.package[1]}"])
-    print_lines(["next:", f"  penjing fit {file} {chosen.words}"])
+    print_lines(["next:", in_a_line(f"  penjing fit {shlex.quote(str(file))} {chosen.words}")])
     print_prose(["Then put your own network and data in their places in the file."])
 
 
@@ -90,7 +97,7 @@ def examples() -> Path:
 
 def _require_new(file: Path) -> None:
     """Raise if a task can't be written there, or something is there already."""
-    if not re.fullmatch(r"[\w-][\w.-]*\.py", file.name):
+    if not re.fullmatch(r"\w[\w.-]*\.py", file.name):
         raise InputError(f"a task is a Python file, such as mytask.py; found {str(file)!r}")
     if os.path.lexists(file):
         raise InputError(f"{file} exists already, and stays as it is; name another file")
