@@ -1,6 +1,6 @@
 """A detector: `penjing fit examples/detector.py --max-drop 0.01`.
 
-Up to four digits lie on an image of 64 x 64 pixels. Each cell of 8 x 8 pixels tells the box and the
+Up to four digits lie on an image of 64 x 64 pixels. Each of its 8 x 8 cells tells the box and the
 class of the digit whose middle is in it. The network learns in a minute or two. The digits are
 scikit-learn's; with `--task-arg mnist=FILE` they are those of a NumPy file of MNIST.
 """

@@ -204,6 +204,12 @@ def no_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return task("good")(folder, monkeypatch)
 
 
+def beginning_again(folder: Path, _: pytest.MonkeyPatch) -> list[str]:
+    """Begin a task in a file that exists."""
+    (folder / "mytask.py").write_text("task = None\n")
+    return ["init", "text", str(folder / "mytask.py")]
+
+
 def leaving(folder: Path, _: pytest.MonkeyPatch) -> list[str]:
     """Profile a task file that calls `sys.exit`."""
     (folder / "mytask.py").write_text("import sys\nsys.exit(0)\n")
@@ -605,6 +611,18 @@ ROWS = [
         "test samples can't certify ... not even for a", 2,
         test="tests/tools/check/test_check.py::"
         "test_what_cannot_be_judged_is_told_before_any_long_work"),
+    Row(18, "a task to begin from of an unknown kind",
+        "penjing: error: there is no kind 'video'; kinds are detection, segmentation, audio, text, "
+        "regression, images", provoke=words("init", "video", "FOLDER/mytask.py")),
+    Row(18, "a task to begin from in a file that exists",
+        "penjing: error: .../mytask.py exists already, and stays as it is; name another file",
+        provoke=beginning_again),
+    Row(18, "a task to begin from that isn't a Python file",
+        "penjing: error: a task is a Python file, such as mytask.py; found '.../mytask.txt'",
+        provoke=words("init", "text", "FOLDER/mytask.txt")),
+    Row(18, "a task to begin from in a folder that doesn't exist",
+        "penjing: error: there is no folder .../absent; make it, or name another file",
+        provoke=words("init", "text", "FOLDER/absent/mytask.py")),
     Row(18, "a task file that calls `sys.exit`",
         "penjing: error: .../mytask.py raised SystemExit at mytask.py:2: 0", provoke=leaving),
     Row(31, "validation or test data that is shuffled",

@@ -149,6 +149,7 @@ def test_an_unknown_pass_is_one_line() -> None:
 
 COMMANDS = (
     "fit",
+    "init",
     "advise",
     "report",
     "export",

@@ -25,7 +25,7 @@ def test_the_reference_has_every_command_and_option() -> None:
     written = command_line.reference()
     for command in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         assert f"\n## penjing {command}\n" in written
-    assert "| `--max-drop` | number | `1.0` | " in written
+    assert "| `--max-drop` | text | `1.0` | " in written
     assert "| `TASK` |  | required | " in written
     assert "| `--runtime` | text, may be repeated |" in written
 

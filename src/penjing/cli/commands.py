@@ -13,6 +13,7 @@ from penjing.cli.app import DEBUG, NAME, app, as_flags, command
 from penjing.cli.check import check
 from penjing.cli.files import bench, export, profile, verify
 from penjing.cli.fit import fit
+from penjing.cli.init import init
 from penjing.cli.lists import passes, runtimes, targets
 from penjing.cli.report import report
 from penjing.errors import MachineError, PenjingError, first_line, is_out_of_memory
@@ -24,6 +25,10 @@ EXAMPLES = {
           penjing fit mytask.py --max-drop 1.0 --minutes 10 --out fitted
         On a Raspberry Pi that SSH reaches:
           penjing fit mytask.py --target ssh://pi@raspberrypi --out fitted
+        """,
+    init: """
+        A detector, with its data, loss and metric, as mytask.py:
+          penjing init detection mytask.py
         """,
     advise: """
         Two minutes before a long fit:

@@ -23,6 +23,10 @@ MOST = 100
 class Boxes:
     """What is in an image, or what a network says is in it.
 
+    >>> boxes = Boxes(np.array([[0.0, 0.0, 4.0, 2.0]]), np.array([3]), np.array([0.9]))
+    >>> boxes.corners.shape
+    (1, 4)
+
     Attributes:
         corners: of shape (N, 4): left, top, right, bottom, of any unit.
         classes: of shape (N,), integers.

@@ -467,6 +467,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "a part set to zero": (
         lambda: Net(_part_set_to_zero, up=nn.Linear(12, 8), head=_head(8)), _tokens,
     ),
+    "a convolution along tokens": (
+        lambda: Net(
+            lambda self, x: self.head(self.along(self.up(x).mT).relu().mT).mean(1),
+            up=nn.Linear(12, 8), along=nn.Conv1d(8, 6, 3, padding=1), head=_head(6),
+        ),
+        _tokens,
+    ),
     "bilinear": (
         lambda: Net(
             lambda self, x: self.head(self.form(self.up(x), self.up(x)).mean(1)),

@@ -80,7 +80,7 @@ def permute(trace: Trace, node: fx.Node) -> Dims:
 def transpose(trace: Trace, node: fx.Node) -> Dims:
     """Two dimensions change places."""
     dims = list(trace.of(node.args[0]))
-    first, second = (int(axis) for axis in node.args[1:3]) if len(node.args) > 2 else (0, -1)  # type: ignore[arg-type]
+    first, second = (int(axis) for axis in node.args[1:3]) if len(node.args) > 2 else (-2, -1)  # type: ignore[arg-type]
     if len(dims) > 1:
         dims[first], dims[second] = dims[second], dims[first]
     return tuple(dims)
