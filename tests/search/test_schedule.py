@@ -14,6 +14,7 @@ import pytest
 
 from penjing.contract import Array, Latency, Session
 from penjing.measure import scores
+from penjing.report.answer import gains
 from penjing.search.schedule import Schedule
 from penjing.tasks.task import Task
 from penjing.trials.evaluation.evaluator import FileEvaluator
@@ -140,6 +141,7 @@ def _equalized_with_one_in_float(
     """A fit in which every scheme breaks the budget, all of them faster than what has one layer in
     float, which gets `wrong` of 1,000 wrong."""
     only(monkeypatch, Direct)
+    monkeypatch.setattr("penjing.trials.evaluation.evaluator.sensitive_layers", lambda *_: [])
     variant = "int8 equalized with 1 in float"
     lost = {"int8": 16, "int8 by percentile": 19, "int8 equalized": 14, variant: wrong}
     _losing(monkeypatch, lambda name: 40 if "prune" in name else lost.get(name, 0))
@@ -168,6 +170,19 @@ def test_of_schemes_that_all_break_the_budget_the_one_that_loses_least_goes_on(
     assert "more validation data" not in result.reason  # its drop is over the budget itself
     steps = result.find("prune 25 % + int8").candidate.recipe
     assert [one["layers"] for one in steps if one["method"] == "Quantize"] == [{}]
+
+
+@pytest.mark.parametrize(("ratio", "chosen"), [(0.5, "int8"), (0.9, "original")])
+def test_if_load_disturbs_all_only_what_is_far_faster_is_chosen(
+    ratio: float, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, Direct)
+    _losing(monkeypatch, lambda name: 40 if "prune" in name else 0)
+    told = Told(lambda name: ratio if name == "int8" else 1.0, disturbed=("int8", "original"))
+    result = _fit(tmp_path, told)
+    assert result.chosen == chosen
+    assert ("disturbed" in result.reason) is (chosen == "int8")
+    assert ("less than 0.5" in gains(result)) is (chosen == "int8")
 
 
 def test_a_figure_that_stays_disturbed_is_taken_twice_and_never_chosen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penjing.contract import Drop
 from penjing.targets import in_words
+from penjing.trials.judgement.comparison import surely_faster
 from penjing.trials.judgement.goal import weights_of
 from penjing.trials.judgement.promise import VALIDATION
 from penjing.trials.judgement.wording import (
@@ -45,6 +46,11 @@ def _time(result: Result) -> str:
     mine, original = result.answer.latency, result.baseline.latency
     if mine is None or original is None:
         return ""
+    if mine.disturbed and surely_faster(mine):
+        return (
+            f"it takes less than {ratio(mine.ratio_high)} of the original's time; other programs "
+            "were running, so how much less isn't known"
+        )
     if mine.disturbed:
         return f"its {UNRELIABLE}"
     unit = result.estimated_in or "ms"

@@ -167,9 +167,26 @@ def _eligible(trial: Trial, result: Result) -> bool:
     return m.latency is not None and m.latency.ratio_high < 1 and not m.latency.disturbed
 
 
+def _require_it_in_spite_of_load(result: Result, best: Trial, reason: str) -> None:
+    """A choice where all are disturbed: the fastest of those that are faster by a wide margin."""
+    kept = [t for t in result.trials if t.status == "kept" and not _is_too_much(t, result)]
+    sure = [trial for trial in kept if trial.latency and trial.latency.ratio_high < 0.8]
+    assert sure
+    assert result.goal == "latency"
+    assert not _is_too_much(ORIGINAL, result)
+    assert all(_latency(trial).disturbed for trial in sure)
+    assert _latency(best).ratio == min(_latency(trial).ratio for trial in sure)
+    assert reason.endswith(
+        "far faster than the original, though other programs disturbed the timing of all"
+    )
+
+
 def _require_a_right_choice(result: Result, choosing: Choose = choose) -> None:
     best, reason = choosing(ORIGINAL, result.trials, result.aim)
     able = [trial for trial in result.trials if _eligible(trial, result)]
+    if not able and best is not ORIGINAL:
+        _require_it_in_spite_of_load(result, best, reason)
+        return
     assert (best is ORIGINAL) == (not able)
     if able:
         assert best in able

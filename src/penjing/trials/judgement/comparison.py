@@ -8,6 +8,10 @@ from penjing.contract import Latency
 from penjing.trials.judgement.wording import UNRELIABLE, time_taken
 
 DISTURBED = f"its {UNRELIABLE}"
+SURELY = 0.8
+"""If other load disturbed a ratio and its whole interval is below this, the load isn't why. A file
+that was timed beside itself with a busy program on each core took 0.99 to 1.01 of its own time
+(`benchmarks/check_alarms.py`), because both run in the same windows."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,17 @@ def compared(mine: Latency, theirs: Latency) -> Comparison:
 def is_disturbed(times: Latency) -> bool:
     """Whether other load spoilt the ratio; the original's own, 1 to 1, nothing can spoil."""
     return times.disturbed and times.ratio_low != times.ratio_high
+
+
+def surely_faster(times: Latency) -> bool:
+    """Whether a file is faster than the original by more than any disturbance explains.
+
+    >>> surely_faster(Latency(1, 1, 0.5, 0.4, 0.6, 20, disturbed=True))
+    True
+    >>> surely_faster(Latency(1, 1, 0.9, 0.85, 0.95, 20, disturbed=True))
+    False
+    """
+    return times.ratio_high < SURELY
 
 
 def tie(mine: Latency, theirs: Latency) -> bool:
