@@ -220,7 +220,7 @@ def test_what_fails_on_test_is_not_the_answer_and_an_interrupt_between_tests_tel
     tested: list[str] = []
     stop_at = "first"
 
-    def test(evaluator: FileEvaluator, trial: Trial) -> Scores:
+    def test(evaluator: FileEvaluator, trial: Trial, *_: object) -> Scores:
         tested.append(trial.title)
         if len(tested) == 2 and stop_at == "first":
             raise KeyboardInterrupt

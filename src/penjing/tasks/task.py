@@ -60,12 +60,12 @@ class Task:
             aside.
         loss: a function of (outputs, targets) that returns a scalar tensor.
         metric: what the accuracy budget is about, see `Metric`.
+        name: the name that is printed.
+        source: how to find this task again (`"file.py"`, `"package.module:name"`, `"digits"`).
         distill: a function of the outputs of a network and of the original model's that says how
             far they are apart, as a scalar tensor. Networks learn from the original by it. None
             compares class scores, and other outputs in units of their spread
             (`penjing.tune.distill.distance`).
-        name: the name that is printed.
-        source: how to find this task again (`"file.py"`, `"package.module:name"`, `"digits"`).
     """
 
     model: nn.Module
