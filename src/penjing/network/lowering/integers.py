@@ -67,16 +67,6 @@ def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
     return new
 
 
-def dequantize_for_each_reader(network: Network) -> None:
-    """Give each reader of integers a dequantize of its own, in place."""
-    for node in list(network.calls()):
-        if node.target is DEQUANTIZE:
-            for reader in list(node.users)[1:]:
-                copied = insert_before(reader, DEQUANTIZE, *node.args, like=node)
-                reader.replace_input_with(node, copied)
-    network.compile_graph()
-
-
 def round_between(node: fx.Node, reader: fx.Node, qparams: tuple[Any, ...]) -> None:
     """Quantize what `reader` reads from `node`; `qparams` are the arguments of `QUANTIZE`."""
     codes = insert_before(reader, QUANTIZE, node, *qparams, like=node)

@@ -11,8 +11,9 @@ from penjing.network.lowering.as_convolutions import write_as_convolutions
 from penjing.network.lowering.choices import round_choices
 from penjing.network.lowering.complex import without_complex
 from penjing.network.lowering.form import Form
-from penjing.network.lowering.integers import dequantize_for_each_reader, with_integers
+from penjing.network.lowering.integers import with_integers
 from penjing.network.lowering.plain import write_plainly
+from penjing.network.lowering.readers import dequantize_for_each_reader
 
 
 def lowered(network: Network, form: Form) -> Network:
