@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from penjing.contract import Array, Parity, Session, as_arrays
 from penjing.network import Network
 from penjing.network.edits.fake_quantize import unrounded
 from penjing.network.graph.qparams import qparams_in
-from penjing.tasks.targets import Targets
+from penjing.tasks.targets import are_classes
 from penjing.tasks.task import Batches, as_call
 
 EXPLAINED = 2.0  # times what quantization changes
@@ -58,7 +57,7 @@ def parity(
         for output, *three in zip(outputs, wanted, given, without, strict=True):
             output.add(*three)
         decides = decides and given[0].ndim == 2 and given[0].shape[1] > 1
-        decides = decides and _decide(targets)
+        decides = decides and are_classes(targets)  # boxes and forecasts are no decisions
         if decides:
             choice = wanted[0].argmax(1)
             same += int((choice == given[0].argmax(1)).sum())
@@ -76,11 +75,6 @@ def parity(
         departure=max((output.departure(INEXACT[floats]) for output in outputs), default=0.0),
         rounded_decisions=rounding_kept / seen if decides and exact is not None else None,
     )
-
-
-def _decide(targets: Targets) -> bool:
-    """Whether these can be classes; a regression and boxes have no decisions."""
-    return isinstance(targets, Tensor) and not targets.is_floating_point()
 
 
 def departs(agreement: Parity, floats: str = "float32") -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from penjing.contract import POINTS, Array, Drop, Session, as_arrays
+from penjing.contract import Array, Drop, Session, as_arrays
 from penjing.errors import InputError
 from penjing.measure.bounds import bootstrapped, least_samples, upper_bound
 from penjing.tasks.metrics import ACCURACY, Kept, Metric, joined, scored
@@ -81,7 +81,7 @@ class Means(Scores):
     def lost(self, by: Scores, confidence: float = 0.95) -> Drop:
         """See `Scores.lost`, and `drop`."""
         assert isinstance(by, Means)
-        return drop(self.values, by.values, confidence, self.metric.unit)
+        return drop(self.values, by.values, confidence, self.metric)
 
     def least(self, max_drop: float, confidence: float) -> int | None:
         """See `Scores.least`."""
@@ -233,7 +233,9 @@ def _scored(
     return parts
 
 
-def drop(original: Array, candidate: Array, confidence: float = 0.95, unit: str = POINTS) -> Drop:
+def drop(
+    original: Array, candidate: Array, confidence: float = 0.95, metric: Metric = ACCURACY
+) -> Drop:
     """How much the candidate scores below the original on the same samples, in a metric's unit.
 
     The bound is the `upper_bound` of the differences, whose greatest possible value is
@@ -246,8 +248,8 @@ def drop(original: Array, candidate: Array, confidence: float = 0.95, unit: str 
     greatest = max(greatest_loss(original, candidate), float(differences[-1]))
     bound = upper_bound(differences, counts[None], greatest, confidence)[0]
     n = len(original)
-    scale = 100 if unit == POINTS else 1
-    return Drop(scale * float(counts @ differences) / n, scale * float(bound), confidence, n, unit)
+    lost, most = metric.scale * float(counts @ differences) / n, metric.scale * float(bound)
+    return Drop(lost, most, confidence, n, metric.unit)
 
 
 def greatest_loss(original: Array, candidate: Array) -> float:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from penjing.contract import as_arrays
 from penjing.errors import InputError
@@ -21,6 +20,7 @@ from penjing.tasks.checks import check, require_scores, require_telling_scores
 from penjing.tasks.indexed import Indexed
 from penjing.tasks.overlap import require_apart
 from penjing.tasks.splits import with_validation
+from penjing.tasks.targets import are_classes
 from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.result import Result
 from penjing.tune.options import TuneOptions
@@ -116,9 +116,9 @@ def usual_training(task: Task, network: Network, seed: int) -> TuneOptions:
 def distillable(task: Task, network: Network) -> bool:
     """Whether the targets are classes, and the outputs are scores of at least two classes."""
     _, targets = next(iter(task.train))
-    if not isinstance(targets, Tensor):
+    if not are_classes(targets):
         return False
     args, kwargs = as_call(task.example)
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(network(*args, **kwargs))[0]
-    return not targets.is_floating_point() and outputs.dim() > 1 and outputs.shape[1] > 1
+    return bool(outputs.dim() > 1 and outputs.shape[1] > 1)

@@ -260,7 +260,7 @@ def _as_pair(batch: Any, name: str) -> tuple[Inputs, Targets]:
     inputs, targets = batch
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs
     tensors = pytree.tree_map(lambda leaf: as_tensor(leaf, f"{name} inputs"), inputs)
-    answers = as_targets(targets, _samples_of(tensors), f"{name} targets")
+    answers = as_targets(targets, count(tensors), f"{name} targets")
     whole = [] if isinstance(answers, list) else pytree.tree_leaves(answers)
     if not isinstance(answers, list) and not whole:
         raise InputError(
@@ -277,11 +277,6 @@ def _as_pair(batch: Any, name: str) -> tuple[Inputs, Targets]:
             f"{', '.join(str(len(leaf)) for leaf in whole)}; give one target per sample"
         )
     return tensors, answers
-
-
-def _samples_of(inputs: Inputs) -> int:
-    """How many samples a batch has, by the first of its inputs that has a first dimension."""
-    return next((len(leaf) for leaf in pytree.tree_leaves(inputs) if leaf.dim()), 0)
 
 
 def _of_type(inputs: Inputs, example: Inputs) -> Inputs:

@@ -80,6 +80,15 @@ def targets_as_arrays(targets: Targets) -> Any:
     )
 
 
+def are_classes(targets: Targets) -> bool:
+    """Whether targets can be classes: integers, of samples or of positions in them.
+
+    >>> are_classes(torch.zeros(2, 8, 8, dtype=torch.int64)), are_classes({"boxes": torch.ones(2)})
+    (True, False)
+    """
+    return isinstance(targets, Tensor) and not (targets.is_floating_point() or targets.is_complex())
+
+
 def labels_in(targets: Targets) -> Tensor | None:
     """The targets if they are one integer per sample, as classes are; else None.
 
@@ -88,9 +97,7 @@ def labels_in(targets: Targets) -> Tensor | None:
     >>> labels_in(torch.tensor([0.5, 2.0])) is labels_in(["a", "b"]) is None
     True
     """
-    if not isinstance(targets, Tensor) or targets.dim() != 1:
-        return None
-    return None if targets.is_floating_point() or targets.is_complex() else targets
+    return targets if are_classes(targets) and targets.dim() == 1 else None
 
 
 def all_labels(parts: Iterable[Targets]) -> Tensor | None:

@@ -134,6 +134,6 @@ def batch_dims(inputs: Any, batch: Any) -> dict[int, dict[int, Any] | None]:
 
 
 def count(inputs: Inputs) -> int:
-    """How many samples the inputs of a batch hold."""
-    first: Tensor = torch.utils._pytree.tree_leaves(inputs)[0]
-    return int(first.shape[0])
+    """How many samples the inputs of a batch hold, by the first that has a first dimension."""
+    leaves: list[Tensor] = torch.utils._pytree.tree_leaves(inputs)
+    return next((len(leaf) for leaf in leaves if leaf.dim()), 0)

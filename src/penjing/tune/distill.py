@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from penjing.errors import InputError, in_one_line
+from penjing.tasks.targets import are_classes
 
 Distance = Callable[[Any, Any], Tensor]
 
@@ -62,11 +63,6 @@ def distance(
     if not parts:
         raise InputError("no output is a real number, so none can be distilled; set distill=0")
     return torch.stack(parts).mean()
-
-
-def are_classes(targets: Any) -> bool:
-    """Whether targets can be classes: integers, of samples or of positions in them."""
-    return isinstance(targets, Tensor) and not (targets.is_floating_point() or targets.is_complex())
 
 
 def _own(own: Distance, outputs: Any, taught: Any) -> Tensor:
