@@ -71,24 +71,24 @@ def of_peer(runtime: str, task: Task, original: Scores) -> Row | None:
     return row(runtime, "of its own tool", original, scores, sum(map(len, files)))
 
 
-def networks(task: Task, epochs: float) -> dict[str, Network]:
-    """What files are made of, by what they are called."""
+def floats(task: Task, epochs: float) -> dict[str, Network]:
+    """The detector, and its tuned half, by what they are called."""
     whole = capture(task.model, task.example)
-    rounded = Quantize()(whole, task)
-    sensitive = sensitive_layers(rounded, whole, task)
-    print(f"sensitive: {', '.join(sensitive) or 'none'}", flush=True)
     options = replace(usual_training(task, whole, 0), epochs=epochs)
     tune = Tune(options, recalibration_samples=0)
     half = Recipe([PruneChannels(0.5), Compensate(), tune])(whole, task)
-    in_float = dict.fromkeys(sensitive, 0)
-    return {
-        "float": whole,
-        "int8": rounded,
-        f"int8 with {', '.join(sensitive)} in float": Quantize(layers=in_float)(whole, task),
-        "half of the MACs": half,
-        "half of the MACs, int8": Quantize()(half, task),
-        "half of the MACs, int8 with these in float": Quantize(layers=in_float)(half, task),
-    }
+    return {"whole": whole, "half of the MACs": half}
+
+
+def rounded(runtime: str, task: Task, network: Network) -> dict[str, Network]:
+    """What the runtime's int8 files are made of, by what they are called."""
+    own = find(runtime)
+    plain = Quantize(**own.constraints)(network, task)
+    sensitive = sensitive_layers(plain, network, task)
+    layers = dict.fromkeys(sensitive, 0)
+    mixed = Quantize(**own.constraints, layers=layers)(network, task)
+    names = f"int8 with {', '.join(sensitive) or 'nothing'} in float"
+    return {"int8": own.as_computed(plain), names: own.as_computed(mixed)}
 
 
 def main() -> None:
@@ -103,9 +103,15 @@ def main() -> None:
     task, _ = check(find_task(str(EXAMPLE), epochs=options.epochs, mnist=mnist))
     original = judge(InPyTorch(task.model), task.test, task.metric)
     print(f"in PyTorch: {original.figure:.4f}", flush=True)
-    made, rows = networks(task, options.cut_epochs), list[Row | None]()
+    rows: list[Row | None] = []
+    made = floats(task, options.cut_epochs)
     for runtime in [name for name in installed() if name in PEERS]:
-        rows += [written(network, runtime, task, file, original) for file, network in made.items()]
+        for title, network in made.items():
+            files = {"float": network, **rounded(runtime, task, network)}
+            rows += [
+                written(given, runtime, task, f"{title}, {file}", original)
+                for file, given in files.items()
+            ]
         rows.append(of_peer(runtime, task, original))
     kept = [each for each in rows if each is not None]
     print(
