@@ -188,6 +188,16 @@ def test_a_milder_cut_is_a_way_back_though_it_looks_no_safer() -> None:
     assert result.chosen == "mild"
 
 
+def test_what_loses_nothing_has_no_milder_way_back() -> None:
+    """A slower cut that changes answers isn't tested before integers that change none."""
+    same = _trial("int8", 0.31, 0.2)
+    assert same.drop is not None
+    assert same.drop.drop == 0.0
+    slower, fast = _trial("slower", 0.8, 0.25), _trial("fast", 0.14, 0.65)
+    assert _way(_chosen(same, slower, fast)) == ["int8", "fast"]
+    assert _way(_chosen(same, slower)) == ["int8"]
+
+
 def test_all_that_pass_on_the_way_make_the_chosen_one_the_answer() -> None:
     result, asked = _proven(_chosen(FAST, SAFE, MIDDLE), {"safe": 1, "middle": 2, "fast": 3})
     assert asked == ["original", "safe", "middle", "fast"]

@@ -17,7 +17,8 @@ from penjing.trials.trial import Status, Trial
 
 MILDER, SLACK = 1.2, 0.1
 """What takes so many times as much is a milder cut. It is a way back too if its risk is above the
-smallest so far by at most this share of the budget: that may be the luck of few samples."""
+smallest so far by at most this share of the budget: that may be the luck of few samples. There is no
+milder cut than one that loses nothing."""
 
 
 def prove(result: Result, score: Callable[[Trial], Scores]) -> Result:
@@ -102,8 +103,9 @@ def way_to_chosen(result: Result) -> tuple[Trial, ...]:
     way: list[Trial] = [] if result.answer.key == baseline.key else [result.answer]
 
     def is_way_back(trial: Trial) -> bool:
-        lowest, last = min(map(_risk, way)), aim.share(way[-1], baseline)
-        is_milder = aim.share(trial, baseline) > MILDER * last
+        last, lowest = way[-1], min(map(_risk, way))
+        loses = last.drop is not None and last.drop.drop != 0
+        is_milder = loses and aim.share(trial, baseline) > MILDER * aim.share(last, baseline)
         return _risk(trial) < lowest or (
             is_milder and _risk(trial) <= lowest + SLACK * result.max_drop
         )
