@@ -4,9 +4,10 @@
 
 The detector of `examples/detector.py` is trained here, on MNIST's digits if the data folder is
 given, else on scikit-learn's. Each installed runtime gets penjing's int8 file, the same with the
-most sensitive layers in float, the file of the runtime's own tool (see `peers.py`), and penjing's
-int8 file of the network at half of its MACs, tuned for a few epochs. The mean average precision of
-each is on all test images; what it loses against the float model has its bound by the bootstrap.
+most sensitive layers in float, and the same trained for an epoch with its rounding in place; these
+three once more of the network at half of its MACs, tuned for a few epochs; and the file of the
+runtime's own tool (see `peers.py`). The mean average precision of each is on all test images; what
+it loses against the float model has its bound by the bootstrap.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ def rounded(runtime: str, task: Task, network: Network) -> dict[str, Network]:
     layers = dict.fromkeys(sensitive, 0)
     mixed = Quantize(**own.constraints, layers=layers)(network, task)
     names = f"int8 with {', '.join(sensitive) or 'nothing'} in float"
-    return {"int8": own.as_computed(plain), names: own.as_computed(mixed)}
+    options = replace(usual_training(task, network, 0), epochs=1.0)
+    trained = Tune(options, recalibration_samples=0)(plain, task)
+    files = {"int8": plain, names: mixed, "int8, trained": trained}
+    return {title: own.as_computed(file) for title, file in files.items()}
 
 
 def main() -> None:

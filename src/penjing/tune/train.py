@@ -30,6 +30,7 @@ from penjing.tasks.task import Batches, Task, as_call, loss_of
 from penjing.tune import data_parallel
 from penjing.tune.distill import distance
 from penjing.tune.holding import Holding
+from penjing.tune.optimizer import optimizer_for, set_rate
 from penjing.tune.options import TuneOptions
 
 Progress = Callable[[str, float], None]
@@ -113,9 +114,8 @@ def step_seconds(
         require_repeatable(task.train, "training")
         training = _prepared(network, task, options, device)
         training.student.train()
-        optimizer = _optimizer(training.student, options)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.04 * options.lr
+        optimizer = optimizer_for(training.student, options)
+        set_rate(optimizer, 0.04 * options.lr)
         begin = clock()
         for inputs, targets in itertools.islice(task.train, 1 + steps):
             training._step(inputs, targets, optimizer)
@@ -206,7 +206,7 @@ class _Training:
     def run(self) -> None:
         options, batches = self.options, max(1, number_of_batches(self.task.train))
         steps = max(1, round(options.epochs * max(1, batches // data_parallel.size())))
-        optimizer = _optimizer(self.student, options)
+        optimizer = optimizer_for(self.student, options)
         best, begin = _Best(), self.clock()
         if self.task.validation is not None:
             best.see(self._score(), self.student)
@@ -228,8 +228,7 @@ class _Training:
             self.student.train()
             before = self.step
             for inputs, targets in data_parallel.my_share(_without_single_ones(self.task.train)):
-                for group in optimizer.param_groups:
-                    group["lr"] = self.options.lr * one_cycle(share)
+                set_rate(optimizer, self.options.lr * one_cycle(share))
                 loss = self._step(inputs, targets, optimizer)
                 spent = (self.clock() - begin) / self.seconds if self.seconds else 0.0
                 share = data_parallel.agree(min(1.0, max(self.step / steps, spent)), self.device)
@@ -299,26 +298,6 @@ def _without_single_ones(batches: Batches) -> Iterator[tuple[Any, Targets]]:
         largest = max(largest, samples)
         if samples > 1 or largest == 1:
             yield inputs, targets
-
-
-def _optimizer(network: Network, options: TuneOptions) -> torch.optim.Optimizer:
-    wide = [
-        parameter
-        for parameter in network.parameters()
-        if parameter.requires_grad and parameter.dim() > 1
-    ]
-    narrow = [
-        parameter
-        for parameter in network.parameters()
-        if parameter.requires_grad and parameter.dim() <= 1
-    ]
-    groups = [
-        {"params": wide, "weight_decay": options.weight_decay},
-        {"params": narrow, "weight_decay": 0.0},
-    ]
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.lr)
-    return torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True)
 
 
 def _require_finite(network: Network) -> None:
