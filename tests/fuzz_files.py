@@ -24,7 +24,8 @@ from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.tasks.task import Task
-from penjing.tools.inputs import opened, random_inputs, require_runs
+from penjing.tools.inputs import opened, random_inputs
+from penjing.tools.on_data import require_runs
 
 RUNTIMES = ("onnxruntime", "openvino", "executorch", "litert")
 

@@ -206,6 +206,17 @@ def test_what_cannot_be_exported_or_verified_is_one_line(tmp_path: Path) -> None
         verify(tmp_path / "nothing.onnx", task)
 
 
+def test_a_file_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Without a record, whose file it is shows when it is run on the task's data."""
+    other = OnnxRuntime().lower(
+        capture(nn.Linear(3, 2), torch.zeros(2, 3)), tmp_path / "other.onnx"
+    )
+    with pytest.raises(
+        InputError, match=r"other\.onnx fails on test data of shape .*; name a file that takes the "
+    ):
+        verify(other.path, self_taught())
+
+
 def test_the_bound_of_a_share_is_below_it_and_tightens() -> None:
     assert wilson(0, 10) == pytest.approx(0, abs=1e-12)
     assert wilson(9, 10) < wilson(90, 100) < wilson(900, 1000) < 0.9

@@ -20,10 +20,10 @@ from penjing.runtimes.registry import runtime_of
 from penjing.tools.inputs import (
     open_file,
     random_inputs,
-    require_runs,
     require_same_inputs,
     usable,
 )
+from penjing.tools.on_data import require_runs
 from penjing.tools.record import is_ours
 from penjing.trials.evaluation.saturation import as_json, warning
 

@@ -27,6 +27,7 @@ from penjing.tasks.overlap import require_apart
 from penjing.tasks.task import Task, as_call
 from penjing.tools.fallbacks import fallbacks
 from penjing.tools.inputs import as_recorded
+from penjing.tools.on_data import OnData
 from penjing.tools.precision import PRECISIONS, in_precision
 from penjing.tools.proof import Proof
 from penjing.tools.record import RECORD, differences, recorded
@@ -251,7 +252,8 @@ def verify(path: Path | str, task: Task, runtime_name: str | None = None) -> Pro
         task, notes = check(task)
         require_scores(task, task.test)
         network = capture(task.model, task.example, source=task.source)
-        proof = _prove(artifact, session, runtime, task, network)
+        answering = OnData(str(path), session)
+        proof = _prove(artifact, answering, runtime, task, network)
     loading, wanted = runtime.loading(path, proof.signature), record.get("sha256")
     proof = replace(proof, path=path, sha256=wanted, loading=loading, notes=notes)
     return replace(proof, differs=differences(record, proof.to_json()))

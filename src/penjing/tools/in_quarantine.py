@@ -22,7 +22,8 @@ from typing import Any
 from penjing.errors import PenjingError, UnsafeError, first_line
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.registry import ENTRIES, find_runtime
-from penjing.tools.inputs import random_inputs, require_runs
+from penjing.tools.inputs import random_inputs
+from penjing.tools.on_data import require_runs
 
 NO_MEMORY = (
     "bad_alloc", "bad allocation", "Failed to allocate", "allocate memory", "out of memory",

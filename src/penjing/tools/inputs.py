@@ -165,19 +165,3 @@ def require_same_inputs(taken: Mapping[str, Sequence[Input]]) -> None:
                 f"inputs differ: {first} takes {spelled(shapes[first])}, {name} takes "
                 f"{spelled(shape)}; give files that take the same inputs"
             )
-
-
-def require_runs(name: str, session: Session, inputs: tuple[Any, ...]) -> None:
-    """Run a session once on the inputs.
-
-    Raises:
-        InputError: it fails. Perhaps a size that the file leaves free must not be 1.
-    """
-    try:
-        session.run(inputs)
-    except Exception as error:
-        line = (str(error).splitlines() or [""])[0]
-        shapes = ", ".join(str(list(array.shape)) for array in inputs)
-        raise InputError(
-            f"{name} fails on random inputs of shape {shapes}: {line[:300]}"
-        ) from error

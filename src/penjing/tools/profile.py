@@ -17,7 +17,8 @@ from penjing.runtimes.onnx.profile import bytes_by_node, node_times, seconds_by_
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.tasks.checks import check
 from penjing.tasks.task import Task
-from penjing.tools.inputs import opened, random_inputs, require_runs
+from penjing.tools.inputs import opened, random_inputs
+from penjing.tools.on_data import require_runs
 
 Say = Callable[[str], None]
 """Called with a line for people: what is being done."""

@@ -14,7 +14,8 @@ from penjing.measure.scores import Scores
 from penjing.tasks.metrics import scored
 from penjing.tasks.task import as_call
 from penjing.tools.check.subject import Loaded, Subject
-from penjing.tools.inputs import random_inputs, require_runs, require_same_inputs
+from penjing.tools.inputs import random_inputs, require_same_inputs
+from penjing.tools.on_data import require_runs
 from penjing.trials.judgement.wording import amount, confident
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
-from penjing.contract import Artifact, Input, Parity, Placement, Session
-from penjing.errors import InputError, PenjingError, first_line, is_out_of_memory
+from penjing.contract import Artifact, Parity, Placement, Session
 from penjing.measure.in_pytorch import InPyTorch
 from penjing.measure.parity import parity
 from penjing.measure.scores import Scores, judge
@@ -19,6 +15,7 @@ from penjing.runtimes.contract import Runtime
 from penjing.tasks.checks import check, require_scores
 from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
+from penjing.tools.on_data import OnData
 from penjing.trials.evaluation.instruments import Instruments
 
 
@@ -72,43 +69,6 @@ class Original:
     def scores(self) -> Scores:
         """What the metric says of the model on the test data."""
         return judge(InPyTorch(self.network), self.task.test, self.task.metric)
-
-
-@dataclass(frozen=True)
-class OnData:
-    """A session whose failures on the task's data are told as the file's.
-
-    Attributes:
-        name: of the file.
-    """
-
-    name: str
-    session: Session
-
-    @property
-    def inputs(self) -> Sequence[Input]:
-        """See `penjing.contract.Session`."""
-        return self.session.inputs
-
-    def run(self, inputs: Any) -> Any:
-        """See `penjing.contract.Session`.
-
-        Raises:
-            InputError: the file can't be run on these inputs, such as a batch of another size than
-                it was made for.
-        """
-        try:
-            return self.session.run(inputs)
-        except PenjingError:
-            raise
-        except Exception as error:  # a runtime may raise anything
-            if is_out_of_memory(error):
-                raise
-            shapes = ", ".join(str(list(leaf.shape)) for leaf in pytree.tree_leaves(inputs))
-            raise InputError(
-                f"{self.name} fails on test data of shape {shapes}: {first_line(error)}; name a "
-                "file that takes the task's batches"
-            ) from error
 
 
 @dataclass(eq=False)
