@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from penjing.errors import CaptureError, InputError
 from penjing.network.axes.rules import rule_of
 from penjing.network.capture.decompose import break_up
+from penjing.network.capture.spectra import spell_out_spectra
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.network import Network
 from penjing.network.graph.surgery import become
@@ -85,6 +86,7 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
     _require_usable(model)
     example = pytree.tree_map(_dense, example)
     program = _export(model, *as_call(example))
+    spell_out_spectra(program, type(model).__name__)
     break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
     _spell_out(program)
     names = _input_names(model, *as_call(example))
