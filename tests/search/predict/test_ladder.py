@@ -176,7 +176,7 @@ def test_widths_are_multiples() -> None:
 
 
 def test_a_longer_training_and_a_smaller_loss_lose_less() -> None:
-    known = Recovery(0.1, [Tuned(0.5, 0.2, 1.0, 2.0), Tuned(0.4, 0.4, 2.0, 3.0)])
+    known = Recovery(25.0, 0.03, 0.1, [Tuned(0.5, 0.2, 1.0, 2.0), Tuned(0.4, 0.4, 2.0, 3.0)])
     losses = [known.predicted(0.6, loss, 2.0) for loss in (0.0, 0.1, 0.2, 0.4)]
     lengths = [known.predicted(0.6, 0.2, epochs) for epochs in (8.0, 4.0, 2.0, 0.0)]
     assert losses == sorted(losses)
@@ -185,7 +185,32 @@ def test_a_longer_training_and_a_smaller_loss_lose_less() -> None:
 
 
 def test_what_was_measured_is_expected_again() -> None:
-    one = Recovery(0.0, [Tuned(0.5, 0.2, 1.0, 2.0)])
+    one = Recovery(25.0, seen=[Tuned(0.5, 0.2, 1.0, 2.0)])
     assert one.predicted(0.5, 0.2, 1.0) == pytest.approx(2.0)
     assert one.predicted(0.4, 0.0, 1.0) == pytest.approx(2.0), "it costs less, so it is no better"
     assert one.predicted(0.6, 0.1, 1.0) < 2.0
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 40.0])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0])
+def test_expectations_follow_the_units_of_loss_and_metric(unit: float, scale: float) -> None:
+    """Whoever counts in metres instead of millimetres expects the same of each training."""
+
+    def expected(unit: float, scale: float) -> list[float]:
+        """`unit` multiplies the metric, and `scale` the loss."""
+        losses, drops = [0.1, 0.2, 0.6], [2.0, 6.0, 14.0]
+        known = Recovery.of_untuned(
+            [scale * loss for loss in losses], [unit * drop for drop in drops], unit, 0.1 * unit
+        )
+        first = known.predicted(0.5, scale * 0.3, 2.0)
+        known.seen.append(Tuned(0.6, scale * 0.2, 2.0, 1.5 * unit))
+        return [first / unit, known.predicted(0.5, scale * 0.3, 2.0) / unit]
+
+    assert expected(unit, scale) == pytest.approx(expected(1.0, 1.0))
+
+
+def test_a_metric_that_no_cut_lowers_isn_t_expected_to_fall() -> None:
+    known = Recovery.of_untuned([0.1, 0.2], [0.0, 0.0], 1.0, floor=0.1)
+    assert known.predicted(0.5, 0.2, 0.0) == pytest.approx(0.1)
+    known.seen.append(Tuned(0.6, 0.2, 0.0, 2.1))
+    assert known.predicted(0.5, 0.4, 0.0) == pytest.approx(2.1)

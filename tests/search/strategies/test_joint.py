@@ -294,7 +294,7 @@ def test_no_two_networks_are_called_the_same() -> None:
             return 0.01234
 
     shapes = [Shape(), Shape(("a",)), Shape(("a", "b"), {"c": 4})]
-    steps = [Step(shape, 0.1, 0.1, 0.1, 0.1) for shape in shapes]
+    steps = [Step(shape, 0.1, 0.1, 0.1, 0.1, 1.0) for shape in shapes]
     descent = Descent(None, Alike(None, None, steps=steps), Pace(0.1, 10))  # type: ignore[arg-type]
     titles = [descent._title(step) for step in (*steps, *steps)]
     assert titles[0] == "cut to 1.23 %"

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from penjing.errors import InputError
 from penjing.measure.costs import MOST_BYTES
+from penjing.measure.judged import Judged, judge_answers
 from penjing.network import Axes, Group, Network, find_axes
 from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.blocks import Block
@@ -111,6 +112,15 @@ class CutLosses:
         if self._loss is None:
             self._loss = self._loss_of(self._now.cache)
         return self._loss
+
+    @property
+    def judged(self) -> Judged:
+        """The loss and the scores on the samples, likewise."""
+        with torch.no_grad():
+            answers = zip(self._now.cache.outputs(), self._targets, strict=True)
+            judged = judge_answers(self._task, answers)
+        self._now.cache.keep(self._kept)
+        return judged
 
     def added(self, cut: Cut, by_map: bool = False) -> float:
         """The loss that a cut adds to the present one.

@@ -28,9 +28,8 @@ from penjing.search.preflight import prepare, require_better_than_chance, usual_
 from penjing.search.ways import Way, Ways
 from penjing.targets import find_target
 from penjing.tasks.batches import number_of_samples
-from penjing.tasks.metrics import ACCURACY
 from penjing.tasks.reference import find_task
-from penjing.tasks.task import Task, cross_entropy
+from penjing.tasks.task import Task
 from penjing.trials.candidate import Candidate
 from penjing.trials.evaluation.estimates import Estimating
 from penjing.trials.evaluation.files import Files
@@ -208,9 +207,7 @@ class _Advising:
             return replace(outlook, why=tried)
         mine, whole = tried.figures, base.tried.figures
         verdict, why = cut(mine, whole, self.trying.speed, base.title, method.trains)
-        in_nats = self.trying.task.metric is ACCURACY and self.trying.task.loss is cross_entropy
-        trains = method.trains and in_nats and self.epoch is not None
-        after = expected(mine, whole) if trains else None
+        after = expected(mine, whole) if method.trains and self.epoch is not None else None
         return replace(outlook, verdict=verdict, why=why, figures=mine, expected=after)
 
     def _tried(self, title: str, candidate: Candidate) -> Tried | str:

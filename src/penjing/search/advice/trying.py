@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from penjing.contract import POINTS, as_arrays
-from penjing.errors import InputError
 from penjing.measure import costs
 from penjing.measure.footprint import footprint
-from penjing.measure.scores import Scores, judged
+from penjing.measure.judged import Judged, judge_answers
+from penjing.measure.scores import Scores
 from penjing.runtimes.contract import Runtime
 from penjing.search.advice.outlook import CYCLES, HUNDREDTHS, MACS, TIME, Figures
 from penjing.targets import Target
 from penjing.tasks.data import cut, first
-from penjing.tasks.metrics import scored
-from penjing.tasks.targets import samples_in, targets_as_arrays
-from penjing.tasks.task import Batches, Task, as_call, loss_of
+from penjing.tasks.targets import samples_in
+from penjing.tasks.task import Batches, Task, as_call
 from penjing.trials.candidate import Candidate
 from penjing.trials.contract import Say
 from penjing.trials.evaluation.files import Files, Loaded
@@ -49,19 +45,6 @@ class Tried:
     file: Loaded
     cost: float
     figures: Figures
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a network or a file answers on the samples.
-
-    Attributes:
-        scores: what the metric says.
-        loss: the mean of the task's loss.
-    """
-
-    scores: Scores
-    loss: float
 
 
 @dataclass
@@ -100,7 +83,7 @@ class Trying:
         def answers(inputs: Any) -> Any:
             args, kwargs = as_call(inputs)
             with torch.no_grad():
-                return as_arrays(self.networks.original(*args, **kwargs))
+                return self.networks.original(*args, **kwargs)
 
         return self._judged(answers)
 
@@ -172,18 +155,7 @@ class Trying:
         return cost, cost, cost, False
 
     def _judged(self, answers: Callable[[Any], Any]) -> Judged:
-        """The scores and the loss of outputs, which are arrays.
-
-        Raises:
-            InputError: the metric or the loss can't take them.
-        """
-        parts, losses = [], []
-        for inputs, targets in self.samples:
-            outputs = answers(inputs)
-            parts.append(scored(self.task.metric, outputs, targets_as_arrays(targets)))
-            tensors = pytree.tree_map(lambda value: torch.from_numpy(np.asarray(value)), outputs)
-            losses.append(float(loss_of(self.task, tensors, targets)) * samples_in(targets))
-        total = math.fsum(losses) / self.count
-        if not math.isfinite(total):
-            raise InputError("its outputs or its loss are NaN or infinite on held-out data")
-        return Judged(judged(self.task.metric, parts), total)
+        """The scores and the loss of what is answered to the samples; see `judge_answers`."""
+        return judge_answers(
+            self.task, ((answers(inputs), targets) for inputs, targets in self.samples)
+        )

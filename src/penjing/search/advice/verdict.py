@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penjing.search.advice.outlook import CYCLES, MACS, TIME, Figures
-from penjing.search.predict.recovery import Recovery
+from penjing.search.predict.recovery import left_after
 from penjing.targets import in_words
 
 PAYS, MAY_PAY, SMALLER, NO, CANT = "pays", "may pay", "smaller", "doesn't pay", "can't work"
@@ -54,10 +54,9 @@ def cut(
 
 
 def expected(mine: Figures, base: Figures) -> float:
-    """What is expected to be lost after `EPOCHS` of distillation; a formula for
-    a loss in nats, not a measurement, see `penjing.search.predict.recovery.Recovery`."""
-    recovery = Recovery(floor=max(0.0, base.lost))
-    return recovery.predicted(mine.speed, max(0.0, mine.loss - base.loss), EPOCHS)
+    """What is expected to be lost after `EPOCHS` of distillation, from what is lost without any; no
+    measurement, see `penjing.search.predict.recovery.Recovery`."""
+    return max(0.0, base.lost) + max(0.0, mine.lost - base.lost) * left_after(EPOCHS)
 
 
 def _verdict(mine: Figures, rival: Figures, speed: str) -> str:

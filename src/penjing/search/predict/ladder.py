@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,8 +26,9 @@ LEAST = 0.25
 ROUNDS = 6
 """How often a step's choice is made anew with losses that were just measured."""
 ROWS = 10_000
-LEAST_LOST = 1e-3
-"""In nats for all of the cost: what a change loses at least, so that none is made for nothing."""
+LEAST_LOST = 0.02
+"""What a change that saves all of the cost loses at least, of what a change loses in the middle; so
+that none is made for nothing."""
 LISTED = 0.5
 """The share that is done once each change was measured, and before the first step; see `steps`."""
 Say = Callable[[str, float], None]
@@ -42,6 +44,7 @@ class Step:
         macs: its multiply-accumulates, of the original's.
         loss: what the network loses on training samples, measured after least squares.
         expected: the same, as the sum over its changes since the last step.
+        lost: what it loses by the metric, in its units, on the same samples.
     """
 
     shape: Shape
@@ -49,6 +52,7 @@ class Step:
     macs: float
     loss: float
     expected: float
+    lost: float
 
     def to_json(self) -> dict[str, Json]:
         """Plain data, the inverse of `from_json`."""
@@ -61,7 +65,7 @@ class Step:
         return cls(Shape.from_json(data["shape"]), *(data[name] for name in _FIGURES))
 
 
-_FIGURES = ("share", "macs", "loss", "expected")
+_FIGURES = ("share", "macs", "loss", "expected", "lost")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Ladder:
         self.shape = Shape()
         self.share = self.whole = cost.of(network)
         self.macs = max(totals(network)[0], 1)
+        self.least = 0.0
         self.effects: dict[Change, Effect] = {}
         self.fresh: set[Change] = set()
 
@@ -101,11 +106,13 @@ class Ladder:
         Args:
             say: called before each loss that is measured, with a line and the share that is done.
         """
-        begun = self.losses.loss
+        begun = self.losses.judged
         changes = self.parts.changes(self.shape)
         for number, change in enumerate(changes):
             say(f"what {change.name} costs and saves", LISTED * number / len(changes))
             self._measure(change)
+        lost = [effect.lost for effect in self.effects.values()]
+        self.least = LEAST_LOST * max(statistics.median(lost or [0.0]), 0.0)
         total = math.log(LEAST) / math.log(SHARE)
         for number in itertools.count():
             if self.share * SHARE < LEAST * self.whole:
@@ -121,9 +128,15 @@ class Ladder:
                 self.shape = self.parts.after(self.shape, change)
             self.share = self.cost.of(self.losses.student)
             self.fresh = set()
-            loss = self.losses.loss
-            macs = totals(self.losses.student)[0] / self.macs
-            yield Step(self.shape, self.share, macs, loss - begun, before - begun + expected)
+            now, macs = self.losses.judged, totals(self.losses.student)[0] / self.macs
+            yield Step(
+                self.shape,
+                self.share,
+                macs,
+                loss=now.loss - begun.loss,
+                expected=before - begun.loss + expected,
+                lost=begun.scores.units_lost(now.scores),
+            )
 
     def _measure(self, change: Change) -> None:
         self.fresh.add(change)
@@ -156,4 +169,4 @@ class Ladder:
 
     def _price(self, effect: Effect) -> float:
         """What a change loses, and at least a little for what it takes away."""
-        return max(effect.lost, 0.0) + LEAST_LOST * effect.saved / self.whole
+        return max(effect.lost, 0.0) + self.least * effect.saved / self.whole

@@ -17,8 +17,8 @@ from penjing.trials.trial import Status, Trial
 
 MILDER, SLACK = 1.2, 0.1
 """What takes so many times as much is a milder cut. It is a way back too if its risk is above the
-smallest so far by at most this share of the budget: that may be the luck of few samples. There is no
-milder cut than one that loses nothing."""
+smallest so far by at most this share of the budget: that may be the luck of few samples. Nothing is
+milder than what loses nothing."""
 
 
 def prove(result: Result, score: Callable[[Trial], Scores]) -> Result:
