@@ -19,6 +19,7 @@ from torch.nn import functional
 from penjing.errors import InputError
 from penjing.network import Network, capture
 from penjing.passes import Binarize, Pass, PruneChannels, Quantize, Ternarize, Tune
+from penjing.tasks.batches import number_of_batches
 from penjing.tasks.data import Arrays
 from penjing.tasks.metrics import Metric
 from penjing.tasks.task import Task
@@ -108,6 +109,19 @@ def test_soft_loss_by_hand() -> None:
     assert math.isclose(soft_loss(student, teacher, 2.0).item(), expected, rel_tol=1e-6)
     per_pixel = soft_loss(student[..., None].expand(1, 2, 5), teacher[..., None].expand(1, 2, 5), 2)
     assert math.isclose(per_pixel.item(), expected, rel_tol=1e-6)
+
+
+def test_a_history_says_for_how_long_a_network_was_trained() -> None:
+    task, network = _task()
+    task = _changed(task, validation=None)
+    tune = Tune(TuneOptions(epochs=8, lr=1e-3), recalibration_samples=0)
+    seconds = itertools.count()
+    plan = tune.plan(network, task)
+    cut_off = tune.apply(network, plan, task, clock=lambda: float(next(seconds)), seconds=5.0)
+    assert cut_off.history[-1].options["options"]["epochs"] == 5 / number_of_batches(task.train)
+    assert "trains for 1.25 epochs of 8 with" in cut_off.history[-1].summary
+    whole = tune.apply(network, plan, task)
+    assert whole.history[-1] == plan
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_its_end() -> None:

@@ -182,6 +182,11 @@ class Study:
         """Whether the network that these passes make was trained and saved before."""
         return self.evaluator.is_trained(to_json(passes))
 
+    def epochs_trained(self, *passes: Pass) -> float:
+        """For how many epochs the last of these passes trained; fewer than planned if its time was
+        over."""
+        return self.evaluator.epochs_trained(to_json(passes), self.watch)
+
     def changes(self, *passes: Pass) -> bool:
         """Whether the last of these passes has anything to do."""
         return self.evaluator.changes(to_json(passes), self.watch)

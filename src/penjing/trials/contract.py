@@ -238,6 +238,11 @@ class Evaluator(Protocol):
         """Whether the network that this recipe makes was trained and saved before."""
         ...
 
+    def epochs_trained(self, recipe: Sequence[Json], watch: Watch) -> float:
+        """For how many epochs the last pass of a recipe trained; fewer than planned if its time was
+        over."""
+        ...
+
     def test(self, trial: Trial, stage: str, watch: Watch) -> Scores:
         """What the metric says of a trial's file on the test data.
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -73,6 +74,19 @@ def train(
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
     L. N. Smith, N. Topin, "Super-Convergence", 2017 (one cycle).
     """
+    network, _ = trained(network, task, options, progress, clock, seconds)
+    return network
+
+
+def trained(
+    network: Network,
+    task: Task,
+    options: TuneOptions,
+    progress: Progress | None = None,
+    clock: Clock = time.monotonic,
+    seconds: float | None = None,
+) -> tuple[Network, float]:
+    """The trained network, and for how many epochs it was trained; see `train`."""
     if seconds is not None:
         require_positive("seconds", seconds)
     device = _device(options.device)
@@ -83,7 +97,8 @@ def train(
         training = _prepared(network, task, options, device)
         training.progress, training.clock, training.seconds = progress, clock, seconds
         training.run()
-    return _in_layout(training.student.to(network.device), torch.contiguous_format).eval()
+    student = _in_layout(training.student.to(network.device), torch.contiguous_format).eval()
+    return student, training.epochs
 
 
 def step_seconds(
@@ -203,9 +218,19 @@ class _Training:
     def __post_init__(self) -> None:
         self.holding = Holding(self.student)
 
+    @property
+    def epochs(self) -> float:
+        """For how many epochs it was trained so far."""
+        return self.step / self._steps_of_an_epoch
+
+    @cached_property
+    def _steps_of_an_epoch(self) -> int:
+        batches = max(1, number_of_batches(self.task.train))
+        return max(1, batches // data_parallel.size())
+
     def run(self) -> None:
-        options, batches = self.options, max(1, number_of_batches(self.task.train))
-        steps = max(1, round(options.epochs * max(1, batches // data_parallel.size())))
+        options = self.options
+        steps = max(1, round(options.epochs * self._steps_of_an_epoch))
         optimizer = optimizer_for(self.student, options)
         best, begin = _Best(), self.clock()
         if self.task.validation is not None:

@@ -17,6 +17,7 @@ from torch import nn
 from penjing.contract import Drop, Json, Latency, Measurement
 from penjing.measure.scores import Means, Scores
 from penjing.network import Network, capture
+from penjing.passes import Tune
 from penjing.runtimes.onnx.runtime import OnnxRuntime
 from penjing.search.options import FitOptions
 from penjing.search.run import Run
@@ -30,6 +31,7 @@ from penjing.trials.contract import Pace, Probed, Sitting, Watch
 from penjing.trials.judgement.promise import Promise
 from penjing.trials.layers import Layers
 from penjing.trials.ledger import Ledger
+from penjing.trials.recipe import from_json
 from penjing.trials.result import Result
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
@@ -133,6 +135,11 @@ class FakeEvaluator:
 
     def is_trained(self, recipe: Sequence[Json]) -> bool:
         return False
+
+    def epochs_trained(self, recipe: Sequence[Json], watch: Watch) -> float:
+        (step,) = from_json(recipe[-1:])
+        assert isinstance(step, Tune)
+        return step.options.epochs
 
     def test(self, trial: Trial, stage: str, watch: Watch) -> Scores:
         return Means(np.ones(1000))

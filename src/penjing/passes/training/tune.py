@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
 
 from penjing.contract import Plan
@@ -15,7 +14,10 @@ from penjing.tasks.data import first
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.recalibrate import recalibrate
-from penjing.tune.train import Clock, train
+from penjing.tune.train import Clock, trained
+
+WHOLE = 0.98
+"""A training of at least this share of what was planned is told as planned."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,15 @@ class Tune(Pass):
 
     def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Say how the weights will be trained; the graph itself stays as it is."""
-        options = self.options
+        return self._planned(self.options, "")
+
+    def _planned(self, options: TuneOptions, why: str) -> Plan:
         epochs = f"{options.epochs:g} epoch{'' if options.epochs == 1 else 's'}"
         summary = (
-            f"trains for {epochs} with {options.optimizer}, peak learning rate {options.lr:g}, "
-            f"distillation share {options.distill:g}"
+            f"trains for {epochs}{why} with {options.optimizer}, peak learning rate "
+            f"{options.lr:g}, distillation share {options.distill:g}"
         )
-        return Plan(type(self).__name__, asdict(self), (), summary)
+        return Plan(type(self).__name__, asdict(replace(self, options=options)), (), summary)
 
     def apply(
         self,
@@ -92,7 +96,8 @@ class Tune(Pass):
         clock: Clock = time.monotonic,
         seconds: float | None = None,
     ) -> Network:
-        """Train a copy of `network`.
+        """Train a copy of `network`. Its history says for how long it was trained, which is less
+        than planned if the time was over, or if `patience` was.
 
         Args:
             network: the network, which stays unchanged.
@@ -104,6 +109,10 @@ class Tune(Pass):
         """
         if self.recalibration_samples:
             network = recalibrate(network, first(task.train, self.recalibration_samples))
-        tuned = train(network, task, self.options, progress, clock, seconds)
-        tuned.history = (*network.history, dataclasses.replace(plan))
+        tuned, epochs = trained(network, task, self.options, progress, clock, seconds)
+        planned = self.options.epochs
+        if epochs < WHOLE * planned:
+            done = replace(self.options, epochs=float(f"{epochs:.3g}"))
+            plan = self._planned(done, f" of {planned:g}")
+        tuned.history = (*network.history, replace(plan))
         return tuned

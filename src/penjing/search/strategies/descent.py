@@ -12,7 +12,7 @@ from penjing.search.predict.ladder import Step
 from penjing.search.predict.recovery import Recovery, Tuned
 from penjing.search.strategies.rounding import Asked, Asking
 from penjing.search.strategies.route import Route
-from penjing.search.strategies.schemes import Passes
+from penjing.search.strategies.schemes import Passes, again
 from penjing.search.strategies.survey import Survey
 from penjing.search.study import MOST_EPOCHS, Study
 from penjing.trials.contract import Pace
@@ -81,7 +81,7 @@ class Descent:
     study: Study
     survey: Survey
     pace: Pace
-    recovery: Recovery = field(default_factory=Recovery)
+    recovery: Recovery = field(init=False)
     trained: dict[Step, tuple[Passes, float]] = field(default_factory=dict)
     kept: set[Step] = field(default_factory=set)
     useless: set[Step] = field(default_factory=set)
@@ -102,7 +102,12 @@ class Descent:
         """Cut and tune, until the turns or the time are used up."""
         drop = self.route.trial.drop
         assert drop is not None
-        self.recovery.floor = max(0.0, drop.drop)
+        self.recovery = Recovery.of_untuned(
+            [step.loss for step in self.steps],
+            [step.lost for step in self.steps],
+            self.study.max_drop,
+            floor=max(0.0, drop.drop),
+        )
         self.margin = drop.bound - drop.drop
         over: dict[Step, float] = {}
         for turn in range(TURNS):
@@ -251,13 +256,13 @@ class Descent:
 
     def _tuned(self, training: Training) -> Asked:
         """Train a network, and measure its file."""
-        step, epochs = training.step, training.before + training.epochs
+        step = training.step
         passes = (*training.passes, self._tuning(training.passes, training.epochs))
-        longer = f" tuned {epochs:.3g} epochs in all" if step in self.trained else ""
-        expected = self.recovery.predicted(step.share, step.loss, epochs)
-        title = f"{self._title(step)}{longer}"
+        title = f"{self._title(step)}{again(passes)}"
         trial = yield from self._asked(title, passes, (), training.seconds)
         if trial.drop is not None:
+            epochs = training.before + self.study.epochs_trained(*passes)
+            expected = self.recovery.predicted(step.share, step.loss, epochs)
             self.trained[step] = passes, epochs
             self._learn(trial, step, epochs, expected)
         return trial

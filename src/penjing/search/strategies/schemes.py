@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from penjing.passes import Equalize, Gptq, MixedPrecision, Pass, Quantize
+from penjing.passes import Equalize, Gptq, MixedPrecision, Pass, Quantize, Tune
 
 Passes = tuple[Pass, ...]
 
@@ -50,3 +51,15 @@ def in_float(recipe: Passes, layers: Sequence[str]) -> Passes:
         return step
 
     return tuple(map(changed, recipe))
+
+
+def again(passes: Passes) -> str:
+    """How often a network was tuned since it was last cut, for the title of its file; empty if
+    once.
+
+    >>> again((Tune(), Tune())), again((Tune(), Equalize(), Tune()))
+    (' tuned twice', '')
+    """
+    last = list(itertools.takewhile(lambda step: isinstance(step, Tune), reversed(passes)))
+    times = {1: "", 2: " tuned twice"}
+    return times.get(len(last), f" tuned {len(last)} times")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from penjing.errors import ONE_CANDIDATES, is_one_candidates
 from penjing.passes import Ternarize, Tune
 from penjing.search.strategies.rounding import Asking
-from penjing.search.strategies.schemes import Passes
+from penjing.search.strategies.schemes import Passes, again
 from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.contract import Pace
@@ -54,18 +54,18 @@ class Ternary:
         if way is None:
             return
         passes: Passes = (Ternarize(),)
-        trained, peak = 0.0, PEAK
+        peak = PEAK
         for turn, share in enumerate(SHARES):
             length = self._length(turn, share, way, passes, peak)
             if length is None:
                 return
             epochs, seconds = length
-            longer, trained = (*passes, self._tuning(epochs, peak)), trained + epochs
-            title = f"{NAME} tuned {trained:.3g} epochs in all" if turn else NAME
+            longer = (*passes, self._tuning(epochs, peak))
+            title = f"{NAME}{' at a lower rate' if peak == CALMER else again(longer)}"
             proposal = self.study.proposal(title, *longer, way=way, must=True)
             (trial,) = yield [replace(proposal, seconds=seconds)]
             if trial.status == Status.FAILED:
-                peak, trained = CALMER, 0.0
+                peak = CALMER
             elif trial.status != Status.OVER_BUDGET or self._is_far(trial):
                 return
             else:

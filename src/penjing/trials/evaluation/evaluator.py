@@ -47,7 +47,6 @@ from penjing.trials.evaluation.sensitive_layers import sensitive_layers
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Estimated, Here, OnDevice, Timing
 from penjing.trials.judgement.promise import MOST_TEST_EVALUATIONS, Promise, promise_of
 from penjing.trials.layers import Layers
-from penjing.trials.recipe import from_json
 from penjing.trials.trial import ORIGINAL, Extent, Proposal, Status, Trial
 from penjing.tune.options import TuneOptions
 
@@ -359,10 +358,7 @@ class FileEvaluator:
 
     def changes(self, recipe: Sequence[Json], watch: Watch) -> bool:
         """See `Evaluator.changes`."""
-        *before, last = recipe
-        network = self.networks.made(before, watch.say)
-        (step,) = from_json([last])
-        return bool(step.plan(network, self.networks.blind).edits)
+        return self.networks.changes(recipe, watch.say)
 
     def pace(self, recipe: Sequence[Json], training: TuneOptions, watch: Watch) -> Pace:
         """See `Evaluator.pace`."""
@@ -371,6 +367,10 @@ class FileEvaluator:
     def is_trained(self, recipe: Sequence[Json]) -> bool:
         """See `Evaluator.is_trained`."""
         return self.networks.is_saved(recipe)
+
+    def epochs_trained(self, recipe: Sequence[Json], watch: Watch) -> float:
+        """See `Evaluator.epochs_trained`."""
+        return self.networks.epochs_trained(recipe, watch.say)
 
     def test(self, trial: Trial, stage: str, watch: Watch) -> Scores:
         """See `Evaluator.test`."""

@@ -105,6 +105,17 @@ class Networks:
             self._hold(steps[:count], network)
         return network
 
+    def changes(self, recipe: Sequence[Json], say: Say = lambda *_: None) -> bool:
+        """Whether the recipe's last pass has anything to do."""
+        *before, last = recipe
+        (step,) = from_json([last])
+        return bool(step.plan(self.made(before, say), self.blind).edits)
+
+    def epochs_trained(self, recipe: Sequence[Json], say: Say = lambda *_: None) -> float:
+        """For how many epochs the recipe's last pass trained, see `Tune.apply`."""
+        options: dict[str, Json] = self.made(recipe, say).history[-1].options["options"]
+        return float(options["epochs"])
+
     def pace(
         self, recipe: Sequence[Json], training: TuneOptions, say: Say = lambda *_: None
     ) -> Pace:
