@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from data_folder import require
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.tasks.data import Arrays
+from penjing.tasks.images import ImageFolder
 from penjing.tasks.task import Task
 
 EXAMPLE = str(Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py")
@@ -299,16 +301,22 @@ def jpeg_task(depth: int, folder: Path) -> Task:
     model = CifarResNet(depth)
     weights = require(folder / f"models/resnet{depth}_cifar10_jpeg.safetensors")
     model.load_state_dict(load_file(weights))
-    decoded = runpy.run_path(EXAMPLE)["pixels"](require(folder / "data/cifar10-jpeg.tar.xz"))
+    images = runpy.run_path(EXAMPLE)["unpacked"](require(folder / "data/cifar10-jpeg.tar.xz"))
     train, test = (
         Arrays(
-            np.ascontiguousarray(decoded[f"{part}_x"]), decoded[f"{part}_y"], mean=MEAN, std=STD,
-            augment=augment, shuffle=part == "train",
+            *_decoded(images / part), mean=MEAN, std=STD, augment=augment, shuffle=part == "train"
         )
         for part, augment in (("train", "flip-crop"), ("test", None))
-    )  # fmt: skip
+    )
     name = f"ResNet-{depth} JPEG"
     return Task(model.eval(), next(iter(test))[0][:2], train, test, name=name)
+
+
+def _decoded(path: Path) -> tuple[np.ndarray, Tensor]:
+    """The images of a folder as uint8 x_NCHW, and their classes."""
+    images = ImageFolder(path)
+    pixels = np.stack([np.asarray(Image.open(file)) for file in images.files])
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), images.y
 
 
 def random_task(model: nn.Module, name: str) -> Task:

@@ -37,7 +37,7 @@ def build(name: str) -> tuple[Any, Any]:
         model, x = KINDS[name.removeprefix("kinds/")]()
         return model.eval(), x
     if name.startswith("torchvision/"):
-        _declare_torchvision_operators()
+        declare_torchvision_operators()
         import torchvision
 
         name = name.removeprefix("torchvision/")
@@ -52,14 +52,14 @@ def build(name: str) -> tuple[Any, Any]:
         elif name == "inception_v3":
             shape = (2, 3, 299, 299)
         return model, torch.randn(*shape)
-    _declare_torchvision_operators()
+    declare_torchvision_operators()
     import timm
 
     model = timm.create_model(name, pretrained=False).eval()
     return model, torch.randn(2, *model.pretrained_cfg["input_size"])
 
 
-def _declare_torchvision_operators() -> None:
+def declare_torchvision_operators() -> None:
     """torchvision's wheel wants the operators of a CUDA build; a CPU build of torch lacks them."""
     if KEPT or torch.cuda.is_available():
         return
@@ -150,7 +150,7 @@ def names_of(options: argparse.Namespace) -> list[str]:
 
         names += [f"kinds/{kind}" for kind in KINDS]
     if options.torchvision:
-        _declare_torchvision_operators()
+        declare_torchvision_operators()
         import torchvision
 
         for part in options.torchvision:
@@ -162,7 +162,7 @@ def names_of(options: argparse.Namespace) -> list[str]:
 
 def smallest_of_each_family() -> list[dict[str, Any]]:
     """For each module of timm, the model with the fewest parameters; the smallest first."""
-    _declare_torchvision_operators()
+    declare_torchvision_operators()
     import timm
 
     found = []

@@ -397,7 +397,8 @@ ROWS = [
     Row(38, "a metric that is a plain function",
         "penjing: error: the task's metric is a function; wanted penjing.Metric(name, scores), "
         "with a name to print and a function of a batch's outputs and targets that returns one "
-        "score for each sample", provoke=task("metric_of_a_function")),
+        "score for each sample; or penjing.Metric.of(metric) for one of torchmetrics",
+        provoke=task("metric_of_a_function")),
     Row(38, "a class in place of a model",
         "penjing: error: the task's model is the class Small; wanted an nn.Module with trained "
         "weights",

@@ -71,6 +71,11 @@ def test_each_example_has_a_test() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("path", (ROOT / "examples").glob("*.py"), ids=lambda path: path.name)
+def test_an_example_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 80
+
+
 @pytest.mark.parametrize("name", ["two_inputs.py", "vibration.py"])
 def test_an_example_has_learned_its_task(name: str) -> None:
     task = find_task(str(ROOT / "examples" / name))
@@ -145,7 +150,7 @@ def test_the_images_of_cifar10_are_read_and_told_apart(
 ) -> None:
     example = str(ROOT / "examples" / "cifar10_resnet20.py")
     monkeypatch.delenv("PENJING_DATA", raising=False)
-    with pytest.raises(InputError, match="PENJING_DATA isn't set"):
+    with pytest.raises(InputError, match="PENJING_DATA=FOLDER first"):
         find_task(example)
     if not DATA.is_dir():
         pytest.skip(f"the data isn't here: no folder {DATA}")

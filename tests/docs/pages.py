@@ -57,6 +57,7 @@ DIRECTIVES = {
 """Fences with braces that hold no code."""
 MODULES = {
     "demo": "sklearn",
+    "torchmetrics": "torchmetrics",
     "openvino": "openvino",
     "executorch": "executorch",
     "litert": "litert_torch",

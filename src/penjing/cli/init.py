@@ -41,6 +41,7 @@ KINDS = {
     "audio": Kind("keywords.py", "a network that spots keywords"),
     "text": Kind("text.py", "a transformer that classifies lines of text"),
     "regression": Kind("forecast.py", "a forecaster with an error in kW", "--max-drop 5%"),
+    "anomaly": Kind("anomaly.py", "an autoencoder that finds anomalies", "--max-drop 0.5"),
     "images": Kind(
         "timm_model.py",
         "a model of timm's with folders of images",

@@ -175,6 +175,42 @@ def _of_class(hits: Array, number: int) -> Array:
     return np.array(means)
 
 
+def surest(outputs: Array, most: float = 0.5, least: float = 0.05) -> list[Boxes]:
+    """The boxes of each image, of outputs that hold a box and a score of each class at each place.
+
+    Each place's box has the class of its highest score. `without_overlapping` says which are left.
+    For a network that has them in another order, or tells middles and sizes, arrange them first.
+
+    >>> y = np.array([[[0.0, 0, 4, 4, 0.1, 0.9], [0, 0, 4, 5, 0.2, 0.8], [6, 6, 8, 8, 0.7, 0.1]]])
+    >>> (boxes,) = surest(y)
+    >>> boxes.classes, boxes.scores
+    (array([1, 0]), array([0.9, 0.7]))
+
+    Args:
+        outputs: of shape (N, places, 4 + classes): left, top, right, bottom, and the scores.
+        most: how far boxes of a class may overlap.
+        least: scores below this are no boxes.
+    """
+    corners, scores = outputs[:, :, :4], outputs[:, :, 4:]
+    said = map(Boxes, corners, scores.argmax(2), scores.max(2))
+    return [without_overlapping(boxes, most, least) for boxes in said]
+
+
+def unpadded(targets: Array) -> list[Boxes]:
+    """The boxes that are in each image, of targets that are padded to the same number.
+
+    >>> [boxes] = unpadded(np.array([[[0.0, 0, 4, 4, 7], [-1, -1, -1, -1, -1]]]))
+    >>> boxes.corners, boxes.classes
+    (array([[0., 0., 4., 4.]]), array([7.]))
+
+    Args:
+        targets: of shape (N, boxes, 5): left, top, right, bottom and class. A negative class is no
+            box.
+    """
+    there = (boxes[boxes[:, 4] >= 0] for boxes in targets)
+    return [Boxes(boxes[:, :4], boxes[:, 4]) for boxes in there]
+
+
 def without_overlapping(boxes: Boxes, most: float = 0.5, least: float = 0.0) -> Boxes:
     """The boxes of an image without those that overlap a surer one of their class by more than
     `most` (non-maximum suppression), or whose scores are below `least`.

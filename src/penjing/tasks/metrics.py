@@ -10,6 +10,7 @@ import numpy as np
 
 from penjing.contract import POINTS, Array
 from penjing.errors import InputError, first_line
+from penjing.tasks.states import Prepare, States
 from penjing.tasks.targets import samples_in
 
 Kept = Array | Sequence[Any]
@@ -70,6 +71,55 @@ class Metric:
             raise InputError(
                 f"metric {self.name!r}: over must be a function of all samples; found {self.over!r}"
             )
+
+    @classmethod
+    def of(
+        cls,
+        metric: Any,
+        prepare: Prepare | None = None,
+        *,
+        name: str = "",
+        higher: bool | None = None,
+        unit: str | None = None,
+    ) -> Metric:
+        """A metric of torchmetrics as one of penjing's (`pip install 'penjing[torchmetrics]'`).
+
+        It gives the figure that torchmetrics gives of all samples, with a bound by the bootstrap.
+        What torchmetrics keeps of each sample is kept, so no outputs are, and a figure of samples
+        that are drawn again takes milliseconds.
+
+        >>> from torchmetrics.classification import BinaryAUROC
+        >>> area = Metric.of(BinaryAUROC(), prepare=lambda y, t: (y.sigmoid(), t))
+        >>> area.name, area.higher, area.unit
+        ('BinaryAUROC', True, 'points')
+        >>> kept = area.scores(np.array([0.3, -1.2, 2.5, -0.1]), np.array([0, 0, 1, 1]))
+        >>> area.figure(kept)
+        0.75
+
+        Args:
+            metric: a metric whose `compute` gives one number. It stays as it is.
+            prepare: a function of the outputs and targets of a batch, as tensors, that returns the
+                arguments of the metric's `update`. None gives it both as they are. Probabilities
+                are better than logits: for some metrics, outputs are logits if any of a batch is
+                outside of 0 to 1, so that it depends on the batch what a figure is.
+            name: what is printed; the name of its class by default.
+            higher: whether more is better, where the metric doesn't know.
+            unit: see `penjing.Metric`. By default, points if the figure is from 0 to 1, as the
+                metric tells it, else a plain number.
+
+        Raises:
+            InputError: it is no such metric, or doesn't know whether more is better. While it is
+                used: what it keeps of single samples differs from what it keeps of their batch.
+        """
+        states = States.of(metric, prepare)
+        name = name or type(metric).__name__
+        higher = metric.higher_is_better if higher is None else higher
+        if higher is None:
+            raise InputError(
+                f"{name} doesn't tell whether more of it is better; give higher=True or False"
+            )
+        unit = (POINTS if states.is_share else "") if unit is None else unit
+        return cls(name, states.scores, states.over, higher, unit)
 
     @property
     def scale(self) -> float:

@@ -88,7 +88,8 @@ class Task:
             raise InputError(
                 f"the task's metric is {_kind(self.metric)}; wanted "
                 "penjing.Metric(name, scores), with a name to print and a function of a batch's "
-                "outputs and targets that returns one score for each sample"
+                "outputs and targets that returns one score for each sample; or "
+                "penjing.Metric.of(metric) for one of torchmetrics"
             )
         if not callable(self.loss):
             raise InputError(
