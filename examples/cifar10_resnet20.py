@@ -61,7 +61,8 @@ def unpacked(archive: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive) as tar, tempfile.TemporaryDirectory(dir=cache) as beside:
             tar.extractall(Path(beside, "all"), filter="data")
-            Path(beside, "all").rename(folder)
+            if not folder.is_dir():  # another process may have been faster
+                Path(beside, "all").rename(folder)
     return folder
 
 
