@@ -151,4 +151,4 @@ def test_a_figure_is_one_number_of_finite_outputs() -> None:
 def test_a_task_with_a_bare_metric_says_how_it_is_wrapped() -> None:
     data = Arrays(torch.zeros(4, 2), torch.zeros(4))
     with pytest.raises(InputError, match=r"or penjing\.Metric\.of\(metric\) for one of torchm"):
-        Task(nn.Linear(2, 2), data.x[:2], data, data, metric=BinaryAUROC())
+        Task(nn.Linear(2, 2), data.x[:2], data, data, metric=BinaryAUROC())  # type: ignore[arg-type]
