@@ -20,7 +20,7 @@ STEPS, INPUTS, HIDDEN, OUTPUTS = 7, 5, 8, 3
 class Last(nn.Module):
     """A recurrent layer, and a linear one after its last step."""
 
-    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
+    def __init__(self, kind: Any, **options: Any) -> None:
         super().__init__()
         self.rnn = kind(INPUTS, HIDDEN, batch_first=True, **options)
         width = self.rnn(torch.zeros(1, 1, INPUTS))[0].shape[-1]
