@@ -12,6 +12,7 @@ from torch import fx
 
 from penjing.network import Network
 from penjing.network.graph.arguments import read_by
+from penjing.network.graph.recurrent import RECURRENT, matrices_of
 from penjing.network.graph.shapes import shapes
 
 MOST_BYTES = 3 * 2**30  # for the values of two networks that run side by side
@@ -134,4 +135,6 @@ def mac_terms(node: fx.Node, dims: Callable[[fx.Node], Sequence[T]]) -> list[tup
     if name == "scaled_dot_product_attention":
         q, k, v = (dims(value) for value in inputs[:3])
         return [(*q[:-1], k[-2], q[-1]), (*q[:-1], k[-2], v[-1])]
+    if node.target in RECURRENT:  # each step multiplies by all matrices of all layers, both ways
+        return [(*dims(inputs[0])[:-1], *dims(matrix)) for matrix in matrices_of(node)]
     return []

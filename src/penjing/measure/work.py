@@ -11,6 +11,7 @@ from penjing.measure.costs import mac_terms, operators
 from penjing.network import Network
 from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.qparams import qparams_of, value_qparams
+from penjing.network.graph.recurrent import RECURRENT
 from penjing.network.graph.shapes import shapes
 
 INTEGER, HALF = 0.25, 0.5
@@ -43,6 +44,7 @@ def work(network: Network, halves: bool = False, layers: Collection[str] | None 
             continue
         macs = sum(math.prod(sizes) for sizes in mac_terms(node, known.__getitem__)) / batch
         factors = [Layer(node).weight] if node.target in LAYERS else node.all_input_nodes
-        is_integer = rounds_values and any(map(qparams_of, factors))
+        is_rounded = rounds_values and any(map(qparams_of, factors))
+        is_integer = is_rounded and node.target not in RECURRENT  # which computes in float
         total += macs * (INTEGER if is_integer else HALF if halves else 1.0)
     return total

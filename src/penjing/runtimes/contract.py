@@ -38,6 +38,8 @@ class Runtime(ABC):
         weights_alone: whether its files can hold integer weights where no value is rounded.
         overflows: whether its kernels for x86 processors without VNNI add neighbouring products in
             16 bits, so that its files must be proof against that (`penjing.arith.saturation`).
+        unrolls: whether its files repeat the operators of a recurrent layer for each step, where
+            others have one operator for all steps.
     """
 
     name: ClassVar[str]
@@ -48,6 +50,7 @@ class Runtime(ABC):
     half_values: ClassVar[bool] = False
     weights_alone: ClassVar[bool] = False
     overflows: ClassVar[bool] = False
+    unrolls: ClassVar[bool] = False
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """What stands against running `network` on `target`, one line each; empty if nothing.

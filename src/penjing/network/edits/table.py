@@ -17,6 +17,7 @@ from penjing.network.edits.fuse import fuse
 from penjing.network.edits.hold import hold
 from penjing.network.edits.leave_out import leave_out
 from penjing.network.edits.overflow import fix_overflow
+from penjing.network.edits.round_tensors import round_tensors
 from penjing.network.edits.scaling import lift_bounds, scale_channels
 from penjing.network.edits.shrink import shrink
 from penjing.network.edits.sub_integers import binarize, sign_inputs, ternarize
@@ -61,6 +62,7 @@ EDITS: dict[str, Edit] = {
         fitting.fake_quantize,
     ),
     "fix_overflow": Edit(fix_overflow),
+    "round_tensors": Edit(round_tensors, {"tensors": checks.weight_qparams}, fitting.round_tensors),
     "ternarize": Edit(
         ternarize,
         {"layers": checks.names, "scales": checks.scales_of_signs, "threshold": checks.threshold},

@@ -14,6 +14,7 @@ from penjing.arith.ternary import TERNARIZE
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.network import Network
+from penjing.network.graph.weights_alone import reads_alone
 
 SCALES: Mapping[Any, tuple[str, ...]] = {
     FAKE_QUANTIZE: ("scale",), TERNARIZE: ("positive", "negative"), BINARIZE: ("scale",)
@@ -85,7 +86,18 @@ def weight_qparams(network: Network) -> dict[fx.Node, QParams]:
 def value_qparams(network: Network) -> list[QParams]:
     """The quantization parameters of all activations, in the order of the graph."""
     of_weights = {qparams.node for qparams in weight_qparams(network).values()}
+    of_weights |= {qparams.node for qparams in alone_qparams(network)}
     return [qparams for qparams in qparams_in(network) if qparams.node not in of_weights]
+
+
+def alone_qparams(network: Network) -> list[QParams]:
+    """The quantization parameters of the weights of embeddings and recurrent layers."""
+    return [
+        qparams
+        for qparams in qparams_in(network)
+        if qparams.source.op == "get_attr"
+        and any(reads_alone(reader, qparams.node) for reader in qparams.node.users)
+    ]
 
 
 def own_bias(layer: fx.Node) -> fx.Node | None:

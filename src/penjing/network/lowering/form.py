@@ -17,6 +17,8 @@ Kind = Literal["moves", "averages", "means", "maxima", "gates"]
     gates       hard sigmoids whose output range is 0 to 1
 """
 
+Cell = Literal["gru", "lstm", "rnn"]
+
 
 @dataclass(frozen=True)
 class Form:
@@ -36,6 +38,8 @@ class Form:
         choices: whether the output of an operator that selects from values with different
             quantization parameters is quantized, with a range that covers all of them.
         pools: whether means over height and width are written as pools.
+        recurrence: the kinds of recurrent layers whose matrices are integers with a dequantize
+            behind them, which the runtime computes once; those of others are real numbers.
         convolutions: the kinds of operators that are written as convolutions.
     """
 
@@ -46,6 +50,7 @@ class Form:
     one_reader: bool = False
     choices: bool = False
     pools: bool = False
+    recurrence: tuple[Cell, ...] = ("gru", "lstm", "rnn")
     convolutions: tuple[Kind, ...] = ()
 
     @property

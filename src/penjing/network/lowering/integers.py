@@ -21,6 +21,7 @@ from penjing.network.graph.qparams import QParams, qparams_in, qparams_of, scale
 from penjing.network.graph.surgery import erase, insert_before, replace
 from penjing.network.graph.tensors import drop_unused, insert_tensor, set_tensor
 from penjing.network.lowering.form import UNSIGNED, Form
+from penjing.network.lowering.weights_alone import store_alone
 
 aten = torch.ops.aten
 INTEGERS = torch.ops.quantized_decomposed
@@ -55,6 +56,7 @@ def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
         if data is not None and bias is not None and bias.target is FAKE_QUANTIZE:
             assert step is not None
             _bias(new, layer, bias, step * scales[data.node], form)
+    store_alone(new, form)
     for node in list(new.calls()):
         if node.target is SIGN:
             _compare(node)

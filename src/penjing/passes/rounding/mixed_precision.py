@@ -18,6 +18,7 @@ from penjing.network import Network, carry_out
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
+from penjing.passes.rounding.alone import Alone
 from penjing.passes.rounding.calibration import Calibration
 from penjing.passes.rounding.sensitivity import OUTPUT_LOSSES, OutputLoss, sensitivities
 from penjing.passes.rounding.weights import choose, ends, rounding, with_bits, with_overflow_fix
@@ -121,6 +122,8 @@ class MixedPrecision(Pass):
         start: tuple[Mapping[str, Any], ...] = ({"edit": "fold_batch_norm"}, {"edit": "pool_means"})
         folded = carry_out(network, self._plan(start))
         layers = choose(folded, self.skip, ends_alike=True, ends_float=False)
+        alone = Alone.of(folded, self.skip, {}, recurrent=True)
+        layers.left.extend(alone.left)
         if not layers.few:
             return self._plan(left_alone=layers.left)
         table = _Table(folded, layers.few, self.widths)
@@ -136,8 +139,9 @@ class MixedPrecision(Pass):
             "activations": activations,
             "weights": table.weights(chosen),
         }
-        summary, notes = self._summary(table, chosen, limit), table.reasons(chosen)
-        plan = self._plan((*start, edit), summary, layers.left, notes)
+        summary = alone.summary(self._summary(table, chosen, limit))
+        edits = (*start, edit, *alone.edits(folded))
+        plan = self._plan(edits, summary, layers.left, table.reasons(chosen))
         return with_overflow_fix(plan, network)
 
     def _limit(self, table: _Table) -> int:

@@ -16,6 +16,7 @@ from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Pass, Progress
 from penjing.passes.names import is_in, require_names
+from penjing.passes.rounding.alone import Alone, owners
 from penjing.passes.rounding.calibration import Calibration, calibrated
 from penjing.passes.rounding.weights import (
     ends,
@@ -44,6 +45,10 @@ class Quantize(Pass):
     Operators that only move values keep the quantization parameters of their input. The parts of a
     concatenation share them, unless a reader would then get much coarser values.
 
+    The tables of embeddings and the matrices of recurrent layers (GRU, LSTM, RNN) get eight bits
+    and a scale for each row. Only a file's weights become smaller by that: values that an embedding
+    gives, and all that goes around in a recurrent layer, stay in float.
+
     The resulting network still computes with real numbers, so other passes can refine the rounding
     and `Tune` can train it. A runtime stores the integers when the network is exported.
 
@@ -58,7 +63,8 @@ class Quantize(Pass):
             Sums, pools, concatenations and the inputs of the first and the last layer keep 8.
         ends: the smallest number of bits for the weights of the first and the last layer, 2 to 8.
         layers: bits by name of a layer, or prefix of a name, in place of `weights`; 0 leaves the
-            layer in float.
+            layer in float. An embedding or a recurrent layer may be named too; it has eight
+            otherwise.
         scales: `"channel"`, one scale for each output channel, or `"tensor"`.
         group: in linear layers, the number of inputs that share a scale, 2 or more; only with
             `activations=None`.
@@ -80,6 +86,8 @@ class Quantize(Pass):
             the same integers as all others, although they add pairs of products in 16 bits (see
             `penjing.arith.saturation`). The notes of the plan say what was changed. It isn't
             needed where all kernels add in 32 bits.
+        recurrent: round the matrices of recurrent layers. A runtime that would have to turn the
+            integers into real numbers in each inference has them in float.
 
     Raises:
         InputError: an option is out of range or names an unknown layer, or the calibration data has
@@ -118,6 +126,7 @@ class Quantize(Pass):
     split_silu: bool = False
     symmetric: bool = False
     overflow_fix: bool = True
+    recurrent: bool = True
 
     def __post_init__(self) -> None:
         widths: dict[str, Any] = {"weights": self.weights, "ends": self.ends}
@@ -163,10 +172,12 @@ class Quantize(Pass):
             start += ({"edit": "split_silu"},)
         folded = carry_out(network, self._plan(start))
         widths, left_alone = self._widths(folded)
-        if not widths:
+        alone = Alone.of(folded, self.skip, self.layers, self.recurrent)
+        left_alone += alone.left
+        if not widths and not alone.tensors:
             return self._plan(left_alone=left_alone)
         activations: dict[str, Any] = {}
-        if self.activations is not None:
+        if self.activations is not None and widths:
             find = Calibration(
                 self.activations, self.ranges, self.samples, self.percentile,
                 self.outputs, self.elementwise, self.symmetric,
@@ -174,15 +185,18 @@ class Quantize(Pass):
             activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}
         edit = {"edit": "fake_quantize", "activations": activations, "weights": weights}
-        plan = self._plan((*start, edit), self._summary(widths, activations), left_alone)
+        edits = (*start, *([edit] if widths else []), *alone.edits(folded))
+        summary = alone.summary(self._summary(widths, activations) if widths else "")
+        plan = self._plan(edits, summary, left_alone)
         return with_overflow_fix(plan, network) if self.overflow_fix else plan
 
     def _widths(self, network: Network) -> tuple[dict[fx.Node, int], list[LeftAlone]]:
         """The bits of each layer's weights, and the layers that stay in float."""
         nodes = layers_of(network)
         names = [str(node.meta["layer"]) for node in nodes]
-        require_names("skip", self.skip, names)
-        require_names("layers", tuple(self.layers), names)
+        known = [*names, *dict.fromkeys(owners(network).values())]
+        require_names("skip", self.skip, known)
+        require_names("layers", tuple(self.layers), known)
         widths: dict[fx.Node, int] = {}
         left = []
         for node, layer in zip(nodes, names, strict=True):

@@ -19,7 +19,7 @@ from penjing.network.analysis.activation_cache import ActivationCache
 from penjing.network.analysis.held import STAY_EQUAL, held
 from penjing.network.analysis.segments import Segment, between, bottlenecks
 from penjing.network.edits.fake_quantize import unrounded
-from penjing.network.graph.qparams import QParams, qparams_in, weight_qparams
+from penjing.network.graph.qparams import QParams, qparams_in, value_qparams, weight_qparams
 from penjing.passes.conditions import Condition
 from penjing.passes.contract import Progress
 from penjing.passes.counted import counted
@@ -217,8 +217,7 @@ class _Rounding:
         self.weights = [
             qparams for qparams in _learnable(network).values() if qparams.node in inside
         ]
-        others = inside - {qparams.node for qparams in weight_qparams(network).values()}
-        self.values = [qparams for qparams in qparams_in(network) if qparams.node in others]
+        self.values = [qparams for qparams in value_qparams(network) if qparams.node in inside]
         self.heights = {
             qparams.node: nn.Parameter(self._start(qparams)) for qparams in self.weights
         }

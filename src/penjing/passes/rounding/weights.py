@@ -21,6 +21,7 @@ from penjing.network.graph.qparams import qparams_in
 from penjing.passes.conditions import Condition
 from penjing.passes.counted import counted
 from penjing.passes.names import is_in, require_names
+from penjing.passes.rounding.alone import owners
 
 
 def rounding(weights: bool, values: bool) -> frozenset[Condition]:
@@ -112,7 +113,7 @@ def choose(network: Network, skip: Sequence[str], ends_alike: bool, ends_float: 
     """
     nodes = layers_of(network)
     names = [str(node.meta["layer"]) for node in nodes]
-    require_names("skip", skip, names)
+    require_names("skip", skip, [*names, *dict.fromkeys(owners(network).values())])
     choice = Choice([], [], [])
     for node, layer in zip(nodes, names, strict=True):
         at_end = node in ends(nodes) and not ends_alike

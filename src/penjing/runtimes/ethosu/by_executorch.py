@@ -31,7 +31,7 @@ from penjing.runtimes.interface import one_sample
 from penjing.runtimes.signature import Signature
 
 KINDS: tuple[Kind, ...] = ("moves", "averages", "means", "maxima")
-FORM = Form(torch.int8, pools=True, convolutions=KINDS)
+FORM = Form(torch.int8, recurrence=(), pools=True, convolutions=KINDS)
 LAYER = "penjing_layer"
 """The key of a layer's name in a node's `custom` data, which ExecuTorch keeps."""
 NOT_CODES = "its inputs or outputs aren't int8, or TOSA can't change their scale there"

@@ -81,6 +81,7 @@ class ByVela(Runtime):
         "outputs": True, "elementwise": True, "overflow_fix": False,
     }  # fmt: skip
     stand_in: ClassVar[bool] = True
+    unrolls: ClassVar[bool] = True
     floats: ClassVar[tuple[str, ...]] = ()
 
     accelerator: str = "ethos-u55-128"

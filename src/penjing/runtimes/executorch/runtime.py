@@ -35,7 +35,10 @@ class ExecuTorch(Runtime):
 
     name: ClassVar[str] = "executorch"
     ending: ClassVar[str] = ".pte"
-    constraints: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
+    constraints: ClassVar[Mapping[str, Any]] = {
+        "outputs": True, "overflow_fix": False, "recurrent": False
+    }  # fmt: skip
+    unrolls: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """See `Runtime.problems`. Also: outputs without a batch dimension."""

@@ -21,7 +21,7 @@ from penjing.runtimes.executorch.xnnpack_form import for_xnnpack
 from penjing.runtimes.interface import one_sample, structure_of
 from penjing.tasks.task import as_call, batch_dims
 
-FORM = Form(torch.int8, convolutions=("moves",))
+FORM = Form(torch.int8, recurrence=(), convolutions=("moves",))
 
 
 def for_one_sample(network: Network) -> bytes:

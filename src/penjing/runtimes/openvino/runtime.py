@@ -36,8 +36,9 @@ OUTPUTS_PLACE = ["penjing", "outputs"]
 COUNTED = re.compile(r"[A-Z][A-Za-z]+_\d+")
 """The name that OpenVINO gives a node without one. Its number continues from model to model, so
 without renaming, a file's bytes would depend on which models were lowered before it."""
-FORM = Form(biases=False, joins=False)
-"""OpenVINO would concatenate floats if a concatenation of quantized values were rounded again."""
+FORM = Form(biases=False, joins=False, recurrence=("gru", "lstm"))
+"""OpenVINO would concatenate floats if a concatenation of quantized values were rounded again. Its
+CPU plugin (2026.4) can't compile a plain RNN whose matrices are integers in the file."""
 OTHERS: dict[str, dict[str, Any]] = {
     "GPU": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
     "NPU": {"PERFORMANCE_HINT": "LATENCY"},  # it computes floats in float16

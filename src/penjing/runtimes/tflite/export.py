@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
+from penjing.arith.fake_quantize import fake_quantize
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
-from penjing.network.graph.qparams import weight_qparams
+from penjing.network.graph.qparams import alone_qparams, weight_qparams
 from penjing.network.graph.shapes import shapes
 from penjing.network.lowering.form import Form, Kind
 from penjing.network.lowering.integers import ROUNDING
@@ -38,7 +39,10 @@ from penjing.tasks.task import as_call, batch_dims
 
 aten = torch.ops.aten
 KINDS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
-FORM = Form(torch.int8, codes=False, one_reader=True, choices=True, pools=True, convolutions=KINDS)
+FORM = Form(
+    torch.int8, codes=False, one_reader=True, choices=True, pools=True, recurrence=(),
+    convolutions=KINDS,
+)  # fmt: skip
 """The converter mixes up the layouts of values if several operators read one dequantize."""
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
 KERNELS = (*CONVOLVING, "FULLY_CONNECTED")
@@ -72,8 +76,8 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
     tflite_file.name_ends(model, network.input_names, gives)
     owners = _owners(model, layers, shapes(plain))
     _name(model, owners)
-    if rounded and real_values:
-        _round_weights(model, network, owners)
+    if rounded:
+        _round_weights(model, network, real_values)
     if floats == "float16":
         tflite_weights.halve(model)
     tflite_file.note(model, known)
@@ -85,8 +89,9 @@ def _is_rounded(network: Network) -> bool:
 
 
 def _rounds_values(network: Network) -> bool:
-    weights = {qparams.node for qparams in weight_qparams(network).values()}
-    return any(node.target in ROUNDING and node not in weights for node in network.calls())
+    weights = (*weight_qparams(network).values(), *alone_qparams(network))
+    nodes = {qparams.node for qparams in weights}
+    return any(node.target in ROUNDING and node not in nodes for node in network.calls())
 
 
 def _known(network: Network, outputs: Any) -> dict[str, Any]:
@@ -131,22 +136,22 @@ def _put_in_order(model: Any) -> None:
     graph.outputs = [tensor.tensorIndex for tensor in signature.outputs]
 
 
-def _round_weights(model: Any, network: Network, owners: Mapping[int, str]) -> None:
-    """Store as integers the weights of linear layers, which the converter leaves real.
+def _round_weights(model: Any, network: Network, real_values: bool) -> None:
+    """Store as integers the weights that the converter leaves real: those of linear layers, if
+    values are real numbers, and the matrices of recurrent layers, which all steps of the unrolled
+    recurrence read. They are found by their numbers.
 
     Raises:
         InputError: some quantized weights are still real numbers.
     """
-    weights = {
-        str(node.meta["layer"]): qparams for node, qparams in weight_qparams(network).items()
-    }
-    scales = {
-        operator.inputs[1]: network.tensor(weights[owners[place]].scale).detach().cpu().numpy()
-        for place, operator in enumerate(tflite_file.operators(model))
-        if operator.kind == "FULLY_CONNECTED" and owners.get(place) in weights
-    }
-    tflite_weights.round_weights(model, scales)
-    rounded = {qparams.source_name for qparams in weights.values()}
+    layers = list(weight_qparams(network).values()) if real_values else []
+    for qparams in (*layers, *alone_qparams(network)):
+        scales = network.tensor(qparams.scale).detach().cpu()
+        weight = network.tensor(qparams.source_name).detach().cpu()
+        real = fake_quantize(weight, scales, 0, qparams.low, qparams.high).numpy()
+        places = tflite_weights.holding(model, real)
+        tflite_weights.round_weights(model, dict.fromkeys(places, scales.numpy()))
+    rounded = {qparams.source_name for qparams in layers}
     wanted, has = sum(network.tensor(name).numel() for name in rounded), tflite_weights.codes(model)
     if has < wanted:
         raise InputError(

@@ -46,6 +46,10 @@ class Operator:
     outputs: tuple[int, ...]
 
 
+NUMBERS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.INT8)
+"""Types of which constants are weights; other integers may be shapes."""
+
+
 def read(content: bytes) -> Any:
     """Parse the file into the objects of its schema.
 
@@ -113,7 +117,8 @@ def is_constant(model: Any, position: int) -> bool:
 
 
 def weight_bytes(model: Any) -> int:
-    """Bytes of all weights and biases: constants that are floats, or integers with a scale."""
+    """Bytes of all weights and biases: constants that are floats or int8, or other integers with
+    a scale."""
     buffers = {tensor.buffer for tensor in _weights(model)}
     return sum(len(model.buffers[index].data) for index in buffers)
 
@@ -123,8 +128,7 @@ def _weights(model: Any) -> Iterator[Any]:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data
             scales = None if tensor.quantization is None else tensor.quantization.scale
-            floats = tensor.type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-            if data is not None and len(data) and (floats or scales is not None):
+            if data is not None and len(data) and (tensor.type in NUMBERS or scales is not None):
                 yield tensor
 
 

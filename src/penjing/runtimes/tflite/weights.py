@@ -63,6 +63,17 @@ def round_weights(model: Any, scales: Mapping[int, NDArray[np.float32]]) -> None
     _put_first(model, made)
 
 
+def holding(model: Any, values: NDArray[np.float32]) -> list[int]:
+    """The positions of the float constants that hold exactly these numbers."""
+    positions = []
+    for position, tensor in enumerate(model.subgraphs[0].tensors):
+        held = _real(model, position)
+        same_shape = list(map(int, tensor.shape)) == list(values.shape)
+        if held is not None and same_shape and np.array_equal(held, values.reshape(-1)):
+            positions.append(position)
+    return positions
+
+
 def codes(model: Any) -> int:
     """How many numbers the file holds as int8."""
     tensors = model.subgraphs[0].tensors

@@ -21,7 +21,8 @@ def begun(
 ) -> Generator[Sequence[Proposal], Sequence[Trial], tuple[Pace | None, Rounding]]:
     """Try what isn't pruned: the original and int8 in every runtime and precision, however little
     time there is, and other quantization schemes, or sensitive layers in float, where int8 loses
-    too much accuracy.
+    too much accuracy. Where values are best left in float, as in recurrent layers, integer weights
+    alone.
 
     Args:
         study: the fit.
@@ -38,6 +39,7 @@ def begun(
     yield from rounding.try_everywhere()
     yield from rounding.try_schemes()
     yield from rounding.leave_sensitive_in_float()
+    yield from rounding.try_weights_alone()
     yield from _own(study, rounding)
     return pace, rounding
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 from penjing.contract import Latency, some_of
 from penjing.network.graph.layers import layers_of
+from penjing.network.graph.recurrent import RECURRENT
 from penjing.search.strategies.schemes import (
+    ALONE,
     FEWER_BITS,
     INT4,
     INT8,
     MIXED,
     SCHEMES,
+    WEIGHTS_ALONE,
     Passes,
     in_float,
     label_of,
@@ -21,7 +24,7 @@ from penjing.search.study import Study
 from penjing.search.ways import Way
 from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.choice import betters, choose, eligible, is_faster
-from penjing.trials.judgement.goal import is_sure
+from penjing.trials.judgement.goal import is_sure, weights_of
 from penjing.trials.trial import Proposal, Status, Trial
 
 Asked = Generator[Sequence[Proposal], Sequence[Trial], Trial]
@@ -199,6 +202,24 @@ class Rounding:
         self.study.remark(trial, "; ".join(filter(None, (trial.reason, why))))
         self.choose()
 
+    def try_weights_alone(self) -> Asking:
+        """Try integer weights with values in float: for a network with recurrent layers, and for a
+        small file if rounding values breaks the budget."""
+        before = self.trial
+        small = "size" in weights_of(self.study.goal) or self.study.result.aim.max_kb is not None
+        breaks = before is None or before.status == Status.OVER_BUDGET
+        if not (_is_recurrent(self.study) or (small and breaks)):
+            return
+        self.recipes[ALONE] = WEIGHTS_ALONE
+        for way in (way for way in self.study.ways.integer if way.runtime.weights_alone):
+            if way in self.newest and not self.study.affords(self._newest(way).seconds):
+                self.study.note(f"too little time to try {self.study.ways.title(ALONE, way)}")
+                continue
+            trial = yield from self._ask(ALONE, way)
+            if trial.drop is not None:
+                self.tried[trial.key] = ALONE, way
+        self.choose()
+
     def choose(self) -> None:
         """Choose the scheme and the way to go on with.
 
@@ -257,6 +278,11 @@ class Rounding:
         if aim.goal == "latency":
             return is_faster(mine, best)
         return aim.share(mine, baseline) < aim.share(best, baseline)
+
+
+def _is_recurrent(study: Study) -> bool:
+    network = study.evaluator.made((), study.watch)
+    return any(node.target in RECURRENT for node in network.calls())
 
 
 def _is_smaller(trial: Trial, than: Trial) -> bool:

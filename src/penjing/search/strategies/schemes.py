@@ -20,6 +20,11 @@ SCHEMES: dict[str, Passes] = {
 """Without training. They are tried in this order until one keeps the budget. The last pass of each
 is a `Quantize`, or refines one."""
 
+ALONE = "int8 weights"
+WEIGHTS_ALONE: Passes = (Quantize(activations=None),)
+"""For a small file whose values stay in float: of a network with recurrent layers, whose values
+come around, or of one that can't stand their rounding."""
+
 INT4 = "int4 weights"
 MIXED = MixedPrecision(uniform=4, loss="squares")
 """How widths are found by layer; `uniform` is what is looked for."""
@@ -37,7 +42,7 @@ runtimes still compute with the same integers, just as fast."""
 
 def label_of(scheme: str) -> str:
     """What a scheme is called in the title of a pruned network."""
-    return scheme if scheme in FEWER_BITS else INT8
+    return scheme if scheme in FEWER_BITS or scheme == ALONE else INT8
 
 
 def in_float(recipe: Passes, layers: Sequence[str]) -> Passes:

@@ -42,6 +42,7 @@ from penjing.trials.evaluation.instruments import Instruments
 from penjing.trials.evaluation.networks import Networks
 from penjing.trials.evaluation.on_device import JOBS_THERE, SAMPLES_THERE, agreement
 from penjing.trials.evaluation.probes import probe
+from penjing.trials.evaluation.remarks import remarks
 from penjing.trials.evaluation.saturation import as_json
 from penjing.trials.evaluation.sensitive_layers import sensitive_layers
 from penjing.trials.evaluation.timing import LATENCY_SECONDS, Estimated, Here, OnDevice, Timing
@@ -157,6 +158,8 @@ class FileEvaluator:
         watch.say(proposal.title, 1.0)
         assert trial.drop is not None
         status, reason = self.promise.judge(trial.drop)
+        made = self.networks.made(trial.candidate.recipe), self.files.runtime_of(trial.candidate)
+        reason = "; ".join(filter(None, (reason, *remarks(*made, trial.measurement.file_bytes))))
         return replace(trial, status=Status(status), reason=reason)
 
     def _made(self, proposal: Proposal, watch: Watch) -> Trial:

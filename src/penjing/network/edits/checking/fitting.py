@@ -15,6 +15,7 @@ from penjing.network.graph.layers import LAYERS, Layer
 from penjing.network.graph.network import Network
 from penjing.network.graph.qparams import qparams_of
 from penjing.network.graph.shapes import fake_values
+from penjing.network.graph.weights_alone import read_otherwise, weights_alone
 
 Nodes = Mapping[str, fx.Node]
 
@@ -46,6 +47,18 @@ def fake_quantize(
             return f"{len(scales)} scales for the {len(weight)} output channels of {name!r}"
         if isinstance(scales[0], Sequence) and weight[0].numel() % len(scales[0]):
             return f"{len(scales[0])} groups in the {weight[0].numel()} weights of {name!r}"
+    return ""
+
+
+def round_tensors(network: Network, nodes: Nodes, tensors: Mapping[str, Mapping[str, Any]]) -> str:
+    """A tensor that no embedding or recurrent layer reads alone, or another number of scales."""
+    known = weights_alone(network)
+    for name, qparams in tensors.items():
+        if name not in known or read_otherwise(network, name):
+            return f"there is no embedding or recurrent weight {name!r}"
+        scales, rows = qparams["scales"], len(network.tensor(name))
+        if len(scales) != rows or isinstance(scales[0], Sequence):
+            return f"{len(scales)} scales, or groups of them, for the {rows} rows of {name!r}"
     return ""
 
 
