@@ -262,8 +262,8 @@ ROWS = [
         "penjing: error: the model fails on its example inputs: TwoInputs.forward() missing 1 "
         "required positional argument: 'scale'", provoke=task("several_inputs")),
     Row(12, "an output that is no tensor, tuple or dict",
-        "penjing: error: the model returns NoneType; it must return a tensor, or a tuple or dict "
-        "of tensors", provoke=task("no_output")),
+        "penjing: error: the model returns NoneType; it must return a tensor, or a tuple, list or "
+        "dict of tensors", provoke=task("no_output")),
     Row(13, "an output that depends on random numbers",
         "penjing: error: the model gives different outputs for the same inputs, so something in it "
         "is random even in evaluation mode; remove the randomness", provoke=task("random_output")),

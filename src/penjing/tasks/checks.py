@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, TensorDataset
 
-from penjing.contract import Array
+from penjing.contract import Array, as_arrays
 from penjing.errors import InputError, first_line
 from penjing.tasks.batches import (
     Wanted,
@@ -26,6 +26,7 @@ from penjing.tasks.data import Arrays, drawn
 from penjing.tasks.images import ImageFolder, require_same_classes
 from penjing.tasks.indexed import Indexed
 from penjing.tasks.metrics import ACCURACY, scored
+from penjing.tasks.outputs import require_tensors
 from penjing.tasks.splits import classes
 from penjing.tasks.targets import all_labels, labels_in, samples_in, spelled, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call
@@ -94,7 +95,7 @@ def require_scores(task: Task, batches: Batches, loss: bool = False) -> None:
             f"targets that are {spelled(targets)} and outputs of shape {list(leaf.shape)}; "
             f"{'number the classes from 0' if is_text else other}"
         )
-    kept = scored(task.metric, _detached(outputs), targets_as_arrays(targets))
+    kept = scored(task.metric, as_arrays(outputs), targets_as_arrays(targets))
     task.metric.figure(kept)
     if not loss:
         return
@@ -126,7 +127,7 @@ def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> 
         return draw.normal(size=x.shape).astype(x.dtype)
 
     for inputs, targets in reading(batches, "given"):
-        outputs = _detached(_run(task.model, inputs, "the first samples"))
+        outputs = as_arrays(_run(task.model, inputs, "the first samples"))
         if any(leaf.dtype.kind != "f" for leaf in pytree.tree_leaves(outputs)):
             return  # outputs such as class numbers can't be changed into others that mean something
         answers = targets_as_arrays(targets)
@@ -147,11 +148,6 @@ def require_telling_scores(task: Task, batches: Batches, samples: int = 256) -> 
         "can't tell what a file loses; give a metric that compares outputs with targets, "
         "metric=Metric(name, scores)"
     )
-
-
-def _detached(outputs: Any) -> Any:
-    arrays = pytree.tree_map(lambda tensor: tensor.numpy(force=True), outputs)
-    return tuple(arrays) if isinstance(arrays, list) else arrays
 
 
 def _checked(
@@ -250,13 +246,8 @@ def _classes(task: Task) -> int:
     """
     _require_plain(task.model)
     outputs = _run(task.model, task.example, "its example inputs")
+    require_tensors(outputs)
     leaves = pytree.tree_leaves(outputs)
-    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
-        kinds = sorted({type(leaf).__name__ for leaf in leaves}) or [type(outputs).__name__]
-        raise InputError(
-            f"the model returns {', '.join(kinds)}; it must return a tensor, or a tuple or dict of "
-            "tensors"
-        )
     again = pytree.tree_leaves(_run(task.model, task.example, "its example inputs"))
     for leaf, repeated in zip(leaves, again, strict=True):
         alike = leaf.shape == repeated.shape

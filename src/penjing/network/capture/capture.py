@@ -13,15 +13,16 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from penjing.errors import CaptureError, InputError
+from penjing.errors import InputError
 from penjing.network.axes.rules import rule_of
 from penjing.network.capture.decompose import break_up
+from penjing.network.capture.exporting import exported
+from penjing.network.capture.numbers import fold_numbers
 from penjing.network.capture.spectra import spell_out_spectra
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.network import Network
 from penjing.network.graph.surgery import become
-from penjing.quiet import quiet
-from penjing.tasks.task import as_call, batch_dims
+from penjing.tasks.task import as_call
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 EVEN_SPLITS = {
@@ -85,8 +86,10 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
         )
     _require_usable(model)
     example = pytree.tree_map(_dense, example)
-    program = _export(model, *as_call(example))
-    spell_out_spectra(program, type(model).__name__)
+    name = type(model).__name__
+    program = exported(model, *as_call(example))
+    fold_numbers(program, name)
+    spell_out_spectra(program, name)
     break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
     _spell_out(program)
     names = _input_names(model, *as_call(example))
@@ -130,37 +133,6 @@ def _require_usable(model: nn.Module) -> None:
             raise InputError(f"weight {name} holds a negative variance; repair the checkpoint")
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), quiet():
-            try:
-                free = _free(model, args, kwargs, torch.export.Dim("batch"))
-                program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
-            except Exception as error:
-                if "Constraints violated" not in str(error):
-                    raise
-                # an operator such as `cdist` may branch on the batch size: keep the branch taken
-                free = _free(model, args, kwargs, torch.export.Dim.AUTO)
-                program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
-                if not _batch_is_free(program):
-                    raise
-    except Exception as error:
-        raise CaptureError(_explain(type(model).__name__, error)) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return program.module(check_guards=False)
-
-
-def _free(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Any) -> Any:
-    """For each argument of `forward`, the dimensions whose size may vary."""
-    given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-    free = batch_dims((args, kwargs), batch)
-    return pytree.tree_map(lambda leaf: free[id(leaf)], given)
-
-
 def _input_names(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[str, ...]:
@@ -180,38 +152,6 @@ def _input_names(
         taken.add(name)
         names.setdefault(id(leaf), []).append(name)
     return tuple(names[id(leaf)].pop(0) for leaf in pytree.tree_leaves((args, kwargs)))
-
-
-def _batch_is_free(program: torch.export.ExportedProgram) -> bool:
-    names = set(program.graph_signature.user_inputs)
-    nodes = [
-        node for node in program.graph.nodes if node.op == "placeholder" and node.name in names
-    ]
-    size = nodes[0].meta["val"].shape[0]
-    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
-
-
-def _explain(name: str, error: Exception) -> str:
-    """One line that says what an exporter's error means, and where in the user's code it is."""
-    text = str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    packages = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
-    others = tuple(folder + os.sep for folder in packages)
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(others) and os.path.exists(file):
-            place = f" at {os.path.basename(file)}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    if "batch" in text and ("specializ" in text or "constant" in text or "Constraints" in text):
-        return f"{name} fixes the batch size{place}; write x.shape[0] or -1 in place of a number"
-    if "data-dependent" in text or "Data dependent" in text or "GuardOnDataDependent" in text:
-        return (
-            f"{name} can't be captured{place}: its control flow depends on the data; "
-            "use torch.where or torch.cond"
-        )
-    return f"{name} can't be captured by torch.export{place}: {first[:300]}"
 
 
 def _spell_out(program: fx.GraphModule) -> None:
