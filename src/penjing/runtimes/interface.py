@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,17 +76,63 @@ def numbered(what: str, count: int) -> list[str]:
 def output_names(structure: Any, count: int) -> list[str]:
     """What the outputs are called: the keys of the dict that the model returns, or numbers.
 
+    An output within an output gets its place behind that one's name.
+
+    >>> output_names({"dict": {"logits": "tensor", "states": {"tuple": ["tensor", "tensor"]}}}, 3)
+    ['logits', 'states_0', 'states_1']
+
     Args:
         structure: as `structure_of` tells it.
+        count: how many there are.
     """
-    return structure if isinstance(structure, list) else numbered("output", count)
+    if isinstance(structure, list):
+        return structure
+    if not isinstance(structure, dict):
+        return numbered("output", count)
+    names: list[str] = []
+    for key, part in _parts(structure):
+        top = key if "dict" in structure else f"output{key if key != '0' else ''}"
+        for place in _places(part):
+            name = "_".join([top, *place])
+            while name in names:
+                name += "_"
+            names.append(name)
+    return names
+
+
+def _parts(structure: dict[str, Any]) -> list[tuple[str, Any]]:
+    (parts,) = structure.values()
+    named = parts.items() if isinstance(parts, dict) else enumerate(parts)
+    return [(str(key), part) for key, part in named]
+
+
+def _places(structure: Any) -> list[list[str]]:
+    """The way to each tensor of a structure, in order."""
+    if structure == "tensor":
+        return [[]]
+    return [[key, *place] for key, part in _parts(structure) for place in _places(part)]
 
 
 def structure_of(outputs: Any) -> Any:
-    """`"tensor"`, `"tuple"` or the names of a dict: plain data that a file can hold."""
+    """How outputs are put together, as plain data that a file can hold.
+
+    `"tensor"`, `"tuple"` or the names of a dict; where such things are within each other, tuples
+    are `{"tuple": [..]}` and dicts are `{"dict": {name: ..}}`, with a `"tensor"` for each tensor.
+    """
+    if not isinstance(outputs, dict | list | tuple):
+        return "tensor"
+    parts = outputs.values() if isinstance(outputs, dict) else outputs
+    if any(isinstance(part, dict | list | tuple) for part in parts):
+        return _nested(outputs)
+    return list(outputs) if isinstance(outputs, dict) else "tuple"
+
+
+def _nested(outputs: Any) -> Any:
     if isinstance(outputs, dict):
-        return list(outputs)
-    return "tuple" if isinstance(outputs, list | tuple) else "tensor"
+        return {"dict": {str(name): _nested(part) for name, part in outputs.items()}}
+    if isinstance(outputs, list | tuple):
+        return {"tuple": [_nested(part) for part in outputs]}
+    return "tensor"
 
 
 def in_order(inputs: Any, takes: Sequence[Input]) -> list[Array]:
@@ -128,7 +174,20 @@ def by_sample(
 
 
 def handed_back(outputs: Sequence[Array], structure: Any) -> Any:
-    """The outputs in the structure that `structure_of` told of."""
+    """The outputs in the structure that `structure_of` told of.
+
+    >>> handed_back(["a", "b"], {"tuple": ["tensor", {"dict": {"boxes": "tensor"}}]})
+    ('a', {'boxes': 'b'})
+    """
     if isinstance(structure, list):
         return dict(zip(structure, outputs, strict=True))
+    if isinstance(structure, dict):
+        return _rebuilt(iter(outputs), structure)
     return outputs[0] if structure == "tensor" else tuple(outputs)
+
+
+def _rebuilt(outputs: Iterator[Array], structure: Any) -> Any:
+    if structure == "tensor":
+        return next(outputs)
+    parts = {key: _rebuilt(outputs, part) for key, part in _parts(structure)}
+    return parts if "dict" in structure else tuple(parts.values())

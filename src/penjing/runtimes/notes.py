@@ -6,6 +6,7 @@ form is refused, so that it can't lead a session astray.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from penjing.strict_json import parse
 
 WHAT = "the note about inputs and outputs in this file"
 MOST_DIMENSIONS, LARGEST_SIZE = 16, 2**31 - 1
+DEEPEST = 16  # outputs within outputs
 
 
 def read_structure(text: str, outputs: int) -> Any:
@@ -38,7 +40,24 @@ def structure(told: Any, outputs: int) -> Any:
         return told
     if told == "tuple" or (told == "tensor" and outputs):
         return told
+    if isinstance(told, dict) and _tensors(told) == outputs:
+        return told
     raise UnsafeError(f"{WHAT} tells of other outputs than its {outputs}; refused")
+
+
+def _tensors(told: Any, levels: int = DEEPEST) -> float:
+    """How many tensors there are in a nested structure; NaN, which equals nothing, if it is none
+    or goes deeper than so many levels."""
+    if told == "tensor":
+        return 1
+    if not isinstance(told, dict) or len(told) != 1 or not levels:
+        return math.nan
+    ((kind, parts),) = told.items()
+    if kind == "dict" and isinstance(parts, dict):
+        parts = list(parts.values())
+    elif kind != "tuple" or not isinstance(parts, list):
+        return math.nan
+    return sum((_tensors(part, levels - 1) for part in parts), start=0.0)
 
 
 def interface(told: Any, outputs: int) -> dict[str, Any]:

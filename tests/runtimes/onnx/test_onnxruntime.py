@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_structure
 
+from penjing.contract import as_arrays
 from penjing.errors import InputError, UnsafeError
 from penjing.network import capture
 from penjing.passes.rounding.quantize import Quantize
@@ -54,6 +56,26 @@ def test_structure_of_inputs_and_outputs(tmp_path: Path, named: bool) -> None:
     assert type(found) is type(want)
     pairs = [(found[k], want[k]) for k in want] if named else list(zip(found, want, strict=True))
     assert all(np.allclose(x, y.detach().numpy(), atol=1e-5) for x, y in pairs)
+
+
+class Nested(nn.Linear):
+    """Outputs within outputs, as detectors and the networks of transformers have them."""
+
+    def forward(self, x: Tensor) -> object:
+        y = super().forward(x)
+        return y, {"boxes": y + 1, "maps": [y * 2, {"0": y * 3}]}
+
+
+def test_outputs_within_outputs(tmp_path: Path) -> None:
+    network, x = capture(Nested(4, 3).eval(), torch.randn(2, 4)), torch.randn(5, 4)
+    artifact = OnnxRuntime().lower(network, tmp_path / "a.onnx")
+    given, wanted = OnnxRuntime().load(artifact).run(x.numpy()), as_arrays(network(x))
+    leaves, spec = tree_flatten(given)
+    assert spec == tree_structure(wanted)
+    for leaf, like in zip(leaves, tree_leaves(wanted), strict=True):
+        np.testing.assert_allclose(leaf, like, atol=1e-5)
+    names = [value.name for value in onnx.load(artifact.path).graph.output]
+    assert names == ["output", "output1_boxes", "output1_maps_0", "output1_maps_1_0"]
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:

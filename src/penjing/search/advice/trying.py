@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from penjing.contract import POINTS, as_arrays
 from penjing.measure import costs
@@ -157,5 +158,10 @@ class Trying:
     def _judged(self, answers: Callable[[Any], Any]) -> Judged:
         """The scores and the loss of what is answered to the samples; see `judge_answers`."""
         return judge_answers(
-            self.task, ((answers(inputs), targets) for inputs, targets in self.samples)
+            self.task, ((self._as_model(answers(inputs)), y) for inputs, y in self.samples)
         )
+
+    def _as_model(self, outputs: Any) -> Any:
+        """A file's outputs as the model gives them, which is what a loss expects."""
+        leaves = [torch.as_tensor(leaf) for leaf in pytree.tree_leaves(outputs)]
+        return self.networks.original.structured(leaves)
