@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from torch import nn
+
 from penjing.contract import LeftAlone
 from penjing.network.axes.algebra import Axis, Expression, Pin, leaves, resolve
 from penjing.network.axes.rules import rule_of
@@ -125,11 +127,39 @@ def find_axes(network: Network) -> Axes:
     for axis, places in sites.items():
         if not any(site.tensor in parameters for site in places):
             axis.pins.append(Pin("only constants have this dimension"))
+        axis.pins += _bins(network, axis, places)
         name = _name(axis, places)
         while name in groups:
             name += "'"
         groups[name] = Group(name, axis, tuple(places))
     return Axes(groups, traced)
+
+
+def _bins(network: Network, axis: Axis, places: list[Site]) -> list[Pin]:
+    """Why an axis keeps its size that holds the bins of a distribution.
+
+    A detector may predict how likely each of 16 distances is: a softmax, then a sum weighted by the
+    distances 0 to 15, which are constants. Without some bins, distances could no longer be told.
+    """
+    softmax = next((why for why in axis.mixed if "softmax" in why.why), None)
+    fixed = [site.tensor for site in places if _is_fixed(network, site)]
+    if softmax is None or not fixed:
+        return []
+    why = f"it holds the bins of a distribution: the constants {fixed[0]} read a softmax over it"
+    return [Pin(why, softmax.node, softmax.source)]
+
+
+def _is_fixed(network: Network, site: Site) -> bool:
+    """Whether a tensor isn't trained: a buffer, a frozen parameter beside others that aren't, or
+    one whose values are evenly spaced, as no trained ones are."""
+    tensor = network.tensor(site.tensor).detach()
+    if not isinstance(network.tensor(site.tensor), nn.Parameter):
+        return "running_" not in site.tensor
+    trained = [parameter.requires_grad for parameter in network.parameters()]
+    if any(trained) and not network.tensor(site.tensor).requires_grad:
+        return True
+    steps = tensor.movedim(site.dim, 0).diff(dim=0)
+    return len(steps) > 1 and bool((steps == steps[0]).all()) and bool(steps.any())
 
 
 def _name(axis: Axis, sites: list[Site]) -> str:

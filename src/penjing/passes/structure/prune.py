@@ -160,7 +160,8 @@ class PruneChannels(Pass):
         groups = {group.name: group for group in able}
         for name, count in self.widths.items():
             if name not in groups:
-                raise InputError(f"widths names {name!r}, which can't shrink on its own")
+                why = f": {axes[name].pins[0]}" if axes[name].pins else ""
+                raise InputError(f"widths names {name!r}, which can't shrink on its own{why}")
             if not 1 <= count <= groups[name].size:
                 raise InputError(
                     f"widths[{name!r}] must be from 1 to {groups[name].size}; found {count}"
