@@ -28,7 +28,6 @@ import numpy as np
 import onnxruntime
 import torch
 from harness import table
-from zoo import declare_torchvision_operators
 
 import penjing
 from penjing.search.budget import Budget
@@ -36,6 +35,7 @@ from penjing.search.preflight import prepare
 from penjing.search.strategies import Quick
 from penjing.tasks.checks import check
 from penjing.tasks.task import as_call
+from penjing.tasks.torchvision_operators import declare_missing
 from penjing.trials.trial import Trial
 
 HERE = Path(__file__).parent
@@ -133,7 +133,7 @@ def rows_of(name: str, example: Example, folder: Path, minutes: float) -> Iterat
 
 def folders_of_digits(folder: Path, architecture: str) -> None:
     """Images in a folder for each class, and the weights of a network of timm's that knows them."""
-    declare_torchvision_operators()
+    declare_missing()
     import timm
     from PIL import Image
     from sklearn.datasets import load_digits

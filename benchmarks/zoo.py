@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from penjing.tasks.task import as_call
+from penjing.tasks.torchvision_operators import declare_missing
 
 
 def drawn(name: str) -> tuple[Any, Any]:
@@ -37,7 +38,7 @@ def build(name: str) -> tuple[Any, Any]:
         model, x = KINDS[name.removeprefix("kinds/")]()
         return model.eval(), x
     if name.startswith("torchvision/"):
-        declare_torchvision_operators()
+        declare_missing()
         import torchvision
 
         name = name.removeprefix("torchvision/")
@@ -52,38 +53,11 @@ def build(name: str) -> tuple[Any, Any]:
         elif name == "inception_v3":
             shape = (2, 3, 299, 299)
         return model, torch.randn(*shape)
-    declare_torchvision_operators()
+    declare_missing()
     import timm
 
     model = timm.create_model(name, pretrained=False).eval()
     return model, torch.randn(2, *model.pretrained_cfg["input_size"])
-
-
-def declare_torchvision_operators() -> None:
-    """torchvision's wheel wants the operators of a CUDA build; a CPU build of torch lacks them."""
-    if KEPT or torch.cuda.is_available():
-        return
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-    box = "Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width"
-    convolution = "Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, " + (
-        "int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, "
-        "int groups, int offset_groups, bool use_mask"
-    )
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        f"roi_align({box}, int sampling_ratio, bool aligned) -> Tensor",
-        f"roi_pool({box}) -> (Tensor, Tensor)",
-        f"ps_roi_align({box}, int sampling_ratio) -> (Tensor, Tensor)",
-        f"ps_roi_pool({box}) -> (Tensor, Tensor)",
-        f"deform_conv2d({convolution}) -> Tensor",
-    ):
-        library.define(schema)  # type: ignore[no-untyped-call]
-    KEPT.append(library)
-
-
-KEPT: list[Any] = []
-"""Libraries whose operators vanish when nobody holds them."""
 
 
 def _draw_constants(model: Any) -> None:
@@ -150,7 +124,7 @@ def names_of(options: argparse.Namespace) -> list[str]:
 
         names += [f"kinds/{kind}" for kind in KINDS]
     if options.torchvision:
-        declare_torchvision_operators()
+        declare_missing()
         import torchvision
 
         for part in options.torchvision:
@@ -162,7 +136,7 @@ def names_of(options: argparse.Namespace) -> list[str]:
 
 def smallest_of_each_family() -> list[dict[str, Any]]:
     """For each module of timm, the model with the fewest parameters; the smallest first."""
-    declare_torchvision_operators()
+    declare_missing()
     import timm
 
     found = []

@@ -17,6 +17,7 @@ from typing import Any
 
 from penjing.errors import InputError, PenjingError
 from penjing.tasks.task import Task
+from penjing.tasks.torchvision_operators import declare_missing
 
 CALL = re.compile(r"(.*?(?:\.py|:\w+)|digits)\((.*)\)")
 """A file or a name in one, and in parentheses what a function is called with."""
@@ -48,6 +49,7 @@ def find_task(text: str, **arguments: Any) -> Task:
         if given:
             raise InputError(f"the task digits takes no arguments; found {', '.join(given)}")
         return digits()
+    declare_missing()  # the task's file may import torchvision
     wanted = "a penjing.Task or a function that returns one"
     name, task = named(place, "task", wanted, "'digits', a file such as mytask.py")
     if given:
