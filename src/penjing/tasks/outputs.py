@@ -41,11 +41,11 @@ def of_another_type(kind: str) -> str:
     """What to say of a model that returns something which may hold tensors in a way of its own.
 
     >>> of_another_type("DynamicCache")
-    'returns a DynamicCache beside its tensors; set model.config.use_cache = False'
+    'returns DynamicCache beside its tensors; set model.config.use_cache = False'
 
     Args:
         kind: the name of its class.
     """
     if kind.endswith("Cache"):  # as the language models of transformers do, for the next token
-        return f"returns a {kind} beside its tensors; set model.config.use_cache = False"
+        return f"returns {kind} beside its tensors; set model.config.use_cache = False"
     return f"returns {kind}; it must return {WANTED}"

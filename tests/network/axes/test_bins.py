@@ -22,18 +22,18 @@ class Boxes(nn.Module):
         super().__init__()
         self.stem, self.sides = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4 * BINS, 1)
         distances = torch.arange(float(BINS))
-        self.kind = kind
+        self.mean: Tensor | nn.Conv2d
         if kind == "buffer":
             self.register_buffer("mean", distances)
         elif kind == "tensor":
             self.mean = distances
         else:
-            self.mean = nn.Conv2d(BINS, 1, 1, bias=False)
+            self.mean = layer = nn.Conv2d(BINS, 1, 1, bias=False)
             if kind != "trained":
-                self.mean.weight.data[:] = distances.view(1, BINS, 1, 1)
+                layer.weight.data[:] = distances.view(1, BINS, 1, 1)
             if kind == "frozen":
-                self.mean.weight.data[:] = (distances**2).view(1, BINS, 1, 1)
-                self.mean.requires_grad_(False)
+                layer.weight.data[:] = (distances**2).view(1, BINS, 1, 1)
+                layer.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.sides(self.stem(x).relu()).flatten(2)

@@ -186,8 +186,22 @@ def test_outputs_of_a_type_of_their_own_are_refused() -> None:
         def forward(self, x: Tensor) -> Any:
             return super().forward(x), Cache()
 
-    with pytest.raises(CaptureError, match=r"returns a Cache .*set model\.config\.use_cache = Fal"):
+    with pytest.raises(CaptureError, match=r"returns Cache .*set model\.config\.use_cache = Fal"):
         capture(Model(3, 3), torch.randn(2, 3))
+
+
+class Suppressing(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.postprocess_boxes(super().forward(x))
+
+    def postprocess_boxes(self, boxes: Tensor) -> Tensor:
+        return boxes[boxes[:, 0].argsort()] if boxes.max() > 0 else boxes
+
+
+def test_post_processing_is_refused_by_name() -> None:
+    message = r"\.py:\d+: postprocess_boxes\(\) is post-processing.*returns what comes before it"
+    with pytest.raises(CaptureError, match=message):
+        capture(Suppressing(3, 3), torch.randn(2, 3))
 
 
 class Scaled(nn.Linear):

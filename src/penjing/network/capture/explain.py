@@ -29,6 +29,7 @@ LONGEST = 60  # characters of a line that is quoted
 UNKNOWN_TYPE = re.compile(r"Found <class '([^']+)'> in output")
 TAKES_A_NUMBER = re.compile(r"\b(int|float|range)\(|\.(item|tolist)\(")
 CALLS = re.compile(r'File "([^"]+)", line (\d+)')
+POST_PROCESSING = re.compile(r"nms|non_?max|post_?process|suppress|filter_proposals", re.IGNORECASE)
 BRANCHES = re.compile(r"(el)?if\b|while\b|assert\b")
 
 
@@ -43,13 +44,17 @@ def explain(name: str, error: Exception, fixed: Sequence[Frames] = ()) -> str:
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    place, code = _line_in(frames_of(traceback.extract_tb(error.__traceback__)))
+    calls = traceback.extract_tb(error.__traceback__)
+    place, code = _line_in(frames_of(calls))
     if "Constraints violated" in text and fixed:
         place, code = _line_in(fixed[0])
     if "batch" in text and ("specializ" in text or "constant" in text or "Constraints" in text):
         hint = "write x.shape[0] or -1 in place of a number or len(x)"
         return f"{name} fixes the batch size{place}; {hint}"
     if "data-dependent" in text or "Data dependent" in text or "GuardOnDataDependent" in text:
+        for call in calls:
+            if POST_PROCESSING.search(call.name) and _is_users(call.filename):
+                return f"{name} can't be captured{place}: {_about_post_processing(call.name)}"
         return f"{name} can't be captured{place}: {_about_data(code)}"
     if ".numpy()" in text:
         return (
@@ -76,10 +81,21 @@ def frames_of(stack: traceback.StackSummary) -> Frames:
 def _line_in(frames: Frames) -> tuple[str, str]:
     """The innermost line of the user's, as ` at file.py:7`, and what it says; empty if none is."""
     for file, number in reversed(frames):
-        of_python = file.startswith(PYTHON) and "site-packages" not in file
-        if not (of_python or file.startswith(NOT_THE_USERS)) and os.path.exists(file):
+        if _is_users(file):
             return f" at {os.path.basename(file)}:{number}", linecache.getline(file, number).strip()
     return "", ""
+
+
+def _is_users(file: str) -> bool:
+    of_python = file.startswith(PYTHON) and "site-packages" not in file
+    return not (of_python or file.startswith(NOT_THE_USERS)) and os.path.exists(file)
+
+
+def _about_post_processing(function: str) -> str:
+    return (
+        f"{function}() is post-processing, whose steps depend on the data; give a module that "
+        "returns what comes before it, and do it in the metric, as penjing.detection can"
+    )
 
 
 def _about_data(code: str) -> str:
