@@ -171,7 +171,7 @@ def scored(metric: Metric, outputs: Any, targets: Any) -> Kept:
     except (Exception, SystemExit) as error:
         raise InputError(
             f"metric {metric.name!r} raised {type(error).__name__}: {str(error)[:200]}; it is "
-            "called with the outputs and targets of a batch, as NumPy arrays"
+            f"called with the outputs and targets of a batch, as NumPy arrays{_named(outputs)}"
         ) from error
     samples = samples_in(targets)
     if scores is None:
@@ -185,6 +185,11 @@ def scored(metric: Metric, outputs: Any, targets: Any) -> Kept:
     if wrong:
         raise InputError(f"metric {metric.name!r} returned {wrong}; {wanted}")
     return given if scores is None else scores
+
+
+def _named(outputs: Any) -> str:
+    names = ", ".join(map(str, outputs)) if isinstance(outputs, dict) else ""
+    return f", the outputs in a dict with the keys {names}" if names else ""
 
 
 def _why_no_scores(scores: Array, samples: int) -> str:

@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -61,7 +62,7 @@ def test_structure_of_inputs_and_outputs(tmp_path: Path, named: bool) -> None:
 class Nested(nn.Linear):
     """Outputs within outputs, as detectors and the networks of transformers have them."""
 
-    def forward(self, x: Tensor) -> object:
+    def forward(self, x: Tensor) -> Any:
         y = super().forward(x)
         return y, {"boxes": y + 1, "maps": [y * 2, {"0": y * 3}]}
 
