@@ -1,4 +1,4 @@
-"""A task may import torchvision where its library can't be loaded, as beside a CPU build of torch."""
+"""A task may import torchvision where its library can't be loaded, as on a CPU build of torch."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.errors import CaptureError
+from penjing.network.capture.explain import line_of
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.surgery import insert_before
 
@@ -50,9 +51,11 @@ def spell_out_spectra(program: fx.GraphModule, name: str) -> None:
         elif any(source in pairs for source in node.all_input_nodes):
             made = _in_reals(node, pairs)
             if made is None:
+                place, _ = line_of(node.meta)
                 raise CaptureError(
-                    f"{name} can't be captured: {node.target} of complex numbers has no form in "
-                    "real ones here; take abs(), .real, .imag or torch.view_as_real of the spectrum"
+                    f"{name} can't be captured{place}: {node.target} of complex numbers has no "
+                    "form in real ones here; take abs(), .real, .imag or torch.view_as_real of the "
+                    "spectrum"
                 )
             if isinstance(made, fx.Node):
                 node.replace_all_uses_with(made)
