@@ -20,7 +20,7 @@ from penjing.trials.evaluation.remarks import remarks
 from tests.sequence_networks import STEPS, WORDS, Reader, reading
 
 NAMES = ("onnxruntime", "openvino", "litert", "executorch")
-KINDS = {
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "GRU": (nn.GRU, {}),
     "LSTM": (nn.LSTM, {}),
     "RNN": (nn.RNN, {"nonlinearity": "relu"}),
