@@ -37,7 +37,6 @@ from penjing.trials.judgement.aim import Aim
 from penjing.trials.judgement.certify import prove
 from penjing.trials.judgement.choice import choose
 from penjing.trials.judgement.promise import (
-    MOST_TEST_EVALUATIONS,
     TEST,
     VALIDATION,
     Promise,
@@ -51,7 +50,7 @@ NUMBERS = (1, 3, 8, 16, 64)
 SIZES = [(n, n) for n in (30, 100, 270, 450, 1000, 3000, 10_000)]
 UNEQUAL = [(450, 3000), (3000, 450), (100, 3000), (10_000, 200)]
 MIXED = [(450, 450), (3000, 3000)]
-OLD = (1, 8, 64)
+OLD, OLD_EVALUATIONS = (1, 8, 64), 3
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,8 @@ def fits_by_number(
     """For every number of candidates and every fit, which of them is delivered."""
     drops = np.concatenate([one.drops for one in validation], axis=1)
     bounds = np.concatenate([one.bounds(made.confidence) for one in validation], axis=1)
-    keeps = (bounds if made.by_bound else drops) <= BUDGET
+    by_bound = made.by_bound and made.certified_by != TEST
+    may = (bounds if by_bound else drops) <= BUDGET  # test data may certify what bounds don't
     where = [(group, k) for group in test for k in range(group.counts.shape[1])]
     for row in range(len(drops)):
 
@@ -252,9 +252,7 @@ def fits_by_number(
 
         before: tuple[list[int], int | None] = [], None
         for number in numbers:
-            some = np.flatnonzero(keeps[row, :number]).tolist()
-            if not some and made.certified_by == TEST:
-                some = np.flatnonzero(drops[row, :number] <= BUDGET).tolist()
+            some = np.flatnonzero(may[row, :number]).tolist()
             if some != before[0]:
                 before = some, fit(made, some, drops[row], bounds[row], score)
             yield number, row, before[1]
@@ -265,7 +263,7 @@ def old_fits(validation: list[Group], test: list[Group], number: int) -> Array:
     bounds = np.concatenate([old_bounds(one) for one in validation], axis=1)[:, :number]
     lost = np.concatenate([one.drops for one in test], axis=1)[:, :number]
     kept = bounds <= BUDGET
-    passes = kept & (kept.cumsum(axis=1) <= MOST_TEST_EVALUATIONS) & (lost <= BUDGET)
+    passes = kept & (kept.cumsum(axis=1) <= OLD_EVALUATIONS) & (lost <= BUDGET)
     found: Array = np.where(passes.any(axis=1), passes.argmax(axis=1), -1)
     return found
 

@@ -176,7 +176,7 @@ def test_the_way_leads_from_the_safest_to_the_chosen_one() -> None:
     assert _way(_chosen(FAST, no_gain)) == ["fast"]
     many = [_trial(str(n), 0.9 - 0.08 * n, 0.2 + 0.09 * n) for n in range(9)]
     assert _way(_chosen(*many)) == ["0", "5", "8"]  # by the ratio of times
-    assert MOST_TEST_EVALUATIONS == 3
+    assert MOST_TEST_EVALUATIONS == 4
 
 
 def test_a_milder_cut_is_a_way_back_though_it_looks_no_safer() -> None:
@@ -290,6 +290,25 @@ def test_what_no_bound_on_validation_decides_the_test_data_does() -> None:
     assert asked == ["original", "middle"]
     certain = replace(_chosen(*some), certified_by=VALIDATION)
     assert _proven(certain, {})[1] == ["original"]
+
+
+def test_what_validation_almost_lets_in_is_tested_behind_the_chosen_one() -> None:
+    """A drop within the budget whose bound isn't: other samples may show that it keeps it."""
+    nearly = _over(FAST)
+    result, asked = _proven(_chosen(SAFE, MIDDLE, nearly), {"safe": 0, "middle": 1, "fast": 2})
+    assert asked == ["original", "safe", "middle", "fast"]
+    assert (result.chosen, result.find("fast").status) == ("fast", Status.KEPT)
+    assert "by the measured loss alone" in result.reason
+
+    result, asked = _proven(_chosen(SAFE, MIDDLE, nearly), {"fast": 6})
+    assert asked == ["original", "safe", "middle", "fast"]
+    assert (result.chosen, result.find("fast").status) == ("middle", Status.OVER_ON_TEST)
+    assert "the test data can't confirm that fast keeps the budget" in result.reason
+
+    for none in (_over(SAFE), replace(nearly, status=Status.FAILED)):
+        result, asked = _proven(_chosen(MIDDLE, none), {})
+        assert asked == ["original", "middle"]
+        assert result.reason == _chosen(MIDDLE, none).reason
 
 
 def test_where_validation_certifies_test_only_reports() -> None:

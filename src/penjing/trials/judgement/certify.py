@@ -25,11 +25,12 @@ def prove(result: Result, score: Callable[[Trial], Scores]) -> Result:
     """The result with the best candidate that the test data certifies, or else the original.
 
     Candidates are tested one after the other, in the order of `way_to_chosen`, which validation
-    fixed. Testing stops at the first one whose bound on the test data breaks the budget, and the
-    last one before it is the answer. A file whose true drop is over the budget can only be
-    delivered if the first such file passes, and its bound is wrong in at most 1 - confidence of
-    all fits. So several evaluations on the test data need no correction, and the number of
-    candidates doesn't matter.
+    fixed. Behind the chosen one comes the best whose drop on validation is within the budget, but
+    not its bound, if that is better: other samples may show more. Testing stops at the first one
+    whose bound on the test data breaks the budget, and the last one before it is the answer. A file
+    whose true drop is over the budget can only be delivered if the first such file passes, and its
+    bound is wrong in at most 1 - confidence of all fits. So several evaluations on the test data
+    need no correction, and the number of candidates doesn't matter.
 
     If no bound on validation keeps the budget, candidates whose drop on validation is within the
     budget are selected, and the test data alone decides. If the validation data certifies, the
@@ -47,8 +48,11 @@ def prove(result: Result, score: Callable[[Trial], Scores]) -> Result:
     result = replace(result, test_score=result.test_baseline)
     if result.certified_by == VALIDATION:
         return _reported(result, original, score)
-    selected = result if _has_answer(result) else _selected_by_drop(result)
+    bold = _selected_by_drop(result)
+    selected = result if _has_answer(result) else bold
     way, passed = way_to_chosen(selected), result.baseline
+    if bold.best != selected.best:
+        selected, way = bold, (*way, bold.answer)
     for evaluations, trial in enumerate(way, start=1):
         scores = score(trial)
         lost = original.lost(scores, result.confidence)
@@ -92,7 +96,7 @@ def _with(result: Result, trial: Trial) -> Result:
 def way_to_chosen(result: Result) -> tuple[Trial, ...]:
     """The trials to test, from the safest to the chosen one, by validation alone.
 
-    There are at most `MOST_TEST_EVALUATIONS`.
+    There are at most `MOST_TEST_EVALUATIONS` less the one that `prove` may try behind them.
 
     The chosen one comes last. Before it comes the one that would be chosen among the safer ones,
     and so on down to the safest. A gain on validation counts as no change. If there are more than
@@ -116,7 +120,7 @@ def way_to_chosen(result: Result) -> tuple[Trial, ...]:
         if best.key == baseline.key:
             break
         way.append(best)
-    if len(way) > MOST_TEST_EVALUATIONS:
+    if len(way) >= MOST_TEST_EVALUATIONS:
         between = math.sqrt(aim.share(way[0], baseline) * aim.share(way[-1], baseline))
         way[1:-1] = [min(way[1:-1], key=lambda t: abs(math.log(aim.share(t, baseline) / between)))]
     return tuple(reversed(way))

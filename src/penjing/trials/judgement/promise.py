@@ -11,7 +11,7 @@ from penjing.trials.judgement.wording import amount, confident, measured
 TEST, VALIDATION = "test", "validation"
 MOST_CANDIDATES = 64
 """If validation certifies, its bounds are corrected for so many candidates."""
-MOST_TEST_EVALUATIONS = 3
+MOST_TEST_EVALUATIONS = 4
 """How many candidates are evaluated on the test data at most."""
 
 LeastOf = Callable[[float, float], int | None]
