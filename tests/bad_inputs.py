@@ -614,7 +614,7 @@ ROWS = [
         "test_what_cannot_be_judged_is_told_before_any_long_work"),
     Row(18, "a task to begin from of an unknown kind",
         "penjing: error: there is no kind 'video'; kinds are detection, segmentation, audio, text, "
-        "regression, images", provoke=words("init", "video", "FOLDER/mytask.py")),
+        "regression, anomaly, images", provoke=words("init", "video", "FOLDER/mytask.py")),
     Row(18, "a task to begin from in a file that exists",
         "penjing: error: .../mytask.py exists already, and stays as it is; name another file",
         provoke=beginning_again),

@@ -88,6 +88,17 @@ class Net(nn.Module):
         return self.last(torch.cat([x, self.side(x)], 1).mean((2, 3)))
 
 
+class Reads(nn.Module):
+    """A table of an embedding, which is large enough to be worth integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.last = nn.Embedding(64, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.table(x).mean(1))
+
+
 RECIPES: tuple[tuple[Pass, ...], ...] = (
     (PruneChannels(0.5), Quantize(samples=4, split_silu=True), CorrectBias(samples=4)),
     (Equalize(), Quantize(samples=4, weights=4, scales="tensor"), Reconstruct(samples=4, steps=1)),
@@ -127,18 +138,24 @@ class Seed:
 def seeds() -> tuple[Seed, ...]:
     """One for each recipe; every edit is in one of them."""
     torch.manual_seed(0)
-    batches = [(torch.randn(4, 2, 4, 4), torch.arange(4) % 3)]
-    task = Task(Net().eval(), batches[0][0][:2], batches, batches)
+    images, words = torch.randn(4, 2, 4, 4), torch.randint(64, (4, 6))
+    found = _of(Net(), images, RECIPES) + _of(Reads(), words, ((Quantize(samples=4),),))
+    made = {edit["edit"] for seed in found for plan in seed.plans for edit in plan["edits"]}
+    assert made == set(EDITS), sorted(set(EDITS) - made)
+    return tuple(found)
+
+
+def _of(model: nn.Module, x: Tensor, recipes: tuple[tuple[Pass, ...], ...]) -> list[Seed]:
+    batches = [(x, torch.arange(4) % 3)]
+    task = Task(model.eval(), x[:2], batches, batches)
     original = capture(task.model, task.example)
     found = []
-    for recipe in RECIPES:
+    for recipe in recipes:
         network = original
         for step in recipe:
             network = step(network, task)
         found.append(Seed(original, network))
-    made = {edit["edit"] for seed in found for plan in seed.plans for edit in plan["edits"]}
-    assert made == set(EDITS), sorted(set(EDITS) - made)
-    return tuple(found)
+    return found
 
 
 def mutated(seed: Seed, others: tuple[Seed, ...], draw: random.Random) -> bytes:

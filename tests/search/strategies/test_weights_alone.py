@@ -55,5 +55,6 @@ def test_of_a_recurrent_network_they_are_tried_though_int8_keeps_the_budget(tmp_
     with played(tmp_path, Quick(), evaluator, "size") as run:
         assert run.result.chosen == ALONE
     plain = FakeEvaluator(lambda title: sizes.get(title, 0.9), lambda title: 0.0)
+    (tmp_path / "plain").mkdir()
     with played(tmp_path / "plain", Quick(), plain, "size"):
         assert ALONE not in plain.asked

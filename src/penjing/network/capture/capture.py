@@ -89,7 +89,7 @@ def capture(model: nn.Module, example: Any, source: str | None = None) -> Networ
     name = type(model).__name__
     program = exported(model, *as_call(example))
     fold_numbers(program, name)
-    spell_out_spectra(program, name)
+    spell_out_spectra(program)
     break_up(program, lambda target: rule_of(target) is not None or target in SPELLED_OUT)
     _spell_out(program)
     names = _input_names(model, *as_call(example))

@@ -68,14 +68,9 @@ def explain(name: str, error: Exception, fixed: Sequence[Frames] = ()) -> str:
 
 def of_number(meta: dict[str, Any]) -> str:
     """What to say of a number that is made from the data, by the metadata of its node."""
-    place, code = line_of(meta)
-    return f"{place}: {_of_number(code)}"
-
-
-def line_of(meta: dict[str, Any]) -> tuple[str, str]:
-    """The user's line that a node comes from, as ` at file.py:7`, and what it says."""
     calls = CALLS.findall(str(meta.get("stack_trace") or ""))
-    return _line_in([(file, int(number)) for file, number in calls])
+    place, code = _line_in([(file, int(number)) for file, number in calls])
+    return f"{place}: {_of_number(code)}"
 
 
 def frames_of(stack: traceback.StackSummary) -> Frames:
