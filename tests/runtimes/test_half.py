@@ -238,17 +238,16 @@ def test_the_layer_that_a_half_loses_is_found() -> None:
     assert first_divergence(network, OnnxRuntime(), x) is None
 
 
-def test_weights_that_the_litert_converter_keeps_real_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_the_litert_converter_multiplies_are_refused(tmp_path: Path) -> None:
     if "litert" not in installed():
         pytest.skip("needs litert")
-    from penjing.runtimes.tflite import weights as tflite_weights
-
-    monkeypatch.setattr(tflite_weights, "round_weights", lambda *_: None)
-    task, network = _task("linear")
-    rounded = Quantize(activations=None, samples=16)(network, task)
-    with pytest.raises(InputError, match="keeps 400 of 400 integer weights as real numbers"):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 8)).eval()
+    nn.init.uniform_(model.get_parameter("1.weight"), 0.5, 1.5)
+    batches = [(torch.randn(8, 4, 16), torch.arange(8))]
+    task = Task(model, batches[0][0][:2], batches, batches)
+    rounded = Quantize(activations=None)(capture(model, task.example), task)
+    with pytest.raises(InputError, match="keeps 128 of 384 integer weights as real numbers"):
         find_runtime("litert").lower(rounded, tmp_path / "a.tflite")
 
 

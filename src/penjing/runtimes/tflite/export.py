@@ -142,22 +142,30 @@ def _round_weights(model: Any, network: Network, real_values: bool) -> None:
     recurrence read. They are found by their numbers.
 
     Raises:
-        InputError: some quantized weights are still real numbers.
+        InputError: some quantized weights aren't multiples of their scales any more, or are still
+            real numbers.
     """
-    layers = list(weight_qparams(network).values()) if real_values else []
-    for qparams in (*layers, *alone_qparams(network)):
-        scales = network.tensor(qparams.scale).detach().cpu()
+    layers = weight_qparams(network) if real_values else {}
+    linear = [layers[node] for node in layers if node.target not in CONVOLUTIONS]
+    scales: dict[int, Any] = {}
+    changed = 0
+    for qparams in (*linear, *alone_qparams(network)):
+        steps = network.tensor(qparams.scale).detach().cpu()
         weight = network.tensor(qparams.source_name).detach().cpu()
-        real = fake_quantize(weight, scales, 0, qparams.low, qparams.high).numpy()
+        real = fake_quantize(weight, steps, 0, qparams.low, qparams.high).numpy()
         places = tflite_weights.holding(model, real)
-        tflite_weights.round_weights(model, dict.fromkeys(places, scales.numpy()))
-    rounded = {qparams.source_name for qparams in layers}
-    wanted, has = sum(network.tensor(name).numel() for name in rounded), tflite_weights.codes(model)
-    if has < wanted:
+        changed += weight.numel() if qparams in linear and not places else 0
+        scales |= dict.fromkeys(places, steps.numpy())
+    wanted = {qparams.source_name: qparams for qparams in layers.values() if qparams not in linear}
+    convolving = sum(network.tensor(name).numel() for name in wanted)
+    missing = changed + max(0, convolving - tflite_weights.codes(model))
+    if missing:
+        whole = sum(network.tensor(qparams.source_name).numel() for qparams in layers.values())
         raise InputError(
-            f"the LiteRT converter keeps {wanted - has} of {wanted} integer weights as real "
-            "numbers; round values too: Quantize(outputs=True)"
+            f"the LiteRT converter keeps {missing} of {whole} integer weights as real numbers, as "
+            "where it multiplies them by a norm's; round values too: Quantize(outputs=True)"
         )
+    tflite_weights.round_weights(model, scales)
 
 
 def _name(model: Any, owners: Mapping[int, str]) -> None:
