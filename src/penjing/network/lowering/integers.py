@@ -56,12 +56,12 @@ def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
         if data is not None and bias is not None and bias.target is FAKE_QUANTIZE:
             assert step is not None
             _bias(new, layer, bias, step * scales[data.node], form)
-    store_alone(new, form)
     for node in list(new.calls()):
         if node.target is SIGN:
             _compare(node)
     if not form.joins:
         _leave_joins_unrounded(new)
+    store_alone(new, form)
     for qparams in list(qparams_in(new)):
         _value(qparams, float(scales[qparams.node]), form)
     drop_unused(new)

@@ -9,16 +9,18 @@ scales. What LiteRT computes on integers only as a layer is written as one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from penjing.arith.fake_quantize import fake_quantize
+from penjing.contract import Array
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
-from penjing.network.graph.qparams import alone_qparams, weight_qparams
+from penjing.network.graph.qparams import QParams, alone_qparams, weight_qparams
 from penjing.network.graph.shapes import shapes
 from penjing.network.lowering.form import Form, Kind
 from penjing.network.lowering.integers import ROUNDING
@@ -63,9 +65,10 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
     if stands_against := problems(network):
         raise InputError(stands_against[0])
     args, kwargs = as_call(network.example)
-    rounded, real_values = _is_rounded(network), not _rounds_values(network)
+    rounded = _is_rounded(network)
     with network.evaluating():
         known = _known(network, network(*args, **kwargs))
+        left = _Left.of(network, real_values=not _rounds_values(network))
         plain = lowered(network, FORM)
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
         layers = layers_of(plain)
@@ -77,7 +80,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
     owners = _owners(model, layers, shapes(plain))
     _name(model, owners)
     if rounded:
-        _round_weights(model, network, real_values)
+        _round_weights(model, left)
     if floats == "float16":
         tflite_weights.halve(model)
     tflite_file.note(model, known)
@@ -136,35 +139,65 @@ def _put_in_order(model: Any) -> None:
     graph.outputs = [tensor.tensorIndex for tensor in signature.outputs]
 
 
-def _round_weights(model: Any, network: Network, real_values: bool) -> None:
-    """Store as integers the weights that the converter leaves real: those of linear layers, if
+@dataclass(frozen=True)
+class _Left:
+    """What the converter leaves real of a network's integer weights: those of linear layers, if
     values are real numbers, and the matrices of recurrent layers, which all steps of the unrolled
-    recurrence read. They are found by their numbers.
+    recurrence read.
+
+    Attributes:
+        linear, alone: their real numbers, and the scales that make integers of them.
+        convolving: the integers of all other layers.
+    """
+
+    linear: Sequence[tuple[Array, Array]]
+    alone: Sequence[tuple[Array, Array]]
+    convolving: int
+
+    @classmethod
+    def of(cls, network: Network, real_values: bool) -> _Left:
+        layers = weight_qparams(network) if real_values else {}
+        linear = {layers[node].source_name: layers[node] for node in layers
+                  if node.target not in CONVOLUTIONS}  # fmt: skip
+        names = {qparams.source_name for qparams in layers.values()} - linear.keys()
+
+        def parts(qparams: QParams) -> tuple[Array, Array]:
+            steps = network.tensor(qparams.scale).detach().cpu()
+            weight = network.tensor(qparams.source_name).detach().cpu()
+            real = fake_quantize(weight, steps, 0, qparams.low, qparams.high)
+            return real.numpy(), steps.numpy()
+
+        return cls(
+            [parts(qparams) for qparams in linear.values()],
+            [parts(qparams) for qparams in alone_qparams(network)],
+            sum(network.tensor(name).numel() for name in names),
+        )
+
+
+def _round_weights(model: Any, left: _Left) -> None:
+    """Store them as integers. They are found by their numbers.
 
     Raises:
         InputError: some quantized weights aren't multiples of their scales any more, or are still
             real numbers.
     """
-    layers = weight_qparams(network) if real_values else {}
-    linear = [layers[node] for node in layers if node.target not in CONVOLUTIONS]
-    scales: dict[int, Any] = {}
-    changed = 0
-    for qparams in (*linear, *alone_qparams(network)):
-        steps = network.tensor(qparams.scale).detach().cpu()
-        weight = network.tensor(qparams.source_name).detach().cpu()
-        real = fake_quantize(weight, steps, 0, qparams.low, qparams.high).numpy()
-        places = tflite_weights.holding(model, real)
-        changed += weight.numel() if qparams in linear and not places else 0
-        scales |= dict.fromkeys(places, steps.numpy())
-    wanted = {qparams.source_name: qparams for qparams in layers.values() if qparams not in linear}
-    convolving = sum(network.tensor(name).numel() for name in wanted)
-    missing = changed + max(0, convolving - tflite_weights.codes(model))
+    places = [tflite_weights.holding(model, real) for real, _ in left.linear]
+    changed = sum(
+        real.size for (real, _), some in zip(left.linear, places, strict=True) if not some
+    )
+    missing = changed + max(0, left.convolving - tflite_weights.codes(model))
     if missing:
-        whole = sum(network.tensor(qparams.source_name).numel() for qparams in layers.values())
+        whole = left.convolving + sum(real.size for real, _ in left.linear)
         raise InputError(
             f"the LiteRT converter keeps {missing} of {whole} integer weights as real numbers, as "
             "where it multiplies them by a norm's; round values too: Quantize(outputs=True)"
         )
+    places += [tflite_weights.holding(model, real) for real, _ in left.alone]
+    scales = {
+        place: steps
+        for (_, steps), some in zip((*left.linear, *left.alone), places, strict=True)
+        for place in some
+    }
     tflite_weights.round_weights(model, scales)
 
 
