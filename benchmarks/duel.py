@@ -119,7 +119,7 @@ def _trained(terms: Terms, share: float, seed: int, folder: Path) -> list[bytes]
     step = step_seconds(pruned, task, options, time.monotonic)
     seconds = 60 * terms.minutes / TURNS - (time.monotonic() - begin)
     epochs = min(MOST_EPOCHS, seconds / (step * number_of_batches(task.train)))
-    tuned = train(pruned, task, replace(options, epochs=epochs), None, time.monotonic, seconds)
+    tuned, _ = train(pruned, task, replace(options, epochs=epochs), None, time.monotonic, seconds)
     return quantize_static(replace(task, model=tuned.eval()), folder)
 
 

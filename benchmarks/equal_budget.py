@@ -95,7 +95,7 @@ def run(name: str, task: Task, seed: int, epochs: float) -> tuple[Row, Array]:
     network = cut(task)
     before = accuracy(network, task)
     options = TuneOptions(epochs=epochs, distill=distill, seed=seed)
-    tuned = train(network, task, options, progress(f"{name}, seed {seed}"))
+    tuned, _ = train(network, task, options, progress(f"{name}, seed {seed}"))
     with torch.no_grad():
         hits = torch.cat([tuned(x).argmax(1) == y for x, y in task.test]).double().numpy()
     share = macs(network) / macs(capture(task.model, task.example))

@@ -116,7 +116,7 @@ def trained(width: float, epochs: float, kept: Path | None) -> Task:
     if kept is None or not kept.exists():
         options = TuneOptions(epochs=epochs, lr=0.1, distill=0.0, precision="float32")
         network = capture(task.model, task.example)
-        state = train(network, task, options, _progress("training")).state_dict()
+        state = train(network, task, options, _progress("training")).network.state_dict()
         if kept is None:
             task.model.load_state_dict(state)
             return task

@@ -30,11 +30,11 @@ def test_tuning_on_cuda_gives_back_a_network_of_the_cpu(precision: str) -> None:
     task = self_taught()
     network = capture(task.model, task.example)
     options = TuneOptions(epochs=2, lr=0.005, device="cuda", precision=precision)
-    tuned = train(network, task, options)
+    tuned = train(network, task, options).network
     assert tuned.device.type == "cpu"
     assert {one.dtype for one in tuned.parameters()} == {torch.float32}
     assert validate(tuned, task) == 1.0
-    again = train(network, task, TuneOptions(epochs=2, lr=0.005, device="cpu"))
+    again = train(network, task, TuneOptions(epochs=2, lr=0.005, device="cpu")).network
     assert math.isclose(validate(again, task), validate(tuned, task), abs_tol=0.05)
 
 

@@ -50,8 +50,8 @@ def test_tuning_never_ends_worse_than_it_began() -> None:
     task = _changed(task, validation=right)
     wild = TuneOptions(epochs=2, lr=0.05, distill=0.0)
     assert validate(network, task) == 1.0
-    assert validate(train(network, _changed(task, validation=None), wild), task) < 1.0
-    assert validate(train(network, task, wild), task) == 1.0
+    assert validate(train(network, _changed(task, validation=None), wild).network, task) < 1.0
+    assert validate(train(network, task, wild).network, task) == 1.0
 
 
 def test_a_pruned_network_comes_nearer_to_its_teacher() -> None:
@@ -71,9 +71,9 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_state() -> None
     task, network = _task("alexnet", shuffle=True, augment="flip-crop")
     task = _changed(task, validation=None)
     state = torch.random.get_rng_state()
-    one, two = (train(network, task, QUICK) for _ in range(2))
+    one, two = (train(network, task, QUICK).network for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
-    other = train(network, task, dataclasses.replace(QUICK, seed=1))
+    other = train(network, task, dataclasses.replace(QUICK, seed=1)).network
     keys = [key for key in one.state_dict() if key.endswith("weight")]
     assert all(torch.equal(one.state_dict()[key], two.state_dict()[key]) for key in keys)
     assert any(not torch.equal(one.state_dict()[key], other.state_dict()[key]) for key in keys)
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_state() -> None
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_either_precision_gives_float32_weights_in_plain_order(precision: str) -> None:
     task, network = _task("mobilenet_v2")
-    tuned = train(network, task, dataclasses.replace(QUICK, precision=precision))
+    tuned = train(network, task, dataclasses.replace(QUICK, precision=precision)).network
     assert all(one.dtype is torch.float32 for one in tuned.parameters())
     assert all(one.is_contiguous() for one in tuned.parameters())
 
@@ -243,7 +243,7 @@ def _apart(task: Task, network: Network) -> list[float]:
 def test_any_outputs_are_distilled_each_in_units_of_its_spread() -> None:
     task, network = _of_two_outputs()
     options = TuneOptions(30, "adamw", 0.01, distill=1.0, precision="float32")
-    tuned = train(network, task, options)
+    tuned = train(network, task, options).network
     before, after = _apart(task, network), _apart(task, tuned)
     assert all(b < 0.7 * a for a, b in zip(before, after, strict=True))
 
@@ -256,7 +256,8 @@ def test_the_tasks_own_distance_is_what_counts() -> None:
         return (outputs["scores"] - taught["scores"]).square().mean()
 
     task, network = _of_two_outputs(distill=distill)
-    tuned = train(network, task, TuneOptions(epochs=12, distill=1.0, lr=2.0, precision="float32"))
+    options = TuneOptions(epochs=12, distill=1.0, lr=2.0, precision="float32")
+    tuned = train(network, task, options).network
     assert seen[0] == {"boxes", "scores"}
     assert _apart(task, tuned)[1] < 0.7 * _apart(task, network)[1]
 
@@ -306,7 +307,7 @@ def _work(rank: int, folder: str) -> None:
     later = itertools.count()
     rising = Metric("later is better", lambda _, y: np.full(len(y), float(next(later))))
     task = _changed(task, metric=rising)
-    tuned = train(network, task, QUICK, lambda line, _: steps.append(line))
+    tuned = train(network, task, QUICK, lambda line, _: steps.append(line)).network
     torch.save((len(steps), network.state_dict(), tuned.state_dict()), f"{folder}/{rank}.pt")
     _end_the_group()
 
@@ -343,7 +344,7 @@ def _linear_trained(batches: Any) -> Tensor:
     model = nn.Linear(3, 2)
     task = Task(model, torch.zeros(2, 3), batches, batches)
     options = TuneOptions(epochs=3, lr=0.1, distill=0.0, precision="float32")
-    return train(capture(model, task.example), task, options).tensor("weight").detach()
+    return train(capture(model, task.example), task, options).network.tensor("weight").detach()
 
 
 def _work_linear(rank: int, folder: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,13 @@ Progress = Callable[[str, float], None]
 Clock = Callable[[], float]
 
 
+class Trained(NamedTuple):
+    """A network after its training, and for how many epochs it was trained."""
+
+    network: Network
+    epochs: float
+
+
 def train(
     network: Network,
     task: Task,
@@ -45,8 +52,8 @@ def train(
     progress: Progress | None = None,
     clock: Clock = time.monotonic,
     seconds: float | None = None,
-) -> Network:
-    """Train a copy of a network and return it in evaluation mode.
+) -> Trained:
+    """Train a copy of a network; the result is in evaluation mode, with the epochs that it got.
 
     The loss is (1 - d) task.loss + d distance(student, teacher); the teacher is the task's original
     model, and `penjing.tune.distill.distance` compares the two. The learning rate follows one
@@ -74,19 +81,6 @@ def train(
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
     L. N. Smith, N. Topin, "Super-Convergence", 2017 (one cycle).
     """
-    network, _ = trained(network, task, options, progress, clock, seconds)
-    return network
-
-
-def trained(
-    network: Network,
-    task: Task,
-    options: TuneOptions,
-    progress: Progress | None = None,
-    clock: Clock = time.monotonic,
-    seconds: float | None = None,
-) -> tuple[Network, float]:
-    """The trained network, and for how many epochs it was trained; see `train`."""
     if seconds is not None:
         require_positive("seconds", seconds)
     device = _device(options.device)
@@ -98,7 +92,7 @@ def trained(
         training.progress, training.clock, training.seconds = progress, clock, seconds
         training.run()
     student = _in_layout(training.student.to(network.device), torch.contiguous_format).eval()
-    return student, training.epochs
+    return Trained(student, training.epochs)
 
 
 def step_seconds(

@@ -114,7 +114,8 @@ def test_tuning_a_quantized_network_learns_its_scales() -> None:
     data = Arrays(x.numpy(), y.numpy(), batch_size=32)
     task = Task(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)), x[:2], data, data)
     rounded = Quantize(2, 2, ends=2, samples=64)(capture(task.model, task.example), task)
-    tuned = train(rounded, task, TuneOptions(epochs=4, distill=0.0, precision="bfloat16"))
+    options = TuneOptions(epochs=4, distill=0.0, precision="bfloat16")
+    tuned = train(rounded, task, options).network
     scales = [key for key in rounded.state_dict() if key.endswith("_scale")]
     assert len(scales) >= 4
     assert all(not torch.equal(rounded.tensor(one), tuned.tensor(one)) for one in scales)

@@ -14,7 +14,7 @@ from penjing.tasks.data import first
 from penjing.tasks.task import Task
 from penjing.tune.options import TuneOptions
 from penjing.tune.recalibrate import recalibrate
-from penjing.tune.train import Clock, trained
+from penjing.tune.train import Clock, train
 
 WHOLE = 0.98
 """A training of at least this share of what was planned is told as planned."""
@@ -109,7 +109,7 @@ class Tune(Pass):
         """
         if self.recalibration_samples:
             network = recalibrate(network, first(task.train, self.recalibration_samples))
-        tuned, epochs = trained(network, task, self.options, progress, clock, seconds)
+        tuned, epochs = train(network, task, self.options, progress, clock, seconds)
         planned = self.options.epochs
         if epochs < WHOLE * planned:
             done = replace(self.options, epochs=float(f"{epochs:.3g}"))
