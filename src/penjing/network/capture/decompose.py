@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from penjing.network.graph.arguments import argument, read_by
+from penjing.network.graph.places import place_of
 from penjing.network.graph.surgery import insert_before, replace
 from penjing.quiet import quiet
 
@@ -112,10 +113,7 @@ def _decomposition(target: Any) -> Callable[..., Any] | None:
 def _value(program: fx.GraphModule, node: fx.Node) -> Any:
     if node.op != "get_attr":
         return node.meta.get("val")
-    owner: Any = program
-    for part in str(node.target).split("."):
-        owner = getattr(owner, part)
-    return owner
+    return place_of(program, str(node.target)).value
 
 
 def _inline(program: fx.GraphModule, node: fx.Node, parts: fx.GraphModule, inputs: Any) -> None:

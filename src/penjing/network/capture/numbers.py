@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from penjing.errors import CaptureError
 from penjing.network.capture.explain import of_number
 from penjing.network.graph.arguments import read_by
+from penjing.network.graph.places import place_of
 
 aten = torch.ops.aten
 ITEMS = {aten.item.default, aten._local_scalar_dense.default}
@@ -62,7 +63,7 @@ def _evaluate(
 ) -> None:
     """Add what a node computes, if it computes it from constants."""
     if node.op == "get_attr":
-        value = _tensor(program, node)
+        value = place_of(program, str(node.target)).value
         is_constant = isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter)
         if is_constant and node.target not in written:
             known[node] = value
@@ -84,17 +85,10 @@ def _reshape(program: fx.GraphModule) -> None:
     def fake(node: fx.Node) -> Any:
         if node.op != "get_attr":
             return node.meta["val"]
-        return mode.from_tensor(_tensor(program, node), static_shapes=True)
+        return mode.from_tensor(place_of(program, str(node.target)).value, static_shapes=True)
 
     with mode:
         for node in program.graph.nodes:
             if node.op == "call_function" and free_unbacked_symbols(node.meta.get("val")):
                 args, kwargs = fx.map_arg((node.args, node.kwargs), fake)
                 node.meta["val"] = node.target(*args, **kwargs)
-
-
-def _tensor(program: fx.GraphModule, node: fx.Node) -> Any:
-    value: Any = program
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value

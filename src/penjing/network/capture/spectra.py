@@ -7,12 +7,12 @@ What its complex numbers become in a file is said in `penjing.network.lowering.c
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from penjing.arith.fourier import fourier_matrix
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.surgery import insert_before, replace
 
@@ -59,10 +59,8 @@ def _short_time(program: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 def _waves(size: int, one_sided: bool, normalized: bool) -> Tensor:
     """The waves of F frequencies, as (2 F, size): cosines, and then sines with a minus."""
-    count = size // 2 + 1 if one_sided else size
-    turns = torch.outer(torch.arange(count), torch.arange(size)) % size
-    angles = 2 * math.pi * turns.double() / size
-    waves = torch.cat([angles.cos(), -angles.sin()]).float()
+    matrix = fourier_matrix(size, size, inverse=False, half=one_sided).T
+    waves = torch.cat([matrix.real, matrix.imag]).float()
     return waves * size**-0.5 if normalized else waves
 
 

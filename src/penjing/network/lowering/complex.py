@@ -10,7 +10,6 @@ which costs n^2 instead of n log n operations, but is an ordinary matrix product
 from __future__ import annotations
 
 import copy
-import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.arith.fourier import fourier_matrix
 from penjing.errors import InputError
 from penjing.network.graph.arguments import argument, read_by
 from penjing.network.graph.network import Network
@@ -186,7 +186,7 @@ class _Writer:
             if last and not inverse:
                 given = argument(node, "s" if several else "n")
                 n = (given[-1] if isinstance(given, list | tuple) else given) or before[dim]
-            matrix = _matrix(before[dim], n, inverse, last) / n**scale
+            matrix = fourier_matrix(before[dim], n, inverse, last) / n**scale
             pair = self.transformed(pair, matrix, dim, last and inverse)
         return pair[0] if half and inverse else pair
 
@@ -203,24 +203,6 @@ class _Writer:
         if to_real:
             return real, None
         return real, self.call(aten.add.Tensor, times(a, matrix.imag), times(b, matrix.real))
-
-
-def _matrix(rows: int, n: int, inverse: bool, half: bool) -> torch.Tensor:
-    """W_jk of a transform of n values, the first `rows` of which are given.
-
-    With `half`, the signal is real, and the transform has only the first n // 2 + 1 frequencies.
-    """
-    sign = 2j if inverse else -2j
-    j, k = torch.arange(rows).double(), torch.arange(n).double()
-    matrix = torch.exp(sign * math.pi * (j[:, None] * k) / n)
-    given = torch.arange(rows) < n
-    if half and inverse:  # each frequency stands for two, except the first and the middle one
-        given = torch.arange(rows) <= n // 2
-        double = (torch.arange(rows) > 0) & (2 * torch.arange(rows) != n)
-        matrix = matrix * torch.where(double, 2.0, 1.0)[:, None]
-    elif half:
-        matrix = matrix[:, : n // 2 + 1]
-    return matrix * given[:, None]
 
 
 def _length(writer: _Writer, z: Pair) -> fx.Node:
