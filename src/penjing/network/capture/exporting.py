@@ -58,8 +58,8 @@ def _traced(model: nn.Module, call: Call, fixed: list[Frames]) -> torch.export.E
         with _watching(fixed):
             program = _with_batch(model, call, torch.export.Dim.AUTO)
         if not _batch_is_free(program):
+            args, kwargs = _larger(call)
             with suppress(Exception):  # it may take no other batch, which the first error says
-                args, kwargs = _larger(call)
                 model(*args, **kwargs)
                 program = _with_batch(model, call, torch.export.Dim.AUTO)
         if not _batch_is_free(program):

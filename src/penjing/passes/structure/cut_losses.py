@@ -120,6 +120,7 @@ class CutLosses:
             answers = zip(self._now.cache.outputs(), self._targets, strict=True)
             judged = judge_answers(self._task, answers)
         self._now.cache.keep(self._kept)
+        self._loss = judged.loss
         return judged
 
     def added(self, cut: Cut, by_map: bool = False) -> float:
