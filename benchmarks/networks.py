@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.tasks.data import Arrays
-from penjing.tasks.images import ImageFolder
+from penjing.tasks.reading.images import ImageFolder
 from penjing.tasks.task import Task
 
 EXAMPLE = str(Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py")

@@ -21,8 +21,8 @@ from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from penjing.tasks.data import Arrays, npz
-from penjing.tasks.images import ImageFolder
 from penjing.tasks.metrics import Metric, correct
+from penjing.tasks.reading.images import ImageFolder
 from penjing.tasks.task import Task
 
 CLASSES = 4

@@ -72,8 +72,8 @@ from penjing.targets import Target as Target
 from penjing.tasks import detection as detection
 from penjing.tasks.data import Arrays as Arrays
 from penjing.tasks.data import npz as npz
-from penjing.tasks.images import ImageFolder as ImageFolder
 from penjing.tasks.metrics import Metric as Metric
+from penjing.tasks.reading.images import ImageFolder as ImageFolder
 from penjing.tasks.reference import find_task as find_task
 from penjing.tasks.task import Task as Task
 from penjing.tools.bench import bench as bench

@@ -11,8 +11,8 @@ import torch
 
 from penjing.network import Network
 from penjing.tasks.data import Arrays, drawn
-from penjing.tasks.draws import same_draws
-from penjing.tasks.images import ImageFolder
+from penjing.tasks.reading.draws import same_draws
+from penjing.tasks.reading.images import ImageFolder
 from penjing.tasks.task import Batches, Task
 
 SAMPLES = 256

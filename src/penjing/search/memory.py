@@ -15,7 +15,7 @@ from penjing.measure.bounds import least_samples
 from penjing.measure.in_pytorch import InPyTorch
 from penjing.measure.scores import Means, judge
 from penjing.tasks.batches import Reading, number_of_samples
-from penjing.tasks.loaders import drawn_from
+from penjing.tasks.reading.loaders import drawn_from
 from penjing.tasks.splits import with_test_as_validation
 from penjing.tasks.task import Batches, Task
 from penjing.trials.judgement.wording import figure_digits

@@ -17,8 +17,8 @@ from penjing.search.budget import Budget
 from penjing.search.memory import judged_on_unseen
 from penjing.tasks.batches import Reading
 from penjing.tasks.checks import check, require_scores, require_telling_scores
-from penjing.tasks.indexed import Indexed
 from penjing.tasks.overlap import require_apart
+from penjing.tasks.reading.indexed import Indexed
 from penjing.tasks.splits import with_validation
 from penjing.tasks.targets import are_classes
 from penjing.tasks.task import Batches, Task, as_call

@@ -23,10 +23,10 @@ from penjing.tasks.batches import (
     require_repeatable,
 )
 from penjing.tasks.data import Arrays, drawn
-from penjing.tasks.images import ImageFolder, require_same_classes
-from penjing.tasks.indexed import Indexed
 from penjing.tasks.metrics import ACCURACY, scored
 from penjing.tasks.outputs import require_tensors
+from penjing.tasks.reading.images import ImageFolder, require_same_classes
+from penjing.tasks.reading.indexed import Indexed
 from penjing.tasks.splits import classes
 from penjing.tasks.targets import all_labels, labels_in, samples_in, spelled, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call

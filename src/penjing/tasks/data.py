@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import InputError
 from penjing.tasks.batches import Wanted, reading
-from penjing.tasks.indexed import NAMED, Indexed, require_batch_size
-from penjing.tasks.loaders import drawn_from
+from penjing.tasks.reading.indexed import NAMED, Indexed, require_batch_size
+from penjing.tasks.reading.loaders import drawn_from
 from penjing.tasks.targets import Targets, as_targets, picked, samples_in
 from penjing.tasks.task import Batches, Inputs, Task
 
@@ -144,8 +144,9 @@ def npz(path: Path | str, x: str = "x", y: str = "y", **options: Any) -> Arrays:
 def drawn(batches: Batches, samples: int) -> Iterator[tuple[Inputs, Tensor]]:
     """Batches of a few samples, read one after the other, until `samples` are reached.
 
-    Where samples can be read in any order (see `penjing.tasks.loaders.drawn_from`), random ones
-    are drawn, each time the same, and no others are read. Of other data they are the first ones.
+    Where samples can be read in any order (see `penjing.tasks.reading.loaders.drawn_from`), random
+    ones are drawn, each time the same, and no others are read. Of other data they are the first
+    ones.
     """
     some, seen = drawn_from(batches, samples), 0
     for inputs, targets in reading(batches if some is None else some, "given"):

@@ -15,8 +15,8 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from penjing.errors import InputError
 from penjing.tasks.batches import Reading, reading, samples_told
 from penjing.tasks.data import Arrays
-from penjing.tasks.images import ImageFolder
-from penjing.tasks.loaders import drawn_from
+from penjing.tasks.reading.images import ImageFolder
+from penjing.tasks.reading.loaders import drawn_from
 from penjing.tasks.targets import of_sample, samples_in
 from penjing.tasks.task import Batches, Task
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from penjing.errors import InputError
 from penjing.tasks.batches import Reading, equal, require_repeatable
-from penjing.tasks.indexed import Indexed
-from penjing.tasks.loaders import SameDraws, has_index, is_plain, labels_of, part_of
+from penjing.tasks.reading.indexed import Indexed
+from penjing.tasks.reading.loaders import SameDraws, has_index, is_plain, labels_of, part_of
 from penjing.tasks.targets import Targets, all_labels, labels_in, picked, samples_in
 from penjing.tasks.task import Batches, Inputs, Task
 

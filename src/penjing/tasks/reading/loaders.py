@@ -20,8 +20,8 @@ from torch.utils.data import (
 )
 
 from penjing.tasks.batches import Reading, reading
-from penjing.tasks.draws import go_on_from, same_draws, states
-from penjing.tasks.indexed import Indexed
+from penjing.tasks.reading.draws import go_on_from, same_draws, states
+from penjing.tasks.reading.indexed import Indexed
 from penjing.tasks.task import Batches, Inputs
 
 DRAWN_AT_ONCE = 64

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from penjing.errors import InputError, in_one_line
-from penjing.tasks.indexed import NAMED, Indexed, require_batch_size
+from penjing.tasks.reading.indexed import NAMED, Indexed, require_batch_size
 from penjing.tasks.task import Batches, Inputs
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")

@@ -20,12 +20,12 @@ from penjing.measure.scores import Means
 from penjing.search.budget import Budget
 from penjing.search.identity import identity
 from penjing.search.preflight import prepare, require_better_than_chance
-from penjing.tasks import images as module
 from penjing.tasks.batches import reading
 from penjing.tasks.checks import check
 from penjing.tasks.data import Arrays, calibration, first
-from penjing.tasks.images import ImageFolder
 from penjing.tasks.overlap import require_apart
+from penjing.tasks.reading import images as module
+from penjing.tasks.reading.images import ImageFolder
 from penjing.tasks.splits import with_validation
 from penjing.tasks.task import Task
 
