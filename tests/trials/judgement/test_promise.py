@@ -196,6 +196,8 @@ def test_what_loses_nothing_has_no_milder_way_back() -> None:
     slower, fast = _trial("slower", 0.8, 0.25), _trial("fast", 0.14, 0.65)
     assert _way(_chosen(same, slower, fast)) == ["int8", "fast"]
     assert _way(_chosen(same, slower)) == ["int8"]
+    cut = _trial("cut", 0.2, 0.2)
+    assert _way(_chosen(same, slower, cut)) == ["int8", "cut"], "if both lose nothing, it is milder"
 
 
 def test_all_that_pass_on_the_way_make_the_chosen_one_the_answer() -> None:

@@ -17,8 +17,8 @@ from penjing.trials.trial import Status, Trial
 
 MILDER, SLACK = 1.2, 0.1
 """What takes so many times as much is a milder cut. It is a way back too if its risk is above the
-smallest so far by at most this share of the budget: that may be the luck of few samples. Nothing is
-milder than what loses nothing."""
+smallest so far by at most this share of the budget: that may be the luck of few samples. Beside
+what loses nothing there is no such luck, and a milder cut must risk no more."""
 
 
 def prove(result: Result, score: Callable[[Trial], Scores]) -> Result:
@@ -109,10 +109,9 @@ def way_to_chosen(result: Result) -> tuple[Trial, ...]:
     def is_way_back(trial: Trial) -> bool:
         last, lowest = way[-1], min(map(_risk, way))
         loses = last.drop is not None and last.drop.drop != 0
-        is_milder = loses and aim.share(trial, baseline) > MILDER * aim.share(last, baseline)
-        return _risk(trial) < lowest or (
-            is_milder and _risk(trial) <= lowest + SLACK * result.max_drop
-        )
+        luck = SLACK * result.max_drop if loses else 0.0
+        is_milder = aim.share(trial, baseline) > MILDER * aim.share(last, baseline)
+        return _risk(trial) < lowest or (is_milder and _risk(trial) <= lowest + luck)
 
     while way:
         left = [trial for trial in able if trial not in way and is_way_back(trial)]
