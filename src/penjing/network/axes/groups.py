@@ -32,11 +32,13 @@ class Group:
             if the axis is only a part of that output, as in `"attn.qkv[1]"`.
         axis: the axis.
         sites: the dimensions of parameters and buffers that shrink with it.
+        reserved: why it only shrinks if it is asked for by name; None if there is no such reason.
     """
 
     name: str
     axis: Axis
     sites: tuple[Site, ...]
+    reserved: Pin | None = None
 
     @property
     def size(self) -> int:
@@ -54,9 +56,14 @@ class Group:
         return tuple(self.axis.mixed)
 
     @property
-    def free(self) -> bool:
-        """Whether the axis can shrink."""
+    def able(self) -> bool:
+        """Whether the axis can shrink, be it only if it is asked for by name."""
         return not self.axis.pins and self.axis.size > 1
+
+    @property
+    def free(self) -> bool:
+        """Whether the axis can shrink without being asked for by name."""
+        return self.able and self.reserved is None
 
 
 @dataclass(frozen=True)
@@ -77,15 +84,20 @@ class Axes(Mapping[str, Group]):
 
     @property
     def free(self) -> dict[str, Group]:
-        """The axes that can shrink, by name."""
+        """The axes that can shrink, by name; without those that only do if asked for by name."""
         return {name: group for name, group in self.groups.items() if group.free}
 
     def pinned(self) -> tuple[LeftAlone, ...]:
-        """The axes that can't shrink, each with its first reason, and operators without a rule."""
+        """The axes that don't shrink, each with its first reason, and operators without a rule."""
         left = [
-            LeftAlone(name, str(group.pins[0]))
+            LeftAlone(
+                name,
+                str(group.pins[0])
+                if group.pins
+                else f"{group.reserved}; it shrinks only if it is asked for by name",
+            )
             for name, group in self.groups.items()
-            if group.pins and group.size > 1
+            if not group.free and group.size > 1
         ]
         return (*left, *(LeftAlone(name, str(why)) for name, why in self.trace.unknown.items()))
 
@@ -127,16 +139,15 @@ def find_axes(network: Network) -> Axes:
     for axis, places in sites.items():
         if not any(site.tensor in parameters for site in places):
             axis.pins.append(Pin("only constants have this dimension"))
-        axis.pins += _bins(network, axis, places)
         name = _name(axis, places)
         while name in groups:
             name += "'"
-        groups[name] = Group(name, axis, tuple(places))
+        groups[name] = Group(name, axis, tuple(places), _bins(network, axis, places))
     return Axes(groups, traced)
 
 
-def _bins(network: Network, axis: Axis, places: list[Site]) -> list[Pin]:
-    """Why an axis keeps its size that holds the bins of a distribution.
+def _bins(network: Network, axis: Axis, places: list[Site]) -> Pin | None:
+    """Why an axis keeps its size, unless asked, that holds the bins of a distribution.
 
     A detector may predict how likely each of 16 distances is: a softmax, then a sum weighted by the
     distances 0 to 15, which are constants. Without some bins, distances could no longer be told.
@@ -144,9 +155,9 @@ def _bins(network: Network, axis: Axis, places: list[Site]) -> list[Pin]:
     softmax = next((why for why in axis.mixed if "softmax" in why.why), None)
     fixed = [site.tensor for site in places if _is_fixed(network, site)]
     if softmax is None or not fixed:
-        return []
+        return None
     why = f"it holds the bins of a distribution: the constants {fixed[0]} read a softmax over it"
-    return [Pin(why, softmax.node, softmax.source)]
+    return Pin(why, softmax.node, softmax.source)
 
 
 def _is_fixed(network: Network, site: Site) -> bool:

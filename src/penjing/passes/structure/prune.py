@@ -60,7 +60,8 @@ class PruneChannels(Pass):
             which share of the MACs, the parameters or the measured latency may remain. Each axis
             then gets its own ratio, chosen so that the least importance is lost.
         widths: replaces `ratio` and `ranking`: by axis, the number of indices that stay. Other axes
-            stay as they are.
+            stay as they are. The bins of a distribution, which constants read after a softmax, only
+            shrink if this names them.
 
     Raises:
         InputError: an option is out of range, `skip` or `widths` name something unknown or an axis
@@ -124,7 +125,7 @@ class PruneChannels(Pass):
     def decide(self, network: Network, task: Task, progress: Progress) -> Plan:
         """Score the indices of every axis that can shrink, and choose those that stay."""
         axes = find_axes(network)
-        chosen, left = allowed(axes, self.skip, self.skip_mixed)
+        chosen, left = allowed(axes, self.skip, self.skip_mixed, self.widths)
         if self.widths:
             chosen = self._named(axes, chosen)
         gradients = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,16 +86,23 @@ class Widths:
 
 
 def allowed(
-    axes: Axes, skip: Sequence[str], skip_mixed: bool
+    axes: Axes, skip: Sequence[str], skip_mixed: bool, named: Iterable[str] = ()
 ) -> tuple[list[Group], tuple[LeftAlone, ...]]:
     """The axes that may shrink, and the ones that may not, each with the reason.
+
+    Args:
+        axes: the axes of a network.
+        skip: names of axes, or prefixes of layer names, to leave alone.
+        skip_mixed: leave alone every axis over which a statistic is computed.
+        named: names of axes that may shrink although they only do if asked for.
 
     Raises:
         InputError: `skip` names an unknown axis.
     """
     require_names("skip", skip, list(axes), "axis")
-    chosen, left = [], list(axes.pinned())
-    for name, group in axes.free.items():
+    asked = {name: axes[name] for name in named if name in axes and axes[name].able}
+    chosen, left = [], [each for each in axes.pinned() if each.what not in asked]
+    for name, group in {**axes.free, **asked}.items():
         if any(is_in(name, skipped) for skipped in skip):
             left.append(LeftAlone(name, "it is listed in skip"))
         elif skip_mixed and group.mixed:
