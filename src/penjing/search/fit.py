@@ -69,7 +69,7 @@ def fit(
     at most `max_drop`. The strategy decides which candidates are tried (see
     `penjing.search.strategies.joint.Joint`).
 
-    At the end the test data certifies the answer. At most three candidates are tested one after the
+    At the end the test data certifies the answer. At most four candidates are tested one after the
     other, from the safest to the preferred one, until the bound of one exceeds the budget. The last
     one that kept it is the answer; if none did, the original is. So at most a share of
     1 - confidence of all fits delivers a file whose true drop exceeds the budget.

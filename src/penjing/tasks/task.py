@@ -55,7 +55,7 @@ class Task:
         train: batches for training and calibration. Each is a pair (inputs, targets). Targets are a
             tensor, a tuple or a dict of tensors, or a list with something for each sample.
         test: batches that certify the result. They are read only at the end, for the original and
-            at most three candidates.
+            at most four candidates.
         validation: batches by which the search compares candidates. None sets a tenth of `train`
             aside.
         loss: a function of (outputs, targets) that returns a scalar tensor.
