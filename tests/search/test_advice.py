@@ -81,7 +81,7 @@ def test_what_is_said_can_be_read_in_narrow_lines(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_recommended_command_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    advice = advised(monkeypatch, self_taught("resnet_a"))
+    advice = advised(monkeypatch, self_taught("vit_by_hand"))
     name, command, *arguments = shlex.split(spelled(advice.recommended, "a task.py"))
     assert name == "penjing"
     assert "epochs of training" in advice.recommended.why
@@ -135,6 +135,7 @@ def test_a_model_that_has_learnt_nothing_is_said(monkeypatch: pytest.MonkeyPatch
         task.model[3].weight.zero_()  # type: ignore[index]
     advice = advised(monkeypatch, task)
     assert any("no better than chance" in note for note in advice.notes)
+    assert advice.recommended.why.startswith("the model is no better than chance")
 
 
 def test_few_training_samples_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,7 @@ class _Advising:
         begin, seconds: when it began by the clock, and how long it may take.
         outlooks: so far.
         epoch: seconds of an epoch of training; None if the network can't be trained.
+        knows_nothing: whether the model is no better than chance.
     """
 
     trying: Trying
@@ -146,6 +147,7 @@ class _Advising:
     notes: list[str] = field(default_factory=list)
     base: _Base | None = None
     epoch: float | None = None
+    knows_nothing: bool = False
 
     def run(self) -> None:
         """Try everything that there is time for."""
@@ -230,6 +232,7 @@ class _Advising:
             require_better_than_chance(trying.task.metric.name, scores, trying.samples)
         except InputError as error:
             self.notes.append(f"what files lose tells nothing here: {error}")
+            self.knows_nothing = True
 
     def _look_at_training(self) -> None:
         """How long an epoch takes here, and whether there is data to train with."""
@@ -284,7 +287,9 @@ class _Advising:
             metric=trying.task.metric.name,
             first=title,
             outlooks=tuple(self.outlooks),
-            recommended=recommended(self.outlooks, target, self.epoch, self._elapsed),
+            recommended=recommended(
+                self.outlooks, target, self.epoch, self._elapsed, self.knows_nothing
+            ),
             epoch_seconds=self.epoch,
             notes=(*notes, *self._other_runtime(), *self.notes),
             seconds=self._elapsed,

@@ -25,16 +25,26 @@ def recommended(
     target: Target,
     epoch: float | None,
     took: float,
+    knows_nothing: bool = False,
 ) -> Recommended:
     """What follows from all outlooks.
 
     Args:
+        outlooks: of all methods.
+        target: the device.
         epoch: seconds of training; None if the network can't be trained.
         took: seconds of the advice, which tell how long a fit takes beside its training.
+        knows_nothing: whether the model is no better than chance.
     """
     options = {"target": "ssh://user@host" if target.reach == "ssh" else target.name}
+    if knows_nothing:
+        why = (
+            "the model is no better than chance, so nothing can be said of what methods lose, and "
+            "a fit would be refused; check the labels, the preprocessing and the checkpoint first"
+        )
+        return Recommended("fit", options, why)
     paying = [o for o in outlooks if o.verdict in (PAYS, MAY_PAY)]
-    cuts = [o.title for o in paying if o.family in TRAINED]
+    cuts = [o for o in paying if o.family in TRAINED]
     if not cuts or epoch is None:
         why = "integers and formats need no long training"
         if cuts:
@@ -49,10 +59,13 @@ def recommended(
         return Recommended("fit", {**options, "minutes": f"{FITTING:g}"}, why)
     minutes = _rounded((EPOCHS * epoch / TRAINING + 2 * took) / 60)
     gain = "it is faster" if target.local else "by the estimates it may be faster"
-    why = (
-        f"with {cuts[0]} {gain}, and about {EPOCHS:g} epochs of training, {duration(epoch)} "
-        "each, make up for most of what that loses"
-    )
+    training = f"about {EPOCHS:g} epochs of training, {duration(epoch)} each,"
+    figures = cuts[0].figures
+    why = f"with {cuts[0].title} {gain}"
+    if figures is not None and figures.lost > 0:
+        why += f", and {training} make up for most of what that loses"
+    else:
+        why += f" and loses nothing untrained; a fit has time for {training} and may cut more"
     if minutes > LONGEST:
         why += "; that is more than a day here, so train on a machine with a GPU"
     return Recommended("fit", options | {"minutes": f"{minutes:g}"}, why)

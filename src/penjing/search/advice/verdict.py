@@ -32,7 +32,8 @@ def uncut(mine: Figures, before: Figures | None, speed: str, rival: str) -> tupl
     """
     if before is None:
         verdict = TOO_MUCH if mine.lost > MOST_LOST else FIRST
-        return verdict, f"all times are shares of this file's; it {_lost(mine.lost, mine.unit)}"
+        shares = {TIME: "times", CYCLES: "cycles", MACS: "MACs"}[speed]
+        return verdict, f"all {shares} are shares of this file's; it {_lost(mine.lost, mine.unit)}"
     verdict = TOO_MUCH if mine.lost > MOST_LOST else _verdict(mine, before, speed)
     return verdict, _said(mine, before, speed, rival)
 
