@@ -76,26 +76,43 @@ def test_the_original_and_int8_are_tried_in_every_runtime_before_anything_else(
     assert "prune 50 % + int8 in another" in _in_order(result)  # the way that goes on
 
 
-def test_they_are_tried_even_when_there_is_no_time_at_all(
+def test_int8_is_tried_even_when_there_is_no_time_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, Direct, Another)
-    _losing(monkeypatch, lambda name: 30 if name == "int8 in direct" else 0)
-    told = Told(lambda name: 0.5 if name == "int8 in another" else _cut(name))
-    result = _fit(tmp_path, told, epochs=None, minutes=0.01)
+    _losing(monkeypatch, lambda _: 0)
+    result = _fit(tmp_path, Told(_cut), epochs=None, minutes=0.01)
     measured = [one.title for one in result.everything if one.measurement.drop]
-    assert measured == EVERYWHERE
-    assert result.chosen == "int8 in another"
+    assert measured == ["original", "int8 in direct"]
+    assert result.chosen == "int8 in direct"
     assert any(one.startswith("0.01 minutes allow hardly any tuning") for one in result.notes)
+    assert "no time was left to try original in another" in result.notes
+    assert "int8 in another wasn't tried, because no time was left" in result.notes
     assert {one.status for one in result.trials if "prune" in one.title} == {"not tried"}
     assert all(one.measurement.latency is None for one in result.trials if "prune" in one.title)
     late = [line for line in result.notes if line.startswith("the fit took ")]
     assert len(late) == 1
-    assert re.fullmatch(
-        r"the fit took 0\.\d minutes instead of 0\.01; its longest stages were .+ \(0\.\d\), "
-        r".+ \(0\.\d\), .+ \(0\.\d\)",
-        late[0],
+    stage = r".+ \(0\.\d\)"
+    wanted = rf"the fit took 0\.\d minutes instead of 0\.01; its longest stages were {stage}"
+    assert re.match(wanted, late[0])
+
+
+@pytest.mark.parametrize(("times", "tried"), [(3.9, True), (4.1, False)])
+def test_int8_is_left_out_where_it_cannot_make_up_for_a_slow_runtime(
+    times: float, tried: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, Direct, Another)
+    _losing(monkeypatch, lambda _: 0)
+    told = Told(lambda name: times * _cut(name) if "another" in name else _cut(name))
+    result = _fit(tmp_path, told)
+    why = (
+        "int8 in another wasn't tried, because original in another takes more than 4 times as long "
+        "as original"
     )
+    assert ("int8 in another" in _in_order(result)) == tried
+    assert (why in result.notes) == (not tried)
+    small = _fit(tmp_path / "small", told, goal="size")
+    assert "int8 in another" in _in_order(small)
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,9 @@ def fit(
             the target's runtimes that holds floats and is installed on this machine.
         max_drop: the budget: percentage points (hundredths of the metric), 0 to 100, or an amount
             in the metric's own unit if it has one. `"5%"` is a share of the original's figure.
-        minutes: about how long the fit may take. A strategy's mandatory candidates are always
-            tried. A note says if they, or a busy machine, made the fit take longer.
+        minutes: about how long the fit may take, from when the task was read. A strategy's
+            mandatory candidates are always tried. A note says if they, or a busy machine, made the
+            fit take longer.
         out: the folder for `model.onnx` (or another ending), `result.json`, the ledger and the
             files of all candidates. It is locked until the end, so that no other fit writes there.
         options: everything else.
@@ -132,6 +133,7 @@ def _fit(given: Given, folder: Folder, check: Callable[[], None]) -> Result:
     """Run the fit in its locked folder."""
     options = given.options
     task = find_task(given.task) if isinstance(given.task, str) else given.task
+    given.schedule.start()
     task, network, estimating, result = _begin(task, given, folder.notes, check)
     ledger = _open_ledger(folder, result, options)
     try:

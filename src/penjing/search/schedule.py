@@ -37,10 +37,14 @@ class Schedule:
     begin: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.begin = self._entered = self.clock()
-        self._stage = "reading the task"
+        self.start()
         if self.epochs is not None:
             self.seconds = math.inf
+
+    def start(self) -> None:
+        """Let the time begin now: once the task is there, whose file may have trained a model."""
+        self.begin = self._entered = self.clock()
+        self._stage = "checking the task"
 
     def spent(self) -> float:
         """Seconds since the beginning."""

@@ -100,9 +100,9 @@ def advise(
     require_positive("`minutes`", minutes)
     where = find_target(target)
     runtime = first_runtime(where).on(where)
-    begin = options.instruments.clock()
     options.say("reading the task", 0.0)
     given = find_task(task) if isinstance(task, str) else task
+    begin = options.instruments.clock()
     prepared, _, notes = prepare(given, Budget(1.0), lambda line: options.say(line, 0.0))
     network = capture(prepared.model, prepared.example, source=prepared.source)
     estimating = None if where.local else Estimating.on(where, network)

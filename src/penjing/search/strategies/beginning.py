@@ -19,10 +19,10 @@ from penjing.trials.trial import ORIGINAL, Proposal, Trial
 def begun(
     study: Study, rounds: int
 ) -> Generator[Sequence[Proposal], Sequence[Trial], tuple[Pace | None, Rounding]]:
-    """Try what isn't pruned: the original and int8 in every runtime and precision, however little
-    time there is, and other quantization schemes, or sensitive layers in float, where int8 loses
-    too much accuracy. Where values are best left in float, as in recurrent layers, integer weights
-    alone.
+    """Try what isn't pruned: the original and int8 in every runtime and precision, and other
+    quantization schemes, or sensitive layers in float, where int8 loses too much accuracy. Where
+    values are best left in float, as in recurrent layers, integer weights alone. int8 in the usual
+    runtime is tried however little time there is.
 
     Args:
         study: the fit.
@@ -31,11 +31,13 @@ def begun(
     Returns:
         How fast the network trains, None if it can't; and the chosen quantization.
     """
-    must = _must(study)
-    study.expect(must + rounds, must)
+    study.expect(_files(study) + rounds, must=1)
     pace, rounding = _look_ahead(study), Rounding(study)
     for way in study.ways.plain:
-        yield [study.proposal(ORIGINAL, way=way, must=True)]
+        if study.affords(0.0):
+            yield [study.proposal(ORIGINAL, way=way)]
+        else:
+            study.note(f"no time was left to try {study.ways.title(ORIGINAL, way)}")
     yield from rounding.try_everywhere()
     yield from rounding.try_schemes()
     yield from rounding.leave_sensitive_in_float()
@@ -52,8 +54,8 @@ def _own(study: Study, rounding: Rounding) -> Asking:
         yield [study.proposal(f"recipe {name}", *passes, way=way)]
 
 
-def _must(study: Study) -> int:
-    """How many rounds of `begun` are never left out."""
+def _files(study: Study) -> int:
+    """How many files `begun` asks for where all goes well."""
     return len(study.ways.plain) + len(study.ways.integer)
 
 
@@ -70,7 +72,7 @@ def _look_ahead(study: Study) -> Pace | None:
         return None
     if study.schedule.epochs is not None:
         return pace
-    files = _must(study) + 2  # two of a pruned network
+    files = _files(study) + 2  # two of a pruned network
     left = study.schedule.left() - files * study.result.baseline.seconds
     allowed = f"{study.schedule.seconds / 60:g} minutes allow"
     epochs = max(0.0, left) / pace.epoch

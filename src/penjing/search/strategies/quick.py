@@ -23,7 +23,7 @@ class Quick:
 
     It tries, in this order:
 
-    1. the original and int8 in every runtime and precision, however little time there is,
+    1. the original and int8 in every runtime and precision,
     2. other quantization schemes, where int8 loses too much accuracy,
     3. three widths, each with and without the chosen quantization.
 

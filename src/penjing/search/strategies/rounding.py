@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,9 @@ Asked = Generator[Sequence[Proposal], Sequence[Trial], Trial]
 """Proposes a candidate and returns its trial."""
 Asking = Generator[Sequence[Proposal], Sequence[Trial], None]
 
+HOPELESS = 4.0
+"""No integers make up for an original that takes so many times as long as another runtime's: four
+products of eight bits at most are computed where one of floats was."""
 FEWER_BITS_SHARE = 0.08  # the largest share of the time left that a step to fewer bits may take
 LOOKS = 3
 """How many widths by layer are tried at most; that finds the right one to a quarter of a bit."""
@@ -86,11 +90,40 @@ class Rounding:
         return {how: trial for how, trial in known if trial is not None}
 
     def try_everywhere(self) -> Asking:
-        """Try the first scheme in every way, because accuracy may differ between runtimes."""
-        for way in self.study.ways.integer:
-            yield from self._try(INT8, way, must=True)
+        """Try the first scheme in every way, because accuracy may differ between runtimes.
+
+        Left out are those for which there is no time, and those whose original takes so long that
+        integers can't make up for it.
+        """
+        for place, way in enumerate(self.study.ways.integer):
+            why = self._why_not(way) if place else ""
+            if why:
+                self.study.note(f"{self.study.ways.title(INT8, way)} wasn't tried, because {why}")
+            else:
+                yield from self._try(INT8, way, must=not place)
         self.study.time_again()
         self.choose()
+
+    def _why_not(self, way: Way) -> str:
+        """Why the first scheme needn't be tried in that way; empty if it should be."""
+        original = self.study.original(way)
+        if not self.study.affords(0.0 if original is None else original.seconds):
+            return "no time was left"
+        if original is None or self.study.goal != "latency":
+            return ""
+        latencies = {
+            trial.title: trial.latency
+            for each in self.study.ways.every
+            if (trial := self.study.original(each)) is not None and trial.latency is not None
+        }
+        steady = [title for title, latency in latencies.items() if not latency.disturbed]
+        best = min(steady, key=lambda title: latencies[title].ratio, default="")
+        if not best or original.title not in latencies:
+            return ""
+        times = latencies[original.title].ratio_low / latencies[best].ratio
+        if times < HOPELESS:
+            return ""
+        return f"{original.title} takes more than {math.floor(times)} times as long as {best}"
 
     def try_schemes(self) -> Asking:
         """Try the other schemes in every way whose file would win if it kept the budget."""
