@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,9 @@ def test_each_way_to_end_has_its_sentence() -> None:
     original = _changed(result, best=result.baseline.key, test_drop=None)
     assert answer(original) == (f"The original in onnxruntime is the answer: {result.reason}.")
     assert certified(original) == "On the test data the original's accuracy is 98.40 %."
+    drop = Drop(0.02, 0.03, 0.95, 500, "dB")
+    in_decibels = certified(replace(result, test_drop=drop, unit="dB"))
+    assert "With 95 % confidence it loses at most 0.03 dB, and the budget is 1 dB." in in_decibels
     validated = certified(_changed(result, certified_by="validation"))
     assert validated.startswith("The validation data certifies it: on 1000 samples with 95 %")
     assert "On 500 test samples its accuracy is 98.10 %" in validated

@@ -115,7 +115,8 @@ def certified(result: Result) -> str:
         small = f"The test data is too small to certify it: {_most(drop)} there."
         return f"{_by_validation(result)} {scores} {small}"
     budget = f"the budget is {amount(result.max_drop, result.unit)}"
-    return f"{scores} {_most(drop).capitalize()}, and {budget}."
+    most = _most(drop)
+    return f"{scores} {most[:1].upper()}{most[1:]}, and {budget}."
 
 
 def _by_validation(result: Result) -> str:

@@ -23,10 +23,10 @@ def amount(value: float, unit: str = POINTS) -> str:
 def digits(value: float, unit: str = POINTS) -> str:
     """A measured loss without its unit.
 
-    >>> digits(0.6), digits(0.01234, "")
-    ('0.60', '0.0123')
+    >>> digits(0.6), digits(0.01234, ""), digits(-0.0001)
+    ('0.60', '0.0123', '0.00')
     """
-    return f"{value:.2f}" if unit == POINTS else f"{value:.3g}"
+    return f"{value:z.2f}" if unit == POINTS else f"{value:z.3g}"
 
 
 def measured(value: float, unit: str = POINTS) -> str:
