@@ -67,7 +67,7 @@ def _cells(outlook: Outlook) -> list[str]:
         outlook.verdict,
         f"{figures.speed:.2f}",
         in_words(figures.file_bytes),
-        f"{figures.lost:.1f}",
+        f"{figures.lost:z.1f}",
         "" if after is None else f"{after:.1f}",
     ]
 

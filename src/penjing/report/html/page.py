@@ -21,7 +21,7 @@ from penjing.report.html import charts
 from penjing.report.html.layer_table import ByLayer
 from penjing.report.html.recipes import in_short
 from penjing.report.table import GROUPS, headings, in_order, legend, reasons, rows
-from penjing.trials.judgement.wording import WHAT, amount, confident, ratio
+from penjing.trials.judgement.wording import WHAT, amount, confident, digits, ratio
 from penjing.trials.prediction import Prediction
 from penjing.trials.result import Result
 from penjing.trials.trial import Status, Trial
@@ -129,9 +129,9 @@ def _cells(result: Result, made: Prediction, trial: Trial) -> tuple[str, ...]:
     return (
         in_a_line(result.named(trial)),
         f"{made.epochs:.3g}",
-        f"{made.drop:.2f}",
-        f"{trial.drop.drop:.2f}",
-        f"{trial.drop.bound:.2f}",
+        digits(made.drop, result.unit),
+        digits(trial.drop.drop, result.unit),
+        digits(trial.drop.bound, result.unit),
         ratio(made.ratio),
         taken,
     )
