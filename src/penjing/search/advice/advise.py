@@ -38,6 +38,7 @@ from penjing.trials.evaluation.networks import Networks
 
 FEW = 1000
 """With fewer training samples than this, training a cut network is likely to overfit."""
+LATE = "the time was over; give more minutes"
 Say = Callable[[str, float], None]
 """Called with what is being done, and the share of the time that is over."""
 
@@ -150,12 +151,12 @@ class _Advising:
     knows_nothing: bool = False
 
     def run(self) -> None:
-        """Try everything that there is time for."""
+        """Try everything that there is time for. Floats of other runtimes come last, since they
+        tell least."""
         self._look_at_accuracy()
-        ways = self._ways()
-        for way in ways:
-            self._uncut("float", way, ())
-        for way in ways:
+        first, *others = self._ways()
+        self._uncut("float", first, ())
+        for way in (first, *others):
             if way.floats == "float32":
                 self._uncut(INTEGERS, way, (Quantize(),))
         if self.base is None:
@@ -165,6 +166,8 @@ class _Advising:
         self._look_at_training()
         for method in methods(self.network, self.trying.target.width_multiple):
             self.outlooks.append(self._outlook(method, self.base))
+        for way in others:
+            self._uncut("float", way, (), must=False)
 
     def _ways(self) -> list[Way]:
         """All ways on this machine; of a device that isn't here, its first runtime."""
@@ -173,12 +176,17 @@ class _Advising:
             return [Way(trying.runtime)]
         return list(Ways.on(trying.target, trying.runtime).every)
 
-    def _uncut(self, family: str, way: Way, scheme: tuple[Quantize, ...]) -> None:
-        """Try the network as it is, in float or in integers."""
+    def _uncut(
+        self, family: str, way: Way, scheme: tuple[Quantize, ...], must: bool = True
+    ) -> None:
+        """Try the network as it is, in float or in integers; if it must be or there is time."""
         title = f"{'int8' if scheme else way.floats} in {way.runtime.name}"
         candidate, before = way.candidate(*scheme), self.base
-        tried = self._tried(title, candidate)
         outlook = Outlook(family, title, CANT, "", candidate.recipe, way.runtime.name)
+        if not must and self._share() >= 1:
+            self.outlooks.append(replace(outlook, verdict=NOT_TRIED, why=LATE))
+            return
+        tried = self._tried(title, candidate)
         if isinstance(tried, str):
             self.outlooks.append(replace(outlook, why=tried))
             return
@@ -203,7 +211,7 @@ class _Advising:
         if method.impossible:
             return replace(outlook, recipe=())
         if self._share() >= 1:
-            return replace(outlook, verdict=NOT_TRIED, why="the time was over; give more minutes")
+            return replace(outlook, verdict=NOT_TRIED, why=LATE)
         tried = self._tried(method.title, candidate)
         if isinstance(tried, str):
             return replace(outlook, why=tried)
