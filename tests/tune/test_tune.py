@@ -6,14 +6,11 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import spawn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.errors import InputError
@@ -21,11 +18,11 @@ from penjing.network import Network, capture
 from penjing.passes import Binarize, Pass, PruneChannels, Quantize, Ternarize, Tune
 from penjing.tasks.batches import number_of_batches
 from penjing.tasks.data import Arrays
-from penjing.tasks.metrics import Metric
 from penjing.tasks.task import Task
 from penjing.tune.distill import soft_loss
+from penjing.tune.optimizer import one_cycle
 from penjing.tune.options import TuneOptions
-from penjing.tune.train import _prepared, one_cycle, train, validate
+from penjing.tune.train import _prepared, train, validate
 from tests.reference_networks import build
 
 QUICK = TuneOptions(epochs=1, lr=0.01)
@@ -295,63 +292,3 @@ def test_a_distance_that_is_none_is_refused(own: Any, text: str) -> None:
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         TuneOptions(**options)
-
-
-def _work(rank: int, folder: str) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    torch.set_num_threads(1)
-    task, network = _task("resnet_a", shuffle=True)
-    steps: list[str] = []
-    later = itertools.count()
-    rising = Metric("later is better", lambda _, y: np.full(len(y), float(next(later))))
-    task = _changed(task, metric=rising)
-    tuned = train(network, task, QUICK, lambda line, _: steps.append(line)).network
-    torch.save((len(steps), network.state_dict(), tuned.state_dict()), f"{folder}/{rank}.pt")
-    _end_the_group()
-
-
-def _end_the_group() -> None:
-    """A group's own threads that outlived it could end this process by a signal."""
-    distributed.destroy_process_group()
-    threads = [one.read_text() for one in Path("/proc/self/task").glob("*/comm")]
-    assert threads
-    assert not [name for name in threads if "gloo" in name]
-
-
-def test_two_processes_share_the_batches_and_end_alike(tmp_path: Path) -> None:
-    spawn(_work, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
-    (one_steps, before, one), (two_steps, _, two) = (
-        torch.load(tmp_path / f"{number}.pt") for number in range(2)
-    )
-    assert one_steps == two_steps == 2  # of four batches
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    assert any(not torch.equal(one[key], before[key]) for key in one if key.endswith("weight"))
-
-
-def test_two_processes_step_by_the_mean_gradient(tmp_path: Path) -> None:
-    """One batch of 2 x n samples equals two batches of n on two processes."""
-    spawn(_work_linear, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
-    x, y = torch.arange(12.0).view(4, 3) / 12, torch.tensor([0, 1, 1, 0])
-    alone = _linear_trained([(x, y)])
-    together = torch.load(tmp_path / "0.pt")
-    torch.testing.assert_close(together, alone)
-
-
-def _linear_trained(batches: Any) -> Tensor:
-    torch.manual_seed(0)
-    model = nn.Linear(3, 2)
-    task = Task(model, torch.zeros(2, 3), batches, batches)
-    options = TuneOptions(epochs=3, lr=0.1, distill=0.0, precision="float32")
-    return train(capture(model, task.example), task, options).network.tensor("weight").detach()
-
-
-def _work_linear(rank: int, folder: str) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    x, y = torch.arange(12.0).view(4, 3) / 12, torch.tensor([0, 1, 1, 0])
-    weight = _linear_trained([(x[:2], y[:2]), (x[2:], y[2:])])
-    torch.save(weight, f"{folder}/{rank}.pt")
-    _end_the_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -165,9 +166,13 @@ def fit(asked: Fit) -> None:
     try:
         result = _fitted(asked, task)
     except KeyboardInterrupt:
+        if _is_follower():
+            raise typer.Exit(130) from None
         print(f"penjing: interrupted before {what_is_there(asked.out)}", file=sys.stderr)
         raise typer.Exit(130) from None
-    if asked.as_json:
+    if _is_follower():
+        pass  # the first process prints
+    elif asked.as_json:
         print(json.dumps(result.to_json()))
     else:
         print_result(result, asked.out, task, asked.all)
@@ -183,7 +188,7 @@ def _fitted(asked: Fit, task: str) -> Result:
     from penjing.search.options import FitOptions
     from penjing.search.strategies import find_strategy
 
-    with display(console(stderr=True)) as progress:
+    with display(console(stderr=True, quiet=_is_follower())) as progress:
         options = FitOptions(
             goal=asked.goal,
             seed=asked.seed,
@@ -201,6 +206,11 @@ def _fitted(asked: Fit, task: str) -> Result:
             report=write_report,
         )
         return fit(task, asked.target, asked.max_drop, asked.minutes, asked.out, options)
+
+
+def _is_follower() -> bool:
+    """Whether `torchrun` started this process beside a first one."""
+    return "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 def _recipes(paths: Sequence[Path]) -> dict[str, Recipe]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, cast
 
 from penjing.device.address import Device
 from penjing.errors import InputError, RemoteError
@@ -37,6 +38,8 @@ from penjing.trials.judgement.goal import canonical
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import REPORT, Result
 from penjing.trials.trial import ORIGINAL, Status, Trial
+from penjing.tune import orders, processes
+from penjing.tune.follow import follow
 
 SOON = 1.0
 """Seconds; the data is read without a word if that takes no longer."""
@@ -76,6 +79,9 @@ def fit(
     `penjing.trials.judgement.certify.prove` says what happens if no bound on the validation data
     keeps the budget, and `penjing.trials.judgement.promise.promise_of` treats small data sets.
 
+    Under `torchrun`, all processes train each network together. The first one does everything else,
+    and all return the same result.
+
     Args:
         task: a `Task`, or the name of one as on the command line.
         target: `"cpu"` or `"gpu"` of this machine; the address of a device,
@@ -103,6 +109,38 @@ def fit(
         BugError: penjing itself has a bug. What was finished stays in `out`.
     """
     options = options or FitOptions()
+    with orders.joined():
+        if processes.rank():
+            return _followed(task, max_drop)
+        result = None
+        try:
+            result = _led(task, target, max_drop, minutes, out, options)
+        finally:
+            orders.end(None if result is None else result.to_json())
+        return result
+
+
+def _followed(task: Task | str, max_drop: float | str) -> Result:
+    """Train what the first of torchrun's processes asks for; returns its result."""
+
+    def find() -> Task:
+        given = find_task(task) if isinstance(task, str) else task
+        return prepare(given, Budget.of(max_drop))[0]
+
+    result = follow(find)
+    if result is None:
+        raise processes.OtherError("the first process has ended early; see what it printed")
+    return Result.from_json(cast(dict[str, Any], result))
+
+
+def _led(
+    task: Task | str,
+    target: str,
+    max_drop: float | str,
+    minutes: float,
+    out: Path | str,
+    options: FitOptions,
+) -> Result:
     schedule = Schedule(options.instruments.clock, 60 * minutes, options.epochs)
     with Interrupt() as interrupt:
         budget = Budget.of(max_drop)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,3 +43,15 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def _group(tensors: list[Tensor], decay: float = 0.0, size: float = 1.0) -> dict[str, object]:
     return {"params": tensors, "weight_decay": decay, "size": size}
+
+
+def one_cycle(share: float, warm_up: float = 0.2, end: float = 1e-3) -> float:
+    """The learning rate after a share of the training, relative to its peak.
+
+    >>> [round(one_cycle(s), 3) for s in (0.0, 0.2, 1.0)]
+    [0.04, 1.0, 0.001]
+    """
+    if share < warm_up:
+        return 0.04 + 0.96 * share / warm_up
+    angle = math.pi * min((share - warm_up) / (1 - warm_up), 1.0)
+    return end + (1 - end) * (1 + math.cos(angle)) / 2

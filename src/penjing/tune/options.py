@@ -24,6 +24,8 @@ class TuneOptions:
         distill: the share of the distillation loss in the whole loss, in [0, 1]. 0 is the task's
             loss alone, and 1 is distillation alone, which needs no labels.
         temperature: the temperature of distillation, above 0.
+        accumulate: the batches whose gradients make a step, 1 or more. With N processes of
+            `torchrun`, a step takes N times as many.
         patience: the number of epochs without gain on the validation data after which training
             stops, 1 or more.
         device: `"auto"` (CUDA if there is any), `"cpu"` or `"cuda"`.
@@ -48,6 +50,7 @@ class TuneOptions:
     weight_decay: float = 5e-4
     distill: float = 0.9
     temperature: float = 4.0
+    accumulate: int = 1
     patience: int = 8
     device: str = "auto"
     precision: str = "auto"
@@ -61,8 +64,9 @@ class TuneOptions:
             raise InputError(f"weight_decay must be 0 or more; found {self.weight_decay}")
         if not 0 <= self.distill <= 1:
             raise InputError(f"distill must be in [0, 1]; found {self.distill}")
-        if self.patience < 1:
-            raise InputError(f"patience must be 1 epoch or more; found {self.patience}")
+        for name, unit in (("patience", "epoch"), ("accumulate", "batch")):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 {unit} or more; found {getattr(self, name)}")
         choices = {
             "optimizer": ("sgd", "adamw"),
             "device": ("auto", "cpu", "cuda"),

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from penjing.arith.binary import SIGN
@@ -28,10 +28,10 @@ from penjing.tasks.batches import number_of_batches, require_repeatable
 from penjing.tasks.metrics import joined, scored
 from penjing.tasks.targets import Targets, moved, samples_in, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call, loss_of
-from penjing.tune import data_parallel
+from penjing.tune import orders, processes
 from penjing.tune.distill import distance
 from penjing.tune.holding import Holding
-from penjing.tune.optimizer import optimizer_for, set_rate
+from penjing.tune.optimizer import one_cycle, optimizer_for, set_rate
 from penjing.tune.options import TuneOptions
 
 Progress = Callable[[str, float], None]
@@ -83,11 +83,12 @@ def train(
     """
     if seconds is not None:
         require_positive("seconds", seconds)
-    device = _device(options.device)
-    with _seeded(options.seed):
+    device = device_of(options)
+    with _seeded(options.seed), processes.ending_together(device):
         require_repeatable(task.train, "training")
         if task.validation is not None:
             require_repeatable(task.validation, "validation")
+        network = orders.send("train", network, task, options, seconds)
         training = _prepared(network, task, options, device)
         training.progress, training.clock, training.seconds = progress, clock, seconds
         training.run()
@@ -118,21 +119,33 @@ def step_seconds(
     Raises:
         InputError: as for `train`.
     """
-    device, took = _device(options.device), []
-    with _seeded(options.seed):
+    device, took = device_of(options), []
+    with _seeded(options.seed), processes.ending_together(device):
         require_repeatable(task.train, "training")
+        network = orders.send("time a few steps", network, task, options)
         training = _prepared(network, task, options, device)
         training.student.train()
         optimizer = optimizer_for(training.student, options)
         set_rate(optimizer, 0.04 * options.lr)
         begin = clock()
-        for inputs, targets in itertools.islice(task.train, 1 + steps):
-            training._step(inputs, targets, optimizer)
+        for share in itertools.islice(training.shares(), 1 + steps):
+            training._step(share, optimizer)
             took.append(clock() - begin)
             begin = clock()
-            if sum(took) > seconds:
+            if processes.agree(sum(took), device) > seconds:
                 break
     return statistics.median(took[1:] or took)
+
+
+def steps_of_an_epoch(task: Task, options: TuneOptions) -> int:
+    """How many steps a pass over the training data takes, 1 or more.
+
+    Args:
+        task: its data.
+        options: how many batches each process takes in a step.
+    """
+    together = processes.size() * options.accumulate
+    return max(1, math.ceil(number_of_batches(task.train) / together))
 
 
 def _prepared(
@@ -150,29 +163,21 @@ def _prepared(
 
 
 def validate(network: Network, task: Task) -> float:
-    """The task's metric on the validation data; negative if a lower one is better."""
+    """The task's metric on the validation data; negative if a lower one is better.
+
+    Each process judges its share of the batches.
+    """
     assert task.validation is not None
     network.eval()
     parts = []
+    mine = itertools.islice(task.validation, processes.rank(), None, processes.size())
     with torch.no_grad():
-        for inputs, targets in task.validation:
+        for inputs, targets in mine:
             args, kwargs = as_call(_on(inputs, network.device))
             outputs = as_arrays(_wide(network(*args, **kwargs)))
             parts.append(scored(task.metric, outputs, targets_as_arrays(targets)))
-    figure = task.metric.figure(joined(parts))
+    figure = task.metric.figure(joined(processes.merged(parts, network.device)))
     return figure if task.metric.higher else -figure
-
-
-def one_cycle(share: float, warm_up: float = 0.2, end: float = 1e-3) -> float:
-    """The learning rate after a share of the training, relative to its peak.
-
-    >>> [round(one_cycle(s), 3) for s in (0.0, 0.2, 1.0)]
-    [0.04, 1.0, 0.001]
-    """
-    if share < warm_up:
-        return 0.04 + 0.96 * share / warm_up
-    angle = math.pi * min((share - warm_up) / (1 - warm_up), 1.0)
-    return end + (1 - end) * (1 + math.cos(angle)) / 2
 
 
 @dataclass
@@ -215,16 +220,21 @@ class _Training:
     @property
     def epochs(self) -> float:
         """For how many epochs it was trained so far."""
-        return self.step / self._steps_of_an_epoch
+        return self.step / steps_of_an_epoch(self.task, self.options)
 
     @cached_property
-    def _steps_of_an_epoch(self) -> int:
-        batches = max(1, number_of_batches(self.task.train))
-        return max(1, batches // data_parallel.size())
+    def model(self) -> nn.Module:
+        """The student, whose gradients are those of all processes."""
+        return processes.replicated(self.student, self.device)
+
+    def shares(self) -> Iterator[list[processes.Part]]:
+        """By step of a pass over the data, what this process computes."""
+        return processes.shares(_without_single_ones(self.task.train), self.options.accumulate)
 
     def run(self) -> None:
+        """Train until the steps or the time are used up, and take the best weights."""
         options = self.options
-        steps = max(1, round(options.epochs * self._steps_of_an_epoch))
+        steps = max(1, round(options.epochs * steps_of_an_epoch(self.task, options)))
         optimizer = optimizer_for(self.student, options)
         best, begin = _Best(), self.clock()
         if self.task.validation is not None:
@@ -237,44 +247,50 @@ class _Training:
                     break
         if best.state:
             self.student.load_state_dict(best.state)
-        data_parallel.share_buffers(self.student)
+        processes.share_buffers(self.student, self.device)
         _require_finite(self.student)
 
     def _epochs(self, optimizer: torch.optim.Optimizer, steps: int, begin: float) -> Iterator[None]:
         """Train until the steps or the time are used up; yields after each pass over the data."""
         share = 0.0
-        while share < 1:
+        for epoch in itertools.count(self.options.seed):
+            if share >= 1:
+                break
+            torch.manual_seed(epoch)  # what was drawn before differs by process, as for dropouts
             self.student.train()
             before = self.step
-            for inputs, targets in data_parallel.my_share(_without_single_ones(self.task.train)):
+            for mine in self.shares():
                 set_rate(optimizer, self.options.lr * one_cycle(share))
-                loss = self._step(inputs, targets, optimizer)
+                loss = self._step(mine, optimizer)
                 spent = (self.clock() - begin) / self.seconds if self.seconds else 0.0
-                share = data_parallel.agree(min(1.0, max(self.step / steps, spent)), self.device)
+                share = processes.agree(min(1.0, max(self.step / steps, spent)), self.device)
                 if self.progress is not None:
                     self.progress(f"step {self.step}, loss {loss:.3f}", share)
                 if share >= 1:
                     break
             if self.step == before:
-                raise InputError(
-                    f"the training data has too few batches for {data_parallel.size()} "
-                    "process(es); give at least one batch per process"
-                )
+                raise InputError("the training data has no batches")
             yield
 
     def _score(self) -> float:
-        data_parallel.share_buffers(self.student)
+        processes.share_buffers(self.student, self.device)
         with self._autocast():
-            return data_parallel.agree(validate(self.student, self.task), self.device)
+            return validate(self.student, self.task)
 
-    def _step(self, inputs: Any, targets: Targets, optimizer: torch.optim.Optimizer) -> float:
-        loss = self._loss(_on(inputs, self.device), moved(targets, self.device))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise InputError(f"the loss became {value} at step {self.step}; lower lr")
+    def _step(self, parts: list[processes.Part], optimizer: torch.optim.Optimizer) -> float:
+        """Take a step, and return the mean loss of its samples."""
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        data_parallel.average_gradients(self.student)
+        value = 0.0
+        for place, part in enumerate(parts, 1):
+            with processes.synchronous(self.model, last=place == len(parts)):
+                inputs, targets = _on(part.inputs, self.device), moved(part.targets, self.device)
+                loss = part.weight * self._loss(inputs, targets)
+                value += loss.item()
+                if not math.isfinite(value):
+                    raise InputError(f"the loss became {value} at step {self.step}; lower lr")
+                if place == len(parts):
+                    value = processes.mean(value, self.device)
+                loss.backward()  # type: ignore[no-untyped-call]
         self.holding.before_step()
         optimizer.step()
         self.holding.after_step()
@@ -284,7 +300,7 @@ class _Training:
     def _loss(self, inputs: Any, targets: Targets) -> Tensor:
         args, kwargs = as_call(inputs)
         with self._autocast():
-            outputs = _wide(self.student(*args, **kwargs))
+            outputs = _wide(self.model(*args, **kwargs))
             if self.teacher is None:
                 return loss_of(self.task, outputs, targets)
             with torch.no_grad():
@@ -325,7 +341,13 @@ def _require_finite(network: Network) -> None:
             raise InputError(f"weight {name} became NaN or infinite in training; lower lr")
 
 
-def _device(name: str) -> torch.device:
+def device_of(options: TuneOptions) -> torch.device:
+    """Where to train.
+
+    Raises:
+        InputError: CUDA is asked for and absent.
+    """
+    name = options.device
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

@@ -12,14 +12,13 @@ from penjing.contract import Json
 from penjing.errors import InputError, UnsafeError
 from penjing.network import Network, restore, save
 from penjing.passes import Tune
-from penjing.tasks.batches import number_of_batches
 from penjing.tasks.task import Task
 from penjing.trials.candidate import hash_of
 from penjing.trials.contract import Pace, Say
 from penjing.trials.evaluation.instruments import Clock
 from penjing.trials.recipe import from_json
 from penjing.tune.options import TuneOptions
-from penjing.tune.train import step_seconds
+from penjing.tune.train import step_seconds, steps_of_an_epoch
 
 NETWORKS = "networks"
 MOST_IN_MEMORY = 4
@@ -126,7 +125,7 @@ class Networks:
         """
         network, task = self.made(recipe, say), self.blind
         seconds = step_seconds(network, task, training, self.clock)
-        return Pace(seconds, max(1, number_of_batches(task.train)))
+        return Pace(seconds, steps_of_an_epoch(task, training))
 
     def _trained(self, step: Tune, network: Network, part: Part, limit: float | None) -> Network:
         plan = step.plan(network, self.blind)

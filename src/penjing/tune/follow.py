@@ -1,0 +1,55 @@
+"""Follow: a process of torchrun's beside the first one, which trains what that one asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from penjing.contract import Json
+from penjing.errors import MachineError, PenjingError
+from penjing.tasks.task import Task
+from penjing.tune import processes
+from penjing.tune.orders import Order, received
+from penjing.tune.train import device_of, step_seconds, train
+
+
+def follow(find: Callable[[], Task]) -> Json:
+    """Take part in all trainings, until the first process has finished.
+
+    What goes wrong here is told to the first process, which decides what follows.
+
+    Args:
+        find: reads the task; it must be the same as in the first process.
+
+    Returns:
+        What the first process gave to `penjing.tune.orders.end`.
+
+    Raises:
+        MachineError: the first process has ended before that.
+    """
+    task: Task | PenjingError
+    try:
+        task = find()
+    except PenjingError as error:
+        task = error
+    while isinstance(order := received(), Order):
+        try:
+            _obey(order, task)
+        except MachineError:
+            raise
+        except PenjingError:
+            continue  # the first process knows
+    return order
+
+
+def _obey(order: Order, task: Task | PenjingError) -> None:
+    with processes.ending_together(device_of(order.options)):
+        if isinstance(task, PenjingError):
+            raise task
+        network = order.network(task.model, task.example)
+    if not order.validates:
+        task = replace(task, validation=None)
+    if order.what == "train":
+        train(network, task, order.options, seconds=order.seconds)
+    else:
+        step_seconds(network, task, order.options)

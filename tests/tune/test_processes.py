@@ -1,0 +1,197 @@
+"""Training in several processes: the same steps as in one, and one end for all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+
+from penjing.errors import InputError
+from penjing.network import capture
+from penjing.tasks.data import Arrays
+from penjing.tasks.metrics import Metric
+from penjing.tasks.task import Task
+from penjing.tune import processes
+from penjing.tune.options import TuneOptions
+from penjing.tune.train import train
+from tests.reference_networks import build
+
+Told = tuple[list[str], dict[str, Tensor], float]
+
+
+class Linear(nn.Module):
+    """Without a statistic over the batch, so that it may be divided; one weight is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu())
+
+
+def linear(samples: int, size: int) -> Task:
+    """Batches of `size` samples; the last one may be smaller."""
+    torch.manual_seed(0)
+    x, y = torch.randn(samples, 6), torch.arange(samples) % 3
+    data = Arrays(x, y, batch_size=size, shuffle=True)
+    still = Arrays(x, y, batch_size=size)
+    model = Linear()
+    return Task(model, x[:2], data, still, still)
+
+
+def convolutional(samples: int, size: int) -> Task:
+    """A network with batch norms, whose statistics are those of a batch."""
+    model, x = build("resnet_a")
+    x = x.repeat(1 + samples // len(x), 1, 1, 1)[:samples] + torch.randn(samples, 1, 1, 1)
+    data = Arrays(x, torch.arange(samples) % 10, batch_size=size, shuffle=True)
+    return Task(model, x[:2], data, data)
+
+
+def trained(task: Task, accumulate: int, **options: Any) -> Told:
+    lines: list[str] = []
+    how = TuneOptions(lr=0.05, precision="float32", accumulate=accumulate, **options)
+    found = train(capture(task.model, task.example), task, how, lambda line, _: lines.append(line))
+    return lines, found.network.state_dict(), found.epochs
+
+
+def _one(rank: int, count: int, folder: str, work: Callable[[], Any]) -> None:
+    """A process of several."""
+    torch.set_num_threads(1)
+    where = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=count)
+    torch.save(work(), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+    # A group's own threads that outlived it could end this process by a signal.
+    threads = [one.read_text() for one in Path("/proc/self/task").glob("*/comm")]
+    assert threads
+    assert not [name for name in threads if "gloo" in name]
+
+
+def together(count: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
+    """What the processes return."""
+    spawn(_one, (count, str(folder), work), nprocs=count)  # type: ignore[no-untyped-call]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
+
+
+def _linear() -> Told:
+    return trained(linear(samples=46, size=4), 1, epochs=4, distill=0.5)
+
+
+def _convolutional() -> Told:
+    return trained(convolutional(samples=22, size=4), 1, epochs=2)
+
+
+def test_two_processes_take_the_steps_of_one_with_batches_twice_as_large(tmp_path: Path) -> None:
+    """46 samples are 12 batches of 4, the last one of 2: both have uneven shares."""
+    here, there = together(2, tmp_path, _linear)
+    lines, weights, epochs = trained(linear(samples=46, size=8), 1, epochs=4, distill=0.5)
+    assert len(lines) == 24
+    assert here[0] == there[0] == lines
+    assert epochs == here[2] == 4
+    for name, weight in weights.items():
+        torch.testing.assert_close(here[1][name], weight, rtol=1e-5, atol=1e-6)
+        assert torch.equal(here[1][name], there[1][name])
+
+
+def test_accumulated_batches_are_those_of_several_processes(tmp_path: Path) -> None:
+    """Batch norms too: each batch has its own statistics. 6 batches on 4 processes: 2 are idle."""
+    both = together(2, tmp_path, _convolutional)
+    lines, weights, _ = trained(convolutional(samples=22, size=4), 2, epochs=2)
+    assert both[0][0] == both[1][0] == lines
+    for name in weights:
+        assert torch.equal(both[0][1][name], both[1][1][name])
+        if not name.endswith(("mean", "var", "tracked")):  # of those, the first process's stay
+            torch.testing.assert_close(both[0][1][name], weights[name], rtol=1e-4, atol=1e-5)
+
+
+def _judged() -> tuple[list[float], float]:
+    """The scores in the order in which the metric got them."""
+    seen: list[float] = []
+
+    def figure(kept: np.ndarray) -> float:
+        seen.extend(kept.tolist())
+        return float(kept.mean())
+
+    task = linear(samples=20, size=4)
+    metric = Metric("of targets", lambda _, y: y.astype(float), over=figure)
+    task = Task(task.model, task.example, task.train, task.test, task.test, metric=metric)
+    network = capture(task.model, task.example)
+    from penjing.tune.train import validate
+
+    return seen, validate(network, task)
+
+
+def test_validation_is_divided_and_its_samples_stay_in_order(tmp_path: Path) -> None:
+    alone = _judged()
+    assert together(3, tmp_path, _judged) == [alone] * 3
+
+
+class Breaking:
+    """Data that goes wrong in one process, at its third batch."""
+
+    def __init__(self, task: Task, how: str) -> None:
+        self.batches, self.how = list(task.train), how
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for place, (x, y) in enumerate(self.batches):
+            if place == 2 and processes.rank() == 1 and self.how == "raises":
+                raise OSError("the disk is gone")
+            if place == 3 and self.how == "NaN":  # the second process's
+                yield x * float("nan"), y
+            elif place == 2 and processes.rank() == 1 and self.how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            else:
+                yield x, y
+
+
+def _breaks(how: str) -> str:
+    task = linear(samples=40, size=4)
+    train_data = Breaking(task, how)
+    task = Task(task.model, task.example, train_data, task.test)
+    try:
+        trained(task, 1, epochs=1, distill=0.0)
+    except (InputError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+def _nan() -> str:
+    return _breaks("NaN")
+
+
+def _raises() -> str:
+    return _breaks("raises")
+
+
+def _dies() -> str:
+    return _breaks("dies")
+
+
+def test_what_one_process_cannot_do_ends_all_with_one_line(tmp_path: Path) -> None:
+    first, second = together(2, tmp_path, _nan)
+    assert second == "InputError: the loss became nan at step 1; lower lr"
+    assert first == "OtherError: process 1 of 2: the loss became nan at step 1; lower lr"
+
+
+def test_an_error_of_the_data_in_one_process_ends_all(tmp_path: Path) -> None:
+    first, second = together(2, tmp_path, _raises)
+    assert second == "OSError: the disk is gone"
+    assert first == "OtherError: process 1 of 2: the disk is gone"
+
+
+def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
+    with pytest.raises((ProcessExitedException, ProcessRaisedException)):
+        together(2, tmp_path, _dies)
