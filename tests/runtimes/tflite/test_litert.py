@@ -324,3 +324,26 @@ def test_operators_that_read_some_channels_of_integers_are_converted(tmp_path: P
     given = LiteRt().load(artifact).run(x.numpy())
     with torch.no_grad():
         assert np.abs(given - network(x).numpy()).max() < 0.05
+
+
+class Mixed(nn.Module):
+    """Rounded and real values that are concatenated, the real ones far beyond the others' range."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layer, self.dim = nn.Conv2d(3, 3, 3, padding=1), dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return torch.cat([40 * x.cos(), y, 40 * x.sin()], self.dim)
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+def test_real_values_beside_rounded_ones_stay_real(dim: int, tmp_path: Path) -> None:
+    task = _task(Mixed(dim), (3, 8, 8))
+    network = Quantize(samples=64, outputs=True)(capture(task.model, task.example), task)
+    session = LiteRt().load(LiteRt().lower(network, tmp_path / "a.tflite"))
+    x = task.train[0][0]  # type: ignore[index]
+    with torch.no_grad():
+        apart = np.abs(session.run(x.numpy()) - network(x).numpy())
+    assert apart.max() <= 1.1 * network.tensor("conv2d_scale").item()
