@@ -19,6 +19,10 @@ from penjing.errors import InputError
 
 RangeMethod = Literal["mse", "percentile", "minmax"]
 TINY = 1e-12
+INT16 = (-(2**15), 2**15 - 1)
+"""The smallest and the largest integer of a value with 16 bits, whose zero point is 0."""
+COARSER = 256
+"""How many times larger the scale of int8 is that covers the range of int16."""
 
 
 def activation_range(

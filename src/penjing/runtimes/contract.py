@@ -14,6 +14,7 @@ from penjing.measure.footprint import footprint
 from penjing.network import Network
 from penjing.network.edits.overflow import without_overflow
 from penjing.network.graph.qparams import qparams_in
+from penjing.network.lowering.int16 import no_int16
 from penjing.runtimes.signature import Signature
 from penjing.targets import Target
 
@@ -36,6 +37,7 @@ class Runtime(ABC):
         half_values: whether a file of float16 is computed in it too, so that it may be faster;
             else it holds weights alone.
         weights_alone: whether its files can hold integer weights where no value is rounded.
+        int16: whether its files can hold values of 16 bits, as `Quantize(int16=...)` makes them.
         overflows: whether its kernels for x86 processors without VNNI add neighbouring products in
             16 bits, so that its files must be proof against that (`penjing.arith.saturation`).
         unrolls: whether its files repeat the operators of a recurrent layer for each step, where
@@ -49,6 +51,7 @@ class Runtime(ABC):
     floats: ClassVar[tuple[str, ...]] = ("float32",)
     half_values: ClassVar[bool] = False
     weights_alone: ClassVar[bool] = False
+    int16: ClassVar[bool] = False
     overflows: ClassVar[bool] = False
     unrolls: ClassVar[bool] = False
 
@@ -67,6 +70,7 @@ class Runtime(ABC):
                 f"the network is quantized, and {target.name} has no int8; it has "
                 f"{', '.join(target.precisions)}"
             )
+        problems += [] if self.int16 else no_int16(network, self.name)
         return problems + self.too_large(network, target, floats=floats)
 
     def require_possible(self, network: Network, target: Target, floats: str = "float32") -> None:

@@ -10,9 +10,9 @@ from torch.nn import functional
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
 from penjing.network import Network, capture
 from penjing.network.edits.fold import split_silu
+from penjing.network.graph.layers import CLAMPS
 from penjing.network.graph.qparams import qparams_in
 from penjing.network.lowering.as_convolutions import write_as_convolutions
-from penjing.passes.rounding.places import CLAMPS
 from penjing.passes.rounding.quantize import Quantize
 from penjing.tasks.task import Task
 from tests.reference_networks import NETWORKS, build

@@ -38,7 +38,7 @@ def is_depthwise(channels: int, groups: int, inputs_a_group: int) -> bool:
 
 
 def integer_layers(network: Network) -> Iterator[tuple[fx.Node, QParams, int]]:
-    """Each layer that is computed on integers.
+    """Each layer that is computed on integers of eight bits; kernels for 16 add in more.
 
     Yields its node, the quantization parameters of its weight, and its input's largest integer.
     """
@@ -46,7 +46,7 @@ def integer_layers(network: Network) -> Iterator[tuple[fx.Node, QParams, int]]:
         data = qparams_of(Layer(layer).data)
         shape = network.tensor(qparams.source_name).shape
         scales = network.tensor(qparams.scale)
-        if data is None or scales.dim() > 1 or len(shape) < 2:
+        if data is None or data.is_wide or scales.dim() > 1 or len(shape) < 2:
             continue
         if len(shape) > 2 and is_depthwise(shape[0], Layer(layer).groups, shape[1]):
             continue

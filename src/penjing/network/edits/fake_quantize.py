@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
+from penjing.arith.quantizer import COARSER
 from penjing.network.graph.arguments import argument, read_by, set_argument
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.network.graph.network import Network
@@ -96,8 +97,9 @@ def _with_room_for_bias(network: Network, layer: Layer, scales: Tensor) -> Tenso
     data, bias = qparams_of(layer.data), _stored_bias(layer)
     if data is None or bias is None or scales.dim() > 1:
         return scales
+    room = MOST_OF_BIAS * (COARSER if data.is_wide else 1)
     values = network.tensor(str(bias.target)).detach().abs().cpu()
-    least = values / (network.tensor(data.scale).detach().cpu() * MOST_OF_BIAS)
+    least = values / (network.tensor(data.scale).detach().cpu() * room)
     if bool((scales == scales[0]).all()):
         least = least.amax().expand_as(scales)
     return torch.where(scales.abs() < least, least, scales)
@@ -107,9 +109,10 @@ def _round_bias(layer: Layer) -> None:
     """Round the bias to the scale of the layer's sums, if the layer's input is quantized too.
 
     With few bits that scale is coarse, so training and evaluation have to take it into account.
+    With 16 it is finer than float32, and the bias has more than 32 bits.
     """
     data, scales, bias = qparams_of(layer.data), scale_nodes(layer.weight), _stored_bias(layer)
-    if data is None or len(scales) != 1 or bias is None:
+    if data is None or data.is_wide or len(scales) != 1 or bias is None:
         return
     product = torch.ops.aten.mul.Tensor
     scale = insert_before(layer.node, product, argument(data.node, "scale"), *scales)

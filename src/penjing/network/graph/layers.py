@@ -23,6 +23,11 @@ TRANSPOSED: dict[Any, int] = {
 }  # fmt: skip
 """Transposed convolutions, likewise. They aren't in `LAYERS`, since no pass handles them yet."""
 CONVOLUTIONS = set(DIMENSIONS)
+CLAMPS = {
+    aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default,
+    aten.relu6.default, aten.clamp.default, aten.clamp_.default,
+}  # fmt: skip
+"""Activations that integer kernels compute together with the layer before them."""
 LAYERS = CONVOLUTIONS | {aten.linear.default}
 
 

@@ -56,6 +56,11 @@ class QParams:
         """The number of bits of the integers."""
         return (self.high - self.low).bit_length()
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it takes more than eight bits."""
+        return self.bits > 8
+
 
 def qparams_of(node: Any) -> QParams | None:
     """The quantization parameters of a `fake_quantize` node; None for any other node."""

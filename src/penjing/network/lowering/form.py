@@ -41,6 +41,8 @@ class Form:
         recurrence: the kinds of recurrent layers whose matrices are integers with a dequantize
             behind them, which the runtime computes once; those of others are real numbers.
         convolutions: the kinds of operators that are written as convolutions.
+        int16: whether activations may have 16 bits. They are written as int8 with a larger scale,
+            and the runtime makes int16 of these in the converter's file.
     """
 
     values: torch.dtype = torch.uint8
@@ -52,6 +54,7 @@ class Form:
     pools: bool = False
     recurrence: tuple[Cell, ...] = ("gru", "lstm", "rnn")
     convolutions: tuple[Kind, ...] = ()
+    int16: bool = False
 
     @property
     def ends(self) -> tuple[int, int, torch.dtype]:

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from penjing.arith.binary import BINARIZE, SIGN, signs
 from penjing.arith.fake_quantize import FAKE_QUANTIZE
-from penjing.arith.quantizer import quantized, quantized_bias
+from penjing.arith.quantizer import COARSER, quantized, quantized_bias
 from penjing.arith.ternary import TERNARIZE, ternary_codes
 from penjing.network.edits.fold import fold_batch_norm
 from penjing.network.graph.arguments import argument, read_by, set_argument
@@ -33,10 +33,11 @@ ROUNDING = {FAKE_QUANTIZE, TERNARIZE, BINARIZE, SIGN}
 def with_integers(network: Network, form: Form = UNSIGNED) -> Network:
     """A copy whose quantized weights and activations are eight-bit integers.
 
-    The copy computes the same numbers. Integers of fewer bits are stored in eight and clamped to
-    their range. If the input of a layer is quantized, its bias becomes int32 with the scale of the
-    layer's sums. Ternary and binary weights become int8, and signs become comparisons. If nothing
-    is quantized, the network itself is returned.
+    The copy computes the same numbers, but for values of 16 bits: those have eight there, and a
+    scale that is `COARSER` times as large. Integers of fewer bits are stored in eight and clamped
+    to their range. If the input of a layer is quantized, its bias becomes int32 with the scale of
+    the layer's sums. Ternary and binary weights become int8, and signs become comparisons. If
+    nothing is quantized, the network itself is returned.
     """
     if not any(node.target in ROUNDING for node in network.calls()):
         return network
@@ -97,6 +98,8 @@ def _leave_joins_unrounded(network: Network) -> None:
 def _value(qparams: QParams, scale: float, form: Form) -> None:
     ends = form.ends
     zero, low, high = (integer + ends[0] for integer in qparams.integers)
+    if qparams.is_wide:
+        scale, zero, low, high = scale * COARSER, 0, *ends[:2]
     codes = insert_before(qparams.node, QUANTIZE, qparams.source, scale, zero, *ends)
     if (low, high) != ends[:2]:
         codes = insert_before(qparams.node, aten.clamp.default, codes, low, high)

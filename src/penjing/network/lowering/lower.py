@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from penjing.errors import InputError
 from penjing.network.edits.fold import pool_means
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import shapes
@@ -11,6 +12,7 @@ from penjing.network.lowering.as_convolutions import write_as_convolutions
 from penjing.network.lowering.choices import round_choices
 from penjing.network.lowering.complex import without_complex
 from penjing.network.lowering.form import Form
+from penjing.network.lowering.int16 import no_int16
 from penjing.network.lowering.integers import with_integers
 from penjing.network.lowering.plain import write_plainly
 from penjing.network.lowering.readers import dequantize_for_each_reader
@@ -24,7 +26,8 @@ def lowered(network: Network, form: Form) -> Network:
 
     Raises:
         InputError: an operator on complex numbers can't be rewritten, or the result of an operator
-            such as `stack` can't be rounded; the message names the operator.
+            such as `stack` can't be rounded; the message names the operator. Or values have 16
+            bits, which the form can't hold.
     """
     real = without_complex(network)
     if form.pools:
@@ -33,6 +36,8 @@ def lowered(network: Network, form: Form) -> Network:
         real.compile_graph()
     if form.convolutions:
         real = write_as_convolutions(real, form.convolutions)
+    if not form.int16 and (why := no_int16(real)):
+        raise InputError(why[0])
     integers = with_integers(real, form)
     if form.choices:
         round_choices(integers, form)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from penjing.arith.quantizer import (
+    INT16,
+    TINY,
     RangeMethod,
     activation_range,
     scale_and_zero_point,
@@ -19,12 +21,19 @@ from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import Layer, layers_of
 from penjing.passes.conditions import Condition
-from penjing.passes.rounding.places import BOUNDED, share_when_joined, values_to_round
+from penjing.passes.rounding.places import (
+    BOUNDED,
+    kept_narrow,
+    share_when_joined,
+    values_to_round,
+    with_int16,
+)
 from penjing.passes.rounding.weights import ends
 from penjing.tasks.data import calibration
 from penjing.tasks.task import Task, as_call
 
 VALUES_PER_BATCH = 4_096
+NO_KERNEL = "its result keeps eight bits: an operator reads it that has no kernel for 16"
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Calibration:
             first and the last layer keep eight.
         ranges, samples, percentile, outputs, elementwise, symmetric: see
             `penjing.passes.rounding.quantize.Quantize`.
+        int16: the nodes of the layers whose results get 16 bits.
     """
 
     bits: int
@@ -45,6 +55,7 @@ class Calibration:
     outputs: bool = False
     elementwise: bool = False
     symmetric: bool = False
+    int16: Sequence[fx.Node] = ()
 
     def __call__(
         self, network: Network, task: Task, layers: list[fx.Node], left: list[LeftAlone]
@@ -66,7 +77,12 @@ class Calibration:
             if readers:
                 wanted = 8 if readers & set(ends(all_layers)) else self.bits
                 read[roots[node]] = max(read.get(roots[node], 0), wanted)
-        bits = {root: read.get(root, 8) for root in values}
+        wide = with_int16(rounded, roots, self.int16)
+        left += [
+            LeftAlone(str(layer.meta["layer"]), NO_KERNEL)
+            for layer in kept_narrow(self.int16, roots, wide)
+        ]
+        bits = {root: 16 if root in wide else read.get(root, 8) for root in values}
         ranges = {root: self._range(seen) for root, seen in values.items()}
         roots = share_when_joined(rounded, roots, ranges, bits)
         qparams: dict[fx.Node, dict[str, float]] = {}
@@ -79,19 +95,36 @@ class Calibration:
             if float(seen.min()) == float(seen.max()):
                 why = "its input or output is constant on all calibration samples; range guessed"
                 left.append(LeftAlone(where, why))
-            if self.symmetric:
-                seen = torch.cat([seen, -seen])
+            bounds = BOUNDED.get(root.target) if self.elementwise and len(parts) == 1 else None
             try:
-                low, high = activation_range(seen, self.ranges, width, self.percentile)
+                qparams[root] = self._qparams(seen, width, bounds)
             except InputError as error:
                 raise InputError(f"calibration failed at {where}: {error}") from error
-            if self.elementwise and len(parts) == 1 and not self.symmetric:
-                low, high = BOUNDED.get(root.target, (low, high))
-            scale, zero = scale_and_zero_point(low, high, 2**width - 1)
-            if self.symmetric:
-                zero = 2 ** (width - 1)  # the range that was chosen is off by half a step
-            qparams[root] = {"scale": scale, "zero_point": zero, "low": 0, "high": 2**width - 1}
         return {node.name: {**qparams[roots[node]], "root": roots[node].name} for node in rounded}
+
+    def _qparams(
+        self, values: Tensor, bits: int, bounds: tuple[float, float] | None
+    ) -> dict[str, float]:
+        """Scale, zero point, and the smallest and the largest integer.
+
+        Args:
+            values: a sample of those to represent.
+            bits: the number of bits.
+            bounds: the range of the operator's results that integer kernels take, if there is one.
+        """
+        if bits == 16:
+            (low, high), top = INT16, float(values.abs().max())
+            activation_range(values, "minmax")  # refuses what isn't finite
+            scale = 1 / (high + 1) if bounds else max(top / high, TINY)
+            return {"scale": scale, "zero_point": 0, "low": low, "high": high}
+        seen = torch.cat([values, -values]) if self.symmetric else values
+        ends = activation_range(seen, self.ranges, bits, self.percentile)
+        if bounds and not self.symmetric:
+            ends = bounds
+        scale, zero = scale_and_zero_point(*ends, 2**bits - 1)
+        if self.symmetric:
+            zero = 2 ** (bits - 1)  # the range that was chosen is off by half a step
+        return {"scale": scale, "zero_point": zero, "low": 0, "high": 2**bits - 1}
 
     def _range(self, values: Tensor) -> tuple[float, float]:
         """The smallest and the largest value to represent; the range includes zero."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,13 +11,9 @@ from torch import fx
 
 from penjing.network import Network
 from penjing.network.graph.arguments import read_by
-from penjing.network.graph.layers import CONVOLUTIONS, LAYERS, Layer
+from penjing.network.graph.layers import CLAMPS, CONVOLUTIONS, LAYERS, Layer
 
 aten = torch.ops.aten
-CLAMPS = {
-    aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default,
-    aten.relu6.default, aten.clamp.default, aten.clamp_.default,
-}  # fmt: skip
 SUMS = {aten.add.Tensor, aten.add_.Tensor}
 CONCATENATION = aten.cat.default
 JOINED = SUMS | {CONCATENATION, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default}
@@ -38,6 +34,12 @@ ELEMENTWISE = {
     *BOUNDED, *PRODUCTS, aten.hardswish.default, aten.hardswish_.default, aten.silu.default,
     aten.silu_.default, aten.gelu.default, aten.leaky_relu.default, aten.leaky_relu_.default,
 }  # fmt: skip
+INT16_KERNELS = {
+    *SUMS, *PRODUCTS, *PASSING, CONCATENATION, aten.avg_pool2d.default,
+    aten.adaptive_avg_pool2d.default, aten.sigmoid.default, aten.sigmoid_.default,
+    aten.tanh.default, aten.tanh_.default, *CLAMPS, *LAYERS,
+}  # fmt: skip
+"""Operators that runtimes compute on values of 16 bits, if they compute on any."""
 WIDEST = 2.0
 """Activations share quantization parameters only if no reader then gets a range that is more than
 this many times as wide as it needs."""
@@ -96,6 +98,43 @@ def values_to_round(
     return order, roots
 
 
+def with_int16(
+    rounded: Sequence[fx.Node], roots: Mapping[fx.Node, fx.Node], layers: Sequence[fx.Node]
+) -> set[fx.Node]:
+    """The roots that get 16 bits: of the results of these layers, of what other operators than
+    layers compute from those, and of what is concatenated with them.
+
+    A value keeps eight bits if an operator reads it that is computed on eight bits only.
+    """
+    able = {root for root in roots.values() if _may_be_int16(root, roots)}
+    wide = {roots[_edge(layer)] for layer in layers if _edge(layer) in roots} & able
+    count = -1
+    while len(wide) > count:
+        count = len(wide)
+        for node in rounded:
+            is_clamped = node.target in CLAMPS and read_by(node) not in roots
+            source = read_by(node) if is_clamped else node
+            parts = [roots[value] for value in source.all_input_nodes if value in roots]
+            if source.target not in LAYERS and not wide.isdisjoint(parts):
+                wide |= {roots[node]} & able
+            if node.target is CONCATENATION and roots[node] in wide:
+                wide |= set(parts) & able
+    return wide
+
+
+def _may_be_int16(root: fx.Node, roots: Mapping[fx.Node, fx.Node]) -> bool:
+    """Whether all operators that read values of this root have kernels for 16 bits."""
+    readers = {user for value in roots if roots[value] is root for user in value.users}
+    return all(user.target in INT16_KERNELS for user in readers if user in roots)
+
+
+def kept_narrow(
+    layers: Sequence[fx.Node], roots: Mapping[fx.Node, fx.Node], wide: Collection[fx.Node]
+) -> list[fx.Node]:
+    """Those of the layers whose results are rounded, but not to 16 bits."""
+    return [layer for layer in layers if _edge(layer) in roots and roots[_edge(layer)] not in wide]
+
+
 def _edge(node: fx.Node) -> fx.Node:
     """Where the result of a layer or sum is rounded: behind a clamp, if that is the only reader."""
     if node.target in LAYERS | SUMS and len(node.users) == 1:
@@ -129,6 +168,7 @@ def share_when_joined(
     - the common range would be more than `WIDEST` times as wide as the narrowest range on which
       one of the values is read; a value that is only concatenated is read on the range of the
       concatenation,
+    - a part is a sigmoid or a tanh of 16 bits, for which kernels have one scale,
     - the common range would begin below zero for a part behind a ReLU: runtimes can leave out a
       ReLU only if the range of its output starts at zero,
     - the bits differ, because the inputs of layers have fewer bits than values that are only
@@ -156,7 +196,9 @@ def share_when_joined(
         keeps_relu = not (behind_relu and min(lows) < 0)
         fine = max(highs) - min(lows) <= WIDEST * min(narrowest[root] for root in members)
         finite = all(map(math.isfinite, (*lows, *highs)))
-        if fine and finite and keeps_relu and len({bits[root] for root in members}) == 1:
+        fixed = any(root.target in BOUNDED and bits[root] == 16 for root in members)
+        alike = len({bits[root] for root in members}) == 1 and not fixed
+        if fine and finite and keeps_relu and alike:
             first = next(value for value in rounded if new_roots[value] in joined)
             new_roots |= {value: first for value in rounded if new_roots[value] in joined}
     return new_roots

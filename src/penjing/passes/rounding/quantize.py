@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -73,6 +73,10 @@ class Quantize(Pass):
         samples: the number of training samples for calibration, 2 or more.
         percentile: the upper percentile for `"percentile"`, 50 to 100.
         skip: names of layers, or prefixes of names, to leave in float.
+        int16: names of layers, or prefixes of names, whose results get 16 bits in place of 8, and
+            with them sums, products, concatenations and other operators that read them, up to the
+            next layer. The layers' weights keep their bits. For runtimes that have kernels for
+            that; see `penjing.runtimes.Runtime`.
         outputs: round the outputs of layers and concatenations even if no reader computes on
             integers. Some runtimes run a layer on integers only if its output is rounded too.
         elementwise: round the outputs of activation functions and products of rounded values, for
@@ -121,6 +125,7 @@ class Quantize(Pass):
     samples: int = 512
     percentile: float = 99.99
     skip: tuple[str, ...] = ()
+    int16: tuple[str, ...] = ()
     outputs: bool = False
     elementwise: bool = False
     split_silu: bool = False
@@ -152,7 +157,12 @@ class Quantize(Pass):
             raise InputError(f"ranges must be mse, percentile or minmax; found {self.ranges!r}")
         if self.samples < 2:
             raise InputError(f"samples must be 2 or more to find ranges; found {self.samples}")
+        if self.int16 and self.activations is None:
+            raise InputError(
+                f"int16 needs activations; found activations=None and int16={tuple(self.int16)}"
+            )
         object.__setattr__(self, "skip", tuple(self.skip))
+        object.__setattr__(self, "int16", tuple(self.int16))
         object.__setattr__(self, "layers", dict(self.layers))
 
     @property
@@ -180,7 +190,7 @@ class Quantize(Pass):
         if self.activations is not None and widths:
             find = Calibration(
                 self.activations, self.ranges, self.samples, self.percentile,
-                self.outputs, self.elementwise, self.symmetric,
+                self.outputs, self.elementwise, self.symmetric, self._wide(widths),
             )  # fmt: skip
             activations = find(folded, task, list(widths), left_alone)
         weights = {node.name: self._weight(folded, node, bits) for node, bits in widths.items()}
@@ -197,6 +207,7 @@ class Quantize(Pass):
         known = [*names, *dict.fromkeys(owners(network).values())]
         require_names("skip", self.skip, known)
         require_names("layers", tuple(self.layers), known)
+        require_names("int16", self.int16, names)
         widths: dict[fx.Node, int] = {}
         left = []
         for node, layer in zip(nodes, names, strict=True):
@@ -211,6 +222,14 @@ class Quantize(Pass):
                 usual = max(self.weights, self.ends) if node in ends(nodes) else self.weights
                 widths[node] = named[-1] if named else usual
         return widths, left
+
+    def _wide(self, layers: Iterable[fx.Node]) -> list[fx.Node]:
+        """The layers whose results get 16 bits."""
+        return [
+            node
+            for node in layers
+            if any(is_in(str(node.meta["layer"]), name) for name in self.int16)
+        ]
 
     def _weight(self, network: Network, node: fx.Node, bits: int) -> dict[str, Any]:
         weight = network.tensor(Layer(node).weight_name).cpu()
@@ -228,5 +247,5 @@ class Quantize(Pass):
         summary = f"quantizes the weights of {with_bits('layer', list(widths.values()))}"
         if not activations:
             return f"{summary}; activations stay in float"
-        bits = [int(qparams["high"]).bit_length() for qparams in activations.values()]
+        bits = [(qparams["high"] - qparams["low"]).bit_length() for qparams in activations.values()]
         return f"{summary} and {with_bits('activation', bits)}"

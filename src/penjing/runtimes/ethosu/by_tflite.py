@@ -47,6 +47,7 @@ class EthosU(ByVela):
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
     constraints: ClassVar[Mapping[str, Any]] = {**ByVela.constraints, "split_silu": True}
+    int16: ClassVar[bool] = True
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export for LiteRT, and compile that file.

@@ -25,6 +25,7 @@ from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
 from penjing.network.graph.qparams import value_qparams
+from penjing.network.lowering.int16 import no_int16
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import not_by_sample, not_in_eight_bits
 from penjing.strict_json import parse
@@ -140,7 +141,8 @@ class ByVela(Runtime):
     def _require_integers(self, network: Network, floats: str) -> None:
         if floats != "float32" or not value_qparams(network):
             raise InputError(NOT_ROUNDED)
-        if stands_against := not_in_eight_bits(network, self.name):
+        wide = [] if self.int16 else no_int16(network, self.name)
+        if stands_against := not_in_eight_bits(network, self.name) + wide:
             raise InputError(stands_against[0])
 
     def _write(

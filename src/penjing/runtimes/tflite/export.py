@@ -20,7 +20,7 @@ from penjing.contract import Array
 from penjing.errors import InputError
 from penjing.network import Network
 from penjing.network.graph.layers import CONVOLUTIONS, Layer, layers_of
-from penjing.network.graph.qparams import QParams, alone_qparams, weight_qparams
+from penjing.network.graph.qparams import QParams, alone_qparams, value_qparams, weight_qparams
 from penjing.network.graph.shapes import shapes
 from penjing.network.lowering.form import Form, Kind
 from penjing.network.lowering.integers import ROUNDING
@@ -36,6 +36,7 @@ from penjing.runtimes.interface import (
     structure_of,
 )
 from penjing.runtimes.tflite import file as tflite_file
+from penjing.runtimes.tflite import int16 as tflite_int16
 from penjing.runtimes.tflite import weights as tflite_weights
 from penjing.tasks.task import as_call, batch_dims
 
@@ -43,7 +44,7 @@ aten = torch.ops.aten
 KINDS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
 FORM = Form(
     torch.int8, codes=False, one_reader=True, choices=True, pools=True, recurrence=(),
-    convolutions=KINDS,
+    convolutions=KINDS, int16=True,
 )  # fmt: skip
 """The converter mixes up the layouts of values if several operators read one dequantize."""
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
@@ -68,6 +69,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
     rounded = _is_rounded(network)
     with network.evaluating():
         known = _known(network, network(*args, **kwargs))
+        wide = _wide_scales(network)
         left = _Left.of(network, real_values=not _rounds_values(network))
         plain = lowered(network, FORM)
         sample = tuple(torch.utils._pytree.tree_leaves(one_sample(network.example)))
@@ -75,6 +77,7 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
         content = _convert(Flat(plain), sample, rounded)
     model = tflite_file.read(content)
     _put_in_order(model)
+    tflite_int16.widen(model, wide)
     gives = output_names(known["outputs"], len(model.signatureDefs[0].outputs))
     tflite_file.name_ends(model, network.input_names, gives)
     owners = _owners(model, layers, shapes(plain))
@@ -85,6 +88,12 @@ def to_tflite(network: Network, floats: str = "float32") -> bytes:
         tflite_weights.halve(model)
     tflite_file.note(model, known)
     return tflite_file.write(model)
+
+
+def _wide_scales(network: Network) -> list[float]:
+    """The scales of the values of 16 bits."""
+    wide = [qparams for qparams in value_qparams(network) if qparams.is_wide]
+    return [float(network.tensor(qparams.scale).detach()) for qparams in wide]
 
 
 def _is_rounded(network: Network) -> bool:

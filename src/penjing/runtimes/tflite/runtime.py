@@ -33,6 +33,7 @@ class LiteRt(Runtime):
     constraints: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
+    int16: ClassVar[bool] = True
     unrolls: ClassVar[bool] = True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penjing.arith.kernel_factors import RANKS
-from penjing.arith.quantizer import weight_ends
+from penjing.arith.quantizer import INT16, weight_ends
 
 LARGEST, SMALLEST = 3.4e38, 1e-45
 """The largest magnitude in float32 that isn't infinite, and the smallest that isn't zero."""
@@ -73,7 +73,7 @@ def value_qparams(value: Any) -> str:
     good = is_object(value) and all(
         is_object(qparams)
         and set(qparams) == keys
-        and _are_qparams(qparams, qparams["zero_point"])
+        and (_are_qparams(qparams, qparams["zero_point"]) or _are_wide(qparams))
         and is_scale(qparams["scale"])
         and qparams["scale"] > 0
         and isinstance(qparams["root"], str)
@@ -81,7 +81,7 @@ def value_qparams(value: Any) -> str:
     )
     words = (
         "an object that gives for each node a positive scale, low <= zero_point <= high within "
-        "eight bits, and a root"
+        "eight bits or those of int16 around 0, and a root"
     )
     return "" if good else words
 
@@ -161,6 +161,11 @@ def is_scales(value: Any) -> bool:
         is_list(row) and row and len(row) == len(value[0]) and all(map(is_scale, row))
         for row in value
     )
+
+
+def _are_wide(qparams: Mapping[str, Any]) -> bool:
+    integers = (qparams["zero_point"], qparams["low"], qparams["high"])
+    return all(is_integer(integer, *INT16) for integer in integers) and integers == (0, *INT16)
 
 
 def _are_qparams(qparams: Mapping[str, Any], zero: Any) -> bool:
