@@ -40,7 +40,7 @@ def begun(
             study.note(f"no time was left to try {study.ways.title(ORIGINAL, way)}")
     yield from rounding.try_everywhere()
     yield from rounding.try_schemes()
-    yield from rounding.leave_sensitive_in_float()
+    yield from rounding.round_sensitive_less()
     yield from rounding.try_weights_alone()
     yield from _own(study, rounding)
     return pace, rounding

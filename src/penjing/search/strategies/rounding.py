@@ -19,6 +19,7 @@ from penjing.search.strategies.schemes import (
     WEIGHTS_ALONE,
     Passes,
     in_float,
+    in_int16,
     label_of,
 )
 from penjing.search.study import Study
@@ -212,10 +213,10 @@ class Rounding:
         if _goes_on(trial, before, times):
             self.chosen = scheme
 
-    def leave_sensitive_in_float(self) -> Asking:
+    def round_sensitive_less(self) -> Asking:
         """Try to leave those layers in float whose rounding loses most, as the head of a detector,
-        if the chosen scheme doesn't keep the budget. The search goes on with the result if it
-        loses less."""
+        if the chosen scheme doesn't keep the budget. Where a device computes on integers only,
+        their results get 16 bits instead. The search goes on with the result if it loses less."""
         before = self.trial
         if before is None or before.status != Status.OVER_BUDGET:
             return
@@ -225,8 +226,10 @@ class Rounding:
         sensitive = self.study.evaluator.sensitive_layers(before)
         if not sensitive:
             return
-        scheme = f"{self.chosen} with {len(sensitive)} sensitive in float"
-        self.recipes[scheme] = in_float(self.recipe, sensitive)
+        is_wide = self.way.runtime.int16 and not self.way.runtime.floats
+        how, change = ("16 bits", in_int16) if is_wide else ("float", in_float)
+        scheme = f"{self.chosen} with {len(sensitive)} sensitive in {how}"
+        self.recipes[scheme] = change(self.recipe, sensitive)
         trial = yield from self._ask(scheme, self.way)
         if trial.drop is None:
             return

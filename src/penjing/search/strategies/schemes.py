@@ -58,6 +58,14 @@ def in_float(recipe: Passes, layers: Sequence[str]) -> Passes:
     return tuple(map(changed, recipe))
 
 
+def in_int16(recipe: Passes, layers: Sequence[str]) -> Passes:
+    """The recipe, changed so that the results of these layers get 16 bits."""
+    return tuple(
+        replace(step, int16=(*step.int16, *layers)) if isinstance(step, Quantize) else step
+        for step in recipe
+    )
+
+
 def again(passes: Passes) -> str:
     """How often a network was tuned since it was last cut, for the title of its file; empty if
     once.
