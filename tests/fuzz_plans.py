@@ -103,6 +103,7 @@ RECIPES: tuple[tuple[Pass, ...], ...] = (
     (PruneChannels(0.5), Quantize(samples=4, split_silu=True), CorrectBias(samples=4)),
     (Equalize(), Quantize(samples=4, weights=4, scales="tensor"), Reconstruct(samples=4, steps=1)),
     (Quantize(samples=4, activations=None, weights=3, group=2),),
+    (Quantize(samples=4, outputs=True, int16=("first", "last")),),
     (Ternarize("two", activations=8, samples=4),),
     (Binarize(learned_sign=True, shortcuts=True),),
     (

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.arith.quantizer import INT16
-from penjing.errors import InputError
+from penjing.contract import Plan
+from penjing.errors import InputError, UnsafeError
 from penjing.network import Network, capture
+from penjing.network.edits.checking.allowed import require_known
 from penjing.network.graph.qparams import value_qparams
 from penjing.network.lowering.form import UNSIGNED
 from penjing.network.lowering.lower import lowered
@@ -146,3 +148,15 @@ def test_wrong_options_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=words):
         Quantize(**options).plan(network, task)
+
+
+@pytest.mark.parametrize(
+    "integers",
+    [(0, -32768, 32766), (1, -32768, 32767), (0, 0, 65535), (0, -32769, 32767), (0.0, -32768, 1)],
+)
+def test_other_integers_of_more_than_eight_bits_are_refused(integers: tuple[Any, ...]) -> None:
+    zero, low, high = integers
+    qparams = {"scale": 0.1, "zero_point": zero, "low": low, "high": high, "root": "x"}
+    edit = {"edit": "fake_quantize", "activations": {"x": qparams}, "weights": {}}
+    with pytest.raises(UnsafeError, match="eight bits or those of int16 around 0"):
+        require_known(Plan("Quantize", {}, (edit,)))

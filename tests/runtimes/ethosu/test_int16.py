@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.errors import InputError
 from penjing.network import Network, capture
@@ -80,9 +80,46 @@ def test_outputs_of_16_bits_are_told(tmp_path: Path) -> None:
     assert np.isclose(output.scale or 0, network.tensor("linear_scale").item())
 
 
+class Ends(nn.Module):
+    """Two results of a function whose scale is the same everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.fine(x).tanh(), self.coarse(x).tanh()
+
+
+def test_other_values_of_the_same_scale_keep_eight_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, task = _made(Ends(), ("fine",))
+    artifact = EthosU().lower(network, tmp_path / "a_vela.tflite")
+    fine, coarse = EthosU().signature(artifact).outputs
+    assert (fine.dtype, fine.scale, coarse.dtype, coarse.scale) == (
+        "int16", 2**-15, "int8", 2**-7,
+    )  # fmt: skip
+    x = task.train[1][0]  # type: ignore[index]
+    assert gap(network, EthosU().load(artifact), x) < 0.05
+
+
 def test_tosa_has_none(tmp_path: Path) -> None:
     if ENTRIES["executorch-ethosu"].missing:
         pytest.skip("needs executorch")
     network, _ = _made(Small(), ("linear",))
     with pytest.raises(InputError, match="16 bits; executorch-ethosu keeps values in 8"):
         find_runtime("executorch-ethosu").lower(network, tmp_path / "a_vela.pte")
+
+
+def test_the_file_says_which_kernels_it_needs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, _ = _made(Branches(), ("last",))
+    artifact = find_runtime("litert").lower(network, tmp_path / "a.tflite")
+    model = tflite_file.read(artifact.path.read_bytes())
+    versions = {
+        operator.name: model.operatorCodes[code.opcodeIndex].version
+        for operator, code in zip(
+            tflite_file.operators(model), model.subgraphs[0].operators, strict=True
+        )
+    }
+    assert (versions["stem/CONV_2D"], versions["last/FULLY_CONNECTED"]) == (3, 7)

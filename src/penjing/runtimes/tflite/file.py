@@ -95,6 +95,23 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
         return schema.BufferEnd(builder)
 
 
+def opcode(model: Any, number: int, version: int) -> int:
+    """The position of an operator's kind, of a version, in the file's list. It is added if missing.
+
+    Args:
+        number: of the kind, in the schema's `BuiltinOperator`.
+        version: the first one of the kernel that takes what the operator reads.
+    """
+    for place, code in enumerate(model.operatorCodes):
+        if code.builtinCode == number and code.version == version:
+            return place
+    made = schema.OperatorCodeT()
+    made.builtinCode, made.deprecatedBuiltinCode = number, min(number, 127)
+    made.version = version
+    model.operatorCodes.append(made)
+    return len(model.operatorCodes) - 1
+
+
 def operators(model: Any) -> list[Operator]:
     """The operators of the main graph, in the order of execution."""
     graph = model.subgraphs[0]

@@ -30,7 +30,14 @@ FINER = 128
 """How many times finer the scale is of what is rounded to eight bits afterwards. All integers of
 eight bits, whatever their zero point, then are within int16."""
 INT8, INT16 = schema.TensorType.INT8, schema.TensorType.INT16
-OPERATOR = schema.BuiltinOperator.QUANTIZE
+QUANTIZE = schema.BuiltinOperator.QUANTIZE
+VERSIONS = {
+    "ADD": 3, "AVERAGE_POOL_2D": 3, "CONCATENATION": 3, "CONV_2D": 4, "DEPTHWISE_CONV_2D": 5,
+    "DEQUANTIZE": 3, "FULLY_CONNECTED": 7, "LOGISTIC": 3, "MAX_POOL_2D": 3, "MEAN": 3, "MUL": 4,
+    "PAD": 3, "QUANTIZE": 2, "RELU": 3, "RELU6": 3, "SLICE": 4, "SUB": 5, "TANH": 3, "TRANSPOSE": 5,
+}  # fmt: skip
+"""The first version of each kind of operator that takes int16, as TensorFlow Lite tells them
+(`op_version.cc`)."""
 
 
 def widen(model: Any, scales: Iterable[float]) -> None:
@@ -41,7 +48,7 @@ def widen(model: Any, scales: Iterable[float]) -> None:
         scales: those of the values of 16 bits.
     """
     graph = model.subgraphs[0]
-    wide = {np.float32(scale) * np.float32(COARSER): float(scale) for scale in scales}
+    wide = {np.float32(scale * COARSER): scale for scale in scales}
     for position, tensor in enumerate(graph.tensors):
         steps = _steps(tensor)
         if len(steps) == 1 and steps[0] in wide and not tflite_file.is_constant(model, position):
@@ -49,6 +56,7 @@ def widen(model: Any, scales: Iterable[float]) -> None:
     operators = []
     for operator, told in zip(graph.operators, tflite_file.operators(model), strict=True):
         before, after = ([], []) if told.kind in BETWEEN else _around(model, operator, told.kind)
+        _set_version(model, operator, told.kind)
         operators += [*before, operator, *after]
     graph.operators = operators
 
@@ -97,6 +105,15 @@ def _around(model: Any, operator: Any, kind: str) -> tuple[list[Any], list[Any]]
     return before, after
 
 
+def _set_version(model: Any, operator: Any, kind: str) -> None:
+    """Let the file say that it needs a kernel for int16, where an operator has such values."""
+    tensors, code = model.subgraphs[0].tensors, model.operatorCodes[operator.opcodeIndex]
+    ends = [position for position in (*operator.inputs, *operator.outputs) if position >= 0]
+    if kind in VERSIONS and any(tensors[position].type == INT16 for position in ends):
+        version = max(code.version, VERSIONS[kind])
+        operator.opcodeIndex = tflite_file.opcode(model, code.builtinCode, version)
+
+
 def _scale(tensor: Any) -> float:
     return float(tensor.quantization.scale[0])
 
@@ -116,7 +133,7 @@ def _widen_bias(model: Any, operator: Any) -> None:
     tensors = model.subgraphs[0].tensors
     old, finer = tensors[operator.inputs[2]], 1
     if tensors[operator.inputs[0]].type == INT16:
-        finer = COARSER
+        finer = round(COARSER)
     made, buffer = copy.copy(old), schema.BufferT()
     codes = np.asarray(model.buffers[old.buffer].data, np.uint8).view(np.int32)
     buffer.data = np.frombuffer((codes.astype(np.int64) * finer).tobytes(), np.uint8)
@@ -131,17 +148,5 @@ def _widen_bias(model: Any, operator: Any) -> None:
 def _quantize(model: Any, source: int, result: int) -> Any:
     made = schema.OperatorT()
     made.inputs, made.outputs = [source], [result]
-    made.opcodeIndex = _code(model)
+    made.opcodeIndex = tflite_file.opcode(model, QUANTIZE, VERSIONS["QUANTIZE"])
     return made
-
-
-def _code(model: Any) -> int:
-    """The position of QUANTIZE in the file's list of operators. It is added if missing."""
-    for place, code in enumerate(model.operatorCodes):
-        if code.builtinCode == OPERATOR:
-            return place
-    made = schema.OperatorCodeT()
-    made.builtinCode = made.deprecatedBuiltinCode = OPERATOR
-    made.version = 2
-    model.operatorCodes.append(made)
-    return len(model.operatorCodes) - 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from penjing.runtimes.half import LEAST_NUMBERS, require_in_range
 from penjing.runtimes.tflite import file as tflite_file
 
-KIND = "DEQUANTIZE"
+KIND, DEQUANTIZE = "DEQUANTIZE", schema.BuiltinOperator.DEQUANTIZE
 VERSIONS = {schema.TensorType.FLOAT16: 3, schema.TensorType.INT8: 5}
 """The first version of DEQUANTIZE that takes float16, and the first with per-channel scales."""
 
@@ -114,21 +114,8 @@ def _store(model: Any, position: int, values: NDArray[Any], kind: int) -> Any:
     graph.tensors.append(stored)
     made = schema.OperatorT()
     made.inputs, made.outputs = [len(graph.tensors) - 1], [position]
-    made.opcodeIndex = _code(model, VERSIONS[kind])
+    made.opcodeIndex = tflite_file.opcode(model, DEQUANTIZE, VERSIONS[kind])
     return made
-
-
-def _code(model: Any, version: int) -> int:
-    """The position of DEQUANTIZE in the file's list of operators. It is added if missing."""
-    number = schema.BuiltinOperator.DEQUANTIZE
-    for place, code in enumerate(model.operatorCodes):
-        if code.builtinCode == number and code.version == version:
-            return place
-    made = schema.OperatorCodeT()
-    made.builtinCode = made.deprecatedBuiltinCode = number
-    made.version = version
-    model.operatorCodes.append(made)
-    return len(model.operatorCodes) - 1
 
 
 def _put_first(model: Any, operators: Iterable[Any]) -> None:
