@@ -22,7 +22,7 @@ TINY = 1e-12
 INT16 = (-(2**15), 2**15 - 1)
 """The smallest and the largest integer of a value with 16 bits, whose zero point is 0."""
 COARSER = 256 * (1 + 2**-20)
-"""How many times larger the scale of int8 is that covers the range of int16. It is a little more than
+"""How many times larger the scale of int8 is that covers the range of int16. A little is added to
 256, so that no other value has the scale by accident, as every tanh has 1 / 128."""
 
 

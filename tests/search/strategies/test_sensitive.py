@@ -28,6 +28,12 @@ class OfInt16(OfIntegers):
     int16: ClassVar[bool] = True
 
 
+class Beside(OfInt16):
+    """Another one for the same device."""
+
+    name: ClassVar[str] = "onnxruntime-beside"
+
+
 class OfBoth(OnnxRuntime):
     """One that has float and 16 bits."""
 
@@ -63,3 +69,14 @@ def test_sensitive_layers_are_rounded_less(
     assert isinstance(quantize, Quantize)
     assert {name: getattr(quantize, name) for name in options} == options
     assert "whose rounding loses most in int8: head" in tried.reason
+
+
+def test_another_runtime_of_the_device_that_has_16_bits_is_taken(tmp_path: Path) -> None:
+    lost = {"original": 0.0, "int8 in onnxruntime": 4.9}
+    evaluator = Sensitive(lambda _: 0.5, lambda name: lost.get(name, 5.0))
+    ways = Ways(Way(OfIntegers()), (Way(Beside()),))
+    with played(tmp_path, Quick(), evaluator, ways=ways) as run:
+        titles = [trial.title for trial in run.result.trials]
+    assert [title for title in titles if "1 sensitive" in title and "prune" not in title] == [
+        "int8 with 1 sensitive in 16 bits in onnxruntime-beside"
+    ]

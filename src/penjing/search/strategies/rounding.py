@@ -226,17 +226,26 @@ class Rounding:
         sensitive = self.study.evaluator.sensitive_layers(before)
         if not sensitive:
             return
-        is_wide = self.way.runtime.int16 and not self.way.runtime.floats
-        how, change = ("16 bits", in_int16) if is_wide else ("float", in_float)
+        wide = self._wide_way()
+        way = wide or self.way
+        how, change = ("16 bits", in_int16) if wide else ("float", in_float)
         scheme = f"{self.chosen} with {len(sensitive)} sensitive in {how}"
         self.recipes[scheme] = change(self.recipe, sensitive)
-        trial = yield from self._ask(scheme, self.way)
+        trial = yield from self._ask(scheme, way)
         if trial.drop is None:
             return
-        self.tried[trial.key] = scheme, self.way
+        self.tried[trial.key] = scheme, way
         why = f"layers whose rounding loses most in {before.title}: {some_of(sensitive)}"
         self.study.remark(trial, "; ".join(filter(None, (trial.reason, why))))
         self.choose()
+
+    def _wide_way(self) -> Way | None:
+        """The way for the same device that has values of 16 bits, if that computes on integers
+        only; None if there is none."""
+        if self.way.runtime.floats:
+            return None
+        ways = [way for way in (self.way, *self.newest) if not way.runtime.floats]
+        return next((way for way in ways if way.runtime.int16), None)
 
     def try_weights_alone(self) -> Asking:
         """Try integer weights with values in float: for a network with recurrent layers, and for a
