@@ -37,7 +37,6 @@ class Runtime(ABC):
         half_values: whether a file of float16 is computed in it too, so that it may be faster;
             else it holds weights alone.
         weights_alone: whether its files can hold integer weights where no value is rounded.
-        int16: whether its files can hold values of 16 bits, as `Quantize(int16=...)` makes them.
         overflows: whether its kernels for x86 processors without VNNI add neighbouring products in
             16 bits, so that its files must be proof against that (`penjing.arith.saturation`).
         unrolls: whether its files repeat the operators of a recurrent layer for each step, where
@@ -51,7 +50,6 @@ class Runtime(ABC):
     floats: ClassVar[tuple[str, ...]] = ("float32",)
     half_values: ClassVar[bool] = False
     weights_alone: ClassVar[bool] = False
-    int16: ClassVar[bool] = False
     overflows: ClassVar[bool] = False
     unrolls: ClassVar[bool] = False
 
@@ -114,6 +112,11 @@ class Runtime(ABC):
                 f"{self.name} has no files of {precision}; it has {', '.join(has)}; take one of "
                 "these, or another runtime (penjing runtimes)"
             )
+
+    @property
+    def int16(self) -> bool:
+        """Whether its files can hold values of 16 bits, as `Quantize(int16=...)` makes them."""
+        return False
 
     def on(self, target: Target) -> Runtime:
         """This runtime, set up for the target."""

@@ -13,5 +13,5 @@ def no_int16(network: Network, runtime: str = "this runtime") -> list[str]:
         return []
     return [
         f"{wide} values have 16 bits; {runtime} keeps values in 8: leave out int16 of Quantize, or "
-        "take litert or ethosu"
+        "take litert, or ethosu for an Ethos-U55 or U65"
     ]

@@ -47,7 +47,12 @@ class EthosU(ByVela):
     name: ClassVar[str] = "ethosu"
     ending: ClassVar[str] = "_vela.tflite"
     constraints: ClassVar[Mapping[str, Any]] = {**ByVela.constraints, "split_silu": True}
-    int16: ClassVar[bool] = True
+
+    @property
+    def int16(self) -> bool:
+        """See `Runtime.int16`. Vela 5.2 ends with a segmentation fault where it compiles a layer
+        with an int64 bias for an Ethos-U85."""
+        return not self.accelerator.startswith("ethos-u85")
 
     def lower(self, network: Network, path: Path, floats: str = "float32") -> Artifact:
         """Export for LiteRT, and compile that file.

@@ -148,5 +148,7 @@ def _widen_bias(model: Any, operator: Any) -> None:
 def _quantize(model: Any, source: int, result: int) -> Any:
     made = schema.OperatorT()
     made.inputs, made.outputs = [source], [result]
+    made.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+    made.builtinOptions = schema.QuantizeOptionsT()
     made.opcodeIndex = tflite_file.opcode(model, QUANTIZE, VERSIONS["QUANTIZE"])
     return made

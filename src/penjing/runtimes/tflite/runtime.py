@@ -33,8 +33,12 @@ class LiteRt(Runtime):
     constraints: ClassVar[Mapping[str, Any]] = {"outputs": True, "overflow_fix": False}
     floats: ClassVar[tuple[str, ...]] = ("float32", "float16")
     weights_alone: ClassVar[bool] = True
-    int16: ClassVar[bool] = True
     unrolls: ClassVar[bool] = True
+
+    @property
+    def int16(self) -> bool:
+        """See `Runtime.int16`. Its own kernels compute them, without XNNPACK."""
+        return True
 
     def problems(self, network: Network, target: Target, floats: str = "float32") -> list[str]:
         """See `Runtime.problems`. Also: quantization parameters that its files can't hold."""
