@@ -30,6 +30,7 @@ from torch.multiprocessing.spawn import spawn
 from penjing.network import capture
 from penjing.tasks.data import Arrays
 from penjing.tasks.task import Task
+from penjing.tune import exchange
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
 
@@ -70,6 +71,7 @@ def one_of_two(rank: int, folder: str, steps: int, precision: str) -> None:
     where = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=2)
     Path(folder, f"{rank}.json").write_text(json.dumps(trained(steps, 1, precision)))
+    exchange.leave()
     distributed.destroy_process_group()
 
 

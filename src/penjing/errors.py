@@ -8,7 +8,8 @@ They form a tree. The numbers are the exit codes of the command line::
     ├── UnsafeError         (3)      refused: it could run code, corrupt memory or never end
     ├── MachineError        (4)      this machine: disk, memory, permissions
     │   ├── DivergenceError (4)      a file doesn't compute what its network computes
-    │   └── DiskError       (4)      a file can't be written, which ends the run
+    │   ├── DiskError       (4)      a file can't be written, which ends the run
+    │   └── LostProcessError (4)     one of several processes has ended, which ends the run
     ├── RemoteError         (5)      the remote device
     │   └── RemoteFileError (5)      the device works, but can't load or run a file
     └── BugError            (1)      a bug in penjing; the message says where its traceback is
@@ -95,6 +96,10 @@ class DiskError(MachineError):
     """A file or folder can't be written. No candidate is to blame for that, so it ends the run."""
 
 
+class LostProcessError(MachineError):
+    """One of several processes that train together has ended, or can't go on. It ends the run."""
+
+
 class RemoteError(PenjingError):
     """The remote device failed, or couldn't be reached.
 
@@ -133,10 +138,10 @@ class BugError(PenjingError):
 
 
 def ends_the_run(error: Exception) -> bool:
-    """Whether an error would also hit the next candidate: the device is lost, the disk is full, or
-    penjing has a bug."""
+    """Whether an error would also hit the next candidate: the device or a process is lost, the disk
+    is full, or penjing has a bug."""
     lost = isinstance(error, RemoteError) and not isinstance(error, RemoteFileError)
-    return lost or isinstance(error, DiskError | BugError)
+    return lost or isinstance(error, DiskError | LostProcessError | BugError)
 
 
 ONE_CANDIDATES = (PenjingError, MemoryError, RuntimeError)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+from torch.multiprocessing.spawn import spawn
 
-from penjing.errors import InputError
+from penjing.errors import InputError, LostProcessError
 from penjing.network import capture
 from penjing.tasks.data import Arrays
 from penjing.tasks.metrics import Metric
 from penjing.tasks.task import Task
-from penjing.tune import processes
+from penjing.tune import exchange
 from penjing.tune.options import TuneOptions
 from penjing.tune.train import train
 from tests.reference_networks import build
@@ -28,25 +28,32 @@ Told = tuple[list[str], dict[str, Tensor], float]
 
 
 class Linear(nn.Module):
-    """Without a statistic over the batch, so that it may be divided; one weight is never used."""
+    """Without a statistic over the batch, so that it may be divided."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
-        self.unused = nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x).relu())
 
 
-def linear(samples: int, size: int) -> Task:
+class WithUnused(Linear):
+    """One of its layers is never used, so that its gradient never comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(2, 2)
+
+
+def linear(samples: int, size: int, model: type[Linear] = Linear) -> Task:
     """Batches of `size` samples; the last one may be smaller."""
     torch.manual_seed(0)
+    network = model()
     x, y = torch.randn(samples, 6), torch.arange(samples) % 3
     data = Arrays(x, y, batch_size=size, shuffle=True)
     still = Arrays(x, y, batch_size=size)
-    model = Linear()
-    return Task(model, x[:2], data, still, still)
+    return Task(network, x[:2], data, still, still)
 
 
 def convolutional(samples: int, size: int) -> Task:
@@ -70,6 +77,7 @@ def _one(rank: int, count: int, folder: str, work: Callable[[], Any]) -> None:
     where = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=count)
     torch.save(work(), f"{folder}/{rank}.pt")
+    exchange.leave()
     distributed.destroy_process_group()
     # A group's own threads that outlived it could end this process by a signal.
     threads = [one.read_text() for one in Path("/proc/self/task").glob("*/comm")]
@@ -84,27 +92,36 @@ def together(count: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
 
 
 def _linear() -> Told:
-    return trained(linear(samples=46, size=4), 1, epochs=4, distill=0.5)
+    return trained(linear(samples=42, size=4), 1, epochs=4, distill=0.5)
+
+
+def _with_unused() -> Told:
+    return trained(linear(samples=42, size=4, model=WithUnused), 1, epochs=4, distill=0.5)
 
 
 def _convolutional() -> Told:
     return trained(convolutional(samples=22, size=4), 1, epochs=2)
 
 
-def test_two_processes_take_the_steps_of_one_with_batches_twice_as_large(tmp_path: Path) -> None:
-    """46 samples are 12 batches of 4, the last one of 2: both have uneven shares."""
-    here, there = together(2, tmp_path, _linear)
-    lines, weights, epochs = trained(linear(samples=46, size=8), 1, epochs=4, distill=0.5)
-    assert len(lines) == 24
-    assert here[0] == there[0] == lines
-    assert epochs == here[2] == 4
+@pytest.mark.parametrize("work", [_linear, _with_unused])
+def test_three_processes_take_the_steps_of_one_with_batches_three_times_as_large(
+    work: Callable[[], Told], tmp_path: Path
+) -> None:
+    """42 samples are 11 batches of 4, the last one of 2: in the last step one process is idle."""
+    here, *others = together(3, tmp_path, work)
+    model = Linear if work is _linear else WithUnused
+    large = linear(samples=42, size=12, model=model)
+    lines, weights, epochs = trained(large, 1, epochs=4, distill=0.5)
+    assert len(lines) == 16
+    assert epochs == 4
+    assert all(each[0] == lines and each[2] == epochs for each in (here, *others))
     for name, weight in weights.items():
         torch.testing.assert_close(here[1][name], weight, rtol=1e-5, atol=1e-6)
-        assert torch.equal(here[1][name], there[1][name])
+        assert all(torch.equal(here[1][name], theirs[1][name]) for theirs in others)
 
 
 def test_accumulated_batches_are_those_of_several_processes(tmp_path: Path) -> None:
-    """Batch norms too: each batch has its own statistics. 6 batches on 4 processes: 2 are idle."""
+    """Batch norms too: each batch has its own statistics."""
     both = together(2, tmp_path, _convolutional)
     lines, weights, _ = trained(convolutional(samples=22, size=4), 2, epochs=2)
     assert both[0][0] == both[1][0] == lines
@@ -147,11 +164,11 @@ class Breaking:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for place, (x, y) in enumerate(self.batches):
-            if place == 2 and processes.rank() == 1 and self.how == "raises":
+            if place == 2 and exchange.rank() == 1 and self.how == "raises":
                 raise OSError("the disk is gone")
             if place == 3 and self.how == "NaN":  # the second process's
                 yield x * float("nan"), y
-            elif place == 2 and processes.rank() == 1 and self.how == "dies":
+            elif place == 2 and exchange.rank() == 1 and self.how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             else:
                 yield x, y
@@ -163,7 +180,7 @@ def _breaks(how: str) -> str:
     task = Task(task.model, task.example, train_data, task.test)
     try:
         trained(task, 1, epochs=1, distill=0.0)
-    except (InputError, OSError) as error:
+    except (InputError, OSError, LostProcessError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing was raised"
 
@@ -183,15 +200,32 @@ def _dies() -> str:
 def test_what_one_process_cannot_do_ends_all_with_one_line(tmp_path: Path) -> None:
     first, second = together(2, tmp_path, _nan)
     assert second == "InputError: the loss became nan at step 1; lower lr"
-    assert first == "OtherError: process 1 of 2: the loss became nan at step 1; lower lr"
+    assert first == "OtherProcessError: process 1 of 2: the loss became nan at step 1; lower lr"
 
 
 def test_an_error_of_the_data_in_one_process_ends_all(tmp_path: Path) -> None:
     first, second = together(2, tmp_path, _raises)
     assert second == "OSError: the disk is gone"
-    assert first == "OtherError: process 1 of 2: the disk is gone"
+    assert first == "OtherProcessError: process 1 of 2: the disk is gone"
 
 
 def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
-    with pytest.raises((ProcessExitedException, ProcessRaisedException)):
-        together(2, tmp_path, _dies)
+    started = spawn(_one, (2, str(tmp_path), _dies), nprocs=2, join=False)  # type: ignore[no-untyped-call]
+    for process in started.processes:
+        process.join()
+    survivor = torch.load(tmp_path / "0.pt")
+    assert survivor.startswith("LostProcessError: one of the 2 processes that train together")
+
+
+def _another() -> str:
+    """Each process has a task of its own."""
+    try:
+        trained(linear(samples=40 - 8 * exchange.rank(), size=4), 1, epochs=1)
+    except InputError as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def test_processes_with_different_data_are_refused(tmp_path: Path) -> None:
+    for said in together(2, tmp_path, _another):
+        assert said.endswith("the processes have different data; give all of them one task")

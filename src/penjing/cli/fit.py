@@ -29,7 +29,7 @@ from penjing.cli.flags import (
     TaskName,
     by_field,
 )
-from penjing.errors import InputError
+from penjing.errors import InputError, PenjingError
 
 if TYPE_CHECKING:
     from penjing.trials.recipe import Recipe
@@ -165,17 +165,18 @@ def fit(asked: Fit) -> None:
     task = with_arguments(asked.task, asked.task_arg or ())
     try:
         result = _fitted(asked, task)
+    except PenjingError as error:
+        if _is_follower():  # the first process says it
+            raise typer.Exit(error.exit_code) from None
+        raise
     except KeyboardInterrupt:
-        if _is_follower():
-            raise typer.Exit(130) from None
         print(f"penjing: interrupted before {what_is_there(asked.out)}", file=sys.stderr)
         raise typer.Exit(130) from None
-    if _is_follower():
-        pass  # the first process prints
-    elif asked.as_json:
-        print(json.dumps(result.to_json()))
-    else:
-        print_result(result, asked.out, task, asked.all)
+    if not _is_follower():
+        if asked.as_json:
+            print(json.dumps(result.to_json()))
+        else:
+            print_result(result, asked.out, task, asked.all)
     if not result.finished:
         raise typer.Exit(130)
 

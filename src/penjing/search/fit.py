@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
 from penjing.device.address import Device
-from penjing.errors import InputError, RemoteError
+from penjing.errors import InputError, LostProcessError, RemoteError
 from penjing.measure.there import look_at
 from penjing.network import Network, capture
 from penjing.processor import this_processor
@@ -38,7 +39,7 @@ from penjing.trials.judgement.goal import canonical
 from penjing.trials.ledger import Ledger
 from penjing.trials.result import REPORT, Result
 from penjing.trials.trial import ORIGINAL, Status, Trial
-from penjing.tune import orders, processes
+from penjing.tune import exchange, orders
 from penjing.tune.follow import follow
 
 SOON = 1.0
@@ -110,13 +111,14 @@ def fit(
     """
     options = options or FitOptions()
     with orders.joined():
-        if processes.rank():
+        if exchange.rank():
             return _followed(task, max_drop)
         result = None
         try:
             result = _led(task, target, max_drop, minutes, out, options)
         finally:
-            orders.end(None if result is None else result.to_json())
+            with suppress(LostProcessError):  # what came of it all counts more
+                orders.end(None if result is None else result.to_json())
         return result
 
 
@@ -129,7 +131,7 @@ def _followed(task: Task | str, max_drop: float | str) -> Result:
 
     result = follow(find)
     if result is None:
-        raise processes.OtherError("the first process has ended early; see what it printed")
+        raise exchange.OtherProcessError("the first process has ended early; see what it printed")
     return Result.from_json(cast(dict[str, Any], result))
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from penjing.contract import Json
-from penjing.errors import MachineError, PenjingError
+from penjing.errors import ONE_CANDIDATES, PenjingError, is_one_candidates
 from penjing.tasks.task import Task
-from penjing.tune import processes
+from penjing.tune import exchange
 from penjing.tune.orders import Order, received
 from penjing.tune.train import device_of, step_seconds, train
 
@@ -25,7 +25,7 @@ def follow(find: Callable[[], Task]) -> Json:
         What the first process gave to `penjing.tune.orders.end`.
 
     Raises:
-        MachineError: the first process has ended before that.
+        LostProcessError: another process has ended before that.
     """
     task: Task | PenjingError
     try:
@@ -35,20 +35,20 @@ def follow(find: Callable[[], Task]) -> Json:
     while isinstance(order := received(), Order):
         try:
             _obey(order, task)
-        except MachineError:
-            raise
-        except PenjingError:
-            continue  # the first process knows
+        except ONE_CANDIDATES as error:
+            if not is_one_candidates(error):
+                raise
+            # else the first process knows
     return order
 
 
 def _obey(order: Order, task: Task | PenjingError) -> None:
-    with processes.ending_together(device_of(order.options)):
+    with exchange.ending_together():
         if isinstance(task, PenjingError):
             raise task
-        network = order.network(task.model, task.example)
-    if not order.validates:
-        task = replace(task, validation=None)
+        device_of(order.options)
+        network = order.network(task)
+        task = task if order.validates else replace(task, validation=None)
     if order.what == "train":
         train(network, task, order.options, seconds=order.seconds)
     else:

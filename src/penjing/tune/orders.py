@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from penjing.contract import Json
 from penjing.errors import MachineError, first_line
 from penjing.network import Network, restore, save
 from penjing.tasks.task import Task
-from penjing.tune import processes
+from penjing.tune import exchange
 from penjing.tune.options import TuneOptions
 
 What = Literal["train", "time a few steps"]
-LONGEST = timedelta(days=30)
-"""How long a process waits for its next order. One that ended is noticed at once."""
 END = "end"
-_waiting: list[Any] = []
-"""The group in which orders are sent, while there is one."""
+_followed = False
+"""Whether the other processes wait for orders."""
 
 
 @dataclass(frozen=True)
@@ -52,102 +51,110 @@ class Order:
     validates: bool
     files: Mapping[str, bytes]
 
-    def network(self, model: nn.Module, example: Any) -> Network:
-        """What is to be trained; `model` is the task's."""
+    def network(self, task: Task) -> Network:
+        """What is to be trained. Every process restores it, so that all have its tensors in one
+        order."""
         with tempfile.TemporaryDirectory() as folder:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
-            return restore(folder, model, example)
+            return restore(folder, task.model, task.example)
 
 
 @contextmanager
 def joined() -> Iterator[None]:
     """Join the processes that `torchrun` has started, if it has, for the time of the block.
 
+    All but the first one then ignore Ctrl-C, since they end when that one does.
+
     Raises:
         MachineError: they can't reach each other.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or processes.size() > 1:
+    global _followed
+    own = not (distributed.is_available() and distributed.is_initialized())
+    if own and os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
-    on_cuda = torch.cuda.is_available()
-    if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
-        _waiting.append(distributed.new_group(backend="gloo", timeout=LONGEST))
+        if own:
+            _begin()
+        exchange.agree()
     except (RuntimeError, ValueError) as error:
         raise MachineError(
             f"the processes of torchrun can't reach each other: {first_line(error)}"
         ) from error
+    _followed = True
+    try:
+        with _without_ctrl_c() if exchange.rank() else nullcontext():
+            yield
+    finally:
+        _followed = False
+        exchange.leave()
+        if own:
+            distributed.destroy_process_group()
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Ignore Ctrl-C, if this is the main thread, which alone gets it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        _waiting.clear()
-        distributed.destroy_process_group()
+        signal.signal(signal.SIGINT, before)
+
+
+def _begin() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        distributed.init_process_group("gloo")
 
 
 def send(
     what: What, network: Network, task: Task, options: TuneOptions, seconds: float | None = None
-) -> Network:
-    """In the first process: let the others do the same, with the network that is returned.
-
-    That one was saved and restored as the others do it, so that all have its tensors in one order.
-    Where no others wait, it is the given one.
-    """
-    if not _waiting or processes.rank():
-        return network
-    validates = task.validation is not None
+) -> Order | None:
+    """In the first process: let the others do the same. None where no others wait."""
+    if not _followed or exchange.rank():
+        return None
     with tempfile.TemporaryDirectory() as folder:
         save(network, folder)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    _exchange(
+    order = Order(what, options, seconds, task.validation is not None, files)
+    exchange.handed_out(
         _as_bytes(
-            what, options=asdict(options), seconds=seconds, validates=validates, files=list(files)
+            what, options=asdict(options), seconds=seconds, validates=order.validates,
+            files=list(files),
         )
-    )
+    )  # fmt: skip
     for content in files.values():
-        _exchange(content)
-    return Order(what, options, seconds, validates, files).network(task.model, task.example)
+        exchange.handed_out(content)
+    return order
 
 
 def end(result: Json) -> None:
     """In the first process: let the others end, with what came of it all."""
-    if _waiting and not processes.rank():
-        _exchange(_as_bytes(END, result=result))
+    if _followed and not exchange.rank():
+        exchange.handed_out(_as_bytes(END, result=result))
 
 
 def received() -> Order | Json:
     """In the others: the next order, or what `end` was given.
 
     Raises:
-        MachineError: the first process has ended.
+        LostProcessError: the first process has ended.
     """
-    told = json.loads(_exchange(b""))
+    told = json.loads(exchange.handed_out(b""))
     if told["what"] == END:
         result: Json = told["result"]
         return result
-    files = {name: _exchange(b"") for name in told["files"]}
+    files = {name: exchange.handed_out(b"") for name in told["files"]}
     options = TuneOptions(**told["options"])
     return Order(told["what"], options, told["seconds"], told["validates"], files)
 
 
 def _as_bytes(what: str, **rest: Any) -> bytes:
     return json.dumps({"what": what, **rest}).encode()
-
-
-def _exchange(content: bytes) -> bytes:
-    """The first process's bytes, in all processes."""
-    size = torch.tensor(len(content), dtype=torch.int64)
-    try:
-        distributed.broadcast(size, 0, group=_waiting[0])
-        data = torch.empty(int(size), dtype=torch.uint8)
-        if not processes.rank():
-            data[:] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        distributed.broadcast(data, 0, group=_waiting[0])
-    except RuntimeError as error:
-        raise MachineError(
-            f"one of the {processes.size()} processes has ended ({first_line(error)}); see what it "
-            "printed"
-        ) from error
-    return data.numpy().tobytes()

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from penjing.tasks.batches import number_of_batches, require_repeatable
 from penjing.tasks.metrics import joined, scored
 from penjing.tasks.targets import Targets, moved, samples_in, targets_as_arrays
 from penjing.tasks.task import Batches, Task, as_call, loss_of
-from penjing.tune import orders, processes
+from penjing.tune import exchange, orders, replicas
 from penjing.tune.distill import distance
 from penjing.tune.holding import Holding
 from penjing.tune.optimizer import one_cycle, optimizer_for, set_rate
@@ -84,11 +84,12 @@ def train(
     if seconds is not None:
         require_positive("seconds", seconds)
     device = device_of(options)
-    with _seeded(options.seed), processes.ending_together(device):
+    order = orders.send("train", network, task, replace(options, device=device.type), seconds)
+    with _seeded(options.seed), exchange.ending_together():
+        network = network if order is None else order.network(task)
         require_repeatable(task.train, "training")
         if task.validation is not None:
             require_repeatable(task.validation, "validation")
-        network = orders.send("train", network, task, options, seconds)
         training = _prepared(network, task, options, device)
         training.progress, training.clock, training.seconds = progress, clock, seconds
         training.run()
@@ -120,9 +121,10 @@ def step_seconds(
         InputError: as for `train`.
     """
     device, took = device_of(options), []
-    with _seeded(options.seed), processes.ending_together(device):
+    order = orders.send("time a few steps", network, task, replace(options, device=device.type))
+    with _seeded(options.seed), exchange.ending_together():
+        network = network if order is None else order.network(task)
         require_repeatable(task.train, "training")
-        network = orders.send("time a few steps", network, task, options)
         training = _prepared(network, task, options, device)
         training.student.train()
         optimizer = optimizer_for(training.student, options)
@@ -132,7 +134,7 @@ def step_seconds(
             training._step(share, optimizer)
             took.append(clock() - begin)
             begin = clock()
-            if processes.agree(sum(took), device) > seconds:
+            if exchange.agree(sum(took)) > seconds:
                 break
     return statistics.median(took[1:] or took)
 
@@ -144,7 +146,7 @@ def steps_of_an_epoch(task: Task, options: TuneOptions) -> int:
         task: its data.
         options: how many batches each process takes in a step.
     """
-    together = processes.size() * options.accumulate
+    together = exchange.size() * options.accumulate
     return max(1, math.ceil(number_of_batches(task.train) / together))
 
 
@@ -170,13 +172,13 @@ def validate(network: Network, task: Task) -> float:
     assert task.validation is not None
     network.eval()
     parts = []
-    mine = itertools.islice(task.validation, processes.rank(), None, processes.size())
+    mine = itertools.islice(task.validation, exchange.rank(), None, exchange.size())
     with torch.no_grad():
         for inputs, targets in mine:
             args, kwargs = as_call(_on(inputs, network.device))
             outputs = as_arrays(_wide(network(*args, **kwargs)))
             parts.append(scored(task.metric, outputs, targets_as_arrays(targets)))
-    figure = task.metric.figure(joined(processes.merged(parts, network.device)))
+    figure = task.metric.figure(joined(exchange.merged(parts)))
     return figure if task.metric.higher else -figure
 
 
@@ -225,11 +227,11 @@ class _Training:
     @cached_property
     def model(self) -> nn.Module:
         """The student, whose gradients are those of all processes."""
-        return processes.replicated(self.student, self.device)
+        return replicas.replicated(self.student, self.task)
 
-    def shares(self) -> Iterator[list[processes.Part]]:
+    def shares(self) -> Iterator[list[replicas.Part]]:
         """By step of a pass over the data, what this process computes."""
-        return processes.shares(_without_single_ones(self.task.train), self.options.accumulate)
+        return replicas.shares(_without_single_ones(self.task.train), self.options.accumulate)
 
     def run(self) -> None:
         """Train until the steps or the time are used up, and take the best weights."""
@@ -247,7 +249,7 @@ class _Training:
                     break
         if best.state:
             self.student.load_state_dict(best.state)
-        processes.share_buffers(self.student, self.device)
+        replicas.share_buffers(self.student)
         _require_finite(self.student)
 
     def _epochs(self, optimizer: torch.optim.Optimizer, steps: int, begin: float) -> Iterator[None]:
@@ -256,14 +258,14 @@ class _Training:
         for epoch in itertools.count(self.options.seed):
             if share >= 1:
                 break
-            torch.manual_seed(epoch)  # what was drawn before differs by process, as for dropouts
+            torch.manual_seed(epoch)  # so that all processes shuffle alike
             self.student.train()
             before = self.step
             for mine in self.shares():
                 set_rate(optimizer, self.options.lr * one_cycle(share))
                 loss = self._step(mine, optimizer)
                 spent = (self.clock() - begin) / self.seconds if self.seconds else 0.0
-                share = processes.agree(min(1.0, max(self.step / steps, spent)), self.device)
+                share = exchange.agree(min(1.0, max(self.step / steps, spent)))
                 if self.progress is not None:
                     self.progress(f"step {self.step}, loss {loss:.3f}", share)
                 if share >= 1:
@@ -273,24 +275,25 @@ class _Training:
             yield
 
     def _score(self) -> float:
-        processes.share_buffers(self.student, self.device)
+        replicas.share_buffers(self.student)
         with self._autocast():
-            return validate(self.student, self.task)
+            return exchange.agree(validate(self.student, self.task))
 
-    def _step(self, parts: list[processes.Part], optimizer: torch.optim.Optimizer) -> float:
+    def _step(self, parts: list[replicas.Part], optimizer: torch.optim.Optimizer) -> float:
         """Take a step, and return the mean loss of its samples."""
         optimizer.zero_grad(set_to_none=True)
         value = 0.0
         for place, part in enumerate(parts, 1):
-            with processes.synchronous(self.model, last=place == len(parts)):
+            with replicas.exchanging_gradients(self.model, last=place == len(parts)):
                 inputs, targets = _on(part.inputs, self.device), moved(part.targets, self.device)
                 loss = part.weight * self._loss(inputs, targets)
                 value += loss.item()
                 if not math.isfinite(value):
                     raise InputError(f"the loss became {value} at step {self.step}; lower lr")
                 if place == len(parts):
-                    value = processes.mean(value, self.device)
-                loss.backward()  # type: ignore[no-untyped-call]
+                    value = exchange.mean(value)
+                with exchange.while_torch_exchanges():
+                    loss.backward()  # type: ignore[no-untyped-call]
         self.holding.before_step()
         optimizer.step()
         self.holding.after_step()
@@ -390,6 +393,7 @@ def _wide(outputs: Any) -> Any:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch within the context, and restore the caller's random state afterwards."""
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield

@@ -145,7 +145,7 @@ class Tied(nn.Module):
 def test_a_tied_weight_shrinks_in_one_way_or_not_at_all() -> None:
     def free(ways: Callable[[Tensor, nn.Linear], Tensor]) -> tuple[list[str], list[str]]:
         axes = find_axes(capture(Tied(ways).eval(), torch.randn(2, 6)))
-        return list(axes.free), [f"{one.what}: {one.why}" for one in axes.pinned()]
+        return list(axes.free), [f"{one.what}: {one.why}" for one in axes.left_alone()]
 
     # there and back: rows and columns keep meanings of their own
     back = free(lambda x, tied: functional.linear(tied(x).relu(), tied.weight.t()))

@@ -56,6 +56,15 @@ class Group:
         return tuple(self.axis.mixed)
 
     @property
+    def why_not(self) -> str:
+        """Why the axis doesn't shrink where nobody asks for it; empty if it does."""
+        if self.axis.pins:
+            return str(self.axis.pins[0])
+        return (
+            f"{self.reserved}; it shrinks only if it is asked for by name" if self.reserved else ""
+        )
+
+    @property
     def able(self) -> bool:
         """Whether the axis can shrink, be it only if it is asked for by name."""
         return not self.axis.pins and self.axis.size > 1
@@ -87,17 +96,12 @@ class Axes(Mapping[str, Group]):
         """The axes that can shrink, by name; without those that only do if asked for by name."""
         return {name: group for name, group in self.groups.items() if group.free}
 
-    def pinned(self) -> tuple[LeftAlone, ...]:
+    def left_alone(self) -> tuple[LeftAlone, ...]:
         """The axes that don't shrink, each with its first reason, and operators without a rule."""
         left = [
-            LeftAlone(
-                name,
-                str(group.pins[0])
-                if group.pins
-                else f"{group.reserved}; it shrinks only if it is asked for by name",
-            )
+            LeftAlone(name, group.why_not)
             for name, group in self.groups.items()
-            if not group.free and group.size > 1
+            if group.why_not and group.size > 1
         ]
         return (*left, *(LeftAlone(name, str(why)) for name, why in self.trace.unknown.items()))
 
@@ -142,11 +146,11 @@ def find_axes(network: Network) -> Axes:
         name = _name(axis, places)
         while name in groups:
             name += "'"
-        groups[name] = Group(name, axis, tuple(places), _bins(network, axis, places))
+        groups[name] = Group(name, axis, tuple(places), _why_reserved(network, axis, places))
     return Axes(groups, traced)
 
 
-def _bins(network: Network, axis: Axis, places: list[Site]) -> Pin | None:
+def _why_reserved(network: Network, axis: Axis, places: list[Site]) -> Pin | None:
     """Why an axis keeps its size, unless asked, that holds the bins of a distribution.
 
     A detector may predict how likely each of 16 distances is: a softmax, then a sum weighted by the

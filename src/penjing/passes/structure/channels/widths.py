@@ -101,7 +101,7 @@ def allowed(
     """
     require_names("skip", skip, list(axes), "axis")
     asked = {name: axes[name] for name in named if name in axes and axes[name].able}
-    chosen, left = [], [each for each in axes.pinned() if each.what not in asked]
+    chosen, left = [], [each for each in axes.left_alone() if each.what not in asked]
     for name, group in {**axes.free, **asked}.items():
         if any(is_in(name, skipped) for skipped in skip):
             left.append(LeftAlone(name, "it is listed in skip"))
