@@ -33,7 +33,7 @@ coverage: test
 
 test-runtimes: .venv-runtimes/installed
 	OMP_NUM_THREADS=1 $(ALL)/python -m pytest -n auto tests/runtimes/ethosu tests/runtimes/executorch \
-		tests/runtimes/openvino tests/runtimes/tflite tests/runtimes/test_half.py tests/runtimes/test_signature.py tests/runtimes/test_way_down.py \
+		tests/runtimes/openvino tests/runtimes/tflite tests/runtimes/test_half.py tests/runtimes/test_detectors.py tests/runtimes/test_signature.py tests/runtimes/test_way_down.py \
 		tests/runtimes/onnx/test_onnx_providers.py tests/network/lowering/test_as_convolutions.py \
 		tests/tools/test_hostile_files.py
 	$(ALL)/python -m pytest tests/device/test_runner.py tests/runtimes/test_runtimes.py tests/test_telemetry.py

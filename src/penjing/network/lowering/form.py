@@ -37,6 +37,8 @@ class Form:
             quantizer leaves it.
         choices: whether the output of an operator that selects from values with different
             quantization parameters is quantized, with a range that covers all of them.
+        real_softmax: whether a softmax between integers is computed on real numbers, unless its
+            result has the one scale of integer kernels.
         pools: whether means over height and width are written as pools.
         recurrence: the kinds of recurrent layers whose matrices are integers with a dequantize
             behind them, which the runtime computes once; those of others are real numbers.
@@ -51,6 +53,7 @@ class Form:
     joins: bool = True
     one_reader: bool = False
     choices: bool = False
+    real_softmax: bool = False
     pools: bool = False
     recurrence: tuple[Cell, ...] = ("gru", "lstm", "rnn")
     convolutions: tuple[Kind, ...] = ()

@@ -16,6 +16,7 @@ from penjing.network.lowering.int16 import no_int16
 from penjing.network.lowering.integers import with_integers
 from penjing.network.lowering.plain import write_plainly
 from penjing.network.lowering.readers import dequantize_for_each_reader
+from penjing.network.lowering.softmax import keep_softmax_real
 
 
 def lowered(network: Network, form: Form) -> Network:
@@ -41,6 +42,8 @@ def lowered(network: Network, form: Form) -> Network:
     integers = with_integers(real, form)
     if form.choices:
         round_choices(integers, form)
+    if form.real_softmax:
+        keep_softmax_real(integers)
     if form.one_reader:
         dequantize_for_each_reader(integers)
     return write_plainly(integers, shapes(integers))

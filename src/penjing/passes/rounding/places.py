@@ -26,9 +26,10 @@ BOUNDED: Mapping[Any, tuple[float, float]] = {
     aten.sigmoid.default: (0.0, 255 / 256), aten.sigmoid_.default: (0.0, 255 / 256),
     aten.tanh.default: (-1.0, 127 / 128), aten.tanh_.default: (-1.0, 127 / 128),
     aten.hardsigmoid.default: (0.0, 1.0), aten.hardsigmoid_.default: (0.0, 1.0),
+    aten.softmax.int: (0.0, 255 / 256),
 }  # fmt: skip
 """By operator, the range that integer kernels use for its output in eight bits. The scale is
-1 / 256 for a sigmoid and 1 / 128 for a tanh."""
+1 / 256 for a sigmoid and a softmax, and 1 / 128 for a tanh."""
 PRODUCTS = {aten.mul.Tensor, aten.mul_.Tensor}
 ELEMENTWISE = {
     *BOUNDED, *PRODUCTS, aten.hardswish.default, aten.hardswish_.default, aten.silu.default,

@@ -43,8 +43,8 @@ from penjing.tasks.task import as_call, batch_dims
 aten = torch.ops.aten
 KINDS: tuple[Kind, ...] = ("moves", "averages", "maxima", "gates")
 FORM = Form(
-    torch.int8, codes=False, one_reader=True, choices=True, pools=True, recurrence=(),
-    convolutions=KINDS, int16=True,
+    torch.int8, codes=False, one_reader=True, choices=True, real_softmax=True, pools=True,
+    recurrence=(), convolutions=KINDS, int16=True,
 )  # fmt: skip
 """The converter mixes up the layouts of values if several operators read one dequantize."""
 CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D")
