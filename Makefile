@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/penjing fit digits --target cpu --max-drop 1.0 --minutes 2 --out fitted/digits --overwrite
 
 test: .venv/installed check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not alone' $(COUNTING)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m 'not alone' --ignore=tests/docs $(COUNTING)
 	$(BIN)/python -m pytest -m alone
 
 # The same with the share of lines that run: half as long again, for Python 3.11 counts slowly.
