@@ -13,8 +13,8 @@ from penjing.files import sha256, sha256_of
 from penjing.measure.footprint import footprint
 from penjing.network import Network
 from penjing.network.edits.overflow import without_overflow
+from penjing.network.graph.int16 import no_int16
 from penjing.network.graph.qparams import qparams_in
-from penjing.network.lowering.int16 import no_int16
 from penjing.runtimes.signature import Signature
 from penjing.targets import Target
 

@@ -6,13 +6,13 @@ import copy
 
 from penjing.errors import InputError
 from penjing.network.edits.fold import pool_means
+from penjing.network.graph.int16 import no_int16
 from penjing.network.graph.network import Network
 from penjing.network.graph.shapes import shapes
 from penjing.network.lowering.as_convolutions import write_as_convolutions
 from penjing.network.lowering.choices import round_choices
 from penjing.network.lowering.complex import without_complex
 from penjing.network.lowering.form import Form
-from penjing.network.lowering.int16 import no_int16
 from penjing.network.lowering.integers import with_integers
 from penjing.network.lowering.plain import write_plainly
 from penjing.network.lowering.readers import dequantize_for_each_reader

@@ -24,8 +24,8 @@ from penjing.contract import Artifact, Estimate, Placement
 from penjing.errors import InputError
 from penjing.files import write_atomically
 from penjing.network import Network
+from penjing.network.graph.int16 import no_int16
 from penjing.network.graph.qparams import value_qparams
-from penjing.network.lowering.int16 import no_int16
 from penjing.runtimes.contract import Runtime
 from penjing.runtimes.interface import not_by_sample, not_in_eight_bits
 from penjing.strict_json import parse
