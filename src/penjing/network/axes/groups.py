@@ -32,13 +32,13 @@ class Group:
             if the axis is only a part of that output, as in `"attn.qkv[1]"`.
         axis: the axis.
         sites: the dimensions of parameters and buffers that shrink with it.
-        reserved: why it only shrinks if it is asked for by name; None if there is no such reason.
+        reserved: why it only shrinks if it is asked for by name; empty if there is no such reason.
     """
 
     name: str
     axis: Axis
     sites: tuple[Site, ...]
-    reserved: Pin | None = None
+    reserved: str = ""
 
     @property
     def size(self) -> int:
@@ -60,9 +60,9 @@ class Group:
         """Why the axis doesn't shrink where nobody asks for it; empty if it does."""
         if self.axis.pins:
             return str(self.axis.pins[0])
-        return (
-            f"{self.reserved}; it shrinks only if it is asked for by name" if self.reserved else ""
-        )
+        if not self.reserved:
+            return ""
+        return f"{self.reserved}; it shrinks only if it is asked for by name"
 
     @property
     def able(self) -> bool:
@@ -72,7 +72,7 @@ class Group:
     @property
     def free(self) -> bool:
         """Whether the axis can shrink without being asked for by name."""
-        return self.able and self.reserved is None
+        return self.able and not self.reserved
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def find_axes(network: Network) -> Axes:
     return Axes(groups, traced)
 
 
-def _why_reserved(network: Network, axis: Axis, places: list[Site]) -> Pin | None:
+def _why_reserved(network: Network, axis: Axis, places: list[Site]) -> str:
     """Why an axis keeps its size, unless asked, that holds the bins of a distribution.
 
     A detector may predict how likely each of 16 distances is: a softmax, then a sum weighted by the
@@ -159,9 +159,9 @@ def _why_reserved(network: Network, axis: Axis, places: list[Site]) -> Pin | Non
     softmax = next((why for why in axis.mixed if "softmax" in why.why), None)
     fixed = [site.tensor for site in places if _is_fixed(network, site)]
     if softmax is None or not fixed:
-        return None
+        return ""
     why = f"it holds the bins of a distribution: the constants {fixed[0]} read a softmax over it"
-    return Pin(why, softmax.node, softmax.source)
+    return str(Pin(why, softmax.node, softmax.source))
 
 
 def _is_fixed(network: Network, site: Site) -> bool:
