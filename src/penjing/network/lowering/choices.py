@@ -47,7 +47,6 @@ def round_choices(network: Network, form: Form) -> None:
     Raises:
         InputError: the operator is a `stack`, for which the converter ignores the quantization.
     """
-    known = shapes(network)
     for node in list(network.calls()):
         if node.target not in CHOOSES or any(reader.target is QUANTIZE for reader in node.users):
             continue
@@ -56,7 +55,7 @@ def round_choices(network: Network, form: Form) -> None:
         every = {_qparams_of(value) for value in values}
         qparams = [parameters for parameters in every if parameters is not None]
         if qparams and None in every and node.target is aten.cat.default:
-            _write_as_sum(node, values, known)
+            _write_as_sum(node, values, shapes(network))
         if len(qparams) < 2 or None in every:
             continue
         if node.target is aten.stack.default:
