@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from penjing.tasks.metrics import Metric
 from penjing.tasks.task import Task
 from penjing.tune import exchange
 from penjing.tune.options import TuneOptions
-from penjing.tune.train import train
+from penjing.tune.train import train, validate
 from tests.reference_networks import build
 
 Told = tuple[list[str], dict[str, Tensor], float]
@@ -143,8 +145,6 @@ def _judged() -> tuple[list[float], float]:
     metric = Metric("of targets", lambda _, y: y.astype(float), over=figure)
     task = Task(task.model, task.example, task.train, task.test, task.test, metric=metric)
     network = capture(task.model, task.example)
-    from penjing.tune.train import validate
-
     return seen, validate(network, task)
 
 
@@ -185,36 +185,50 @@ def _breaks(how: str) -> str:
     return "nothing was raised"
 
 
-def _nan() -> str:
-    return _breaks("NaN")
-
-
-def _raises() -> str:
-    return _breaks("raises")
-
-
-def _dies() -> str:
-    return _breaks("dies")
-
-
 def test_what_one_process_cannot_do_ends_all_with_one_line(tmp_path: Path) -> None:
-    first, second = together(2, tmp_path, _nan)
+    first, second = together(2, tmp_path, partial(_breaks, "NaN"))
     assert second == "InputError: the loss became nan at step 1; lower lr"
     assert first == "OtherProcessError: process 1 of 2: the loss became nan at step 1; lower lr"
 
 
 def test_an_error_of_the_data_in_one_process_ends_all(tmp_path: Path) -> None:
-    first, second = together(2, tmp_path, _raises)
+    first, second = together(2, tmp_path, partial(_breaks, "raises"))
     assert second == "OSError: the disk is gone"
     assert first == "OtherProcessError: process 1 of 2: the disk is gone"
 
 
 def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
-    started = spawn(_one, (2, str(tmp_path), _dies), nprocs=2, join=False)  # type: ignore[no-untyped-call]
+    given = 2, str(tmp_path), partial(_breaks, "dies")
+    started = spawn(_one, given, nprocs=2, join=False)  # type: ignore[no-untyped-call]
     for process in started.processes:
         process.join()
     survivor = torch.load(tmp_path / "0.pt")
     assert survivor.startswith("LostProcessError: one of the 2 processes that train together")
+
+
+def _torn(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss whose gradient one process can't compute."""
+
+    def fails(_: Tensor) -> Tensor:
+        raise ZeroDivisionError("a bug")
+
+    if exchange.rank() == 1:
+        outputs.register_hook(fails)  # type: ignore[no-untyped-call]
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+def _bug() -> str:
+    try:
+        trained(replace(linear(samples=16, size=4), loss=_torn), 1, epochs=1, distill=0.0)
+    except (ZeroDivisionError, LostProcessError) as error:
+        return f"{type(error).__name__}: {error} {getattr(error, '__notes__', '')}"
+    return "nothing was raised"
+
+
+def test_a_bug_while_gradients_are_exchanged_stays_a_bug_and_ends_all(tmp_path: Path) -> None:
+    first, second = together(2, tmp_path, _bug)
+    assert second == f"ZeroDivisionError: a bug ['{exchange.WITHDRAWN}']"
+    assert first.startswith("LostProcessError: process 0 of 2 failed while gradients were exch")
 
 
 def _another() -> str:

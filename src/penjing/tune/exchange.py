@@ -26,6 +26,8 @@ if distributed.is_available():
 
 LONGEST = timedelta(days=30)
 """How long a process waits for the others. One that ended is noticed at once."""
+WITHDRAWN = "gradients were being exchanged, so the other processes end too"
+"""What is noted on an error that nobody can be told."""
 _groups: dict[Any, Any] = {}
 """The group of these exchanges, by the group of all processes that it belongs to."""
 
@@ -102,8 +104,8 @@ def ending_together() -> Iterator[None]:
         yield
     except (OtherProcessError, LostProcessError):
         raise
-    except BaseException as error:  # Ctrl-C too
-        if size() > 1:
+    except BaseException as error:  # Ctrl-C too; it is raised again
+        if size() > 1 and WITHDRAWN not in getattr(error, "__notes__", ()):
             _exchanged([0.0, 1.0])
             _objects(first_line(error))
         raise
@@ -114,18 +116,22 @@ def while_torch_exchanges() -> Iterator[None]:
     """Where torch's own exchange may be going on, from which a process can't withdraw.
 
     Raises:
-        LostProcessError: anything was raised within, and there are several processes.
+        LostProcessError: torch failed, for want of memory or of another process, and there are
+            several processes. Anything else is raised as it is.
     """
     if size() == 1:
         yield
         return
     try:
         yield
-    except Exception as error:
+    except (RuntimeError, MemoryError) as error:
         raise LostProcessError(
             f"process {rank()} of {size()} failed while gradients were exchanged: "
             f"{first_line(error)}"
         ) from error
+    except Exception as error:
+        error.add_note(WITHDRAWN)
+        raise
 
 
 def group() -> Any:
