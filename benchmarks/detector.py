@@ -95,6 +95,14 @@ def rounded(runtime: str, task: Task, network: Network) -> dict[str, Network]:
     return {title: own.as_computed(file) for title, file in files.items()}
 
 
+def trained_detector(epochs: int) -> Task:
+    """The example's, trained on MNIST's digits if the data folder is given."""
+    data = os.environ.get("PENJING_DATA", "")
+    mnist = str(Path(data, "data", "mnist.npz")) if data else ""
+    task, _ = check(find_task(str(EXAMPLE), epochs=epochs, mnist=mnist))
+    return task
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8, help="of the detector")
@@ -102,9 +110,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = os.environ.get("PENJING_DATA", "")
-    mnist = str(Path(data, "data", "mnist.npz")) if data else ""
-    task, _ = check(find_task(str(EXAMPLE), epochs=options.epochs, mnist=mnist))
+    task = trained_detector(options.epochs)
     original = judge(InPyTorch(task.model), task.test, task.metric)
     print(f"in PyTorch: {original.figure:.4f}", flush=True)
     rows: list[Row | None] = []

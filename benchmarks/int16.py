@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from detector import trained_detector
 from harness import table
 from torch import Tensor, nn
 
@@ -36,12 +36,9 @@ from penjing.passes import Quantize
 from penjing.runtimes import find
 from penjing.runtimes.contract import Runtime
 from penjing.targets import find_target
-from penjing.tasks.checks import check
-from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task, loss_of
 from penjing.trials.evaluation.sensitive_layers import sensitive_layers
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "detector.py"
 TARGET = "arm-corstone-300"
 COLUMNS = ("boxes", "file", "mAP@50-95", "lost", "at most", "kB", "cycles", "on the CPU")
 Row = dict[str, Any]
@@ -107,9 +104,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = os.environ.get("PENJING_DATA", "")
-    mnist = str(Path(data, "data", "mnist.npz")) if data else ""
-    task, _ = check(find_task(str(EXAMPLE), epochs=options.epochs, mnist=mnist))
+    task = trained_detector(options.epochs)
     runtime = find("ethosu").on(find_target(TARGET))
     rows = rows_of("in the file", task, runtime) + rows_of("afterwards", apart(task), runtime)
     print(

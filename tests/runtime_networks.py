@@ -19,6 +19,7 @@ from penjing.errors import UnsafeError
 from penjing.network import Network, capture
 from penjing.passes.rounding.quantize import Quantize
 from penjing.runtimes.contract import Runtime
+from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.tasks.task import Task, as_call
 from tests.passes.rounding.test_quantize import Chained, Small
 from tests.runtimes.onnx.test_onnxruntime import Two
@@ -96,6 +97,13 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "pair to tuple": (lambda: Two(False), PAIR),
 }
 """By name: how to make it, and an example whose values don't matter."""
+
+
+def here(name: str) -> Runtime:
+    """The runtime of that name; a test is skipped where it isn't installed."""
+    if absent := ENTRIES[name].absent:
+        pytest.skip(absent)
+    return find_runtime(name)
 
 
 def like(example: Any, samples: int) -> Any:

@@ -14,19 +14,16 @@ from penjing.network import Network, capture, find_axes
 from penjing.network.graph.qparams import value_qparams
 from penjing.passes import PruneChannels, Quantize
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.tasks.task import Task
 from tests.detection_networks import BINS, DETECTORS, Yolo
-from tests.runtime_networks import gap
+from tests.runtime_networks import gap, here
 
 NAMES = ("onnxruntime", "openvino", "litert", "executorch", "ethosu")
 
 
 @pytest.fixture(params=NAMES)
 def runtime(request: pytest.FixtureRequest) -> Runtime:
-    if why := ENTRIES[request.param].absent:
-        pytest.skip(why)
-    return find_runtime(request.param)
+    return here(str(request.param))
 
 
 def spread(outputs: Any, targets: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from penjing.network import Network, capture
 from penjing.network.graph.qparams import alone_qparams
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.registry import ENTRIES, find_runtime
 from penjing.tasks.task import Task
 from penjing.trials.evaluation.remarks import remarks
+from tests.runtime_networks import here
 from tests.sequence_networks import STEPS, WORDS, Reader, reading
 
 NAMES = ("onnxruntime", "openvino", "litert", "executorch")
@@ -30,9 +30,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.fixture(params=NAMES)
 def runtime(request: pytest.FixtureRequest) -> Runtime:
-    if why := ENTRIES[request.param].absent:
-        pytest.skip(why)
-    return find_runtime(request.param)
+    return here(str(request.param))
 
 
 def _quantized(runtime: Runtime, task: Task, precision: str) -> Network:

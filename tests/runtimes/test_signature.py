@@ -16,10 +16,10 @@ from penjing.contract import Artifact
 from penjing.network import Network, capture
 from penjing.passes import Quantize
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.registry import ENTRIES, find_runtime
+from penjing.runtimes.registry import ENTRIES
 from penjing.runtimes.signature import Signature, TensorSpec
 from penjing.tasks.task import Task
-from tests.runtime_networks import network_of
+from tests.runtime_networks import here, network_of
 
 RUN_HERE = [name for name in ENTRIES if "ethosu" not in name]
 """The runtimes whose own file can be run on this machine."""
@@ -38,12 +38,6 @@ class Named(nn.Module):
         return {"conv": self.conv(conv + pair[0]).relu(), "class": mixed, "add": mixed + 1}
 
 
-def _runtime(name: str) -> Runtime:
-    if absent := ENTRIES[name].absent:
-        pytest.skip(absent)
-    return find_runtime(name)
-
-
 def _named() -> tuple[Network, Task]:
     torch.manual_seed(0)
     inputs = (torch.randn(8, 3), (torch.randn(8, 3), torch.randn(8, 3)), torch.randn(8, 1))
@@ -60,7 +54,7 @@ def _lowered(runtime: Runtime, network: Network, folder: Path) -> tuple[Artifact
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("name", RUN_HERE)
 def test_a_file_keeps_the_names_of_the_model(name: str, quantized: bool, tmp_path: Path) -> None:
-    runtime = _runtime(name)
+    runtime = here(name)
     network, task = _named()
     if quantized:
         network = Quantize(**runtime.constraints)(network, task)
@@ -82,7 +76,7 @@ def test_a_file_keeps_the_names_of_the_model(name: str, quantized: bool, tmp_pat
 
 @pytest.mark.parametrize("name", ON_NPU)
 def test_a_compiled_file_keeps_names_and_scales(name: str, tmp_path: Path) -> None:
-    runtime = _runtime(name)
+    runtime = here(name)
     network, _ = network_of("small", True, **runtime.constraints)
     _, signature = _lowered(runtime, network, tmp_path)
     assert [spec.name for spec in signature.inputs] == list(network.input_names)
@@ -111,7 +105,7 @@ numpy.savez({place!r}, *[numpy.asarray(value) for value in ({results},)])
 def test_the_code_runs_without_penjing_and_gives_what_a_session_gives(
     name: str, quantized: bool, tmp_path: Path
 ) -> None:
-    runtime = _runtime(name)
+    runtime = here(name)
     network, task = _named()
     if quantized:
         network = Quantize(**runtime.constraints)(network, task)

@@ -14,8 +14,8 @@ import pytest
 import penjing
 from penjing.network import Network
 from penjing.runtimes.contract import Runtime
-from penjing.runtimes.registry import ENTRIES, find_runtime
-from tests.runtime_networks import network_of
+from penjing.runtimes.registry import ENTRIES
+from tests.runtime_networks import here, network_of
 
 SOURCE = f"{Path(penjing.__file__).parent}/"
 GRAPH, EDITS, LOWERING = "network/graph/", "network/edits/", "network/lowering/"
@@ -50,9 +50,7 @@ def _way(runtime: Runtime, network: Network, path: Path) -> tuple[list[str], int
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_network_goes_down_once_for_each_file(name: str, tmp_path: Path) -> None:
-    if absent := ENTRIES[name].absent:
-        pytest.skip(absent)
-    runtime = find_runtime(name)
+    runtime = here(name)
     network, _ = network_of("small", True, **runtime.constraints)
     way, times = _way(runtime, network, tmp_path / f"model{runtime.ending}")
     assert times == (2 if name in TWO_FILES else 1)
@@ -68,13 +66,11 @@ def test_a_network_goes_down_once_for_each_file(name: str, tmp_path: Path) -> No
 def test_a_bug_on_the_way_is_no_line_about_the_network(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if absent := ENTRIES[name].absent:
-        pytest.skip(absent)
+    runtime = here(name)
 
     def broken(*_: object) -> Network:
         raise ZeroDivisionError
 
-    runtime = find_runtime(name)
     network, _ = network_of("small", True, **runtime.constraints)
     monkeypatch.setattr("penjing.network.lowering.lower.with_integers", broken)
     with pytest.raises(ZeroDivisionError):
