@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from harness import table
+from networks import trained_detector
 from peers import PEERS
 
 from penjing.measure.in_pytorch import InPyTorch
@@ -31,13 +31,9 @@ from penjing.passes import Compensate, PruneChannels, Quantize, Tune
 from penjing.runtimes import find
 from penjing.runtimes.registry import installed
 from penjing.search.preflight import usual_training
-from penjing.tasks.checks import check
-from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
 from penjing.trials.evaluation.sensitive_layers import sensitive_layers
 from penjing.trials.recipe import Recipe
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "detector.py"
 
 COLUMNS = ("runtime", "file", "mAP@50-95", "lost", "at most", "kB")
 Row = dict[str, Any]
@@ -93,14 +89,6 @@ def rounded(runtime: str, task: Task, network: Network) -> dict[str, Network]:
     trained = Tune(options, recalibration_samples=0)(plain, task)
     files = {"int8": plain, names: mixed, "int8, trained": trained}
     return {title: own.as_computed(file) for title, file in files.items()}
-
-
-def trained_detector(epochs: int) -> Task:
-    """The example's, trained on MNIST's digits if the data folder is given."""
-    data = os.environ.get("PENJING_DATA", "")
-    mnist = str(Path(data, "data", "mnist.npz")) if data else ""
-    task, _ = check(find_task(str(EXAMPLE), epochs=epochs, mnist=mnist))
-    return task
 
 
 def main() -> None:

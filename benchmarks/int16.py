@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detector import trained_detector
 from harness import table
+from networks import trained_detector
 from torch import Tensor, nn
 
 from penjing import detection

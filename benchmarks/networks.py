@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from penjing.tasks.checks import check
 from penjing.tasks.data import Arrays
 from penjing.tasks.reading.images import ImageFolder
+from penjing.tasks.reference import find_task
 from penjing.tasks.task import Task
 
-EXAMPLE = str(Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet20.py")
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLE = str(EXAMPLES / "cifar10_resnet20.py")
 """The task of ResNet-20 on JPEG-compressed CIFAR-10."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -310,6 +314,14 @@ def jpeg_task(depth: int, folder: Path) -> Task:
     )
     name = f"ResNet-{depth} JPEG"
     return Task(model.eval(), next(iter(test))[0][:2], train, test, name=name)
+
+
+def trained_detector(epochs: int) -> Task:
+    """The example's, trained on MNIST's digits if the data folder is given."""
+    data = os.environ.get("PENJING_DATA", "")
+    mnist = str(Path(data, "data", "mnist.npz")) if data else ""
+    task, _ = check(find_task(str(EXAMPLES / "detector.py"), epochs=epochs, mnist=mnist))
+    return task
 
 
 def _decoded(path: Path) -> tuple[np.ndarray, Tensor]:
