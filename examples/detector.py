@@ -30,8 +30,8 @@ class Detector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x_N1HW -> y_NPK: for each cell P left, top, right, bottom, and ten scores in 0..1."""
         y = self.layers(x)
-        middle, half = self.middles + CELL * y[:, :2].tanh(), 16 * y[:, 2:4].sigmoid()
-        return torch.cat([middle - half, middle + half, y[:, 4:].sigmoid()], 1).flatten(2).mT
+        mid, half = self.middles + CELL * y[:, :2].tanh(), 16 * y[:, 2:4].sigmoid()
+        return torch.cat([mid - half, mid + half, y[:, 4:].sigmoid()], 1).flatten(2).transpose(1, 2)
 
 
 def images(digits: Tensor, classes: np.ndarray, count: int, seed: int) -> penjing.Arrays:
